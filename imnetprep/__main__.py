@@ -1,0 +1,5 @@
+"""`python -m imnetprep` is `imnetprep`."""
+
+from imnetprep.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Datasets as data: archives, splits, synsets, labels and counts, built in or from a TOML file."""

@@ -1,0 +1,294 @@
+"""A dataset as the catalog knows it, read lazily: labels without the train list, and so on.
+
+A dataset is a TOML file and the files it names beside it; `docs/catalog.md` has the form.
+The built-in ones lie in this package; a manifest carries a copy of any other.
+"""
+
+import gzip
+import itertools
+import lzma
+import re
+import tomllib
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from imnetprep.errors import ImnetprepError, WrongUsage
+
+BUILT_IN = ("ilsvrc2012",)
+DEFAULT = "ilsvrc2012"
+DEFINITION = "dataset.toml"
+FORMS = ("tar", "tar-of-tars")
+DIGESTS = ("md5", "sha1", "sha256", "xxh64")
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Split(StrEnum):
+    """A part of a dataset. The test split has images and no labels."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A class: `label` is the 0-based rank of its wnid, `ilsvrc_id` the devkit's 1-based number."""
+
+    label: int
+    wnid: str
+    ilsvrc_id: int | None
+    words: str
+
+    @property
+    def name(self) -> str:
+        """The first of its words: `tench`."""
+        return self.words.split(",")[0]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One published file; what is not known is None or absent."""
+
+    name: str
+    split: Split | None
+    form: str | None
+    size_bytes: int | None
+    digests: Mapping[str, str]
+    url: str | None
+    torrent: str | None
+    magnet: str | None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset; `read` gives the bytes of its definition and of the files that names."""
+
+    name: str
+    title: str
+    terms: str | None
+    archives: tuple[Archive, ...]
+    table: Mapping[str, Any]
+    read: Callable[[str], bytes]
+    built_in: bool
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that can be organized: those with labels."""
+        return tuple(split for split in (Split.TRAIN, Split.VAL) if split in self.table)
+
+    def archive(self, split: Split) -> Archive:
+        """The archive that holds `split`. Raises ImnetprepError where the dataset has none."""
+        for archive in self.archives:
+            if archive.split == split:
+                return archive
+        known = ", ".join(archive.split for archive in self.archives if archive.split)
+        raise ImnetprepError(f"{self.name} has no {split} split", hint=f"--split one of: {known}")
+
+    @cached_property
+    def synsets(self) -> tuple[Synset, ...]:
+        """All classes in the order of their labels."""
+        return tuple(
+            Synset(
+                label=label,
+                wnid=row["wnid"],
+                ilsvrc_id=int(row["ilsvrc_id"]) if row.get("ilsvrc_id") else None,
+                words=row.get("words") or row["wnid"],
+            )
+            for label, row in enumerate(self._synset_rows)
+        )
+
+    @cached_property
+    def label_of_wnid(self) -> Mapping[str, int]:
+        """The label of each wnid."""
+        return {row["wnid"]: label for label, row in enumerate(self._synset_rows)}
+
+    @cached_property
+    def _synset_rows(self) -> list[dict[str, str]]:
+        lines = self._text(self.table["synsets"]).splitlines()
+        header = lines[0].split("\t")
+        rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
+        wnids = [row["wnid"] for row in rows]
+        if wnids != sorted(set(wnids)) or not all(map(_SAFE_NAME.fullmatch, wnids)):
+            raise ImnetprepError(
+                f"{self.table['synsets']}: wnids are not unique, plain and in order",
+                hint="sort the file by wnid: a label is the rank of its wnid",
+            )
+        return rows
+
+    def numbers(self, split: Split) -> "tuple[array[int], ...] | None":
+        """The numbers in the file names of `split`, ascending, an array a label; or None."""
+        if split not in self._numbers and "names" in self.table[split]:
+            self._numbers[split] = self._read_numbers(self.table[split]["names"])
+        return self._numbers.get(split)
+
+    @cached_property
+    def _numbers(self) -> "dict[Split, tuple[array[int], ...]]":
+        return {}
+
+    def _read_numbers(self, file: str) -> "tuple[array[int], ...]":
+        """A line a class: its wnid, then the difference of each number to the one before it."""
+        lines = [line.split() for line in self._text(file).splitlines()]
+        if [words[0] for words in lines] != [row["wnid"] for row in self._synset_rows]:
+            raise ImnetprepError(
+                f"{file}: its lines are not the {len(self._synset_rows)} classes in order",
+                hint="one line a class, in the order of the synsets (docs/catalog.md)",
+            )
+        return tuple(array("I", itertools.accumulate(map(int, words[1:]))) for words in lines)
+
+    @cached_property
+    def _label_of_val_number(self) -> Mapping[int, int]:
+        numbers = self.numbers(Split.VAL) or ()
+        return {number: label for label, of_label in enumerate(numbers) for number in of_label}
+
+    def samples(self, split: Split) -> int:
+        """How many samples `split` has."""
+        return int(self.table[split]["samples"])
+
+    def counts(self, split: Split) -> tuple[int, ...]:
+        """How many samples of `split` each label has."""
+        if (numbers := self.numbers(split)) is not None:
+            return tuple(map(len, numbers))
+        return (int(self.table[split]["samples_per_class"]),) * len(self._synset_rows)
+
+    def label_of(self, split: Split, name: str) -> int | None:
+        """The label of the sample called `name`; None if the dataset has no such sample."""
+        match = self._patterns[split].fullmatch(name)
+        if match is None:
+            return None
+        number = int(match["number"])
+        if "wnid" not in match.groupdict():
+            return self._label_of_val_number.get(number)
+        label = self.label_of_wnid.get(match["wnid"])
+        if label is None or (numbers := self.numbers(split)) is None:
+            return label
+        at = bisect_left(numbers[label], number)
+        return label if at < len(numbers[label]) and numbers[label][at] == number else None
+
+    def names(self, split: Split, label: int) -> Iterator[str] | None:
+        """The file names of `split` with `label`, or None where only their count is known."""
+        if (numbers := self.numbers(split)) is None:
+            return None
+        pattern, wnid = self.table[split]["file_name"], self.synsets[label].wnid
+        return (pattern.format(wnid=wnid, number=number) for number in numbers[label])
+
+    def definition(self) -> dict[str, bytes]:
+        """The files that make this dataset, by name: what a manifest keeps of one not built in."""
+        tables = [self.table[split] for split in self.splits]
+        named = [self.table["synsets"], *(table["names"] for table in tables if "names" in table)]
+        named += [archive.torrent for archive in self.archives if archive.torrent]
+        return {name: self.read(name) for name in [DEFINITION, *named]}
+
+    def same_as(self, other: "Dataset") -> bool:
+        """Is it the same dataset, to the byte of its definition?"""
+        if self.built_in or other.built_in:
+            return self.name == other.name and self.built_in == other.built_in
+        return self.definition() == other.definition()
+
+    @cached_property
+    def _patterns(self) -> Mapping[Split, re.Pattern[str]]:
+        return {split: _name_pattern(self.table[split]["file_name"]) for split in self.splits}
+
+    def _text(self, name: str) -> str:
+        body = self.read(name)
+        if name.endswith(".gz"):
+            body = gzip.decompress(body)
+        elif name.endswith(".xz"):
+            body = lzma.decompress(body)
+        return body.decode()
+
+
+def load_dataset(name: str) -> Dataset:
+    """The built-in dataset of that name, or the user's own from a `.toml` file."""
+    if name in BUILT_IN:
+        folder = Path(__file__).parent / name
+        return parse_dataset(lambda file: (folder / file).read_bytes(), built_in=True)
+    path = Path(name)
+    if path.suffix != ".toml":
+        raise WrongUsage(
+            f"no dataset is called {name!r}",
+            hint=f"--dataset {'|'.join(BUILT_IN)}, or the path of a .toml file (docs/catalog.md)",
+        )
+
+    def read(file: str) -> bytes:
+        return (path if file == DEFINITION else path.parent / file).read_bytes()
+
+    try:
+        return parse_dataset(read)
+    except OSError as error:
+        raise ImnetprepError(
+            f"{error.filename}: {error.strerror}",
+            hint="a dataset is a .toml file and the files it names beside it (docs/catalog.md)",
+        ) from error
+
+
+def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Dataset:
+    """The dataset that the bytes behind `read` define. Raises ImnetprepError if they do not."""
+    try:
+        table = tomllib.loads(read(DEFINITION).decode())
+        archives = tuple(map(_parse_archive, table["archives"]))
+        named = [table["synsets"], table["name"], *(archive.name for archive in archives)]
+        for split in (Split.TRAIN, Split.VAL):
+            if split in table:
+                named += [table[split]["names"]] if "names" in table[split] else []
+                _check_split(split, table[split])
+        for name in named:
+            if not _SAFE_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a plain file name")
+        return Dataset(
+            name=table["name"],
+            title=table.get("title", table["name"]),
+            terms=table.get("terms"),
+            archives=archives,
+            table=table,
+            read=read,
+            built_in=built_in,
+        )
+    except KeyError as error:
+        raise _bad_definition(f"{error.args[0]!r} is missing") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _bad_definition(str(error)) from error
+
+
+def _bad_definition(what: str) -> ImnetprepError:
+    return ImnetprepError(
+        f"the dataset's definition does not hold: {what}", hint="docs/catalog.md has the form"
+    )
+
+
+def _check_split(split: Split, table: Mapping[str, Any]) -> None:
+    int(table["samples"])
+    countable = "samples_per_class" in table and "{wnid}" in table["file_name"]
+    if "names" not in table and not countable:
+        raise ValueError(f"{split} needs names, or samples_per_class and {{wnid}} in its file_name")
+
+
+def _parse_archive(table: Mapping[str, Any]) -> Archive:
+    form = table.get("form")
+    if "split" in table and form not in FORMS:
+        raise ValueError(f"the form of {table['name']} is {form!r}, not one of {', '.join(FORMS)}")
+    if not _SAFE_NAME.fullmatch(table.get("torrent", "none")):
+        raise ValueError(f"{table['torrent']!r} is not a plain file name")
+    return Archive(
+        name=table["name"],
+        split=Split(table["split"]) if "split" in table else None,
+        form=form,
+        size_bytes=table.get("size_bytes"),
+        digests={kind: table[kind] for kind in DIGESTS if kind in table},
+        url=table.get("url"),
+        torrent=table.get("torrent"),
+        magnet=table.get("magnet"),
+    )
+
+
+def _name_pattern(file_name: str) -> re.Pattern[str]:
+    """`"{wnid}_{number:08}.JPEG"` as the regular expression of just the names it formats."""
+    pattern = re.escape(file_name).replace(r"\{wnid\}", r"(?P<wnid>.+)")
+    pattern = pattern.replace(r"\{number\}", r"(?P<number>0|[1-9][0-9]*)")
+    return re.compile(re.sub(r"\\\{number:0(\d+)\\\}", r"(?P<number>[0-9]{\1})", pattern))

@@ -1,0 +1,127 @@
+"""The command `imnetprep`: its verbs, and the one place where errors meet the user."""
+
+import errno
+import signal
+import sqlite3
+import sys
+import tempfile
+import traceback
+from types import FrameType
+
+import click
+
+from imnetprep import __version__
+from imnetprep.commands.demo import demo
+from imnetprep.commands.download import download
+from imnetprep.commands.evaluate import evaluate
+from imnetprep.commands.inspect import inspect
+from imnetprep.commands.organize import organize
+from imnetprep.commands.predict import predict
+from imnetprep.commands.train import train
+from imnetprep.commands.verify import verify
+from imnetprep.errors import (
+    INTERRUPTED_EXIT_CODE,
+    OUR_BUG_EXIT_CODE,
+    TERMINATED_EXIT_CODE,
+    ImnetprepError,
+    Stopped,
+    WrongUsage,
+)
+
+_OF_THE_MACHINE = {
+    errno.ENOSPC: "free some space and run the same command again; it goes on from where it was",
+    errno.EDQUOT: "your quota is used up: free some space and run the same command again",
+    errno.EACCES: "give this user the permission, or name another place by --root",
+    errno.EPERM: "give this user the permission, or name another place by --root",
+    errno.EROFS: "the file system is read-only: name another place by --root",
+    errno.EIO: "the disk reports an error: look at `dmesg`",
+}
+
+
+class _InOrder(click.Group):
+    """Lists the verbs in the order of the work, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="imnetprep")
+def imnetprep() -> None:
+    """ImageNet from where it is to a verified, training-ready tree, and on to a trained ResNet.
+
+    \b
+    imnetprep download            both archives by torrent, proved piece by piece
+    imnetprep organize            train/<wnid>/ and val/<wnid>/ in one pass
+    imnetprep verify              counts, names and sizes (--digests: every byte)
+    imnetprep train --arch resnet18
+
+    Everything lies under --root (or IMNETPREP_ROOT, or ./imagenet). Every long command can be
+    killed at any instant and run again with the same words: it goes on from where it was.
+    """
+
+
+for _verb in (download, organize, verify, inspect, train, evaluate, predict, demo):
+    imnetprep.add_command(_verb)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; what went wrong is told on stderr."""
+    try:
+        return imnetprep.main(arguments, standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return WrongUsage.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "imnetprep"
+        return _tell(error.format_message(), f"{path} --help", error.exit_code)
+    except ImnetprepError as error:
+        return _tell(str(error), error.hint, error.exit_code)
+    except Stopped as stop:
+        click.echo(f"Stopped: {stop}", err=True)
+        return stop.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Stopped: run the same command again to go on", err=True)
+        return INTERRUPTED_EXIT_CODE
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            return 0  # the reader of our results has seen enough
+        if error.errno not in _OF_THE_MACHINE:
+            return _our_bug()
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        return _tell(what, _OF_THE_MACHINE[error.errno], ImnetprepError.exit_code)
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            return _our_bug()
+        return _tell(str(error), _OF_THE_MACHINE[errno.ENOSPC], ImnetprepError.exit_code)
+    except Exception:
+        return _our_bug()
+
+
+def main() -> None:
+    """The console script."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(run(sys.argv[1:]))
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise Stopped(TERMINATED_EXIT_CODE)
+
+
+def _tell(what: str, hint: str, exit_code: int) -> int:
+    click.echo(f"Error: {what}\nHint: {hint}", err=True)
+    return exit_code
+
+
+def _our_bug() -> int:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="imnetprep-", suffix=".traceback", delete=False
+    ) as file:
+        traceback.print_exc(file=file)
+    problem = traceback.format_exception_only(*sys.exc_info()[:2])[-1].strip()
+    return _tell(
+        f"a bug in imnetprep: {problem}",
+        f"the traceback is in {file.name}; add it to a report",
+        OUR_BUG_EXIT_CODE,
+    )

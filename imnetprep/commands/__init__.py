@@ -1,0 +1,1 @@
+"""One thin door per verb: options in, one call, a report out."""

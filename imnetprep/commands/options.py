@@ -1,0 +1,71 @@
+"""The options that verbs share: same name, same meaning everywhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.roots import Root
+from imnetprep.units import parse_bytes, parse_duration
+
+
+class _Parsed(click.ParamType):
+    """A value with a unit; the parser's own sentence is the error."""
+
+    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+RATE = _Parsed("rate", parse_bytes)
+DURATION = _Parsed("duration", parse_duration)
+
+
+def _as_root(_ctx: click.Context, _param: click.Parameter, value: Path) -> Root:
+    return Root(value)
+
+
+def _as_splits(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> tuple[Split, ...]:
+    return tuple(dict.fromkeys(map(Split, value)))
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="IMNETPREP_ROOT",
+    default="imagenet",
+    show_default=True,
+    callback=_as_root,
+    help="The dataset's place on this machine (or IMNETPREP_ROOT).",
+)
+dataset_option = click.option(
+    "--dataset",
+    metavar="NAME|FILE.toml",
+    help="A built-in dataset or your own. Default: what the root holds, else ilsvrc2012.",
+)
+split_option = click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice([split.value for split in Split]),
+    callback=_as_splits,
+    help="Only this split; may be given again.",
+)
+jobs_option = click.option(
+    "--jobs", type=click.IntRange(1), help="Parallel workers. Default: what the machine has."
+)
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Results as one JSON a line.")
+quiet_option = click.option("--quiet", is_flag=True, help="No progress.")

@@ -1,0 +1,104 @@
+"""How results and progress look: results on stdout, talk on stderr, a bar only on a terminal."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from imnetprep.progress import Progress, Silent, Task
+from imnetprep.units import format_bytes, format_duration
+
+_SECONDS_BETWEEN_LINES = 10
+
+
+def print_result(text: str, *, as_json: bool, **fields: Any) -> None:
+    """One result on stdout: `text` for people, or `fields` as one JSON object a line."""
+    click.echo(json.dumps(fields, default=str) if as_json else text)
+
+
+def progress(*, quiet: bool) -> Progress:
+    """The progress that suits where stderr goes: bars, lines now and then, or nothing."""
+    if quiet:
+        return Silent()
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+class _BarTask:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, amount: int) -> None:
+        self._bar.update(amount)
+
+    def tell(self, detail: str) -> None:
+        self._bar.set_postfix_str(detail, refresh=False)
+
+
+class _Bars:
+    @contextmanager
+    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+        from tqdm import tqdm
+
+        unit = unit if unit == "B" else f" {unit}"
+        with tqdm(
+            desc=what,
+            total=total,
+            initial=done,
+            unit=unit,
+            unit_scale=unit == "B",
+            dynamic_ncols=True,
+            file=sys.stderr,
+        ) as bar:
+            yield _BarTask(bar)
+
+    def note(self, line: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+
+
+class _LineTask:
+    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self._begun, self._done, self._detail = done, done, ""
+        self._start_s = self._told_s = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        self._tell_now_and_then()
+
+    def tell(self, detail: str) -> None:
+        self._detail = detail
+        self._tell_now_and_then()
+
+    def _tell_now_and_then(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < _SECONDS_BETWEEN_LINES:
+            return
+        self._told_s = now_s
+        rate = (self._done - self._begun) / (now_s - self._start_s)
+        parts = [f"{self._what}: {self._done / max(self._total, 1):.0%}"]
+        if self._unit == "B":
+            parts.append(f"{format_bytes(self._done)} of {format_bytes(self._total)}")
+            parts.append(f"{format_bytes(rate)}/s")
+        else:
+            parts.append(f"{self._done:,} of {self._total:,} {self._unit}")
+            parts.append(f"{rate:,.0f}/s")
+        if rate > 0:
+            parts.append(f"{format_duration((self._total - self._done) / rate)} left")
+        if self._detail:
+            parts.append(self._detail)
+        click.echo(", ".join(parts), err=True)
+
+
+class _Lines:
+    @contextmanager
+    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+        yield _LineTask(what, total, unit, done)
+
+    def note(self, line: str) -> None:
+        click.echo(line, err=True)

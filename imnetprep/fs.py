@@ -1,0 +1,115 @@
+"""Files that are whole or absent, and the system calls that only some systems have.
+
+Every Linux-only call sits here beside its fallback, so that the rest runs on macOS as it is.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from imnetprep.errors import ImnetprepError
+from imnetprep.units import format_bytes
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under `path` when the block ends, synced, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_file_system(path: Path) -> None:
+    """Make all that was written so far to the file system of `path` survive a power cut.
+
+    Linux has `syncfs(2)`; elsewhere `sync(2)`, which macOS starts but does not wait for.
+    """
+    if sys.platform != "linux":
+        os.sync()
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
+            raise OSError(ctypes.get_errno(), "syncfs", str(path))
+    finally:
+        os.close(handle)
+
+
+def data_ranges(handle: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """The `(start, end)` byte ranges of an open file that are not holes.
+
+    A file system that keeps no track of holes answers with the whole file, which is right too.
+    """
+    end = 0
+    while end < size_bytes:
+        try:
+            start = os.lseek(handle, end, os.SEEK_DATA)
+            end = os.lseek(handle, start, os.SEEK_HOLE)
+        except (AttributeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENXIO:
+                return  # nothing but a hole from here to the end
+            yield end, size_bytes
+            return
+        yield start, min(end, size_bytes)
+
+
+def allocated_bytes(path: Path) -> int:
+    """What `path` takes on the disk, holes left out; 0 if there is no such file."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0
+
+
+def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
+    """Raise ImnetprepError unless the disk of `folder` has `needed_bytes` free."""
+    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if free_bytes < needed_bytes:
+        raise ImnetprepError(
+            f"{what} needs {format_bytes(needed_bytes)}"
+            f" and the disk of {folder} has {format_bytes(free_bytes)} free",
+            hint=f"free {format_bytes(needed_bytes - free_bytes)}, or name another disk by --root",
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Be the only process at work in `folder`. Raises ImnetprepError where another one is.
+
+    The lock ends with the process, however that ends; the file that it is taken on stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ImnetprepError(
+                f"another imnetprep is at work in {folder}",
+                hint="wait until it is done, or stop it first",
+            ) from error
+        yield

@@ -1,0 +1,181 @@
+"""The list of all samples under a root: one SQLite file, portable, the truth that verbs read.
+
+It says which dataset the root holds (with the definition of one that is not built in), which
+splits are there, and for each sample its label, name, size and xxh128 digest.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import Dataset, Split, Synset, load_dataset, parse_dataset
+from imnetprep.errors import ImnetprepError
+
+_SCHEMA_VERSION = 1
+_SCHEMA = f"""
+CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
+CREATE TABLE definition (file TEXT PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE class (label INTEGER PRIMARY KEY, wnid TEXT NOT NULL, words TEXT NOT NULL);
+CREATE TABLE split (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, layout TEXT NOT NULL,
+    samples INTEGER NOT NULL, size_bytes INTEGER NOT NULL, UNIQUE (name, layout)
+);
+CREATE TABLE sample (
+    split INTEGER NOT NULL REFERENCES split, label INTEGER NOT NULL REFERENCES class,
+    name TEXT NOT NULL, size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL,
+    PRIMARY KEY (split, label, name)
+) WITHOUT ROWID;
+PRAGMA user_version = {_SCHEMA_VERSION};
+"""
+
+
+class SampleRecord(NamedTuple):
+    """One sample as the manifest has it. `xxh128` is the digest's 16 bytes."""
+
+    label: int
+    name: str
+    size_bytes: int
+    xxh128: bytes
+
+
+class SplitRecord(NamedTuple):
+    """An organized split."""
+
+    split: Split
+    layout: str
+    samples: int
+    size_bytes: int
+
+
+class Manifest:
+    """An open manifest. Use `open_manifest` or `create_manifest`."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path) -> None:
+        self._database = database
+        self.path = path
+
+    def dataset(self) -> Dataset:
+        """The dataset that the root holds."""
+        name, built_in = self._database.execute("SELECT name, built_in FROM dataset").fetchone()
+        if built_in:
+            return load_dataset(name)
+        bodies = dict(self._database.execute("SELECT file, body FROM definition"))
+        return parse_dataset(bodies.__getitem__)
+
+    def synsets(self) -> tuple[Synset, ...]:
+        """The classes, in the order of their labels."""
+        return self.dataset().synsets
+
+    def splits(self) -> dict[Split, SplitRecord]:
+        """The splits that are organized under the root."""
+        rows = self._database.execute("SELECT name, layout, samples, size_bytes FROM split")
+        return {Split(row[0]): SplitRecord(Split(row[0]), *row[1:]) for row in rows}
+
+    def samples(self, split: Split, label: int) -> Iterator[SampleRecord]:
+        """The samples of `split` with `label` in the order of their names."""
+        rows = self._database.execute(
+            "SELECT label, name, size_bytes, xxh128 FROM sample"
+            " WHERE split = (SELECT id FROM split WHERE name = ?) AND label = ? ORDER BY name",
+            [split.value, label],
+        )
+        return map(SampleRecord._make, rows)
+
+    def names(self, split: Split, label: int) -> str:
+        """The names of the samples of `split` with `label`, in order, a newline between two.
+
+        One string a class: a million samples are read without a million Python objects.
+        """
+        row = self._database.execute(
+            "SELECT group_concat(name, char(10)) FROM (SELECT name FROM sample"
+            " WHERE split = (SELECT id FROM split WHERE name = ?) AND label = ? ORDER BY name)",
+            [split.value, label],
+        ).fetchone()
+        return row[0] or ""
+
+    def add_split(self, split: Split, layout: str, samples: Iterable[SampleRecord]) -> None:
+        """Add a whole split in one transaction. `samples` in any order."""
+        with self._database as database:
+            key = database.execute(
+                "INSERT INTO split (name, layout, samples, size_bytes) VALUES (?, ?, 0, 0)",
+                [split.value, layout],
+            ).lastrowid
+            database.executemany(
+                "INSERT INTO sample VALUES (?, ?, ?, ?, ?)", ((key, *sample) for sample in samples)
+            )
+            database.execute(
+                "UPDATE split SET (samples, size_bytes) ="
+                " (SELECT count(*), coalesce(sum(size_bytes), 0) FROM sample WHERE split = id)"
+                " WHERE id = ?",
+                [key],
+            )
+
+
+@contextmanager
+def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
+    """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read."""
+    if not path.exists():
+        raise ImnetprepError(
+            f"{path.parent} holds no dataset yet: there is no {path.name}",
+            hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
+        )
+    database = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True
+    )
+    try:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version != _SCHEMA_VERSION:
+            raise ImnetprepError(
+                f"{path} has form {version}; this imnetprep reads form {_SCHEMA_VERSION}",
+                hint="take the imnetprep that wrote it",
+            )
+        database.execute("PRAGMA synchronous = FULL")
+        yield Manifest(database, path)
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise  # not a damaged file
+        raise ImnetprepError(f"{path}: {error}", hint="move it away and organize again") from error
+    finally:
+        database.close()
+
+
+def create_manifest(path: Path, dataset: Dataset) -> None:
+    """Bind the root of `path` to `dataset`; do nothing where it is bound to it already.
+
+    Raises ImnetprepError where the root holds another dataset.
+    """
+    if path.exists():
+        with open_manifest(path) as manifest:
+            refuse_other_dataset(manifest, dataset)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, isolation_level=None)
+    try:
+        # One transaction: a manifest with tables and no dataset never stands here.
+        database.execute("BEGIN EXCLUSIVE")
+        for statement in _SCHEMA.split(";"):
+            database.execute(statement)
+        database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
+        if not dataset.built_in:
+            database.executemany(
+                "INSERT INTO definition VALUES (?, ?)", dataset.definition().items()
+            )
+        database.executemany(
+            "INSERT INTO class VALUES (?, ?, ?)",
+            ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets),
+        )
+        database.execute("COMMIT")
+    finally:
+        database.close()
+
+
+def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:
+    """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
+    held = manifest.dataset()
+    if not held.same_as(dataset):
+        other = "another " if held.name == dataset.name else ""
+        raise ImnetprepError(
+            f"{manifest.path.parent} holds {other}{held.name}, not {dataset.name}",
+            hint="leave --dataset out, or take another --root",
+        )
