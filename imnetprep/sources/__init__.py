@@ -1,0 +1,1 @@
+"""Where archives come from: one module per kind of address."""

@@ -1,0 +1,182 @@
+"""One torrent's files while they grow: `*.part` files, and a record of the pieces proved in them.
+
+libtorrent trusts resume data that is older than the files, and calls a piece finished before it
+is on the disk. So the record here is ours: a piece is in it after its SHA-1 was right as read
+back from the file and the file was synced. What the record does not cover is checked at start.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import libtorrent as lt
+
+from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
+from imnetprep.progress import Progress
+from imnetprep.sources.torrent import Torrent
+
+
+def record_path(folder: Path, info_hash: str) -> Path:
+    """Where the metadata and the proved pieces of a torrent are kept until its files are whole."""
+    return folder / f".{info_hash}.resume"
+
+
+def read_record(path: Path) -> Mapping[bytes, bytes]:
+    """`{b"torrent": …, b"proved": …}`, or nothing where there is no record that can be read."""
+    try:
+        record = lt.bdecode(path.read_bytes())
+    except (FileNotFoundError, RuntimeError):
+        return {}
+    return record if isinstance(record, dict) and b"torrent" in record else {}
+
+
+class Growing:
+    """The wanted files of `torrent`, on their way to the paths in `wanted` (by file index)."""
+
+    def __init__(self, torrent: Torrent, wanted: Mapping[int, Path]) -> None:
+        self.torrent = torrent
+        self.wanted = wanted
+        self.folder = next(iter(wanted.values())).parent
+        files = torrent.info.layout()
+        # A piece at the edge of a wanted file may reach into files that nobody wants.
+        self._parts = {
+            index: wanted[index].with_name(f"{wanted[index].name}.part")
+            if index in wanted
+            else self.folder / f".{torrent.info_hash}-{index}.unwanted"
+            for index in range(files.num_files())
+        }
+        self.pieces = sorted({piece for index in wanted for piece in self._pieces_of(index)})
+        self.proved: set[int] = set()
+        self._record = record_path(self.folder, torrent.info_hash)
+        self._handles: dict[int, int] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """What is to be fetched in all, in whole pieces."""
+        return sum(map(self.torrent.info.piece_size, self.pieces))
+
+    @property
+    def proved_bytes(self) -> int:
+        """What is proved of it."""
+        return sum(map(self.torrent.info.piece_size, self.proved))
+
+    @property
+    def missing_disk_bytes(self) -> int:
+        """What its files will still take from the disk."""
+        return max(0, self.size_bytes - sum(map(allocated_bytes, self._parts.values())))
+
+    def recover(self, progress: Progress) -> None:
+        """Learn which pieces are there: those on record, and those that prove right now."""
+        for index, path in self.wanted.items():
+            if path.exists() and not self._parts[index].exists():
+                path.rename(self._parts[index])  # never proved: it may be any bytes
+        recorded = read_record(self._record).get(b"proved", b"")
+        if not self.torrent.has_v1:
+            return  # libtorrent checks SHA-256 trees itself, when it is given no record
+        with_data = set(self._pieces_with_data())
+        self.proved = {
+            piece for piece in with_data if recorded[piece // 8 :][:1] and _bit(recorded, piece)
+        }
+        unknown = sorted(with_data - self.proved)
+        total = sum(map(self.torrent.info.piece_size, unknown))
+        with (
+            progress.task("check", total=total, unit="B") as task,
+            ThreadPoolExecutor(os.cpu_count()) as workers,
+        ):
+            for piece, right in zip(unknown, workers.map(self.prove, unknown), strict=True):
+                task.advance(self.torrent.info.piece_size(piece))
+                if right:
+                    self.proved.add(piece)
+
+    def prove(self, piece: int) -> bool:
+        """Is the SHA-1 of `piece`, as the files have it now, the torrent's?"""
+        digest = hashlib.sha1()
+        size_bytes = self.torrent.info.piece_size(piece)
+        for part in self.torrent.info.map_block(piece, 0, size_bytes):
+            if (
+                self.torrent.info.layout().file_flags(part.file_index)
+                & lt.file_flags_t.flag_pad_file
+            ):
+                digest.update(bytes(part.size))
+                continue
+            try:
+                digest.update(os.pread(self._handle(part.file_index), part.size, part.offset))
+            except FileNotFoundError:
+                return False
+        return digest.digest() == self.torrent.info.hash_for_piece(piece)
+
+    def save(self) -> None:
+        """Record the proved pieces, after a sync that covers them."""
+        proved = frozenset(self.proved)
+        for handle in list(self._handles.values()):
+            os.fsync(handle)
+        bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
+        for piece in proved:
+            bits[piece // 8] |= 1 << (piece % 8)
+        with written_whole(self._record) as file:
+            file.write(lt.bencode({b"torrent": self.torrent.body, b"proved": bytes(bits)}))
+
+    def params(self) -> Any:
+        """What libtorrent needs to fetch the missing pieces into the parts."""
+        params = self.torrent.params()
+        params.save_path = str(self.folder.absolute())
+        params.renamed_files = {index: part.name for index, part in self._parts.items()}
+        wanted = set(self.pieces)
+        numbers = range(self.torrent.info.num_pieces())
+        params.piece_priorities = [4 if piece in wanted else 0 for piece in numbers]
+        if self.proved:
+            params.have_pieces = [piece in self.proved for piece in numbers]
+        params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+        return params
+
+    def finish(self) -> None:
+        """Give the whole files their names. Call when every piece is proved and saved."""
+        self.close()
+        for index, path in self.wanted.items():
+            self._parts[index].rename(path)
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
+        sync_folder(self.folder)
+
+    def forget(self) -> None:
+        """Drop the record: a receipt has taken its place."""
+        self._record.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the files."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
+
+    def _handle(self, index: int) -> int:
+        if index not in self._handles:
+            handle = os.open(self._parts[index], os.O_RDONLY)
+            if self._handles.setdefault(index, handle) != handle:
+                os.close(handle)  # another thread was first
+        return self._handles[index]
+
+    def _pieces_of(self, index: int) -> range:
+        files, length = self.torrent.info.layout(), self.torrent.info.piece_length()
+        start, size_bytes = files.file_offset(index), files.file_size(index)
+        return range(start // length, -(-(start + size_bytes) // length))
+
+    def _pieces_with_data(self) -> Iterator[int]:
+        length = self.torrent.info.piece_length()
+        for index in self.wanted:
+            part = self._parts[index]
+            if not part.exists():
+                continue
+            offset = self.torrent.info.layout().file_offset(index)
+            size_bytes = self.torrent.info.layout().file_size(index)
+            if part.stat().st_size > size_bytes:
+                os.truncate(part, size_bytes)
+            size_bytes = part.stat().st_size
+            for start, end in data_ranges(self._handle(index), size_bytes):
+                yield from range((offset + start) // length, -(-(offset + end) // length))
+
+
+def _bit(bits: bytes, number: int) -> bool:
+    return bool(bits[number // 8] >> (number % 8) & 1)

@@ -1,0 +1,92 @@
+"""Making torrents of archives, and giving to the swarm what was taken from it."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import libtorrent as lt
+
+from imnetprep.progress import Progress
+from imnetprep.sources.session import Network, listening_port, open_session
+from imnetprep.sources.torrent import read_torrent
+
+
+class Seeder(NamedTuple):
+    """A session that seeds: the magnet links of what it has, and where it is (`HOST:PORT`)."""
+
+    magnets: list[str]
+    peer: str
+    handles: list[Any]
+
+    def sent_bytes(self) -> int:
+        """What it has given so far, without the protocol around it."""
+        return sum(handle.status().total_payload_upload for handle in self.handles)
+
+
+class Seed(NamedTuple):
+    """A whole torrent on the disk: the .torrent and where each of its files lies."""
+
+    torrent: bytes
+    paths: Mapping[int, Path]
+
+
+def make_torrent(archive: Path, *, piece_bytes: int = 0) -> bytes:
+    """The .torrent of one file (v1, as the published ones are); 0 picks the piece size."""
+    files = lt.list_files(str(archive))
+    torrent = lt.create_torrent(files, piece_bytes, lt.create_torrent.v1_only)
+    lt.set_piece_hashes(torrent, str(archive.parent))
+    return bytes(lt.bencode(torrent.generate()))
+
+
+@contextmanager
+def seeded(archives: Sequence[Path], *, listen: str = "127.0.0.1:0") -> Iterator[Seeder]:
+    """Seed `archives` to whoever dials this machine at `listen`, without DHT or trackers."""
+    with open_session(Network(listen=listen, dht=False)) as session:
+        magnets, handles = [], []
+        for archive in archives:
+            torrent = make_torrent(archive)
+            handles.append(add_seed(session, Seed(torrent, {0: archive})))
+            info_hash = read_torrent(torrent).info_hash
+            magnets.append(f"magnet:?xt=urn:btih:{info_hash}&dn={quote(archive.name)}")
+        address = listen.rpartition(":")[0]
+        yield Seeder(magnets, f"{address}:{listening_port(session)}", handles)
+
+
+def add_seed(session: Any, seed: Seed) -> Any:
+    """Add a torrent that is whole and proved; returns its handle."""
+    params = lt.load_torrent_buffer(seed.torrent)
+    params.save_path = str(next(iter(seed.paths.values())).parent)
+    params.renamed_files = {index: str(path.absolute()) for index, path in seed.paths.items()}
+    params.flags = lt.torrent_flags.seed_mode
+    return session.add_torrent(params)
+
+
+def seed_until(
+    seeds: Sequence[Seed],
+    network: Network,
+    *,
+    ratio: float | None,
+    seconds: float | None,
+    progress: Progress,
+) -> None:
+    """Seed until `ratio` times the bytes were given or `seconds` have passed, whichever is first.
+
+    The ratio counts what this call sends.
+    """
+    with open_session(network) as session:
+        handles = [add_seed(session, seed) for seed in seeds]
+        size_bytes = sum(handle.status().total_wanted for handle in handles)
+        until_s = time.monotonic() + seconds if seconds is not None else float("inf")
+        goal = int(size_bytes * ratio) if ratio is not None else size_bytes
+        sent = 0
+        with progress.task("seed", total=goal, unit="B") as task:
+            while time.monotonic() < until_s and (ratio is None or sent < goal):
+                time.sleep(0.5)
+                states = [handle.status() for handle in handles]
+                now = sum(state.total_payload_upload for state in states)
+                task.advance(now - sent)
+                sent = now
+                task.tell(f"{sum(state.num_peers for state in states)} peers")

@@ -1,0 +1,304 @@
+"""Fetching from a swarm: metadata for magnet links, then files, each piece proved from the disk.
+
+libtorrent's `piece_finished_alert` comes before the bytes are in the file. A piece counts here
+when, after a `cache_flushed_alert`, its SHA-1 is right as read back; that is the archive's proof.
+"""
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import libtorrent as lt
+
+from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
+from imnetprep.progress import Progress, Task
+from imnetprep.sources.growing import Growing
+from imnetprep.sources.magnet import Magnet
+from imnetprep.sources.session import Network
+from imnetprep.sources.torrent import Torrent, info_hash_of, read_torrent, torrent_of_metadata
+from imnetprep.units import format_bytes, format_duration
+
+_SAY_NO_PEERS_AFTER_S = 60
+_TRY_UTP_AFTER_S = 120
+_SECONDS_BETWEEN_SAVES = 30
+_SECONDS_BETWEEN_FLUSHES = 0.5
+_SECONDS_BETWEEN_DIALS = 5
+_READS_OF_A_PIECE = 5
+
+_NO_PEERS_HINT = (
+    "look whether a firewall blocks BitTorrent; on a closed network name a peer by --peer HOST:PORT"
+)
+
+
+class _Patience:
+    """Watches one session for signs of life and ends the wait for a dead swarm."""
+
+    def __init__(self, session: Any, network: Network, wait_s: float, progress: Progress) -> None:
+        self._session, self._network, self._progress = session, network, progress
+        self._wait_s = wait_s
+        self._alive_s = time.monotonic()
+        self._dialled_s = 0.0
+        self._told = self._utp = False
+
+    def alive(self) -> None:
+        """Something useful came in."""
+        self._alive_s = time.monotonic()
+        self._told = False
+
+    def watch(self, handles: Sequence[Any], peers: int, what: str) -> None:
+        """Dial, warn, fall back to uTP, or raise SourceFailed, as the silence grows."""
+        now_s = time.monotonic()
+        silent_s = now_s - self._alive_s
+        if peers == 0 and now_s - self._dialled_s > _SECONDS_BETWEEN_DIALS:
+            self._dialled_s = now_s
+            for handle in handles:
+                for peer in self._network.peers:
+                    handle.connect_peer(peer)
+        if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._told:
+            self._told = True
+            given_up = format_duration(max(0, self._wait_s - silent_s))
+            state = f"{peers} peers and nothing from them" if peers else "no peers"
+            self._progress.note(f"{what}: {state} yet; given up in {given_up} (--wait)")
+        if silent_s > _TRY_UTP_AFTER_S and not self._utp:
+            self._utp = True
+            self._session.apply_settings({"enable_outgoing_utp": True})
+        if silent_s > self._wait_s:
+            waited = format_duration(self._wait_s)
+            state = f"none of {peers} peers sent anything" if peers else "no peer was found"
+            raise SourceFailed(f"{what}: {state} in {waited}", hint=_NO_PEERS_HINT)
+
+
+def fetch_metadata(
+    session: Any,
+    magnets: Sequence[Magnet],
+    *,
+    network: Network,
+    wait_s: float,
+    progress: Progress,
+) -> list[Torrent]:
+    """What the swarm says about each magnet link. Raises SourceFailed when it says nothing."""
+    handles = {_add_magnet(session, magnet, network): magnet for magnet in magnets}
+    found: dict[Magnet, Torrent] = {}
+    patience = _Patience(session, network, wait_s, progress)
+    while len(found) < len(magnets):
+        session.wait_for_alert(250)
+        for alert in session.pop_alerts():
+            if isinstance(alert, lt.metadata_received_alert) and alert.handle in handles:
+                magnet = handles[alert.handle]
+                info = alert.handle.torrent_file().info_section()
+                peers = [peer.ip for peer in alert.handle.get_peer_info()]
+                body = torrent_of_metadata(info)
+                found[magnet] = read_torrent(body, magnet=magnet, peers=peers)
+                patience.alive()
+        missing = next((magnet for magnet in magnets if magnet not in found), None)
+        if missing is not None:
+            peers = sum(handle.status().num_peers for handle in handles)
+            patience.watch(list(handles), peers, f"metadata of {missing.name}")
+    for handle in handles:
+        session.remove_torrent(handle)
+    return [found[magnet] for magnet in magnets]
+
+
+def _add_magnet(session: Any, magnet: Magnet, network: Network) -> Any:
+    params = lt.parse_magnet_uri(magnet.uri)
+    params.save_path = "."  # nothing is written: see the flags
+    params.flags |= lt.torrent_flags.upload_mode | lt.torrent_flags.default_dont_download
+    params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
+    handle = session.add_torrent(params)
+    for peer in network.peers:
+        handle.connect_peer(peer)
+    return handle
+
+
+@dataclass
+class _Torrent:
+    """A torrent in the session and the pieces of it that are under way."""
+
+    growing: Growing
+    handle: Any
+    finished: set[int] = field(default_factory=set)  # by libtorrent's word
+    flushing: set[int] = field(default_factory=set)
+    proving: dict[Future[bool], int] = field(default_factory=dict)
+    wrong_reads: dict[int, int] = field(default_factory=dict)
+    flush_under_way: bool = False
+    checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
+
+    @property
+    def done(self) -> bool:
+        if not self.growing.torrent.has_v1:
+            return self.checked
+        return len(self.growing.proved) == len(self.growing.pieces)
+
+
+def fetch_files(
+    session: Any,
+    growing: Sequence[Growing],
+    *,
+    network: Network,
+    wait_s: float,
+    progress: Progress,
+    arrived: Callable[[Growing], None],
+) -> None:
+    """Fetch what is missing; `arrived` is called for each torrent as soon as it is whole.
+
+    Whatever ends this, what was proved is on record. Raises SourceFailed, WrongBytes and
+    ImnetprepError (disk full, files that cannot be written).
+    """
+    with ThreadPoolExecutor(3) as workers:
+        fetching = _Fetching(session, workers, arrived)
+        fetching.patience = _Patience(session, network, wait_s, progress)
+        try:
+            for one in growing:
+                one.save()
+                fetching.add(one, network)
+            total = sum(one.size_bytes for one in growing)
+            done = sum(one.proved_bytes for one in growing)
+            with progress.task("download", total=total, unit="B", done=done) as fetching.task:
+                while fetching.torrents:
+                    fetching.step()
+        finally:
+            fetching.leave()
+
+
+class _Fetching:
+    """The loop of `fetch_files`: alerts in, flushes and proofs out, saves now and then."""
+
+    task: Task
+    patience: _Patience
+
+    def __init__(
+        self, session: Any, workers: ThreadPoolExecutor, arrived: Callable[[Growing], None]
+    ) -> None:
+        self._session, self._workers, self._arrived = session, workers, arrived
+        self.torrents: dict[str, _Torrent] = {}
+        self._saving: Future[None] | None = None
+        self._saved_s = self._flushed_s = time.monotonic()
+
+    def add(self, growing: Growing, network: Network) -> None:
+        handle = self._session.add_torrent(growing.params())
+        for peer in (*network.peers, *growing.torrent.peers):
+            handle.connect_peer(peer)
+        self.torrents[growing.torrent.info_hash] = _Torrent(growing, handle)
+
+    def step(self) -> None:
+        self._session.wait_for_alert(250)
+        for alert in self._session.pop_alerts():
+            self._on(alert)
+        now_s = time.monotonic()
+        for torrent in list(self.torrents.values()):
+            self._collect_proofs(torrent)
+            if torrent.done:
+                self._finish(torrent)
+        if now_s - self._flushed_s > _SECONDS_BETWEEN_FLUSHES:
+            self._flushed_s = now_s
+            self._flush()
+            self._tell()
+        if now_s - self._saved_s > _SECONDS_BETWEEN_SAVES:
+            self._saved_s = now_s
+            self._save()
+
+    def leave(self) -> None:
+        """Record what is proved and close the files."""
+        self._workers.shutdown(cancel_futures=True)
+        for torrent in self.torrents.values():
+            self._session.remove_torrent(torrent.handle)
+            torrent.growing.save()
+            torrent.growing.close()
+
+    def _on(self, alert: Any) -> None:
+        handle = getattr(alert, "handle", None)
+        if handle is None or not handle.is_valid():
+            return
+        torrent = self.torrents.get(info_hash_of(handle.info_hashes()))
+        if torrent is None:
+            return
+        if isinstance(alert, lt.piece_finished_alert):
+            torrent.finished.add(int(alert.piece_index))
+            self.patience.alive()
+        elif isinstance(alert, lt.cache_flushed_alert):
+            torrent.flush_under_way = False
+            for piece in torrent.flushing - torrent.growing.proved:
+                torrent.proving[self._workers.submit(torrent.growing.prove, piece)] = piece
+            torrent.flushing = set()
+        elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
+            raise _disk_error(alert)
+        elif not torrent.growing.torrent.has_v1:
+            self._on_unproved(alert, torrent)
+
+    def _on_unproved(self, alert: Any, torrent: _Torrent) -> None:
+        """Without SHA-1 pieces the proof is libtorrent's: it reads all back when all is there."""
+        if isinstance(alert, lt.torrent_finished_alert) and not torrent.checked:
+            torrent.handle.force_recheck()
+        elif isinstance(alert, lt.torrent_checked_alert):
+            torrent.checked = torrent.handle.status().is_finished
+
+    def _collect_proofs(self, torrent: _Torrent) -> None:
+        for future in [future for future in torrent.proving if future.done()]:
+            piece = torrent.proving.pop(future)
+            if future.result():
+                torrent.growing.proved.add(piece)
+                self.task.advance(torrent.growing.torrent.info.piece_size(piece))
+                continue
+            torrent.wrong_reads[piece] = torrent.wrong_reads.get(piece, 0) + 1
+            if torrent.wrong_reads[piece] == _READS_OF_A_PIECE:
+                raise WrongBytes(
+                    f"piece {piece} of {torrent.growing.torrent.info.name()} arrived right and"
+                    " reads back wrong from the disk",
+                    hint="the disk or the memory may be failing; the same command fetches it again",
+                )
+            torrent.finished.add(piece)
+
+    def _flush(self) -> None:
+        for torrent in self.torrents.values():
+            if torrent.finished and not torrent.flush_under_way:
+                torrent.flushing, torrent.finished = torrent.finished, set()
+                torrent.flush_under_way = True
+                torrent.handle.flush_cache()
+
+    def _tell(self) -> None:
+        states = [torrent.handle.status() for torrent in self.torrents.values()]
+        if not states:
+            return
+        peers = sum(state.num_peers for state in states)
+        rate = sum(state.download_payload_rate for state in states)
+        if rate:
+            self.patience.alive()
+        self.task.tell(f"{format_bytes(rate)}/s from {peers} peers")
+        names = ", ".join(one.growing.torrent.info.name() for one in self.torrents.values())
+        self.patience.watch([one.handle for one in self.torrents.values()], peers, names)
+
+    def _save(self) -> None:
+        if self._saving is None or self._saving.done():
+            growing = [torrent.growing for torrent in self.torrents.values()]
+            self._saving = self._workers.submit(_save_all, growing)
+
+    def _finish(self, torrent: _Torrent) -> None:
+        if self._saving is not None:
+            self._saving.result()
+        self._session.remove_torrent(torrent.handle)
+        torrent.growing.save()
+        torrent.growing.finish()
+        self._arrived(torrent.growing)
+        torrent.growing.forget()
+        del self.torrents[torrent.growing.torrent.info_hash]
+
+
+def _save_all(growing: Sequence[Growing]) -> None:
+    for one in growing:
+        one.save()
+
+
+def _disk_error(alert: Any) -> ImnetprepError:
+    code = alert.error.value()
+    if code == errno.ENOSPC:
+        return ImnetprepError(
+            f"the disk is full: {alert.message()}",
+            hint="free some space and run the same command again; it goes on from where it was",
+        )
+    return ImnetprepError(
+        f"the files cannot be written: {alert.message()}",
+        hint="mend what the system says and run the same command again",
+    )
