@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Split, Synset, load_dataset, parse_dataset
+from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
 from imnetprep.errors import ImnetprepError
 
 _SCHEMA_VERSION = 1
@@ -94,6 +94,15 @@ class Manifest:
         ).fetchone()
         return row[0] or ""
 
+    def drop_split(self, split: Split) -> None:
+        """Forget a split and its samples."""
+        with self._database as database:
+            database.execute(
+                "DELETE FROM sample WHERE split = (SELECT id FROM split WHERE name = ?)",
+                [split.value],
+            )
+            database.execute("DELETE FROM split WHERE name = ?", [split.value])
+
     def add_split(self, split: Split, layout: str, samples: Iterable[SampleRecord]) -> None:
         """Add a whole split in one transaction. `samples` in any order."""
         with self._database as database:
@@ -168,6 +177,19 @@ def create_manifest(path: Path, dataset: Dataset) -> None:
         database.execute("COMMIT")
     finally:
         database.close()
+
+
+def dataset_for(path: Path, name: str | None) -> Dataset:
+    """The dataset that the root of the manifest at `path` holds, or is to hold: `name`, or ours.
+
+    Raises ImnetprepError where the root holds another one than `name`.
+    """
+    if not path.exists():
+        return load_dataset(name or DEFAULT)
+    with open_manifest(path) as manifest:
+        if name is not None:
+            refuse_other_dataset(manifest, load_dataset(name))
+        return manifest.dataset()
 
 
 def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:

@@ -1,0 +1,111 @@
+"""`imnetprep download`."""
+
+from pathlib import Path
+
+import click
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.commands.options import (
+    DURATION,
+    RATE,
+    dataset_option,
+    dry_run_option,
+    json_option,
+    quiet_option,
+    root_option,
+    split_option,
+)
+from imnetprep.commands.terminal import print_result, progress
+from imnetprep.roots import Root
+from imnetprep.units import format_bytes
+
+
+@click.command()
+@root_option
+@dataset_option
+@split_option
+@click.option("--magnet", "magnets", multiple=True, metavar="URI", help="Take it from this swarm.")
+@click.option(
+    "--torrent",
+    "torrents",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take it from the swarm of this .torrent.",
+)
+@click.option("--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer.")
+@click.option("--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping.")
+@click.option("--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine.")
+@click.option("--max-down", type=RATE, default=0, help="At most so many bytes a second: 20MB.")
+@click.option("--max-up", type=RATE, default=0, help="The same for what is given to others.")
+@click.option("--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm.")
+@click.option("--seed-ratio", type=click.FloatRange(0), help="Then give back so many times it.")
+@click.option("--seed-for", type=DURATION, help="Then give back for so long. Default: leave.")
+@dry_run_option
+@json_option
+@quiet_option
+def download(
+    root: Root,
+    dataset: str | None,
+    splits: tuple[Split, ...],
+    magnets: tuple[str, ...],
+    torrents: tuple[Path, ...],
+    peers: tuple[str, ...],
+    no_dht: bool,
+    listen: str | None,
+    max_down: int,
+    max_up: int,
+    wait: float,
+    seed_ratio: float | None,
+    seed_for: float | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Fetch the archives by torrent into ROOT/archives and prove every piece from the disk.
+
+    Without --magnet and --torrent it takes the dataset's own torrents. Killed at any instant, the
+    same command goes on and fetches again at most the pieces that were in flight.
+
+    \b
+    imnetprep download
+    imnetprep download --split val --max-down 20MB
+    imnetprep download --magnet 'magnet:?xt=urn:btih:5d6d0df7ed81efd49ca99ea4737e0ae5e3a5f2e5'
+    """
+    from imnetprep.download import Seeding, carry_out_download, plan_download
+    from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer
+
+    network = Network(
+        listen=parse_listen(listen) if listen else DEFAULT_LISTEN,
+        dht=not no_dht,
+        peers=tuple(map(parse_peer, peers)),
+        max_down=max_down,
+        max_up=max_up,
+    )
+    plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
+    for archive in plan.there:
+        text = f"{archive.name}: nothing to fetch"
+        print_result(text, as_json=as_json, archive=archive.name, fetched=False)
+    if dry_run:
+        for archive in plan.wanted:
+            size = format_bytes(archive.size_bytes) if archive.size_bytes else "size not known"
+            text = f"{archive.name}: to fetch, {size}"
+            print_result(text, as_json=as_json, archive=archive.name, size_bytes=archive.size_bytes)
+        return
+    for archive, proof in carry_out_download(
+        plan,
+        root,
+        network=network,
+        wait_s=wait,
+        seeding=Seeding(seed_ratio, seed_for),
+        progress=progress(quiet=quiet),
+    ):
+        size_bytes = (root.archives / archive.name).stat().st_size
+        print_result(
+            f"{archive.name}: {format_bytes(size_bytes)}, all {proof['pieces']:,} pieces right"
+            f" (torrent {proof['info_hash']})",
+            as_json=as_json,
+            archive=archive.name,
+            fetched=True,
+            size_bytes=size_bytes,
+            proof=proof,
+        )

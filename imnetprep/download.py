@@ -1,0 +1,216 @@
+"""Archives by torrent into `ROOT/archives`: resumable, proved piece by piece, checked by name."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.fs import locked, require_free
+from imnetprep.manifest import create_manifest, dataset_for, open_manifest
+from imnetprep.preparation.receipts import archive_proof, record_archive
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.sources.growing import Growing, read_record, record_path
+from imnetprep.sources.magnet import Magnet, parse_magnet
+from imnetprep.sources.seeder import Seed, seed_until
+from imnetprep.sources.session import Network, open_session
+from imnetprep.sources.swarm import fetch_files, fetch_metadata
+from imnetprep.sources.torrent import Torrent, read_torrent
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What `download` will do: the archives still wanted, and the torrents to take them from.
+
+    A Magnet is a torrent whose metadata nobody here knows yet. `there` are the archives that
+    need no download: proved before, or organized.
+    """
+
+    dataset: Dataset
+    wanted: tuple[Archive, ...]
+    there: tuple[Archive, ...]
+    torrents: tuple[Torrent | Magnet, ...]
+
+
+def plan_download(
+    root: Root,
+    *,
+    dataset: str | None,
+    splits: Sequence[Split],
+    magnets: Sequence[str],
+    torrents: Sequence[Path],
+) -> DownloadPlan:
+    """Look at what is there and what is wanted; touches nothing and asks no network.
+
+    Raises WrongUsage on a bad magnet link, ImnetprepError on a .torrent that cannot be read, and
+    where neither the user nor the dataset names a torrent for an archive.
+    """
+    known = dataset_for(root.manifest, dataset)
+    archives = [known.archive(split) for split in splits or known.splits]
+    organized = _organized(root) if not splits else set()
+    there = [each for each in archives if each.split in organized or _is_proved(root, each)]
+    wanted = [each for each in archives if each not in there]
+    given: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
+    given += [read_torrent(path.read_bytes()) for path in torrents]
+    if not given:
+        given = [_published_torrent(known, archive) for archive in wanted]
+    published = {
+        torrent.info_hash: torrent
+        for archive in known.archives
+        if archive.torrent and isinstance(torrent := _published_torrent(known, archive), Torrent)
+    }
+    resolved = tuple(_with_metadata(each, published, root) for each in given)
+    return DownloadPlan(known, tuple(wanted), tuple(there), resolved)
+
+
+@dataclass(frozen=True)
+class Seeding:
+    """How long to give back: until `ratio` times the bytes, or for `seconds`; None: not by that."""
+
+    ratio: float | None = None
+    seconds: float | None = None
+
+
+def carry_out_download(
+    plan: DownloadPlan,
+    root: Root,
+    *,
+    network: Network,
+    wait_s: float,
+    seeding: Seeding,
+    progress: Progress,
+) -> Iterator[tuple[Archive, dict[str, Any]]]:
+    """Fetch what is wanted; yields each archive with its proof. Then seeds, if that is asked for.
+
+    Raises SourceFailed where no peer delivers within `wait_s`, WrongBytes where a torrent is not
+    of this dataset, and ImnetprepError on a disk that is too small, full or failing.
+    """
+    if not plan.wanted:
+        return
+    proofs: dict[str, dict[str, Any]] = {}
+    with locked(root.archives), open_session(network) as session:
+        create_manifest(root.manifest, plan.dataset)
+        unknown = [each for each in plan.torrents if isinstance(each, Magnet)]
+        known = [each for each in plan.torrents if isinstance(each, Torrent)]
+        known += fetch_metadata(session, unknown, network=network, wait_s=wait_s, progress=progress)
+        growing = [
+            Growing(torrent, files)
+            for torrent in known
+            if (files := _match(torrent, plan, root.archives))
+        ]
+        _check_all_named(plan, growing)
+        for one in growing:
+            one.recover(progress)
+        needed = sum(one.missing_disk_bytes for one in growing)
+        require_free(root.path, needed, what=f"to download {plan.dataset.name}")
+        fetch_files(
+            session,
+            growing,
+            network=network,
+            wait_s=wait_s,
+            progress=progress,
+            arrived=_recorder(root, proofs),
+        )
+    yield from ((archive, proofs[archive.name]) for archive in plan.wanted)
+    if seeding != Seeding():
+        seeds = [
+            Seed(one.torrent.body, one.wanted)
+            for one in growing
+            if len(one.wanted) == len(one.torrent.files)
+        ]
+        seed_until(seeds, network, ratio=seeding.ratio, seconds=seeding.seconds, progress=progress)
+
+
+def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[Growing], None]:
+    def record(one: Growing) -> None:
+        info_hash, pieces = one.torrent.info_hash, one.torrent.info.num_pieces()
+        for path in one.wanted.values():
+            proofs[path.name] = {"kind": "torrent", "info_hash": info_hash, "pieces": pieces}
+            record_archive(root, path, proofs[path.name])
+
+    return record
+
+
+def _organized(root: Root) -> set[Split]:
+    if not root.manifest.exists():
+        return set()
+    with open_manifest(root.manifest) as manifest:
+        return {split for split in manifest.splits() if root.split(split).exists()}
+
+
+def _is_proved(root: Root, archive: Archive) -> bool:
+    proof = archive_proof(root, root.archives / archive.name)
+    return proof is not None and proof["kind"] != "none"
+
+
+def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:
+    magnet = parse_magnet(archive.magnet) if archive.magnet else None
+    if archive.torrent is not None:
+        return read_torrent(dataset.read(archive.torrent), magnet=magnet)
+    if magnet is not None:
+        return magnet
+    labels = "; it has no labels: organize and train leave it alone"
+    raise ImnetprepError(
+        f"{dataset.name} names no torrent for {archive.name}"
+        f"{labels if archive.split is Split.TEST else ''}",
+        hint=(f"it is published at {archive.url}; " if archive.url else "")
+        + "with a torrent of your own: --magnet URI or --torrent FILE",
+    )
+
+
+def _with_metadata(
+    each: Torrent | Magnet, published: dict[str, Torrent], root: Root
+) -> Torrent | Magnet:
+    """A magnet link whose torrent the dataset, or the record of an earlier run, has already."""
+    if isinstance(each, Torrent):
+        return each
+    info_hash = each.v1 or each.v2 or ""
+    if info_hash in published:
+        return read_torrent(published[info_hash].body, magnet=each)
+    record = read_record(record_path(root.archives, info_hash))
+    return read_torrent(record[b"torrent"], magnet=each) if record else each
+
+
+def _match(torrent: Torrent, plan: DownloadPlan, folder: Path) -> dict[int, Path]:
+    """Which files of `torrent` are wanted, and where each goes; the names are the dataset's.
+
+    Raises WrongBytes where a file has an archive's name and not its size, and where none is an
+    archive of the dataset.
+    """
+    archives = {archive.name: archive for archive in plan.dataset.archives}
+    wanted = {archive.name for archive in plan.wanted}
+    files: dict[int, Path] = {}
+    for file in torrent.files:
+        promised = archives[file.name].size_bytes if file.name in archives else None
+        if promised is not None and promised != file.size_bytes:
+            raise WrongBytes(
+                f"the torrent's {file.name} has {file.size_bytes:,} bytes;"
+                f" {plan.dataset.name} has {promised:,} there",
+                hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+            )
+        if file.name in wanted:
+            files[file.index] = folder / file.name
+    if not any(file.name in archives for file in torrent.files):
+        names = ", ".join(file.name for file in torrent.files[:3])
+        raise WrongBytes(
+            f"torrent {torrent.info_hash} has {names}; {plan.dataset.name} has"
+            f" {', '.join(archives)}",
+            hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+        )
+    return files
+
+
+def _check_all_named(plan: DownloadPlan, growing: Sequence[Growing]) -> None:
+    found = {path.name for one in growing for path in one.wanted.values()}
+    for archive in plan.wanted:
+        if archive.name not in found:
+            raise ImnetprepError(
+                f"none of the torrents has {archive.name}",
+                hint=f"give its torrent too, or leave it out: --split {_other(plan, archive)}",
+            )
+
+
+def _other(plan: DownloadPlan, archive: Archive) -> str:
+    return next((str(each.split) for each in plan.wanted if each is not archive), "NAME")
