@@ -1,0 +1,138 @@
+"""A tar read as a stream of members, hostile until shown otherwise (POSIX.1-2001, GNU long names).
+
+A tar that is cut between two members looks whole to many readers. This one wants the end marker.
+"""
+
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, Protocol
+
+from imnetprep.errors import WrongBytes
+
+BLOCK_BYTES = tarfile.BLOCKSIZE
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
+_LARGEST_EXTENSION_BYTES = 1 << 20
+_END_OF_ARCHIVE = bytes(BLOCK_BYTES)
+
+
+class Stream(Protocol):
+    """Bytes in order. `position` is an offset in the archive as a whole."""
+
+    position: int
+
+    def take(self, length: int) -> bytes:
+        """The next `length` bytes, all of them."""
+
+    def skip(self, length: int) -> None:
+        """Pass over the next `length` bytes."""
+
+
+class Member(NamedTuple):
+    """A regular file in a tar: where its first header starts, and the size of its body."""
+
+    name: str
+    start: int
+    size_bytes: int
+
+
+class FileStream:
+    """A stream over `read_at(offset, length)`; what is skipped is not read."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes]) -> None:
+        self.position = 0
+        self._read_at = read_at
+
+    def take(self, length: int) -> bytes:
+        self.position += length
+        return self._read_at(self.position - length, length)
+
+    def skip(self, length: int) -> None:
+        self.position += length
+
+
+def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iterator[Member]:
+    """The regular files of the tar from the stream's position to `end` or its end marker.
+
+    Whoever takes a member may read its body, or a part, from the stream before the next. `name`
+    is the archive's, for errors. A run of members without an end marker is not `marked`.
+    Raises WrongBytes on a truncated tar, on what is no tar, and on a link, a device or a name
+    that leaves its folder.
+    """
+    while marked or stream.position < end:
+        start = stream.position
+        header = _take(stream, BLOCK_BYTES, end, name)
+        if header == _END_OF_ARCHIVE:
+            return
+        info = _parse_header(header, name, start)
+        extensions: dict[str, str] = {}
+        while info.type in _EXTENSIONS:
+            extensions |= _read_extension(stream, info, end, name)
+            header = _take(stream, BLOCK_BYTES, end, name)
+            info = _parse_header(header, name, start)
+        size_bytes = int(extensions.get("size", info.size))
+        padded_end = stream.position + -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
+        if padded_end > end:
+            raise truncated(name, end)
+        if info.type in _REGULAR:
+            yield Member(_safe_name(extensions.get("path", info.name), name), start, size_bytes)
+        elif info.type != tarfile.DIRTYPE:
+            kind = "a link" if info.islnk() or info.issym() else "not a regular file"
+            raise _refused(name, f"member {info.name!r} is {kind}")
+        stream.skip(padded_end - stream.position)
+
+
+def truncated(name: str, at: int) -> WrongBytes:
+    """The error for an archive that ends too early."""
+    return WrongBytes(
+        f"{name} is truncated: it ends at byte {at:,} in the middle of its contents",
+        hint="fetch it again: imnetprep download goes on from the bytes that are right",
+    )
+
+
+def _parse_header(header: bytes, name: str, at: int) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise _refused(name, f"there is no tar header at byte {at:,} ({error})") from error
+
+
+def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
+    if stream.position + length > end:
+        raise truncated(name, end)
+    return stream.take(length)
+
+
+def _read_extension(stream: Stream, info: tarfile.TarInfo, end: int, name: str) -> dict[str, str]:
+    """The keywords that a header of type x, g or L gives the next member: `path` and `size`."""
+    if info.size > _LARGEST_EXTENSION_BYTES:
+        raise _refused(name, f"a header extension has {info.size:,} bytes")
+    body = _take(stream, -(-info.size // BLOCK_BYTES) * BLOCK_BYTES, end, name)[: info.size]
+    if info.type == tarfile.GNUTYPE_LONGNAME:
+        return {"path": body.rstrip(b"\0").decode(errors="surrogateescape")}
+    if info.type == tarfile.XGLTYPE:
+        return {}
+    records: dict[str, str] = {}
+    while body:
+        length, _, _ = body.partition(b" ")
+        if not length.isdigit() or not 0 < int(length) <= len(body):
+            raise _refused(name, "a header extension is malformed")
+        key, _, value = body[len(length) + 1 : int(length) - 1].partition(b"=")
+        records[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+        body = body[int(length) :]
+    if not records.get("size", "0").isdigit():
+        raise _refused(name, f"a member has the size {records['size']!r}")
+    return {key: records[key] for key in ("path", "size") if key in records}
+
+
+def _safe_name(member: str, name: str) -> str:
+    plain = member.removeprefix("./")
+    if "/" in plain or "\\" in plain or "\0" in plain or plain in ("", ".", ".."):
+        raise _refused(name, f"member {member!r} would leave its folder")
+    return plain
+
+
+def _refused(name: str, what: str) -> WrongBytes:
+    return WrongBytes(
+        f"{name}: {what}", hint="this is not the published archive; fetch it again from its source"
+    )

@@ -1,0 +1,1 @@
+"""How samples lie on disk: one module per layout."""

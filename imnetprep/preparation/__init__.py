@@ -1,0 +1,1 @@
+"""Samples to a finished split, kill-safe, and what proves it."""

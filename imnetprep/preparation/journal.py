@@ -1,0 +1,181 @@
+"""What is done of a split that grows: ranges and their samples, written after a sync covers them.
+
+`journal.db` lies in `.organizing/` beside the growing split and is never synced elsewhere.
+"""
+
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import sync_file_system
+from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.ranges import Range
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS split (
+    name TEXT PRIMARY KEY, archive TEXT NOT NULL, proof TEXT
+);
+CREATE TABLE IF NOT EXISTS range (
+    split TEXT NOT NULL, start INTEGER NOT NULL, PRIMARY KEY (split, start)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sample (
+    split TEXT NOT NULL, label INTEGER NOT NULL, name TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL, PRIMARY KEY (split, label, name)
+) WITHOUT ROWID;
+"""
+_SECONDS_BETWEEN_SYNCS = 0.2
+
+
+class Journal:
+    """The open journal of one root. Use `open_journal`."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def begin(self, split: Split, archive: str) -> bool:
+        """Start or go on with `split`; `archive` identifies the bytes it grows from.
+
+        False where it starts: what there was of other bytes is forgotten.
+        """
+        known = self._database.execute(
+            "SELECT 1 FROM split WHERE name = ? AND archive = ?", [split.value, archive]
+        ).fetchone()
+        if not known:
+            self.forget(split)
+            with self._database as database:
+                database.execute(
+                    "INSERT INTO split (name, archive) VALUES (?, ?)", [split.value, archive]
+                )
+        return known is not None
+
+    def done(self, split: Split) -> set[int]:
+        """Where the ranges start that are done."""
+        rows = self._database.execute("SELECT start FROM range WHERE split = ?", [split.value])
+        return {start for (start,) in rows}
+
+    def add(self, split: Split, batch: list[tuple[Range, list[SampleRecord]]]) -> None:
+        """Ranges are done, and synced. Raises WrongBytes on a sample that was there before."""
+        try:
+            with self._database as database:
+                for each, samples in batch:
+                    database.executemany(
+                        "INSERT INTO sample VALUES (?, ?, ?, ?, ?)",
+                        ((split.value, *sample) for sample in samples),
+                    )
+                    database.execute("INSERT INTO range VALUES (?, ?)", [split.value, each.start])
+        except sqlite3.IntegrityError as error:
+            raise WrongBytes(
+                f"a name of {split} stands in the archive twice",
+                hint="this is not the published archive; fetch it again from its source",
+            ) from error
+
+    def counts(self, split: Split) -> dict[int, int]:
+        """How many samples each label has so far."""
+        return dict(
+            self._database.execute(
+                "SELECT label, count(*) FROM sample WHERE split = ? GROUP BY label", [split.value]
+            )
+        )
+
+    def names(self, split: Split, label: int) -> list[str]:
+        """The names of the samples of one class so far."""
+        rows = self._database.execute(
+            "SELECT name FROM sample WHERE split = ? AND label = ?", [split.value, label]
+        )
+        return [name for (name,) in rows]
+
+    def samples(self, split: Split) -> Iterator[SampleRecord]:
+        """All samples so far, in the order of label and name."""
+        rows = self._database.execute(
+            "SELECT label, name, size_bytes, xxh128 FROM sample WHERE split = ?"
+            " ORDER BY label, name",
+            [split.value],
+        )
+        return map(SampleRecord._make, rows)
+
+    def size_bytes(self, split: Split) -> int:
+        """What the samples so far take."""
+        query = "SELECT coalesce(sum(size_bytes), 0) FROM sample WHERE split = ?"
+        return int(self._database.execute(query, [split.value]).fetchone()[0])
+
+    def mark_whole(self, split: Split, proof: Mapping[str, Any]) -> None:
+        """The split is complete and proved so: from here on it is only given its name."""
+        with self._database as database:
+            database.execute(
+                "UPDATE split SET proof = ? WHERE name = ?", [json.dumps(proof), split.value]
+            )
+
+    def proof(self, split: Split) -> Mapping[str, Any] | None:
+        """The proof of a split that is whole; None where it is not, or not known."""
+        row = self._database.execute("SELECT proof FROM split WHERE name = ?", [split.value])
+        found = (row.fetchone() or (None,))[0]
+        return None if found is None else json.loads(found)
+
+    def forget(self, split: Split) -> None:
+        """Drop all about `split`."""
+        with self._database as database:
+            database.execute("DELETE FROM range WHERE split = ?", [split.value])
+            database.execute("DELETE FROM sample WHERE split = ?", [split.value])
+            database.execute("DELETE FROM split WHERE name = ?", [split.value])
+
+
+@contextmanager
+def open_journal(path: Path) -> Iterator[Journal]:
+    """The journal at `path`, made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The committer's thread and the main one use it in turn, never at once.
+    with closing(sqlite3.connect(path, check_same_thread=False)) as database:
+        database.execute("PRAGMA synchronous = FULL")
+        database.executescript(_SCHEMA)
+        yield Journal(database)
+
+
+@contextmanager
+def committer(
+    journal: Journal, split: Split, folder: Path
+) -> Iterator[Callable[[Range, list[SampleRecord]], None]]:
+    """Gives a function that takes finished ranges; a thread syncs and journals them in groups.
+
+    When the block ends, however it ends, all that was given is journalled. What the thread ran
+    into (a full disk) is raised by the next call or at the end.
+    """
+    finished: queue.SimpleQueue[tuple[Range, list[SampleRecord]] | None] = queue.SimpleQueue()
+    leaving = threading.Event()
+    failures: list[Exception] = []
+
+    def work() -> None:
+        ended = False
+        while not ended and not failures:
+            batch = [finished.get()]
+            while not finished.empty():
+                batch.append(finished.get())
+            ended = None in batch
+            try:
+                sync_file_system(folder)
+                journal.add(split, [each for each in batch if each is not None])
+            except Exception as error:
+                failures.append(error)
+            leaving.wait(_SECONDS_BETWEEN_SYNCS)
+
+    def give(each: Range, samples: list[SampleRecord]) -> None:
+        if failures:
+            raise failures[0]
+        finished.put((each, samples))
+
+    thread = threading.Thread(target=work, name="committer")
+    thread.start()
+    try:
+        yield give
+    finally:
+        finished.put(None)
+        leaving.set()
+        thread.join()
+    if failures:
+        raise failures[0]

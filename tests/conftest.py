@@ -1,0 +1,86 @@
+"""What all tests share: the command as a user runs it, real images, and a guard on the network."""
+
+import ipaddress
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imnetprep.synthetic import pack_dataset
+
+DATASETS = Path(__file__).parent / "datasets"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def _guard(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect" or not isinstance(arguments[1], tuple):
+        return
+    host = arguments[1][0]
+    if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+        return
+    raise AssertionError(f"{os.environ.get('PYTEST_CURRENT_TEST')} connects to {host}")
+
+
+sys.addaudithook(_guard)
+
+
+def command(*arguments: object) -> list[str]:
+    """The argument list of one imnetprep command."""
+    return [sys.executable, "-m", "imnetprep", *map(str, arguments)]
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Run one command as a user would; its output is text, its exit code is looked at by tests."""
+
+    def run_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments), capture_output=True, text=True, check=False, **options
+        )
+
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images."""
+    place = os.environ.get("IMNETPREP_TEST_DATA")
+    if not place:
+        pytest.skip("IMNETPREP_TEST_DATA does not name the folder of real images")
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset of noise in the published form: the .toml, its archives beside it."""
+    folder = tmp_path_factory.mktemp("packed")
+    return pack_dataset(folder, classes=5, train_per_class=12, val_per_class=4)
+
+
+@pytest.fixture(scope="session")
+def organized_once(tmp_path_factory: pytest.TempPathFactory, packed: Path, run: Run) -> Path:
+    """An organized root of `packed`; not to be changed."""
+    root = tmp_path_factory.mktemp("organized") / "root"
+    done = run("organize", "--root", root, "--dataset", packed, "--archives", packed.parent)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def organized(tmp_path: Path, organized_once: Path) -> Path:
+    """An organized root of `packed` to do anything to."""
+    return Path(shutil.copytree(organized_once, tmp_path / "root"))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder` by its relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
