@@ -1,0 +1,124 @@
+"""A wrong tree is called wrong, by name, with exit code 5."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, tree
+
+WNID, OTHER = "n01440764", "n01443537"
+
+
+def _first(root: Path) -> Path:
+    return min((root / "train" / WNID).iterdir())
+
+
+def _remove(root: Path) -> str:
+    path = _first(root)
+    path.unlink()
+    return f"missing: train/{WNID}/{path.name}"
+
+
+def _add(root: Path) -> str:
+    shutil.copy(_first(root), root / "train" / WNID / f"{WNID}_999999.JPEG")
+    return f"extra: train/{WNID}/{WNID}_999999.JPEG"
+
+
+def _move(root: Path) -> str:
+    path = _first(root)
+    path.rename(root / "train" / OTHER / path.name)
+    return f"misplaced: train/{OTHER}/{path.name} belongs in train/{WNID}/"
+
+
+def _flip(root: Path) -> str:
+    path = _first(root)
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+    return f"digest: train/{WNID}/{path.name}"
+
+
+def _truncate(root: Path) -> str:
+    path = _first(root)
+    path.write_bytes(path.read_bytes()[:-10])
+    return f"size: train/{WNID}/{path.name}"
+
+
+def _remove_class(root: Path) -> str:
+    shutil.rmtree(root / "train" / WNID)
+    return f"missing-class: train/{WNID} the class folder is missing, with its 12 images"
+
+
+def _flatten(root: Path) -> str:
+    for path in sorted((root / "val").rglob("*.JPEG")):
+        path.rename(root / "val" / path.name)
+    return "20 images flat in val/"
+
+
+def _link(root: Path) -> str:
+    path = _first(root)
+    path.rename(root / "elsewhere")
+    path.symlink_to(root / "elsewhere")
+    return f"not-a-file: train/{WNID}/{path.name}"
+
+
+def _remove_split(root: Path) -> str:
+    shutil.rmtree(root / "val")
+    return "missing-split: val"
+
+
+def _add_folder(root: Path) -> str:
+    (root / "train" / "n99999999").mkdir()
+    return "extra-folder: train/n99999999"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_remove, _add, _move, _flip, _truncate, _remove_class, _flatten, _link, _remove_split,
+     _add_folder],
+)  # fmt: skip
+def test_a_wrong_tree_is_called_wrong(
+    spoil: Callable[[Path], str], organized: Path, run: Run
+) -> None:
+    told = spoil(organized)
+    done = run("verify", "--root", organized, "--digests")
+    assert done.returncode == 5
+    assert told in done.stdout, done.stdout
+
+
+def test_a_right_tree_has_no_finding_and_is_not_touched(organized: Path, run: Run) -> None:
+    before = tree(organized)
+    done = run("verify", "--root", organized, "--digests")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "0 findings in all splits (counts, names, sizes, digests)\n",
+    )
+    assert tree(organized) == before
+
+
+def test_findings_as_json(organized: Path, run: Run) -> None:
+    _remove(organized)
+    done = run("verify", "--root", organized, "--json", "--split", "train")
+    finding, summary = map(json.loads, done.stdout.splitlines())
+    assert (finding["kind"], summary["findings"]) == ("missing", 1)
+
+
+def test_an_image_that_does_not_decode_is_found(real_data: Path, tmp_path: Path, run: Run) -> None:
+    from tests.conftest import DATASETS
+
+    words = ["--dataset", DATASETS / "tiny10.toml", "--archives", real_data / "tiny10"]
+    assert run("organize", "--root", tmp_path, *words, "--split", "val").returncode == 0
+    path = min((tmp_path / "val").rglob("*.JPEG"))
+    path.write_bytes(path.read_bytes()[:-200])
+    done = run("verify", "--root", tmp_path, "--decode")
+    assert done.returncode == 5
+    assert f"decode: val/{path.parent.name}/{path.name} does not decode" in done.stdout
+
+
+def test_a_root_without_a_dataset_is_told_what_to_do(tmp_path: Path, run: Run) -> None:
+    done = run("verify", "--root", tmp_path)
+    assert done.returncode == 1
+    assert "holds no dataset yet" in done.stderr and "Hint: imnetprep download" in done.stderr
