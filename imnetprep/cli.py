@@ -34,6 +34,7 @@ _OF_THE_MACHINE = {
     errno.EACCES: "give this user the permission, or name another place by --root",
     errno.EPERM: "give this user the permission, or name another place by --root",
     errno.EROFS: "the file system is read-only: name another place by --root",
+    errno.ENOTDIR: "a file stands where a folder is wanted: name another place by --root",
     errno.EIO: "the disk reports an error: look at `dmesg`",
 }
 
@@ -68,7 +69,7 @@ for _verb in (download, organize, verify, inspect, train, evaluate, predict, dem
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; what went wrong is told on stderr."""
     try:
-        return imnetprep.main(arguments, standalone_mode=False) or 0
+        return imnetprep.main(arguments, prog_name="imnetprep", standalone_mode=False) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return WrongUsage.exit_code

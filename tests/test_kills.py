@@ -28,7 +28,7 @@ def _grown_bytes(folder: Path) -> int:
     for path, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.stat(f"{path}/{name}").st_blocks * 512
+                total += Path(path, name).stat().st_blocks * 512
             except FileNotFoundError:
                 continue
     return total

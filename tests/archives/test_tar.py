@@ -1,5 +1,6 @@
 """A tar is read to its end marker or refused, and nothing in it is trusted."""
 
+import contextlib
 import io
 import tarfile
 
@@ -86,7 +87,5 @@ def test_a_malformed_extension_is_refused_or_read(body: bytes) -> None:
     info = tarfile.TarInfo("x")
     info.type, info.size = tarfile.XHDTYPE, len(body)
     header = info.tobuf() + body + bytes(-len(body) % 512)
-    try:
+    with contextlib.suppress(WrongBytes):
         assert list(_read(header + _tar({"a": b"b"}))) != []
-    except WrongBytes:
-        pass

@@ -1,0 +1,57 @@
+"""A torrent client that we did not write, on loopback."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imnetprep.sources.seeder import make_torrent
+from imnetprep.sources.torrent import read_torrent
+
+Seed = Callable[[Path], tuple[list[str], str]]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def aria2_seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
+    """`seed(folder)` seeds the archives of a folder; gives their magnet links and the peer."""
+    if not shutil.which("aria2c"):
+        pytest.skip("aria2c is not installed")
+    clients: list[subprocess.Popen[bytes]] = []
+
+    def seed(folder: Path) -> tuple[list[str], str]:
+        torrents = tmp_path_factory.mktemp("torrents")
+        magnets, files = [], []
+        for archive in sorted(folder.glob("*.tar")):
+            body = make_torrent(archive)
+            files.append(torrents / f"{archive.name}.torrent")
+            files[-1].write_bytes(body)
+            magnets.append(f"magnet:?xt=urn:btih:{read_torrent(body).info_hash}")
+        port = _free_port()
+        words = ["aria2c", "--quiet", "--interface=127.0.0.1", "--enable-dht=false"]
+        words += ["--check-integrity=true", "--seed-ratio=0", f"--listen-port={port}"]
+        clients.append(subprocess.Popen([*words, f"--dir={folder}", *files]))
+        for _ in range(200):
+            if _listens(port):
+                return magnets, f"127.0.0.1:{port}"
+            time.sleep(0.05)
+        raise AssertionError("aria2c does not listen")
+
+    yield seed
+    for client in clients:
+        client.kill()
+        client.wait()

@@ -1,0 +1,323 @@
+"""Archives come in by torrent, resumable and proved; a bad day ends in one error and one hint."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import libtorrent as lt
+import pytest
+
+from imnetprep.progress import Silent
+from imnetprep.sources.growing import Growing, record_path
+from imnetprep.sources.seeder import make_torrent, seeded
+from imnetprep.sources.torrent import read_torrent
+from imnetprep.synthetic import pack_dataset
+from tests.conftest import DATASETS, Run, command, tree
+from tests.sources.conftest import Seed
+
+CLOSED = ["--no-dht", "--listen", "127.0.0.1:0"]
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+
+
+def _magnets(magnets: list[str]) -> list[str]:
+    return [word for magnet in magnets for word in ("--magnet", magnet)]
+
+
+def test_real_images_from_magnet_to_a_verified_tree(
+    real_data: Path, aria2_seed: Seed, tmp_path: Path, run: Run
+) -> None:
+    archives = Path(shutil.copytree(real_data / "tiny10", tmp_path / "seed"))
+    magnets, peer = aria2_seed(archives)
+    root = ["--root", tmp_path / "root"]
+    dataset = ["--dataset", DATASETS / "tiny10.toml"]
+    done = run("download", *root, *dataset, *_magnets(magnets), "--peer", peer, *CLOSED)
+    assert done.returncode == 0, done.stderr
+    assert "13.5 MB, all 207 pieces right" in done.stdout
+    for verb in (["organize"], ["verify", "--digests", "--decode"]):
+        done = run(*verb, *root)
+        assert done.returncode == 0, done.stderr + done.stdout
+    wanted: dict[str, bytes] = {}
+    for name in subprocess.check_output(["tar", "-tf", archives / TRAIN], text=True).split():
+        place = tmp_path / "tar" / Path(name).stem
+        place.mkdir(parents=True)
+        inner = subprocess.Popen(["tar", "-xOf", archives / TRAIN, name], stdout=subprocess.PIPE)
+        subprocess.run(["tar", "-x", "-C", place], stdin=inner.stdout, check=True)
+        inner.communicate()
+    assert tree(tmp_path / "root" / "train") == tree(tmp_path / "tar")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    subprocess.run(["tar", "-xf", archives / VAL, "-C", flat], check=True)
+    labels = dict(line.split() for line in (archives / "val_labels.tsv").read_text().splitlines())
+    wanted = {f"{labels[name]}/{name}": body for name, body in tree(flat).items()}
+    assert tree(tmp_path / "root" / "val") == wanted
+
+
+def test_known_pieces_are_the_proof_and_no_second_read_is_made(tmp_path: Path, run: Run) -> None:
+    toml = pack_dataset(tmp_path / "seed", classes=3, train_per_class=5, val_per_class=2)
+    for name in (TRAIN, VAL):
+        torrent = make_torrent(tmp_path / "seed" / name)
+        (toml.parent / f"{name}.torrent").write_bytes(torrent)
+    text = toml.read_text()
+    for name in (TRAIN, VAL):
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\ntorrent = "{name}.torrent"')
+    toml.write_text(text)
+    root = tmp_path / "root"
+    with seeded([toml.parent / TRAIN, toml.parent / VAL]) as seeder:
+        words = ["--root", root, "--dataset", toml, "--peer", seeder.peer]
+        done = run("download", *words, *CLOSED)
+        assert done.returncode == 0, done.stderr
+    assert run("organize", "--root", root).returncode == 0
+    receipt = json.loads((root / "receipt.json").read_text())
+    proofs = [receipt["archives"][TRAIN]["proof"], receipt["splits"]["train"]["proof"]]
+    info_hash = read_torrent((toml.parent / f"{TRAIN}.torrent").read_bytes()).info_hash
+    assert [proof["info_hash"] for proof in proofs] == [info_hash] * 2
+
+
+def test_the_torrents_pieces_prove_an_archive_from_elsewhere(tmp_path: Path, run: Run) -> None:
+    toml = pack_dataset(tmp_path, classes=4, train_per_class=40, val_per_class=0, image_bytes=9000)
+    body = make_torrent(tmp_path / TRAIN, piece_bytes=65536)
+    (tmp_path / "train.torrent").write_bytes(body)
+    toml.write_text(toml.read_text().replace('form = "', 'torrent = "train.torrent"\nform = "'))
+    with (tmp_path / TRAIN).open("r+b") as file:
+        file.seek(600_000)
+        right = file.read(1)
+        file.seek(600_000)
+        file.write(bytes([right[0] ^ 1]))
+    words = ["--root", tmp_path / "root", "--dataset", toml, "--archives", tmp_path]
+    done = run("organize", *words)
+    assert done.returncode == 4
+    assert "piece 9 (bytes 589,824 to 655,360) is not what" in done.stderr
+    with (tmp_path / TRAIN).open("r+b") as file:
+        file.seek(600_000)
+        file.write(right)
+    assert run("organize", *words).returncode == 0, "and goes on from the classes that were right"
+
+
+def _growing(folder: Path, archive: Path) -> Growing:
+    torrent = read_torrent(make_torrent(archive, piece_bytes=16384))
+    return Growing(torrent, {0: folder / archive.name})
+
+
+def test_pieces_that_no_record_covers_are_found(packed: Path, tmp_path: Path) -> None:
+    archive = packed.parent / TRAIN
+    body = archive.read_bytes()
+    with (tmp_path / f"{TRAIN}.part").open("wb") as part:
+        part.seek(32768)
+        part.write(body[32768:65536])  # pieces 2 and 3, holes around them
+        part.seek(81920)
+        part.write(bytes(16384))  # piece 5, wrong
+    growing = _growing(tmp_path, archive)
+    growing.recover(Silent())
+    assert growing.proved == {2, 3}
+
+
+def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path: Path) -> None:
+    archive = packed.parent / TRAIN
+    (tmp_path / f"{TRAIN}.part").write_bytes(archive.read_bytes())
+    growing = _growing(tmp_path, archive)
+    growing.recover(Silent())
+    growing.save()
+    growing.close()
+    with (tmp_path / f"{TRAIN}.part").open("wb") as part:
+        part.truncate(archive.stat().st_size)
+    again = _growing(tmp_path, archive)
+    again.recover(Silent())
+    assert again.proved == set()
+
+
+def test_an_archive_nobody_proved_is_completed_not_fetched_again(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    body = (packed.parent / TRAIN).read_bytes()
+    (folder / TRAIN).write_bytes(body[: len(body) * 3 // 4])
+    with seeded([packed.parent / TRAIN]) as seeder:
+        words = ["--root", tmp_path, "--dataset", packed, "--split", "train"]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer, *CLOSED]
+        assert run("download", *words).returncode == 0
+        assert seeder.sent_bytes() < len(body) * 0.3 + 3 * 65536
+    assert (folder / TRAIN).read_bytes() == body
+
+
+def test_a_torrent_of_several_files_gives_just_the_wanted_one(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = tmp_path / "seed" / "imagenet"
+    folder.mkdir(parents=True)
+    for name in (TRAIN, VAL):
+        shutil.copy(packed.parent / name, folder)
+    (folder / "README").write_text("read me")
+    torrent = lt.create_torrent(lt.list_files(str(folder)), 16384, lt.create_torrent.v1_only)
+    lt.set_piece_hashes(torrent, str(folder.parent))
+    body = lt.bencode(torrent.generate())
+    (tmp_path / "all.torrent").write_bytes(body)
+    session = lt.session({"listen_interfaces": "127.0.0.1:0", "enable_dht": False})
+    params = lt.load_torrent_buffer(body)
+    params.save_path = str(folder.parent)
+    session.add_torrent(params)
+    time.sleep(1)
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "val"]
+    words += ["--torrent", tmp_path / "all.torrent", "--peer"]
+    done = run("download", *words, f"127.0.0.1:{session.listen_port()}", *CLOSED)
+    assert done.returncode == 0, done.stderr
+    assert set(tree(tmp_path / "root" / "archives")) == {".lock", VAL}
+    assert tree(tmp_path / "root" / "archives")[VAL] == (packed.parent / VAL).read_bytes()
+
+
+@pytest.mark.parametrize("as_magnet", [True, False])
+def test_a_v2_torrent_is_proved_by_reading_it_back(
+    as_magnet: bool, packed: Path, tmp_path: Path, run: Run
+) -> None:
+    torrent = lt.create_torrent(
+        lt.list_files(str(packed.parent / TRAIN)), 16384, lt.create_torrent.v2_only
+    )
+    lt.set_piece_hashes(torrent, str(packed.parent))
+    body = lt.bencode(torrent.generate())
+    (tmp_path / "v2.torrent").write_bytes(body)
+    session = lt.session({"listen_interfaces": "127.0.0.1:0", "enable_dht": False})
+    params = lt.load_torrent_buffer(body)
+    params.save_path = str(packed.parent)
+    info_hash = str(params.ti.info_hashes().v2)
+    session.add_torrent(params)
+    time.sleep(1)
+    source = ["--torrent", tmp_path / "v2.torrent"]
+    if as_magnet:
+        source = ["--magnet", f"magnet:?xt=urn:btmh:1220{info_hash}"]
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *source]
+    done = run("download", *words, "--peer", f"127.0.0.1:{session.listen_port()}", *CLOSED)
+    assert done.returncode == 0, done.stderr
+    arrived = tmp_path / "root" / "archives" / TRAIN
+    assert arrived.read_bytes() == (packed.parent / TRAIN).read_bytes()
+
+
+def test_a_hostile_name_cannot_leave_the_root(packed: Path, tmp_path: Path, run: Run) -> None:
+    info = {
+        b"name": b"../../../escaped",
+        b"piece length": 16384,
+        b"pieces": hashlib.sha1(b"x").digest(),
+        b"files": [{b"length": 1, b"path": [b"..", b"..", b"escaped"]}],
+    }
+    (tmp_path / "bad.torrent").write_bytes(lt.bencode({b"info": info}))
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--torrent"]
+    done = run("download", *words, tmp_path / "bad.torrent", *CLOSED)
+    assert done.returncode == 4, done.stderr
+    assert "escaped; packed has" in done.stderr
+    assert not list(tmp_path.rglob("escaped*"))
+
+
+def test_a_torrent_of_another_size_is_refused(packed: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / VAL).write_bytes(b"not it")
+    (tmp_path / "val.torrent").write_bytes(make_torrent(tmp_path / VAL))
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "val", "--torrent"]
+    done = run("download", *words, tmp_path / "val.torrent", *CLOSED)
+    assert done.returncode == 4
+    assert "has 6 bytes; packed has" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["--magnet", "magnet:?xt=urn:btih:12"], 2, "has 2 digits"),
+        (["--peer", "nowhere"], 2, "is not HOST:PORT"),
+        (["--listen", "nowhere"], 2, "is not an address"),
+        (["--max-down", "fast"], 2, "is not a number of bytes"),
+        (["--split", "test"], 1, "https://image-net.org/data/ILSVRC/2012/ILSVRC2012_img_test"),
+        (["--torrent", __file__], 1, "cannot be read"),
+    ],
+)
+def test_a_bad_word_is_told(
+    words: list[str], code: int, told: str, tmp_path: Path, run: Run
+) -> None:
+    done = run("download", "--root", tmp_path / "root", *words)
+    assert done.returncode == code, done.stderr
+    assert told in done.stderr
+    assert "Hint: " in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("with_metadata", [True, False])
+def test_a_dead_swarm_is_given_up(
+    with_metadata: bool, packed: Path, tmp_path: Path, run: Run
+) -> None:
+    body = make_torrent(packed.parent / TRAIN)
+    (tmp_path / "train.torrent").write_bytes(body)
+    source = ["--torrent", tmp_path / "train.torrent"]
+    if not with_metadata:
+        source = ["--magnet", f"magnet:?xt=urn:btih:{read_torrent(body).info_hash}"]
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *source]
+    done = run("download", *words, "--wait", "2s", *CLOSED)
+    assert done.returncode == 3
+    assert "no peers yet; given up in" in done.stderr
+    assert "no peer was found in 0:02" in done.stderr
+    assert ("metadata" in done.stderr) == (not with_metadata)
+
+
+def test_terminated_it_keeps_what_is_proved(packed: Path, tmp_path: Path) -> None:
+    toml = pack_dataset(
+        tmp_path / "seed", classes=2, train_per_class=50, val_per_class=0, image_bytes=40_000
+    )
+    archive = toml.parent / TRAIN
+    with seeded([archive]) as seeder:
+        words = ["download", "--root", tmp_path / "root", "--dataset", toml, *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer, "--max-down", "1MB"]
+        process = subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True)
+        part = tmp_path / "root" / "archives" / f"{TRAIN}.part"
+        while not part.exists() or part.stat().st_blocks * 512 < 1_500_000:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "run the same command to go on" in stderr
+    body = make_torrent(archive)
+    record = lt.bdecode(record_path(part.parent, read_torrent(body).info_hash).read_bytes())
+    assert sum(byte.bit_count() for byte in record[b"proved"]) > 0
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small disk is a mount, and mounting wants root")
+    toml = pack_dataset(
+        tmp_path / "seed", classes=2, train_per_class=50, val_per_class=0, image_bytes=40_000
+    )
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this machine does not let tests mount")
+    try:
+        with seeded([toml.parent / TRAIN]) as seeder:
+            words = ["--root", disk, "--dataset", toml, "--split", "train", *CLOSED]
+            words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
+            done = run("download", *words)
+        assert done.returncode == 1
+        assert "to download packed needs" in done.stderr
+        assert not (disk / "archives" / f"{TRAIN}.part").exists()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_seeds_afterwards_as_long_as_asked(packed: Path, tmp_path: Path, run: Run) -> None:
+    with seeded([packed.parent / VAL]) as seeder:
+        words = ["--root", tmp_path, "--dataset", packed, "--split", "val", *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer, "--seed-for", "1s"]
+        begun = time.monotonic()
+        done = run("download", *words)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun > 1
+
+
+def test_dry_run_asks_nobody_and_touches_nothing(tmp_path: Path, run: Run) -> None:
+    done = run("download", "--root", tmp_path / "root", "--dry-run")
+    assert done.returncode == 0
+    assert done.stdout == (
+        "ILSVRC2012_img_train.tar: to fetch, 148 GB\nILSVRC2012_img_val.tar: to fetch, 6.74 GB\n"
+    )
+    assert not (tmp_path / "root").exists()

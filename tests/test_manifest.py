@@ -1,0 +1,47 @@
+"""A root holds one dataset, and a damaged manifest is told, never guessed around."""
+
+from pathlib import Path
+
+import pytest
+
+from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import SampleRecord, create_manifest, dataset_for, open_manifest
+from tests.conftest import DATASETS
+
+TINY = load_dataset(str(DATASETS / "tiny10.toml"))
+
+
+def test_it_carries_a_dataset_that_is_not_built_in(tmp_path: Path) -> None:
+    create_manifest(tmp_path / "manifest.db", TINY)
+    held = dataset_for(tmp_path / "manifest.db", None)
+    assert held.same_as(TINY)
+    assert held.synsets == TINY.synsets
+    assert held.counts(Split.VAL) == TINY.counts(Split.VAL)
+
+
+def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    create_manifest(tmp_path / "manifest.db", TINY)
+    changed = tmp_path / "tiny10.toml"
+    for file in DATASETS.glob("tiny10*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    changed.write_text(changed.read_text().replace("samples = 500\n", "samples = 501\n"))
+    with pytest.raises(ImnetprepError, match="holds another tiny10, not tiny10"):
+        dataset_for(tmp_path / "manifest.db", str(changed))
+
+
+def test_samples_come_back_by_label_and_name(tmp_path: Path) -> None:
+    create_manifest(tmp_path / "manifest.db", TINY)
+    records = [SampleRecord(label, name, 7, bytes(16)) for label in (1, 0) for name in "ba"]
+    with open_manifest(tmp_path / "manifest.db", write=True) as manifest:
+        manifest.add_split(Split.TRAIN, "imagefolder", records)
+        assert list(manifest.samples(Split.TRAIN, 0)) == [records[3], records[2]]
+        assert manifest.names(Split.TRAIN, 1) == "a\nb"
+        assert manifest.names(Split.TRAIN, 2) == ""
+        assert manifest.splits()[Split.TRAIN][2:] == (4, 28)
+
+
+def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
+    (tmp_path / "manifest.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    with pytest.raises(ImnetprepError, match=r"manifest\.db"):
+        dataset_for(tmp_path / "manifest.db", None)
