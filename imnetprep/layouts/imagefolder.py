@@ -15,9 +15,14 @@ def make_class_folder(folder: Path, wnid: str) -> Path:
 
 def write_sample(class_folder: Path, name: str, body: bytes) -> None:
     """Write one sample; what a killed run left under its name is overwritten."""
-    handle = os.open(class_folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    path = class_folder / name
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        if os.write(handle, body) != len(body):
-            raise OSError(f"{class_folder / name}: short write")
+        rest = memoryview(body)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+    except OSError as error:
+        error.filename = str(path)  # a full disk is told by name
+        raise
     finally:
         os.close(handle)

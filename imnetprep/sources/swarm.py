@@ -8,6 +8,7 @@ import errno
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -205,7 +206,8 @@ class _Fetching:
         self._workers.shutdown(cancel_futures=True)
         for torrent in self.torrents.values():
             self._session.remove_torrent(torrent.handle)
-            torrent.growing.save()
+            with suppress(OSError):  # a full disk: what the record lacks is found at the next start
+                torrent.growing.save()
             torrent.growing.close()
 
     def _on(self, alert: Any) -> None:
@@ -292,13 +294,14 @@ def _save_all(growing: Sequence[Growing]) -> None:
 
 
 def _disk_error(alert: Any) -> ImnetprepError:
-    code = alert.error.value()
-    if code == errno.ENOSPC:
+    is_file = isinstance(alert, lt.file_error_alert)
+    place = alert.filename() if is_file else alert.handle.status().save_path
+    if alert.error.value() == errno.ENOSPC:
         return ImnetprepError(
-            f"the disk is full: {alert.message()}",
+            f"the disk is full: {place}",
             hint="free some space and run the same command again; it goes on from where it was",
         )
     return ImnetprepError(
-        f"the files cannot be written: {alert.message()}",
+        f"{place} cannot be written: {alert.error.message()}",
         hint="mend what the system says and run the same command again",
     )

@@ -1,5 +1,6 @@
 """Archives come in by torrent, resumable and proved; a bad day ends in one error and one hint."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import libtorrent as lt
@@ -258,11 +260,8 @@ def test_a_dead_swarm_is_given_up(
     assert ("metadata" in done.stderr) == (not with_metadata)
 
 
-def test_terminated_it_keeps_what_is_proved(packed: Path, tmp_path: Path) -> None:
-    toml = pack_dataset(
-        tmp_path / "seed", classes=2, train_per_class=50, val_per_class=0, image_bytes=40_000
-    )
-    archive = toml.parent / TRAIN
+def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path) -> None:
+    toml, archive = four_megabytes, four_megabytes.parent / TRAIN
     with seeded([archive]) as seeder:
         words = ["download", "--root", tmp_path / "root", "--dataset", toml, *CLOSED]
         words += [*_magnets(seeder.magnets), "--peer", seeder.peer, "--max-down", "1MB"]
@@ -279,29 +278,56 @@ def test_terminated_it_keeps_what_is_proved(packed: Path, tmp_path: Path) -> Non
     assert sum(byte.bit_count() for byte in record[b"proved"]) > 0
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
-    packed: Path, tmp_path: Path, run: Run
-) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("a small disk is a mount, and mounting wants root")
-    toml = pack_dataset(
-        tmp_path / "seed", classes=2, train_per_class=50, val_per_class=0, image_bytes=40_000
-    )
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", disk]
-    if subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("this machine does not let tests mount")
-    try:
-        with seeded([toml.parent / TRAIN]) as seeder:
-            words = ["--root", disk, "--dataset", toml, "--split", "train", *CLOSED]
-            words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
-            done = run("download", *words)
-        assert done.returncode == 1
-        assert "to download packed needs" in done.stderr
-        assert not (disk / "archives" / f"{TRAIN}.part").exists()
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk is a mount, and this user may not mount")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.fixture(scope="module")
+def four_megabytes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("four")
+    return pack_dataset(folder, classes=2, train_per_class=50, val_per_class=0, image_bytes=40_000)
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_first_byte(
+    four_megabytes: Path, small_disk: Path, run: Run
+) -> None:
+    (small_disk / "full").write_bytes(bytes(3_000_000))
+    with seeded([four_megabytes.parent / TRAIN]) as seeder:
+        words = ["--root", small_disk, "--dataset", four_megabytes, *CLOSED]
+        done = run("download", *words, *_magnets(seeder.magnets), "--peer", seeder.peer)
+    assert done.returncode == 1
+    assert "to download packed needs" in done.stderr and "Hint: free " in done.stderr
+    assert not (small_disk / "archives" / f"{TRAIN}.part").exists()
+
+
+def test_a_disk_that_fills_up_loses_nothing(
+    four_megabytes: Path, small_disk: Path, run: Run
+) -> None:
+    with seeded([four_megabytes.parent / TRAIN]) as seeder:
+        words = ["download", "--root", small_disk, "--dataset", four_megabytes, *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
+        slow = command(*words, "--max-down", "1MB")
+        process = subprocess.Popen(slow, stderr=subprocess.PIPE, text=True)
+        part = small_disk / "archives" / f"{TRAIN}.part"
+        while not part.exists() or part.stat().st_blocks * 512 < 1_000_000:
+            time.sleep(0.01)
+        with contextlib.suppress(OSError), (small_disk / "full").open("wb") as full:
+            full.write(bytes(6_000_000))
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert f"the disk is full: {part}" in stderr, stderr
+        (small_disk / "full").unlink()
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+    assert part.with_suffix("").read_bytes() == (four_megabytes.parent / TRAIN).read_bytes()
 
 
 def test_seeds_afterwards_as_long_as_asked(packed: Path, tmp_path: Path, run: Run) -> None:
