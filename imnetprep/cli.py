@@ -1,6 +1,7 @@
 """The command `imnetprep`: its verbs, and the one place where errors meet the user."""
 
 import errno
+import os
 import signal
 import sqlite3
 import sys
@@ -86,8 +87,9 @@ def run(arguments: list[str]) -> int:
         click.echo("Stopped: run the same command again to go on", err=True)
         return INTERRUPTED_EXIT_CODE
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            return 0  # the reader of our results has seen enough
+        if error.errno == errno.EPIPE:  # the reader of our results has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         if error.errno not in _OF_THE_MACHINE:
             return _our_bug()
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)

@@ -95,12 +95,7 @@ def carry_out_download(
         unknown = [each for each in plan.torrents if isinstance(each, Magnet)]
         known = [each for each in plan.torrents if isinstance(each, Torrent)]
         known += fetch_metadata(session, unknown, network=network, wait_s=wait_s, progress=progress)
-        growing = [
-            Growing(torrent, files)
-            for torrent in known
-            if (files := _match(torrent, plan, root.archives))
-        ]
-        _check_all_named(plan, growing)
+        growing = _match_all(known, plan, root.archives)
         for one in growing:
             one.recover(progress)
         needed = sum(one.missing_disk_bytes for one in growing)
@@ -170,47 +165,54 @@ def _with_metadata(
     if info_hash in published:
         return read_torrent(published[info_hash].body, magnet=each)
     record = read_record(record_path(root.archives, info_hash))
-    return read_torrent(record[b"torrent"], magnet=each) if record else each
+    if not record:
+        return each
+    torrent = read_torrent(record[b"torrent"], magnet=each)
+    return torrent if torrent.info_hash == info_hash else each
 
 
-def _match(torrent: Torrent, plan: DownloadPlan, folder: Path) -> dict[int, Path]:
-    """Which files of `torrent` are wanted, and where each goes; the names are the dataset's.
+def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[Growing]:
+    """Each wanted archive in the first torrent that has it; ImnetprepError where none has."""
+    growing = []
+    missing = [archive.name for archive in plan.wanted]
+    for torrent in torrents:
+        files = {
+            index: folder / name
+            for index, name in _archives_in(torrent, plan.dataset).items()
+            if name in missing
+        }
+        missing = [name for name in missing if folder / name not in files.values()]
+        if files:
+            growing.append(Growing(torrent, files))
+    if missing:
+        raise ImnetprepError(
+            f"none of the torrents has {', '.join(missing)}",
+            hint="name one that has it, or just the splits that you want: --split NAME",
+        )
+    return growing
+
+
+def _archives_in(torrent: Torrent, dataset: Dataset) -> dict[int, str]:
+    """The archives of `dataset` in `torrent`, by file index. The folders in its names are dropped.
 
     Raises WrongBytes where a file has an archive's name and not its size, and where none is an
     archive of the dataset.
     """
-    archives = {archive.name: archive for archive in plan.dataset.archives}
-    wanted = {archive.name for archive in plan.wanted}
-    files: dict[int, Path] = {}
+    archives = {archive.name: archive for archive in dataset.archives}
+    found = {file.index: file.name for file in torrent.files if file.name in archives}
+    hint = "name the dataset it belongs to: --dataset NAME|FILE.toml"
     for file in torrent.files:
         promised = archives[file.name].size_bytes if file.name in archives else None
-        if promised is not None and promised != file.size_bytes:
+        if promised not in (None, file.size_bytes):
             raise WrongBytes(
                 f"the torrent's {file.name} has {file.size_bytes:,} bytes;"
-                f" {plan.dataset.name} has {promised:,} there",
-                hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+                f" {dataset.name} has {promised:,} there",
+                hint=hint,
             )
-        if file.name in wanted:
-            files[file.index] = folder / file.name
-    if not any(file.name in archives for file in torrent.files):
+    if not found:
         names = ", ".join(file.name for file in torrent.files[:3])
         raise WrongBytes(
-            f"torrent {torrent.info_hash} has {names}; {plan.dataset.name} has"
-            f" {', '.join(archives)}",
-            hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+            f"torrent {torrent.info_hash} has {names}; {dataset.name} has {', '.join(archives)}",
+            hint=hint,
         )
-    return files
-
-
-def _check_all_named(plan: DownloadPlan, growing: Sequence[Growing]) -> None:
-    found = {path.name for one in growing for path in one.wanted.values()}
-    for archive in plan.wanted:
-        if archive.name not in found:
-            raise ImnetprepError(
-                f"none of the torrents has {archive.name}",
-                hint=f"give its torrent too, or leave it out: --split {_other(plan, archive)}",
-            )
-
-
-def _other(plan: DownloadPlan, archive: Archive) -> str:
-    return next((str(each.split) for each in plan.wanted if each is not archive), "NAME")
+    return found

@@ -91,13 +91,16 @@ def download(
             text = f"{archive.name}: to fetch, {size}"
             print_result(text, as_json=as_json, archive=archive.name, size_bytes=archive.size_bytes)
         return
+    shown = progress(quiet=quiet)
+    if plan.wanted and plan.dataset.terms:
+        shown.note(f"The terms of {plan.dataset.title} are yours to accept: {plan.dataset.terms}")
     for archive, proof in carry_out_download(
         plan,
         root,
         network=network,
         wait_s=wait,
         seeding=Seeding(seed_ratio, seed_for),
-        progress=progress(quiet=quiet),
+        progress=shown,
     ):
         size_bytes = (root.archives / archive.name).stat().st_size
         print_result(

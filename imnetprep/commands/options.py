@@ -11,7 +11,7 @@ from imnetprep.roots import Root
 from imnetprep.units import parse_bytes, parse_duration
 
 
-class _Parsed(click.ParamType):
+class _Parsed(click.ParamType[float]):
     """A value with a unit; the parser's own sentence is the error."""
 
     def __init__(self, name: str, parse: Callable[[str], float]) -> None:

@@ -106,7 +106,7 @@ class Growing:
                 digest.update(os.pread(self._handle(part.file_index), part.size, part.offset))
             except FileNotFoundError:
                 return False
-        return digest.digest() == self.torrent.info.hash_for_piece(piece)
+        return bool(digest.digest() == self.torrent.info.hash_for_piece(piece))
 
     def save(self) -> None:
         """Record the proved pieces, after a sync that covers them."""

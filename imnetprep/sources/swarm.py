@@ -218,8 +218,9 @@ class _Fetching:
         if torrent is None:
             return
         if isinstance(alert, lt.piece_finished_alert):
-            torrent.finished.add(int(alert.piece_index))
             self.patience.alive()
+            if torrent.growing.torrent.has_v1:
+                torrent.finished.add(int(alert.piece_index))
         elif isinstance(alert, lt.cache_flushed_alert):
             torrent.flush_under_way = False
             for piece in torrent.flushing - torrent.growing.proved:
