@@ -125,6 +125,7 @@ class _Torrent:
     proving: dict[Future[bool], int] = field(default_factory=dict)
     wrong_reads: dict[int, int] = field(default_factory=dict)
     flush_under_way: bool = False
+    rechecking: bool = False
     checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
 
     @property
@@ -233,9 +234,11 @@ class _Fetching:
 
     def _on_unproved(self, alert: Any, torrent: _Torrent) -> None:
         """Without SHA-1 pieces the proof is libtorrent's: it reads all back when all is there."""
-        if isinstance(alert, lt.torrent_finished_alert) and not torrent.checked:
+        if isinstance(alert, lt.torrent_finished_alert) and not torrent.rechecking:
+            torrent.rechecking = True
             torrent.handle.force_recheck()
-        elif isinstance(alert, lt.torrent_checked_alert):
+        elif isinstance(alert, lt.torrent_checked_alert) and torrent.rechecking:
+            torrent.rechecking = False  # it says finished once more before it says checked
             torrent.checked = torrent.handle.status().is_finished
 
     def _collect_proofs(self, torrent: _Torrent) -> None:
