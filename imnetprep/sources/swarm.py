@@ -125,6 +125,7 @@ class _Torrent:
     proving: dict[Future[bool], int] = field(default_factory=dict)
     wrong_reads: dict[int, int] = field(default_factory=dict)
     flush_under_way: bool = False
+    told_bytes: int = 0
     rechecking: bool = False
     checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
 
@@ -268,6 +269,10 @@ class _Fetching:
         states = [torrent.handle.status() for torrent in self.torrents.values()]
         if not states:
             return
+        for torrent, state in zip(self.torrents.values(), states, strict=True):
+            if not torrent.growing.torrent.has_v1 and state.total_wanted_done > torrent.told_bytes:
+                self.task.advance(state.total_wanted_done - torrent.told_bytes)
+                torrent.told_bytes = state.total_wanted_done
         peers = sum(state.num_peers for state in states)
         rate = sum(state.download_payload_rate for state in states)
         if rate:
