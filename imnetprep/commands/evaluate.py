@@ -1,0 +1,50 @@
+"""`imnetprep evaluate`."""
+
+from pathlib import Path
+
+import click
+
+from imnetprep.commands.options import json_option, quiet_option, root_option
+from imnetprep.commands.terminal import print_result, progress
+from imnetprep.roots import Root
+
+
+@click.command()
+@click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
+@root_option
+@click.option("--run", metavar="NAME", help="The best of this run. Default: of the newest run.")
+@click.option("--batch-size", type=click.IntRange(1), help="Default: as in training.")
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
+@click.option("--workers", type=click.IntRange(0), help="Processes that read images.")
+@json_option
+@quiet_option
+def evaluate(
+    checkpoint: Path | None,
+    root: Root,
+    run: str | None,
+    batch_size: int | None,
+    device: str | None,
+    workers: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Score CHECKPOINT on the validation split: every image exactly once.
+
+    \b
+    imnetprep evaluate                         best.pt of the newest run
+    imnetprep evaluate --run resnet18
+    imnetprep evaluate elsewhere/best.pt
+    """
+    from imnetprep.training.evaluate import evaluate as score_of
+    from imnetprep.training.runs import pick_checkpoint
+
+    path = pick_checkpoint(root, path=checkpoint, run=run)
+    score = score_of(
+        root,
+        path,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress(quiet=quiet),
+    )
+    print_result(str(score), as_json=as_json, checkpoint=str(path), **score.as_json())

@@ -1,0 +1,33 @@
+"""`imnetprep predict`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from imnetprep.commands.options import json_option
+from imnetprep.commands.terminal import print_result
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument(
+    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
+@json_option
+def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None, as_json: bool) -> None:
+    """Name the five likeliest classes of each IMAGE, with their probabilities.
+
+    \b
+    imnetprep predict imagenet/runs/resnet18/best.pt cat.jpg dog.png
+    """
+    from imnetprep.training.predict import predictions
+
+    for prediction in predictions(checkpoint, images, device=device):
+        lines = [
+            f"  {guess.probability:8.2%}  {guess.wnid}  {guess.name}".replace("%", " %")
+            for guess in prediction.best
+        ]
+        text = "\n".join([str(prediction.image), *lines])
+        print_result(text, as_json=as_json, **asdict(prediction))

@@ -1,0 +1,172 @@
+"""A training's state as one file: tensors and plain values, read without running anything in it.
+
+Randomness needs no state: order, crops and dropout are functions of the seed and the position.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imnetprep import __version__
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import written_whole
+from imnetprep.training.recipe import Recipe, parse_recipe, recipe_as_json
+from imnetprep.training.transforms import Preprocessing
+
+FORM = 1
+SUMS = ("loss", "top1", "top5", "seen", "seconds", "waited_s")
+_KIND = "imnetprep checkpoint"
+_MOST_PIXELS = 4096
+
+OptimizerState = dict[str, dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the outputs of the network stand for, in the order of their labels."""
+
+    dataset: str
+    wnids: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training is: epochs that are over, and steps done of the one under way.
+
+    With all its steps done an epoch is trained and not yet validated.
+    """
+
+    epoch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The epoch (from 1) with the most validation images right, and how many it had."""
+
+    epoch: int
+    top1: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
+
+    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`.
+    """
+
+    recipe: Recipe
+    classes: Classes
+    preprocessing: Preprocessing
+    weights: dict[str, Tensor]
+    optimizer: OptimizerState
+    position: Position
+    sums: dict[str, float]
+    best: Best | None
+    train_samples: int
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write `checkpoint` to `path`, whole or not at all."""
+    state = {
+        "kind": _KIND,
+        "form": FORM,
+        "written_by": f"imnetprep {__version__}",
+        "recipe": recipe_as_json(checkpoint.recipe),
+        "dataset": checkpoint.classes.dataset,
+        "wnids": list(checkpoint.classes.wnids),
+        "names": list(checkpoint.classes.names),
+        "preprocessing": asdict(checkpoint.preprocessing),
+        "weights": dict(checkpoint.weights),
+        "optimizer": checkpoint.optimizer,
+        "position": asdict(checkpoint.position),
+        "sums": checkpoint.sums,
+        "best": asdict(checkpoint.best) if checkpoint.best else None,
+        "train_samples": checkpoint.train_samples,
+    }
+    with written_whole(path) as file:
+        torch.save(state, file)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, on the CPU. Raises ImnetprepError if it is none of ours."""
+    if not path.is_file():
+        raise ImnetprepError(f"there is no checkpoint {path}", hint="imnetprep train makes one")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about foreign files, which are refused below
+            # weights_only: a pickle from a stranger is data here, never code.
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
+    except Exception as error:  # torch.load meets foreign bytes with almost any exception
+        raise _not_ours(path, f"{type(error).__name__} while reading it") from error
+    if not isinstance(state, dict) or state.get("kind") != _KIND:
+        raise _not_ours(path, "it lacks our mark")
+    if state.get("form") != FORM:
+        raise ImnetprepError(
+            f"{path} has form {state.get('form')}; this imnetprep reads form {FORM}",
+            hint=f"take the version that wrote it: {state.get('written_by')}",
+        )
+    try:
+        return _parse(state)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _not_ours(path, f"{type(error).__name__}: {error}") from error
+
+
+def _not_ours(path: Path, why: str) -> ImnetprepError:
+    return ImnetprepError(
+        f"{path} is not a checkpoint of imnetprep: {why}",
+        hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be mended",
+    )
+
+
+def _parse(state: Mapping[str, Any]) -> Checkpoint:
+    best = state["best"]
+    return Checkpoint(
+        recipe=parse_recipe(state["recipe"]),
+        classes=_parse_classes(state),
+        preprocessing=_parse_preprocessing(state["preprocessing"]),
+        weights=_tensors(state["weights"]),
+        optimizer={str(name): _tensors(kept) for name, kept in state["optimizer"].items()},
+        position=Position(*(_count(state["position"][name]) for name in ("epoch", "step"))),
+        sums={name: float(state["sums"][name]) for name in SUMS} if state["sums"] else {},
+        best=Best(_count(best["epoch"]), _count(best["top1"])) if best else None,
+        train_samples=_count(state["train_samples"]),
+    )
+
+
+def _parse_classes(state: Mapping[str, Any]) -> Classes:
+    wnids, names = tuple(map(str, state["wnids"])), tuple(map(str, state["names"]))
+    if not wnids or len(wnids) != len(names):
+        raise ValueError(f"{len(wnids)} wnids and {len(names)} names")
+    return Classes(str(state["dataset"]), wnids, names)
+
+
+def _parse_preprocessing(table: Mapping[str, Any]) -> Preprocessing:
+    image_size, resize = _count(table["image_size"]), _count(table["resize"])
+    mean, std = (tuple(map(float, table[name])) for name in ("mean", "std"))
+    if not 0 < image_size <= resize <= _MOST_PIXELS:
+        raise ValueError(f"sizes {image_size} and {resize} px")
+    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
+        raise ValueError(f"mean {mean} and std {std}")
+    return Preprocessing(image_size, resize, mean, std)
+
+
+def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
+    for name, value in table.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} is no tensor")
+    return dict(table)
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is not a count")
+    return value

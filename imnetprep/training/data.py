@@ -1,0 +1,237 @@
+"""Samples to batches: which there are (from the manifest), in which order, read by workers.
+
+The order is a function of (seed, epoch). A million samples are one string of names and two flat
+arrays, which workers share by fork: an object a sample would be copied page by page.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.images import decode_rgb
+from imnetprep.manifest import Manifest
+from imnetprep.roots import Root
+from imnetprep.training.transforms import Transform
+
+_GRACE_S = 30  # for the parent to save after a SIGTERM to all
+
+
+@dataclass(frozen=True)
+class SampleList:
+    """The samples of a split: `names` joined, where each ends (N,), and their labels (N,)."""
+
+    folder: Path
+    wnids: tuple[str, ...]
+    names: bytes
+    ends: NDArray[np.uint32]
+    labels: NDArray[np.int16]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> Path:
+        """Where the sample lies."""
+        start = int(self.ends[index - 1]) + 1 if index else 0
+        name = self.names[start : int(self.ends[index])].decode()
+        return self.folder / self.wnids[int(self.labels[index])] / name
+
+
+def read_samples(manifest: Manifest, split: Split, root: Root) -> SampleList:
+    """The samples of `split` by label, then name. Raises ImnetprepError where there are none."""
+    record = manifest.splits().get(split)
+    if record is None or not record.samples:
+        raise ImnetprepError(
+            f"{root.path} has no {split} split yet", hint=f"imnetprep organize --split {split}"
+        )
+    wnids = tuple(synset.wnid for synset in manifest.synsets())
+    names, counts = bytearray(), []
+    for label in range(len(wnids)):
+        of_label = manifest.names(split, label).encode()
+        counts.append(of_label.count(b"\n") + 1 if of_label else 0)
+        if of_label:
+            names += of_label + b"\n"
+    ends = np.flatnonzero(np.frombuffer(names, np.uint8) == ord("\n")).astype(np.uint32)
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int16), counts)
+    if not len(ends) == len(labels) == record.samples:
+        raise WrongBytes(
+            f"{manifest.path} counts {record.samples} {split} samples and lists {len(labels)}",
+            hint="imnetprep verify says what is wrong",
+        )
+    return SampleList(root.split(split), wnids, bytes(names), ends, labels)
+
+
+class Batch(NamedTuple):
+    """Pixels (B, S, S, 3) of uint8 and labels (B,) of int64."""
+
+    pixels: Tensor
+    labels: Tensor
+
+
+class _Unreadable(NamedTuple):
+    """A worker's word about an image; an exception would lose its type on the way here."""
+
+    path: str
+    why: str
+
+
+class _Keys(NamedTuple):
+    """What a worker is asked for: these samples as they are in that epoch."""
+
+    epoch: int
+    indices: list[int]
+
+
+class _Images(Dataset[Batch | _Unreadable]):
+    def __init__(self, samples: SampleList, transform: Transform) -> None:
+        self._samples, self._transform = samples, transform
+
+    def __getitems__(self, keys: _Keys) -> Batch | _Unreadable:
+        pixels = []
+        for index in keys.indices:
+            path = self._samples.path(index)
+            try:
+                image = decode_rgb(path.read_bytes())
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+                return _Unreadable(str(path), str(error))
+            pixels.append(self._transform(image, epoch=keys.epoch, index=index))
+        labels = self._samples.labels[keys.indices].astype(np.int64)
+        return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels))
+
+
+Order = Callable[[int], Tensor]
+
+
+def shuffled(samples: int, *, batch_size: int, seed: int) -> Order:
+    """A new order in each epoch; whole batches only, if there is at least one.
+
+    A last batch of a few images would bend BatchNorm's running statistics.
+    """
+    whole = samples // batch_size * batch_size or samples
+
+    def order(epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(mixed_seed(seed, epoch, "order"))
+        return torch.randperm(samples, generator=generator)[:whole]
+
+    return order
+
+
+def in_turn(samples: int) -> Order:
+    """Each sample once, in the manifest's order, whatever the epoch."""
+    return lambda _epoch: torch.arange(samples)
+
+
+def mixed_seed(*parts: int | str) -> int:
+    """A seed in 0 … 2**63 - 1 that is a function of `parts`, unlike that of any other parts."""
+    return random.Random(" ".join(map(str, parts))).getrandbits(63)  # noqa: S311
+
+
+class _Asked:
+    """What the loader asks its workers for: set before each pass."""
+
+    def __init__(self, order: Order, batch_size: int) -> None:
+        self._order, self._batch_size = order, batch_size
+        self.epoch = self.first_step = 0
+
+    def __iter__(self) -> Iterator[_Keys]:
+        for part in torch.split(self._order(self.epoch), self._batch_size)[self.first_step :]:
+            yield _Keys(self.epoch, part.tolist())
+
+
+class Loader:
+    """Reads the samples of a split in batches, by workers that live as long as it does."""
+
+    def __init__(
+        self,
+        samples: SampleList,
+        transform: Transform,
+        *,
+        order: Order,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.samples, self.batch_size = samples, batch_size
+        self.steps = -(-len(order(0)) // batch_size)
+        self.images = len(order(0))
+        self._asked = _Asked(order, batch_size)
+        self._loader: DataLoader[Batch | _Unreadable] = _quietly(
+            DataLoader,
+            _Images(samples, transform),
+            batch_sampler=self._asked,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            worker_init_fn=_live_as_long_as_the_parent,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+
+    def close(self) -> None:
+        """End the workers now, not when the last reference is gone."""
+        del self._loader
+
+    def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from `first_step` on.
+
+        Raises WrongBytes on an image that cannot be read, ImnetprepError when a worker died.
+        """
+        self._asked.epoch, self._asked.first_step = epoch, first_step
+        try:
+            for batch in _quietly(iter, self._loader):
+                if isinstance(batch, _Unreadable):
+                    raise WrongBytes(
+                        f"{batch.path}: {batch.why}",
+                        hint="imnetprep verify --decode names every such image",
+                    )
+                yield batch
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ImnetprepError(
+                f"a worker that reads images died: {error}",
+                hint="fewer --workers need less memory (and /dev/shm); --workers 0 needs none",
+            ) from error
+
+
+def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Without the loader's doubts about more --workers than cores: the user chose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(*arguments, **options)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _live_as_long_as_the_parent(_worker: int) -> None:
+    """A signal to the whole group reaches workers too: it is the parent that saves, then ends them.
+
+    A parent that is gone takes them along at once: they hold its lock on the run.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(0)

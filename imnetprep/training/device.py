@@ -1,0 +1,50 @@
+"""Where a training runs, and what pays there."""
+
+import os
+
+import torch
+
+from imnetprep.errors import ImnetprepError, WrongUsage
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`), or the best that is here.
+
+    Raises WrongUsage on a name that is none, ImnetprepError where this machine lacks it.
+    """
+    here = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name is None:
+        return torch.device(next(kind for kind, is_here in here.items() if is_here))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in here:
+        raise WrongUsage(f"--device {name} is no device", hint="--device cpu, cuda, cuda:1 or mps")
+    count = torch.cuda.device_count() if device.type == "cuda" else 1
+    if not here[device.type] or (device.index or 0) >= count:
+        found = ", ".join(kind for kind, is_here in here.items() if is_here)
+        raise ImnetprepError(f"this machine has no {name}", hint=f"--device one of: {found}")
+    return device
+
+
+def amp_pays(device: torch.device) -> bool:
+    """Is bfloat16 faster here? On a GPU that computes in it; on a CPU it seldom is."""
+    if device.type != "cuda":
+        return False
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def default_workers(device: torch.device) -> int:
+    """How many processes read images: on a CPU few, since training itself wants the cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 2 if device.type == "cpu" else 16)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Channels-last where kernels are made for it. MPS copies it back and forth."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last

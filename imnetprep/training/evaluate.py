@@ -1,0 +1,142 @@
+"""How good a network is on a split: every image exactly once, hits counted in whole images."""
+
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import Manifest, open_manifest
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.training.checkpoint import Checkpoint, Classes, load_checkpoint
+from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
+from imnetprep.training.device import default_workers, memory_format, pick_device
+from imnetprep.training.meters import Meter, Score
+from imnetprep.training.model import build_model, load_weights
+from imnetprep.training.transforms import Normaliser, Preprocessing, ValTransform
+
+
+class Validator:
+    """Scores a network on the same samples again and again."""
+
+    def __init__(
+        self,
+        samples: SampleList,
+        preprocessing: Preprocessing,
+        *,
+        device: torch.device,
+        batch_size: int,
+        workers: int,
+        amp: bool,
+    ) -> None:
+        self._device, self._amp = device, amp
+        self._normaliser = Normaliser(preprocessing, device)
+        self._loader = Loader(
+            samples,
+            ValTransform(preprocessing.image_size, preprocessing.resize),
+            order=in_turn(len(samples)),
+            batch_size=batch_size,
+            workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    def close(self) -> None:
+        """End the workers that read images."""
+        self._loader.close()
+
+    @torch.inference_mode()
+    def score(
+        self,
+        model: nn.Module,
+        progress: Progress,
+        *,
+        what: str = "validation",
+        after_batch: Callable[[], None] = lambda: None,
+    ) -> Score:
+        """The score of `model`, which is left in evaluation mode. `after_batch` may raise."""
+        model.eval()
+        meter = Meter(self._device)
+        with progress.task(what, total=self._loader.images, unit="images") as task:
+            for batch in self._loader.batches(0):
+                pixels = batch.pixels.to(self._device, non_blocking=True)
+                labels = batch.labels.to(self._device, non_blocking=True)
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
+                    logits = model(self._normaliser.normalised(pixels)).float()
+                meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
+                task.advance(len(labels))
+                after_batch()
+        score = meter.score()
+        assert score.seen == self._loader.images
+        return score
+
+
+def restored_model(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
+    """The network of `checkpoint` on `device`, ready to evaluate."""
+    model = build_model(
+        checkpoint.recipe.arch,
+        classes=len(checkpoint.classes.wnids),
+        image_size=checkpoint.recipe.image_size,
+        seed=0,
+    )
+    load_weights(model, checkpoint.weights)
+    model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+    return model.eval()
+
+
+def evaluate(
+    root: Root,
+    path: Path,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    progress: Progress,
+) -> Score:
+    """The score of the checkpoint at `path` on the validation split under `root`.
+
+    Raises ImnetprepError if its classes are not those of the root.
+    """
+    checkpoint = load_checkpoint(path)
+    place = pick_device(device)
+    with open_manifest(root.manifest) as manifest:
+        refuse_other_classes(checkpoint.classes, classes_of(manifest), what=str(path))
+        samples = read_samples(manifest, Split.VAL, root)
+    validator = Validator(
+        samples,
+        checkpoint.preprocessing,
+        device=place,
+        batch_size=batch_size or checkpoint.recipe.batch_size,
+        workers=default_workers(place) if workers is None else workers,
+        amp=checkpoint.recipe.amp,
+    )
+    with closing(validator):
+        return validator.score(restored_model(checkpoint, place), progress, what="evaluate")
+
+
+def classes_of(manifest: Manifest) -> Classes:
+    """The classes that the root of `manifest` holds."""
+    synsets = manifest.synsets()
+    return Classes(
+        manifest.dataset().name,
+        tuple(synset.wnid for synset in synsets),
+        tuple(synset.name for synset in synsets),
+    )
+
+
+def refuse_other_classes(classes: Classes, held: Classes, *, what: str) -> None:
+    """Raise ImnetprepError unless output 0, 1, … of the network stands for class 0, 1, … held."""
+    wnids = held.wnids
+    if classes.wnids == wnids:
+        return
+    hint = "take the root that it was trained on, by --root"
+    if len(classes.wnids) != len(wnids):
+        told = f"{len(classes.wnids)} classes and the root has {len(wnids)}"
+    else:
+        pairs = zip(classes.wnids, wnids, strict=True)
+        at, (ours, theirs) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
+        told = f"class {at} {ours} where the root has {theirs}"
+    raise ImnetprepError(f"{what} was trained on {classes.dataset}: it has {told}", hint=hint)

@@ -1,0 +1,165 @@
+"""One training under way: the steps of an epoch, and how it is kept and taken up again.
+
+At any step the state is the weights, the optimizer's memory, the sums of the epoch and the
+position. All else (order, crops, dropout, learning rate) is a function of recipe and position.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from imnetprep.errors import ImnetprepError
+from imnetprep.progress import Progress
+from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
+from imnetprep.training.data import Batch, Loader, mixed_seed
+from imnetprep.training.device import memory_format
+from imnetprep.training.meters import Meter
+from imnetprep.training.model import build_model, heads, load_weights, loss_of
+from imnetprep.training.schedule import lr_at
+from imnetprep.training.transforms import Normaliser
+
+_STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
+
+
+class Trainer:
+    """A network, its optimizer, and where they are: made from a checkpoint, saved as one."""
+
+    def __init__(self, checkpoint: Checkpoint, loader: Loader, device: torch.device) -> None:
+        self._start, self._loader, self.device = checkpoint, loader, device
+        self.recipe = recipe = checkpoint.recipe
+        model = build_model(
+            recipe.arch,
+            classes=len(checkpoint.classes.wnids),
+            image_size=recipe.image_size,
+            seed=mixed_seed(recipe.seed, "weights"),
+        )
+        if checkpoint.weights:
+            load_weights(model, checkpoint.weights)
+        model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+        self.model = model
+        self._optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self._restore_optimizer(checkpoint.optimizer)
+        self._normaliser = Normaliser(checkpoint.preprocessing, device)
+        self.position, self.best = checkpoint.position, checkpoint.best
+        self.meter = Meter(device)
+        self.seconds = self.waited_s = 0.0
+        if checkpoint.sums:
+            self.meter.restore(checkpoint.sums)
+            self.seconds = checkpoint.sums["seconds"]
+            self.waited_s = checkpoint.sums["waited_s"]
+
+    def steps(self, progress: Progress) -> Iterator[None]:
+        """Train on what is left of the epoch; hands back control after each step.
+
+        Raises ImnetprepError when the loss is no number any more.
+        """
+        epoch, first = self.position.epoch, self.position.step
+        what = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        done = min(first * self.recipe.batch_size, self._loader.images)
+        batches = self._loader.batches(epoch, first_step=first)
+        self.model.train()
+        with progress.task(what, total=self._loader.images, unit="images", done=done) as task:
+            while self.position.step < self._loader.steps:
+                begun_s = time.monotonic()
+                batch = next(batches)
+                self.waited_s += time.monotonic() - begun_s
+                self._step(batch)
+                self.position = replace(self.position, step=self.position.step + 1)
+                last = self.position.step == self._loader.steps
+                if last or self.position.step % _STEPS_BETWEEN_LOOKS == 0:
+                    task.tell(f"loss {self._finite_loss():.3f}")
+                self.seconds += time.monotonic() - begun_s
+                task.advance(len(batch.labels))
+                yield
+
+    def _step(self, batch: Batch) -> None:
+        recipe, position = self.recipe, self.position
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.lr
+        # Dropout's noise: a function of the position, so that a checkpoint keeps no generator.
+        torch.manual_seed(mixed_seed(recipe.seed, position.epoch, position.step, "noise"))
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
+            output = self.model(self._normaliser.normalised(pixels))
+        loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self.meter.add(main_loss, heads(output)[0], labels)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._lr_at(self.position)
+
+    @property
+    def epoch_lr(self) -> float:
+        """The learning rate of the first step of the epoch under way."""
+        return self._lr_at(Position(self.position.epoch))
+
+    def _lr_at(self, position: Position) -> float:
+        step = position.epoch * self._loader.steps + position.step
+        return lr_at(step, self.recipe, steps_per_epoch=self._loader.steps)
+
+    def next_epoch(self, best: Best | None) -> None:
+        """The epoch is trained and validated."""
+        self.position, self.best = Position(self.position.epoch + 1), best
+        self.meter = Meter(self.device)
+        self.seconds = self.waited_s = 0.0
+
+    def checkpoint(self) -> Checkpoint:
+        """The state to save. Raises ImnetprepError when it is not worth it: no finite numbers."""
+        self._finite_loss()
+        weights = self.model.state_dict()
+        floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+        if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+            raise self._exploded()
+        return replace(
+            self._start,
+            weights=weights,
+            optimizer=self._optimizer_state(),
+            position=self.position,
+            sums={**self.meter.sums(), "seconds": self.seconds, "waited_s": self.waited_s},
+            best=self.best,
+        )
+
+    def _finite_loss(self) -> float:
+        loss = self.meter.score().loss
+        if not math.isfinite(loss):
+            raise self._exploded()
+        return loss
+
+    def _exploded(self) -> ImnetprepError:
+        return ImnetprepError(
+            f"the loss is no number any more in epoch {self.position.epoch + 1},"
+            f" step {self.position.step} (lr {self.lr:.3g})",
+            hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
+            " or a longer --warmup-epochs",
+        )
+
+    def _optimizer_state(self) -> OptimizerState:
+        return {
+            name: {key: kept for key, kept in self._optimizer.state[parameter].items()
+                   if isinstance(kept, Tensor)}
+            for name, parameter in self.model.named_parameters()
+        }  # fmt: skip
+
+    def _restore_optimizer(self, state: OptimizerState) -> None:
+        for name, parameter in self.model.named_parameters():
+            for key, kept in state.get(name, {}).items():
+                if kept.shape != parameter.shape:
+                    raise ImnetprepError(
+                        f"the checkpoint's {key} of {name} has the shape {tuple(kept.shape)}",
+                        hint="take another checkpoint; this one was altered",
+                    )
+                self._optimizer.state[parameter][key] = kept.to(parameter)

@@ -1,0 +1,66 @@
+"""The best classes of single images, by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from imnetprep.errors import ImnetprepError
+from imnetprep.images import decode_rgb
+from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.device import pick_device
+from imnetprep.training.evaluate import restored_model
+from imnetprep.training.transforms import Normaliser, ValTransform
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class and how likely the network holds it, from 0 to 1."""
+
+    wnid: str
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of an image, the likeliest first."""
+
+    image: Path
+    best: tuple[Guess, ...]
+
+
+def predictions(
+    path: Path, images: Sequence[Path], *, device: str | None = None, best: int = 5
+) -> Iterator[Prediction]:
+    """The `best` classes of each of `images`, by the checkpoint at `path`.
+
+    Raises ImnetprepError on a file that is no image, after those before it.
+    """
+    checkpoint = load_checkpoint(path)
+    place = pick_device(device)
+    model = restored_model(checkpoint, place)
+    preprocessing, classes = checkpoint.preprocessing, checkpoint.classes
+    normaliser = Normaliser(preprocessing, place)
+    transform = ValTransform(preprocessing.image_size, preprocessing.resize)
+    for image in images:
+        pixels = torch.from_numpy(transform(_decoded(image)).copy())[None].to(place)
+        with torch.inference_mode():
+            shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
+            ranked = shares.topk(min(best, len(shares)))
+        pairs = zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+        guesses = tuple(Guess(classes.wnids[at], classes.names[at], share) for at, share in pairs)
+        yield Prediction(image, guesses)
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        return decode_rgb(path.read_bytes())
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if "cannot identify" in why:
+            why = "is not an image"
+        hint = "leave it out, or name an image file"
+        raise ImnetprepError(f"{path}: {why}", hint=hint) from error

@@ -1,0 +1,133 @@
+"""The folder of one training: its name, its files, its log."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.fs import written_whole
+from imnetprep.roots import Root
+from imnetprep.training.meters import Score
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch (from 1), trained and validated.
+
+    `lr` is that of its first step; `seconds` those of training, of which `waited_s` for data.
+    """
+
+    epoch: int
+    epochs: int
+    lr: float
+    train: Score
+    val: Score
+    is_best: bool
+    seconds: float
+    waited_s: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images by training seconds."""
+        return self.train.seen / self.seconds if self.seconds else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The line that the log has of it."""
+        return {
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "train": self.train.as_json(),
+            "val": self.val.as_json(),
+            "is_best": self.is_best,
+            "seconds": round(self.seconds, 3),
+            "waited_s": round(self.waited_s, 3),
+            "images_per_second": round(self.images_per_second, 1),
+        }
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training under `ROOT/runs`."""
+
+    folder: Path
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from: a run exists from the moment that it does."""
+        return self.folder / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the best epoch so far."""
+        return self.folder / "best.pt"
+
+    @property
+    def log(self) -> Path:
+        """A JSON line an epoch."""
+        return self.folder / "log.jsonl"
+
+    @property
+    def recipe(self) -> Path:
+        """What was chosen, and where it began."""
+        return self.folder / "recipe.json"
+
+    @property
+    def plot(self) -> Path:
+        """Loss and accuracy by epoch."""
+        return self.folder / "plot.png"
+
+    def log_lines(self, epochs: int) -> list[dict[str, Any]]:
+        """The log's lines of the first `epochs` epochs: later ones are of a time that was lost."""
+        if not self.log.exists():
+            return []
+        try:
+            lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+            return [line for line in lines if line["epoch"] <= epochs]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ImnetprepError(
+                f"{self.log} is damaged: {error}", hint="move it away; the checkpoint has the rest"
+            ) from error
+
+    def write_log(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write the whole log."""
+        with written_whole(self.log) as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+
+    def write_recipe(self, table: Mapping[str, Any]) -> None:
+        """Write `recipe.json`."""
+        with written_whole(self.recipe) as file:
+            file.write(json.dumps(table, indent=2).encode() + b"\n")
+
+
+def named_run(root: Root, name: str) -> Run:
+    """The run called `name`, which need not exist. Raises WrongUsage on what is no plain name."""
+    if not _SAFE_NAME.fullmatch(name):
+        raise WrongUsage(
+            f"--run {name!r} is not a plain name", hint="letters, digits, and - _ . inside"
+        )
+    return Run(root.run(name))
+
+
+def newest_run(root: Root) -> Run | None:
+    """The run that was at work last, if there is any."""
+    checkpoints = root.runs.glob("*/last.pt")
+    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+    return Run(newest.parent) if newest else None
+
+
+def pick_checkpoint(root: Root, *, path: Path | None, run: str | None) -> Path:
+    """The checkpoint to evaluate: `path`, or the best of `run` or of the newest run."""
+    if path is not None:
+        if run is not None:
+            raise WrongUsage(f"both {path} and --run {run}", hint="name one of them")
+        return path
+    chosen = named_run(root, run) if run else newest_run(root)
+    if chosen is None or not (chosen.best.exists() or run):
+        raise ImnetprepError(f"{root.path} has no trained run yet", hint="imnetprep train")
+    return chosen.best

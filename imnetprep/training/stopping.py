@@ -1,0 +1,53 @@
+"""SIGTERM and ^C as a wish to stop, which the loop grants once its state is saved."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from imnetprep.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Stopped
+
+_EXIT_CODES = {
+    signal.SIGINT: INTERRUPTED_EXIT_CODE,
+    signal.SIGTERM: TERMINATED_EXIT_CODE,
+}
+
+
+class StopRequest:
+    """Whether the user or the machine wants the training to stop."""
+
+    def __init__(self) -> None:
+        self._signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self._signal is not None
+
+    def stopped(self, why: str) -> Stopped:
+        """What to raise once the state is saved."""
+        assert self._signal is not None
+        return Stopped(_EXIT_CODES[self._signal], why)
+
+    def on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Note the wish; a second ^C leaves at once, with what was saved before."""
+        if self and number == signal.SIGINT:
+            raise Stopped(INTERRUPTED_EXIT_CODE, "at once; the last state that was saved stays")
+        self._signal = signal.Signals(number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Catch SIGTERM and ^C for as long as the block runs.
+
+    Python hands signals to the main thread only: in another one the request is never made.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.on_signal) for number in _EXIT_CODES}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

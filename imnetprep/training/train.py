@@ -1,0 +1,113 @@
+"""The whole of a training: begun, or taken up again where it was."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.fs import locked
+from imnetprep.manifest import open_manifest
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
+from imnetprep.training.data import read_samples
+from imnetprep.training.device import amp_pays, default_workers, pick_device
+from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
+from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
+from imnetprep.training.session import Data, Place, Session
+from imnetprep.training.stopping import stop_requests
+from imnetprep.training.transforms import Preprocessing
+from imnetprep.units import count
+
+
+def train(
+    root: Root,
+    *,
+    given: Mapping[str, Any],
+    run: str | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    progress: Progress,
+    save_every_s: float = 600,
+) -> Iterator[EpochReport]:
+    """Train by the options `given` (a recipe's names; None where left out); yields each epoch.
+
+    With `resume` the run goes on, if it exists, as if it had never stopped. Raises Stopped once a
+    SIGTERM or ^C was honoured, WrongUsage where `given` contradicts the run.
+    """
+    device_here = pick_device(device)
+    place = Place(device_here, default_workers(device_here) if workers is None else workers)
+    chosen = _pick_run(root, run, arch=given.get("arch"), resume=resume)
+    data = _read_data(root)
+    with stop_requests() as stop, locked(chosen.folder):
+        if chosen.last.exists():
+            checkpoint = _taken_up(chosen, data, given, progress)
+        else:
+            if resume:
+                progress.note(f"there is no run {chosen.folder.name} yet: it begins")
+            recipe = plan_recipe(given, amp_pays=amp_pays(place.device))
+            _tell_lr(recipe, given, progress)
+            checkpoint = _begun(recipe, data)
+        session = Session(
+            chosen, data, checkpoint, place=place, progress=progress, save_every_s=save_every_s
+        )
+        with closing(session):
+            yield from session.epochs(stop)
+
+
+def _pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -> Run:
+    if name is None and arch is None and resume and (newest := newest_run(root)):
+        return newest
+    run = named_run(root, name or arch or "resnet18")
+    if run.last.exists() and not resume:
+        raise WrongUsage(
+            f"there is a run {run.folder.name} in {run.folder.parent} already",
+            hint="--resume goes on with it; --run OTHER begins another",
+        )
+    return run
+
+
+def _read_data(root: Root) -> Data:
+    with open_manifest(root.manifest) as manifest:
+        classes = classes_of(manifest)
+        train, val = (read_samples(manifest, split, root) for split in (Split.TRAIN, Split.VAL))
+    return Data(classes, train, val)
+
+
+def _begun(recipe: Recipe, data: Data) -> Checkpoint:
+    return Checkpoint(
+        recipe=recipe,
+        classes=data.classes,
+        preprocessing=Preprocessing(recipe.image_size, recipe.val_resize),
+        weights={},
+        optimizer={},
+        position=Position(),
+        sums={},
+        best=None,
+        train_samples=len(data.train),
+    )
+
+
+def _taken_up(run: Run, data: Data, given: Mapping[str, Any], progress: Progress) -> Checkpoint:
+    checkpoint = load_checkpoint(run.last)
+    refuse_contradiction(checkpoint.recipe, given)
+    refuse_other_classes(checkpoint.classes, data.classes, what=str(run.last))
+    if checkpoint.train_samples != len(data.train):
+        raise ImnetprepError(
+            f"{run.last} was trained on {count(checkpoint.train_samples, 'image')}"
+            f" and the root has {len(data.train):,}",
+            hint="begin another run with --run NAME",
+        )
+    at = checkpoint.position
+    progress.note(f"run {run.folder.name} goes on from epoch {at.epoch + 1}, step {at.step}")
+    return checkpoint
+
+
+def _tell_lr(recipe: Recipe, given: Mapping[str, Any], progress: Progress) -> None:
+    if given.get("lr") is None:
+        progress.note(
+            f"lr {recipe.lr:g} = 0.1 × batch size {recipe.batch_size} / 256 (--lr sets another)"
+        )

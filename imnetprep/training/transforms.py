@@ -1,0 +1,115 @@
+"""Images to what the network sees: crops as uint8 on the CPU, normalised on the device.
+
+A training crop is a function of (seed, epoch, sample) and of nothing else: not of the worker
+that makes it, nor of how many there are.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+# Of the ImageNet training set, per channel in 0..1, as published models have them.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+_RATIOS = (3 / 4, 4 / 3)
+_TRIES = 10
+
+Pixels = NDArray[np.uint8]
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a network expects of an image: a checkpoint carries it. Sizes in pixels."""
+
+    image_size: int
+    resize: int
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+
+
+class Transform(Protocol):
+    """An image (RGB) to pixels (S, S, 3)."""
+
+    def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels: ...
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """A random crop, scaled to a square, mirrored half the time (Szegedy et al. 2014)."""
+
+    image_size: int
+    crop_scale: float
+    seed: int
+
+    def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels:
+        # Seeding with a string goes through SHA-512: neighbouring samples share nothing.
+        chance = random.Random(f"{self.seed} {epoch} {index}")  # noqa: S311
+        box = random_box(*image.size, smallest=self.crop_scale, chance=chance)
+        side = (self.image_size, self.image_size)
+        seen = image.resize(side, Image.Resampling.BILINEAR, box=box)
+        if chance.random() < 0.5:
+            seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(seen)
+
+
+@dataclass(frozen=True)
+class ValTransform:
+    """The short side to `resize` pixels, the shape kept, then the centre: always the same."""
+
+    image_size: int
+    resize: int
+
+    def __call__(self, image: Image.Image, *, epoch: int = 0, index: int = 0) -> Pixels:
+        side_px = self.image_size / self.resize * min(image.size)
+        left, top = (image.width - side_px) / 2, (image.height - side_px) / 2
+        box = (left, top, left + side_px, top + side_px)
+        size = (self.image_size, self.image_size)
+        return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def random_box(width: int, height: int, *, smallest: float, chance: random.Random) -> Box:
+    """A part of a `width` × `height` image: `smallest` to 1 of its area, sides 3:4 to 4:3.
+
+    Where ten tries give none that fits, as much of the centre as the shape allows. Whole pixels.
+    """
+    low, high = (math.log(ratio) for ratio in _RATIOS)
+    for _ in range(_TRIES):
+        area = width * height * chance.uniform(smallest, 1)
+        ratio = math.exp(chance.uniform(low, high))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = chance.randint(0, width - box_width)
+            top = chance.randint(0, height - box_height)
+            return left, top, left + box_width, top + box_height
+    box_width = min(width, max(1, round(height * _RATIOS[1])))
+    box_height = min(height, max(1, round(width / _RATIOS[0])))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height
+
+
+class Normaliser:
+    """Normalises on `device`; its constants go there once, not at every step."""
+
+    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self._shift = (mean * 255).view(1, 3, 1, 1).to(device)
+        self._scale = (1 / (std * 255)).view(1, 3, 1, 1).to(device)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, S, S, 3) of uint8 as the network wants them: (B, 3, S, S) of float32."""
+        # The permuted view of rows of RGB is channels-last already: no copy.
+        return pixels.permute(0, 3, 1, 2).float().sub_(self._shift).mul_(self._scale)
+
+    def denormalised(self, seen: Tensor) -> Pixels:
+        """What the network sees (B, 3, S, S) as pixels (B, S, S, 3) again."""
+        pixels = (seen / self._scale + self._shift).round_().clamp_(0, 255).to(torch.uint8)
+        return pixels.permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,126 @@
+"""evaluate, predict and train as a user types them: what they print, how they refuse."""
+
+import json
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+from PIL import Image
+
+from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.progress import Silent
+from imnetprep.roots import Root
+from imnetprep.training.evaluate import evaluate
+from imnetprep.training.predict import predictions
+from imnetprep.training.runs import Run, named_run, pick_checkpoint
+from imnetprep.training.train import train
+from tests.conftest import Run as RunCommand
+from tests.training.conftest import draw_root
+
+ARGUMENTS = "--arch resnet18 --image-size 32 --crop-scale 0.5 --batch-size 12 --epochs 3 --lr 0.01"
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    return draw_root(tmp_path_factory.mktemp("learned"))
+
+
+@pytest.fixture(scope="module")
+def said(learned: Root, run: RunCommand) -> CompletedProcess[str]:
+    options = ["--root", learned.path, "--workers", 0, "--device", "cpu"]
+    return run("train", *ARGUMENTS.split(), *options)
+
+
+@pytest.fixture(scope="module")
+def best(learned: Root, said: CompletedProcess[str]) -> Path:
+    assert said.returncode == 0, said.stderr
+    return Run(learned.run("resnet18")).best
+
+
+def test_train_tells_counts_percent_and_pace(best: Path, said: CompletedProcess[str]) -> None:
+    lines = said.stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
+    assert "/60 " in lines[1]
+    assert "/21 " in lines[2]
+    assert all(word in lines[3] for word in ("images/s", "s waited for data"))
+    assert "3 classes, 5 steps an epoch" in said.stderr
+
+
+def test_train_without_lr_says_how_it_follows_from_the_batch(root: Root, run: RunCommand) -> None:
+    small = "--arch squeezenet1_1 --image-size 32 --epochs 1 --batch-size 32 --device cpu --json"
+    told = run("train", *small.split(), "--root", root.path, "--workers", 0)
+    assert "lr 0.0125 = 0.1 × batch size 32 / 256" in told.stderr
+    (line,) = map(json.loads, told.stdout.splitlines())
+    assert (line["epoch"], line["val"]["seen"]) == (1, 21)
+
+
+def test_evaluate_scores_the_newest_run(learned: Root, best: Path, run: RunCommand) -> None:
+    told = run("evaluate", "--root", learned.path, "--workers", 0, "--quiet")
+    score = evaluate(learned, best, device="cpu", workers=0, progress=Silent())
+    assert told.stdout == f"{score}\n"
+    assert score.seen == 21
+    told = run("evaluate", best, "--root", learned.path, "--workers", 0, "--json")
+    assert json.loads(told.stdout) == {"checkpoint": str(best), **score.as_json()}
+
+
+def test_the_score_is_the_same_in_any_batches(learned: Root, best: Path) -> None:
+    scores = [
+        evaluate(learned, best, device="cpu", batch_size=size, workers=workers, progress=Silent())
+        for size, workers in ((1, 0), (4, 1), (500, 0))
+    ]
+    assert len({(score.top1, score.top5, score.seen) for score in scores}) == 1
+    assert scores[0].loss == pytest.approx(scores[2].loss, rel=1e-5)
+
+
+def test_evaluate_refuses_a_root_of_other_classes(best: Path, tmp_path: Path) -> None:
+    other = draw_root(tmp_path, classes=2, train=1, val=1)
+    with pytest.raises(ImnetprepError, match="3 classes and the root has 2"):
+        evaluate(other, best, device="cpu", workers=0, progress=Silent())
+
+
+def test_the_checkpoint_is_named_once(learned: Root, best: Path, tmp_path: Path) -> None:
+    assert pick_checkpoint(learned, path=None, run="resnet18") == best
+    with pytest.raises(WrongUsage):
+        pick_checkpoint(learned, path=best, run="resnet18")
+    with pytest.raises(WrongUsage, match="plain name"):
+        named_run(learned, "../elsewhere")
+    with pytest.raises(ImnetprepError, match="no trained run"):
+        pick_checkpoint(Root(tmp_path), path=None, run=None)
+
+
+def test_predict_names_the_best_classes(learned: Root, best: Path, run: RunCommand) -> None:
+    images = [next(learned.path.glob(f"val/n1000000{label}/*")) for label in (0, 1, 2)]
+    told = run("predict", best, *images, "--device", "cpu", "--json")
+    lines = list(map(json.loads, told.stdout.splitlines()))
+    assert [line["image"] for line in lines] == list(map(str, images))
+    for line in lines:
+        shares = [guess["probability"] for guess in line["best"]]
+        assert shares == sorted(shares, reverse=True)
+        assert sum(shares) == pytest.approx(1)
+    told = run("predict", best, images[0], "--device", "cpu")
+    assert told.stdout.splitlines()[0] == str(images[0])
+    assert "n10000000  class 0" in told.stdout
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "1"])
+def test_predict_takes_images_of_any_mode(best: Path, tmp_path: Path, mode: str) -> None:
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new(mode, (300, 20)).save(path)
+    (prediction,) = predictions(best, [path], device="cpu")
+    assert len(prediction.best) == 3
+
+
+def test_predict_names_a_file_that_is_no_image(best: Path, tmp_path: Path, run: RunCommand) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("no image")
+    told = run("predict", best, path, "--device", "cpu")
+    assert told.returncode == 1
+    assert told.stderr.startswith(f"Error: {path}: is not an image\nHint: ")
+    for bad, why in ((tmp_path / "absent", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ImnetprepError, match=f"{bad}: {why}"):
+            list(predictions(best, [bad], device="cpu"))
+
+
+def test_a_root_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImnetprepError, match="holds no dataset yet"):
+        list(train(Root(tmp_path), given={}, progress=Silent()))

@@ -1,0 +1,144 @@
+"""Samples to batches: the same bytes whoever reads them, and a million samples in little memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
+from imnetprep.roots import Root
+from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
+from imnetprep.training.transforms import TrainTransform
+from tests.training.conftest import draw_root
+
+
+def samples_of(root: Root, split: Split = Split.TRAIN) -> SampleList:
+    with open_manifest(root.manifest) as manifest:
+        return read_samples(manifest, split, root)
+
+
+def loader_of(samples: SampleList, *, workers: int, seed: int = 5) -> Loader:
+    return Loader(
+        samples,
+        TrainTransform(32, 0.2, seed),
+        order=shuffled(len(samples), batch_size=8, seed=seed),
+        batch_size=8,
+        workers=workers,
+        pin_memory=False,
+    )
+
+
+def same(ours: list[Batch], theirs: list[Batch]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(torch.equal(a, b) for one, other in pairs for a, b in zip(one, other, strict=True))
+
+
+def test_every_sample_has_its_path_and_label(drawn: Root) -> None:
+    samples = samples_of(drawn)
+    paths = [samples.path(index) for index in range(len(samples))]
+    assert len(set(paths)) == 60
+    assert all(path.is_file() for path in paths)
+    assert [samples.wnids[label] for label in samples.labels] == [
+        path.parent.name for path in paths
+    ]
+
+
+def test_any_number_of_workers_gives_the_same_bytes(drawn: Root) -> None:
+    samples = samples_of(drawn)
+    alone, *others = (loader_of(samples, workers=workers) for workers in (0, 1, 4))
+    for epoch in (0, 1):
+        expected = list(alone.batches(epoch))
+        assert [len(batch.labels) for batch in expected] == [8] * 7
+        assert all(same(list(other.batches(epoch)), expected) for other in others)
+
+
+def test_an_epoch_can_be_taken_up_at_any_step(drawn: Root) -> None:
+    samples = samples_of(drawn)
+    whole = list(loader_of(samples, workers=0).batches(3))
+    for step in (0, 1, 6, 7):
+        assert same(list(loader_of(samples, workers=2).batches(3, first_step=step)), whole[step:])
+
+
+def test_epochs_and_seeds_differ(drawn: Root) -> None:
+    samples = samples_of(drawn)
+    first = list(loader_of(samples, workers=0).batches(0))
+    assert not same(list(loader_of(samples, workers=0).batches(1)), first)
+    assert not same(list(loader_of(samples, workers=0, seed=6).batches(0)), first)
+
+
+@pytest.mark.parametrize(("samples", "expected"), [(20, 16), (16, 16), (7, 7)])
+def test_only_whole_batches_train_if_there_is_one(samples: int, expected: int) -> None:
+    order = shuffled(samples, batch_size=8, seed=0)(0).tolist()
+    assert len(set(order)) == len(order) == expected
+    assert in_turn(samples)(4).tolist() == list(range(samples))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_names_an_image_that_cannot_be_read(tmp_path: Path, workers: int) -> None:
+    root = draw_root(tmp_path, train=4, val=1)
+    samples = samples_of(root)
+    samples.path(5).write_bytes(b"not an image")
+    with pytest.raises(WrongBytes, match=samples.path(5).name) as refused:
+        list(loader_of(samples, workers=workers).batches(0))
+    assert "verify --decode" in refused.value.hint
+
+
+def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
+    root = draw_root(tmp_path, train=1, val=1)
+    with pytest.raises(ImnetprepError, match="no test split"):
+        samples_of(root, Split.TEST)
+
+
+_MEASURE = """
+import json, sys
+from pathlib import Path
+from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Split
+from imnetprep.manifest import open_manifest
+from imnetprep.training.data import read_samples
+
+def peak_kib():
+    return int(next(line for line in open("/proc/self/status") if "VmHWM" in line).split()[1])
+
+root = Root(Path(sys.argv[1]))
+before = peak_kib()
+with open_manifest(root.manifest) as manifest:
+    samples = read_samples(manifest, Split.TRAIN, root)
+grown = peak_kib() - before
+last = len(samples) - 1
+print(json.dumps([len(samples), grown * 1024, str(samples.path(0)), str(samples.path(last))]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_all_of_imagenet_adds_under_150_megabytes(tmp_path: Path) -> None:
+    dataset = load_dataset("ilsvrc2012")
+    root = Root(tmp_path)
+    create_manifest(root.manifest, dataset)
+    with open_manifest(root.manifest, write=True) as manifest:
+        manifest.add_split(
+            Split.TRAIN,
+            "imagefolder",
+            (
+                SampleRecord(synset.label, name, 1, b"")
+                for synset in dataset.synsets
+                for name in dataset.names(Split.TRAIN, synset.label) or ()
+            ),
+        )
+    told = subprocess.run(
+        [sys.executable, "-c", _MEASURE, str(tmp_path)],
+        check=True,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    samples, grown_bytes, first, last = json.loads(told.stdout)
+    assert samples == 1_281_167
+    assert grown_bytes < 150e6
+    assert first.startswith(str(tmp_path / "train/n01440764/n01440764_"))
+    assert last.startswith(str(tmp_path / "train/n15075141/n15075141_"))

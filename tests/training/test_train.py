@@ -1,0 +1,224 @@
+"""A training as a whole: what it leaves, how it stops, and that going on changes no number."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from imnetprep.errors import ImnetprepError, Stopped, WrongBytes, WrongUsage
+from imnetprep.progress import Silent
+from imnetprep.roots import Root
+from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.evaluate import evaluate
+from imnetprep.training.runs import EpochReport, Run
+from imnetprep.training.train import train
+from tests.conftest import command
+from tests.training.conftest import draw_root
+from tests.training.stops import SignalAt
+
+# BatchNorm, dropout, and a checkpoint of a few megabytes.
+SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epochs": 2, "lr": 0.02}
+
+
+def trained(root: Root, **options: Any) -> list[EpochReport]:
+    options = {"given": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
+    return list(train(root, **{"progress": Silent(), **options}))
+
+
+def numbers(run: Run) -> list[dict[str, Any]]:
+    """The log without what depends on the clock."""
+    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    return [
+        {key: line[key] for key in ("epoch", "lr", "train", "val", "is_best")} for line in lines
+    ]
+
+
+def refuse_difference(run: Run, other: Run) -> None:
+    ours, theirs = load_checkpoint(run.last), load_checkpoint(other.last)
+    assert numbers(run) == numbers(other)
+    assert ours.position == theirs.position
+    assert ours.best == theirs.best
+    for name, weight in ours.weights.items():
+        assert torch.equal(weight, theirs.weights[name]), name
+    for name, kept in ours.optimizer.items():
+        assert torch.equal(kept["momentum_buffer"], theirs.optimizer[name]["momentum_buffer"]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(drawn: Root) -> Run:
+    """The run that nothing stops."""
+    trained(drawn, run="unbroken")
+    return Run(drawn.run("unbroken"))
+
+
+def test_leaves_a_log_a_plot_and_checkpoints(drawn: Root, unbroken: Run) -> None:
+    assert {path.name for path in unbroken.folder.iterdir()} == {
+        ".lock", "best.pt", "last.pt", "log.jsonl", "plot.png", "recipe.json"
+    }  # fmt: skip
+    lines = numbers(unbroken)
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert [line["train"]["seen"] for line in lines] == [56, 56]  # whole batches of 8 of 60
+    assert [line["val"]["seen"] for line in lines] == [21, 21]
+    assert lines[0]["val"]["top5"] == 21  # three classes
+    assert unbroken.plot.read_bytes().startswith(b"\x89PNG")
+    assert json.loads(unbroken.recipe.read_text())["recipe"]["lr"] == 0.02
+
+
+def test_best_is_scored_as_the_log_says(drawn: Root, unbroken: Run) -> None:
+    best = load_checkpoint(unbroken.best)
+    assert best.best is not None
+    score = evaluate(drawn, unbroken.best, device="cpu", workers=0, progress=Silent())
+    assert score.as_json() == numbers(unbroken)[best.best.epoch - 1]["val"]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "what", "batches", "workers"),
+    [
+        (signal.SIGTERM, 143, "epoch", 3, 0),
+        (signal.SIGINT, 130, "epoch", 9, 2),
+        (signal.SIGTERM, 143, "epoch", 7, 1),  # the last step of the first epoch
+        (signal.SIGTERM, 143, "validation", 1, 0),
+        (signal.SIGINT, 130, "validation", 5, 2),
+    ],
+)
+def test_stopped_and_resumed_gives_the_same_numbers(
+    root: Root, unbroken: Run, number: int, code: int, what: str, batches: int, workers: int
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as stopped:
+        trained(root, progress=SignalAt(number, batches=batches, what=what), workers=workers)
+    assert stopped.value.exit_code == code
+    assert "--resume --run a" in str(stopped.value)
+    assert signal.getsignal(number) is before
+    trained(root, given={}, resume=True, workers=workers)
+    refuse_difference(Run(root.run("a")), unbroken)
+
+
+@pytest.mark.parametrize("batches", [5, 12])
+def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, batches: int) -> None:
+    script = (
+        "import signal, sys; from pathlib import Path\n"
+        "from imnetprep.roots import Root; from imnetprep.training.train import train\n"
+        "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
+        "list(train(Root(Path(sys.argv[1])), given=SMALL, run='a', device='cpu', workers=1,"
+        " progress=SignalAt(signal.SIGKILL, batches=int(sys.argv[2])), save_every_s=0))"
+    )
+    arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
+    killed = subprocess.run(arguments, check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == -signal.SIGKILL
+    position = load_checkpoint(Run(root.run("a")).last).position
+    assert (position.epoch * 7 + position.step) == batches - 1
+    trained(root, resume=True)
+    refuse_difference(Run(root.run("a")), unbroken)
+
+
+def test_a_second_interrupt_leaves_at_once(root: Root) -> None:
+    class Twice(SignalAt):
+        def batch_is_done(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped, match="at once"):
+        trained(root, progress=Twice(signal.SIGINT, batches=0))
+    assert load_checkpoint(Run(root.run("a")).last).position.step == 0
+
+
+def test_a_signal_to_the_whole_group_spares_the_workers(root: Root) -> None:
+    arguments = ["--arch", SMALL["arch"], "--image-size", 32, "--batch-size", 2, "--epochs", 500]
+    options = ["--root", root.path, "--run", "a", "--workers", 2, "--device", "cpu"]
+    process = subprocess.Popen(
+        command("train", *arguments, *options), stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    run = Run(root.run("a"))
+    while not run.log.exists():
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, told
+    assert "Stopped: saved at epoch" in told
+    assert "Traceback" not in told
+
+
+def test_refuses_a_run_that_exists(drawn: Root, unbroken: Run) -> None:
+    with pytest.raises(WrongUsage, match="run unbroken") as refused:
+        trained(drawn, run="unbroken")
+    assert "--resume" in refused.value.hint
+
+
+def test_refuses_an_option_that_contradicts_the_run(drawn: Root, unbroken: Run) -> None:
+    for given, told in (({"lr": 0.1}, "--lr 0.1 .*--lr 0.02"), ({"amp": True}, "--amp .*--no-amp")):
+        with pytest.raises(WrongUsage, match=told):
+            trained(drawn, run="unbroken", resume=True, given=given)
+
+
+def test_a_finished_run_stays_as_it_is(drawn: Root, unbroken: Run) -> None:
+    before = unbroken.last.read_bytes()
+    assert trained(drawn, run="unbroken", resume=True) == []
+    assert unbroken.last.read_bytes() == before
+
+
+def test_resume_without_words_takes_the_newest_run(drawn: Root, unbroken: Run) -> None:
+    assert trained(drawn, run=None, given={}, resume=True) == []
+
+
+def test_refuses_to_go_on_with_other_classes_or_images(tmp_path: Path, unbroken: Run) -> None:
+    for place, options, told in (
+        ("classes", {"classes": 4}, "3 classes and the root has 4"),
+        ("images", {"train": 21}, "60 images and the root has 63"),
+    ):
+        other = draw_root(tmp_path / place, **options)
+        run = Run(other.run("a"))
+        run.folder.mkdir(parents=True)
+        run.last.write_bytes(unbroken.last.read_bytes())
+        with pytest.raises(ImnetprepError, match=told):
+            trained(other, resume=True)
+
+
+def test_a_loss_that_explodes_ends_with_a_hint_and_keeps_the_checkpoint(root: Root) -> None:
+    with pytest.raises(ImnetprepError, match="no number") as exploded:
+        trained(root, given=SMALL | {"lr": 1e6, "warmup_epochs": 0}, save_every_s=0)
+    assert "--lr" in exploded.value.hint
+    weights = load_checkpoint(Run(root.run("a")).last).weights
+    assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
+
+
+def test_an_image_that_is_none_is_named_and_the_state_saved(tmp_path: Path) -> None:
+    root = draw_root(tmp_path, train=6, val=2)
+    (bad,) = tmp_path.glob("train/*/n10000001_3.JPEG")
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:200])
+    with pytest.raises(WrongBytes, match=r"n10000001_3\.JPEG"):
+        trained(root, workers=1)
+    bad.write_bytes(whole)
+    assert len(trained(root, resume=True)) == 2
+
+
+def test_learns_what_is_easy(root: Root) -> None:
+    given = SMALL | {"arch": "resnet18", "epochs": 4, "lr": 0.01, "crop_scale": 0.5}
+    reports = trained(root, given=given)
+    assert reports[-1].val.top1 >= 17  # of 21; by chance 7
+    assert math.isfinite(reports[-1].val.loss)
+
+
+def test_an_architecture_with_aux_heads_trains(root: Root) -> None:
+    given = {"arch": "googlenet", "image_size": 64, "batch_size": 60, "epochs": 1}
+    (report,) = trained(root, given=given)
+    assert report.val.seen == 21
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_trains_on_a_gpu_in_bfloat16(root: Root) -> None:
+    reports = trained(root, device="cuda", workers=2)
+    assert len(reports) == 2
+    assert load_checkpoint(Run(root.run("a")).last).recipe.amp
