@@ -1,0 +1,70 @@
+"""`imnetprep inspect`."""
+
+from pathlib import Path
+
+import click
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.commands.options import json_option, root_option, split_option
+from imnetprep.commands.terminal import print_result
+from imnetprep.errors import WrongUsage
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+
+@click.command()
+@root_option
+@split_option
+@click.option("--classes", type=click.IntRange(1), default=8, show_default=True, help="Rows.")
+@click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Of a class.")
+@click.option("--image-size", type=int, help="As in training. Default: 224.")
+@click.option("--crop-scale", type=float, help="As in training. Default: 0.08.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which samples, which crops.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Default: ROOT/inspect-SPLIT.png.",
+)
+@json_option
+def inspect(
+    root: Root,
+    splits: tuple[Split, ...],
+    classes: int,
+    images: int,
+    image_size: int | None,
+    crop_scale: float | None,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Draw a contact sheet: each image as it lies, and beside it what the network sees of it.
+
+    \b
+    imnetprep inspect                          the train split, ROOT/inspect-train.png
+    imnetprep inspect --split val --classes 20
+    """
+    from imnetprep.contact_sheet import write_contact_sheet
+
+    if out and len(splits) > 1:
+        raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
+    for split in splits or (Split.TRAIN,):
+        path = out or root.path / f"inspect-{split}.png"
+        rows = write_contact_sheet(
+            root,
+            path,
+            split=split,
+            classes=classes,
+            images=images,
+            image_size=image_size,
+            crop_scale=crop_scale,
+            seed=seed,
+        )
+        shown = sum(len(row.indices) for row in rows)
+        print_result(
+            f"{path}: {count(shown, 'image')} of {count(len(rows), 'class')}",
+            as_json=as_json,
+            split=split,
+            out=path,
+            images=shown,
+            wnids=[row.synset.wnid for row in rows],
+        )

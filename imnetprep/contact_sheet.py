@@ -1,0 +1,170 @@
+"""A contact sheet: samples of some classes, each as it lies and as the network sees it."""
+
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from imnetprep.catalog.datasets import Split, Synset
+from imnetprep.errors import WrongUsage
+from imnetprep.fs import written_whole
+from imnetprep.manifest import open_manifest
+from imnetprep.roots import Root
+from imnetprep.training.data import SampleList, read_samples
+from imnetprep.training.preview import Preview, preview_recipe, previews
+from imnetprep.training.recipe import Recipe
+from imnetprep.units import count
+
+_CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
+_LABEL_PX, _HEADER_PX = 190, 88
+_PAPER, _INK, _FAINT, _TRAY = "#ffffff", "#1d232b", "#6b7684", "#eceff3"
+_WIDEST_PX = 30_000
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True)
+class Row:
+    """A class and the samples of it that are shown."""
+
+    synset: Synset
+    samples: int
+    indices: tuple[int, ...]
+
+
+def write_contact_sheet(
+    root: Root,
+    out: Path,
+    *,
+    split: Split,
+    classes: int,
+    images: int,
+    image_size: int | None = None,
+    crop_scale: float | None = None,
+    seed: int = 0,
+) -> list[Row]:
+    """Draw `classes` × `images` samples of `split` to the PNG `out`; says what it shows.
+
+    Fewer where there are not as many. Raises WrongUsage on a sheet too large to look at.
+    """
+    if images * _pair_px() > _WIDEST_PX or classes * _CELL_PX > _WIDEST_PX:
+        raise WrongUsage(
+            f"{classes} classes × {images} images is too large a sheet",
+            hint="--classes 200 and --images 80 at most",
+        )
+    recipe = preview_recipe(image_size=image_size, crop_scale=crop_scale, seed=seed)
+    with open_manifest(root.manifest) as manifest:
+        dataset, synsets = manifest.dataset().name, manifest.synsets()
+        samples = read_samples(manifest, split, root)
+    rows = pick_rows(samples, synsets, classes=classes, images=images, seed=seed)
+    sheet = _draw(rows, samples, title=f"{dataset}, {split}", split=split, recipe=recipe)
+    with written_whole(out) as file:
+        sheet.save(file, format="PNG", optimize=True)
+    return rows
+
+
+def pick_rows(
+    samples: SampleList, synsets: Sequence[Synset], *, classes: int, images: int, seed: int
+) -> list[Row]:
+    """Classes and samples by lot, the same for the same `seed`, in the order of labels."""
+    chance = random.Random(f"contact sheet {seed}")  # noqa: S311
+    ranges = []
+    for synset in synsets:
+        start, end = (bisect_left(samples.labels, synset.label + step) for step in (0, 1))
+        if start < end:
+            ranges.append((synset, range(start, end)))
+    chosen = chance.sample(ranges, min(classes, len(ranges)))
+    rows = []
+    for synset, of_class in sorted(chosen, key=lambda pair: pair[0].label):
+        indices = chance.sample(of_class, min(images, len(of_class)))
+        rows.append(Row(synset, len(of_class), tuple(sorted(indices))))
+    return rows
+
+
+def _draw(
+    rows: Sequence[Row], samples: SampleList, *, title: str, split: Split, recipe: Recipe
+) -> Image.Image:
+    most = max(len(row.indices) for row in rows)
+    width = 2 * _MARGIN_PX + _LABEL_PX + most * _pair_px() - _PAIR_GAP_PX
+    height = _HEADER_PX + len(rows) * (_CELL_PX + _GAP_PX) + _MARGIN_PX
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _draw_header(draw, width, columns=most, lines=(title, _explained(split, recipe)))
+    for number, row in enumerate(rows):
+        top = _HEADER_PX + number * (_CELL_PX + _GAP_PX)
+        _draw_label(draw, row, top)
+        shown = previews(samples, row.indices, split=split, recipe=recipe)
+        for column, preview in enumerate(shown):
+            _paste_pair(sheet, preview, _left(column), top)
+    return sheet
+
+
+def _explained(split: Split, recipe: Recipe) -> str:
+    side = f"{recipe.image_size} px square"  # the built-in font has no ×
+    if split is Split.TRAIN:
+        areas = f"{recipe.crop_scale:.0%} to 100% of the area".replace("%", " %")
+        return f"left as it lies, right a training crop of {areas}, {side}, seed {recipe.seed}"
+    return f"left as it lies, right as validated: short side {recipe.val_resize} px, centre {side}"
+
+
+def _draw_header(
+    draw: ImageDraw.ImageDraw, width: int, *, columns: int, lines: tuple[str, str]
+) -> None:
+    room = width - 2 * _MARGIN_PX
+    large, small = _font(19), _font(12)
+    draw.text((_MARGIN_PX, 12), fitted(lines[0], large, room), fill=_INK, font=large)
+    draw.text((_MARGIN_PX, 40), fitted(lines[1], small, room), fill=_FAINT, font=small)
+    for column in range(columns):
+        for half, caption in enumerate(("image", "network sees")):
+            middle = _left(column) + half * (_CELL_PX + _GAP_PX) + _CELL_PX / 2
+            draw.text((middle, _HEADER_PX - 8), caption, fill=_FAINT, font=small, anchor="ms")
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
+    synset, room = row.synset, _LABEL_PX - 14
+    others = ", ".join(synset.words.split(", ")[1:])
+    lines = (
+        (synset.name, 17, _INK),
+        (others, 12, _FAINT),
+        (synset.wnid, 13, _INK),
+        (count(row.samples, "image"), 12, _FAINT),
+    )
+    down = top + 34
+    for text, size_px, colour in lines:
+        if text:
+            font = _font(size_px)
+            draw.text((_MARGIN_PX, down), fitted(text, font, room), fill=colour, font=font)
+            down += size_px + 9
+
+
+def _paste_pair(sheet: Image.Image, preview: Preview, left: int, top: int) -> None:
+    for half, image in enumerate(preview):
+        tray = Image.new("RGB", (_CELL_PX, _CELL_PX), _TRAY)
+        shown = ImageOps.contain(image, tray.size, Image.Resampling.BICUBIC)
+        tray.paste(shown, ((_CELL_PX - shown.width) // 2, (_CELL_PX - shown.height) // 2))
+        sheet.paste(tray, (left + half * (_CELL_PX + _GAP_PX), top))
+
+
+def fitted(text: str, font: Font, room_px: float) -> str:
+    """`text`, cut with an ellipsis if it is wider than `room_px`."""
+    if font.getlength(text) <= room_px:
+        return text
+    kept = len(text)
+    while kept and font.getlength(text[:kept].rstrip(" ,") + "…") > room_px:
+        kept -= 1
+    return text[:kept].rstrip(" ,") + "…"
+
+
+def _font(size_px: int) -> Font:
+    return ImageFont.load_default(size_px)
+
+
+def _pair_px() -> int:
+    return 2 * _CELL_PX + _GAP_PX + _PAIR_GAP_PX
+
+
+def _left(column: int) -> int:
+    return _MARGIN_PX + _LABEL_PX + column * _pair_px()

@@ -1,0 +1,77 @@
+"""The contact sheet: which samples it shows, and that it shows what training sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.contact_sheet import fitted, pick_rows, write_contact_sheet
+from imnetprep.errors import WrongUsage
+from imnetprep.manifest import open_manifest
+from imnetprep.roots import Root
+from imnetprep.training.data import read_samples
+from imnetprep.training.preview import preview_recipe, previews
+from imnetprep.training.transforms import TrainTransform
+from tests.conftest import Run
+from tests.training.conftest import draw_root
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    return draw_root(tmp_path_factory.mktemp("sheet"), classes=4, train=5, val=2)
+
+
+def test_draws_as_many_rows_and_columns_as_asked(drawn: Root, tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    rows = write_contact_sheet(drawn, out, split=Split.TRAIN, classes=3, images=2, seed=4)
+    assert [len(row.indices) for row in rows] == [2, 2, 2]
+    with Image.open(out) as small:
+        width, height = small.size
+    rows = write_contact_sheet(drawn, out, split=Split.VAL, classes=9, images=9)
+    assert [len(row.indices) for row in rows] == [2, 2, 2, 2]  # all that there are
+    with Image.open(out) as large:
+        assert (large.width, large.height > height) == (width, True)
+
+
+def test_the_same_seed_gives_the_same_sheet(drawn: Root, tmp_path: Path) -> None:
+    bodies = []
+    for seed in (1, 1, 2):
+        out = tmp_path / "sheet.png"
+        write_contact_sheet(drawn, out, split=Split.TRAIN, classes=2, images=2, seed=seed)
+        bodies.append(out.read_bytes())
+    assert bodies[0] == bodies[1] != bodies[2]
+
+
+def test_shows_what_the_training_transform_made(drawn: Root) -> None:
+    with open_manifest(drawn.manifest) as manifest:
+        samples = read_samples(manifest, Split.TRAIN, drawn)
+        rows = pick_rows(samples, manifest.synsets(), classes=4, images=3, seed=0)
+    recipe = preview_recipe(image_size=48, crop_scale=0.3, seed=7)
+    for row in rows:
+        assert {samples.labels[index] for index in row.indices} == {row.synset.label}
+        shown = previews(samples, row.indices, split=Split.TRAIN, recipe=recipe)
+        for index, preview in zip(row.indices, shown, strict=True):
+            made = TrainTransform(48, 0.3, 7)(preview.plain, epoch=0, index=index)
+            assert np.array_equal(np.asarray(preview.seen), made)
+
+
+def test_long_names_end_in_an_ellipsis() -> None:
+    font = ImageFont.load_default(12)
+    assert fitted("tench", font, 100) == "tench"
+    cut = fitted("electric ray, crampfish, numbfish, torpedo", font, 100)
+    assert cut.endswith("…")
+    assert font.getlength(cut) <= 100
+
+
+def test_a_sheet_too_large_is_refused(drawn: Root, tmp_path: Path) -> None:
+    with pytest.raises(WrongUsage, match="too large"):
+        write_contact_sheet(drawn, tmp_path / "x", split=Split.VAL, classes=5000, images=1)
+
+
+def test_inspect_says_where_the_sheet_is(drawn: Root, run: Run) -> None:
+    told = run("inspect", "--root", drawn.path, "--image-size", 32, "--split", "val")
+    out = drawn.path / "inspect-val.png"
+    assert told.stdout == f"{out}: 8 images of 4 classes\n"
+    assert out.exists()
