@@ -1,0 +1,112 @@
+"""Which files a synthetic dataset has, and its definition in the form of the catalog's own."""
+
+import itertools
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Split, Synset
+from imnetprep.fs import written_whole
+from imnetprep.synthetic.tars import Written
+
+ARCHIVE_NAMES = {
+    Split.TRAIN: "ILSVRC2012_img_train.tar",
+    Split.VAL: "ILSVRC2012_img_val.tar",
+}
+_FILE_NAMES = {
+    Split.TRAIN: "{wnid}_{number}.JPEG",
+    Split.VAL: "ILSVRC2012_val_{number:08}.JPEG",
+}
+_FORMS = {Split.TRAIN: "tar-of-tars", Split.VAL: "tar"}
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A dataset's classes and, for each split, the ascending numbers of each label's files."""
+
+    name: str
+    title: str
+    synsets: tuple[Synset, ...]
+    numbers: Mapping[Split, tuple[tuple[int, ...], ...]]
+
+    def file_name(self, split: Split, label: int, number: int) -> str:
+        """The name of one sample: its label shows in a train name and not in a validation name."""
+        return _FILE_NAMES[split].format(wnid=self.synsets[label].wnid, number=number)
+
+
+def plan_dataset(
+    synsets: Sequence[Synset],
+    *,
+    name: str,
+    title: str,
+    train_per_class: int,
+    val_per_class: int,
+    rng: random.Random,
+) -> DatasetPlan:
+    """Sparse train numbers and shuffled validation labels, as in ILSVRC2012.
+
+    A split of which there are 0 per class is left out.
+    """
+    numbers: dict[Split, tuple[tuple[int, ...], ...]] = {}
+    if train_per_class:
+        pool = range(20 * train_per_class)
+        numbers[Split.TRAIN] = tuple(
+            tuple(sorted(rng.sample(pool, train_per_class))) for _ in synsets
+        )
+    if val_per_class:
+        labels = [label for label in range(len(synsets)) for _ in range(val_per_class)]
+        rng.shuffle(labels)
+        of_label: list[list[int]] = [[] for _ in synsets]
+        for number, label in enumerate(labels, start=1):
+            of_label[label].append(number)
+        numbers[Split.VAL] = tuple(map(tuple, of_label))
+    return DatasetPlan(name, title, tuple(synsets), numbers)
+
+
+def write_definition(
+    folder: Path,
+    plan: DatasetPlan,
+    archives: Mapping[Split, Written],
+    *,
+    odd_files: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Write `<name>.toml` and the files it names; returns the path of the former.
+
+    `odd_files` are those that are not what their name says, by what they are.
+    """
+    rows = [f"{synset.wnid}\t{synset.ilsvrc_id}\t{synset.words}" for synset in plan.synsets]
+    _write_lines(folder / "synsets.tsv", ["wnid\tilsvrc_id\twords", *rows])
+    lines = [f'name = "{plan.name}"', f'title = "{plan.title}"', 'synsets = "synsets.tsv"']
+    for split, numbers in plan.numbers.items():
+        names = f"{split}_names.txt"
+        _write_lines(
+            folder / names,
+            (
+                " ".join(map(str, [synset.wnid, *_differences(of_label)]))
+                for synset, of_label in zip(plan.synsets, numbers, strict=True)
+            ),
+        )
+        lines += ["", f"[{split}]", f'file_name = "{_FILE_NAMES[split]}"', f'names = "{names}"']
+        lines += [f"samples = {sum(map(len, numbers))}"]
+    for split, archive in archives.items():
+        lines += ["", "[[archives]]", f'name = "{archive.path.name}"', f'split = "{split}"']
+        lines += [f'form = "{_FORMS[split]}"', f"size_bytes = {archive.size_bytes}"]
+        lines += [f'md5 = "{archive.md5}"']
+    if odd_files:
+        lines += ["", "[odd_files]"]
+        lines += [f"{kind} = {json.dumps(names)}" for kind, names in odd_files.items()]
+    definition = folder / f"{plan.name}.toml"
+    _write_lines(definition, lines)
+    return definition
+
+
+def _differences(numbers: Iterable[int]) -> list[int]:
+    """Each number as the difference to the one before it; the first to 0."""
+    return [after - before for before, after in itertools.pairwise([0, *numbers])]
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    with written_whole(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
