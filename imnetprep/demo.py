@@ -1,0 +1,238 @@
+"""The main job on a dataset that is drawn here: every command as a user would type it.
+
+FOLDER/published   the archives and their definition, seeded on loopback
+FOLDER/imagenet    the root that the commands fill
+"""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split, load_dataset
+from imnetprep.errors import ImnetprepError
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.sources.seeder import Seeder, seeded
+from imnetprep.synthetic import draw_dataset
+from imnetprep.units import format_bytes, format_duration
+
+RUN_NAME = "demo"
+
+_MARK = ".imnetprep-demo"
+_PREDICTED = 3
+_TO_LEAVE_S = 20.0
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much is drawn and for how long it is learned."""
+
+    train_per_class: int = 120
+    val_per_class: int = 30
+    epochs: int = 10
+
+
+@dataclass(frozen=True)
+class DemoFolder:
+    """Where the demo keeps its files."""
+
+    path: Path
+
+    @property
+    def published(self) -> Path:
+        """What somebody else would have published."""
+        return self.path / "published"
+
+    @property
+    def definition(self) -> Path:
+        """The drawn dataset; written last, so that it stands for all of `published`."""
+        return self.published / "drawn.toml"
+
+    @property
+    def root(self) -> Root:
+        """What the commands make of it."""
+        return Root(self.path / "imagenet")
+
+
+class StepFailed(ImnetprepError):
+    """A command of the demo did not end with 0; the demo ends as that did."""
+
+    def __init__(self, verb: str, exit_code: int) -> None:
+        super().__init__(
+            f"imnetprep {verb} ended with exit code {exit_code}, and the demo with it",
+            hint="what it said stands above; run the demo again to go on",
+        )
+        self.exit_code = exit_code
+
+
+def run_demo(
+    path: Path,
+    *,
+    fresh: bool = False,
+    size: DemoSize | None = None,
+    tell: Callable[[str], None],
+    progress: Progress,
+) -> None:
+    """Draw, seed, download, organize, verify, inspect, train, evaluate, predict.
+
+    Goes on with what `path` has from an earlier time, unless `fresh`. `tell` is given each command
+    before it runs; what that says goes straight to the terminal. Raises StepFailed, or
+    ImnetprepError where `path` holds something that is not a demo.
+    """
+    size = size or DemoSize()
+    folder = _opened(DemoFolder(path), fresh=fresh, tell=tell)
+    story = _Story(tell)
+    with story.timed("draw"):
+        dataset = _drawn(folder, size, tell, progress)
+    archives = [folder.published / archive.name for archive in dataset.archives]
+    with seeded(archives) as seeder:
+        tell(f"\nA second session seeds it on {seeder.peer}. From here on: what a user types.")
+        story.run("download", *_download_options(folder, seeder))
+    root = ["--root", str(folder.root.path)]
+    story.run("organize", *root)
+    story.run("verify", *root, "--digests", "--decode")
+    story.run("inspect", *root, "--classes", "10", "--images", "4", *_VIEW)
+    story.run("train", *root, *_train_options(folder, size))
+    story.run("evaluate", *root)
+    best = folder.root.run(RUN_NAME) / "best.pt"
+    pictures = dict(_pictures(folder, dataset))
+    story.run("predict", str(best), *map(str, pictures))
+    tell(f"In truth: {', '.join(pictures.values())}")
+    tell(_summary(folder, story))
+
+
+# Small enough for two cores: 10 epochs take less than two minutes.
+_VIEW = ("--image-size", "48", "--crop-scale", "0.5")
+_RECIPE = ("--batch-size", "32", "--lr", "0.05", "--warmup-epochs", "1", "--weight-decay", "5e-4")
+
+
+class _Story:
+    """The steps as they run, and how long each took."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        start_s = time.monotonic()
+        yield
+        self.seconds[step] = time.monotonic() - start_s
+
+    def run(self, verb: str, *options: str) -> None:
+        """Show one command and run it. Raises StepFailed."""
+        self._tell(f"\n$ {shlex.join(['imnetprep', verb, *options])}")
+        with self.timed(verb):
+            exit_code = _exit_code_of([sys.executable, "-m", "imnetprep", verb, *options])
+        if exit_code != 0:
+            raise StepFailed(verb, exit_code)
+
+
+def _exit_code_of(command: list[str]) -> int:
+    """Run `command`; if this process is stopped meanwhile, let it save its state and leave."""
+    child = subprocess.Popen(command)
+    try:
+        exit_code = child.wait()
+    except KeyboardInterrupt:  # a terminal tells both
+        try:
+            child.wait(_TO_LEAVE_S)
+        finally:
+            child.terminate()
+        raise
+    except BaseException:
+        child.terminate()
+        child.wait(_TO_LEAVE_S)
+        raise
+    return exit_code if exit_code >= 0 else 128 - exit_code
+
+
+def _opened(folder: DemoFolder, *, fresh: bool, tell: Callable[[str], None]) -> DemoFolder:
+    """`folder` with our mark in it, emptied of what a demo left there if `fresh`."""
+    mark = folder.path / _MARK
+    if folder.path.exists() and not mark.exists() and any(folder.path.iterdir()):
+        raise ImnetprepError(
+            f"{folder.path} is there and is not a demo's", hint="name another place by --root"
+        )
+    if fresh and mark.exists():
+        tell(f"Removes {folder.published} and {folder.root.path}, and starts over.")
+        for place in (folder.published, folder.root.path):
+            if place.exists():
+                shutil.rmtree(place)
+    elif folder.definition.exists():
+        tell(f"Goes on with what is in {folder.path} (--fresh starts over).")
+    folder.path.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return folder
+
+
+def _drawn(
+    folder: DemoFolder, size: DemoSize, tell: Callable[[str], None], progress: Progress
+) -> Dataset:
+    if not folder.definition.exists():
+        tell(f"Draws a small ImageNet and packs it as the real one is: {folder.published}")
+        draw_dataset(
+            folder.published,
+            train_per_class=size.train_per_class,
+            val_per_class=size.val_per_class,
+            progress=progress,
+        )
+    dataset = load_dataset(str(folder.definition))
+    for archive in dataset.archives:
+        assert archive.split
+        tell(
+            f"  {archive.name}  {format_bytes(archive.size_bytes or 0)},"
+            f" {dataset.samples(archive.split):,} images"
+        )
+    return dataset
+
+
+def _download_options(folder: DemoFolder, seeder: Seeder) -> list[str]:
+    magnets = [option for magnet in seeder.magnets for option in ("--magnet", magnet)]
+    network = ["--peer", seeder.peer, "--no-dht", "--listen", "127.0.0.1:0"]
+    return [
+        "--root",
+        str(folder.root.path),
+        "--dataset",
+        str(folder.definition),
+        *magnets,
+        *network,
+    ]
+
+
+def _train_options(folder: DemoFolder, size: DemoSize) -> list[str]:
+    options = ["--arch", "resnet18", "--run", RUN_NAME, "--epochs", str(size.epochs)]
+    begun = (folder.root.run(RUN_NAME) / "last.pt").exists()
+    return [*options, *_VIEW, *_RECIPE, *(["--resume"] if begun else [])]
+
+
+def _pictures(folder: DemoFolder, dataset: Dataset) -> Iterator[tuple[Path, str]]:
+    """A few validation images and what they show."""
+    step = len(dataset.synsets) // _PREDICTED
+    for synset in dataset.synsets[::step][:_PREDICTED]:
+        images = folder.root.split(Split.VAL) / synset.wnid
+        yield min(images.iterdir()), synset.name
+
+
+def _summary(folder: DemoFolder, story: _Story) -> str:
+    run = folder.root.run(RUN_NAME)
+    epochs = [json.loads(line)["val"] for line in (run / "log.jsonl").read_text().splitlines()]
+    best = max(epochs, key=lambda val: int(val["top1"]))
+    spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())
+    root = folder.root
+    return "\n".join([
+        "",
+        f"Top-1 {best['top1_percent']:.1f} % ({best['top1']} of {best['seen']} validation images)"
+        f" after {format_duration(sum(story.seconds.values()))}: {spent}.",
+        f"  {root.archives}  the archives as they came",
+        f"  {root.split('train')}, {root.split('val')}  the verified trees",
+        f"  {root.path / 'inspect-train.png'}  images, and what the network sees of them",
+        f"  {run}  the trained network: best.pt, log.jsonl, plot.png",
+        "With the real archives it is the same commands.",
+    ])  # fmt: skip
