@@ -59,7 +59,8 @@ def imnetprep() -> None:
     imnetprep train --arch resnet18
 
     Everything lies under --root (or IMNETPREP_ROOT, or ./imagenet). Every long command can be
-    killed at any instant and run again with the same words: it goes on from where it was.
+    killed at any instant and run again with the same words (train: with --resume): it goes on
+    from where it was.
     """
 
 

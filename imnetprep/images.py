@@ -13,20 +13,23 @@ from PIL import Image, UnidentifiedImageError
 def decode_rgb(body: bytes) -> Image.Image:
     """The image in `body` as RGB, whatever it was: CMYK, grey, palette, PNG under a JPEG name.
 
-    Raises OSError on what is no image or is cut short.
+    Raises ValueError that says why it cannot be decoded to its last pixel.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a broken EXIF block says nothing about the pixels
-        with Image.open(io.BytesIO(body)) as image:
-            return image.convert("RGB")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a broken EXIF block says nothing about the pixels
+            with Image.open(io.BytesIO(body)) as image:
+                return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise ValueError("is not an image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"does not decode: {error}") from error
 
 
 def decoding_problem(body: bytes) -> str | None:
     """Why `body` cannot be fully decoded, or None if it can."""
     try:
         decode_rgb(body)
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"does not decode: {error}"
+    except ValueError as error:
+        return str(error)
     return None

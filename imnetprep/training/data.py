@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -108,7 +107,7 @@ class _Images(Dataset[Batch | _Unreadable]):
             path = self._samples.path(index)
             try:
                 image = decode_rgb(path.read_bytes())
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except (OSError, ValueError) as error:
                 return _Unreadable(str(path), str(error))
             pixels.append(self._transform(image, epoch=keys.epoch, index=index))
         labels = self._samples.labels[keys.indices].astype(np.int64)

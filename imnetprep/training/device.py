@@ -1,10 +1,9 @@
 """Where a training runs, and what pays there."""
 
-import os
-
 import torch
 
 from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.processes import usable_cores
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -41,8 +40,7 @@ def amp_pays(device: torch.device) -> bool:
 
 def default_workers(device: torch.device) -> int:
     """How many processes read images: on a CPU few, since training itself wants the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 2 if device.type == "cpu" else 16)
+    return min(usable_cores(), 2 if device.type == "cpu" else 16)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

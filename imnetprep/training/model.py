@@ -20,17 +20,22 @@ def architectures() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Module:
-    """`arch` with fresh weights, the same for the same `seed`, on the CPU.
-
-    Raises WrongUsage on an unknown name or an image size in pixels that it cannot take.
-    """
+def refuse_unknown(arch: str) -> None:
+    """Raise WrongUsage, with the names that come close, unless torchvision has `arch`."""
     if arch not in architectures():
         close = difflib.get_close_matches(arch, architectures(), n=3, cutoff=0.3)
         raise WrongUsage(
             f"torchvision has no architecture {arch!r}",
             hint=f"--arch {' or '.join(close or ['resnet18'])}",
         )
+
+
+def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Module:
+    """`arch` with fresh weights, the same for the same `seed`, on the CPU.
+
+    Raises WrongUsage on an unknown name or an image size in pixels that it cannot take.
+    """
+    refuse_unknown(arch)
     size_matters: dict[str, Any] = {}
     if arch.startswith("vit_"):
         size_matters = {"image_size": image_size}

@@ -58,9 +58,7 @@ def predictions(
 def _decoded(path: Path) -> Image.Image:
     try:
         return decode_rgb(path.read_bytes())
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if "cannot identify" in why:
-            why = "is not an image"
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         hint = "leave it out, or name an image file"
         raise ImnetprepError(f"{path}: {why}", hint=hint) from error

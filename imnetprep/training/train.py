@@ -14,6 +14,7 @@ from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
 from imnetprep.training.data import read_samples
 from imnetprep.training.device import amp_pays, default_workers, pick_device
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.training.model import refuse_unknown
 from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
 from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
 from imnetprep.training.session import Data, Place, Session
@@ -40,6 +41,8 @@ def train(
     """
     device_here = pick_device(device)
     place = Place(device_here, default_workers(device_here) if workers is None else workers)
+    if given.get("arch"):
+        refuse_unknown(given["arch"])
     chosen = _pick_run(root, run, arch=given.get("arch"), resume=resume)
     data = _read_data(root)
     with stop_requests() as stop, locked(chosen.folder):
