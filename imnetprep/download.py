@@ -8,7 +8,7 @@ from typing import Any
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free
-from imnetprep.manifest import create_manifest, dataset_for, open_manifest
+from imnetprep.manifest import create_manifest, dataset_for, organized_splits
 from imnetprep.preparation.receipts import archive_proof, record_archive
 from imnetprep.progress import Progress
 from imnetprep.roots import Root
@@ -49,7 +49,7 @@ def plan_download(
     """
     known = dataset_for(root.manifest, dataset)
     archives = [known.archive(split) for split in splits or known.splits]
-    organized = _organized(root) if not splits else set()
+    organized = {} if splits else organized_splits(root)
     there = [each for each in archives if each.split in organized or _is_proved(root, each)]
     wanted = [each for each in archives if each not in there]
     given: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
@@ -126,13 +126,6 @@ def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[Growin
             record_archive(root, path, proofs[path.name])
 
     return record
-
-
-def _organized(root: Root) -> set[Split]:
-    if not root.manifest.exists():
-        return set()
-    with open_manifest(root.manifest) as manifest:
-        return {split for split in manifest.splits() if root.split(split).exists()}
 
 
 def _is_proved(root: Root, archive: Archive) -> bool:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
 from imnetprep.errors import ImnetprepError
+from imnetprep.roots import Root
 
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
@@ -190,6 +191,15 @@ def dataset_for(path: Path, name: str | None) -> Dataset:
         if name is not None:
             refuse_other_dataset(manifest, load_dataset(name))
         return manifest.dataset()
+
+
+def organized_splits(root: Root) -> dict[Split, SplitRecord]:
+    """The splits that the manifest of `root` lists and whose folders are there."""
+    if not root.manifest.exists():
+        return {}
+    with open_manifest(root.manifest) as manifest:
+        splits = manifest.splits()
+    return {split: record for split, record in splits.items() if root.split(split).exists()}
 
 
 def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:

@@ -9,7 +9,13 @@ from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free, sync_folder
 from imnetprep.layouts import imagefolder
-from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, open_manifest
+from imnetprep.manifest import (
+    SplitRecord,
+    create_manifest,
+    dataset_for,
+    open_manifest,
+    organized_splits,
+)
 from imnetprep.preparation.growth import Growth
 from imnetprep.preparation.journal import Journal, open_journal
 from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
@@ -55,7 +61,7 @@ def plan_organize(
             f"the test split of {known.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    organized = _organized(root)
+    organized = organized_splits(root)
     planned = [
         PlannedSplit(
             split,
@@ -83,9 +89,12 @@ def carry_out_organize(
     with locked(root.organizing), open_journal(_journal_path(root)) as journal:
         create_manifest(root.manifest, plan.dataset)
         for planned in plan.splits:
-            if planned.split not in _organized(root) or journal.proof(planned.split) is not None:
+            if (
+                planned.split not in organized_splits(root)
+                or journal.proof(planned.split) is not None
+            ):
                 _organize_split(plan.dataset, planned, root, journal, jobs=jobs, progress=progress)
-            yield _organized(root)[planned.split]
+            yield organized_splits(root)[planned.split]
 
 
 def _organize_split(
@@ -120,10 +129,10 @@ def _place(planned: PlannedSplit, folder: Path, root: Root, journal: Journal) ->
             manifest.drop_split(split)  # of a folder that is gone
         folder.rename(root.split(split))
         sync_folder(root.path)
-    if split not in _organized(root):
+    if split not in organized_splits(root):
         with open_manifest(root.manifest, write=True) as manifest:
             manifest.add_split(split, imagefolder.NAME, journal.samples(split))
-    record = _organized(root)[split]
+    record = organized_splits(root)[split]
     record_split(
         root,
         split,
@@ -134,15 +143,6 @@ def _place(planned: PlannedSplit, folder: Path, root: Root, journal: Journal) ->
         size_bytes=record.size_bytes,
     )
     journal.forget(split)
-
-
-def _organized(root: Root) -> dict[Split, SplitRecord]:
-    """The splits that the manifest lists and that are there."""
-    if not root.manifest.exists():
-        return {}
-    with open_manifest(root.manifest) as manifest:
-        splits = manifest.splits()
-    return {split: record for split, record in splits.items() if root.split(split).exists()}
 
 
 def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
