@@ -35,6 +35,7 @@ _OF_THE_MACHINE = {
     errno.EACCES: "give this user the permission, or name another place by --root",
     errno.EPERM: "give this user the permission, or name another place by --root",
     errno.EROFS: "the file system is read-only: name another place by --root",
+    errno.ENOENT: "something removed it meanwhile; run the same command again",
     errno.ENOTDIR: "a file stands where a folder is wanted: name another place by --root",
     errno.EIO: "the disk reports an error: look at `dmesg`",
 }

@@ -61,8 +61,8 @@ def plan_download(
         for archive in known.archives
         if archive.torrent and isinstance(torrent := _published_torrent(known, archive), Torrent)
     }
-    resolved = tuple(_with_metadata(each, published, root) for each in given)
-    return DownloadPlan(known, tuple(wanted), tuple(there), resolved)
+    resolved = {_info_hash(each): _with_metadata(each, published, root) for each in given}
+    return DownloadPlan(known, tuple(wanted), tuple(there), tuple(resolved.values()))
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ def carry_out_download(
     of this dataset, and ImnetprepError on a disk that is too small, full or failing.
     """
     if not plan.wanted:
+        if seeding != Seeding():
+            progress.note("nothing was fetched, so nothing is seeded")
         return
     proofs: dict[str, dict[str, Any]] = {}
     with locked(root.archives), open_session(network) as session:
@@ -115,6 +117,9 @@ def carry_out_download(
             for one in growing
             if len(one.wanted) == len(one.torrent.files)
         ]
+        if not seeds:
+            progress.note("of a torrent that was fetched in part nothing is seeded")
+            return
         seed_until(seeds, network, ratio=seeding.ratio, seconds=seeding.seconds, progress=progress)
 
 
@@ -126,6 +131,10 @@ def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[Growin
             record_archive(root, path, proofs[path.name])
 
     return record
+
+
+def _info_hash(each: Torrent | Magnet) -> str:
+    return each.info_hash if isinstance(each, Torrent) else each.v1 or each.v2 or ""
 
 
 def _is_proved(root: Root, archive: Archive) -> bool:
@@ -154,7 +163,7 @@ def _with_metadata(
     """A magnet link whose torrent the dataset, or the record of an earlier run, has already."""
     if isinstance(each, Torrent):
         return each
-    info_hash = each.v1 or each.v2 or ""
+    info_hash = _info_hash(each)
     if info_hash in published:
         return read_torrent(published[info_hash].body, magnet=each)
     record = read_record(record_path(root.archives, info_hash))

@@ -98,16 +98,16 @@ def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Be the only process at work in `folder`. Raises ImnetprepError where another one is.
+def locked(folder: Path, *, name: str = ".lock", wait: bool = False) -> Iterator[None]:
+    """Be the only process at work in `folder`; ImnetprepError where another one is, or `wait`.
 
     The lock ends with the process, however that ends; the file that it is taken on stays.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
+    with (folder / name).open("a") as file:
         try:
             # lockf and not flock: a forked worker that outlives its parent does not hold it.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError) as error:
             raise ImnetprepError(
                 f"another imnetprep is at work in {folder}",

@@ -5,13 +5,15 @@ splits are there, and for each sample its label, name, size and xxh128 digest.
 """
 
 import sqlite3
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
 from imnetprep.errors import ImnetprepError
+from imnetprep.fs import written_whole
 from imnetprep.roots import Root
 
 _SCHEMA_VERSION = 1
@@ -159,25 +161,18 @@ def create_manifest(path: Path, dataset: Dataset) -> None:
         with open_manifest(path) as manifest:
             refuse_other_dataset(manifest, dataset)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, isolation_level=None)
-    try:
-        # One transaction: a manifest with tables and no dataset never stands here.
-        database.execute("BEGIN EXCLUSIVE")
-        for statement in _SCHEMA.split(";"):
-            database.execute(statement)
-        database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
-        if not dataset.built_in:
-            database.executemany(
-                "INSERT INTO definition VALUES (?, ?)", dataset.definition().items()
-            )
-        database.executemany(
-            "INSERT INTO class VALUES (?, ?, ?)",
-            ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets),
-        )
-        database.execute("COMMIT")
-    finally:
-        database.close()
+    definition = {} if dataset.built_in else dataset.definition()
+    classes = ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets)
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "manifest.db"
+        with closing(sqlite3.connect(draft)) as database:
+            database.executescript(_SCHEMA)
+            database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
+            database.executemany("INSERT INTO definition VALUES (?, ?)", definition.items())
+            database.executemany("INSERT INTO class VALUES (?, ?, ?)", classes)
+            database.commit()
+        with written_whole(path) as file:
+            file.write(draft.read_bytes())
 
 
 def dataset_for(path: Path, name: str | None) -> Dataset:
@@ -205,7 +200,7 @@ def organized_splits(root: Root) -> dict[Split, SplitRecord]:
 def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     held = manifest.dataset()
-    if not held.same_as(dataset):
+    if held.fingerprint != dataset.fingerprint:
         other = "another " if held.name == dataset.name else ""
         raise ImnetprepError(
             f"{manifest.path.parent} holds {other}{held.name}, not {dataset.name}",

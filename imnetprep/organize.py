@@ -17,7 +17,7 @@ from imnetprep.manifest import (
     organized_splits,
 )
 from imnetprep.preparation.growth import Growth
-from imnetprep.preparation.journal import Journal, open_journal
+from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
@@ -89,10 +89,8 @@ def carry_out_organize(
     with locked(root.organizing), open_journal(_journal_path(root)) as journal:
         create_manifest(root.manifest, plan.dataset)
         for planned in plan.splits:
-            if (
-                planned.split not in organized_splits(root)
-                or journal.proof(planned.split) is not None
-            ):
+            whole = journal.whole(planned.split, dataset=plan.dataset.fingerprint)
+            if planned.split not in organized_splits(root) or whole is not None:
                 _organize_split(plan.dataset, planned, root, journal, jobs=jobs, progress=progress)
             yield organized_splits(root)[planned.split]
 
@@ -107,24 +105,28 @@ def _organize_split(
     progress: Progress,
 ) -> None:
     folder = root.organizing / planned.split
-    if journal.proof(planned.split) is None:
+    whole = journal.whole(planned.split, dataset=dataset.fingerprint)
+    if whole and not (whole.lies_in(folder) or whole.lies_in(root.split(planned.split))):
+        journal.forget(planned.split)  # somebody removed what had grown
+        whole = None
+    if whole is None:
         growth = Growth(dataset, planned.split, path=planned.path, folder=folder, journal=journal)
         before = archive_proof(root, planned.path)
-        proof = growth.grow(
+        whole = growth.grow(
             pieces=_published_pieces(dataset, planned.archive),
             before=before,
             jobs=jobs or min(usable_cores(), _JOBS_AT_MOST),
             progress=progress,
         )
-        if planned.path.parent == root.archives and proof != before:
-            record_archive(root, planned.path, proof)
-    _place(planned, folder, root, journal)
+        if planned.path.parent == root.archives and whole.proof != before:
+            record_archive(root, planned.path, whole.proof)
+    _place(planned, whole, root, journal)
 
 
-def _place(planned: PlannedSplit, folder: Path, root: Root, journal: Journal) -> None:
+def _place(planned: PlannedSplit, whole: Whole, root: Root, journal: Journal) -> None:
     """Give a whole split its name, its manifest and its receipt; a kill in between is made up."""
-    split = planned.split
-    if folder.exists():
+    split, folder = planned.split, root.organizing / planned.split
+    if whole.lies_in(folder):
         with open_manifest(root.manifest, write=True) as manifest:
             manifest.drop_split(split)  # of a folder that is gone
         folder.rename(root.split(split))
@@ -137,7 +139,7 @@ def _place(planned: PlannedSplit, folder: Path, root: Root, journal: Journal) ->
         root,
         split,
         archive=planned.archive.name,
-        proof=journal.proof(split),
+        proof=whole.proof,
         layout=record.layout,
         samples=record.samples,
         size_bytes=record.size_bytes,
@@ -148,17 +150,21 @@ def _place(planned: PlannedSplit, folder: Path, root: Root, journal: Journal) ->
 def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
     """What the split will still take from the disk."""
     size_bytes = done_bytes = 0
+    whole: Whole | None = None
     if _journal_path(root).exists():
         with open_journal(_journal_path(root)) as journal:
-            if journal.proof(planned.split) is not None:
-                return 0  # whole; only its name is missing
+            whole = journal.whole(planned.split, dataset=dataset.fingerprint)
             done_bytes = journal.size_bytes(planned.split)
     folder = root.split(planned.split)
+    if whole and whole.lies_in(folder):
+        return 0  # only its manifest and receipt are missing
     if folder.exists():
         raise ImnetprepError(
             f"{folder} is there, and {root.manifest.name} knows nothing of it",
             hint=f"mv {folder} {folder}.old; then run the same command again",
         )
+    if whole and whole.lies_in(root.organizing / planned.split):
+        return 0
     try:
         size_bytes = planned.path.stat().st_size
     except FileNotFoundError:

@@ -41,19 +41,22 @@ class Checks:
 def findings(
     root: Root, *, splits: Sequence[Split], checks: Checks, jobs: int | None, progress: Progress
 ) -> Iterator[Finding]:
-    """All that is wrong with `splits` (all that are organized, where none is named).
+    """All that is wrong with `splits` (all of the dataset, where none is named).
 
     Raises ImnetprepError where a named split, or any split, is not organized at all.
     """
     with open_manifest(root.manifest) as manifest:
         dataset, organized = manifest.dataset(), manifest.splits()
-        for split in splits or organized or dataset.splits:
+        for split in splits if organized else dataset.splits:
             if split not in organized:
                 raise ImnetprepError(
                     f"{split} of {dataset.name} is not organized in {root.path}",
                     hint="imnetprep organize",
                 )
-        for split in splits or organized:
+        for split in splits or dataset.splits:
+            if split not in organized:
+                yield Finding("missing-split", split, "is not organized")
+                continue
             total = organized[split].samples
             with (
                 progress.task(f"verify {split}", total=total, unit="images") as task,
@@ -169,7 +172,10 @@ class _SplitCheck:
 
 
 def _file_findings(path: Path, shown: str, sample: SampleRecord, checks: Checks) -> list[Finding]:
-    body = path.read_bytes()
+    try:
+        body = path.read_bytes()
+    except OSError as error:
+        return [Finding("unreadable", shown, f"cannot be read: {error.strerror}")]
     found = []
     if checks.digests and xxh128(body) != sample.xxh128:
         found.append(Finding("digest", shown, f"its xxh128 is not {sample.xxh128.hex()}"))

@@ -190,6 +190,63 @@ def test_a_flipped_bit_is_refused_and_nothing_is_kept(
     assert run("organize", *words).returncode == 0
 
 
+def test_space_that_was_reserved_and_not_filled_is_refused(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "archives"))
+    (folder / VAL).write_bytes(bytes((folder / VAL).stat().st_size))
+    words = ["--root", tmp_path / "root", "--dataset", folder / packed.name, "--archives", folder]
+    done = run("organize", *words, "--split", "val")
+    assert done.returncode == 4, done.stderr
+    assert "has no member at its start" in done.stderr
+
+
+def test_an_archive_fetched_again_with_the_same_time_starts_over(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    """A wrong archive leaves right classes and wrong ones behind; the right one uses neither."""
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "archives"))
+    archive, right = folder / TRAIN, (folder / TRAIN).read_bytes()
+    times = (archive.stat().st_atime_ns, archive.stat().st_mtime_ns)
+    wrong = bytearray(right)
+    wrong[2000] ^= 1  # a bit of the first class's first image
+    wrong[len(right) * 3 // 4 : len(right) * 3 // 4 + 2048] = b"x" * 2048
+    archive.write_bytes(wrong)
+    os.utime(archive, ns=times)
+    words = ["--root", tmp_path / "root", "--dataset", folder / packed.name, "--archives", folder]
+    assert run("organize", *words).returncode == 4
+    archive.unlink()
+    archive.write_bytes(right)
+    os.utime(archive, ns=times)
+    done = run("organize", *words)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "root" / "train") == _untarred(archive, tmp_path / "tar")
+
+
+def test_what_grew_as_another_dataset_is_dropped(packed: Path, tmp_path: Path, run: Run) -> None:
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "archives"))
+    toml, root = folder / packed.name, tmp_path / "root"
+    (names,) = folder.glob("*train_names*")
+    right = names.read_text()
+    names.write_text(right.rstrip() + " 1\n")  # the last class lacks one, the others are right
+    words = ["--root", root, "--dataset", toml, "--archives", folder]
+    assert run("organize", *words).returncode == 4
+    (root / "manifest.db").unlink()
+    names.write_text(right)
+    done = run("organize", *words)
+    assert done.returncode == 0, done.stderr
+    assert run("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_a_damaged_journal_is_told(packed: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / ".organizing").mkdir()
+    (tmp_path / ".organizing" / "journal.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
+    words = ["--dataset", packed, "--archives", packed.parent]
+    done = run("organize", "--root", tmp_path, *words)
+    assert done.returncode == 1
+    assert "is damaged" in done.stderr and "Hint: rm -r " in done.stderr
+
+
 def test_a_folder_that_is_in_the_way_is_not_touched(packed: Path, tmp_path: Path, run: Run) -> None:
     (tmp_path / "train" / "mine").mkdir(parents=True)
     words = ["--dataset", packed, "--archives", packed.parent]

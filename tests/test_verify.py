@@ -99,6 +99,17 @@ def test_a_right_tree_has_no_finding_and_is_not_touched(organized: Path, run: Ru
     assert tree(organized) == before
 
 
+def test_a_split_that_is_not_organized_is_a_finding(packed: Path, tmp_path: Path, run: Run) -> None:
+    words = ["--dataset", packed, "--archives", packed.parent]
+    assert run("organize", "--root", tmp_path, *words, "--split", "val").returncode == 0
+    done = run("verify", "--root", tmp_path)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (
+        5,
+        "missing-split: train is not organized",
+    )
+    assert run("verify", "--root", tmp_path, "--split", "val").returncode == 0
+
+
 def test_findings_as_json(organized: Path, run: Run) -> None:
     _remove(organized)
     done = run("verify", "--root", organized, "--json", "--split", "train")

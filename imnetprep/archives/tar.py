@@ -3,6 +3,7 @@
 A tar that is cut between two members looks whole to many readers. This one wants the end marker.
 """
 
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
@@ -92,9 +93,12 @@ def truncated(name: str, at: int) -> WrongBytes:
 
 def _parse_header(header: bytes, name: str, at: int) -> tarfile.TarInfo:
     try:
-        return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise _refused(name, f"there is no tar header at byte {at:,} ({error})") from error
+    if info.size < 0:
+        raise _refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
+    return info
 
 
 def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
@@ -115,12 +119,12 @@ def _read_extension(stream: Stream, info: tarfile.TarInfo, end: int, name: str) 
     records: dict[str, str] = {}
     while body:
         length, _, _ = body.partition(b" ")
-        if not length.isdigit() or not 0 < int(length) <= len(body):
+        if not re.fullmatch(rb"[0-9]{1,7}", length) or not 0 < int(length) <= len(body):
             raise _refused(name, "a header extension is malformed")
         key, _, value = body[len(length) + 1 : int(length) - 1].partition(b"=")
         records[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
         body = body[int(length) :]
-    if not records.get("size", "0").isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", records.get("size", "0")):
         raise _refused(name, f"a member has the size {records['size']!r}")
     return {key: records[key] for key in ("path", "size") if key in records}
 

@@ -5,6 +5,7 @@ The built-in ones lie in this package; a manifest carries a copy of any other.
 """
 
 import gzip
+import hashlib
 import itertools
 import lzma
 import re
@@ -185,11 +186,19 @@ class Dataset:
         named += [archive.torrent for archive in self.archives if archive.torrent]
         return {name: self.read(name) for name in [DEFINITION, *named]}
 
-    def same_as(self, other: "Dataset") -> bool:
-        """Is it the same dataset, to the byte of its definition?"""
-        if self.built_in or other.built_in:
-            return self.name == other.name and self.built_in == other.built_in
-        return self.definition() == other.definition()
+    @cached_property
+    def fingerprint(self) -> str:
+        """What two datasets share only if they are the same, to the byte of their definitions."""
+        if self.built_in:
+            return self.name
+        digest = hashlib.sha256(repr(sorted(self.definition().items())).encode())
+        return f"{self.name} {digest.hexdigest()}"
+
+    def preload(self, split: Split) -> None:
+        """Read now all that `label_of` needs of `split`, before threads ask for it at once."""
+        _ = self.counts(split), self.label_of_wnid, self.synsets, self._patterns
+        if split is Split.VAL:
+            _ = self._label_of_val_number
 
     @cached_property
     def _patterns(self) -> Mapping[Split, re.Pattern[str]]:
@@ -220,7 +229,9 @@ def load_dataset(name: str) -> Dataset:
         return (path if file == DEFINITION else path.parent / file).read_bytes()
 
     try:
-        return parse_dataset(read)
+        dataset = parse_dataset(read)
+        dataset.definition()  # every file that it names is there
+        return dataset
     except OSError as error:
         raise ImnetprepError(
             f"{error.filename}: {error.strerror}",
@@ -252,7 +263,7 @@ def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Da
         )
     except KeyError as error:
         raise _bad_definition(f"{error.args[0]!r} is missing") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, re.error) as error:
         raise _bad_definition(str(error)) from error
 
 
@@ -265,6 +276,8 @@ def _bad_definition(what: str) -> ImnetprepError:
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
     int(table["samples"])
     countable = "samples_per_class" in table and "{wnid}" in table["file_name"]
+    if "number" not in _name_pattern(table["file_name"]).groupindex:
+        raise ValueError(f"the file_name of {split} has no {{number}}")
     if "names" not in table and not countable:
         raise ValueError(f"{split} needs names, or samples_per_class and {{wnid}} in its file_name")
 
@@ -290,5 +303,5 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
 def _name_pattern(file_name: str) -> re.Pattern[str]:
     """`"{wnid}_{number:08}.JPEG"` as the regular expression of just the names it formats."""
     pattern = re.escape(file_name).replace(r"\{wnid\}", r"(?P<wnid>.+)")
-    pattern = pattern.replace(r"\{number\}", r"(?P<number>0|[1-9][0-9]*)")
+    pattern = pattern.replace(r"\{number\}", r"(?P<number>0|[1-9][0-9]{0,17})")
     return re.compile(re.sub(r"\\\{number:0(\d+)\\\}", r"(?P<number>[0-9]{\1})", pattern))

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from imnetprep.archives.tar import members
+from imnetprep.archives.tar import Member, members
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
@@ -12,6 +12,9 @@ from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.proof import Reader
 from imnetprep.preparation.ranges import Range
+
+# No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
+_LARGEST_SAMPLE_BYTES = 128 << 20
 
 
 class Cancelled(Exception):
@@ -80,20 +83,25 @@ class Extraction:
             name, end = f"{name}: {outer.name}", stream.position + outer.size_bytes
         records: dict[str, SampleRecord] = {}
         for member in members(stream, name=name, end=end, marked=each.wnid is not None):
-            record = self._write(member.name, stream.take(member.size_bytes), each.wnid)
-            if records.setdefault(member.name, record) is not record:
+            if member.name in records:
                 raise self._refused(member.name, "a second time")
+            label = self._label(member, each.wnid)
+            body = stream.take(member.size_bytes)
+            wnid = self._dataset.synsets[label].wnid
+            write_sample(make_class_folder(self._folder, wnid), member.name, body)
+            record = SampleRecord(label, member.name, len(body), xxh128(body))
+            records[member.name] = record
         stream.skip(each.end - stream.position)  # so that what lies behind is proved too
         tell(0)
         return list(records.values())
 
-    def _write(self, name: str, body: bytes, wnid: str | None) -> SampleRecord:
-        label = self._dataset.label_of(self._split, name)
+    def _label(self, member: Member, wnid: str | None) -> int:
+        label = self._dataset.label_of(self._split, member.name)
         if label is None or wnid not in (None, self._dataset.synsets[label].wnid):
-            raise self._refused(name, f"which {self._dataset.name} does not have there")
-        class_folder = make_class_folder(self._folder, self._dataset.synsets[label].wnid)
-        write_sample(class_folder, name, body)
-        return SampleRecord(label, name, len(body), xxh128(body))
+            raise self._refused(member.name, f"which {self._dataset.name} does not have there")
+        if member.size_bytes > _LARGEST_SAMPLE_BYTES:
+            raise self._refused(member.name, f"of {member.size_bytes:,} bytes")
+        return label
 
     def _refused(self, member: str, why: str) -> WrongBytes:
         return WrongBytes(

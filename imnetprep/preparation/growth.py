@@ -13,9 +13,10 @@ from imnetprep.digests import Pieces
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.extraction import Extraction
-from imnetprep.preparation.journal import Journal, committer
+from imnetprep.preparation.journal import Journal, Whole, committer
 from imnetprep.preparation.proof import ProvedReader, Reader, choose_proof, open_reader
 from imnetprep.preparation.ranges import Range, plan_ranges
+from imnetprep.preparation.receipts import file_state
 from imnetprep.progress import Progress, Task
 from imnetprep.units import count
 
@@ -37,15 +38,14 @@ class Growth:
         before: Mapping[str, Any] | None,
         jobs: int,
         progress: Progress,
-    ) -> Mapping[str, Any]:
-        """Do all that is not done, mark the split as whole and return how it is proved.
+    ) -> Whole:
+        """Do all that is not done and mark the split as whole.
 
         `pieces` are those of the archive's torrent; `before` says how the file was proved before.
         Raises WrongBytes where the archive or what is in it is not what the dataset promises.
         """
-        if not self._journal.begin(self.split, self._identity(pieces)) and self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._begin(self._identity(pieces))
+        self.dataset.preload(self.split)  # once, and not by each worker
         ranges = self._plan()
         done = self._journal.done(self.split)
         proof = choose_proof(self.archive, pieces, before)
@@ -65,15 +65,26 @@ class Growth:
             self._extract(to_do, reader, jobs=jobs if reader.parallel else 1, task=task)
             self._finish(reader)
         self._check_counts()
-        self._journal.mark_whole(self.split, proof)
-        return proof
+        return self._journal.mark_whole(self.split, proof, self.folder)
+
+    def _begin(self, archive: str) -> None:
+        """Go on, or drop what grew from other bytes; a kill in between drops it once more."""
+        dataset = self.dataset.fingerprint
+        if not self._journal.has_begun(self.split, dataset=dataset, archive=archive):
+            self._discard()
+            self._journal.begin(self.split, dataset=dataset, archive=archive)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _discard(self) -> None:
+        self._journal.forget(self.split)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     def _identity(self, pieces: Pieces | None) -> str:
         """Which bytes these are: the torrent's, or else this very file as it is now."""
         if pieces is not None:
             return f"torrent {pieces.info_hash}"
-        status = self._path.stat()
-        return f"{self.archive.name} {status.st_size} {status.st_mtime_ns}"
+        return f"{self.archive.name} {file_state(self._path)}"
 
     def _plan(self) -> list[Range]:
         with closing(ProvedReader(self._path)) as file:
@@ -86,8 +97,7 @@ class Growth:
             reader.finish()
         except WrongBytes:
             if not reader.parallel:  # nobody knows which of the bytes were wrong
-                self._journal.forget(self.split)
-                shutil.rmtree(self.folder)
+                self._discard()
             raise
 
     def _extract(self, to_do: Sequence[Range], reader: Reader, *, jobs: int, task: Task) -> None:

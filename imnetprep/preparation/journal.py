@@ -10,17 +10,18 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import WrongBytes
+from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import sync_file_system
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Range
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS split (
-    name TEXT PRIMARY KEY, archive TEXT NOT NULL, proof TEXT
+    name TEXT PRIMARY KEY, dataset TEXT NOT NULL, archive TEXT NOT NULL,
+    proof TEXT, folder_inode INTEGER
 );
 CREATE TABLE IF NOT EXISTS range (
     split TEXT NOT NULL, start INTEGER NOT NULL, PRIMARY KEY (split, start)
@@ -33,27 +34,36 @@ CREATE TABLE IF NOT EXISTS sample (
 _SECONDS_BETWEEN_SYNCS = 0.2
 
 
+class Whole(NamedTuple):
+    """A split that is complete: how its archive is proved, and which folder it is."""
+
+    proof: Mapping[str, Any]
+    folder_inode: int
+
+    def lies_in(self, folder: Path) -> bool:
+        """Is `folder` there, and the very one that grew, whatever its name is now?"""
+        return folder.exists() and folder.stat().st_ino == self.folder_inode
+
+
 class Journal:
     """The open journal of one root. Use `open_journal`."""
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
 
-    def begin(self, split: Split, archive: str) -> bool:
-        """Start or go on with `split`; `archive` identifies the bytes it grows from.
+    def has_begun(self, split: Split, *, dataset: str, archive: str) -> bool:
+        """Does `split` grow, from these very bytes, as this very dataset?"""
+        query = "SELECT 1 FROM split WHERE name = ? AND dataset = ? AND archive = ?"
+        row = self._database.execute(query, [split.value, dataset, archive]).fetchone()
+        return row is not None
 
-        False where it starts: what there was of other bytes is forgotten.
-        """
-        known = self._database.execute(
-            "SELECT 1 FROM split WHERE name = ? AND archive = ?", [split.value, archive]
-        ).fetchone()
-        if not known:
-            self.forget(split)
-            with self._database as database:
-                database.execute(
-                    "INSERT INTO split (name, archive) VALUES (?, ?)", [split.value, archive]
-                )
-        return known is not None
+    def begin(self, split: Split, *, dataset: str, archive: str) -> None:
+        """`split` starts from nothing. `dataset` and `archive` identify what it grows from."""
+        with self._database as database:
+            database.execute(
+                "INSERT INTO split (name, dataset, archive) VALUES (?, ?, ?)",
+                [split.value, dataset, archive],
+            )
 
     def done(self, split: Split) -> set[int]:
         """Where the ranges start that are done."""
@@ -105,18 +115,23 @@ class Journal:
         query = "SELECT coalesce(sum(size_bytes), 0) FROM sample WHERE split = ?"
         return int(self._database.execute(query, [split.value]).fetchone()[0])
 
-    def mark_whole(self, split: Split, proof: Mapping[str, Any]) -> None:
-        """The split is complete and proved so: from here on it is only given its name."""
+    def mark_whole(self, split: Split, proof: Mapping[str, Any], folder: Path) -> Whole:
+        """The split in `folder` is complete and proved so: from here on it only gets its name."""
+        whole = Whole(proof, folder.stat().st_ino)
         with self._database as database:
             database.execute(
-                "UPDATE split SET proof = ? WHERE name = ?", [json.dumps(proof), split.value]
+                "UPDATE split SET proof = ?, folder_inode = ? WHERE name = ?",
+                [json.dumps(proof), whole.folder_inode, split.value],
             )
+        return whole
 
-    def proof(self, split: Split) -> Mapping[str, Any] | None:
-        """The proof of a split that is whole; None where it is not, or not known."""
-        row = self._database.execute("SELECT proof FROM split WHERE name = ?", [split.value])
-        found = (row.fetchone() or (None,))[0]
-        return None if found is None else json.loads(found)
+    def whole(self, split: Split, *, dataset: str) -> Whole | None:
+        """The split that is whole and lacks its name or its manifest; None where it is not."""
+        row = self._database.execute(
+            "SELECT proof, folder_inode FROM split WHERE name = ? AND dataset = ?",
+            [split.value, dataset],
+        ).fetchone()
+        return None if row is None or row[0] is None else Whole(json.loads(row[0]), row[1])
 
     def forget(self, split: Split) -> None:
         """Drop all about `split`."""
@@ -132,9 +147,17 @@ def open_journal(path: Path) -> Iterator[Journal]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The committer's thread and the main one use it in turn, never at once.
     with closing(sqlite3.connect(path, check_same_thread=False)) as database:
-        database.execute("PRAGMA synchronous = FULL")
-        database.executescript(_SCHEMA)
-        yield Journal(database)
+        try:
+            database.execute("PRAGMA synchronous = FULL")
+            database.executescript(_SCHEMA)
+            yield Journal(database)
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise  # not a damaged file
+            raise ImnetprepError(
+                f"{path} is damaged: {error}",
+                hint=f"rm -r {path.parent}; the splits that grow there start over",
+            ) from error
 
 
 @contextmanager

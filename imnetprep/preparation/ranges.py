@@ -46,6 +46,12 @@ def plan_ranges(
             starts.append((member.start, wnid))
         elif not starts or member.start - starts[-1][0] >= _RUN_BYTES:
             starts.append((member.start, None))
+    if not starts:
+        raise WrongBytes(
+            f"{archive.name} has no member at its start; another program may have reserved its"
+            " space and not filled it",
+            hint="imnetprep download fetches what is missing of it",
+        )
     tail = stream.position - BLOCK_BYTES  # where the end marker starts
     ends = [start for start, _ in starts[1:]] + [tail]
     return [Range(start, end, wnid) for (start, wnid), end in zip(starts, ends, strict=True)]

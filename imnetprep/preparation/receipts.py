@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep import __version__
-from imnetprep.fs import written_whole
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import locked, written_whole
 from imnetprep.roots import Root
 
 
@@ -15,14 +16,19 @@ def read_receipt(root: Root) -> dict[str, Any]:
     """The receipt: `archives` and `splits` by name; both empty where there is none yet."""
     try:
         receipt: dict[str, Any] = json.loads(root.receipt.read_text())
+        return {"archives": {}, "splits": {}} | receipt
     except FileNotFoundError:
-        receipt = {}
-    return {"archives": {}, "splits": {}} | receipt
+        return {"archives": {}, "splits": {}}
+    except (ValueError, TypeError) as error:
+        raise ImnetprepError(
+            f"{root.receipt} is damaged: {error}",
+            hint="move it away; what it said of the archives is then proved again",
+        ) from error
 
 
 def record_archive(root: Root, archive: Path, proof: Mapping[str, Any]) -> None:
     """`archive` is proved; the record holds for as long as the file is not touched."""
-    _record(root, "archives", archive.name, {**_state(archive), "proof": proof})
+    _record(root, "archives", archive.name, {**file_state(archive), "proof": proof})
 
 
 def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
@@ -30,7 +36,7 @@ def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
     record = read_receipt(root)["archives"].get(archive.name)
     if record is None or not archive.exists():
         return None
-    return record["proof"] if record.items() >= _state(archive).items() else None
+    return record["proof"] if record.items() >= file_state(archive).items() else None
 
 
 def record_split(root: Root, split: str, **facts: Any) -> None:
@@ -38,14 +44,21 @@ def record_split(root: Root, split: str, **facts: Any) -> None:
     _record(root, "splits", split, facts)
 
 
-def _state(archive: Path) -> dict[str, int]:
+def file_state(archive: Path) -> dict[str, int]:
+    """What changes when the file does: two fetches may share size and mtime, not the rest."""
     status = archive.stat()
-    return {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    return {
+        "size_bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
 
 
 def _record(root: Root, kind: str, name: str, facts: Mapping[str, Any]) -> None:
-    receipt = read_receipt(root)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
-    with written_whole(root.receipt) as file:
-        file.write(json.dumps(receipt, indent=2).encode() + b"\n")
+    with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
+        receipt = read_receipt(root)
+        receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
+        with written_whole(root.receipt) as file:
+            file.write(json.dumps(receipt, indent=2).encode() + b"\n")

@@ -7,6 +7,7 @@ back from the file and the file was synced. What the record does not cover is ch
 
 import hashlib
 import os
+import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Any
 
 import libtorrent as lt
 
+from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
 from imnetprep.progress import Progress
 from imnetprep.sources.torrent import Torrent
+
+_PIECES_READ_AGAIN = 64
 
 
 def record_path(folder: Path, info_hash: str) -> Path:
@@ -24,8 +28,8 @@ def record_path(folder: Path, info_hash: str) -> Path:
     return folder / f".{info_hash}.resume"
 
 
-def read_record(path: Path) -> Mapping[bytes, bytes]:
-    """`{b"torrent": …, b"proved": …}`, or nothing where there is no record that can be read."""
+def read_record(path: Path) -> Mapping[bytes, Any]:
+    """Torrent, proved pieces and the state of their files; empty where no record can be read."""
     try:
         record = lt.bdecode(path.read_bytes())
     except (FileNotFoundError, RuntimeError):
@@ -69,17 +73,18 @@ class Growing:
         return max(0, self.size_bytes - sum(map(allocated_bytes, self._parts.values())))
 
     def recover(self, progress: Progress) -> None:
-        """Learn which pieces are there: those on record, and those that prove right now."""
-        for index, path in self.wanted.items():
-            if path.exists() and not self._parts[index].exists():
-                path.rename(self._parts[index])  # never proved: it may be any bytes
-        recorded = read_record(self._record).get(b"proved", b"")
+        """Learn which pieces are there: those on record, and those that prove right now.
+
+        A file that no record speaks of (under its final name, never proved, or a part from
+        elsewhere) is taken up if most of it is right; otherwise it is somebody's, and this raises
+        ImnetprepError and leaves it alone.
+        """
         if not self.torrent.has_v1:
+            self._take_up()
             return  # libtorrent checks SHA-256 trees itself, when it is given no record
         with_data = set(self._pieces_with_data())
-        self.proved = {
-            piece for piece in with_data if recorded[piece // 8 :][:1] and _bit(recorded, piece)
-        }
+        recorded = self._recorded(with_data)
+        self.proved = recorded or set()
         unknown = sorted(with_data - self.proved)
         total = sum(map(self.torrent.info.piece_size, unknown))
         with (
@@ -90,6 +95,15 @@ class Growing:
                 task.advance(self.torrent.info.piece_size(piece))
                 if right:
                     self.proved.add(piece)
+        if recorded is None and len(self.proved) * 2 < len(with_data):
+            self.close()
+            found = next(path for path in map(self._place, self.wanted) if path.exists())
+            raise ImnetprepError(
+                f"{found} is there, and {len(with_data) - len(self.proved):,} of its"
+                f" {len(with_data):,} pieces are not those of torrent {self.torrent.info_hash}",
+                hint=f"mv {found} {found}.old; then run the same command again",
+            )
+        self._take_up()
 
     def prove(self, piece: int) -> bool:
         """Is the SHA-1 of `piece`, as the files have it now, the torrent's?"""
@@ -111,13 +125,17 @@ class Growing:
     def save(self) -> None:
         """Record the proved pieces, after a sync that covers them."""
         proved = frozenset(self.proved)
+        for part in map(self._parts.__getitem__, self.wanted):
+            if not part.exists():
+                part.touch()  # so that the record can say in which file they lie
         for handle in list(self._handles.values()):
             os.fsync(handle)
         bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
         for piece in proved:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:
-            file.write(lt.bencode({b"torrent": self.torrent.body, b"proved": bytes(bits)}))
+            record = {b"torrent": self.torrent.body, b"proved": bytes(bits)}
+            file.write(lt.bencode({**record, b"files": self._states()}))
 
     def params(self) -> Any:
         """What libtorrent needs to fetch the missing pieces into the parts."""
@@ -134,6 +152,8 @@ class Growing:
 
     def finish(self) -> None:
         """Give the whole files their names. Call when every piece is proved and saved."""
+        for index in self.wanted:
+            os.fsync(self._handle(index))
         self.close()
         for index, path in self.wanted.items():
             self._parts[index].rename(path)
@@ -151,9 +171,44 @@ class Growing:
             os.close(handle)
         self._handles.clear()
 
+    def _place(self, index: int) -> Path:
+        """Where the bytes of a file are now: in its part, or under its final name, not proved."""
+        part = self._parts[index]
+        return self.wanted[index] if index in self.wanted and not part.exists() else part
+
+    def _take_up(self) -> None:
+        self.close()
+        for index, path in self.wanted.items():
+            if self._place(index) == path and path.exists():
+                path.rename(self._parts[index])
+
+    def _recorded(self, with_data: set[int]) -> set[int] | None:
+        """The pieces that the record says are proved; None where it is not of these very files.
+
+        After a kill the files are newer than the record. Some pieces are then read again: were
+        the file another one, they would not all be right.
+        """
+        record = read_record(self._record)
+        before, now = record.get(b"files", []), self._states()
+        if not record or [inode for inode, _ in before] != [inode for inode, _ in now]:
+            return None
+        bits = record[b"proved"]
+        proved = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
+        if before == now:
+            return proved
+        named = any(self._place(index) == path for index, path in self.wanted.items())
+        again = random.sample(sorted(proved), min(len(proved), _PIECES_READ_AGAIN))
+        return proved if not named and all(map(self.prove, again)) else None
+
+    def _states(self) -> list[list[int]]:
+        """Inode and mtime (ns) of each wanted file, zeros where it is not there yet."""
+        places = (self._place(index) for index in sorted(self.wanted))
+        states = (place.stat() if place.exists() else None for place in places)
+        return [[state.st_ino, state.st_mtime_ns] if state else [0, 0] for state in states]
+
     def _handle(self, index: int) -> int:
         if index not in self._handles:
-            handle = os.open(self._parts[index], os.O_RDONLY)
+            handle = os.open(self._place(index), os.O_RDONLY)
             if self._handles.setdefault(index, handle) != handle:
                 os.close(handle)  # another thread was first
         return self._handles[index]
@@ -166,17 +221,16 @@ class Growing:
     def _pieces_with_data(self) -> Iterator[int]:
         length = self.torrent.info.piece_length()
         for index in self.wanted:
-            part = self._parts[index]
-            if not part.exists():
+            place = self._place(index)
+            if not place.exists():
                 continue
             offset = self.torrent.info.layout().file_offset(index)
             size_bytes = self.torrent.info.layout().file_size(index)
-            if part.stat().st_size > size_bytes:
-                os.truncate(part, size_bytes)
-            size_bytes = part.stat().st_size
+            if place.stat().st_size > size_bytes:
+                raise ImnetprepError(
+                    f"{place} has {place.stat().st_size:,} bytes; the torrent's has {size_bytes:,}",
+                    hint=f"mv {place} {place}.old; then run the same command again",
+                )
+            size_bytes = place.stat().st_size
             for start, end in data_ranges(self._handle(index), size_bytes):
                 yield from range((offset + start) // length, -(-(offset + end) // length))
-
-
-def _bit(bits: bytes, number: int) -> bool:
-    return bool(bits[number // 8] >> (number % 8) & 1)

@@ -73,6 +73,15 @@ def test_a_link_or_device_is_refused_by_name(kind: bytes) -> None:
         _read(_one(kind, link="/etc/passwd"))
 
 
+def test_a_size_below_zero_is_refused() -> None:
+    header = bytearray(_one(tarfile.REGTYPE))
+    header[124:136] = b"\xff" * 10 + b"\xfe\x00"  # base-256: -512
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    with pytest.raises(WrongBytes, match="has -512 bytes"):
+        _read(bytes(header))
+
+
 def test_noise_is_refused() -> None:
     with pytest.raises(WrongBytes, match="no tar header at byte 0"):
         _read(b"\x89PNG" * 600)

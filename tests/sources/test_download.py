@@ -132,6 +132,46 @@ def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path
     assert again.proved == set()
 
 
+def test_a_record_of_another_file_is_not_trusted(packed: Path, tmp_path: Path) -> None:
+    archive = packed.parent / TRAIN
+    (tmp_path / f"{TRAIN}.part").write_bytes(archive.read_bytes())
+    growing = _growing(tmp_path, archive)
+    growing.recover(Silent())
+    growing.save()
+    growing.close()
+    (tmp_path / f"{TRAIN}.part").unlink()
+    wrong = bytearray(archive.read_bytes())
+    wrong[40_000] ^= 1
+    (tmp_path / TRAIN).write_bytes(wrong)
+    again = _growing(tmp_path, archive)
+    again.recover(Silent())
+    assert again.proved == growing.proved - {40_000 // 16384}
+
+
+def test_a_file_that_is_something_else_is_left_alone(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    mine = tmp_path / "archives" / TRAIN
+    mine.parent.mkdir()
+    with seeded([packed.parent / TRAIN]) as seeder:
+        words = ["--root", tmp_path, "--dataset", packed, "--split", "train", *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
+        for body in (b"mine" * 20_000, b"mine" * 2_000_000):
+            mine.write_bytes(body)
+            done = run("download", *words)
+            assert done.returncode == 1, done.stderr
+            assert f"Hint: mv {mine} " in done.stderr
+            assert mine.read_bytes() == body
+
+
+def test_the_same_magnet_twice_is_one(packed: Path, tmp_path: Path, run: Run) -> None:
+    with seeded([packed.parent / VAL]) as seeder:
+        words = ["--root", tmp_path, "--dataset", packed, "--split", "val", *CLOSED]
+        words += [*_magnets(seeder.magnets * 2), "--peer", seeder.peer]
+        done = run("download", *words, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_archive_nobody_proved_is_completed_not_fetched_again(
     packed: Path, tmp_path: Path, run: Run
 ) -> None:
