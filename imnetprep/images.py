@@ -10,7 +10,7 @@ import warnings
 from PIL import Image, UnidentifiedImageError
 
 # No format that runs a program (EPS); ImageNet has JPEG, and PNG under a JPEG name.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def decode_rgb(body: bytes) -> Image.Image:
