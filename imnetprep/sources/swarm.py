@@ -20,7 +20,7 @@ from imnetprep.sources.growing import Growing
 from imnetprep.sources.magnet import Magnet
 from imnetprep.sources.session import Network
 from imnetprep.sources.torrent import Torrent, info_hash_of, read_torrent, torrent_of_metadata
-from imnetprep.units import format_bytes, format_duration
+from imnetprep.units import count, format_duration
 
 _SAY_NO_PEERS_AFTER_S = 60
 _TRY_UTP_AFTER_S = 120
@@ -61,14 +61,14 @@ class _Patience:
         if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._told:
             self._told = True
             given_up = format_duration(max(0, self._wait_s - silent_s))
-            state = f"{peers} peers and nothing from them" if peers else "no peers"
+            state = f"{count(peers, 'peer')} and nothing from them" if peers else "no peers"
             self._progress.note(f"{what}: {state} yet; given up in {given_up} (--wait)")
         if silent_s > _TRY_UTP_AFTER_S and not self._utp:
             self._utp = True
             self._session.apply_settings({"enable_outgoing_utp": True})
         if silent_s > self._wait_s:
             waited = format_duration(self._wait_s)
-            state = f"none of {peers} peers sent anything" if peers else "no peer was found"
+            state = f"{count(peers, 'peer')} sent nothing" if peers else "no peer was found"
             raise SourceFailed(f"{what}: {state} in {waited}", hint=_NO_PEERS_HINT)
 
 
@@ -275,10 +275,9 @@ class _Fetching:
                 self.task.advance(state.total_wanted_done - torrent.told_bytes)
                 torrent.told_bytes = state.total_wanted_done
         peers = sum(state.num_peers for state in states)
-        rate = sum(state.download_payload_rate for state in states)
-        if rate:
+        if any(state.download_payload_rate for state in states):
             self.patience.alive()
-        self.task.tell(f"{format_bytes(rate)}/s from {peers} peers")
+        self.task.tell(count(peers, "peer"))
         names = ", ".join(one.growing.torrent.info.name() for one in self.torrents.values())
         self.patience.watch([one.handle for one in self.torrents.values()], peers, names)
 
