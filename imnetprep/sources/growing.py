@@ -8,7 +8,7 @@ back from the file and the file was synced. What the record does not cover is ch
 import hashlib
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import libtorrent as lt
 
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
+from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.sources.torrent import Torrent
 
@@ -85,16 +86,8 @@ class Growing:
         with_data = set(self._pieces_with_data())
         recorded = self._recorded(with_data)
         self.proved = recorded or set()
-        unknown = sorted(with_data - self.proved)
-        total = sum(map(self.torrent.info.piece_size, unknown))
-        with (
-            progress.task("check", total=total, unit="B") as task,
-            ThreadPoolExecutor(os.cpu_count()) as workers,
-        ):
-            for piece, right in zip(unknown, workers.map(self.prove, unknown), strict=True):
-                task.advance(self.torrent.info.piece_size(piece))
-                if right:
-                    self.proved.add(piece)
+        if unknown := sorted(with_data - self.proved):
+            self._check(unknown, progress)
         if recorded is None and len(self.proved) * 2 < len(with_data):
             self.close()
             found = next(path for path in map(self._place, self.wanted) if path.exists())
@@ -104,6 +97,18 @@ class Growing:
                 hint=f"mv {found} {found}.old; then run the same command again",
             )
         self._take_up()
+
+    def _check(self, pieces: Sequence[int], progress: Progress) -> None:
+        size_of = self.torrent.info.piece_size
+        workers = ThreadPoolExecutor(usable_cores())
+        try:
+            with progress.task("check", total=sum(map(size_of, pieces)), unit="B") as task:
+                for piece, right in zip(pieces, workers.map(self.prove, pieces), strict=True):
+                    task.advance(size_of(piece))
+                    if right:
+                        self.proved.add(piece)
+        finally:
+            workers.shutdown(cancel_futures=True)  # ^C does not wait for the rest
 
     def prove(self, piece: int) -> bool:
         """Is the SHA-1 of `piece`, as the files have it now, the torrent's?"""
