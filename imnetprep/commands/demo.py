@@ -8,7 +8,7 @@ from imnetprep.commands.options import quiet_option
 from imnetprep.commands.terminal import progress
 
 
-@click.command()
+@click.command(short_help="See the whole way once, on images drawn here.")
 @click.option(
     "--root",
     "folder",

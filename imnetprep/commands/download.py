@@ -20,7 +20,7 @@ from imnetprep.roots import Root
 from imnetprep.units import format_bytes
 
 
-@click.command()
+@click.command(short_help="Fetch the archives by torrent, each piece proved.")
 @root_option
 @dataset_option
 @split_option
@@ -69,7 +69,7 @@ def download(
     \b
     imnetprep download
     imnetprep download --split val --max-down 20MB
-    imnetprep download --magnet 'magnet:?xt=urn:btih:5d6d0df7ed81efd49ca99ea4737e0ae5e3a5f2e5'
+    imnetprep download --split val --magnet 'magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf'
     """
     from imnetprep.download import Seeding, carry_out_download, plan_download
     from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer

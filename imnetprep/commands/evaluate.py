@@ -9,7 +9,7 @@ from imnetprep.commands.terminal import print_result, progress
 from imnetprep.roots import Root
 
 
-@click.command()
+@click.command(short_help="Score a checkpoint on the validation split.")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @root_option
 @click.option("--run", metavar="NAME", help="The best of this run. Default: of the newest run.")

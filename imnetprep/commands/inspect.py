@@ -12,7 +12,7 @@ from imnetprep.roots import Root
 from imnetprep.units import count
 
 
-@click.command()
+@click.command(short_help="Draw what the network sees, as a contact sheet.")
 @root_option
 @split_option
 @click.option("--classes", type=click.IntRange(1), default=8, show_default=True, help="Rows.")

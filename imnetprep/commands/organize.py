@@ -19,7 +19,7 @@ from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
 
-@click.command()
+@click.command(short_help="Make class folders of the archives, in one pass.")
 @root_option
 @dataset_option
 @split_option

@@ -9,7 +9,7 @@ from imnetprep.commands.options import json_option
 from imnetprep.commands.terminal import print_result
 
 
-@click.command()
+@click.command(short_help="Name the five likeliest classes of images.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)

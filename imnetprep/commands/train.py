@@ -10,7 +10,7 @@ from imnetprep.roots import Root
 from imnetprep.units import format_duration
 
 
-@click.command()
+@click.command(short_help="Train a network, validated after each epoch.")
 @root_option
 @click.option("--arch", help="A torchvision classification architecture. Default: resnet18.")
 @click.option("--epochs", type=int, help="Default: 90.")

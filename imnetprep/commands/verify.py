@@ -16,7 +16,7 @@ from imnetprep.roots import Root
 from imnetprep.units import count
 
 
-@click.command()
+@click.command(short_help="Compare the images with the manifest.")
 @root_option
 @split_option
 @click.option("--digests", is_flag=True, help="Also read every byte and compare its xxh128.")
