@@ -41,6 +41,6 @@ class Stopped(BaseException):
     `why` says what was saved and how to go on.
     """
 
-    def __init__(self, exit_code: int, why: str = "stopped; run the same command to go on") -> None:
+    def __init__(self, exit_code: int, why: str = "run the same command to go on") -> None:
         super().__init__(why)
         self.exit_code = exit_code

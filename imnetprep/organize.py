@@ -174,6 +174,8 @@ def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
             hint="imnetprep download, or --archives DIR where the archives are",
         ) from None
     promised = planned.archive.size_bytes
+    if promised is None and (pieces := _published_pieces(dataset, planned.archive)):
+        promised = pieces.size_bytes
     if promised is not None and size_bytes != promised:
         raise WrongBytes(
             f"{planned.path} has {size_bytes:,} bytes; {dataset.name} has {promised:,} there",

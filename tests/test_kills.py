@@ -84,7 +84,8 @@ def test_download_ends_the_same_and_fetches_little_twice(
         assert killed_inside >= 15
         done = run(*words)
         assert done.returncode == 0, done.stderr
-        print(f"sent {seeder.sent_bytes() / total:.3f} of {total:,} bytes")
+        # 1.34 times the bytes here; without going on it would be ten times.
+        assert seeder.sent_bytes() < 2 * total
     for archive in archives:
         assert (tmp_path / "archives" / archive.name).read_bytes() == archive.read_bytes()
     left = {path.name for path in (tmp_path / "archives").iterdir()}

@@ -77,9 +77,9 @@ class Extraction:
         stream = ChunkStream(self._reader, each, tell)
         name, end = self._archive.name, each.end
         if each.wnid is not None:
-            outer = next(members(stream, name=name, end=end))
-            if outer.name != f"{each.wnid}.tar":
-                raise self._refused(outer.name, f"where {each.wnid}.tar was")
+            outer = next(members(stream, name=name, end=end), None)
+            if outer is None or outer.name != f"{each.wnid}.tar":
+                raise self._refused(f"{each.wnid}.tar", "which changed while it was read")
             name, end = f"{name}: {outer.name}", stream.position + outer.size_bytes
         records: dict[str, SampleRecord] = {}
         for member in members(stream, name=name, end=end, marked=each.wnid is not None):

@@ -81,7 +81,6 @@ def fetch_metadata(
     progress: Progress,
 ) -> list[Torrent]:
     """What the swarm says about each magnet link. Raises SourceFailed when it says nothing."""
-    magnets = list(dict.fromkeys(magnets))
     handles = {_add_magnet(session, magnet, network): magnet for magnet in magnets}
     found: dict[Magnet, Torrent] = {}
     patience = _Patience(session, network, wait_s, progress)

@@ -100,9 +100,32 @@ def test_the_torrents_pieces_prove_an_archive_from_elsewhere(tmp_path: Path, run
     assert run("organize", *words).returncode == 0, "and goes on from the classes that were right"
 
 
+def test_an_archive_longer_than_its_torrent_is_refused(tmp_path: Path, run: Run) -> None:
+    toml = pack_dataset(tmp_path, classes=2, train_per_class=3, val_per_class=0)
+    (tmp_path / "train.torrent").write_bytes(make_torrent(tmp_path / TRAIN))
+    text = toml.read_text().replace('form = "', 'torrent = "train.torrent"\nform = "')
+    toml.write_text("\n".join(line for line in text.splitlines() if "size_bytes" not in line))
+    with (tmp_path / TRAIN).open("ab") as file:
+        file.write(bytes(100_000))
+    words = ["--root", tmp_path / "root", "--dataset", toml, "--archives", tmp_path]
+    done = run("organize", *words)
+    assert done.returncode == 4, done.stderr
+    assert "bytes; packed has" in done.stderr
+
+
 def _growing(folder: Path, archive: Path) -> Growing:
     torrent = read_torrent(make_torrent(archive, piece_bytes=16384))
     return Growing(torrent, {0: folder / archive.name})
+
+
+def _recorded(folder: Path, archive: Path) -> set[int]:
+    """A whole part of `archive` in `folder`, all of it on record; the pieces."""
+    (folder / f"{archive.name}.part").write_bytes(archive.read_bytes())
+    growing = _growing(folder, archive)
+    growing.recover(Silent())
+    growing.save()
+    growing.close()
+    return growing.proved
 
 
 def test_pieces_that_no_record_covers_are_found(packed: Path, tmp_path: Path) -> None:
@@ -120,11 +143,7 @@ def test_pieces_that_no_record_covers_are_found(packed: Path, tmp_path: Path) ->
 
 def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path: Path) -> None:
     archive = packed.parent / TRAIN
-    (tmp_path / f"{TRAIN}.part").write_bytes(archive.read_bytes())
-    growing = _growing(tmp_path, archive)
-    growing.recover(Silent())
-    growing.save()
-    growing.close()
+    assert _recorded(tmp_path, archive)
     with (tmp_path / f"{TRAIN}.part").open("wb") as part:
         part.truncate(archive.stat().st_size)
     again = _growing(tmp_path, archive)
@@ -134,18 +153,14 @@ def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path
 
 def test_a_record_of_another_file_is_not_trusted(packed: Path, tmp_path: Path) -> None:
     archive = packed.parent / TRAIN
-    (tmp_path / f"{TRAIN}.part").write_bytes(archive.read_bytes())
-    growing = _growing(tmp_path, archive)
-    growing.recover(Silent())
-    growing.save()
-    growing.close()
+    pieces = _recorded(tmp_path, archive)
     (tmp_path / f"{TRAIN}.part").unlink()
     wrong = bytearray(archive.read_bytes())
     wrong[40_000] ^= 1
     (tmp_path / TRAIN).write_bytes(wrong)
     again = _growing(tmp_path, archive)
     again.recover(Silent())
-    assert again.proved == growing.proved - {40_000 // 16384}
+    assert again.proved == pieces - {40_000 // 16384}
 
 
 def test_a_file_that_is_something_else_is_left_alone(
