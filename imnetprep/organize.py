@@ -118,7 +118,8 @@ def _organize_split(
             jobs=jobs or min(usable_cores(), _JOBS_AT_MOST),
             progress=progress,
         )
-        if planned.path.parent == root.archives and whole.proof != before:
+        at_home = planned.path.parent == root.archives
+        if at_home and growth.read_all and whole.proof != before:
             record_archive(root, planned.path, whole.proof)
     _place(planned, whole, root, journal)
 

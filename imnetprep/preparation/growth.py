@@ -30,6 +30,7 @@ class Growth:
         self.dataset, self.split, self.folder = dataset, split, folder
         self.archive = dataset.archive(split)
         self._path, self._journal = path, journal
+        self.read_all = False  # has `grow` itself proved every byte of the file at `path`?
 
     def grow(
         self,
@@ -52,6 +53,7 @@ class Growth:
         reader = open_reader(
             self._path, proof=proof, before=before, pieces=pieces, ranges=ranges, done=done
         )
+        self.read_all = not (done and reader.parallel)
         with (
             closing(reader),
             progress.task(

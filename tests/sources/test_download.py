@@ -100,6 +100,26 @@ def test_the_torrents_pieces_prove_an_archive_from_elsewhere(tmp_path: Path, run
     assert run("organize", *words).returncode == 0, "and goes on from the classes that were right"
 
 
+def test_an_archive_that_was_read_in_part_is_not_called_proved(tmp_path: Path, run: Run) -> None:
+    """What an earlier run proved may have been replaced since."""
+    toml = pack_dataset(tmp_path, classes=4, train_per_class=40, val_per_class=0, image_bytes=9000)
+    archives = tmp_path / "root" / "archives"
+    archives.mkdir(parents=True)
+    body = (tmp_path / TRAIN).read_bytes()
+    (tmp_path / "train.torrent").write_bytes(make_torrent(tmp_path / TRAIN, piece_bytes=65536))
+    toml.write_text(toml.read_text().replace('form = "', 'torrent = "train.torrent"\nform = "'))
+    words = ["--root", tmp_path / "root", "--dataset", toml]
+    for wrong_at, code in ((len(body) * 7 // 8, 4), (2000, 0)):
+        wrong = bytearray(body)
+        wrong[wrong_at] ^= 1  # the second copy is wrong where the first was read, and right
+        (archives / TRAIN).write_bytes(wrong)
+        done = run("organize", *words, "--jobs", "1")
+        assert done.returncode == code, done.stderr
+    receipt = json.loads((tmp_path / "root" / "receipt.json").read_text())
+    assert TRAIN not in receipt["archives"]
+    assert run("verify", "--root", tmp_path / "root", "--digests").returncode == 0
+
+
 def test_an_archive_longer_than_its_torrent_is_refused(tmp_path: Path, run: Run) -> None:
     toml = pack_dataset(tmp_path, classes=2, train_per_class=3, val_per_class=0)
     (tmp_path / "train.torrent").write_bytes(make_torrent(tmp_path / TRAIN))
