@@ -1,12 +1,13 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.fs import locked, require_free, sync_folder
 from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
@@ -22,6 +23,7 @@ from imnetprep.preparation.receipts import archive_proof, record_archive, record
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Root
+from imnetprep.sources.places import STDIN, address_of, open_archive
 from imnetprep.sources.torrent import pieces_of
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
@@ -30,12 +32,17 @@ _JOBS_AT_MOST = 8
 
 @dataclass(frozen=True)
 class PlannedSplit:
-    """What is to be done for one split. `done`: it is organized; else `path` is its archive."""
+    """What is to be done for one split. `done`: it is organized; else its archive is at `place`."""
 
     split: Split
     archive: Archive
-    path: Path
+    place: str | Path
     done: bool
+
+    @property
+    def address(self) -> str:
+        """The archive, as people would write it."""
+        return address_of(self.place, self.archive.name)
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class OrganizePlan:
 
 
 def plan_organize(
-    root: Root, *, dataset: str | None, splits: Sequence[Split], archives: Path | None
+    root: Root, *, dataset: str | None, splits: Sequence[Split], archives: str | None
 ) -> OrganizePlan:
     """Look at what is there and what is wanted; touches nothing.
 
@@ -66,11 +73,13 @@ def plan_organize(
         PlannedSplit(
             split,
             known.archive(split),
-            (archives or root.archives) / known.archive(split).name,
+            archives or root.archives,
             split in organized,
         )
         for split in splits or known.splits
     ]
+    if archives == STDIN and len(planned) != 1:
+        raise WrongUsage("a pipe carries one archive", hint="say which: --archives - --split train")
     needed_bytes = 0
     for each in planned:
         if not each.done:
@@ -110,18 +119,39 @@ def _organize_split(
         journal.forget(planned.split)  # somebody removed what had grown
         whole = None
     if whole is None:
-        growth = Growth(dataset, planned.split, path=planned.path, folder=folder, journal=journal)
-        before = archive_proof(root, planned.path)
+        whole = _grow(dataset, planned, root, journal, jobs=jobs, progress=progress)
+    _place(planned, whole, root, journal)
+
+
+def _grow(
+    dataset: Dataset,
+    planned: PlannedSplit,
+    root: Root,
+    journal: Journal,
+    *,
+    jobs: int | None,
+    progress: Progress,
+) -> Whole:
+    at_home = planned.place == root.archives
+    path = root.archives / planned.archive.name
+    before = archive_proof(root, path) if at_home else None
+    with closing(open_archive(planned.place, planned.archive.name)) as file:
+        growth = Growth(
+            dataset,
+            planned.split,
+            file=file,
+            folder=root.organizing / planned.split,
+            journal=journal,
+        )
         whole = growth.grow(
             pieces=_published_pieces(dataset, planned.archive),
             before=before,
             jobs=jobs or min(usable_cores(), _JOBS_AT_MOST),
             progress=progress,
         )
-        at_home = planned.path.parent == root.archives
-        if at_home and growth.read_all and whole.proof != before:
-            record_archive(root, planned.path, whole.proof)
-    _place(planned, whole, root, journal)
+    if at_home and growth.read_all and whole.proof != before:
+        record_archive(root, path, whole.proof)
+    return whole
 
 
 def _place(planned: PlannedSplit, whole: Whole, root: Root, journal: Journal) -> None:
@@ -150,7 +180,7 @@ def _place(planned: PlannedSplit, whole: Whole, root: Root, journal: Journal) ->
 
 def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
     """What the split will still take from the disk."""
-    size_bytes = done_bytes = 0
+    done_bytes = 0
     whole: Whole | None = None
     if _journal_path(root).exists():
         with open_journal(_journal_path(root)) as journal:
@@ -166,24 +196,18 @@ def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
         )
     if whole and whole.lies_in(root.organizing / planned.split):
         return 0
-    try:
-        size_bytes = planned.path.stat().st_size
-    except FileNotFoundError:
-        part = planned.path.with_name(f"{planned.path.name}.part")
-        raise ImnetprepError(
-            f"{planned.path} is {'not whole yet' if part.exists() else 'not there'}",
-            hint="imnetprep download, or --archives DIR where the archives are",
-        ) from None
+    with closing(open_archive(planned.place, planned.archive.name)) as file:
+        size_bytes = file.size_bytes
     promised = planned.archive.size_bytes
     if promised is None and (pieces := _published_pieces(dataset, planned.archive)):
         promised = pieces.size_bytes
-    if promised is not None and size_bytes != promised:
+    if size_bytes is not None and promised not in (None, size_bytes):
         raise WrongBytes(
-            f"{planned.path} has {size_bytes:,} bytes; {dataset.name} has {promised:,} there",
+            f"{planned.address} has {size_bytes:,} bytes; {dataset.name} has {promised:,} there",
             hint="if it is cut short, imnetprep download completes it;"
             " if it is another dataset, name that: --dataset NAME|FILE.toml",
         )
-    return max(0, size_bytes - done_bytes)
+    return max(0, (size_bytes or promised or 0) - done_bytes)
 
 
 def _published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:

@@ -3,8 +3,10 @@
 A tar that is cut between two members looks whole to many readers. This one wants the end marker.
 """
 
+import contextlib
 import re
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -16,14 +18,19 @@ _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfil
 _LARGEST_EXTENSION_BYTES = 1 << 20
 _END_OF_ARCHIVE = bytes(BLOCK_BYTES)
 
+# Where POSIX has the fields of a header; the checksum counts its own field as eight blanks.
+_NAME_FIELD, _SIZE_FIELD, _SUM_FIELD = slice(0, 100), slice(124, 135), slice(148, 156)
+_SUM_DIGITS, _TYPE_FIELD, _PREFIX_AT = slice(148, 154), slice(156, 157), 345
+_BLANK_SUM, _ADLER_MODULUS = 8 * ord(" "), 65521
+
 
 class Stream(Protocol):
     """Bytes in order. `position` is an offset in the archive as a whole."""
 
     position: int
 
-    def take(self, length: int) -> bytes:
-        """The next `length` bytes, all of them."""
+    def take(self, length: int) -> memoryview:
+        """The next `length` bytes, all of them. Raises WrongBytes where there are fewer."""
 
     def skip(self, length: int) -> None:
         """Pass over the next `length` bytes."""
@@ -37,6 +44,14 @@ class Member(NamedTuple):
     size_bytes: int
 
 
+class _Header(NamedTuple):
+    """What a header says: its member's name and size, and the type of that."""
+
+    name: str
+    size: int
+    type: bytes
+
+
 class FileStream:
     """A stream over `read_at(offset, length)`; what is skipped is not read."""
 
@@ -44,9 +59,9 @@ class FileStream:
         self.position = 0
         self._read_at = read_at
 
-    def take(self, length: int) -> bytes:
+    def take(self, length: int) -> memoryview:
         self.position += length
-        return self._read_at(self.position - length, length)
+        return memoryview(self._read_at(self.position - length, length))
 
     def skip(self, length: int) -> None:
         self.position += length
@@ -78,7 +93,8 @@ def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iter
         if info.type in _REGULAR:
             yield Member(_safe_name(extensions.get("path", info.name), name), start, size_bytes)
         elif info.type != tarfile.DIRTYPE:
-            kind = "a link" if info.islnk() or info.issym() else "not a regular file"
+            links = (tarfile.LNKTYPE, tarfile.SYMTYPE)
+            kind = "a link" if info.type in links else "not a regular file"
             raise _refused(name, f"member {info.name!r} is {kind}")
         stream.skip(padded_end - stream.position)
 
@@ -91,23 +107,32 @@ def truncated(name: str, at: int) -> WrongBytes:
     )
 
 
-def _parse_header(header: bytes, name: str, at: int) -> tarfile.TarInfo:
+def _parse_header(header: bytes, name: str, at: int) -> _Header:
+    """The plain header of a file is read here; tarfile reads the rest, at six times the cost."""
+    size = header[_SIZE_FIELD]
+    if header[_TYPE_FIELD] == tarfile.REGTYPE and not header[_PREFIX_AT] and size.isdigit():
+        member, _, _ = header[_NAME_FIELD].partition(b"\0")
+        with contextlib.suppress(ValueError):
+            total = int(header[_SUM_DIGITS], 8) + sum(header[_SUM_FIELD]) - _BLANK_SUM
+            # The low half of Adler-32 is the sum of the bytes and one, at a thirtieth of the cost.
+            if zlib.adler32(header) & 0xFFFF == (total + 1) % _ADLER_MODULUS:
+                return _Header(member.decode("ascii"), int(size, 8), tarfile.REGTYPE)
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise _refused(name, f"there is no tar header at byte {at:,} ({error})") from error
     if info.size < 0:
         raise _refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
-    return info
+    return _Header(info.name, info.size, info.type)
 
 
 def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
     if stream.position + length > end:
         raise truncated(name, end)
-    return stream.take(length)
+    return bytes(stream.take(length))
 
 
-def _read_extension(stream: Stream, info: tarfile.TarInfo, end: int, name: str) -> dict[str, str]:
+def _read_extension(stream: Stream, info: _Header, end: int, name: str) -> dict[str, str]:
     """The keywords that a header of type x, g or L gives the next member: `path` and `size`."""
     if info.size > _LARGEST_EXTENSION_BYTES:
         raise _refused(name, f"a header extension has {info.size:,} bytes")

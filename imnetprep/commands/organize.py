@@ -1,7 +1,5 @@
 """`imnetprep organize`."""
 
-from pathlib import Path
-
 import click
 
 from imnetprep.catalog.datasets import Split
@@ -25,8 +23,8 @@ from imnetprep.units import count, format_bytes
 @split_option
 @click.option(
     "--archives",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the published archives lie. Default: ROOT/archives.",
+    metavar="PLACE",
+    help="Where the published archives lie: a folder, or - for a pipe. Default: ROOT/archives.",
 )
 @jobs_option
 @dry_run_option
@@ -36,7 +34,7 @@ def organize(
     root: Root,
     dataset: str | None,
     splits: tuple[Split, ...],
-    archives: Path | None,
+    archives: str | None,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -57,9 +55,13 @@ def organize(
     if dry_run:
         for planned in plan.splits:
             done = "is organized; nothing to do"
-            text = f"{planned.split}: {done if planned.done else f'from {planned.path}'}"
+            text = f"{planned.split}: {done if planned.done else f'from {planned.address}'}"
             print_result(
-                text, as_json=as_json, split=planned.split, path=planned.path, done=planned.done
+                text,
+                as_json=as_json,
+                split=planned.split,
+                address=planned.address,
+                done=planned.done,
             )
         print_result(
             f"needs {format_bytes(plan.needed_bytes)} of disk",

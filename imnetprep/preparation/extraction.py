@@ -1,107 +1,145 @@
-"""One range of an archive to samples on the disk, every name checked against the dataset."""
+"""Samples of an archive to files, every name checked against the dataset."""
 
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from imnetprep.archives.tar import Member, members
+from imnetprep.archives.tar import Stream, truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.proof import Reader
-from imnetprep.preparation.ranges import Range
+from imnetprep.preparation.ranges import Section
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 _LARGEST_SAMPLE_BYTES = 128 << 20
+_BATCH_BYTES = 1 << 20
 
 
 class Cancelled(Exception):
     """Another range failed, or the user stopped: this one is left as it is."""
 
 
+class Sample(NamedTuple):
+    """An encoded image with its label, in memory."""
+
+    label: int
+    name: str
+    body: memoryview
+
+
 class ChunkStream:
-    """A stream over the chunks of a reader; `told` gets the length of each once it is used."""
+    """A stream over the chunks of an archive from `start` on; nothing is copied within a chunk.
 
-    def __init__(self, reader: Reader, each: Range, told: Callable[[int], None]) -> None:
-        self.position = each.start
-        self._chunks = _telling(reader.chunks(each.start, each.end), told)
+    `told` gets the length of each chunk once it is used up.
+    """
+
+    def __init__(
+        self, chunks: Iterator[memoryview], start: int, *, name: str, told: Callable[[int], None]
+    ) -> None:
+        self.position = start
+        self._chunks, self._name, self._told = chunks, name, told
         self._chunk = memoryview(b"")
+        self._used_bytes = 0
 
-    def take(self, length: int) -> bytes:
-        return b"".join(self._parts(length))
+    def take(self, length: int) -> memoryview:
+        if length > len(self._chunk):
+            return memoryview(b"".join(self._parts(length)))
+        part, self._chunk = self._chunk[:length], self._chunk[length:]
+        self.position += length
+        return part
 
     def skip(self, length: int) -> None:
+        if length <= len(self._chunk):
+            self._chunk = self._chunk[length:]
+            self.position += length
+            return
         for _ in self._parts(length):
             pass
 
+    def drain(self) -> None:
+        """Read on to where the chunks end."""
+        while (length := len(self._chunk)) or self._next():
+            self.skip(length)
+
     def _parts(self, length: int) -> Iterator[memoryview]:
-        self.position += length
         while length:
-            if not self._chunk:
-                self._chunk = next(self._chunks)
+            if not self._chunk and not self._next():
+                raise truncated(self._name, self.position)
             part, self._chunk = self._chunk[:length], self._chunk[length:]
+            self.position += len(part)
             length -= len(part)
             yield part
 
-
-def _telling(chunks: Iterator[memoryview], told: Callable[[int], None]) -> Iterator[memoryview]:
-    for chunk in chunks:
-        yield chunk
-        told(len(chunk))
+    def _next(self) -> bool:
+        self._told(self._used_bytes)
+        self._chunk = next(self._chunks, memoryview(b""))
+        self._used_bytes = len(self._chunk)
+        return self._used_bytes > 0
 
 
 class Extraction:
-    """Writes the samples of ranges of `archive` under `folder`; used from several threads."""
+    """Writes the samples of `archive` under `folder`; used from several threads."""
 
-    def __init__(
-        self, archive: Archive, split: Split, *, dataset: Dataset, folder: Path, reader: Reader
-    ) -> None:
+    def __init__(self, archive: Archive, split: Split, *, dataset: Dataset, folder: Path) -> None:
         self._archive, self._split, self._dataset = archive, split, dataset
-        self._folder, self._reader = folder, reader
+        self._folder = folder
+        self._class_folders: dict[int, str] = {}
         self.cancelled = threading.Event()
 
-    def extract(self, each: Range, told: Callable[[int], None]) -> list[SampleRecord]:
-        """Write every sample of a range; `told` gets the bytes read as they are.
+    def batches(self, section: Section, stream: Stream) -> Iterator[list[Sample]]:
+        """The samples of a section, some at a time; what holds them is freed when they are.
 
-        Raises WrongBytes on a name that the dataset does not have there, and on all that
-        `archives.tar.members` refuses.
+        Raises WrongBytes on a name that the dataset does not have there, or that comes twice, and
+        on all that `archives.tar.members` refuses.
         """
-
-        def tell(amount: int) -> None:
-            if self.cancelled.is_set():
-                raise Cancelled
-            told(amount)
-
-        stream = ChunkStream(self._reader, each, tell)
-        name, end = self._archive.name, each.end
-        if each.wnid is not None:
-            outer = next(members(stream, name=name, end=end), None)
-            if outer is None or outer.name != f"{each.wnid}.tar":
-                raise self._refused(f"{each.wnid}.tar", "which changed while it was read")
-            name, end = f"{name}: {outer.name}", stream.position + outer.size_bytes
-        records: dict[str, SampleRecord] = {}
-        for member in members(stream, name=name, end=end, marked=each.wnid is not None):
-            if member.name in records:
+        label_of = self._labels(section.wnid)
+        seen: set[str] = set()
+        batch: list[Sample] = []
+        size_bytes = 0
+        for member in section.members:
+            if member.name in seen:
                 raise self._refused(member.name, "a second time")
-            label = self._label(member, each.wnid)
-            body = stream.take(member.size_bytes)
-            wnid = self._dataset.synsets[label].wnid
-            write_sample(make_class_folder(self._folder, wnid), member.name, body)
-            record = SampleRecord(label, member.name, len(body), xxh128(body))
-            records[member.name] = record
-        stream.skip(each.end - stream.position)  # so that what lies behind is proved too
-        tell(0)
-        return list(records.values())
+            seen.add(member.name)
+            label = label_of(member.name)
+            if label is None:
+                raise self._refused(member.name, f"which {self._dataset.name} does not have there")
+            if member.size_bytes > _LARGEST_SAMPLE_BYTES:
+                raise self._refused(member.name, f"of {member.size_bytes:,} bytes")
+            batch.append(Sample(label, member.name, stream.take(member.size_bytes)))
+            size_bytes += member.size_bytes
+            if size_bytes >= _BATCH_BYTES:
+                yield batch
+                batch, size_bytes = [], 0
+        yield batch
 
-    def _label(self, member: Member, wnid: str | None) -> int:
-        label = self._dataset.label_of(self._split, member.name)
-        if label is None or wnid not in (None, self._dataset.synsets[label].wnid):
-            raise self._refused(member.name, f"which {self._dataset.name} does not have there")
-        if member.size_bytes > _LARGEST_SAMPLE_BYTES:
-            raise self._refused(member.name, f"of {member.size_bytes:,} bytes")
-        return label
+    def write(self, batch: list[Sample]) -> list[SampleRecord]:
+        """Write the samples as files; what a killed run left under their names is overwritten."""
+        if self.cancelled.is_set():
+            raise Cancelled
+        records = []
+        for label, name, body in batch:
+            write_sample(self._class_folder(label), name, body)
+            records.append(SampleRecord(label, name, len(body), xxh128(body)))
+        return records
+
+    def _class_folder(self, label: int) -> str:
+        if label not in self._class_folders:
+            wnid = self._dataset.synsets[label].wnid
+            self._class_folders[label] = str(make_class_folder(self._folder, wnid))
+        return self._class_folders[label]
+
+    def _labels(self, wnid: str | None) -> Callable[[str], int | None]:
+        """What gives the label of a name, or None for one that does not belong there."""
+        if wnid is None:
+            return lambda name: self._dataset.label_of(self._split, name)
+        label = self._dataset.label_of_wnid[wnid]
+        if (names := self._dataset.names(self._split, label)) is not None:
+            return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
+        of = self._dataset.label_of
+        return lambda name: label if of(self._split, name) == label else None
 
     def _refused(self, member: str, why: str) -> WrongBytes:
         return WrongBytes(

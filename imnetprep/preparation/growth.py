@@ -1,36 +1,50 @@
 """A split from nothing to whole: range after range into `.organizing`, journalled as it goes."""
 
 import shutil
+import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.digests import Pieces
+from imnetprep.digests import Pieces, xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.extraction import Extraction
+from imnetprep.preparation.extraction import Cancelled, ChunkStream, Extraction, Sample
 from imnetprep.preparation.journal import Journal, Whole, committer
-from imnetprep.preparation.proof import ProvedReader, Reader, choose_proof, open_reader
-from imnetprep.preparation.ranges import Range, plan_ranges
-from imnetprep.preparation.receipts import file_state
+from imnetprep.preparation.proof import (
+    Reader,
+    choose_proof,
+    open_reader,
+    read_all,
+    wants_order,
+)
+from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges, sections
 from imnetprep.progress import Progress, Task
 from imnetprep.units import count
 
+# Batches of samples that wait for their writer, for each of the jobs.
+_BATCHES_WAITING = 4
+
+Give = Callable[[int, list[SampleRecord]], None]
+
 
 class Growth:
-    """One split of `dataset` that grows under `folder` from the archive at `path`."""
+    """One split of `dataset` that grows under `folder` from the archive `file`."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, *, path: Path, folder: Path, journal: Journal
+        self, dataset: Dataset, split: Split, *, file: ArchiveFile, folder: Path, journal: Journal
     ) -> None:
         self.dataset, self.split, self.folder = dataset, split, folder
         self.archive = dataset.archive(split)
-        self._path, self._journal = path, journal
-        self.read_all = False  # has `grow` itself proved every byte of the file at `path`?
+        self._file, self._journal = file, journal
+        self._extraction = Extraction(self.archive, split, dataset=dataset, folder=folder)
+        self.read_all = False  # has `grow` itself proved every byte of the file?
 
     def grow(
         self,
@@ -47,24 +61,31 @@ class Growth:
         """
         self._begin(self._identity(pieces))
         self.dataset.preload(self.split)  # once, and not by each worker
-        ranges = self._plan()
-        done = self._journal.done(self.split)
         proof = choose_proof(self.archive, pieces, before)
+        done = self._journal.done(self.split)
+        ranges = self._plan() if self._file.seekable and not wants_order(proof, before) else None
+        to_do = None if ranges is None else [each for each in ranges if each.start not in done]
         reader = open_reader(
-            self._path, proof=proof, before=before, pieces=pieces, ranges=ranges, done=done
+            self._file,
+            proof=proof,
+            before=before,
+            pieces=pieces,
+            ranges=to_do,
+            tail=ranges[-1].end if ranges else 0,
         )
-        self.read_all = not (done and reader.parallel)
+        self.read_all = reader.in_order or not done
+        total = ranges[-1].end if ranges else self._size_bytes(pieces)
+        done_bytes = total - sum(each.end - each.start for each in to_do or ())
         with (
             closing(reader),
             progress.task(
-                f"organize {self.split}",
-                total=sum(each.end - each.start for each in ranges),
-                unit="B",
-                done=sum(each.end - each.start for each in ranges if each.start in done),
+                f"organize {self.split}", total=total, unit="B", done=done_bytes if to_do else 0
             ) as task,
         ):
-            to_do = [each for each in ranges if each.start not in done]
-            self._extract(to_do, reader, jobs=jobs if reader.parallel else 1, task=task)
+            if to_do is None:
+                self._in_order(reader, done, jobs=jobs, task=task)
+            else:
+                self._side_by_side(reader, to_do, jobs=jobs, task=task)
             self._finish(reader)
         self._check_counts()
         return self._journal.mark_whole(self.split, proof, self.folder)
@@ -84,61 +105,159 @@ class Growth:
 
     def _identity(self, pieces: Pieces | None) -> str:
         """Which bytes these are: the torrent's, or else this very file as it is now."""
-        if pieces is not None:
-            return f"torrent {pieces.info_hash}"
-        return f"{self.archive.name} {file_state(self._path)}"
+        return self._file.identity if pieces is None else f"torrent {pieces.info_hash}"
+
+    def _size_bytes(self, pieces: Pieces | None) -> int:
+        """How long the archive is, as far as anybody knows."""
+        known = self._file.size_bytes or self.archive.size_bytes
+        return known or (pieces.size_bytes if pieces else 0)
 
     def _plan(self) -> list[Range]:
-        with closing(ProvedReader(self._path)) as file:
-            return plan_ranges(
-                self.archive, self.dataset, size_bytes=file.size_bytes, read_at=file.read_at
-            )
+        assert self._file.size_bytes is not None
+        return plan_ranges(
+            self.archive,
+            self.dataset,
+            size_bytes=self._file.size_bytes,
+            read_at=lambda offset, length: read_all(self._file, offset, offset + length),
+        )
 
     def _finish(self, reader: Reader) -> None:
         try:
             reader.finish()
         except WrongBytes:
-            if not reader.parallel:  # nobody knows which of the bytes were wrong
+            if reader.in_order:  # nobody knows which of the bytes were wrong
                 self._discard()
             raise
 
-    def _extract(self, to_do: Sequence[Range], reader: Reader, *, jobs: int, task: Task) -> None:
-        extraction = Extraction(
-            self.archive, self.split, dataset=self.dataset, folder=self.folder, reader=reader
-        )
-        lock = threading.Lock()
-        under_way: dict[Future[list[SampleRecord]], Range] = {}
+    def _side_by_side(
+        self, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
+    ) -> None:
+        """Each job reads and writes a range of its own."""
+        told = self._telling(task)
 
-        def told(amount: int) -> None:
-            with lock:
-                task.advance(amount)
+        def extract(each: Range) -> list[SampleRecord]:
+            chunks = reader.chunks(each.start, each.end)
+            stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
+            section = open_section(each, stream, self.archive)
+            batches = self._extraction.batches(section, stream)
+            records = [record for batch in batches for record in self._extraction.write(batch)]
+            stream.drain()  # so that what lies behind is proved too
+            return records
+
+        under_way: dict[Future[list[SampleRecord]], Range] = {}
 
         def collect(*, until: int) -> None:
             while len(under_way) > until:
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    each, samples = under_way.pop(future), future.result()
-                    if each.wnid is not None:
-                        label = self.dataset.label_of_wnid[each.wnid]
-                        self._check_count(label, [sample.name for sample in samples])
-                    give(each, samples)
+                    self._give(give, under_way.pop(future), future.result())
 
+        with self._writing(jobs) as (workers, give):
+            for each in to_do:
+                collect(until=jobs - 1)
+                under_way[workers.submit(extract, each)] = each
+            collect(until=0)
+
+    def _in_order(self, reader: Reader, done: set[int], *, jobs: int, task: Task) -> None:
+        """One reader goes from the start to the end; the jobs write what it finds.
+
+        What was done before is read again for the proof, and must be the same; it is not written.
+        """
+        end = self._file.size_bytes or sys.maxsize
+        chunks = reader.chunks(0, None)
+        stream = ChunkStream(chunks, 0, name=self.archive.name, told=self._telling(task))
+        waiting = threading.BoundedSemaphore(_BATCHES_WAITING * jobs)
+        under_way: deque[tuple[Section, list[Future[list[SampleRecord]]]]] = deque()
+
+        def write(batch: list[Sample]) -> list[SampleRecord]:
+            try:
+                return self._extraction.write(batch)
+            finally:
+                waiting.release()
+
+        def collect(*, until: int) -> None:
+            while len(under_way) > until:
+                section, futures = under_way.popleft()
+                records = [record for future in futures for record in future.result()]
+                self._give(give, section, records)
+
+        with self._writing(jobs) as (workers, give):
+            for section in sections(stream, self.archive, self.dataset, end=end):
+                if section.start in done:
+                    self._check_same(section, stream)
+                    continue
+                futures = []
+                for batch in self._extraction.batches(section, stream):
+                    waiting.acquire()
+                    futures.append(workers.submit(write, batch))
+                under_way.append((section, futures))
+                collect(until=1)
+            stream.drain()
+            collect(until=0)
+        wanted = self.archive.size_bytes or stream.position
+        if stream.position != wanted or self._file.read_at(wanted, 1):
+            raise WrongBytes(
+                f"{self.archive.name} has not the {wanted:,} bytes that it should have",
+                hint="fetch it again from its source",
+            )
+
+    @contextmanager
+    def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
         with (
             committer(self._journal, self.split, self.folder) as give,
             ThreadPoolExecutor(jobs) as workers,
         ):
             try:
-                for each in to_do:
-                    collect(until=jobs - 1)
-                    under_way[workers.submit(extraction.extract, each, told)] = each
-                collect(until=0)
+                yield workers, give
             finally:
-                extraction.cancelled.set()
+                self._extraction.cancelled.set()
+
+    def _telling(self, task: Task) -> Callable[[int], None]:
+        """Tell the task from any thread, and stop the thread that tells when others have failed."""
+        lock = threading.Lock()
+
+        def told(amount: int) -> None:
+            if self._extraction.cancelled.is_set():
+                raise Cancelled
+            with lock:
+                task.advance(amount)
+
+        return told
+
+    def _give(
+        self,
+        give: Give,
+        each: Section | Range,
+        records: list[SampleRecord],
+    ) -> None:
+        """Hand what is written to the committer, if its counts fit."""
+        if each.wnid is not None:
+            label = self.dataset.label_of_wnid[each.wnid]
+            self._check_count(label, [record.name for record in records])
+        give(each.start, records)
+
+    def _check_same(self, section: Section, stream: ChunkStream) -> None:
+        records = set(self._journal.range_samples(self.split, section.start))
+        for batch in self._extraction.batches(section, stream):
+            for label, name, body in batch:
+                if SampleRecord(label, name, len(body), xxh128(body)) not in records:
+                    raise WrongBytes(
+                        f"{self.archive.name}: {name} is not what it was when this was begun",
+                        hint=f"if it is another archive, rm -r {self.folder.parent} to start over",
+                    )
 
     def _check_counts(self) -> None:
-        found = self._journal.counts(self.split)
-        for label, wanted in enumerate(self.dataset.counts(self.split)):
-            if found.get(label, 0) != wanted:
-                self._check_count(label, self._journal.names(self.split, label))
+        """Every class has its images, and each of them once."""
+        found: dict[int, list[str]] = {}
+        for label, name, *_ in self._journal.samples(self.split):
+            found.setdefault(label, []).append(name)
+        for label in range(len(self.dataset.synsets)):
+            names = found.pop(label, [])
+            if len(set(names)) != len(names):
+                raise WrongBytes(
+                    f"a name of {self.dataset.synsets[label].wnid} stands in the archive twice",
+                    hint="this is not the published archive; fetch it again from its source",
+                )
+            self._check_count(label, names)
 
     def _check_count(self, label: int, names: Sequence[str]) -> None:
         wanted = self.dataset.counts(self.split)[label]

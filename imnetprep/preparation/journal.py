@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
 from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.ranges import Range
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS split (
@@ -24,14 +23,13 @@ CREATE TABLE IF NOT EXISTS split (
     proof TEXT, folder_inode INTEGER
 );
 CREATE TABLE IF NOT EXISTS range (
-    split TEXT NOT NULL, start INTEGER NOT NULL, PRIMARY KEY (split, start)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS sample (
-    split TEXT NOT NULL, label INTEGER NOT NULL, name TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL, PRIMARY KEY (split, label, name)
+    split TEXT NOT NULL, start INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
+    samples TEXT NOT NULL, PRIMARY KEY (split, start)
 ) WITHOUT ROWID;
 """
 _SECONDS_BETWEEN_SYNCS = 0.2
+
+Done = tuple[int, list[SampleRecord]]
 
 
 class Whole(NamedTuple):
@@ -50,6 +48,7 @@ class Journal:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
+        self._lock = threading.Lock()
 
     def has_begun(self, split: Split, *, dataset: str, archive: str) -> bool:
         """Does `split` grow, from these very bytes, as this very dataset?"""
@@ -70,49 +69,39 @@ class Journal:
         rows = self._database.execute("SELECT start FROM range WHERE split = ?", [split.value])
         return {start for (start,) in rows}
 
-    def add(self, split: Split, batch: list[tuple[Range, list[SampleRecord]]]) -> None:
-        """Ranges are done, and synced. Raises WrongBytes on a sample that was there before."""
-        try:
-            with self._database as database:
-                for each, samples in batch:
-                    database.executemany(
-                        "INSERT INTO sample VALUES (?, ?, ?, ?, ?)",
-                        ((split.value, *sample) for sample in samples),
-                    )
-                    database.execute("INSERT INTO range VALUES (?, ?)", [split.value, each.start])
-        except sqlite3.IntegrityError as error:
-            raise WrongBytes(
-                f"a name of {split} stands in the archive twice",
-                hint="this is not the published archive; fetch it again from its source",
-            ) from error
+    def add(self, split: Split, batch: list[Done]) -> None:
+        """Ranges are done, and synced. Safe beside `range_samples`.
 
-    def counts(self, split: Split) -> dict[int, int]:
-        """How many samples each label has so far."""
-        return dict(
-            self._database.execute(
-                "SELECT label, count(*) FROM sample WHERE split = ? GROUP BY label", [split.value]
+        The samples of a range are one value: a row for each would cost more than writing its file.
+        """
+        rows = (
+            (
+                split.value,
+                start,
+                sum(sample.size_bytes for sample in samples),
+                json.dumps([(*sample[:3], sample.xxh128.hex()) for sample in samples]),
             )
+            for start, samples in batch
         )
+        with self._lock, self._database as database:
+            database.executemany("INSERT INTO range VALUES (?, ?, ?, ?)", rows)
 
-    def names(self, split: Split, label: int) -> list[str]:
-        """The names of the samples of one class so far."""
-        rows = self._database.execute(
-            "SELECT name FROM sample WHERE split = ? AND label = ?", [split.value, label]
-        )
-        return [name for (name,) in rows]
+    def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
+        """The samples of the range that starts there."""
+        query = "SELECT samples FROM range WHERE split = ? AND start = ?"
+        with self._lock:
+            row = self._database.execute(query, [split.value, start]).fetchone()
+        return _parse_samples(row[0])
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
-        """All samples so far, in the order of label and name."""
-        rows = self._database.execute(
-            "SELECT label, name, size_bytes, xxh128 FROM sample WHERE split = ?"
-            " ORDER BY label, name",
-            [split.value],
-        )
-        return map(SampleRecord._make, rows)
+        """All samples so far, range by range."""
+        query = "SELECT samples FROM range WHERE split = ? ORDER BY start"
+        for (samples,) in self._database.execute(query, [split.value]):
+            yield from _parse_samples(samples)
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
-        query = "SELECT coalesce(sum(size_bytes), 0) FROM sample WHERE split = ?"
+        query = "SELECT coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
         return int(self._database.execute(query, [split.value]).fetchone()[0])
 
     def mark_whole(self, split: Split, proof: Mapping[str, Any], folder: Path) -> Whole:
@@ -137,8 +126,14 @@ class Journal:
         """Drop all about `split`."""
         with self._database as database:
             database.execute("DELETE FROM range WHERE split = ?", [split.value])
-            database.execute("DELETE FROM sample WHERE split = ?", [split.value])
             database.execute("DELETE FROM split WHERE name = ?", [split.value])
+
+
+def _parse_samples(samples: str) -> list[SampleRecord]:
+    return [
+        SampleRecord(label, name, size_bytes, bytes.fromhex(digest))
+        for label, name, size_bytes, digest in json.loads(samples)
+    ]
 
 
 @contextmanager
@@ -163,13 +158,13 @@ def open_journal(path: Path) -> Iterator[Journal]:
 @contextmanager
 def committer(
     journal: Journal, split: Split, folder: Path
-) -> Iterator[Callable[[Range, list[SampleRecord]], None]]:
-    """Gives a function that takes finished ranges; a thread syncs and journals them in groups.
+) -> Iterator[Callable[[int, list[SampleRecord]], None]]:
+    """Gives a function that takes finished ranges, by their starts; a thread syncs and journals.
 
     When the block ends, however it ends, all that was given is journalled. What the thread ran
     into (a full disk) is raised by the next call or at the end.
     """
-    finished: queue.SimpleQueue[tuple[Range, list[SampleRecord]] | None] = queue.SimpleQueue()
+    finished: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
     leaving = threading.Event()
     failures: list[Exception] = []
 
@@ -187,10 +182,10 @@ def committer(
                 failures.append(error)
             leaving.wait(_SECONDS_BETWEEN_SYNCS)
 
-    def give(each: Range, samples: list[SampleRecord]) -> None:
+    def give(start: int, samples: list[SampleRecord]) -> None:
         if failures:
             raise failures[0]
-        finished.put((each, samples))
+        finished.put((start, samples))
 
     thread = threading.Thread(target=work, name="committer")
     thread.start()

@@ -5,57 +5,40 @@ of the whole wants the bytes in order and says yes or no at the end.
 """
 
 import hashlib
-import os
 import threading
-from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Protocol
 
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive
 from imnetprep.digests import ARCHIVE_DIGESTS, Pieces
 from imnetprep.errors import WrongBytes
 from imnetprep.preparation.ranges import Range
 
-_CHUNK_BYTES = 2 << 20
+# From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
+_NEAR_BYTES, _FAR_BYTES = 512 << 10, 8 << 20
+# Chunks of a far archive that are under way, and read chunks that wait for their digest.
+_AHEAD = 8
+
+Span = tuple[int, int]
 
 
 class Reader(Protocol):
-    """An open archive. `parallel`: may ranges be read side by side, or only one after another?"""
+    """An open archive. `in_order`: is it read once, from its start to its end?"""
 
-    parallel: bool
+    in_order: bool
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes that nothing has proved yet. Raises WrongBytes where the file ends before."""
-
-    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
-        """The bytes from `start` to `end` in order."""
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        """The bytes from `start` to `end`, or to where the archive ends, in order."""
 
     def finish(self) -> None:
         """All ranges are read: raise WrongBytes unless the archive is what was promised."""
 
     def close(self) -> None:
-        """Close the file."""
-
-
-class _File:
-    """Whole reads at an offset, or an error."""
-
-    def __init__(self, path: Path) -> None:
-        self._handle = os.open(path, os.O_RDONLY)
-        self.size_bytes = os.fstat(self._handle).st_size
-        self.name = path.name
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        body = os.pread(self._handle, length, offset)
-        if len(body) != length:
-            raise truncated(self.name, offset + len(body))
-        return body
-
-    def close(self) -> None:
-        os.close(self._handle)
+        """End its threads; the archive itself stays open."""
 
 
 def choose_proof(
@@ -76,85 +59,125 @@ def choose_proof(
     return wanted
 
 
+def wants_order(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Does `proof` need the bytes in order?"""
+    return proof["kind"] in ARCHIVE_DIGESTS and proof != before
+
+
 def open_reader(
-    path: Path,
+    file: ArchiveFile,
     *,
     proof: Mapping[str, Any],
     before: Mapping[str, Any] | None,
     pieces: Pieces | None,
-    ranges: Sequence[Range],
-    done: Container[int],
+    ranges: Sequence[Range] | None,
+    tail: int = 0,
 ) -> Reader:
     """The reader that establishes `proof` while it reads, or plainly reads what has it already.
 
-    `ranges` are all of the archive's, `done` the starts of those that are not read again.
+    `ranges` are those that will be asked for and `tail` where the last of the archive's ends;
+    None: all will be read in order.
     """
-    if proof["kind"] == "none" or proof == before:
-        return ProvedReader(path)
-    if proof["kind"] == "torrent" and pieces is not None:
-        to_do = [each for each in ranges if each.start not in done]
-        return PieceReader(path, pieces, to_do, ranges[-1].end if ranges else 0)
-    return DigestReader(path, proof["kind"], proof["digest"])
+    if proof["kind"] == "torrent" and proof != before and pieces is not None:
+        return PieceReader(file, pieces, ranges, tail)
+    if wants_order(proof, before):
+        return DigestReader(file, proof["kind"], proof["digest"])
+    return PlainReader(file, in_order=ranges is None)
 
 
-class ProvedReader(_File):
+class PlainReader:
     """The archive was proved before, or there is nothing to prove it by."""
 
-    parallel = True
+    def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
+        self.in_order = in_order
+        self._file = file
+        self._reads = _Reads(ahead=in_order and file.far)
 
-    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
-        for offset in range(start, end, _CHUNK_BYTES):
-            yield memoryview(self.read_at(offset, min(_CHUNK_BYTES, end - offset)))
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        length = _FAR_BYTES if self._file.far else _NEAR_BYTES
+        if end is None and self._file.size_bytes is None:
+            return self._to_the_end(start, length)
+        end = end or self._file.size_bytes or 0
+        spans = ((at, min(at + length, end)) for at in range(start, end, length))
+        return self._reads.all(lambda span: memoryview(read_all(self._file, *span)), spans)
+
+    def _to_the_end(self, at: int, length: int) -> Iterator[memoryview]:
+        while body := self._file.read_at(at, length):
+            at += len(body)
+            yield memoryview(body)
 
     def finish(self) -> None: ...
 
+    def close(self) -> None:
+        self._reads.close()
 
-class PieceReader(_File):
+
+class PieceReader:
     """Each torrent piece is proved by its SHA-1 before a byte of it is given out.
 
     A piece that several of the `ranges` share is read once and kept until the last has had it.
-    `tail` is where the last member ends.
     """
 
-    parallel = True
-
-    def __init__(self, path: Path, pieces: Pieces, ranges: Sequence[Range], tail: int) -> None:
-        super().__init__(path)
-        self._pieces, self._tail = pieces, tail
+    def __init__(
+        self, file: ArchiveFile, pieces: Pieces, ranges: Sequence[Range] | None, tail: int
+    ) -> None:
+        self.in_order = ranges is None
+        self._file, self._pieces, self._tail = file, pieces, tail
+        self._reads = _Reads(ahead=self.in_order and file.far)
         self._uses = Counter(
             piece
-            for each in ranges
+            for each in ranges or ()
             for piece in {each.start // pieces.length_bytes, (each.end - 1) // pieces.length_bytes}
         )
-        self._shared: dict[int, Future[bytes]] = {}
+        self._shared: dict[int, Future[memoryview]] = {}
         self._lock = threading.Lock()
 
-    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
-        length = self._pieces.length_bytes
-        for piece in range(start // length, -(-end // length)):
-            body = self._shared_piece(piece) if self._uses[piece] else self._piece(piece)
-            offset = piece * length
-            yield memoryview(body)[max(0, start - offset) : end - offset]
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        length, end = self._pieces.length_bytes, end or self._pieces.size_bytes
+        offset = start // length * length
+        for body in self._reads.all(self._span, self._spans(start // length, -(-end // length))):
+            yield body[max(0, start - offset) : end - offset]
+            offset += len(body)
 
     def finish(self) -> None:
         """Prove the pieces behind the last member too: they hold the end of the archive."""
-        length = self._pieces.length_bytes
-        for piece in range(-(-self._tail // length), self._pieces.count):
-            self._piece(piece)
+        if not self.in_order:
+            for piece in range(-(-self._tail // self._pieces.length_bytes), self._pieces.count):
+                self._proved(piece, piece + 1)
 
-    def _piece(self, piece: int) -> bytes:
-        offset = piece * self._pieces.length_bytes
-        length = min(self._pieces.length_bytes, self._pieces.size_bytes - offset)
-        body = self.read_at(offset, length)
-        if not self._pieces.is_right(piece, body):
-            raise WrongBytes(
-                f"{self.name}: piece {piece} (bytes {offset:,} to {offset + length:,}) is not what"
-                f" torrent {self._pieces.info_hash} says",
-                hint="imnetprep download fetches the wrong pieces again, and only those",
-            )
+    def close(self) -> None:
+        self._reads.close()
+
+    def _spans(self, first: int, end: int) -> Iterator[Span]:
+        """Pieces to be read in one go: shared ones alone, others as many as are worth it."""
+        unit = _FAR_BYTES if self._file.far else _NEAR_BYTES
+        most = max(1, unit // self._pieces.length_bytes)
+        while first < end:
+            last = first + 1
+            while last < min(first + most, end) and not self._uses[first] | self._uses[last]:
+                last += 1
+            yield first, last
+            first = last
+
+    def _span(self, span: Span) -> memoryview:
+        return self._shared_piece(span[0]) if self._uses[span[0]] else self._proved(*span)
+
+    def _proved(self, first: int, last: int) -> memoryview:
+        length = self._pieces.length_bytes
+        start, end = first * length, min(last * length, self._pieces.size_bytes)
+        body = memoryview(read_all(self._file, start, end))
+        for piece in range(first, last):
+            at = piece * length - start
+            if not self._pieces.is_right(piece, body[at : at + length]):
+                raise WrongBytes(
+                    f"{self._file.name}: piece {piece} (bytes {start + at:,} to"
+                    f" {min(start + at + length, end):,}) is not what torrent"
+                    f" {self._pieces.info_hash} says",
+                    hint="imnetprep download fetches the wrong pieces again, and only those",
+                )
         return body
 
-    def _shared_piece(self, piece: int) -> bytes:
+    def _shared_piece(self, piece: int) -> memoryview:
         with self._lock:
             mine = piece not in self._shared
             future = self._shared.setdefault(piece, Future())
@@ -163,54 +186,78 @@ class PieceReader(_File):
                 del self._shared[piece]
         if mine:
             try:
-                future.set_result(self._piece(piece))
+                future.set_result(self._proved(piece, piece + 1))
             except BaseException as error:
                 future.set_exception(error)
                 raise
         return future.result()
 
 
-class DigestReader(_File):
-    """The whole archive has a digest: every byte goes through it once, in order."""
+class DigestReader:
+    """The whole archive has a digest: every byte goes through it once, in order.
 
-    parallel = False
+    The digest is the slowest part of all, so it has a thread of its own that never waits.
+    """
 
-    def __init__(self, path: Path, kind: str, digest: str) -> None:
-        super().__init__(path)
+    in_order = True
+
+    def __init__(self, file: ArchiveFile, kind: str, digest: str) -> None:
+        self._plain, self._name = PlainReader(file, in_order=True), file.name
         self._kind, self._digest = kind, digest
         self._hasher: Any = hashlib.new(kind, usedforsecurity=False)
-        self._hashed_bytes = 0
         self._hashing = ThreadPoolExecutor(1)
-        self._under_way: Future[None] | None = None
+        self._waiting: deque[Future[None]] = deque()
 
-    def chunks(self, start: int, end: int) -> Iterator[memoryview]:
-        """As Reader.chunks; `start` never lies before the end of the last call."""
-        assert start >= self._hashed_bytes
-        for _ in self._in_order(start):
-            pass  # a range that was done before: hashed again, not written again
-        yield from self._in_order(end)
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        """As Reader.chunks; asked for once, from 0 to the end."""
+        for body in self._plain.chunks(start, end):
+            if len(self._waiting) == _AHEAD:
+                self._waiting.popleft().result()
+            self._waiting.append(self._hashing.submit(self._hasher.update, body))
+            yield body
 
     def finish(self) -> None:
-        for _ in self._in_order(self.size_bytes):
-            pass
-        if self._under_way is not None:
-            self._under_way.result()
+        for future in self._waiting:
+            future.result()
         if self._hasher.hexdigest() != self._digest:
             raise WrongBytes(
-                f"{self.name}: {self._kind} is {self._hasher.hexdigest()}, not {self._digest}",
-                hint=f"fetch {self.name} again; what was made of it is not used",
+                f"{self._name}: {self._kind} is {self._hasher.hexdigest()}, not {self._digest}",
+                hint=f"fetch {self._name} again; what was made of it is not used",
             )
 
     def close(self) -> None:
         self._hashing.shutdown()
-        super().close()
+        self._plain.close()
 
-    def _in_order(self, end: int) -> Iterator[memoryview]:
-        while self._hashed_bytes < end:
-            length = min(_CHUNK_BYTES, end - self._hashed_bytes)
-            body = self.read_at(self._hashed_bytes, length)
-            if self._under_way is not None:
-                self._under_way.result()
-            self._under_way = self._hashing.submit(self._hasher.update, body)
-            self._hashed_bytes += length
-            yield memoryview(body)
+
+def read_all(file: ArchiveFile, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end`. Raises WrongBytes where the archive ends before."""
+    body = file.read_at(start, end - start)
+    if len(body) != end - start:
+        raise truncated(file.name, start + len(body))
+    return body
+
+
+class _Reads:
+    """Reads one after another or, `ahead` of their use, side by side; results come in order."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        self._workers = ThreadPoolExecutor(_AHEAD) if ahead else None
+
+    def all(
+        self, read: Callable[[Span], memoryview], spans: Iterable[Span]
+    ) -> Iterator[memoryview]:
+        if self._workers is None:
+            yield from map(read, spans)
+            return
+        under_way: deque[Future[memoryview]] = deque()
+        for span in spans:
+            under_way.append(self._workers.submit(read, span))
+            if len(under_way) == _AHEAD:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.shutdown(cancel_futures=True)

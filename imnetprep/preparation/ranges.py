@@ -1,9 +1,9 @@
 """An archive as ranges of whole members: the units that are worked on, journalled and lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from imnetprep.archives.tar import BLOCK_BYTES, FileStream, members
+from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.errors import WrongBytes
 
@@ -19,6 +19,14 @@ class Range(NamedTuple):
     wnid: str | None
 
 
+class Section(NamedTuple):
+    """A range that is being read: its samples' members, each to be taken before the next."""
+
+    start: int
+    wnid: str | None
+    members: Iterator[Member]
+
+
 def plan_ranges(
     archive: Archive,
     dataset: Dataset,
@@ -32,26 +40,103 @@ def plan_ranges(
     """
     stream = FileStream(read_at)
     starts: list[tuple[int, str | None]] = []
-    seen: set[str] = set()
+    classes = _Classes(archive, dataset)
     for member in members(stream, name=archive.name, end=size_bytes):
         if archive.form == "tar-of-tars":
-            wnid = member.name.removesuffix(".tar")
-            if wnid == member.name or wnid not in dataset.label_of_wnid or wnid in seen:
-                what = "a second time" if wnid in seen else f"which {dataset.name} does not have"
-                raise WrongBytes(
-                    f"{archive.name}: member {member.name!r}, {what}",
-                    hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
-                )
-            seen.add(wnid)
-            starts.append((member.start, wnid))
+            starts.append((member.start, classes.wnid_of(member)))
         elif not starts or member.start - starts[-1][0] >= _RUN_BYTES:
             starts.append((member.start, None))
     if not starts:
-        raise WrongBytes(
-            f"{archive.name} has no member at its start; another program may have reserved its"
-            " space and not filled it",
-            hint="imnetprep download fetches what is missing of it",
-        )
+        raise _empty(archive)
     tail = stream.position - BLOCK_BYTES  # where the end marker starts
     ends = [start for start, _ in starts[1:]] + [tail]
     return [Range(start, end, wnid) for (start, wnid), end in zip(starts, ends, strict=True)]
+
+
+def open_section(each: Range, stream: Stream, archive: Archive) -> Section:
+    """The section of one range, from a stream that stands at its start.
+
+    Raises WrongBytes where another class lies there than the range says.
+    """
+    if each.wnid is None:
+        flat = members(stream, name=archive.name, end=each.end, marked=False)
+        return Section(each.start, None, flat)
+    outer = next(members(stream, name=archive.name, end=each.end), None)
+    if outer is None or outer.name != f"{each.wnid}.tar":
+        raise WrongBytes(
+            f"{archive.name}: {each.wnid}.tar does not start at byte {each.start:,}",
+            hint="the archive or its index has changed; remove the index and try again",
+        )
+    return Section(each.start, each.wnid, _inner(outer, stream, archive))
+
+
+def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) -> Iterator[Section]:
+    """The same ranges, found while the archive is read from its start to its end marker.
+
+    A section's members are to be used up before the next section. Raises as `plan_ranges`.
+    """
+    outer = members(stream, name=archive.name, end=end)
+    if archive.form == "tar-of-tars":
+        classes = _Classes(archive, dataset)
+        for member in outer:
+            wnid = classes.wnid_of(member)
+            yield Section(member.start, wnid, _inner(member, stream, archive))
+        found = bool(classes.seen)
+    else:
+        first = next(outer, None)
+        found = first is not None
+        while first is not None:
+            run = _Run(first, outer)
+            yield Section(first.start, None, iter(run))
+            first = run.beyond
+    if not found:
+        raise _empty(archive)
+
+
+class _Run:
+    """The members of a flat archive from `first` on, as many as make a range."""
+
+    def __init__(self, first: Member, rest: Iterator[Member]) -> None:
+        self._first, self._rest = first, rest
+        self.beyond: Member | None = None
+
+    def __iter__(self) -> Iterator[Member]:
+        yield self._first
+        for member in self._rest:
+            if member.start - self._first.start >= _RUN_BYTES:
+                self.beyond = member
+                return
+            yield member
+
+
+class _Classes:
+    """The class tars met so far."""
+
+    def __init__(self, archive: Archive, dataset: Dataset) -> None:
+        self._archive, self._dataset = archive, dataset
+        self.seen: set[str] = set()
+
+    def wnid_of(self, member: Member) -> str:
+        wnid = member.name.removesuffix(".tar")
+        if wnid == member.name or wnid not in self._dataset.label_of_wnid or wnid in self.seen:
+            known = f"which {self._dataset.name} does not have"
+            what = "a second time" if wnid in self.seen else known
+            raise WrongBytes(
+                f"{self._archive.name}: member {member.name!r}, {what}",
+                hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+            )
+        self.seen.add(wnid)
+        return wnid
+
+
+def _inner(outer: Member, stream: Stream, archive: Archive) -> Iterator[Member]:
+    name, end = f"{archive.name}: {outer.name}", stream.position + outer.size_bytes
+    return members(stream, name=name, end=end)
+
+
+def _empty(archive: Archive) -> WrongBytes:
+    return WrongBytes(
+        f"{archive.name} has no member at its start; another program may have reserved its"
+        " space and not filled it",
+        hint="imnetprep download fetches what is missing of it",
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep import __version__
+from imnetprep.archives.file import file_state
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked, written_whole
 from imnetprep.roots import Root
@@ -42,17 +43,6 @@ def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
 def record_split(root: Root, split: str, **facts: Any) -> None:
     """`split` is organized: what from, proved how, how much."""
     _record(root, "splits", split, facts)
-
-
-def file_state(archive: Path) -> dict[str, int]:
-    """What changes when the file does: two fetches may share size and mtime, not the rest."""
-    status = archive.stat()
-    return {
-        "size_bytes": status.st_size,
-        "mtime_ns": status.st_mtime_ns,
-        "ctime_ns": status.st_ctime_ns,
-        "inode": status.st_ino,
-    }
 
 
 def _record(root: Root, kind: str, name: str, facts: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ def _one(kind: bytes, name: str = "a", link: str = "") -> bytes:
 def _read(archive: bytes) -> dict[str, bytes]:
     stream = FileStream(lambda offset, length: archive[offset : offset + length])
     return {
-        member.name: stream.take(member.size_bytes)
+        member.name: bytes(stream.take(member.size_bytes))
         for member in members(stream, name="test.tar", end=len(archive))
     }
 

@@ -1,0 +1,91 @@
+"""The bytes of one archive, wherever they lie: here a file or a pipe; others meet the Protocol."""
+
+import os
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from imnetprep.errors import ImnetprepError
+
+
+class ArchiveFile(Protocol):
+    """An archive that is open for reading; nothing has proved yet what its reads return.
+
+    `seekable`: may its bytes be read in any order, and side by side? `far`: is each read a round
+    trip to a server, so that many at once are faster than one?
+    """
+
+    name: str
+    size_bytes: int | None
+    seekable: bool
+    far: bool
+
+    @property
+    def identity(self) -> str:
+        """What changes when its bytes do, as far as that can be told without reading them."""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """`length` bytes, fewer only where the archive ends. Safe from several threads."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def file_state(path: Path) -> dict[str, int]:
+    """What changes when a file does: two fetches may share size and mtime, not the rest."""
+    status = path.stat()
+    return {
+        "size_bytes": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "ctime_ns": status.st_ctime_ns,
+        "inode": status.st_ino,
+    }
+
+
+class LocalFile:
+    """An archive on this machine."""
+
+    seekable, far = True, False
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        self.identity = f"{path.name} {file_state(path)}"
+        self._handle = os.open(path, os.O_RDONLY)
+        self.size_bytes: int | None = os.fstat(self._handle).st_size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._handle, length, offset)
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
+class Pipe:
+    """An archive that another program writes into a pipe: read once, from its start to its end."""
+
+    seekable, far = False, False
+    size_bytes: int | None = None
+
+    def __init__(self, stream: BinaryIO, name: str) -> None:
+        self.name = name
+        self.identity = f"{name} from a pipe"
+        self._stream, self._position = stream, 0
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        assert offset == self._position, "a pipe is read in order"
+        body = self._stream.read(length)
+        self._position += len(body)
+        return body
+
+    def close(self) -> None: ...
+
+
+def open_local(path: Path) -> LocalFile:
+    """The archive at `path`. Raises ImnetprepError where it is not there, or not whole yet."""
+    try:
+        return LocalFile(path)
+    except FileNotFoundError:
+        part = path.with_name(f"{path.name}.part")
+        raise ImnetprepError(
+            f"{path} is {'not whole yet' if part.exists() else 'not there'}",
+            hint="imnetprep download, or --archives with the place where the archives are",
+        ) from None
