@@ -1,6 +1,12 @@
-"""Digests of bytes: xxh128 for samples, md5, sha1 or sha256 for archives, SHA-1 for pieces."""
+"""Digests of bytes: xxh128 for samples, md5, sha1 or sha256 for archives, SHA-1 for pieces.
 
+And the checksums that object stores keep, which can be put together from those of the parts.
+"""
+
+import base64
 import hashlib
+import importlib.util
+import zlib
 from dataclasses import dataclass
 
 import xxhash
@@ -30,3 +36,70 @@ class Pieces:
     def is_right(self, piece: int, body: bytes | memoryview) -> bool:
         """Is `body` that piece, to the bit?"""
         return hashlib.sha1(body).digest() == self.sha1s[20 * piece : 20 * piece + 20]
+
+
+# The polynomials, bits reversed: IEEE 802.3 and the NVMe specification.
+_POLYNOMIALS = {"crc32": (32, 0xEDB88320), "crc64nvme": (64, 0x9A6C9329AC4BC9B5)}
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The CRC of `size_bytes` bytes. crc64nvme is known where `awscrt` is installed."""
+
+    kind: str
+    value: int
+    size_bytes: int
+
+    @staticmethod
+    def is_known(kind: str) -> bool:
+        """Can it be computed here?"""
+        return kind == "crc32" or (
+            kind == "crc64nvme" and importlib.util.find_spec("awscrt") is not None
+        )
+
+    @classmethod
+    def parse(cls, kind: str, text: str, size_bytes: int) -> "Checksum":
+        """As S3 writes it: base64 of the big-endian number."""
+        return cls(kind, int.from_bytes(base64.b64decode(text), "big"), size_bytes)
+
+    @classmethod
+    def empty(cls, kind: str) -> "Checksum":
+        """The checksum of no bytes."""
+        return cls(kind, 0, 0)
+
+    def over(self, body: bytes | memoryview) -> "Checksum":
+        """This one continued over the bytes that come next."""
+        if self.kind == "crc32":
+            value = zlib.crc32(body, self.value)
+        else:
+            import awscrt.checksums
+
+            value = awscrt.checksums.crc64nvme(body, self.value)
+        return Checksum(self.kind, value, self.size_bytes + len(body))
+
+    def followed_by(self, other: "Checksum") -> "Checksum":
+        """The checksum of these bytes with those of `other` behind them.
+
+        In the ring of polynomials modulo the CRC's own: ours times x to the bits of the other
+        (Adler's crc32_combine in zlib).
+        """
+        width, polynomial = _POLYNOMIALS[self.kind]
+        factor, square = 1 << width - 1, 1 << width - 2  # x to the 0 and to the 1
+        exponent = 8 * other.size_bytes
+        while exponent:
+            if exponent & 1:
+                factor = _multiply(square, factor, width, polynomial)
+            square = _multiply(square, square, width, polynomial)
+            exponent >>= 1
+        value = _multiply(factor, self.value, width, polynomial) ^ other.value
+        return Checksum(self.kind, value, self.size_bytes + other.size_bytes)
+
+
+def _multiply(a: int, b: int, width: int, polynomial: int) -> int:
+    """The product of two polynomials over GF(2), highest bit first, modulo the CRC's."""
+    product = 0
+    for bit in range(width - 1, -1, -1):
+        if a >> bit & 1:
+            product ^= b
+        b = b >> 1 ^ (polynomial if b & 1 else 0)
+    return product

@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,31 @@ def data_ranges(handle: int, size_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(end, size_bytes)
 
 
+def punch_hole(handle: int, start: int, end: int) -> None:
+    """Give the blocks from `start` to `end` of an open file back to the disk; it keeps its size.
+
+    Raises OSError (EOPNOTSUPP) where the system or the file system cannot; only Linux can here.
+    """
+    if sys.platform != "linux":
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    keep_size_and_punch = 0x01 | 0x02
+    where = ctypes.c_longlong(start), ctypes.c_longlong(end - start)
+    if ctypes.CDLL(None, use_errno=True).fallocate(handle, keep_size_and_punch, *where) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def can_punch_holes(folder: Path) -> bool:
+    """Can files in `folder` give blocks back?"""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(1 << 16))
+        file.flush()
+        try:
+            punch_hole(file.fileno(), 0, 1 << 16)
+        except OSError:
+            return False
+    return True
+
+
 def allocated_bytes(path: Path) -> int:
     """What `path` takes on the disk, holes left out; 0 if there is no such file."""
     try:
@@ -85,10 +111,14 @@ def allocated_bytes(path: Path) -> int:
         return 0
 
 
+def existing_folder(folder: Path) -> Path:
+    """`folder`, or the nearest above it that is there already."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
+
+
 def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
     """Raise ImnetprepError unless the disk of `folder` has `needed_bytes` free."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    free_bytes = shutil.disk_usage(existing).free
+    free_bytes = shutil.disk_usage(existing_folder(folder)).free
     if free_bytes < needed_bytes:
         raise ImnetprepError(
             f"{what} needs {format_bytes(needed_bytes)}"

@@ -1,14 +1,15 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
-from imnetprep.fs import locked, require_free, sync_folder
+from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.fs import locked, sync_folder
 from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
     SplitRecord,
@@ -17,17 +18,32 @@ from imnetprep.manifest import (
     open_manifest,
     organized_splits,
 )
+from imnetprep.preparation.consumption import (
+    ConsumedFile,
+    begin_consumption,
+    consumed_path,
+    end_consumption,
+    index_path,
+    largest_range_bytes,
+    proof_before,
+    require_consumable,
+)
 from imnetprep.preparation.growth import Growth
+from imnetprep.preparation.index import SUFFIX, parse_index
 from imnetprep.preparation.journal import Journal, Whole, open_journal
+from imnetprep.preparation.needs import Needs
+from imnetprep.preparation.ranges import Range
 from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Root
-from imnetprep.sources.places import STDIN, address_of, open_archive
+from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import pieces_of
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
+# From afar most of them wait for the network, each with 8 MiB.
+_JOBS_AFAR = 16
 
 
 @dataclass(frozen=True)
@@ -47,20 +63,27 @@ class PlannedSplit:
 
 @dataclass(frozen=True)
 class OrganizePlan:
-    """What `organize` will do, and the disk space it will take."""
+    """What `organize` will do, and what it will take: disk space, and files on it."""
 
     dataset: Dataset
     splits: tuple[PlannedSplit, ...]
-    needed_bytes: int
+    needs: Needs
+    consume: bool
 
 
 def plan_organize(
-    root: Root, *, dataset: str | None, splits: Sequence[Split], archives: str | None
+    root: Root,
+    *,
+    dataset: str | None,
+    splits: Sequence[Split],
+    archives: str | None = None,
+    consume: bool = False,
+    jobs: int | None = None,
 ) -> OrganizePlan:
     """Look at what is there and what is wanted; touches nothing.
 
-    Raises ImnetprepError where an archive is missing, where there is no room, and where something
-    else stands in a split's place; WrongBytes where an archive has the wrong size.
+    Raises ImnetprepError where an archive is missing, and where something else stands in a split's
+    place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two splits.
     """
     known = dataset_for(root.manifest, dataset)
     if Split.TEST in splits:
@@ -70,21 +93,16 @@ def plan_organize(
         )
     organized = organized_splits(root)
     planned = [
-        PlannedSplit(
-            split,
-            known.archive(split),
-            archives or root.archives,
-            split in organized,
-        )
+        PlannedSplit(split, known.archive(split), archives or root.archives, split in organized)
         for split in splits or known.splits
     ]
     if archives == STDIN and len(planned) != 1:
-        raise WrongUsage("a pipe carries one archive", hint="say which: --archives - --split train")
-    needed_bytes = 0
+        raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
+    needs = Needs()
     for each in planned:
         if not each.done:
-            needed_bytes += _check_planned(root, known, each)
-    return OrganizePlan(known, tuple(planned), needed_bytes)
+            needs += _check_planned(root, known, each, consume=consume, jobs=jobs)
+    return OrganizePlan(known, tuple(planned), needs, consume)
 
 
 def carry_out_organize(
@@ -92,122 +110,194 @@ def carry_out_organize(
 ) -> Iterator[SplitRecord]:
     """Organize what is not done; yields every split of the plan once it stands under its name.
 
-    Raises WrongBytes where an archive is not what the dataset promises.
+    Raises ImnetprepError where there is no room, and WrongBytes where an archive is not what the
+    dataset promises.
     """
-    require_free(root.path, plan.needed_bytes, what=f"to organize {plan.dataset.name}")
+    plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
     with locked(root.organizing), open_journal(_journal_path(root)) as journal:
         create_manifest(root.manifest, plan.dataset)
+        plan.needs.tell_time(root.organizing, progress)
         for planned in plan.splits:
             whole = journal.whole(planned.split, dataset=plan.dataset.fingerprint)
             if planned.split not in organized_splits(root) or whole is not None:
-                _organize_split(plan.dataset, planned, root, journal, jobs=jobs, progress=progress)
+                work = _Work(plan, planned, root, journal)
+                work.organize(jobs=jobs, progress=progress)
             yield organized_splits(root)[planned.split]
 
 
-def _organize_split(
-    dataset: Dataset,
-    planned: PlannedSplit,
-    root: Root,
-    journal: Journal,
-    *,
-    jobs: int | None,
-    progress: Progress,
-) -> None:
-    folder = root.organizing / planned.split
-    whole = journal.whole(planned.split, dataset=dataset.fingerprint)
-    if whole and not (whole.lies_in(folder) or whole.lies_in(root.split(planned.split))):
-        journal.forget(planned.split)  # somebody removed what had grown
-        whole = None
-    if whole is None:
-        whole = _grow(dataset, planned, root, journal, jobs=jobs, progress=progress)
-    _place(planned, whole, root, journal)
+class _Work:
+    """One split of a plan, under way."""
 
+    def __init__(
+        self, plan: OrganizePlan, planned: PlannedSplit, root: Root, journal: Journal
+    ) -> None:
+        self._dataset, self._consume = plan.dataset, plan.consume
+        self._split, self._archive, self._place = planned.split, planned.archive, planned.place
+        self._root, self._journal = root, journal
+        self._growing = root.organizing / planned.split
 
-def _grow(
-    dataset: Dataset,
-    planned: PlannedSplit,
-    root: Root,
-    journal: Journal,
-    *,
-    jobs: int | None,
-    progress: Progress,
-) -> Whole:
-    at_home = planned.place == root.archives
-    path = root.archives / planned.archive.name
-    before = archive_proof(root, path) if at_home else None
-    with closing(open_archive(planned.place, planned.archive.name)) as file:
-        growth = Growth(
-            dataset,
-            planned.split,
+    @property
+    def _path(self) -> Path:
+        """The archive, if it is on this machine."""
+        return Path(self._place) / self._archive.name
+
+    def organize(self, *, jobs: int | None, progress: Progress) -> None:
+        """Whatever is not done of it."""
+        whole = self._journal.whole(self._split, dataset=self._dataset.fingerprint)
+        home = self._root.split(self._split)
+        if whole and not (whole.lies_in(self._growing) or whole.lies_in(home)):
+            self._journal.forget(self._split)  # somebody removed what had grown
+            whole = None
+        if whole is None:
+            whole = self._grow(jobs=jobs, progress=progress)
+        self._give_name(whole)
+
+    def _grow(self, *, jobs: int | None, progress: Progress) -> Whole:
+        pieces = _published_pieces(self._dataset, self._archive)
+        before = archive_proof(self._root, self._path) if self._at_home else None
+        if self._consume:
+            unit_bytes = pieces.length_bytes if pieces else 0
+            begin_consumption(self._path, self._archive, self._dataset, before=before)
+            before = proof_before(self._path)
+            with closing(ConsumedFile(self._path, unit_bytes=unit_bytes)) as file:
+                growth = self._growth(file, index_path(self._path), released=file.release)
+                return growth.grow(
+                    pieces=pieces, before=before, jobs=_jobs(jobs, file), progress=progress
+                )
+        with closing(open_archive(self._place, self._archive.name)) as file:
+            far = index_path(self._root.archives / self._archive.name) if file.far else None
+            growth = self._growth(file, far)
+            whole = growth.grow(
+                pieces=pieces, before=before, jobs=_jobs(jobs, file), progress=progress
+            )
+        if self._at_home and growth.read_all and whole.proof != before:
+            record_archive(self._root, self._path, whole.proof)
+        return whole
+
+    @property
+    def _at_home(self) -> bool:
+        """Does the receipt speak of this archive?"""
+        return self._place == self._root.archives
+
+    def _growth(
+        self,
+        file: ArchiveFile,
+        index: Path | None,
+        *,
+        released: Callable[[Range], None] | None = None,
+    ) -> Growth:
+        return Growth(
+            self._dataset,
+            self._split,
             file=file,
-            folder=root.organizing / planned.split,
-            journal=journal,
+            folder=self._growing,
+            journal=self._journal,
+            index=index,
+            ranges=self._published_ranges(file) if index and not index.exists() else None,
+            released=released,
         )
-        whole = growth.grow(
-            pieces=_published_pieces(dataset, planned.archive),
-            before=before,
-            jobs=jobs or min(usable_cores(), _JOBS_AT_MOST),
-            progress=progress,
+
+    def _published_ranges(self, file: ArchiveFile) -> Sequence[Range] | None:
+        """Those of the index that lies beside an archive far away, if there is one."""
+        try:
+            with closing(open_archive(self._place, f"{self._archive.name}{SUFFIX}")) as index:
+                body = index.read_at(0, index.size_bytes or 0)
+        except SourceFailed:
+            return None
+        return parse_index(body, self._archive, self._dataset, of=file)
+
+    def _give_name(self, whole: Whole) -> None:
+        """Give a whole split its name, manifest and receipt; a kill in between is made up."""
+        split, root = self._split, self._root
+        if whole.lies_in(self._growing):
+            with open_manifest(root.manifest, write=True) as manifest:
+                manifest.drop_split(split)  # of a folder that is gone
+            self._growing.rename(root.split(split))
+            sync_folder(root.path)
+        if split not in organized_splits(root):
+            with open_manifest(root.manifest, write=True) as manifest:
+                manifest.add_split(split, imagefolder.NAME, self._journal.samples(split))
+        record = organized_splits(root)[split]
+        record_split(
+            root,
+            split,
+            archive=self._archive.name,
+            proof=whole.proof,
+            layout=record.layout,
+            samples=record.samples,
+            size_bytes=record.size_bytes,
         )
-    if at_home and growth.read_all and whole.proof != before:
-        record_archive(root, path, whole.proof)
-    return whole
+        if self._consume:
+            end_consumption(self._path)
+        self._journal.forget(split)
 
 
-def _place(planned: PlannedSplit, whole: Whole, root: Root, journal: Journal) -> None:
-    """Give a whole split its name, its manifest and its receipt; a kill in between is made up."""
-    split, folder = planned.split, root.organizing / planned.split
-    if whole.lies_in(folder):
-        with open_manifest(root.manifest, write=True) as manifest:
-            manifest.drop_split(split)  # of a folder that is gone
-        folder.rename(root.split(split))
-        sync_folder(root.path)
-    if split not in organized_splits(root):
-        with open_manifest(root.manifest, write=True) as manifest:
-            manifest.add_split(split, imagefolder.NAME, journal.samples(split))
-    record = organized_splits(root)[split]
-    record_split(
-        root,
-        split,
-        archive=planned.archive.name,
-        proof=whole.proof,
-        layout=record.layout,
-        samples=record.samples,
-        size_bytes=record.size_bytes,
-    )
-    journal.forget(split)
+def _jobs(jobs: int | None, file: ArchiveFile) -> int:
+    return jobs or (_JOBS_AFAR if file.far else min(usable_cores(), _JOBS_AT_MOST))
 
 
-def _check_planned(root: Root, dataset: Dataset, planned: PlannedSplit) -> int:
-    """What the split will still take from the disk."""
-    done_bytes = 0
+def _check_planned(
+    root: Root, dataset: Dataset, planned: PlannedSplit, *, consume: bool, jobs: int | None
+) -> Needs:
+    """What the split will still take."""
     whole: Whole | None = None
+    done_bytes = done_files = 0
     if _journal_path(root).exists():
         with open_journal(_journal_path(root)) as journal:
             whole = journal.whole(planned.split, dataset=dataset.fingerprint)
             done_bytes = journal.size_bytes(planned.split)
     folder = root.split(planned.split)
     if whole and whole.lies_in(folder):
-        return 0  # only its manifest and receipt are missing
+        return Needs()  # only its manifest and receipt are missing
     if folder.exists():
         raise ImnetprepError(
             f"{folder} is there, and {root.manifest.name} knows nothing of it",
             hint=f"mv {folder} {folder}.old; then run the same command again",
         )
     if whole and whole.lies_in(root.organizing / planned.split):
-        return 0
-    with closing(open_archive(planned.place, planned.archive.name)) as file:
+        return Needs()
+    size_bytes = _size_bytes(root, dataset, planned, consume=consume)
+    files = dataset.samples(planned.split)
+    done_files = files * done_bytes // max(1, size_bytes)
+    to_write = max(0, size_bytes - done_bytes)
+    disk_bytes = to_write
+    if consume:
+        path = Path(planned.place) / planned.archive.name
+        largest = largest_range_bytes(path, planned.archive, dataset)
+        disk_bytes = min(to_write, largest * (jobs or min(usable_cores(), _JOBS_AT_MOST)))
+    return Needs(to_write, max(0, files - done_files), disk_bytes)
+
+
+def _size_bytes(root: Root, dataset: Dataset, planned: PlannedSplit, *, consume: bool) -> int:
+    """The archive's, as far as anybody knows; raises where it is not what it should be."""
+    archive, pieces = planned.archive, _published_pieces(dataset, planned.archive)
+    promised = archive.size_bytes or (pieces.size_bytes if pieces else None)
+    path = Path(planned.place) / archive.name
+    consumed = consumed_path(path)
+    if consume and is_local(planned.place):
+        before = archive_proof(root, path) if planned.place == root.archives else None
+        if consumed.exists():
+            return consumed.stat().st_size
+        require_consumable(path, archive, pieces=pieces, before=before)
+    elif consume:
+        raise WrongUsage(
+            f"{planned.address} is not on this machine: there is nothing to consume",
+            hint="leave --consume out; no copy of the archive is made",
+        )
+    elif consumed.exists() and not path.exists():
+        raise ImnetprepError(
+            f"{consumed} has been given up in part, for {root.organizing}",
+            hint="go on with imnetprep organize --consume; or remove it and download again",
+        )
+    with closing(open_archive(planned.place, archive.name)) as file:
         size_bytes = file.size_bytes
-    promised = planned.archive.size_bytes
-    if promised is None and (pieces := _published_pieces(dataset, planned.archive)):
-        promised = pieces.size_bytes
     if size_bytes is not None and promised not in (None, size_bytes):
         raise WrongBytes(
             f"{planned.address} has {size_bytes:,} bytes; {dataset.name} has {promised:,} there",
             hint="if it is cut short, imnetprep download completes it;"
             " if it is another dataset, name that: --dataset NAME|FILE.toml",
         )
-    return max(0, (size_bytes or promised or 0) - done_bytes)
+    return size_bytes or promised or 0
 
 
 def _published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:

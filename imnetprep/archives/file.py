@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 
 
@@ -11,13 +12,14 @@ class ArchiveFile(Protocol):
     """An archive that is open for reading; nothing has proved yet what its reads return.
 
     `seekable`: may its bytes be read in any order, and side by side? `far`: is each read a round
-    trip to a server, so that many at once are faster than one?
+    trip to a server, so that many at once are faster than one? `checksum`: what its server keeps.
     """
 
     name: str
     size_bytes: int | None
     seekable: bool
     far: bool
+    checksum: Checksum | None
 
     @property
     def identity(self) -> str:
@@ -45,6 +47,7 @@ class LocalFile:
     """An archive on this machine."""
 
     seekable, far = True, False
+    checksum: Checksum | None = None
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
@@ -64,6 +67,7 @@ class Pipe:
 
     seekable, far = False, False
     size_bytes: int | None = None
+    checksum: Checksum | None = None
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
         self.name = name

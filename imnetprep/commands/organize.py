@@ -24,8 +24,10 @@ from imnetprep.units import count, format_bytes
 @click.option(
     "--archives",
     metavar="PLACE",
-    help="Where the published archives lie: a folder, or - for a pipe. Default: ROOT/archives.",
+    help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
+    "  [default: ROOT/archives]",
 )
+@click.option("--consume", is_flag=True, help="Give the archive's blocks back as they are done.")
 @jobs_option
 @dry_run_option
 @json_option
@@ -35,6 +37,7 @@ def organize(
     dataset: str | None,
     splits: tuple[Split, ...],
     archives: str | None,
+    consume: bool,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -45,13 +48,19 @@ def organize(
     A split appears under its name when its archive is proved and its counts fit, never before.
     Killed at any instant, the same command goes on from the last class that was safe on the disk.
 
+    With --consume the disk holds one copy, not two: of an archive that is proved, what is done is
+    given up class by class; it is called NAME.consumed from then on.
+
     \b
     imnetprep organize
-    imnetprep organize --root /data/imagenet --archives /mnt/downloads
+    imnetprep organize --root /data/imagenet --archives s3://my-bucket/imagenet
+    curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
     """
     from imnetprep.organize import carry_out_organize, plan_organize
 
-    plan = plan_organize(root, dataset=dataset, splits=splits, archives=archives)
+    plan = plan_organize(
+        root, dataset=dataset, splits=splits, archives=archives, consume=consume, jobs=jobs
+    )
     if dry_run:
         for planned in plan.splits:
             done = "is organized; nothing to do"
@@ -63,10 +72,12 @@ def organize(
                 address=planned.address,
                 done=planned.done,
             )
+        needs = plan.needs
         print_result(
-            f"needs {format_bytes(plan.needed_bytes)} of disk",
+            f"needs {format_bytes(needs.disk_bytes)} of disk, {count(needs.files, 'file')}",
             as_json=as_json,
-            needed_bytes=plan.needed_bytes,
+            needed_bytes=needs.disk_bytes,
+            needed_files=needs.files,
         )
         return
     for record in carry_out_organize(plan, root, jobs=jobs, progress=progress(quiet=quiet)):

@@ -4,7 +4,7 @@ import shutil
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,12 +12,15 @@ from typing import Any
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.digests import Pieces, xxh128
+from imnetprep.digests import Checksum, Pieces, xxh128
 from imnetprep.errors import WrongBytes
+from imnetprep.fs import written_whole
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.extraction import Cancelled, ChunkStream, Extraction, Sample
-from imnetprep.preparation.journal import Journal, Whole, committer
+from imnetprep.preparation.index import format_index, parse_index
+from imnetprep.preparation.journal import Done, Journal, Whole, committer
 from imnetprep.preparation.proof import (
+    PieceReader,
     Reader,
     choose_proof,
     open_reader,
@@ -31,18 +34,32 @@ from imnetprep.units import count
 # Batches of samples that wait for their writer, for each of the jobs.
 _BATCHES_WAITING = 4
 
-Give = Callable[[int, list[SampleRecord]], None]
+Give = Callable[[Done], None]
 
 
 class Growth:
-    """One split of `dataset` that grows under `folder` from the archive `file`."""
+    """One split of `dataset` that grows under `folder` from the archive `file`.
+
+    `index` is where its ranges are kept, `ranges` what is known of them already; `released` is
+    called with each range once its samples are safe on the disk.
+    """
 
     def __init__(
-        self, dataset: Dataset, split: Split, *, file: ArchiveFile, folder: Path, journal: Journal
+        self,
+        dataset: Dataset,
+        split: Split,
+        *,
+        file: ArchiveFile,
+        folder: Path,
+        journal: Journal,
+        index: Path | None = None,
+        ranges: Sequence[Range] | None = None,
+        released: Callable[[Range], None] | None = None,
     ) -> None:
         self.dataset, self.split, self.folder = dataset, split, folder
         self.archive = dataset.archive(split)
-        self._file, self._journal = file, journal
+        self._file, self._journal, self._index, self._ranges = file, journal, index, ranges
+        self._released = released
         self._extraction = Extraction(self.archive, split, dataset=dataset, folder=folder)
         self.read_all = False  # has `grow` itself proved every byte of the file?
 
@@ -61,10 +78,11 @@ class Growth:
         """
         self._begin(self._identity(pieces))
         self.dataset.preload(self.split)  # once, and not by each worker
-        proof = choose_proof(self.archive, pieces, before)
+        proof = choose_proof(self.archive, pieces, before, self._file.checksum)
         done = self._journal.done(self.split)
-        ranges = self._plan() if self._file.seekable and not wants_order(proof, before) else None
+        ranges = None if self._goes_in_order(wants_order(proof, before)) else self._find_ranges()
         to_do = None if ranges is None else [each for each in ranges if each.start not in done]
+        self._release(done)  # a kill may have come between the journal and the release
         reader = open_reader(
             self._file,
             proof=proof,
@@ -72,15 +90,14 @@ class Growth:
             pieces=pieces,
             ranges=to_do,
             tail=ranges[-1].end if ranges else 0,
+            checksums=self._journal.checksums(self.split),
         )
         self.read_all = reader.in_order or not done
         total = ranges[-1].end if ranges else self._size_bytes(pieces)
-        done_bytes = total - sum(each.end - each.start for each in to_do or ())
+        done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
         with (
             closing(reader),
-            progress.task(
-                f"organize {self.split}", total=total, unit="B", done=done_bytes if to_do else 0
-            ) as task,
+            progress.task(f"organize {self.split}", total=total, unit="B", done=done_bytes) as task,
         ):
             if to_do is None:
                 self._in_order(reader, done, jobs=jobs, task=task)
@@ -89,6 +106,25 @@ class Growth:
             self._finish(reader)
         self._check_counts()
         return self._journal.mark_whole(self.split, proof, self.folder)
+
+    def _goes_in_order(self, wanted: bool) -> bool:
+        """By its proof; in a pipe; or where a server would be asked for each header of many."""
+        known = self._ranges is not None or (self._index is not None and self._index.exists())
+        one_by_one = self._file.far and self.archive.form == "tar" and not known
+        return wanted or not self._file.seekable or one_by_one
+
+    def _find_ranges(self) -> Sequence[Range]:
+        """From the index that is kept, or by walking the archive's headers; then they are kept."""
+        if self._ranges is None and self._index is not None and self._index.exists():
+            self._ranges = parse_index(
+                self._index.read_bytes(), self.archive, self.dataset, of=self._file
+            )
+        if self._ranges is None:
+            self._ranges = self._plan()
+        if self._index is not None and not self._index.exists():
+            with written_whole(self._index) as file:
+                file.write(format_index(self._ranges, of=self._file))
+        return self._ranges
 
     def _begin(self, archive: str) -> None:
         """Go on, or drop what grew from other bytes; a kill in between drops it once more."""
@@ -125,7 +161,7 @@ class Growth:
         try:
             reader.finish()
         except WrongBytes:
-            if reader.in_order:  # nobody knows which of the bytes were wrong
+            if not isinstance(reader, PieceReader):  # nobody knows which of the bytes were wrong
                 self._discard()
             raise
 
@@ -149,7 +185,8 @@ class Growth:
         def collect(*, until: int) -> None:
             while len(under_way) > until:
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    self._give(give, under_way.pop(future), future.result())
+                    each = under_way.pop(future)
+                    self._give(give, each, future.result(), reader.checksums.get(each.start))
 
         with self._writing(jobs) as (workers, give):
             for each in to_do:
@@ -203,13 +240,19 @@ class Growth:
     @contextmanager
     def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
         with (
-            committer(self._journal, self.split, self.folder) as give,
+            committer(self._journal, self.split, self.folder, committed=self._release) as give,
             ThreadPoolExecutor(jobs) as workers,
         ):
             try:
                 yield workers, give
             finally:
                 self._extraction.cancelled.set()
+
+    def _release(self, starts: Iterable[int]) -> None:
+        if self._released is not None and self._ranges is not None:
+            ranges = {each.start: each for each in self._ranges}
+            for start in starts:
+                self._released(ranges[start])
 
     def _telling(self, task: Task) -> Callable[[int], None]:
         """Tell the task from any thread, and stop the thread that tells when others have failed."""
@@ -228,12 +271,13 @@ class Growth:
         give: Give,
         each: Section | Range,
         records: list[SampleRecord],
+        checksum: Checksum | None = None,
     ) -> None:
         """Hand what is written to the committer, if its counts fit."""
         if each.wnid is not None:
             label = self.dataset.label_of_wnid[each.wnid]
             self._check_count(label, [record.name for record in records])
-        give(each.start, records)
+        give(Done(each.start, records, checksum))
 
     def _check_same(self, section: Section, stream: ChunkStream) -> None:
         records = set(self._journal.range_samples(self.split, section.start))

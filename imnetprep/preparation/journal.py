@@ -7,12 +7,14 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
 from imnetprep.manifest import SampleRecord
@@ -24,12 +26,18 @@ CREATE TABLE IF NOT EXISTS split (
 );
 CREATE TABLE IF NOT EXISTS range (
     split TEXT NOT NULL, start INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-    samples TEXT NOT NULL, PRIMARY KEY (split, start)
+    samples TEXT NOT NULL, checksum TEXT, PRIMARY KEY (split, start)
 ) WITHOUT ROWID;
 """
 _SECONDS_BETWEEN_SYNCS = 0.2
 
-Done = tuple[int, list[SampleRecord]]
+
+class Done(NamedTuple):
+    """A range that is written: where it starts, its samples, and its checksum if that is needed."""
+
+    start: int
+    samples: list[SampleRecord]
+    checksum: Checksum | None
 
 
 class Whole(NamedTuple):
@@ -80,11 +88,12 @@ class Journal:
                 start,
                 sum(sample.size_bytes for sample in samples),
                 json.dumps([(*sample[:3], sample.xxh128.hex()) for sample in samples]),
+                None if checksum is None else json.dumps(astuple(checksum)),
             )
-            for start, samples in batch
+            for start, samples, checksum in batch
         )
         with self._lock, self._database as database:
-            database.executemany("INSERT INTO range VALUES (?, ?, ?, ?)", rows)
+            database.executemany("INSERT INTO range VALUES (?, ?, ?, ?, ?)", rows)
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
@@ -92,6 +101,12 @@ class Journal:
         with self._lock:
             row = self._database.execute(query, [split.value, start]).fetchone()
         return _parse_samples(row[0])
+
+    def checksums(self, split: Split) -> dict[int, Checksum]:
+        """The checksums of ranges by their starts, of those that have one."""
+        query = "SELECT start, checksum FROM range WHERE split = ? AND checksum IS NOT NULL"
+        rows = self._database.execute(query, [split.value])
+        return {start: Checksum(*json.loads(checksum)) for start, checksum in rows}
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, range by range."""
@@ -157,12 +172,13 @@ def open_journal(path: Path) -> Iterator[Journal]:
 
 @contextmanager
 def committer(
-    journal: Journal, split: Split, folder: Path
-) -> Iterator[Callable[[int, list[SampleRecord]], None]]:
-    """Gives a function that takes finished ranges, by their starts; a thread syncs and journals.
+    journal: Journal, split: Split, folder: Path, *, committed: Callable[[Iterable[int]], None]
+) -> Iterator[Callable[[Done], None]]:
+    """Gives a function that takes finished ranges; a thread syncs and journals them in groups.
 
-    When the block ends, however it ends, all that was given is journalled. What the thread ran
-    into (a full disk) is raised by the next call or at the end.
+    When the block ends, however it ends, all that was given is journalled. `committed` is told the
+    starts of what is. What the thread ran into (a full disk) is raised by the next call or at the
+    end.
     """
     finished: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
     leaving = threading.Event()
@@ -178,14 +194,15 @@ def committer(
             try:
                 sync_file_system(folder)
                 journal.add(split, [each for each in batch if each is not None])
+                committed(each.start for each in batch if each is not None)
             except Exception as error:
                 failures.append(error)
             leaving.wait(_SECONDS_BETWEEN_SYNCS)
 
-    def give(start: int, samples: list[SampleRecord]) -> None:
+    def give(done: Done) -> None:
         if failures:
             raise failures[0]
-        finished.put((start, samples))
+        finished.put(done)
 
     thread = threading.Thread(target=work, name="committer")
     thread.start()

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive
-from imnetprep.digests import ARCHIVE_DIGESTS, Pieces
+from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
 from imnetprep.errors import WrongBytes
 from imnetprep.preparation.ranges import Range
 
@@ -27,9 +27,13 @@ Span = tuple[int, int]
 
 
 class Reader(Protocol):
-    """An open archive. `in_order`: is it read once, from its start to its end?"""
+    """An open archive. `in_order`: is it read once, from its start to its end?
+
+    `checksums` has that of each range by its start once it is read, where they are the proof.
+    """
 
     in_order: bool
+    checksums: dict[int, Checksum]
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
         """The bytes from `start` to `end`, or to where the archive ends, in order."""
@@ -42,9 +46,13 @@ class Reader(Protocol):
 
 
 def choose_proof(
-    archive: Archive, pieces: Pieces | None, before: Mapping[str, Any] | None
+    archive: Archive,
+    pieces: Pieces | None,
+    before: Mapping[str, Any] | None,
+    checksum: Checksum | None,
 ) -> Mapping[str, Any]:
-    """What proves `archive`: its torrent's pieces, else a digest, else nothing (and it says so).
+    """What proves `archive`: its torrent's pieces, else a digest, else the checksum that its
+    server keeps, else nothing (and it says so).
 
     `before` is how the bytes at hand were proved already. It serves if the dataset names that very
     digest or torrent, or names nothing by which they could be proved.
@@ -54,6 +62,8 @@ def choose_proof(
         wanted = {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
     elif digest is not None:
         wanted = {"kind": digest, "digest": archive.digests[digest]}
+    elif checksum is not None and before is None:
+        wanted = {"kind": checksum.kind, "digest": f"{checksum.value:x}", "of": "its server"}
     else:
         return before or {"kind": "none", "why": "the dataset names no digest of its archive"}
     return wanted
@@ -72,16 +82,21 @@ def open_reader(
     pieces: Pieces | None,
     ranges: Sequence[Range] | None,
     tail: int = 0,
+    checksums: Mapping[int, Checksum] | None = None,
 ) -> Reader:
     """The reader that establishes `proof` while it reads, or plainly reads what has it already.
 
     `ranges` are those that will be asked for and `tail` where the last of the archive's ends;
-    None: all will be read in order.
+    None: all will be read in order. `checksums` are those of the ranges that were read before.
     """
     if proof["kind"] == "torrent" and proof != before and pieces is not None:
         return PieceReader(file, pieces, ranges, tail)
     if wants_order(proof, before):
         return DigestReader(file, proof["kind"], proof["digest"])
+    if file.checksum is not None and proof["kind"] == file.checksum.kind and proof != before:
+        if ranges is None:
+            return ChecksumReader(file, file.checksum, {}, in_order=True)
+        return ChecksumReader(file, file.checksum, checksums or {}, in_order=False)
     return PlainReader(file, in_order=ranges is None)
 
 
@@ -90,6 +105,7 @@ class PlainReader:
 
     def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
         self.in_order = in_order
+        self.checksums: dict[int, Checksum] = {}
         self._file = file
         self._reads = _Reads(ahead=in_order and file.far)
 
@@ -122,6 +138,7 @@ class PieceReader:
         self, file: ArchiveFile, pieces: Pieces, ranges: Sequence[Range] | None, tail: int
     ) -> None:
         self.in_order = ranges is None
+        self.checksums: dict[int, Checksum] = {}
         self._file, self._pieces, self._tail = file, pieces, tail
         self._reads = _Reads(ahead=self.in_order and file.far)
         self._uses = Counter(
@@ -203,6 +220,7 @@ class DigestReader:
 
     def __init__(self, file: ArchiveFile, kind: str, digest: str) -> None:
         self._plain, self._name = PlainReader(file, in_order=True), file.name
+        self.checksums: dict[int, Checksum] = {}
         self._kind, self._digest = kind, digest
         self._hasher: Any = hashlib.new(kind, usedforsecurity=False)
         self._hashing = ThreadPoolExecutor(1)
@@ -227,6 +245,50 @@ class DigestReader:
 
     def close(self) -> None:
         self._hashing.shutdown()
+        self._plain.close()
+
+
+class ChecksumReader:
+    """The server keeps a checksum of the whole: those of the ranges are put together to it."""
+
+    def __init__(
+        self,
+        file: ArchiveFile,
+        wanted: Checksum,
+        before: Mapping[int, Checksum],
+        *,
+        in_order: bool,
+    ) -> None:
+        self.in_order = in_order
+        self.checksums = dict(before)
+        self._plain, self._name, self._wanted = (
+            PlainReader(file, in_order=in_order),
+            file.name,
+            wanted,
+        )
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        checksum = Checksum.empty(self._wanted.kind)
+        for body in self._plain.chunks(start, end):
+            checksum = checksum.over(body)
+            yield body
+        self.checksums[start] = checksum
+
+    def finish(self) -> None:
+        whole = Checksum.empty(self._wanted.kind)
+        for start, checksum in sorted(self.checksums.items()):
+            assert start == whole.size_bytes, "ranges lie end to end"
+            whole = whole.followed_by(checksum)
+        for body in self._plain.chunks(whole.size_bytes, self._wanted.size_bytes):
+            whole = whole.followed_by(Checksum.empty(whole.kind).over(body))
+        if whole != self._wanted:
+            raise WrongBytes(
+                f"{self._name}: {whole.kind} is {whole.value:x}; its server has"
+                f" {self._wanted.value:x}",
+                hint="run the same command again; what was made of it is not used",
+            )
+
+    def close(self) -> None:
         self._plain.close()
 
 

@@ -1,20 +1,45 @@
-"""Where archives lie, as the user names it: a folder here, or `-` for what comes in by a pipe."""
+"""Where archives lie, as the user names it: a folder here, a bucket, a web server, or a pipe."""
 
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from imnetprep.archives.file import ArchiveFile, Pipe, open_local
 
 STDIN = "-"
+_S3, _WEB = "s3://", ("https://", "http://")
+
+
+def is_local(place: str | Path) -> bool:
+    """Is it a folder on this machine?"""
+    return place != STDIN and not str(place).startswith((_S3, *_WEB))
 
 
 def address_of(place: str | Path, name: str) -> str:
     """The archive called `name` at `place`, as people would write it."""
-    return "stdin" if place == STDIN else str(Path(place) / name)
+    if place == STDIN:
+        return "stdin"
+    text = str(place)
+    if is_local(place):
+        return str(Path(place) / name)
+    path = urlsplit(text).path
+    return text if path.endswith(f"/{name}") else f"{text.rstrip('/')}/{name}"
 
 
 def open_archive(place: str | Path, name: str) -> ArchiveFile:
-    """The archive called `name` at `place`. Raises ImnetprepError where it is not there."""
+    """The archive called `name` at `place`; a web address or an object may also name the file.
+
+    Raises ImnetprepError where it is not there.
+    """
+    address = address_of(place, name)
     if place == STDIN:
         return Pipe(sys.stdin.buffer, name)
-    return open_local(Path(place) / name)
+    if address.startswith(_S3):
+        from imnetprep.s3 import S3Object, parse_s3_address
+
+        return S3Object(parse_s3_address(address))
+    if address.startswith(_WEB):
+        from imnetprep.sources.https import HttpFile
+
+        return HttpFile(address)
+    return open_local(Path(address))

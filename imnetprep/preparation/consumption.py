@@ -1,0 +1,120 @@
+"""An archive whose blocks go back to the disk as its classes are done: one copy on disk, not two.
+
+The archive is `NAME.consumed` from before its first hole to its end, so that nothing takes it for
+whole. Holes are cut where the journal is already committed, and in whole torrent pieces, so that
+the pieces which two ranges share can still be proved.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from imnetprep.archives.file import LocalFile
+from imnetprep.archives.tar import BLOCK_BYTES
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.digests import Pieces
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import can_punch_holes, punch_hole, sync_folder, written_whole
+from imnetprep.preparation.index import SUFFIX, format_index, parse_index
+from imnetprep.preparation.proof import choose_proof
+from imnetprep.preparation.ranges import Range, plan_ranges
+
+_PAGE_BYTES = 4096
+
+
+def consumed_path(archive: Path) -> Path:
+    """What `archive` is called while it is consumed."""
+    return archive.with_name(f"{archive.name}.consumed")
+
+
+def index_path(archive: Path) -> Path:
+    """The index beside `archive`."""
+    return archive.with_name(f"{archive.name}{SUFFIX}")
+
+
+class ConsumedFile(LocalFile):
+    """An archive with holes: known by its inode, since every hole changes its dates."""
+
+    def __init__(self, archive: Path, *, unit_bytes: int) -> None:
+        super().__init__(consumed_path(archive))
+        self.name = archive.name
+        status = self.path.stat()
+        self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
+        self._writable = os.open(self.path, os.O_RDWR)
+        self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
+
+    def release(self, each: Range) -> None:
+        """Give back what lies in a range that is done; its first header stays."""
+        start = -(-(each.start + BLOCK_BYTES) // self._unit_bytes) * self._unit_bytes
+        end = each.end // self._unit_bytes * self._unit_bytes
+        if start < end:
+            punch_hole(self._writable, start, end)
+
+    def close(self) -> None:
+        os.close(self._writable)
+        super().close()
+
+
+def require_consumable(
+    path: Path, archive: Archive, *, pieces: Pieces | None, before: Mapping[str, Any] | None
+) -> None:
+    """Raise ImnetprepError unless its bytes are proved before they go, and can go, and go once."""
+    consumed = consumed_path(path)
+    if path.exists() and consumed.exists():
+        raise ImnetprepError(
+            f"{path.name} is there, and {consumed.name} too",
+            hint=f"rm {consumed} if {path.name} is to be used",
+        )
+    if not can_punch_holes(path.parent):
+        raise ImnetprepError(
+            f"the file system of {path.parent} cannot give back parts of a file",
+            hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
+        )
+    wanted = choose_proof(archive, pieces, before, None)
+    if wanted["kind"] == "none" or (wanted != before and wanted["kind"] != "torrent"):
+        raise ImnetprepError(
+            f"{path.name} would be given up before all of it is proved",
+            hint="imnetprep verify --archives proves it first",
+        )
+
+
+def begin_consumption(
+    path: Path, archive: Archive, dataset: Dataset, *, before: Mapping[str, Any] | None
+) -> None:
+    """Write the index, then take the archive's name from it; both are synced."""
+    if consumed_path(path).exists():
+        return
+    with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
+        index.write(format_index(_walked(file, archive, dataset), of=file, proof=before))
+    path.rename(consumed_path(path))
+    sync_folder(path.parent)
+
+
+def proof_before(path: Path) -> Mapping[str, Any] | None:
+    """How the archive that is being consumed was proved before it was."""
+    proof: Mapping[str, Any] | None = json.loads(index_path(path).read_bytes())["proof"]
+    return proof
+
+
+def end_consumption(path: Path) -> None:
+    """Its split is whole and has its name: remove what is left of the archive, and its index."""
+    consumed_path(path).unlink(missing_ok=True)
+    index_path(path).unlink(missing_ok=True)
+
+
+def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
+    """The most that each job has on the disk twice."""
+    with closing(LocalFile(path if path.exists() else consumed_path(path))) as file:
+        if path.exists():
+            ranges = _walked(file, archive, dataset)
+        else:
+            file.name = archive.name
+            ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+    return max(each.end - each.start for each in ranges)
+
+
+def _walked(file: LocalFile, archive: Archive, dataset: Dataset) -> Sequence[Range]:
+    return plan_ranges(archive, dataset, size_bytes=file.size_bytes or 0, read_at=file.read_at)

@@ -1,0 +1,54 @@
+"""`NAME.index.json`: the ranges of an archive, so that its headers need not be walked again.
+
+Kept beside an archive that is far away or being consumed. A wrong index cannot make a wrong
+dataset: each range's own header, all names and all counts are still checked.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imnetprep.archives.file import ArchiveFile
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.errors import ImnetprepError
+from imnetprep.preparation.ranges import Range
+
+SUFFIX = ".index.json"
+
+
+def format_index(
+    ranges: Sequence[Range], *, of: ArchiveFile, proof: Mapping[str, Any] | None = None
+) -> bytes:
+    """The index of the archive `of`, as it is kept; `proof` says how that was proved before."""
+    table = {"archive": of.name, "size_bytes": of.size_bytes, "proof": proof, "ranges": ranges}
+    return json.dumps(table).encode() + b"\n"
+
+
+def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveFile) -> list[Range]:
+    """The ranges of `archive` that the index lists. Raises ImnetprepError if it is of others."""
+    size_bytes = of.size_bytes or 0
+    try:
+        table = json.loads(body)
+        ranges = [Range(int(start), int(end), wnid) for start, end, wnid in table["ranges"]]
+        same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
+    except (ValueError, TypeError, KeyError) as error:
+        raise _wrong(archive, f"is damaged: {error}") from error
+    ends = [0, *(each.end for each in ranges)]
+    starts = [*(each.start for each in ranges), size_bytes]
+    end_to_end = starts[:-1] == ends[:-1] and ends == sorted(set(ends)) and ends[-1] < size_bytes
+    wnids = [each.wnid for each in ranges]
+    nested = archive.form == "tar-of-tars"
+    fitting = (
+        len(set(wnids)) == len(wnids) and all(wnid in dataset.label_of_wnid for wnid in wnids)
+        if nested
+        else set(wnids) == {None}
+    )
+    if not (same and ranges and end_to_end and fitting):
+        raise _wrong(archive, "is of other bytes")
+    return ranges
+
+
+def _wrong(archive: Archive, what: str) -> ImnetprepError:
+    return ImnetprepError(
+        f"{archive.name}{SUFFIX} {what}", hint="remove it; it is made again from the archive"
+    )

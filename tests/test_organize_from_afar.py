@@ -1,0 +1,219 @@
+"""Straight from a bucket, a web server or a pipe: the same tree, no archive on this disk."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imnetprep.archives.file import LocalFile
+from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.preparation.index import format_index
+from imnetprep.preparation.ranges import plan_ranges
+from imnetprep.synthetic import pack_dataset
+from tests.conftest import Run, command, tree
+from tests.servers import BUCKET, S3Server, s3_served, web_served
+
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Iterator[S3Server]:
+    with s3_served(tmp_path_factory.mktemp("weed")) as server:
+        for name in (TRAIN, VAL):
+            body = (packed.parent / name).read_bytes()
+            put = {"Bucket": BUCKET, "Key": f"sets/packed/{name}", "Body": body}
+            server.client().put_object(**put, ChecksumAlgorithm="CRC32")
+        yield server
+
+
+def _without_digests(packed: Path, folder: Path) -> Path:
+    """The same dataset, whose definition names no digest of its archives."""
+    shutil.copytree(packed.parent, folder)
+    lines = [line for line in packed.read_text().splitlines() if not line.startswith("md5")]
+    (folder / packed.name).write_text("\n".join(lines))
+    return folder / packed.name
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_from_a_bucket_comes_the_same_tree(
+    s3: S3Server, packed: Path, organized_once: Path, tmp_path: Path, run: Run, digests: bool
+) -> None:
+    dataset = packed if digests else _without_digests(packed, tmp_path / "plain")
+    root, place = tmp_path / "root", f"s3://{BUCKET}/sets/packed/"
+    words = ["--root", root, "--dataset", dataset, "--archives", place]
+    done = run("organize", *words, env=os.environ | s3.environment)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        assert tree(root / split) == tree(organized_once / split)
+    assert not list((root / "archives").glob("*.tar"))
+    proof = json.loads((root / "receipt.json").read_text())["splits"]["train"]["proof"]
+    assert proof["kind"] == ("md5" if digests else "crc32")
+
+
+def test_a_bucket_without_that_archive_is_told_with_the_mend(
+    s3: S3Server, packed: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", f"s3://{BUCKET}/elsewhere"]
+    done = run("organize", *words, env=os.environ | s3.environment)
+    assert done.returncode == 3
+    assert f"s3://{BUCKET}/elsewhere/{TRAIN}" in done.stderr
+    assert "aws s3 ls" in done.stderr
+
+
+def test_wrong_credentials_are_told(s3: S3Server, packed: Path, tmp_path: Path, run: Run) -> None:
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", f"s3://{BUCKET}/sets/packed"]
+    wrong = os.environ | s3.environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}
+    done = run("organize", *words, env=wrong)
+    assert done.returncode == 3
+    assert "Hint: your credentials" in done.stderr
+    without = {key: value for key, value in wrong.items() if not key.startswith("AWS_")}
+    alone = without | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
+    done = run("organize", *words, env=alone)
+    assert "no AWS credentials" in done.stderr
+
+
+def test_an_object_of_the_same_size_with_other_bytes_is_refused(
+    s3: S3Server, packed: Path, tmp_path: Path, run: Run
+) -> None:
+    body = bytearray((packed.parent / VAL).read_bytes())
+    body[700] ^= 1
+    s3.client().put_object(Bucket=BUCKET, Key=f"flipped/{VAL}", Body=bytes(body))
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", f"s3://{BUCKET}/flipped"]
+    done = run("organize", *words, "--split", "val", env=os.environ | s3.environment)
+    assert done.returncode == 4, done.stderr
+    assert "md5 is" in done.stderr
+    assert not (tmp_path / "val").exists()
+
+
+def test_from_the_web_through_cuts_and_503s(
+    packed: Path, organized_once: Path, tmp_path: Path, run: Run
+) -> None:
+    dataset = _without_digests(packed, tmp_path / "plain")
+    with web_served(dataset.parent) as web:
+        web.fail_every, web.cut_every = 5, 7
+        words = ["--root", tmp_path / "root", "--dataset", dataset, "--archives", web.address]
+        done = run("organize", *words)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        assert tree(tmp_path / "root" / split) == tree(organized_once / split)
+
+
+def test_a_server_without_ranges_is_refused_with_the_pipe_as_hint(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    with web_served(packed.parent) as web:
+        web.ranges = False
+        words = ["--root", tmp_path, "--dataset", packed, "--archives", web.address]
+        done = run("organize", *words)
+    assert done.returncode == 3
+    assert "gives no byte ranges" in done.stderr
+    assert "--archives -" in done.stderr
+
+
+def test_the_index_beside_an_archive_saves_the_walk(
+    packed: Path, organized_once: Path, tmp_path: Path, run: Run
+) -> None:
+    dataset = _without_digests(packed, tmp_path / "plain")
+    known, file = load_dataset(str(dataset)), LocalFile(dataset.parent / VAL)
+    ranges = plan_ranges(
+        known.archive(Split.VAL), known, size_bytes=file.size_bytes or 0, read_at=file.read_at
+    )
+    (dataset.parent / f"{VAL}.index.json").write_bytes(format_index(ranges, of=file))
+    with web_served(dataset.parent) as web:
+        words = ["--root", tmp_path / "root", "--dataset", dataset, "--archives", web.address]
+        done = run("organize", *words, "--split", "val")
+        assert done.returncode == 0, done.stderr
+        headers = [span for _, span in web.asked if span and _length(span) == 512]
+    assert not headers
+    assert tree(tmp_path / "root" / "val") == tree(organized_once / "val")
+
+
+def _length(span: str) -> int:
+    start, _, end = span.removeprefix("bytes=").partition("-")
+    return int(end) - int(start) + 1
+
+
+def test_a_wrong_index_is_refused_and_makes_nothing(packed: Path, tmp_path: Path, run: Run) -> None:
+    dataset = _without_digests(packed, tmp_path / "plain")
+    known, file = load_dataset(str(dataset)), LocalFile(dataset.parent / TRAIN)
+    ranges = plan_ranges(
+        known.archive(Split.TRAIN), known, size_bytes=file.size_bytes or 0, read_at=file.read_at
+    )
+    first, second, *rest = ranges
+    swapped = [first._replace(wnid=second.wnid), second._replace(wnid=first.wnid), *rest]
+    (dataset.parent / f"{TRAIN}.index.json").write_bytes(format_index(swapped, of=file))
+    with web_served(dataset.parent) as web:
+        words = ["--root", tmp_path / "root", "--dataset", dataset, "--archives", web.address]
+        done = run("organize", *words, "--split", "train")
+    assert done.returncode == 4
+    assert "does not start at byte" in done.stderr
+    assert not (tmp_path / "root" / "train").exists()
+
+
+def test_killed_and_changed_on_the_server_what_grew_is_dropped(tmp_path: Path, run: Run) -> None:
+    first = pack_dataset(tmp_path / "a", classes=6, train_per_class=30, image_bytes=60_000)
+    toml = _without_digests(first, tmp_path / "first")
+    with web_served(toml.parent) as web:
+        words = ["--root", tmp_path / "root", "--dataset", toml, "--archives", web.address]
+        words += ["--split", "train", "--jobs", "1"]
+        web.etag = '"one"'
+        process = subprocess.Popen(command("organize", *words), stderr=subprocess.DEVNULL)
+        journal = tmp_path / "root" / ".organizing" / "journal.db"
+        while process.poll() is None and not (journal.exists() and len(web.asked) > 5):
+            pass
+        process.kill()
+        process.wait()
+        web.etag = '"two"'
+        done = run("organize", *words)
+    assert done.returncode == 0, done.stderr
+    assert (
+        run("verify", "--root", tmp_path / "root", "--digests", "--split", "train").returncode == 0
+    )
+
+
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_pipe_is_read_once_and_proved(
+    packed: Path, organized_once: Path, tmp_path: Path, run: Run, digests: bool
+) -> None:
+    dataset = packed if digests else _without_digests(packed, tmp_path / "plain")
+    for split, name in (("train", TRAIN), ("val", VAL)):
+        with (packed.parent / name).open("rb") as archive:
+            words = ["--root", tmp_path / "root", "--dataset", dataset, "--archives", "-"]
+            done = run("organize", *words, "--split", split, stdin=archive)
+        assert done.returncode == 0, done.stderr
+        assert tree(tmp_path / "root" / split) == tree(organized_once / split)
+
+
+def test_a_pipe_that_ends_early_and_comes_again_goes_on(
+    packed: Path, organized_once: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["organize", "--root", tmp_path, "--dataset", packed, "--archives", "-"]
+    body = (packed.parent / TRAIN).read_bytes()
+    cut = subprocess.run(
+        command(*words, "--split", "train"), input=body[: len(body) * 2 // 3], capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert cut.returncode == 4
+    assert b"truncated" in cut.stderr
+    assert not (tmp_path / "train").exists()
+    other = body[:1600] + bytes([body[1600] ^ 1]) + body[1601:]
+    wrong = subprocess.run(
+        command(*words, "--split", "train"), input=other, capture_output=True, check=False
+    )
+    assert wrong.returncode == 4
+    assert b"is not what it was" in wrong.stderr
+    again = subprocess.run(
+        command(*words, "--split", "train"), input=body, capture_output=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert tree(tmp_path / "train") == tree(organized_once / "train")
+
+
+def test_a_pipe_for_two_splits_is_wrong_usage(packed: Path, tmp_path: Path, run: Run) -> None:
+    done = run("organize", "--root", tmp_path, "--dataset", packed, "--archives", "-")
+    assert done.returncode == 2
+    assert "a pipe carries one archive" in done.stderr
