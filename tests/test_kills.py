@@ -65,6 +65,33 @@ def test_organize_ends_the_same_and_shows_nothing_half_made(
     assert run("verify", "--root", root, "--digests").returncode == 0
 
 
+def test_subset_ends_the_same_and_shows_nothing_half_made(
+    dataset: Path, tmp_path: Path, run: Run
+) -> None:
+    whole, listed, to = tmp_path / "whole", tmp_path / "listed.txt", tmp_path / "to"
+    words = ["--dataset", dataset, "--archives", dataset.parent]
+    assert run("organize", "--root", whole, *words).returncode == 0
+    wnids = sorted(path.name for path in (whole / "train").iterdir())[5:35]
+    listed.write_text("\n".join(wnids))
+    wanted = {
+        split: {name: body for name, body in tree(whole / split).items() if name[:9] in wnids}
+        for split in ("train", "val")
+    }
+    total = sum(len(body) for bodies in wanted.values() for body in bodies.values())
+    words = ["subset", listed, "--root", whole, "--to", to, "--copy"]
+    killed_inside = 0
+    for number in range(1, 9):
+        killed_inside += _kill_at(command(*words), to, total * number // 9)
+        for split in ("train", "val"):
+            if (to / split).exists():
+                assert tree(to / split) == wanted[split]
+    assert killed_inside >= 5
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert {split: tree(to / split) for split in wanted} == wanted
+    assert run("verify", "--root", to, "--digests").returncode == 0
+
+
 def test_download_ends_the_same_and_fetches_little_twice(
     dataset: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -172,6 +172,12 @@ class Dataset:
         at = bisect_left(numbers[label], number)
         return label if at < len(numbers[label]) and numbers[label][at] == number else None
 
+    def number_of(self, split: Split, name: str) -> int:
+        """The number in the name of a sample, one that has a label."""
+        match = self._patterns[split].fullmatch(name)
+        assert match is not None, name
+        return int(match["number"])
+
     def names(self, split: Split, label: int) -> Iterator[str] | None:
         """The file names of `split` with `label`, or None where only their count is known."""
         if (numbers := self.numbers(split)) is None:

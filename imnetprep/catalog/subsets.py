@@ -1,0 +1,167 @@
+"""Part of a dataset as a dataset of its own: the classes, or the train files, that a list names.
+
+The built-in lists are of ilsvrc2012; `docs/subsets.md` says what each is, `docs/catalog.md` from
+where. A user's list is a text file: wnids, or names of train files, one a line.
+"""
+
+import itertools
+import json
+import lzma
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
+from imnetprep.errors import ImnetprepError, WrongUsage
+
+BUILT_IN_LISTS = (
+    "simclr-1pct",
+    "simclr-10pct",
+    "imagenet100",
+    "mini-imagenet",
+    "imagenette",
+    "imagewoof",
+)
+_FOLDER = Path(__file__).parent / "subset_lists"
+_SYNSETS = "synsets.tsv"
+
+
+@dataclass(frozen=True)
+class SubsetList:
+    """What is chosen: wnids, or names of train files, each with the place in the list it is at."""
+
+    name: str
+    entries: Sequence[tuple[str, str]]
+
+
+def read_list(name: str) -> SubsetList:
+    """The built-in list of that name, or the user's own from a text file."""
+    if name in BUILT_IN_LISTS:
+        return SubsetList(name, [(name, word) for word in _built_in(name)])
+    path = Path(name)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise WrongUsage(
+            f"no list is called {name!r}, and there is no such file",
+            hint=f"one of {', '.join(BUILT_IN_LISTS)}, or a text file of wnids or train file names",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise WrongUsage(f"{path} is not a text file: {error}", hint="one name a line") from error
+    words = [line.partition("#")[0].strip() for line in text.split("\n")]
+    entries = [(f"{path}, line {at}", word) for at, word in enumerate(words, start=1) if word]
+    if not entries:
+        raise WrongUsage(f"{path} names nothing", hint="one wnid or train file name a line")
+    return SubsetList(re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem), entries)
+
+
+def _built_in(name: str) -> Iterator[str]:
+    """Wnids; or files as the catalog has names: a line a class, its wnid and then differences."""
+    if (wnids := _FOLDER / f"{name}.txt").exists():
+        yield from wnids.read_text().split()
+        return
+    for line in lzma.decompress((_FOLDER / f"{name}.txt.xz").read_bytes()).decode().splitlines():
+        wnid, *differences = line.split()
+        for number in itertools.accumulate(map(int, differences)):
+            yield f"{wnid}_{number}.JPEG"
+
+
+def subset_of(source: Dataset, listed: SubsetList) -> Dataset:
+    """What `listed` chooses of `source`, as a dataset: its `label_of` is None for all the rest.
+
+    A list of classes restricts every split. A list of files restricts train; of validation it
+    leaves the listed files' classes whole. Labels are ranks among the chosen wnids. Where the
+    source counts its files and does not list them, a file that it lacks is not noticed here.
+
+    Raises ImnetprepError on an entry that `source` does not have, with the entry's place.
+    """
+    if listed.entries[0][1] in source.label_of_wnid:
+        chosen = [_label_of_wnid(source, *entry) for entry in listed.entries]
+        return _derived(source, listed.name, sorted(set(chosen)), files=None)
+    files: dict[int, set[int]] = {}
+    for place, name in listed.entries:
+        files.setdefault(_label_of_file(source, place, name), set()).add(
+            source.number_of(Split.TRAIN, name)
+        )
+    return _derived(source, listed.name, sorted(files), files=files)
+
+
+def _label_of_wnid(source: Dataset, place: str, wnid: str) -> int:
+    if (label := source.label_of_wnid.get(wnid)) is None:
+        raise _unknown(f"{place}: {source.name} has no class {wnid!r}")
+    return label
+
+
+def _label_of_file(source: Dataset, place: str, name: str) -> int:
+    label = source.label_of(Split.TRAIN, name) if Split.TRAIN in source.splits else None
+    if label is None:
+        raise _unknown(f"{place}: {name!r} is neither a class nor a train file of {source.name}")
+    return label
+
+
+def _unknown(what: str) -> ImnetprepError:
+    return ImnetprepError(
+        what, hint="a list holds wnids, or names of train files, and not both; # starts a comment"
+    )
+
+
+def _derived(
+    source: Dataset, name: str, labels: Sequence[int], *, files: Mapping[int, set[int]] | None
+) -> Dataset:
+    """A definition cut down to `labels`, and to the numbers of `files` in train."""
+    synsets = [source.synsets[label] for label in labels]
+    rows = [f"{each.wnid}\t{each.ilsvrc_id or ''}\t{each.words}\n" for each in synsets]
+    bodies = {_SYNSETS: "".join(["wnid\tilsvrc_id\twords\n", *rows])}
+    splits: dict[str, Any] = {}
+    for split in source.splits:
+        numbers: Sequence[Sequence[int]] | None = None
+        if files is not None and split is Split.TRAIN:
+            numbers = [sorted(files[label]) for label in labels]
+        elif (all_numbers := source.numbers(split)) is not None:
+            numbers = [all_numbers[label] for label in labels]
+        counts = [source.counts(split)[label] for label in labels]
+        splits[split] = {**source.table[split], "samples": sum(counts)}
+        if numbers is not None:
+            splits[split] |= {"samples": sum(map(len, numbers)), "names": f"{split}_names.txt"}
+            splits[split].pop("samples_per_class", None)
+            bodies[f"{split}_names.txt"] = "".join(
+                f"{each.wnid} {_differences(of_label)}\n"
+                for each, of_label in zip(synsets, numbers, strict=True)
+            )
+    table = {
+        **source.table,
+        "name": f"{source.name}-{name}",
+        "title": f"{source.title}, subset {name}",
+        "synsets": _SYNSETS,
+        # Torrents stay with the source: megabytes of pieces, in every manifest.
+        "archives": [
+            {key: value for key, value in archive.items() if key != "torrent"}
+            for archive in source.table["archives"]
+        ],
+        **splits,
+    }
+    table.pop("odd_files", None)
+    bodies[DEFINITION] = _format_toml(table)
+    files_of = {file: body.encode() for file, body in bodies.items()}
+    return parse_dataset(files_of.__getitem__)
+
+
+def _differences(numbers: Sequence[int]) -> str:
+    return " ".join(str(after - before) for before, after in itertools.pairwise([0, *numbers]))
+
+
+def _format_toml(table: Mapping[str, Any]) -> str:
+    """What definitions are made of: strings, numbers and lists of them, then tables of those."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            tables += [f"[{key}]", _format_toml(value)]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for each in value:
+                tables += [f"[[{key}]]", _format_toml(each)]
+        else:
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join([*lines, *tables, ""])

@@ -1,0 +1,252 @@
+"""Part of an organized root as a root of its own: hard links or copies, whole or absent."""
+
+import errno
+import itertools
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.subsets import read_list, subset_of
+from imnetprep.digests import xxh128
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.fs import locked, require_free, sync_file_system, sync_folder
+from imnetprep.layouts import imagefolder
+from imnetprep.manifest import (
+    Manifest,
+    SampleRecord,
+    SplitRecord,
+    create_manifest,
+    open_manifest,
+    organized_splits,
+)
+from imnetprep.preparation.receipts import read_receipt, record_split
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+_NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+
+
+@dataclass(frozen=True)
+class SubsetPlan:
+    """Which `splits` of `source` become the dataset `chosen` of the root `to`.
+
+    `to_make` are those that are not there yet, with their bytes.
+    """
+
+    list_name: str
+    source: Root
+    chosen: Dataset
+    splits: tuple[Split, ...]
+    to_make: Mapping[Split, int]
+    to: Root
+
+
+def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
+    """Look at the list and at both roots; touches nothing.
+
+    Raises ImnetprepError where `source` is not organized or lacks what the list names, and where
+    `to` holds something else.
+    """
+    with open_manifest(source.manifest) as manifest:
+        chosen_list = read_list(listed)
+        chosen = subset_of(manifest.dataset(), chosen_list)
+        splits = [
+            split
+            for split, record in organized_splits(source).items()
+            if record.layout == imagefolder.NAME
+        ]
+        if not splits:
+            raise ImnetprepError(
+                f"{source.path} has no class folders to take from",
+                hint=f"imnetprep organize --root {source.path}",
+            )
+        to_make = {}
+        for split in _splits_to_make(splits, chosen, to):
+            samples = itertools.chain.from_iterable(_wanted(chosen, split, manifest))
+            to_make[split] = sum(sample.size_bytes for sample in samples)
+    return SubsetPlan(chosen_list.name, source, chosen, tuple(splits), to_make, to)
+
+
+def _splits_to_make(splits: Sequence[Split], chosen: Dataset, to: Root) -> list[Split]:
+    """Those that `to` does not have yet; ImnetprepError where something else is in the way."""
+    if to.manifest.exists():
+        with open_manifest(to.manifest) as manifest:
+            held = manifest.dataset()
+        if held.fingerprint != chosen.fingerprint:
+            another = "another " if held.name == chosen.name else ""
+            raise ImnetprepError(
+                f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
+            )
+    there = organized_splits(to)
+    for split in splits:
+        if split not in there and to.split(split).exists():
+            raise ImnetprepError(
+                f"{to.split(split)} is there, and {to.manifest.name} knows nothing of it",
+                hint="take another --to, or move it away",
+            )
+    return [split for split in splits if split not in there]
+
+
+def carry_out_subset(plan: SubsetPlan, *, copy: bool, progress: Progress) -> Iterator[SplitRecord]:
+    """Make what is not there; yields every split of the plan once it stands under its name.
+
+    Raises WrongBytes where a file of the source is not what its manifest says.
+    """
+    with locked(plan.to.organizing), open_manifest(plan.source.manifest) as manifest:
+        create_manifest(plan.to.manifest, plan.chosen)
+        for split in plan.splits:
+            if split not in organized_splits(plan.to):
+                _make_split(plan, split, manifest, copy=copy, progress=progress)
+            yield organized_splits(plan.to)[split]
+
+
+def _wanted(chosen: Dataset, split: Split, manifest: Manifest) -> Iterator[list[SampleRecord]]:
+    """The samples of `manifest` that `chosen` has, a list a class, with the labels of `chosen`.
+
+    Raises WrongBytes where the manifest lists fewer of a class than `chosen` has.
+    """
+    label_there = manifest.dataset().label_of_wnid
+    for synset in chosen.synsets:
+        samples = [
+            sample._replace(label=synset.label)
+            for sample in manifest.samples(split, label_there[synset.wnid])
+            if chosen.label_of(split, sample.name) == synset.label
+        ]
+        if len(samples) != (wanted := chosen.counts(split)[synset.label]):
+            there = {sample.name for sample in samples}
+            names = chosen.names(split, synset.label) or ()
+            lost = ", ".join(itertools.islice((name for name in names if name not in there), 3))
+            raise WrongBytes(
+                f"{manifest.path} lists {count(len(samples), f'{split} image')} of {synset.wnid},"
+                f" not {wanted:,}{lost and f'; missing: {lost}'}",
+                hint="the list is of another dataset, or that root is not whole:"
+                f" imnetprep verify --root {manifest.path.parent}",
+            )
+        yield samples
+
+
+def _make_split(
+    plan: SubsetPlan, split: Split, manifest: Manifest, *, copy: bool, progress: Progress
+) -> None:
+    """Grow it in `.organizing`, list it, and give it its name last: only then is it there.
+
+    The samples are read from `manifest` once for each step: a million of them are not held.
+    """
+    growing = plan.to.organizing / split
+    growing.mkdir(exist_ok=True)
+    if copy:
+        grown_bytes = sum(path.stat().st_size for path in growing.glob("*/*"))
+        needed_bytes = max(0, plan.to_make.get(split, 0) - grown_bytes)
+        require_free(plan.to.path, needed_bytes, what=f"to copy {split} of {plan.chosen.name}")
+    _grow(plan, split, manifest, copy=copy, progress=progress)
+    sync_file_system(growing)
+    with open_manifest(plan.to.manifest, write=True) as made:
+        made.drop_split(split)  # of a run that was killed from here on
+        listed = itertools.chain.from_iterable(_wanted(plan.chosen, split, manifest))
+        made.add_split(split, imagefolder.NAME, listed)
+        record = made.splits()[split]
+    record_split(
+        plan.to,
+        split,
+        subset=plan.list_name,
+        source={
+            "root": str(plan.source.path.absolute()),
+            **read_receipt(plan.source)["splits"].get(split, {}),
+        },
+        files="copies" if copy else "hard links",
+        layout=record.layout,
+        samples=record.samples,
+        size_bytes=record.size_bytes,
+    )
+    growing.rename(plan.to.split(split))
+    sync_folder(plan.to.path)
+
+
+def _grow(
+    plan: SubsetPlan, split: Split, manifest: Manifest, *, copy: bool, progress: Progress
+) -> None:
+    growing, wnids = plan.to.organizing / split, set[str]()
+    under_way: deque[Future[int]] = deque()
+    with (
+        progress.task(f"subset {split}", total=plan.chosen.samples(split), unit="images") as task,
+        ThreadPoolExecutor(usable_cores()) as workers,
+    ):
+        for samples in _wanted(plan.chosen, split, manifest):
+            if not samples:
+                continue
+            wnid = plan.chosen.synsets[samples[0].label].wnid
+            wnids.add(wnid)
+            home = plan.source.split(split) / wnid
+            under_way.append(workers.submit(_grow_class, samples, home, growing, copy=copy))
+            while len(under_way) > usable_cores():
+                task.advance(under_way.popleft().result())
+        while under_way:
+            task.advance(under_way.popleft().result())
+    _refuse_others(growing, wnids)
+
+
+def _grow_class(samples: Sequence[SampleRecord], home: Path, growing: Path, *, copy: bool) -> int:
+    """The samples of one class from `home` into its folder below `growing`; how many."""
+    folder = imagefolder.make_class_folder(growing, home.name)
+    for sample in samples:
+        _check_source(home / sample.name, sample)
+        (_copy if copy else _link)(home / sample.name, folder / sample.name, sample)
+    _refuse_others(folder, {sample.name for sample in samples})
+    return len(samples)
+
+
+def _check_source(path: Path, sample: SampleRecord) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        raise _wrong_source(path, "is not there") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise _wrong_source(path, "is not a regular file")
+    if status.st_size != sample.size_bytes:
+        raise _wrong_source(path, f"has {status.st_size:,} bytes, not {sample.size_bytes:,}")
+
+
+def _wrong_source(path: Path, what: str) -> WrongBytes:
+    return WrongBytes(f"{path} {what}", hint=f"imnetprep verify --root {path.parents[2]}")
+
+
+def _link(path: Path, place: Path, _sample: SampleRecord) -> None:
+    if os.path.lexists(place):
+        if place.samefile(path):
+            return
+        place.unlink()
+    try:
+        os.link(path, place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS_HERE:
+            raise
+        raise ImnetprepError(
+            f"{place} cannot be a hard link to {path}: {error.strerror}",
+            hint="--copy makes copies; or take a --to on the same disk",
+        ) from error
+
+
+def _copy(path: Path, place: Path, sample: SampleRecord) -> None:
+    body = path.read_bytes()
+    if xxh128(body) != sample.xxh128:
+        raise _wrong_source(path, f"has another xxh128 than {sample.xxh128.hex()}")
+    if os.path.lexists(place):
+        if not place.samefile(path) and place.read_bytes() == body:
+            return  # of a run that was killed
+        place.unlink()
+    imagefolder.write_sample(place.parent, place.name, body)
+
+
+def _refuse_others(folder: Path, wanted: Set[str]) -> None:
+    if others := set(os.listdir(folder)) - wanted:  # noqa: PTH208 names, not paths
+        raise ImnetprepError(
+            f"{folder} holds what is not of this subset: {min(others)}",
+            hint=f"rm -r {folder}; then run the same command again",
+        )
