@@ -28,6 +28,9 @@ from imnetprep.units import count, format_bytes
     "  [default: ROOT/archives]",
 )
 @click.option("--consume", is_flag=True, help="Give the archive's blocks back as they are done.")
+@click.option(
+    "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
+)
 @jobs_option
 @dry_run_option
 @json_option
@@ -38,6 +41,7 @@ def organize(
     splits: tuple[Split, ...],
     archives: str | None,
     consume: bool,
+    meta_bin: bool,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -84,3 +88,7 @@ def organize(
         what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
         text = f"{record.split}: {what} in {root.split(record.split)}"
         print_result(text, as_json=as_json, **record._asdict())
+    if meta_bin:
+        from imnetprep.training.meta_bin import write_meta_bin
+
+        write_meta_bin(root, plan.dataset)
