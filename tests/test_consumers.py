@@ -75,3 +75,26 @@ def test_the_validation_wnids_of_meta_bin_are_in_the_order_of_the_names(root: Pa
 
     names = {Path(path).name: Path(path).parts[0] for path in _listed(root, Split.VAL)}
     assert load_meta_file(str(root))[1] == [names[name] for name in sorted(names)]
+
+
+@SPLITS
+def test_timm(root: Path, split: Split) -> None:
+    from timm.data import create_dataset
+
+    opened = create_dataset("folder", root=str(root), split=split)
+    assert _read(opened.reader.samples) == _listed(root, split)
+    assert all(image.mode == "RGB" for image, _ in opened)
+
+
+def test_hugging_face_datasets(root: Path, tmp_path: Path) -> None:
+    from datasets import Image, load_dataset
+
+    opened = load_dataset("imagefolder", data_dir=str(root), cache_dir=str(tmp_path))
+    assert set(opened) == {"train", "validation"}
+    for theirs, split in (("train", Split.TRAIN), ("validation", Split.VAL)):
+        assert all(row["image"].getbbox() for row in opened[theirs])
+        rows = opened[theirs].cast_column("image", Image(decode=False))
+        assert _read((row["image"]["path"], row["label"]) for row in rows) == _listed(root, split)
+        with open_manifest(root / "manifest.db") as manifest:
+            wnids = [synset.wnid for synset in manifest.synsets()]
+        assert rows.features["label"].names == wnids
