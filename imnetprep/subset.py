@@ -241,7 +241,7 @@ def _copy(path: Path, place: Path, sample: SampleRecord) -> None:
         if not place.samefile(path) and place.read_bytes() == body:
             return  # of a run that was killed
         place.unlink()
-    imagefolder.write_sample(place.parent, place.name, body)
+    imagefolder.write_sample(str(place.parent), place.name, body)
 
 
 def _refuse_others(folder: Path, wanted: Set[str]) -> None:
