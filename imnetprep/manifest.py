@@ -132,6 +132,8 @@ def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
             f"{path.parent} holds no dataset yet: there is no {path.name}",
             hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
         )
+    # What a killed writer left in SQLite's journal is rolled back by who opens next, not read-only.
+    write = write or path.with_name(f"{path.name}-journal").exists()
     database = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True
     )

@@ -1,5 +1,7 @@
 """A root holds one dataset, and a damaged manifest is told, never guessed around."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,28 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     (tmp_path / "manifest.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
     with pytest.raises(ImnetprepError, match=r"manifest\.db"):
         dataset_for(tmp_path / "manifest.db", None)
+
+
+def test_what_a_killed_writer_left_is_rolled_back(tmp_path: Path) -> None:
+    """More than SQLite's cache holds, so that half a split is in the file when it is killed."""
+    code = """
+import os, sys
+from pathlib import Path
+from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
+
+def samples():
+    for number in range(100_000):
+        yield SampleRecord(number % 1000, f"{number}.JPEG", 1, bytes(16))
+    os.kill(os.getpid(), 9)
+
+path = Path(sys.argv[1])
+create_manifest(path, load_dataset("ilsvrc2012"))
+with open_manifest(path, write=True) as manifest:
+    manifest.add_split(Split.TRAIN, "imagefolder", samples())
+"""
+    path = tmp_path / "manifest.db"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == -9
+    assert path.with_name("manifest.db-journal").exists()
+    with open_manifest(path) as manifest:
+        assert manifest.splits() == {}
