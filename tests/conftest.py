@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from imnetprep import cli
 from imnetprep.synthetic import pack_dataset
 
 DATASETS = Path(__file__).parent / "datasets"
@@ -44,6 +45,19 @@ def run() -> Run:
         return subprocess.run(
             command(*arguments), capture_output=True, text=True, check=False, **options
         )
+
+    return run_command
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command without a process of its own: for tests that need many of them."""
+
+    def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, arguments))
+        capfd.readouterr()
+        code = cli.run(words)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
 
     return run_command
 

@@ -66,6 +66,12 @@ split_option = click.option(
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), help="Parallel workers. Default: what the machine has."
 )
+digests_option = click.option(
+    "--digests", is_flag=True, help="Also read every byte and compare its xxh128."
+)
+decode_option = click.option(
+    "--decode", is_flag=True, help="Also decode every image to its last pixel."
+)
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Results as one JSON a line.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from imnetprep.progress import Progress, Silent, Task
+from imnetprep.trees.finding import Finding
 from imnetprep.units import format_bytes, format_duration
 
 _SECONDS_BETWEEN_LINES = 10
@@ -18,6 +19,12 @@ _SECONDS_BETWEEN_LINES = 10
 def print_result(text: str, *, as_json: bool, **fields: Any) -> None:
     """One result on stdout: `text` for people, or `fields` as one JSON object a line."""
     click.echo(json.dumps(fields, default=str) if as_json else text)
+
+
+def print_finding(finding: Finding, *, as_json: bool) -> None:
+    """One finding on stdout."""
+    text = f"{finding.kind}: {finding.path} {finding.what}"
+    print_result(text, as_json=as_json, **finding._asdict())
 
 
 def progress(*, quiet: bool) -> Progress:

@@ -4,53 +4,92 @@ import click
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
+    dataset_option,
+    decode_option,
+    digests_option,
     jobs_option,
     json_option,
     quiet_option,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
-from imnetprep.units import count
+from imnetprep.units import count, format_bytes
 
 
-@click.command(short_help="Compare the images with the manifest.")
+@click.command(short_help="Compare the images with the manifest, or the names.")
 @root_option
+@dataset_option
 @split_option
-@click.option("--digests", is_flag=True, help="Also read every byte and compare its xxh128.")
-@click.option("--decode", is_flag=True, help="Also decode every image to its last pixel.")
+@digests_option
+@decode_option
+@click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no finding.")
 @jobs_option
 @json_option
 @quiet_option
 def verify(
     root: Root,
+    dataset: str | None,
     splits: tuple[Split, ...],
     digests: bool,
     decode: bool,
+    adopt: bool,
     jobs: int | None,
     as_json: bool,
     quiet: bool,
 ) -> int:
     """Compare the organized images with the manifest: counts, names and sizes.
 
-    A line for each finding; exit code 5 if there is any. Nothing is changed.
+    A tree that has no manifest, because another program made it, is told by its names and counts
+    and compared with its dataset; a file without a JPEG's end marker is decoded. With --adopt it
+    is then read once and gets its manifest, if there is no finding.
+
+    A line for each finding; exit code 5 if there is any. Nothing is changed without --adopt.
 
     \b
     imnetprep verify --digests --decode
+    imnetprep verify --root /data/somebodys-imagenet --adopt
     """
-    from imnetprep.verify import Checks, findings
+    from imnetprep import adopt as adoption
+    from imnetprep.trees.checks import Checks
+    from imnetprep.trees.places import recognise
+    from imnetprep.verify import findings
 
+    shown = progress(quiet=quiet)
+    known = recognise(root, dataset=dataset)
+    unlisted = [place for place in known.places.values() if not place.listed]
+    for place in unlisted:
+        if not splits or place.split in splits:
+            holds = (
+                f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
+            )
+            print_result(
+                f"{place.split}: {known.dataset.name} by its names, {holds}, no manifest",
+                as_json=as_json,
+                split=place.split,
+                dataset=known.dataset.name,
+                folder=place.folder,
+                images=place.images,
+                class_folders=place.class_folders,
+                manifest=False,
+            )
     found = 0
     checks = Checks(digests=digests, decode=decode)
-    for finding in findings(
-        root, splits=splits, checks=checks, jobs=jobs, progress=progress(quiet=quiet)
-    ):
+    for finding in findings(root, known, splits=splits, checks=checks, jobs=jobs, progress=shown):
         found += 1
-        text = f"{finding.kind}: {finding.path} {finding.what}"
-        print_result(text, as_json=as_json, **finding._asdict())
-    looked_at = ["counts", "names", "sizes"] + ["digests"] * digests + ["decoding"] * decode
+        print_finding(finding, as_json=as_json)
+    looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))
+    looked_at += ["end markers"] * bool(unlisted and not decode)
+    looked_at += ["digests"] * digests + ["decoding"] * decode
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(looked_at)})", as_json=as_json, findings=found)
-    return FINDINGS_EXIT_CODE if found else 0
+    if found:
+        return FINDINGS_EXIT_CODE
+    if adopt:
+        for record in adoption.adopt(root, known, splits=splits, jobs=jobs, progress=shown):
+            what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+            text = f"{record.split}: {what} in {root.manifest}"
+            print_result(text, as_json=as_json, **record._asdict())
+    return 0

@@ -1,0 +1,119 @@
+"""A tree that somebody else made becomes an organized root: it gets a manifest and a receipt."""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.digests import xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import locked
+from imnetprep.layouts import imagefolder
+from imnetprep.manifest import (
+    SampleRecord,
+    SplitRecord,
+    create_manifest,
+    open_manifest,
+    organized_splits,
+)
+from imnetprep.preparation.journal import Journal, open_journal
+from imnetprep.preparation.ranges import Range
+from imnetprep.preparation.receipts import record_split
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.trees.places import Recognised
+
+
+def adopt(
+    root: Root,
+    known: Recognised,
+    *,
+    splits: Sequence[Split],
+    jobs: int | None,
+    progress: Progress,
+) -> Iterator[SplitRecord]:
+    """Write the manifest of those of `splits` that have none; yields every one of them.
+
+    For trees without findings: which names there are is not judged here again. Every file is read
+    once. The manifest lists a whole split or nothing of it; what a killed run has read of whole
+    classes is not read again.
+    """
+    dataset = known.dataset
+    with locked(root.organizing), open_journal(root.organizing / "journal.db") as journal:
+        for split in known.selected(root, splits):
+            folder = root.split(split)
+            identity = f"adopted {folder.stat().st_ino}"
+            begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
+            listed = split in organized_splits(root)
+            if not listed:
+                if not begun:
+                    journal.forget(split)
+                    journal.begin(split, dataset=dataset.fingerprint, archive=identity)
+                _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
+                create_manifest(root.manifest, dataset)
+                with open_manifest(root.manifest, write=True) as manifest:
+                    manifest.add_split(split, imagefolder.NAME, journal.samples(split))
+            record = organized_splits(root)[split]
+            if begun or not listed:
+                _record(root, dataset, record)
+                journal.forget(split)
+            yield record
+
+
+def _read(
+    dataset: Dataset,
+    split: Split,
+    folder: Path,
+    journal: Journal,
+    *,
+    jobs: int | None,
+    progress: Progress,
+) -> None:
+    """Size and digest of every file, class by class, into the journal."""
+    done = journal.done(split)
+    counts = dataset.counts(split)
+    with (
+        progress.task(
+            f"adopt {split}",
+            total=sum(counts),
+            unit="images",
+            done=sum(counts[label] for label in done),
+        ) as task,
+        ThreadPoolExecutor(jobs or usable_cores()) as workers,
+    ):
+        for synset in dataset.synsets:
+            if synset.label in done:
+                continue
+            names = os.listdir(folder / synset.wnid)  # noqa: PTH208 - names, not paths
+
+            def read(name: str, label: int = synset.label, wnid: str = synset.wnid) -> SampleRecord:
+                body = (folder / wnid / name).read_bytes()
+                return SampleRecord(label, name, len(body), xxh128(body))
+
+            records = []
+            for record in workers.map(read, names):
+                records.append(record)
+                task.advance(1)
+            if len(records) != counts[synset.label]:
+                raise WrongBytes(
+                    f"{folder / synset.wnid} has {len(records):,} files now,"
+                    f" not {counts[synset.label]:,}",
+                    hint="something changes it meanwhile; stop that and run the same command again",
+                )
+            journal.add(split, [(Range(synset.label, synset.label, synset.wnid), records)])
+
+
+def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:
+    """The receipt says that nobody proved these bytes, and what was looked at."""
+    names = "names" if dataset.numbers(record.split) is not None else "counts"
+    record_split(
+        root,
+        record.split,
+        archive=None,
+        proof={"kind": "none", "why": f"adopted: a tree whose {names} fit {dataset.name}"},
+        layout=record.layout,
+        samples=record.samples,
+        size_bytes=record.size_bytes,
+    )

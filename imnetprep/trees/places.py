@@ -1,0 +1,199 @@
+"""What a tree is that no manifest speaks of: which dataset by its names and counts, which splits.
+
+A split lies in the folder of its name, in a folder of another name (`validation/`), or its class
+folders and images lie in the root itself.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import BUILT_IN, Dataset, Split, load_dataset
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import dataset_for, open_manifest
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+# Names looked at to tell what a folder holds; all are looked at later, by the survey.
+_SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32
+# Below it a tree is not a damaged copy of the dataset but another one that shares some names:
+# ten classes of Tiny-ImageNet have 1 % of the validation names of ILSVRC2012, with other labels.
+_LEAST_SHARE = 0.05
+_NOT_SPLITS = {"archives", "runs", "shards", *Split}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a split lies. `listed`: the manifest knows its samples.
+
+    `strays` are its class folders and images that lie in the root itself. `images` are counted
+    where no manifest lists them.
+    """
+
+    split: Split
+    folder: Path
+    listed: bool
+    strays: tuple[Path, ...] = ()
+    class_folders: int = 0
+    images: int = 0
+
+
+class Recognised(NamedTuple):
+    """A root's dataset and the splits that are there, by name."""
+
+    dataset: Dataset
+    places: dict[Split, Place]
+
+    def selected(self, root: Root, splits: Sequence[Split]) -> Sequence[Split]:
+        """`splits`, or all of the dataset. Raises ImnetprepError where one named is not there."""
+        for split in splits if self.places else self.dataset.splits:
+            if split not in self.places:
+                raise ImnetprepError(
+                    f"{split} of {self.dataset.name} is not organized in {root.path}",
+                    hint="imnetprep organize",
+                )
+        return splits or self.dataset.splits
+
+
+def recognise(root: Root, *, dataset: str | None) -> Recognised:
+    """What lies under `root`: what its manifest says, else what its names and counts tell.
+
+    `dataset` is the one that the user names. Raises ImnetprepError where nothing is there, or
+    nothing that a built-in dataset fits.
+    """
+    listed: set[Split] = set()
+    if root.manifest.exists():
+        with open_manifest(root.manifest) as manifest:
+            listed = set(manifest.splits())
+    if root.manifest.exists() or dataset is not None:
+        known = dataset_for(root.manifest, dataset)
+        return Recognised(known, _places(root, known, listed))
+    tried = [Recognised(each, _places(root, each, listed)) for each in map(load_dataset, BUILT_IN)]
+    best = max(tried, key=lambda one: _fit(root, one))
+    if _fit(root, best) >= _LEAST_SHARE:
+        return best
+    if any(root.split(split).is_dir() for split in (Split.TRAIN, Split.VAL)):
+        raise ImnetprepError(
+            f"{root.path} has no manifest, and its names and counts are those of no built-in"
+            f" dataset ({', '.join(BUILT_IN)})",
+            hint="name its dataset: --dataset FILE.toml (docs/catalog.md)",
+        )
+    with open_manifest(root.manifest):  # says that there is none, and what to do
+        raise AssertionError("there is no manifest")
+
+
+def require_share(root: Root, known: Recognised, place: Place) -> None:
+    """Raise ImnetprepError where `place` is hardly a damaged copy of its dataset's split.
+
+    Nothing may be moved by the names of a dataset that it is not.
+    """
+    if place.listed or _share(root, known.dataset, place) >= _LEAST_SHARE:
+        return
+    raise ImnetprepError(
+        f"{place.folder} has {count(place.images, 'image')}, hardly any of the"
+        f" {known.dataset.samples(place.split):,} that {known.dataset.name} has in {place.split}:"
+        " it is another dataset",
+        hint="name the right one: --dataset NAME|FILE.toml",
+    )
+
+
+def _fit(root: Root, known: Recognised) -> float:
+    shares = [_share(root, known.dataset, place) for place in known.places.values()]
+    return max(shares, default=0)
+
+
+def _share(root: Root, dataset: Dataset, place: Place) -> float:
+    """How much of the split is there, at most: its share of fitting names times its count."""
+    wanted = dataset.samples(place.split)
+    alike = min(place.images, wanted) / max(place.images, wanted, 1)
+    folders = [place.folder] if place.folder != root.path else []
+    folders += [stray for stray in place.strays if stray.is_dir()][:_SAMPLED_FOLDERS]
+    names = [stray.name for stray in place.strays if stray.is_file()][:_SAMPLED_NAMES]
+    names += [name for folder in folders if folder.is_dir() for name in _sampled_names(folder)]
+    return alike * _fitting(dataset, place.split, names)
+
+
+def _fitting(dataset: Dataset, split: Split, names: Sequence[str]) -> float:
+    fitting = sum(dataset.label_of(split, name) is not None for name in names)
+    return fitting / max(len(names), 1)
+
+
+def _places(root: Root, dataset: Dataset, listed: set[Split]) -> dict[Split, Place]:
+    places = {}
+    for split in dataset.splits:
+        if split in listed:
+            places[split] = Place(split, root.split(split), listed=True)
+        elif (place := _unlisted_place(root, dataset, split)) is not None:
+            places[split] = place
+    return places
+
+
+def _unlisted_place(root: Root, dataset: Dataset, split: Split) -> Place | None:
+    if not root.path.is_dir():
+        return None
+    strays = tuple(_strays(root, dataset, split))
+    folder = root.split(split)
+    if not folder.is_dir():
+        others = [each for each in _other_folders(root, dataset) if _holds(each, dataset, split)]
+        if len(others) == 1:
+            folder = others[0]
+        elif not strays:
+            return None
+    folders = [stray for stray in strays if stray.is_dir()]
+    images = len(strays) - len(folders)
+    if folder.is_dir():
+        inside = [Path(entry) for entry in os.scandir(folder) if entry.is_dir()]
+        images += sum(1 for entry in os.scandir(folder) if not entry.is_dir())
+        folders += inside
+    images += sum(len(os.listdir(each)) for each in folders)  # noqa: PTH208 - a million names
+    return Place(split, folder, False, strays, len(folders), images)
+
+
+def _strays(root: Root, dataset: Dataset, split: Split) -> Iterator[Path]:
+    """What of `split` lies in the root itself."""
+    with os.scandir(root.path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            path = root.path / entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name in dataset.label_of_wnid and _holds(path, dataset, split):
+                    yield path
+            elif (
+                entry.is_file(follow_symlinks=False)
+                and dataset.label_of(split, entry.name) is not None
+            ):
+                yield path
+
+
+def _other_folders(root: Root, dataset: Dataset) -> Iterator[Path]:
+    with os.scandir(root.path) as entries:
+        for entry in entries:
+            plain = entry.name not in _NOT_SPLITS and not entry.name.startswith(".")
+            if plain and entry.is_dir() and entry.name not in dataset.label_of_wnid:
+                yield root.path / entry.name
+
+
+def _holds(folder: Path, dataset: Dataset, split: Split) -> bool:
+    names = _sampled_names(folder)
+    return bool(names) and _fitting(dataset, split, names) > 0.5
+
+
+def _sampled_names(folder: Path) -> list[str]:
+    """Some names of files in `folder` and in some of its folders."""
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in islice(entries, _SAMPLED_FOLDERS * _SAMPLED_NAMES):
+            (folders if entry.is_dir() else files).append(entry.name)
+    names = files[: _SAMPLED_FOLDERS * _SAMPLED_NAMES]
+    for name in _spread(folders):
+        with os.scandir(folder / name) as entries:
+            names += [entry.name for entry in islice(entries, _SAMPLED_NAMES)]
+    return names
+
+
+def _spread(folders: Iterable[str]) -> list[str]:
+    ordered = sorted(folders)
+    return ordered[:: max(1, len(ordered) // _SAMPLED_FOLDERS)]
