@@ -18,6 +18,7 @@ from imnetprep.commands.evaluate import evaluate
 from imnetprep.commands.inspect import inspect
 from imnetprep.commands.organize import organize
 from imnetprep.commands.predict import predict
+from imnetprep.commands.repair import repair
 from imnetprep.commands.subset import subset
 from imnetprep.commands.train import train
 from imnetprep.commands.verify import verify
@@ -66,7 +67,7 @@ def imnetprep() -> None:
     """
 
 
-for _verb in (download, organize, verify, subset, inspect, train, evaluate, predict, demo):
+for _verb in (download, organize, verify, repair, subset, inspect, train, evaluate, predict, demo):
     imnetprep.add_command(_verb)
 
 

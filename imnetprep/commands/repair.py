@@ -1,0 +1,124 @@
+"""`imnetprep repair`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.commands.options import (
+    dataset_option,
+    decode_option,
+    digests_option,
+    dry_run_option,
+    jobs_option,
+    json_option,
+    quiet_option,
+    root_option,
+    split_option,
+)
+from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.errors import FINDINGS_EXIT_CODE
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.repair import Mended, RepairPlan
+
+
+@click.command(short_help="Mend what verify finds.")
+@root_option
+@dataset_option
+@split_option
+@click.option(
+    "--archives",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where the published archives lie. Default: ROOT/archives.",
+)
+@digests_option
+@decode_option
+@click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
+@jobs_option
+@dry_run_option
+@json_option
+@quiet_option
+def repair(
+    root: Root,
+    dataset: str | None,
+    splits: tuple[Split, ...],
+    archives: Path | None,
+    digests: bool,
+    decode: bool,
+    delete: bool,
+    jobs: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Mend what `imnetprep verify` finds with the same --digests and --decode.
+
+    Images move to where their names belong; just the missing and damaged ones are taken anew from
+    the archives. Nothing is deleted without --delete. What cannot be mended is printed, and the
+    exit code is 5. Killed at any instant, the same command goes on.
+
+    \b
+    imnetprep repair --dry-run
+    imnetprep repair --digests --archives /mnt/downloads
+    """
+    from imnetprep.repair import Mended, carry_out_repair, plan_repair
+    from imnetprep.trees.checks import Checks
+    from imnetprep.trees.places import recognise
+
+    shown = progress(quiet=quiet)
+    plan = plan_repair(
+        root,
+        recognise(root, dataset=dataset),
+        splits=splits,
+        checks=Checks(digests=digests, decode=decode),
+        archives=archives,
+        delete=delete,
+        jobs=jobs,
+        progress=shown,
+    )
+    if dry_run:
+        _print_plan(plan, as_json=as_json)
+        return 0
+    left = 0
+    for result in carry_out_repair(plan, root, progress=shown):
+        if isinstance(result, Mended):
+            _print_mended(result, as_json=as_json)
+        else:
+            left += 1
+            print_finding(result, as_json=as_json)
+    if left:
+        print_result(f"{count(left, 'finding')} left", as_json=as_json, findings=left)
+    return FINDINGS_EXIT_CODE if left else 0
+
+
+def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
+    def step(verb: str, path: str, to: str = "") -> None:
+        text = f"{verb} {path}{f' to {to}' if to else ''}"
+        print_result(text, as_json=as_json, step=verb, path=path, to=to or None)
+
+    for mending in plan.mendings:
+        for move in [*mending.renames, *mending.moves]:
+            step("move", move.path, move.to)
+        for finding in [*mending.takes.values(), *mending.short.values()]:
+            path = finding.belongs or finding.path
+            where = plan.archives[mending.split]
+            text = f"take {path} from {where}: {finding.what}"
+            print_result(text, as_json=as_json, step="take", path=path, archive=where)
+        for path in mending.extra if plan.delete else ():
+            step("delete", path)
+        for finding in [*mending.left, *(() if plan.delete else mending.extra.values())]:
+            text = f"leave {finding.path}: {finding.what}"
+            print_result(text, as_json=as_json, step="leave", **finding._asdict())
+
+
+def _print_mended(mended: "Mended", *, as_json: bool) -> None:
+    proof = f" (proved by {mended.proof or 'nothing but their names'})" if mended.taken else ""
+    text = (
+        f"{mended.split}: {mended.moved:,} moved, {mended.taken:,} taken from the archive{proof},"
+        f" {mended.deleted:,} deleted"
+    )
+    print_result(text, as_json=as_json, **mended._asdict())

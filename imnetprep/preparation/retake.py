@@ -1,0 +1,120 @@
+"""Single samples of an archive, taken anew: their headers found by a walk, their bytes proved.
+
+The one place where repair touches the readers of archives.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, members
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.preparation.proof import PieceReader, ProvedReader, choose_proof
+from imnetprep.preparation.ranges import Range, plan_ranges
+from imnetprep.sources.torrent import pieces_of
+
+# No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
+_LARGEST_SAMPLE_BYTES = 128 << 20
+
+
+class Found(NamedTuple):
+    """A sample in the archive: its header and its body lie from `start` to `end`."""
+
+    label: int
+    name: str
+    start: int
+    end: int
+
+
+class Retake:
+    """The open archive of `split` at `path`; `before` is how the receipt says it was proved."""
+
+    def __init__(
+        self, dataset: Dataset, split: Split, path: Path, *, before: Mapping[str, Any] | None
+    ) -> None:
+        self._dataset, self._split, self._path = dataset, split, path
+        self._archive = dataset.archive(split)
+        if self._archive.form not in ("tar", "tar-of-tars"):
+            raise ImnetprepError(
+                f"single images cannot be taken from {path.name}, a {self._archive.form}",
+                hint=f"mv the {split} folder away, then imnetprep organize makes it again",
+            )
+        torrent = self._archive.torrent
+        self._pieces = None if torrent is None else pieces_of(dataset.read(torrent))
+        wanted = choose_proof(self._archive, self._pieces, before)
+        self._proved_before = before is not None and wanted == before
+        self._file = ProvedReader(path)
+
+    @property
+    def proof(self) -> str | None:
+        """What proves the bytes that are given out, beside what the manifest says of them."""
+        if self._pieces is not None:
+            return "the torrent's pieces"
+        return "the archive's receipt" if self._proved_before else None
+
+    def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[Found]:
+        """The samples of `labels` in the archive that `wants(label, name)`; bodies are not read."""
+        for member, body_start, wnid in self._members(labels):
+            label = self._dataset.label_of(self._split, member.name)
+            fits = label is not None and wnid in (None, self._dataset.synsets[label].wnid)
+            if label is None or not fits or not wants(label, member.name):
+                continue
+            blocks = -(-member.size_bytes // BLOCK_BYTES)
+            yield Found(label, member.name, member.start, body_start + blocks * BLOCK_BYTES)
+
+    def bodies(self, found: Sequence[Found]) -> Iterator[tuple[Found, bytes | WrongBytes]]:
+        """The proved bytes of each, or what is wrong with them."""
+        reader: PieceReader | ProvedReader = self._file
+        if self._pieces is not None and not self._proved_before:
+            ranges = [Range(each.start, each.end, None) for each in found]
+            reader = PieceReader(self._path, self._pieces, ranges, 0)
+        try:
+            for each in found:
+                try:
+                    yield each, self._body(each, reader)
+                except WrongBytes as error:
+                    yield each, error
+        finally:
+            if reader is not self._file:
+                reader.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _body(self, each: Found, reader: PieceReader | ProvedReader) -> bytes:
+        """The header is read again among the proved bytes: nothing had proved it in the walk."""
+        if each.end - each.start > _LARGEST_SAMPLE_BYTES:
+            raise self._refused(each)
+        raw = b"".join(reader.chunks(each.start, each.end))
+        stream = FileStream(lambda offset, length: raw[offset : offset + length])
+        member = next(members(stream, name=self._archive.name, end=len(raw), marked=False), None)
+        if member is None or member.name != each.name:
+            raise self._refused(each)
+        return bytes(stream.take(member.size_bytes))
+
+    def _members(self, labels: set[int]) -> Iterator[tuple[Member, int, str | None]]:
+        """Each member with where its body starts, and the class tar that it is in."""
+        name, read_at, size_bytes = self._archive.name, self._file.read_at, self._file.size_bytes
+        if self._archive.form == "tar":
+            stream = FileStream(read_at)
+            for member in members(stream, name=name, end=size_bytes):
+                yield member, stream.position, None
+            return
+        ranges = plan_ranges(self._archive, self._dataset, size_bytes=size_bytes, read_at=read_at)
+        for each in ranges:
+            if each.wnid is None or self._dataset.label_of_wnid[each.wnid] not in labels:
+                continue
+            stream = FileStream(read_at)
+            stream.position = each.start
+            outer = next(members(stream, name=name, end=each.end))
+            inner_name, end = f"{name}: {outer.name}", stream.position + outer.size_bytes
+            for member in members(stream, name=inner_name, end=end):
+                yield member, stream.position, each.wnid
+
+    def _refused(self, each: Found) -> WrongBytes:
+        return WrongBytes(
+            f"{self._archive.name}: {each.name!r} at byte {each.start:,} is not a sample",
+            hint="this is not the published archive; fetch it again from its source",
+        )

@@ -1,0 +1,238 @@
+"""A damaged tree mended: what is misplaced moves home, what is damaged or missing is taken anew."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.digests import xxh128
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.fs import locked, sync_file_system
+from imnetprep.layouts.imagefolder import write_sample
+from imnetprep.manifest import open_manifest
+from imnetprep.preparation.receipts import archive_proof
+from imnetprep.preparation.retake import Found, Retake
+from imnetprep.progress import Progress, Task
+from imnetprep.roots import Root
+from imnetprep.trees.checks import Checks
+from imnetprep.trees.finding import Finding
+from imnetprep.trees.mending import Mending, Move, mend
+from imnetprep.trees.places import Recognised, require_share
+from imnetprep.trees.survey import surveyed
+from imnetprep.trees.wanted import Wanted
+
+# Taken samples wait for one sync of so many, and then all get their names.
+_GROUP_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What repair will do, split by split, and from which archives it takes."""
+
+    dataset: Dataset
+    mendings: tuple[Mending, ...]
+    archives: dict[Split, Path]
+    delete: bool
+
+
+class Mended(NamedTuple):
+    """What was done for a split. `proof` says what proved the samples taken; None: nothing did."""
+
+    split: Split
+    moved: int
+    taken: int
+    deleted: int
+    proof: str | None
+
+
+def plan_repair(
+    root: Root,
+    known: Recognised,
+    *,
+    splits: Sequence[Split],
+    checks: Checks,
+    archives: Path | None,
+    delete: bool,
+    jobs: int | None,
+    progress: Progress,
+) -> RepairPlan:
+    """Survey `splits` and decide what mends them; touches nothing.
+
+    Raises ImnetprepError where the tree is another dataset than it is taken for, or a link.
+    """
+    mendings, paths = [], {}
+    for split in known.selected(root, splits):
+        if (place := known.places.get(split)) is not None:
+            require_share(root, known, place)
+            if place.folder.is_symlink():
+                raise ImnetprepError(
+                    f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
+                    hint="name the root where the folder itself lies: --root DIR",
+                )
+        path = (archives or root.archives) / known.dataset.archive(split).name
+        paths[split] = path
+        listed = place is not None and place.listed
+        with open_manifest(root.manifest) if listed else nullcontext() as manifest:
+            wanted = Wanted(known.dataset, split, manifest)
+            found = surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress)
+            mendings.append(mend(root.path, wanted, found, archive=path.is_file()))
+    return RepairPlan(known.dataset, tuple(mendings), paths, delete)
+
+
+def carry_out_repair(
+    plan: RepairPlan, root: Root, *, progress: Progress
+) -> Iterator[Mended | Finding]:
+    """Do it; yields what was done for each split, and every finding that is left.
+
+    A kill leaves each file under its old name or its new one, whole; the next run goes on.
+    """
+    with locked(root.organizing):
+        for mending in plan.mendings:
+            yield from _Repair(plan, mending, root, progress).carried_out()
+
+
+class _Repair:
+    def __init__(self, plan: RepairPlan, mending: Mending, root: Root, progress: Progress) -> None:
+        self._plan, self._mending, self._root, self._progress = plan, mending, root, progress
+        self._left = list(mending.left)
+        self._taken: set[tuple[int, str]] = set()
+        self._draft = root.organizing / "repair"
+
+    def carried_out(self) -> Iterator[Mended | Finding]:
+        mending = self._mending
+        moves = [*mending.renames, *mending.moves]
+        moved = self._move_all(moves) if moves else 0
+        proof = self._take() if mending.takes or mending.short else None
+        deleted = self._delete()
+        if moved or self._taken or deleted or mending.folders:
+            sync_file_system(self._root.path)
+        yield Mended(mending.split, moved, len(self._taken), deleted, proof)
+        yield from self._left
+
+    def _move_all(self, moves: Sequence[Move]) -> int:
+        moved = 0
+        what = f"sort {self._mending.split}"
+        with self._progress.task(what, total=len(moves), unit="files") as task:
+            for move in moves:
+                moved += self._move(move)
+                task.advance(1)
+        return moved
+
+    def _move(self, move: Move) -> bool:
+        source, target = self._root.path / move.path, self._root.path / move.to
+        blocked = target.parent.is_symlink() or (os.path.lexists(target) and not move.replaces)
+        if blocked:
+            what = f"cannot take {move.path}: something is in the way, or its folder is a link"
+            self._left.append(Finding("conflict", move.to, what, move.to))
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        return True
+
+    def _take(self) -> str | None:
+        """Missing and damaged samples from the archive; says what proved them."""
+        path = self._plan.archives[self._mending.split]
+        labels = {label for label, _ in self._mending.takes} | set(self._mending.short)
+        before = archive_proof(self._root, path)
+        shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
+        self._draft.mkdir(parents=True)
+        with closing(
+            Retake(self._plan.dataset, self._mending.split, path, before=before)
+        ) as retake:
+            found = list(retake.found(labels, self._wants))
+            total = sum(each.end - each.start for each in found)
+            what = f"take {self._mending.split}"
+            with self._progress.task(what, total=total, unit="B") as task:
+                self._take_found(retake, found, task)
+            proof = retake.proof
+        shutil.rmtree(self._draft)
+        self._leave_untaken(path.name)
+        if self._taken and self._listed:
+            return f"the manifest's digests, {proof}" if proof else "the manifest's digests"
+        return proof if self._taken else None
+
+    def _wants(self, label: int, name: str) -> bool:
+        if (label, name) in self._mending.takes:
+            return True
+        return label in self._mending.short and not os.path.lexists(self._home(label) / name)
+
+    def _take_found(self, retake: Retake, found: Sequence[Found], task: Task) -> None:
+        """Into the draft folder, whole groups synced, and only then under their names."""
+        group: list[tuple[Path, Found]] = []
+        size_bytes = 0
+        with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
+            wanted = Wanted(self._plan.dataset, self._mending.split, manifest)
+            for each, body in retake.bodies(found):
+                task.advance(each.end - each.start)
+                place = self._shown(each.label, each.name)
+                record = (wanted.records(each.label) or {}).get(each.name)
+                if isinstance(body, WrongBytes):
+                    self._left.append(Finding("archive", place, f"stays as it is: {body}", place))
+                    continue
+                if record is not None and xxh128(body) != record.xxh128:
+                    what = "has another digest in the manifest than in the archive"
+                    self._left.append(Finding("digest", place, what, place))
+                    continue
+                name = f"{len(group)}"
+                write_sample(self._draft, name, body)
+                group.append((self._draft / name, each))
+                size_bytes += len(body)
+                if size_bytes >= _GROUP_BYTES:
+                    self._give_names(group)
+                    size_bytes = 0
+            self._give_names(group)
+
+    def _give_names(self, group: list[tuple[Path, Found]]) -> None:
+        sync_file_system(self._draft)
+        for draft, each in group:
+            home = self._home(each.label)
+            place = self._shown(each.label, each.name)
+            is_folder = (home / each.name).is_dir() and not (home / each.name).is_symlink()
+            if is_folder or home.is_symlink():  # nothing is written through a link
+                what = "is a folder" if is_folder else "has a link for a class folder"
+                self._left.append(Finding("conflict", place, what, place))
+                continue
+            home.mkdir(parents=True, exist_ok=True)
+            draft.replace(home / each.name)
+            self._taken.add((each.label, each.name))
+        group.clear()
+
+    def _leave_untaken(self, archive: str) -> None:
+        told = {finding.path for finding in self._left}
+        for key, finding in self._mending.takes.items():
+            if key not in self._taken and finding.path not in told:
+                self._left.append(finding._replace(what=f"{finding.what}; {archive} lacks it"))
+        for label, finding in self._mending.short.items():
+            there = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
+            if there != self._plan.dataset.counts(self._mending.split)[label]:
+                self._left.append(finding)
+
+    def _delete(self) -> int:
+        """What is too many, if asked for; folders in which nothing is left, in any case."""
+        deleted, undecided = 0, {finding.path for finding in self._left}
+        for path, finding in self._mending.extra.items():
+            if not self._plan.delete or finding.belongs in undecided:
+                self._left.append(finding)
+                continue
+            (self._root.path / path).unlink(missing_ok=True)
+            deleted += 1
+        for path in self._mending.folders:
+            for folder, _, _ in os.walk(self._root.path / path, topdown=False):
+                if not os.listdir(folder):  # noqa: PTH208
+                    Path(folder).rmdir()
+        return deleted
+
+    @property
+    def _listed(self) -> bool:
+        return self._mending.listed
+
+    def _home(self, label: int) -> Path:
+        wnid = self._plan.dataset.synsets[label].wnid
+        return self._root.split(self._mending.split) / wnid
+
+    def _shown(self, label: int, name: str) -> str:
+        return str((self._home(label) / name).relative_to(self._root.path))
