@@ -17,8 +17,7 @@ from imnetprep.manifest import (
     open_manifest,
     organized_splits,
 )
-from imnetprep.preparation.journal import Journal, open_journal
-from imnetprep.preparation.ranges import Range
+from imnetprep.preparation.journal import Done, Journal, open_journal
 from imnetprep.preparation.receipts import record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
@@ -102,7 +101,7 @@ def _read(
                     f" not {counts[synset.label]:,}",
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
-            journal.add(split, [(Range(synset.label, synset.label, synset.wnid), records)])
+            journal.add(split, [Done(synset.label, records, None)])
 
 
 def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:

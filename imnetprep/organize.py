@@ -252,7 +252,8 @@ def _check_planned(
     if folder.exists():
         raise ImnetprepError(
             f"{folder} is there, and {root.manifest.name} knows nothing of it",
-            hint=f"mv {folder} {folder}.old; then run the same command again",
+            hint=f"mv {folder} {folder}.old; or, if it is {dataset.name} already,"
+            " imnetprep verify --adopt",
         )
     if whole and whole.lies_in(root.organizing / planned.split):
         return Needs()

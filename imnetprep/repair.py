@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
@@ -18,6 +18,7 @@ from imnetprep.preparation.receipts import archive_proof
 from imnetprep.preparation.retake import Found, Retake
 from imnetprep.progress import Progress, Task
 from imnetprep.roots import Root
+from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.trees.checks import Checks
 from imnetprep.trees.finding import Finding
 from imnetprep.trees.mending import Mending, Move, mend
@@ -31,12 +32,16 @@ _GROUP_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class RepairPlan:
-    """What repair will do, split by split, and from which archives it takes."""
+    """What repair will do, split by split, and where the archives are that it takes from."""
 
     dataset: Dataset
     mendings: tuple[Mending, ...]
-    archives: dict[Split, Path]
+    place: str | Path
     delete: bool
+
+    def address(self, split: Split) -> str:
+        """The archive of `split`, as people would write it."""
+        return address_of(self.place, self.dataset.archive(split).name)
 
 
 class Mended(NamedTuple):
@@ -55,7 +60,7 @@ def plan_repair(
     *,
     splits: Sequence[Split],
     checks: Checks,
-    archives: Path | None,
+    archives: str | None,
     delete: bool,
     jobs: int | None,
     progress: Progress,
@@ -64,7 +69,12 @@ def plan_repair(
 
     Raises ImnetprepError where the tree is another dataset than it is taken for, or a link.
     """
-    mendings, paths = [], {}
+    mendings, archives_at = [], archives or root.archives
+    if archives == STDIN:
+        raise WrongUsage(
+            "repair looks for single images, and a pipe passes once",
+            hint="--archives with a folder, s3://… or https://…",
+        )
     for split in known.selected(root, splits):
         if (place := known.places.get(split)) is not None:
             require_share(root, known, place)
@@ -73,14 +83,14 @@ def plan_repair(
                     f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
                     hint="name the root where the folder itself lies: --root DIR",
                 )
-        path = (archives or root.archives) / known.dataset.archive(split).name
-        paths[split] = path
+        name = known.dataset.archive(split).name
+        there = not is_local(archives_at) or (Path(archives_at) / name).is_file()
         listed = place is not None and place.listed
         with open_manifest(root.manifest) if listed else nullcontext() as manifest:
             wanted = Wanted(known.dataset, split, manifest)
             found = surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress)
-            mendings.append(mend(root.path, wanted, found, archive=path.is_file()))
-    return RepairPlan(known.dataset, tuple(mendings), paths, delete)
+            mendings.append(mend(root.path, wanted, found, archive=there))
+    return RepairPlan(known.dataset, tuple(mendings), archives_at, delete)
 
 
 def carry_out_repair(
@@ -135,14 +145,14 @@ class _Repair:
 
     def _take(self) -> str | None:
         """Missing and damaged samples from the archive; says what proved them."""
-        path = self._plan.archives[self._mending.split]
+        name = self._plan.dataset.archive(self._mending.split).name
+        at_home = self._plan.place == self._root.archives
         labels = {label for label, _ in self._mending.takes} | set(self._mending.short)
-        before = archive_proof(self._root, path)
+        before = archive_proof(self._root, self._root.archives / name) if at_home else None
         shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
         self._draft.mkdir(parents=True)
-        with closing(
-            Retake(self._plan.dataset, self._mending.split, path, before=before)
-        ) as retake:
+        with closing(open_archive(self._plan.place, name)) as file:
+            retake = Retake(self._plan.dataset, self._mending.split, file, before=before)
             found = list(retake.found(labels, self._wants))
             total = sum(each.end - each.start for each in found)
             what = f"take {self._mending.split}"
@@ -150,7 +160,7 @@ class _Repair:
                 self._take_found(retake, found, task)
             proof = retake.proof
         shutil.rmtree(self._draft)
-        self._leave_untaken(path.name)
+        self._leave_untaken(name)
         if self._taken and self._listed:
             return f"the manifest's digests, {proof}" if proof else "the manifest's digests"
         return proof if self._taken else None
@@ -178,7 +188,7 @@ class _Repair:
                     self._left.append(Finding("digest", place, what, place))
                     continue
                 name = f"{len(group)}"
-                write_sample(self._draft, name, body)
+                write_sample(str(self._draft), name, body)
                 group.append((self._draft / name, each))
                 size_bytes += len(body)
                 if size_bytes >= _GROUP_BYTES:

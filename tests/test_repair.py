@@ -15,6 +15,7 @@ from imnetprep import cli
 from imnetprep.catalog.datasets import load_dataset
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
+from tests.servers import web_served
 
 WNID, OTHER = "n01440764", "n01443537"
 
@@ -135,6 +136,18 @@ def test_a_flipped_bit_is_taken_anew(organized: Path, packed: Path, here: Run) -
     wanted = "1 taken from the archive (proved by the manifest's digests)"
     assert done.returncode == 0 and wanted in done.stdout, done.stdout
     assert _samples(organized) == before
+
+
+def test_what_is_missing_is_taken_from_the_web(organized: Path, packed: Path, here: Run) -> None:
+    before = tree(organized)
+    _missing_file(organized)
+    _first(organized, OTHER).write_bytes(b"")
+    with web_served(packed.parent) as web:
+        done = here("repair", "--root", organized, "--archives", web.address)
+    assert done.returncode == 0, done.stderr
+    assert tree(organized) == before
+    piped = here("repair", "--root", organized, "--archives", "-")
+    assert piped.returncode == 2
 
 
 def test_what_is_too_many_is_deleted_only_when_told(organized: Path, here: Run) -> None:

@@ -55,6 +55,12 @@ dataset_option = click.option(
     metavar="NAME|FILE.toml",
     help="A built-in dataset or your own. Default: what the root holds, else ilsvrc2012.",
 )
+archives_option = click.option(
+    "--archives",
+    metavar="PLACE",
+    help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
+    "  [default: ROOT/archives]",
+)
 split_option = click.option(
     "--split",
     "splits",

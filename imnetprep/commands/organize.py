@@ -4,6 +4,7 @@ import click
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
+    archives_option,
     dataset_option,
     dry_run_option,
     jobs_option,
@@ -21,12 +22,7 @@ from imnetprep.units import count, format_bytes
 @root_option
 @dataset_option
 @split_option
-@click.option(
-    "--archives",
-    metavar="PLACE",
-    help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
-    "  [default: ROOT/archives]",
-)
+@archives_option
 @click.option("--consume", is_flag=True, help="Give the archive's blocks back as they are done.")
 @click.option(
     "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."

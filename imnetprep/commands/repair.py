@@ -1,12 +1,12 @@
 """`imnetprep repair`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
+    archives_option,
     dataset_option,
     decode_option,
     digests_option,
@@ -30,11 +30,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @root_option
 @dataset_option
 @split_option
-@click.option(
-    "--archives",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Where the published archives lie. Default: ROOT/archives.",
-)
+@archives_option
 @digests_option
 @decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
@@ -46,7 +42,7 @@ def repair(
     root: Root,
     dataset: str | None,
     splits: tuple[Split, ...],
-    archives: Path | None,
+    archives: str | None,
     digests: bool,
     decode: bool,
     delete: bool,
@@ -63,7 +59,7 @@ def repair(
 
     \b
     imnetprep repair --dry-run
-    imnetprep repair --digests --archives /mnt/downloads
+    imnetprep repair --digests --archives s3://my-bucket/imagenet
     """
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
     from imnetprep.trees.checks import Checks
@@ -105,7 +101,7 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
             step("move", move.path, move.to)
         for finding in [*mending.takes.values(), *mending.short.values()]:
             path = finding.belongs or finding.path
-            where = plan.archives[mending.split]
+            where = plan.address(mending.split)
             text = f"take {path} from {where}: {finding.what}"
             print_result(text, as_json=as_json, step="take", path=path, archive=where)
         for path in mending.extra if plan.delete else ():

@@ -4,14 +4,16 @@ The one place where repair touches the readers of archives.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from contextlib import closing
 from typing import Any, NamedTuple
 
-from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, members
+from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
-from imnetprep.preparation.proof import PieceReader, ProvedReader, choose_proof
-from imnetprep.preparation.ranges import Range, plan_ranges
+from imnetprep.preparation.extraction import ChunkStream
+from imnetprep.preparation.proof import PieceReader, PlainReader, Reader, choose_proof, read_all
+from imnetprep.preparation.ranges import Range, open_section, plan_ranges
 from imnetprep.sources.torrent import pieces_of
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
@@ -28,23 +30,22 @@ class Found(NamedTuple):
 
 
 class Retake:
-    """The open archive of `split` at `path`; `before` is how the receipt says it was proved."""
+    """The archive of `split`, open as `file`; `before` is how the receipt says it was proved."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, path: Path, *, before: Mapping[str, Any] | None
+        self, dataset: Dataset, split: Split, file: ArchiveFile, *, before: Mapping[str, Any] | None
     ) -> None:
-        self._dataset, self._split, self._path = dataset, split, path
+        self._dataset, self._split, self._file = dataset, split, file
         self._archive = dataset.archive(split)
         if self._archive.form not in ("tar", "tar-of-tars"):
             raise ImnetprepError(
-                f"single images cannot be taken from {path.name}, a {self._archive.form}",
+                f"single images cannot be taken from {file.name}, a {self._archive.form}",
                 hint=f"mv the {split} folder away, then imnetprep organize makes it again",
             )
         torrent = self._archive.torrent
         self._pieces = None if torrent is None else pieces_of(dataset.read(torrent))
-        wanted = choose_proof(self._archive, self._pieces, before)
+        wanted = choose_proof(self._archive, self._pieces, before, None)
         self._proved_before = before is not None and wanted == before
-        self._file = ProvedReader(path)
 
     @property
     def proof(self) -> str | None:
@@ -65,25 +66,18 @@ class Retake:
 
     def bodies(self, found: Sequence[Found]) -> Iterator[tuple[Found, bytes | WrongBytes]]:
         """The proved bytes of each, or what is wrong with them."""
-        reader: PieceReader | ProvedReader = self._file
+        reader: Reader = PlainReader(self._file)
         if self._pieces is not None and not self._proved_before:
             ranges = [Range(each.start, each.end, None) for each in found]
-            reader = PieceReader(self._path, self._pieces, ranges, 0)
-        try:
+            reader = PieceReader(self._file, self._pieces, ranges, 0)
+        with closing(reader):
             for each in found:
                 try:
                     yield each, self._body(each, reader)
                 except WrongBytes as error:
                     yield each, error
-        finally:
-            if reader is not self._file:
-                reader.close()
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _body(self, each: Found, reader: PieceReader | ProvedReader) -> bytes:
+    def _body(self, each: Found, reader: Reader) -> bytes:
         """The header is read again among the proved bytes: nothing had proved it in the walk."""
         if each.end - each.start > _LARGEST_SAMPLE_BYTES:
             raise self._refused(each)
@@ -96,22 +90,32 @@ class Retake:
 
     def _members(self, labels: set[int]) -> Iterator[tuple[Member, int, str | None]]:
         """Each member with where its body starts, and the class tar that it is in."""
-        name, read_at, size_bytes = self._archive.name, self._file.read_at, self._file.size_bytes
+        name, size_bytes = self._archive.name, self._file.size_bytes or 0
         if self._archive.form == "tar":
-            stream = FileStream(read_at)
+            stream = self._walk(0, size_bytes)
             for member in members(stream, name=name, end=size_bytes):
                 yield member, stream.position, None
             return
-        ranges = plan_ranges(self._archive, self._dataset, size_bytes=size_bytes, read_at=read_at)
+        ranges = plan_ranges(
+            self._archive, self._dataset, size_bytes=size_bytes, read_at=self._read_at
+        )
         for each in ranges:
-            if each.wnid is None or self._dataset.label_of_wnid[each.wnid] not in labels:
-                continue
-            stream = FileStream(read_at)
-            stream.position = each.start
-            outer = next(members(stream, name=name, end=each.end))
-            inner_name, end = f"{name}: {outer.name}", stream.position + outer.size_bytes
-            for member in members(stream, name=inner_name, end=end):
-                yield member, stream.position, each.wnid
+            if each.wnid is not None and self._dataset.label_of_wnid[each.wnid] in labels:
+                stream = self._walk(each.start, each.end)
+                for member in open_section(each, stream, self._archive).members:
+                    yield member, stream.position, each.wnid
+
+    def _walk(self, start: int, end: int) -> Stream:
+        """A file here is read header by header; one far away in whole, with no trip for each."""
+        if self._file.far:
+            chunks = PlainReader(self._file).chunks(start, end)
+            return ChunkStream(chunks, start, name=self._archive.name, told=lambda _: None)
+        stream = FileStream(self._read_at)
+        stream.position = start
+        return stream
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return read_all(self._file, offset, offset + length)
 
     def _refused(self, each: Found) -> WrongBytes:
         return WrongBytes(
