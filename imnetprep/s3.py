@@ -86,6 +86,12 @@ class S3Object:
 
         return self._asked(lambda: retried(get, on=_BROKEN_BODIES))
 
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """As ArchiveFile.read_into."""
+        body = self.read_at(offset, len(view))
+        view[: len(body)] = body
+        return len(body)
+
     def close(self) -> None: ...
 
     def _asked(self, act: Callable[[], T]) -> T:

@@ -28,6 +28,9 @@ class ArchiveFile(Protocol):
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes, fewer only where the archive ends. Safe from several threads."""
 
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """Fill `view` with the bytes from `offset`; how many, fewer only where the archive ends."""
+
     def close(self) -> None:
         """Let go of it."""
 
@@ -58,6 +61,9 @@ class LocalFile:
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._handle, length, offset)
 
+    def read_into(self, view: memoryview, offset: int) -> int:
+        return os.preadv(self._handle, [view], offset)
+
     def close(self) -> None:
         os.close(self._handle)
 
@@ -79,6 +85,11 @@ class Pipe:
         body = self._stream.read(length)
         self._position += len(body)
         return body
+
+    def read_into(self, view: memoryview, offset: int) -> int:
+        body = self.read_at(offset, len(view))
+        view[: len(body)] = body
+        return len(body)
 
     def close(self) -> None: ...
 

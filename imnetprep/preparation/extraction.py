@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.archives.tar import Stream, truncated
+from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
@@ -15,7 +15,6 @@ from imnetprep.preparation.ranges import Section
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 _LARGEST_SAMPLE_BYTES = 128 << 20
-_BATCH_BYTES = 1 << 20
 
 
 class Cancelled(Exception):
@@ -33,7 +32,8 @@ class Sample(NamedTuple):
 class ChunkStream:
     """A stream over the chunks of an archive from `start` on; nothing is copied within a chunk.
 
-    `told` gets the length of each chunk once it is used up.
+    `told` gets the length of each chunk once it is used up, and `before_turn` is called before
+    that: then the views of it must have been used.
     """
 
     def __init__(
@@ -43,10 +43,14 @@ class ChunkStream:
         self._chunks, self._name, self._told = chunks, name, told
         self._chunk = memoryview(b"")
         self._used_bytes = 0
+        self.before_turn: Callable[[], None] = lambda: None
 
     def take(self, length: int) -> memoryview:
         if length > len(self._chunk):
-            return memoryview(b"".join(self._parts(length)))
+            body = bytearray()
+            for part in self._parts(length):
+                body += part
+            return memoryview(body)
         part, self._chunk = self._chunk[:length], self._chunk[length:]
         self.position += length
         return part
@@ -74,6 +78,7 @@ class ChunkStream:
             yield part
 
     def _next(self) -> bool:
+        self.before_turn()
         self._told(self._used_bytes)
         self._chunk = next(self._chunks, memoryview(b""))
         self._used_bytes = len(self._chunk)
@@ -89,8 +94,10 @@ class Extraction:
         self._class_folders: dict[int, str] = {}
         self.cancelled = threading.Event()
 
-    def batches(self, section: Section, stream: Stream) -> Iterator[list[Sample]]:
-        """The samples of a section, some at a time; what holds them is freed when they are.
+    def extract(
+        self, section: Section, stream: ChunkStream, hand_over: Callable[[list[Sample]], None]
+    ) -> None:
+        """Hand over the samples of a section, those of a chunk at a time, in views of the chunk.
 
         Raises WrongBytes on a name that the dataset does not have there, or that comes twice, and
         on all that `archives.tar.members` refuses.
@@ -98,22 +105,26 @@ class Extraction:
         label_of = self._labels(section.wnid)
         seen: set[str] = set()
         batch: list[Sample] = []
-        size_bytes = 0
-        for member in section.members:
-            if member.name in seen:
-                raise self._refused(member.name, "a second time")
-            seen.add(member.name)
-            label = label_of(member.name)
+
+        def hand_over_batch() -> None:
+            nonlocal batch
+            if batch:
+                full, batch = batch, []
+                hand_over(full)
+
+        stream.before_turn = hand_over_batch
+        for name, _, size_bytes in section.members:
+            if name in seen:
+                raise self._refused(name, "a second time")
+            seen.add(name)
+            label = label_of(name)
             if label is None:
-                raise self._refused(member.name, f"which {self._dataset.name} does not have there")
-            if member.size_bytes > _LARGEST_SAMPLE_BYTES:
-                raise self._refused(member.name, f"of {member.size_bytes:,} bytes")
-            batch.append(Sample(label, member.name, stream.take(member.size_bytes)))
-            size_bytes += member.size_bytes
-            if size_bytes >= _BATCH_BYTES:
-                yield batch
-                batch, size_bytes = [], 0
-        yield batch
+                raise self._refused(name, f"which {self._dataset.name} does not have there")
+            if size_bytes > _LARGEST_SAMPLE_BYTES:
+                raise self._refused(name, f"of {size_bytes:,} bytes")
+            body = stream.take(size_bytes)  # which may hand the batch over
+            batch.append(Sample(label, name, body))
+        hand_over_batch()
 
     def write(self, batch: list[Sample]) -> list[SampleRecord]:
         """Write the samples as files; what a killed run left under their names is overwritten."""

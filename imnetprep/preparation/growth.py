@@ -175,8 +175,10 @@ class Growth:
             chunks = reader.chunks(each.start, each.end)
             stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
             section = open_section(each, stream, self.archive)
-            batches = self._extraction.batches(section, stream)
-            records = [record for batch in batches for record in self._extraction.write(batch)]
+            records: list[SampleRecord] = []
+            self._extraction.extract(
+                section, stream, lambda batch: records.extend(self._extraction.write(batch))
+            )
             stream.drain()  # so that what lies behind is proved too
             return records
 
@@ -211,6 +213,10 @@ class Growth:
             finally:
                 waiting.release()
 
+        def submit(batch: list[Sample]) -> None:
+            waiting.acquire()
+            under_way[-1][1].append(workers.submit(write, batch))
+
         def collect(*, until: int) -> None:
             while len(under_way) > until:
                 section, futures = under_way.popleft()
@@ -222,11 +228,9 @@ class Growth:
                 if section.start in done:
                     self._check_same(section, stream)
                     continue
-                futures = []
-                for batch in self._extraction.batches(section, stream):
-                    waiting.acquire()
-                    futures.append(workers.submit(write, batch))
+                futures: list[Future[list[SampleRecord]]] = []
                 under_way.append((section, futures))
+                self._extraction.extract(section, stream, submit)
                 collect(until=1)
             stream.drain()
             collect(until=0)
@@ -281,13 +285,16 @@ class Growth:
 
     def _check_same(self, section: Section, stream: ChunkStream) -> None:
         records = set(self._journal.range_samples(self.split, section.start))
-        for batch in self._extraction.batches(section, stream):
+
+        def check(batch: list[Sample]) -> None:
             for label, name, body in batch:
                 if SampleRecord(label, name, len(body), xxh128(body)) not in records:
                     raise WrongBytes(
                         f"{self.archive.name}: {name} is not what it was when this was begun",
                         hint=f"if it is another archive, rm -r {self.folder.parent} to start over",
                     )
+
+        self._extraction.extract(section, stream, check)
 
     def _check_counts(self) -> None:
         """Every class has its images, and each of them once."""

@@ -36,7 +36,10 @@ class Reader(Protocol):
     checksums: dict[int, Checksum]
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
-        """The bytes from `start` to `end`, or to where the archive ends, in order."""
+        """The bytes from `start` to `end`, or to where the archive ends, in order.
+
+        A chunk holds until the next is asked for; if read in order, for as long as it is wanted.
+        """
 
     def finish(self) -> None:
         """All ranges are read: raise WrongBytes unless the archive is what was promised."""
@@ -115,7 +118,8 @@ class PlainReader:
             return self._to_the_end(start, length)
         end = end or self._file.size_bytes or 0
         spans = ((at, min(at + length, end)) for at in range(start, end, length))
-        return self._reads.all(lambda span: memoryview(read_all(self._file, *span)), spans)
+        buffer = None if self.in_order else memoryview(bytearray(min(length, end - start)))
+        return self._reads.all(lambda span: read_span(self._file, *span, buffer), spans)
 
     def _to_the_end(self, at: int, length: int) -> Iterator[memoryview]:
         while body := self._file.read_at(at, length):
@@ -140,6 +144,7 @@ class PieceReader:
         self.in_order = ranges is None
         self.checksums: dict[int, Checksum] = {}
         self._file, self._pieces, self._tail = file, pieces, tail
+        self._unit_bytes = _FAR_BYTES if file.far else _NEAR_BYTES
         self._reads = _Reads(ahead=self.in_order and file.far)
         self._uses = Counter(
             piece
@@ -152,7 +157,9 @@ class PieceReader:
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
         length, end = self._pieces.length_bytes, end or self._pieces.size_bytes
         offset = start // length * length
-        for body in self._reads.all(self._span, self._spans(start // length, -(-end // length))):
+        buffer = None if self.in_order else memoryview(bytearray(max(length, self._unit_bytes)))
+        spans = self._spans(start // length, -(-end // length))
+        for body in self._reads.all(lambda span: self._span(span, buffer), spans):
             yield body[max(0, start - offset) : end - offset]
             offset += len(body)
 
@@ -167,8 +174,7 @@ class PieceReader:
 
     def _spans(self, first: int, end: int) -> Iterator[Span]:
         """Pieces to be read in one go: shared ones alone, others as many as are worth it."""
-        unit = _FAR_BYTES if self._file.far else _NEAR_BYTES
-        most = max(1, unit // self._pieces.length_bytes)
+        most = max(1, self._unit_bytes // self._pieces.length_bytes)
         while first < end:
             last = first + 1
             while last < min(first + most, end) and not self._uses[first] | self._uses[last]:
@@ -176,13 +182,13 @@ class PieceReader:
             yield first, last
             first = last
 
-    def _span(self, span: Span) -> memoryview:
-        return self._shared_piece(span[0]) if self._uses[span[0]] else self._proved(*span)
+    def _span(self, span: Span, buffer: memoryview | None) -> memoryview:
+        return self._shared_piece(span[0]) if self._uses[span[0]] else self._proved(*span, buffer)
 
-    def _proved(self, first: int, last: int) -> memoryview:
+    def _proved(self, first: int, last: int, buffer: memoryview | None = None) -> memoryview:
         length = self._pieces.length_bytes
         start, end = first * length, min(last * length, self._pieces.size_bytes)
-        body = memoryview(read_all(self._file, start, end))
+        body = read_span(self._file, start, end, buffer)
         for piece in range(first, last):
             at = piece * length - start
             if not self._pieces.is_right(piece, body[at : at + length]):
@@ -298,6 +304,16 @@ def read_all(file: ArchiveFile, start: int, end: int) -> bytes:
     if len(body) != end - start:
         raise truncated(file.name, start + len(body))
     return body
+
+
+def read_span(file: ArchiveFile, start: int, end: int, buffer: memoryview | None) -> memoryview:
+    """The same bytes, in `buffer` if there is one: fresh memory costs as much as the reading."""
+    if buffer is None:
+        return memoryview(read_all(file, start, end))
+    view = buffer[: end - start]
+    if (length := file.read_into(view, start)) != len(view):
+        raise truncated(file.name, start + length)
+    return view
 
 
 class _Reads:

