@@ -18,6 +18,7 @@ from imnetprep.commands.evaluate import evaluate
 from imnetprep.commands.inspect import inspect
 from imnetprep.commands.organize import organize
 from imnetprep.commands.predict import predict
+from imnetprep.commands.status import status
 from imnetprep.commands.train import train
 from imnetprep.commands.verify import verify
 from imnetprep.errors import (
@@ -65,7 +66,7 @@ def imnetprep() -> None:
     """
 
 
-for _verb in (download, organize, verify, inspect, train, evaluate, predict, demo):
+for _verb in (download, organize, verify, status, inspect, train, evaluate, predict, demo):
     imnetprep.add_command(_verb)
 
 

@@ -125,15 +125,18 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
-    """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read."""
+def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iterator[Manifest]:
+    """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read.
+
+    A writer in another process is waited for; after `wait_s`, sqlite3.OperationalError.
+    """
     if not path.exists():
         raise ImnetprepError(
             f"{path.parent} holds no dataset yet: there is no {path.name}",
             hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
         )
     database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True
+        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True, timeout=wait_s
     )
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
