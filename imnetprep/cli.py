@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from imnetprep import __version__
+from imnetprep.commands.clean import clean
 from imnetprep.commands.demo import demo
 from imnetprep.commands.download import download
 from imnetprep.commands.evaluate import evaluate
@@ -66,7 +67,7 @@ def imnetprep() -> None:
     """
 
 
-for _verb in (download, organize, verify, status, inspect, train, evaluate, predict, demo):
+for _verb in (download, organize, verify, status, clean, inspect, train, evaluate, predict, demo):
     imnetprep.add_command(_verb)
 
 
