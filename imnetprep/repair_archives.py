@@ -92,12 +92,17 @@ def plan_archive_repair(
             f"{folder} has no archive of {known.name}",
             hint="imnetprep download, or name the folder where the archives are",
         )
+    with_torrent = [each for each in wanted if each.torrent]
+    if not splits and with_torrent:
+        for each in wanted:
+            if each not in with_torrent:
+                progress.note(f"{each.name} has no torrent, so it is left as it is")
+        wanted = with_torrent
     return ArchiveRepairPlan(
         folder,
         tuple(
             _plan_archive(known, each, folder / each.name, jobs=jobs, progress=progress)
             for each in wanted
-            if splits or each.torrent
         ),
     )
 

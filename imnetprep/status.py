@@ -120,10 +120,16 @@ def statuses(root: Root) -> Iterator[Status]:
             yield DatasetStatus(dataset.name, dataset.title)
         except _UNREADABLE as error:
             yield _damaged(root.manifest, error)
-    yield from _archives(root, dataset)
-    yield from _splits(root, dataset, organized)
-    yield from _verifies(root)
-    yield from _runs(root)
+    for place, found in (
+        (root.archives, _archives(root, dataset)),
+        (root.organizing, _splits(root, dataset, organized)),
+        (root.receipt, _verifies(root)),
+        (root.runs, _runs(root)),
+    ):
+        try:
+            yield from found
+        except _UNREADABLE as error:
+            yield _damaged(place, error)
 
 
 def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
@@ -197,12 +203,9 @@ def _splits(
 
 
 def _verifies(root: Root) -> Iterator[Status]:
-    try:
-        for what, record in read_receipt(root)["verified"].items():
-            splits, checks = tuple(record["splits"]), tuple(record["checks"])
-            yield VerifyStatus(what, splits, checks, record["findings"], record["recorded_at"])
-    except _UNREADABLE as error:
-        yield _damaged(root.receipt, error)
+    for what, record in read_receipt(root)["verified"].items():
+        splits, checks = tuple(record["splits"]), tuple(record["checks"])
+        yield VerifyStatus(what, splits, checks, record["findings"], record["recorded_at"])
 
 
 def _runs(root: Root) -> Iterator[Status]:

@@ -14,9 +14,12 @@ import pytest
 
 from imnetprep.commands.repair_archives import repair_archives
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.progress import Silent
 from imnetprep.roots import Root
+from imnetprep.sources.growing import Growing, record_path
 from imnetprep.sources.seeder import Seed, add_seed
 from imnetprep.sources.session import Network, listening_port, open_session
+from imnetprep.sources.torrent import read_torrent
 from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil, tree
 
 
@@ -81,6 +84,31 @@ def test_only_the_wrong_pieces_come_from_the_swarm(
     assert {each.name for each in path.parent.iterdir()} == {".lock", TRAIN}
     assert receipt_of(archived)["archives"][TRAIN]
     assert run("verify", "--root", archived, "--archives").returncode == 0
+
+
+def test_killed_before_it_has_a_record_it_trusts_no_older_one(
+    archived: Path, published: Path
+) -> None:
+    path = archived / "archives" / TRAIN
+    torrent = read_torrent((published.parent / "train.torrent").read_bytes())
+    path.rename(path.with_name(f"{TRAIN}.part"))
+    earlier = Growing(torrent, {0: path})
+    earlier.recover(Silent())
+    earlier.save()  # all right, and killed before this record went
+    earlier.finish()
+    spoil(path, 9 * PIECE)
+    right = set(earlier.pieces) - {9}
+    Growing(torrent, {0: path}).take_up(right)
+    assert not record_path(path.parent, torrent.info_hash).exists()
+    again = Growing(torrent, {0: path})
+    again.recover(Silent())
+    assert again.proved == right
+
+
+def test_without_a_torrent_nothing_is_called_right(archived: Path) -> None:
+    (archived / "archives" / TRAIN).unlink()
+    with pytest.raises(ImnetprepError, match="has no torrent of"):
+        _repair(archived)
 
 
 @pytest.mark.parametrize("kind", ["swarm", "web"])

@@ -100,6 +100,7 @@ class Growing:
 
     def take_up(self, proved: Iterable[int]) -> None:
         """Begin with files of which somebody has just proved these pieces, and no others."""
+        self.forget()  # of an earlier time: after a kill right here it would be believed
         self.proved = set(proved)
         self._take_up()
 
