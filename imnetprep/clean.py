@@ -130,7 +130,7 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
             if each is None:
                 why = "is damaged" if growing is None else "knows nothing of it"
                 yield _found("leftover", path, f"the journal {why}")
-            elif dataset is None or each.dataset != dataset.fingerprint:
+            elif dataset is not None and each.dataset != dataset.fingerprint:
                 yield _found("leftover", path, "it is of another dataset")
             elif path.name in organized and not each.is_whole:
                 yield _found("leftover", path, "the split is organized")

@@ -255,6 +255,14 @@ def test_links_are_left_alone(organized: Path, packed: Path, tmp_path: Path, run
     assert tree(elsewhere) == before
 
 
+def test_without_a_manifest_growth_is_not_called_of_another_dataset(root: Path, run: Run) -> None:
+    _journal(root, "train", _fingerprint(root))
+    _grown(root, "train")
+    (root / "manifest.db").unlink()
+    assert _shown(run, root) == []
+    assert [each["kind"] for each in _shown(run, root, "--only", "growing")] == ["growing"]
+
+
 def test_an_empty_root_has_nothing_and_gets_nothing(tmp_path: Path, run: Run) -> None:
     for words in ((), ("--yes",)):
         done = run("clean", "--root", tmp_path / "root", *words)
