@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from imnetprep import __version__
+from imnetprep.commands.clean import clean
 from imnetprep.commands.demo import demo
 from imnetprep.commands.download import download
 from imnetprep.commands.evaluate import evaluate
@@ -19,6 +20,7 @@ from imnetprep.commands.inspect import inspect
 from imnetprep.commands.organize import organize
 from imnetprep.commands.predict import predict
 from imnetprep.commands.repair import repair
+from imnetprep.commands.status import status
 from imnetprep.commands.subset import subset
 from imnetprep.commands.train import train
 from imnetprep.commands.verify import verify
@@ -67,7 +69,20 @@ def imnetprep() -> None:
     """
 
 
-for _verb in (download, organize, verify, repair, subset, inspect, train, evaluate, predict, demo):
+for _verb in (
+    download,
+    organize,
+    verify,
+    repair,
+    subset,
+    status,
+    clean,
+    inspect,
+    train,
+    evaluate,
+    predict,
+    demo,
+):
     imnetprep.add_command(_verb)
 
 

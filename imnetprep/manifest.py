@@ -125,8 +125,11 @@ class Manifest:
 
 
 @contextmanager
-def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
-    """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read."""
+def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iterator[Manifest]:
+    """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read.
+
+    A writer in another process is waited for; after `wait_s`, sqlite3.OperationalError.
+    """
     if not path.exists():
         raise ImnetprepError(
             f"{path.parent} holds no dataset yet: there is no {path.name}",
@@ -135,7 +138,7 @@ def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
     # What a killed writer left in SQLite's journal is rolled back by who opens next, not read-only.
     write = write or path.with_name(f"{path.name}-journal").exists()
     database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True
+        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True, timeout=wait_s
     )
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]

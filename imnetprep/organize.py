@@ -7,7 +7,6 @@ from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.fs import locked, sync_folder
 from imnetprep.layouts import imagefolder
@@ -38,7 +37,7 @@ from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
-from imnetprep.sources.torrent import pieces_of
+from imnetprep.sources.torrent import published_pieces
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
@@ -153,7 +152,7 @@ class _Work:
         self._give_name(whole)
 
     def _grow(self, *, jobs: int | None, progress: Progress) -> Whole:
-        pieces = _published_pieces(self._dataset, self._archive)
+        pieces = published_pieces(self._dataset, self._archive)
         before = archive_proof(self._root, self._path) if self._at_home else None
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
@@ -271,7 +270,7 @@ def _check_planned(
 
 def _size_bytes(root: Root, dataset: Dataset, planned: PlannedSplit, *, consume: bool) -> int:
     """The archive's, as far as anybody knows; raises where it is not what it should be."""
-    archive, pieces = planned.archive, _published_pieces(dataset, planned.archive)
+    archive, pieces = planned.archive, published_pieces(dataset, planned.archive)
     promised = archive.size_bytes or (pieces.size_bytes if pieces else None)
     path = Path(planned.place) / archive.name
     consumed = consumed_path(path)
@@ -299,11 +298,6 @@ def _size_bytes(root: Root, dataset: Dataset, planned: PlannedSplit, *, consume:
             " if it is another dataset, name that: --dataset NAME|FILE.toml",
         )
     return size_bytes or promised or 0
-
-
-def _published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:
-    """The digests of the pieces of the archive's own torrent, where the dataset has it."""
-    return None if archive.torrent is None else pieces_of(dataset.read(archive.torrent))
 
 
 def _journal_path(root: Root) -> Path:

@@ -60,7 +60,7 @@ def plan_repair(
     *,
     splits: Sequence[Split],
     checks: Checks,
-    archives: str | None,
+    source: str | None,
     delete: bool,
     jobs: int | None,
     progress: Progress,
@@ -69,11 +69,11 @@ def plan_repair(
 
     Raises ImnetprepError where the tree is another dataset than it is taken for, or a link.
     """
-    mendings, archives_at = [], archives or root.archives
-    if archives == STDIN:
+    mendings, archives = [], source or root.archives
+    if source == STDIN:
         raise WrongUsage(
             "repair looks for single images, and a pipe passes once",
-            hint="--archives with a folder, s3://… or https://…",
+            hint="--from with a folder, s3://… or https://…",
         )
     for split in known.selected(root, splits):
         if (place := known.places.get(split)) is not None:
@@ -84,13 +84,13 @@ def plan_repair(
                     hint="name the root where the folder itself lies: --root DIR",
                 )
         name = known.dataset.archive(split).name
-        there = not is_local(archives_at) or (Path(archives_at) / name).is_file()
+        there = not is_local(archives) or (Path(archives) / name).is_file()
         listed = place is not None and place.listed
         with open_manifest(root.manifest) if listed else nullcontext() as manifest:
             wanted = Wanted(known.dataset, split, manifest)
             found = surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress)
             mendings.append(mend(root.path, wanted, found, archive=there))
-    return RepairPlan(known.dataset, tuple(mendings), archives_at, delete)
+    return RepairPlan(known.dataset, tuple(mendings), archives, delete)
 
 
 def carry_out_repair(

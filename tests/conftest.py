@@ -1,6 +1,7 @@
 """What all tests share: the command as a user runs it, real images, and a guard on the network."""
 
 import ipaddress
+import json
 import os
 import shutil
 import subprocess
@@ -12,9 +13,14 @@ from typing import Any
 import pytest
 
 from imnetprep import cli
+from imnetprep.catalog.datasets import load_dataset
+from imnetprep.manifest import create_manifest
+from imnetprep.sources.seeder import make_torrent
 from imnetprep.synthetic import pack_dataset
 
 DATASETS = Path(__file__).parent / "datasets"
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+PIECE = 65536  # bytes, of the torrent of `published`
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -91,6 +97,43 @@ def organized_once(tmp_path_factory: pytest.TempPathFactory, packed: Path, run: 
 def organized(tmp_path: Path, organized_once: Path) -> Path:
     """An organized root of `packed` to do anything to."""
     return Path(shutil.copytree(organized_once, tmp_path / "root"))
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset whose train archive (about 2 MB) has a torrent; its validation archive has MD5."""
+    folder = tmp_path_factory.mktemp("published")
+    toml = pack_dataset(folder, classes=5, train_per_class=40, val_per_class=8, image_bytes=9000)
+    (folder / "train.torrent").write_bytes(make_torrent(folder / TRAIN, piece_bytes=PIECE))
+    name = f'name = "{TRAIN}"\n'
+    toml.write_text(toml.read_text().replace(name, name + 'torrent = "train.torrent"\n'))
+    return toml
+
+
+@pytest.fixture
+def archived(published: Path, tmp_path: Path) -> Path:
+    """A root with both archives of `published` and nothing organized, to do anything to."""
+    root = tmp_path / "root"
+    (root / "archives").mkdir(parents=True)
+    create_manifest(root / "manifest.db", load_dataset(str(published)))
+    for name in (TRAIN, VAL):
+        shutil.copy(published.parent / name, root / "archives")
+    return root
+
+
+def spoil(path: Path, start: int, length: int = 1) -> None:
+    """Make these bytes of a file wrong."""
+    with path.open("r+b") as file:
+        file.seek(start)
+        body = file.read(length)
+        file.seek(start)
+        file.write(bytes(byte ^ 0x5A for byte in body))
+
+
+def receipt_of(root: Path) -> dict[str, dict[str, object]]:
+    """What the receipt of a root says."""
+    receipt: dict[str, dict[str, object]] = json.loads((root / "receipt.json").read_text())
+    return receipt
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -108,6 +108,7 @@ class WebServer:
         self.asked: list[tuple[str, str | None]] = []
         self.fail_every = 0  # every so many requests are answered 503
         self.cut_every = 0  # of every so many bodies half is sent
+        self.wait_s = 0.0  # before each answer
         self.ranges = True
         self.etag = '"one"'
         self.address = ""
@@ -127,6 +128,7 @@ class WebServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         span = request.headers.get("Range")
+        time.sleep(self.wait_s)
         self.asked.append((request.path, span))
         path, number = self.folder / request.path.lstrip("/"), len(self.asked)
         if not path.is_file() or (self.fail_every and number % self.fail_every == 0):

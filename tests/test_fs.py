@@ -1,6 +1,7 @@
 """Files are whole or absent, and what only Linux has falls back to what all systems have."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,3 +52,24 @@ def test_file_systems_are_synced(
 def test_without_affinity_all_cores_are_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     assert processes.usable_cores() == os.cpu_count()
+
+
+@pytest.mark.parametrize("platform", [sys.platform, "darwin"])
+def test_a_process_at_work_is_seen_and_not_disturbed(
+    tmp_path: Path, platform: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert not fs.is_locked(tmp_path / "nowhere")
+    code = "import sys; from pathlib import Path; from imnetprep.fs import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('at work', flush=True); input()"
+    words = [sys.executable, "-c", code, tmp_path]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert other.stdout.readline() == "at work\n"
+        assert fs.is_locked(tmp_path)
+        other.stdin.close()
+        other.wait()
+    assert not fs.is_locked(tmp_path)
+    with fs.locked(tmp_path):
+        pass

@@ -116,9 +116,9 @@ def test_damage_is_mended(
         (organized / "manifest.db").unlink()
     damage(organized)
     assert here("verify", *words).returncode == 5
-    shown = here("repair", *words, "--archives", packed.parent, "--dry-run")
+    shown = here("repair", *words, "--from", packed.parent, "--dry-run")
     assert (shown.returncode, shown.stderr) == (0, "") and "\nleave" not in shown.stdout
-    done = here("repair", *words, "--archives", packed.parent)
+    done = here("repair", *words, "--from", packed.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     verified = here("verify", *words, *["--digests"] * listed)
     assert verified.returncode == 0, verified.stdout
@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_taken_anew(organized: Path, packed: Path, here: Run) -
     body = bytearray(path.read_bytes())
     body[len(body) // 2] ^= 1
     path.write_bytes(body)
-    words = ["--root", organized, "--archives", packed.parent]
+    words = ["--root", organized, "--from", packed.parent]
     assert "0 taken" in here("repair", *words).stdout  # its name and size are right
     done = here("repair", *words, "--digests", "--split", "train")
     wanted = "1 taken from the archive (proved by the manifest's digests)"
@@ -143,10 +143,10 @@ def test_what_is_missing_is_taken_from_the_web(organized: Path, packed: Path, he
     _missing_file(organized)
     _first(organized, OTHER).write_bytes(b"")
     with web_served(packed.parent) as web:
-        done = here("repair", "--root", organized, "--archives", web.address)
+        done = here("repair", "--root", organized, "--from", web.address)
     assert done.returncode == 0, done.stderr
     assert tree(organized) == before
-    piped = here("repair", "--root", organized, "--archives", "-")
+    piped = here("repair", "--root", organized, "--from", "-")
     assert piped.returncode == 2
 
 
@@ -197,7 +197,7 @@ def test_of_two_files_of_one_name_none_is_chosen_by_guess(
     assert done.returncode == 5
     assert f"conflict: train/{WNID}/{path.name} 2 files want this place" in done.stdout
     assert _samples(organized) == damaged
-    done = here(*words, "--archives", packed.parent)  # which knows the right one
+    done = here(*words, "--from", packed.parent)  # which knows the right one
     assert done.returncode == 0, done.stdout
     assert _samples(organized) == before
 
@@ -249,11 +249,11 @@ def test_the_pieces_of_the_torrent_prove_what_is_taken(
     right = archive.read_bytes()
     body = before[next(name for name in before if name.startswith(WNID))]
     archive.write_bytes(right.replace(body, body[:-12] + b"x" * 12))
-    done = here("repair", *words, "--archives", folder)
+    done = here("repair", *words, "--from", folder)
     assert done.returncode == 5
     assert "archive: val/" in done.stdout and "is not what torrent" in done.stdout
     archive.write_bytes(right)
-    done = here("repair", *words, "--archives", folder)
+    done = here("repair", *words, "--from", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "proved by the torrent's pieces" in done.stdout
     assert tree(root / "val") == before
@@ -274,7 +274,7 @@ def test_a_dataset_that_knows_only_counts_is_mended_too(
     words = ["--root", organized, "--dataset", toml]
     found = here("verify", *words).stdout
     assert f"count: train/{WNID} has 10 images, not 12" in found
-    done = here("repair", *words, "--archives", folder)
+    done = here("repair", *words, "--from", folder)
     assert done.returncode == 0, done.stdout
     assert "proved by nothing but their names" in done.stdout
     assert _samples(organized) == before
@@ -313,7 +313,7 @@ def test_nothing_is_written_through_a_link(organized: Path, packed: Path, here: 
     outside.mkdir()
     shutil.rmtree(organized / "train" / WNID)
     (organized / "train" / WNID).symlink_to(outside)
-    words = ["repair", "--root", organized, "--archives", packed.parent]
+    words = ["repair", "--root", organized, "--from", packed.parent]
     done = here(*words)
     assert done.returncode == 5 and "a link for a class folder" in done.stdout
     assert list(outside.iterdir()) == []
@@ -344,7 +344,7 @@ def test_killed_in_the_middle_it_goes_on(
     _flat_val_without_folders(root)
     for folder in sorted((root / "train").iterdir())[5:]:
         shutil.rmtree(folder)
-    words = ["repair", "--root", root, "--dataset", larger, "--archives", larger.parent]
+    words = ["repair", "--root", root, "--dataset", larger, "--from", larger.parent]
     steps = len(tree(whole / "val")) + len(tree(whole / "train")) * 3 // 4
     process = subprocess.Popen(command(*words), stdout=subprocess.DEVNULL)
     while process.poll() is None and _done(root) < at * steps:

@@ -1,7 +1,9 @@
 """A wrong tree is called wrong, by name, with exit code 5."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,14 +91,33 @@ def test_a_wrong_tree_is_called_wrong(
     assert told in done.stdout, done.stdout
 
 
-def test_a_right_tree_has_no_finding_and_is_not_touched(organized: Path, run: Run) -> None:
+def test_a_right_tree_has_no_finding_and_only_the_receipt_is_touched(
+    organized: Path, run: Run
+) -> None:
     before = tree(organized)
     done = run("verify", "--root", organized, "--digests")
     assert (done.returncode, done.stdout) == (
         0,
         "0 findings in all splits (counts, names, sizes, digests)\n",
     )
-    assert tree(organized) == before
+    after = tree(organized)
+    noted = json.loads(after["receipt.json"])["verified"]["samples"]
+    assert (noted["findings"], noted["splits"], noted["checks"][-1]) == (0, [], "digests")
+    assert after | {"receipt.json": before["receipt.json"]} == before
+
+
+def test_where_the_root_cannot_be_written_nothing_is_noted(organized: Path, run: Run) -> None:
+    mount = ["mount", "--bind", organized, organized]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a read-only root is a mount, and this user may not mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", organized], check=True)
+        before = tree(organized)
+        done = run("verify", "--root", organized)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert tree(organized) == before
+    finally:
+        subprocess.run(["umount", organized], check=True)
 
 
 def test_a_split_that_is_not_organized_is_a_finding(packed: Path, tmp_path: Path, run: Run) -> None:

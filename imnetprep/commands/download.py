@@ -11,9 +11,13 @@ from imnetprep.commands.options import (
     dataset_option,
     dry_run_option,
     json_option,
+    listen_option,
+    no_dht_option,
+    peer_option,
     quiet_option,
     root_option,
     split_option,
+    wait_option,
 )
 from imnetprep.commands.terminal import print_result, progress
 from imnetprep.roots import Root
@@ -32,12 +36,12 @@ from imnetprep.units import format_bytes
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Take it from the swarm of this .torrent.",
 )
-@click.option("--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer.")
-@click.option("--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping.")
-@click.option("--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine.")
+@peer_option
+@no_dht_option
+@listen_option
 @click.option("--max-down", type=RATE, default=0, help="At most so many bytes a second: 20MB.")
 @click.option("--max-up", type=RATE, default=0, help="The same for what is given to others.")
-@click.option("--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm.")
+@wait_option
 @click.option("--seed-ratio", type=click.FloatRange(0), help="Then give back so many times it.")
 @click.option("--seed-for", type=DURATION, help="Then give back for so long. Default: leave.")
 @dry_run_option

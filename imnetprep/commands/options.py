@@ -61,6 +61,25 @@ archives_option = click.option(
     help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
     "  [default: ROOT/archives]",
 )
+whole_archives_option = click.option(
+    "--archives",
+    is_flag=False,
+    flag_value="",
+    metavar="[DIR]",
+    help="The archives themselves, every byte, not the images: those in DIR, or ROOT/archives.",
+)
+peer_option = click.option(
+    "--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer."
+)
+no_dht_option = click.option(
+    "--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping."
+)
+listen_option = click.option(
+    "--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine."
+)
+wait_option = click.option(
+    "--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm."
+)
 split_option = click.option(
     "--split",
     "splits",

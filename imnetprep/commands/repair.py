@@ -1,22 +1,28 @@
 """`imnetprep repair`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
-    archives_option,
     dataset_option,
     decode_option,
     digests_option,
     dry_run_option,
     jobs_option,
     json_option,
+    listen_option,
+    no_dht_option,
+    peer_option,
     quiet_option,
     root_option,
     split_option,
+    wait_option,
+    whole_archives_option,
 )
+from imnetprep.commands.repair_archives import repair_archives
 from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
@@ -30,10 +36,20 @@ if TYPE_CHECKING:  # --help loads none of it
 @root_option
 @dataset_option
 @split_option
-@archives_option
+@click.option(
+    "--from",
+    "source",
+    metavar="PLACE",
+    help="Take what is wrong from there: a folder, s3://BUCKET/PREFIX, https://….",
+)
 @digests_option
 @decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
+@whole_archives_option
+@peer_option
+@no_dht_option
+@listen_option
+@wait_option
 @jobs_option
 @dry_run_option
 @json_option
@@ -42,10 +58,15 @@ def repair(
     root: Root,
     dataset: str | None,
     splits: tuple[Split, ...],
-    archives: str | None,
+    source: str | None,
     digests: bool,
     decode: bool,
     delete: bool,
+    archives: str | None,
+    peers: tuple[str, ...],
+    no_dht: bool,
+    listen: str | None,
+    wait: float,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -55,12 +76,30 @@ def repair(
 
     Images move to where their names belong; just the missing and damaged ones are taken anew from
     the archives. Nothing is deleted without --delete. What cannot be mended is printed, and the
-    exit code is 5. Killed at any instant, the same command goes on.
+    exit code is 5. With --archives it mends the archives themselves: their wrong pieces, and only
+    those, come from the swarm or from --from. Killed at any instant, the same command goes on.
 
     \b
     imnetprep repair --dry-run
-    imnetprep repair --digests --archives s3://my-bucket/imagenet
+    imnetprep repair --digests --from s3://my-bucket/imagenet
+    imnetprep repair --archives --split val
     """
+    if archives is not None:
+        repair_archives(
+            root,
+            Path(archives) if archives else None,
+            splits=splits,
+            address=source,
+            peers=peers,
+            no_dht=no_dht,
+            listen=listen,
+            wait=wait,
+            jobs=jobs,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return 0
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
     from imnetprep.trees.checks import Checks
     from imnetprep.trees.places import recognise
@@ -71,7 +110,7 @@ def repair(
         recognise(root, dataset=dataset),
         splits=splits,
         checks=Checks(digests=digests, decode=decode),
-        archives=archives,
+        source=source,
         delete=delete,
         jobs=jobs,
         progress=shown,

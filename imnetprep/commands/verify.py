@@ -12,9 +12,11 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
     split_option,
+    whole_archives_option,
 )
 from imnetprep.commands.terminal import print_finding, print_result, progress
-from imnetprep.errors import FINDINGS_EXIT_CODE
+from imnetprep.commands.verify_archives import verify_archives
+from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
@@ -26,6 +28,7 @@ from imnetprep.units import count, format_bytes
 @digests_option
 @decode_option
 @click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no finding.")
+@whole_archives_option
 @jobs_option
 @json_option
 @quiet_option
@@ -36,6 +39,7 @@ def verify(
     digests: bool,
     decode: bool,
     adopt: bool,
+    archives: str | None,
     jobs: int | None,
     as_json: bool,
     quiet: bool,
@@ -46,13 +50,28 @@ def verify(
     and compared with its dataset; a file without a JPEG's end marker is decoded. With --adopt it
     is then read once and gets its manifest, if there is no finding.
 
-    A line for each finding; exit code 5 if there is any. Nothing is changed without --adopt.
+    With --archives it reads every byte of the published archives instead: it names the wrong
+    bytes, by the pieces of their torrent, and the images in them.
+
+    A line for each finding; exit code 5 if there is any. Without --adopt nothing is changed but
+    the receipt, which keeps the result.
 
     \b
     imnetprep verify --digests --decode
+    imnetprep verify --archives
     imnetprep verify --root /data/somebodys-imagenet --adopt
     """
+    if archives is not None:
+        if digests or decode or adopt:
+            raise WrongUsage(
+                "--digests, --decode and --adopt are of images, --archives of archives",
+                hint="verify the one first, then the other",
+            )
+        return verify_archives(
+            root, archives, splits=splits, jobs=jobs, as_json=as_json, quiet=quiet
+        )
     from imnetprep import adopt as adoption
+    from imnetprep.preparation.receipts import record_verify
     from imnetprep.trees.checks import Checks
     from imnetprep.trees.places import recognise
     from imnetprep.verify import findings
@@ -83,6 +102,7 @@ def verify(
     looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))
     looked_at += ["end markers"] * bool(unlisted and not decode)
     looked_at += ["digests"] * digests + ["decoding"] * decode
+    record_verify(root, "samples", splits=splits, checks=looked_at, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(looked_at)})", as_json=as_json, findings=found)
     if found:

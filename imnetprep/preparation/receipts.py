@@ -1,7 +1,9 @@
 """`receipt.json`: which archive bytes, from where, proved how, and what was made of them."""
 
+import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from imnetprep.roots import Root
 
 
 def read_receipt(root: Root) -> dict[str, Any]:
-    """The receipt: `archives` and `splits` by name; both empty where there is none yet."""
+    """The receipt: `archives`, `splits` and what was `verified`; all empty where there is none."""
+    empty: dict[str, Any] = {"archives": {}, "splits": {}, "verified": {}}
     try:
         receipt: dict[str, Any] = json.loads(root.receipt.read_text())
-        return {"archives": {}, "splits": {}} | receipt
+        return empty | receipt
     except FileNotFoundError:
-        return {"archives": {}, "splits": {}}
+        return empty
     except (ValueError, TypeError) as error:
         raise ImnetprepError(
             f"{root.receipt} is damaged: {error}",
@@ -40,15 +43,46 @@ def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
     return record["proof"] if record.items() >= file_state(archive).items() else None
 
 
+def withdraw_archive(root: Root, archive: Path) -> None:
+    """`archive` was proved once and is wrong now: the record goes."""
+    if archive.name in read_receipt(root)["archives"]:
+        _record(root, "archives", archive.name, None)
+
+
+def record_verify(
+    root: Root, what: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
+) -> None:
+    """What verify found in `what`, samples or archives, if it can be kept."""
+    facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
+    with if_possible():
+        _record(root, "verified", what, facts)
+
+
+@contextmanager
+def if_possible() -> Iterator[None]:
+    """Leave the receipt as it is where it is damaged, or nobody may write it."""
+    try:
+        yield
+    except ImnetprepError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+
+
 def record_split(root: Root, split: str, **facts: Any) -> None:
     """`split` is organized: what from, proved how, how much."""
     _record(root, "splits", split, facts)
 
 
-def _record(root: Root, kind: str, name: str, facts: Mapping[str, Any]) -> None:
+def _record(root: Root, kind: str, name: str, facts: Mapping[str, Any] | None) -> None:
+    """Set what the receipt says of `name`, or drop it."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
         receipt = read_receipt(root)
-        receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
+        if facts is None:
+            receipt[kind].pop(name, None)
+        else:
+            receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
         with written_whole(root.receipt) as file:
             file.write(json.dumps(receipt, indent=2).encode() + b"\n")

@@ -14,7 +14,7 @@ from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.preparation.extraction import ChunkStream
 from imnetprep.preparation.proof import PieceReader, PlainReader, Reader, choose_proof, read_all
 from imnetprep.preparation.ranges import Range, open_section, plan_ranges
-from imnetprep.sources.torrent import pieces_of
+from imnetprep.sources.torrent import published_pieces
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 _LARGEST_SAMPLE_BYTES = 128 << 20
@@ -42,8 +42,7 @@ class Retake:
                 f"single images cannot be taken from {file.name}, a {self._archive.form}",
                 hint=f"mv the {split} folder away, then imnetprep organize makes it again",
             )
-        torrent = self._archive.torrent
-        self._pieces = None if torrent is None else pieces_of(dataset.read(torrent))
+        self._pieces = published_pieces(dataset, self._archive)
         wanted = choose_proof(self._archive, self._pieces, before, None)
         self._proved_before = before is not None and wanted == before
 

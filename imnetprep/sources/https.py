@@ -20,6 +20,14 @@ class _Passing(Exception):
     """A failure that may be gone at the next try."""
 
 
+_MAY_PASS = (
+    _Passing,
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.TimeoutError,
+    urllib3.exceptions.NewConnectionError,
+)
+
+
 class HttpFile:
     """An archive behind an address; it must stay the same, by its ETag or date, while it is read.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import libtorrent as lt
 
+from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError
 from imnetprep.sources.magnet import Magnet
@@ -91,3 +92,8 @@ def pieces_of(body: bytes) -> Pieces | None:
     )
     size_bytes = torrent.files[0].size_bytes
     return Pieces(size_bytes, torrent.info.piece_length(), sha1s, torrent.info_hash)
+
+
+def published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:
+    """The digests of the pieces of the archive's own torrent, where the dataset has it."""
+    return None if archive.torrent is None else pieces_of(dataset.read(archive.torrent))

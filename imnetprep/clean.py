@@ -1,0 +1,203 @@
+"""What a root can do without: listed with its size and why, and removed when that is asked for."""
+
+import os
+import re
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import allocated_bytes, is_locked, locked
+from imnetprep.manifest import open_manifest
+from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
+from imnetprep.preparation.journal import open_journal
+from imnetprep.preparation.receipts import archive_proof
+from imnetprep.roots import Root
+
+KINDS = ("temporary", "part", "leftover", "archive", "growing")
+DEFAULT_KINDS = KINDS[:-1]  # a growth can go on, and is taken by its name only
+
+_TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
+_RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
+
+
+class Removable(NamedTuple):
+    """A file or folder under the root, what it takes on the disk, and why nobody needs it.
+
+    `again`: of an archive, how to get it again.
+    """
+
+    kind: str
+    path: Path
+    size_bytes: int
+    why: str
+    again: str | None
+
+
+@dataclass(frozen=True)
+class CleanPlan:
+    """What `clean` can remove, and the folders where another process is at work."""
+
+    removable: tuple[Removable, ...]
+    busy: tuple[Path, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What that gives back to the disk."""
+        return sum(each.size_bytes for each in self.removable)
+
+
+def plan_clean(root: Root, *, kinds: Sequence[str] = ()) -> CleanPlan:
+    """Find what is of `kinds` (all but `growing`, where none is named); touches nothing.
+
+    Links are not followed: what lies behind one is not of this root. What is in a folder where
+    another process is at work is left out. Raises ImnetprepError where the manifest or the receipt
+    cannot be read.
+    """
+    busy = tuple(filter(is_locked, (root.archives, root.organizing)))
+    return CleanPlan(tuple(_removable(root, kinds or DEFAULT_KINDS, busy)), busy)
+
+
+def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Removable]:
+    """Look again, as the only process at work there, and remove; yields each as it is gone.
+
+    Raises ImnetprepError where another process is at work in the archives or the splits.
+    """
+    plan = plan_clean(root, kinds=kinds)
+    if not plan.removable and not plan.busy:
+        return
+    with ExitStack() as locks:
+        for folder in (root.archives, root.organizing):
+            if not folder.is_symlink():  # of which nothing is removed
+                locks.enter_context(locked(folder))
+        for each in _removable(root, kinds or DEFAULT_KINDS, ()):
+            _remove(root, each)
+            yield each
+
+
+def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[Removable]:
+    """In the order of KINDS. Asks about no lock that `carry_out_clean` holds: that would end it."""
+    dataset: Dataset | None = None
+    organized: set[Split] = set()
+    if root.manifest.exists():
+        with open_manifest(root.manifest) as manifest:
+            dataset = manifest.dataset()
+            organized = {split for split in manifest.splits() if _is_folder(root.split(split))}
+    found = list(_temporary(root, busy))
+    if root.archives not in busy:
+        found += _parts(root)
+    if root.organizing not in busy:
+        found += _growth(root, dataset, organized)
+    if dataset is not None and not busy:
+        found += _archives(root, dataset, organized)
+    return [each for kind in KINDS if kind in kinds for each in found if each.kind == kind]
+
+
+def _temporary(root: Root, busy: Sequence[Path]) -> Iterator[Removable]:
+    """What `written_whole` leaves when it is killed, in the places where it writes."""
+    runs = [run for run in _entries(root.runs) if not is_locked(run)]
+    for place in (root.path, root.archives, root.organizing, *runs):
+        for path in _entries(place) if place not in busy else ():
+            match = _TEMPORARY.fullmatch(path.name)
+            if match and _is_file(path) and not _is_alive(int(match[1])):
+                yield _found("temporary", path, f"process {match[1]}, which wrote it, is gone")
+
+
+def _parts(root: Root) -> Iterator[Removable]:
+    for path in filter(_is_file, _entries(root.archives)):
+        if path.suffix == ".part":
+            yield _found("part", path, "not whole; imnetprep download would go on with it")
+        elif _RECORD.fullmatch(path.name):
+            yield _found("part", path, "what is known of the parts")
+
+
+def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Iterator[Removable]:
+    journal = root.organizing / "journal.db"
+    growing: dict[str, GrowingSplit] | None = {}
+    try:
+        if _is_folder(root.organizing) and not journal.is_symlink():
+            growing = {each.split: each for each in read_growing(journal)}
+    except sqlite3.DatabaseError:
+        growing = None
+    for path in _entries(root.organizing):
+        if _is_folder(path):
+            each = None if growing is None else growing.get(path.name)
+            if each is None:
+                why = "is damaged" if growing is None else "knows nothing of it"
+                yield _found("leftover", path, f"the journal {why}")
+            elif dataset is not None and each.dataset != dataset.fingerprint:
+                yield _found("leftover", path, "it is of another dataset")
+            elif path.name in organized and not each.is_whole:
+                yield _found("leftover", path, "the split is organized")
+            else:
+                yield _found("growing", path, "imnetprep organize would go on with it")
+        elif growing is None and path.name.startswith(journal.name) and _is_file(path):
+            yield _found("leftover", path, "the journal is damaged")
+
+
+def _archives(root: Root, dataset: Dataset, organized: set[Split]) -> Iterator[Removable]:
+    for archive in dataset.archives:
+        path = root.archives / archive.name
+        consumed = path.with_name(f"{path.name}.consumed")
+        if archive.split not in organized or not _is_folder(root.archives):
+            continue
+        if _is_file(path) and (archive_proof(root, path) or {"kind": "none"})["kind"] != "none":
+            why = f"proved, and {archive.split} is organized"
+            yield _found("archive", path, why, again=_again(archive))
+        if _is_file(consumed):
+            why = f"given back, and {archive.split} is organized"
+            yield _found("archive", consumed, why, again=_again(archive))
+
+
+def _again(archive: Archive) -> str:
+    if archive.torrent or archive.magnet:
+        return f"imnetprep download --split {archive.split}"
+    return archive.url or f"the dataset names no place that has {archive.name}"
+
+
+def _remove(root: Root, each: Removable) -> None:
+    if not _is_folder(each.path):
+        each.path.unlink()
+        return
+    journal = root.organizing / "journal.db"
+    if _is_file(journal):
+        with suppress(ImnetprepError), open_journal(journal) as opened:  # a damaged one goes too
+            opened.forget(Split(each.path.name))
+    shutil.rmtree(each.path)
+
+
+def _found(kind: str, path: Path, why: str, *, again: str | None = None) -> Removable:
+    size_bytes = allocated_bytes(path)
+    if _is_folder(path):
+        for folder, folders, names in os.walk(path):
+            below = (Path(folder, name) for name in (*folders, *names))
+            size_bytes += sum(each.lstat().st_blocks * 512 for each in below)
+    return Removable(kind, path, size_bytes, why, again)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in `folder`, by name; nothing where it is a link, no folder, or not there."""
+    return sorted(folder.iterdir()) if _is_folder(folder) else []
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True

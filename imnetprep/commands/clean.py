@@ -1,0 +1,63 @@
+"""`imnetprep clean`."""
+
+import click
+
+from imnetprep.commands.options import json_option, root_option
+from imnetprep.commands.terminal import print_result
+from imnetprep.roots import Root
+from imnetprep.units import count, format_bytes
+
+# As imnetprep.clean has them, which is not loaded for --help.
+_KINDS = ("temporary", "part", "leftover", "archive", "growing")
+
+
+@click.command(short_help="Show what the root can do without; --yes removes it.")
+@root_option
+@click.option(
+    "--only",
+    "kinds",
+    multiple=True,
+    type=click.Choice(_KINDS),
+    help="Only this kind; may be given again. Default: all but growing.",
+)
+@click.option("--yes", is_flag=True, help="Remove what is shown.")
+@json_option
+def clean(root: Root, kinds: tuple[str, ...], yes: bool, as_json: bool) -> None:
+    """Show what the root can do without, and why; with --yes, remove it.
+
+    \b
+    temporary  files of processes that are gone
+    part       archives that are not whole, and what is known of their pieces
+    leftover   of organizing: growth that cannot go on
+    archive    archives that are proved and whose images are organized
+    growing    growth that can go on: taken only with --only growing
+
+    Where another imnetprep is at work in the root nothing is removed. Links are left alone.
+
+    \b
+    imnetprep clean
+    imnetprep clean --only archive --yes
+    """
+    from imnetprep.clean import carry_out_clean, plan_clean
+
+    plan = plan_clean(root, kinds=kinds)
+    for folder in () if yes else plan.busy:
+        click.echo(f"another imnetprep is at work in {folder}: what it uses is not shown", err=True)
+    width = max((len(str(each.path)) for each in plan.removable), default=0)
+    number = size_bytes = 0
+    for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:
+        again = f"; again: {each.again}" if each.again else ""
+        text = f"{each.kind:9}  {format_bytes(each.size_bytes):>7}"
+        text = f"{text}  {each.path!s:{width}}  {each.why}{again}"
+        print_result(text, as_json=as_json, **each._asdict(), removed=yes)
+        number, size_bytes = number + 1, size_bytes + each.size_bytes
+    total = f"{count(number, 'thing')}, {format_bytes(size_bytes)}"
+    if number:
+        total += " removed" if yes else ": nothing is removed yet; --yes does it"
+    print_result(
+        total if number else "nothing to remove",
+        as_json=as_json,
+        found=number,
+        total_bytes=size_bytes,
+        removed=yes,
+    )

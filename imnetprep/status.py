@@ -1,0 +1,235 @@
+"""What is under a root: each thing by itself, so that a damaged one hides no other."""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import allocated_bytes, is_locked
+from imnetprep.manifest import SplitRecord, open_manifest
+from imnetprep.preparation.growing_splits import read_growing
+from imnetprep.preparation.receipts import archive_proof, read_receipt
+from imnetprep.roots import Root
+from imnetprep.sources.part_records import read_part_records
+
+
+class DatasetStatus(NamedTuple):
+    """Which dataset the root is of."""
+
+    name: str
+    title: str
+
+
+class ArchiveStatus(NamedTuple):
+    """An archive: `whole`, or a `part` that grows, or `consumed` (its bodies given back).
+
+    Of a whole one `proof` is how it was proved, and None where it never was or has changed since;
+    of a part `proved_bytes` are on record, of `size_bytes` in all. `disk_bytes` is what it takes.
+    """
+
+    name: str
+    state: str
+    size_bytes: int
+    disk_bytes: int
+    proved_bytes: int | None
+    proof: Mapping[str, Any] | None
+    at_work: bool
+
+
+class SplitStatus(NamedTuple):
+    """A split: `organized` in a layout, `growing`, or `missing`.
+
+    Also `leftover`, where what grew is of another dataset; `gone`, where the folder of an organized
+    one is missing; `unlisted`, where the manifest knows nothing of a folder. `classes` are those
+    that are done, of `all_classes`; None where its archive is flat.
+    """
+
+    split: str
+    state: str
+    layout: str | None
+    classes: int | None
+    all_classes: int
+    samples: int
+    all_samples: int
+    size_bytes: int
+    at_work: bool
+
+
+class VerifyStatus(NamedTuple):
+    """The last verify of `samples` or of `archives`."""
+
+    what: str
+    splits: tuple[str, ...]
+    checks: tuple[str, ...]
+    findings: int
+    recorded_at: str
+
+
+class RunStatus(NamedTuple):
+    """A training: epochs done, and the best top-1 of any of them, in percent."""
+
+    name: str
+    epochs: int
+    all_epochs: int | None
+    best_top1_percent: float | None
+    at_work: bool
+
+
+class Damaged(NamedTuple):
+    """Something that is there and cannot be read."""
+
+    what: str
+    why: str
+
+
+Status = DatasetStatus | ArchiveStatus | SplitStatus | VerifyStatus | RunStatus | Damaged
+
+# What reading a file that anything may have happened to can raise.
+_UNREADABLE = (
+    ImnetprepError,
+    sqlite3.Error,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+
+_BUSY = "another process is writing it"
+
+
+def statuses(root: Root) -> Iterator[Status]:
+    """All there is under `root`, as it is now; changes nothing and waits for nobody.
+
+    Raises ImnetprepError where there is no such folder.
+    """
+    if not root.path.is_dir():
+        raise ImnetprepError(
+            f"there is no folder {root.path}",
+            hint="imnetprep download makes it; --root or IMNETPREP_ROOT names another",
+        )
+    dataset: Dataset | None = None
+    organized: dict[Split, SplitRecord] = {}
+    if root.manifest.exists():
+        try:
+            with open_manifest(root.manifest, wait_s=0.2) as manifest:
+                dataset, organized = manifest.dataset(), manifest.splits()
+            yield DatasetStatus(dataset.name, dataset.title)
+        except _UNREADABLE as error:
+            yield _damaged(root.manifest, error)
+    for place, found in (
+        (root.archives, _archives(root, dataset)),
+        (root.organizing, _splits(root, dataset, organized)),
+        (root.receipt, _verifies(root)),
+        (root.runs, _runs(root)),
+    ):
+        try:
+            yield from found
+        except _UNREADABLE as error:
+            yield _damaged(place, error)
+
+
+def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
+    if not root.archives.is_dir():
+        return
+    known = {archive.name: archive for archive in dataset.archives} if dataset else {}
+    records = read_part_records(root.archives)
+    at_work = is_locked(root.archives)
+    for path in sorted(root.archives.iterdir()):
+        try:
+            if path.name.startswith(".") or not path.is_file():
+                continue
+            name, state, size_bytes = path.stem, path.suffix[1:], path.stat().st_size
+            proof = proved_bytes = None
+            if state == "part":
+                proved_bytes, size_bytes = records.get(name, (None, size_bytes))
+            elif state != "consumed":
+                if known and path.name not in known:
+                    continue
+                name, state, proof = path.name, "whole", _proof(root, path)
+            disk_bytes = allocated_bytes(path)
+            yield ArchiveStatus(name, state, size_bytes, disk_bytes, proved_bytes, proof, at_work)
+        except FileNotFoundError:
+            continue  # it has just got another name
+        except _UNREADABLE as error:
+            yield _damaged(path, error)
+
+
+def _proof(root: Root, path: Path) -> Mapping[str, Any] | None:
+    try:
+        return archive_proof(root, path)
+    except _UNREADABLE:
+        return None  # _verifies tells what is wrong with the receipt
+
+
+def _splits(
+    root: Root, dataset: Dataset | None, organized: Mapping[Split, SplitRecord]
+) -> Iterator[Status]:
+    journal, at_work = root.organizing / "journal.db", is_locked(root.organizing)
+    growing = {}
+    try:
+        growing = {each.split: each for each in read_growing(journal)}
+    except _UNREADABLE as error:
+        yield Damaged(journal.name, _BUSY) if at_work else _damaged(journal, error)
+    if dataset is None:
+        return
+    for split in dataset.splits:
+        classes, samples, size_bytes, layout = None, 0, 0, None
+        if split in organized:
+            state = "organized" if root.split(split).is_dir() else "gone"
+            _, layout, samples, size_bytes = organized[split]
+        elif split in growing:
+            each = growing[split]
+            state = "growing" if each.dataset == dataset.fingerprint else "leftover"
+            samples, size_bytes = each.samples, each.size_bytes
+            if dataset.archive(split).form == "tar-of-tars":
+                classes = each.ranges
+        else:
+            state = "unlisted" if root.split(split).exists() else "missing"
+        yield SplitStatus(
+            split,
+            state,
+            layout,
+            classes,
+            len(dataset.label_of_wnid),
+            samples,
+            dataset.samples(split),
+            size_bytes,
+            at_work and state == "growing",
+        )
+
+
+def _verifies(root: Root) -> Iterator[Status]:
+    for what, record in read_receipt(root)["verified"].items():
+        splits, checks = tuple(record["splits"]), tuple(record["checks"])
+        yield VerifyStatus(what, splits, checks, record["findings"], record["recorded_at"])
+
+
+def _runs(root: Root) -> Iterator[Status]:
+    """From their logs and recipes: the checkpoints want torch to be read."""
+    for folder in sorted(root.runs.iterdir()) if root.runs.is_dir() else ():
+        if not folder.is_dir():
+            continue
+        path = folder / "log.jsonl"
+        try:
+            lines = list(map(json.loads, path.read_text().splitlines() if path.exists() else ()))
+            epochs = max((int(line["epoch"]) for line in lines), default=0)
+            best = max((float(line["val"]["top1_percent"]) for line in lines), default=None)
+            all_epochs = None
+            path = folder / "recipe.json"
+            if path.exists():
+                all_epochs = int(json.loads(path.read_text())["recipe"]["epochs"])
+            yield RunStatus(folder.name, epochs, all_epochs, best, is_locked(folder))
+        except _UNREADABLE as error:
+            yield _damaged(path, error, name=f"{folder.name}/{path.name}")
+
+
+def _damaged(path: Path, error: Exception, *, name: str | None = None) -> Damaged:
+    """`name`: what it is called where that is not the name of the file."""
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return Damaged(name or path.name, _BUSY)
+    why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return Damaged(name or path.name, why.removeprefix(f"{path} is damaged: "))

@@ -1,0 +1,72 @@
+"""The published archives on this machine against what the dataset promises of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import dataset_for
+from imnetprep.preparation.archive_check import ArchiveCheck, ArchiveFinding, check_archive
+from imnetprep.preparation.receipts import (
+    if_possible,
+    record_archive,
+    record_verify,
+    withdraw_archive,
+)
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+
+
+class ArchiveReport(NamedTuple):
+    """One archive: what was found in it, and what proves it if nothing was."""
+
+    path: Path
+    proof: Mapping[str, Any]
+    findings: tuple[ArchiveFinding, ...]
+
+
+def archive_reports(
+    root: Root,
+    folder: Path | None,
+    *,
+    dataset: str | None = None,
+    splits: Sequence[Split],
+    jobs: int | None,
+    progress: Progress,
+) -> Iterator[ArchiveReport]:
+    """Read every archive in `folder` (those of `splits`, where some are named) and judge it.
+
+    In ROOT/archives the receipt learns which are proved, and forgets the proof of a wrong one.
+    Raises ImnetprepError where an archive of a named split, or any, is not there.
+    """
+    known = dataset_for(root.manifest, dataset)
+    folder = root.archives if folder is None else folder
+    named = [known.archive(split) for split in splits]
+    there = [each for each in named or known.archives if (folder / each.name).is_file()]
+    for archive in named or ([] if there else known.archives[:1]):
+        if archive not in there:
+            raise ImnetprepError(
+                f"{folder / archive.name} is not there",
+                hint="imnetprep download, or --archives DIR where the archives are",
+            )
+    at_home = folder.absolute() == root.archives.absolute()
+    total = 0
+    for archive in there:
+        path = folder / archive.name
+        check = check_archive(path, archive, known, jobs=jobs, progress=progress)
+        if at_home:
+            with if_possible():
+                _note(root, path, check)
+        total += len(check.findings)
+        yield ArchiveReport(path, check.proof, check.findings)
+    if at_home:
+        checks = ["every byte"]
+        record_verify(root, "archives", splits=splits, checks=checks, findings=total)
+
+
+def _note(root: Root, path: Path, check: ArchiveCheck) -> None:
+    if check.findings:
+        withdraw_archive(root, path)
+    elif check.proof["kind"] != "none":
+        record_archive(root, path, check.proof)

@@ -1,0 +1,270 @@
+"""`clean` shows what a root can do without, and removes it only with --yes, only where it is."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imnetprep.fs import locked
+from imnetprep.progress import Silent
+from imnetprep.sources.growing import Growing
+from imnetprep.sources.seeder import make_torrent
+from imnetprep.sources.torrent import read_torrent
+from tests.conftest import TRAIN, VAL, Run, command, tree
+
+
+def _shown(run: Run, root: Path, *words: str) -> list[dict[str, Any]]:
+    done = run("clean", "--root", root, "--json", *words)
+    assert done.returncode == 0, done.stderr
+    *things, total = map(json.loads, done.stdout.splitlines())
+    assert total["found"] == len(things)
+    assert total["total_bytes"] == sum(each["size_bytes"] for each in things)
+    return things
+
+
+def _dead_process() -> int:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+        return process.pid
+
+
+def _temporary(root: Path, _packed: Path) -> list[Path]:
+    (root / "runs" / "one").mkdir(parents=True)
+    places = [root, root / "archives", root / "runs" / "one"]
+    paths = [place / f".file.{_dead_process()}.tmp" for place in places]
+    for path in paths:
+        path.write_bytes(b"half")
+    (root / f".file.{os.getpid()}.tmp").write_bytes(b"of a process that is alive")
+    return paths
+
+
+def _part(root: Path, packed: Path) -> list[Path]:
+    part = root / "archives" / f"{VAL}.part"
+    shutil.copy(packed.parent / VAL, part)
+    torrent = read_torrent(make_torrent(packed.parent / VAL))
+    growing = Growing(torrent, {0: part.with_suffix("")})
+    growing.recover(Silent())
+    growing.save()
+    growing.close()
+    edge = root / "archives" / f".{torrent.info_hash}-1.unwanted"
+    edge.write_bytes(b"edge")
+    return [part, edge, root / "archives" / f".{torrent.info_hash}.resume"]
+
+
+def _journal(root: Path, split: str, dataset: str) -> None:
+    with sqlite3.connect(root / ".organizing" / "journal.db") as database:
+        query = "INSERT INTO split (name, dataset, archive) VALUES (?, ?, '')"
+        database.execute(query, [split, dataset])
+        database.execute("INSERT INTO range VALUES (?, 0, 0, '[]', NULL)", [split])
+    database.close()
+
+
+def _fingerprint(root: Path) -> str:
+    from imnetprep.manifest import open_manifest
+
+    with open_manifest(root / "manifest.db") as manifest:
+        return manifest.dataset().fingerprint
+
+
+def _grown(root: Path, split: str) -> list[Path]:
+    folder = root / ".organizing" / split / "n01440764"
+    folder.mkdir(parents=True)
+    (folder / "n01440764_1.JPEG").write_bytes(b"image" * 5000)
+    return [folder.parent]
+
+
+def _unknown_growth(root: Path, _packed: Path) -> list[Path]:
+    return _grown(root, "train")
+
+
+def _growth_of_another_dataset(root: Path, _packed: Path) -> list[Path]:
+    _journal(root, "train", "another dataset")
+    return _grown(root, "train")
+
+
+def _growth_of_an_organized_split(root: Path, _packed: Path) -> list[Path]:
+    _journal(root, "train", _fingerprint(root))
+    return _grown(root, "train")
+
+
+def _damaged_journal(root: Path, _packed: Path) -> list[Path]:
+    journal = root / ".organizing" / "journal.db"
+    journal.write_bytes(b"no journal" * 999)
+    return [journal, *_grown(root, "train")]
+
+
+def _archive(root: Path, packed: Path) -> list[Path]:
+    paths = [root / "archives" / name for name in (TRAIN, VAL)]
+    for path in paths:
+        shutil.copy(packed.parent / path.name, path)
+    from imnetprep.preparation.receipts import record_archive
+    from imnetprep.roots import Root
+
+    record_archive(Root(root), paths[0], {"kind": "md5", "digest": "0"})
+    record_archive(Root(root), paths[1], {"kind": "none", "why": "nothing"})
+    (root / "archives" / "mine.tar").write_bytes(b"mine")
+    return paths[:1]
+
+
+def _consumed(root: Path, packed: Path) -> list[Path]:
+    path = root / "archives" / f"{TRAIN}.consumed"
+    shutil.copy(packed.parent / TRAIN, path)
+    return [path]
+
+
+@pytest.fixture
+def root(organized: Path) -> Path:
+    (organized / "archives").mkdir()
+    return organized
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [
+        (_temporary, "temporary"),
+        (_part, "part"),
+        (_unknown_growth, "leftover"),
+        (_growth_of_another_dataset, "leftover"),
+        (_growth_of_an_organized_split, "leftover"),
+        (_damaged_journal, "leftover"),
+        (_archive, "archive"),
+        (_consumed, "archive"),
+    ],
+)
+def test_each_kind_is_shown_first_and_removed_when_asked(
+    spoil: Callable[[Path, Path], list[Path]], kind: str, root: Path, packed: Path, run: Run
+) -> None:
+    paths = spoil(root, packed)
+    before = tree(root)
+    shown = _shown(run, root)
+    assert {each["kind"] for each in shown} == {kind}
+    assert {each["path"] for each in shown} == set(map(str, paths))
+    assert all(each["why"] and not each["removed"] for each in shown)
+    assert tree(root) == before, "and nothing is changed"
+    assert {each["path"] for each in _shown(run, root, "--yes")} == set(map(str, paths))
+    gone = {str(path.relative_to(root)) for path in paths}
+    kept = {
+        name: body
+        for name, body in before.items()
+        if not any(name == each or name.startswith(f"{each}/") for each in gone)
+    }
+    after = tree(root)
+    for left in ("archives/.lock", ".organizing/.lock", ".organizing/journal.db"):
+        after.pop(left, None)
+        kept.pop(left, None)
+    assert after == kept
+    assert _shown(run, root) == []
+    assert run("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_an_archive_comes_with_the_way_to_get_it_again(root: Path, packed: Path, run: Run) -> None:
+    _archive(root, packed)
+    (shown,) = _shown(run, root, "--only", "archive")
+    assert shown["again"] == f"the dataset names no place that has {TRAIN}"
+    assert shown["size_bytes"] == (root / "archives" / TRAIN).stat().st_blocks * 512
+    told = run("clean", "--root", root).stdout.splitlines()
+    assert "proved, and train is organized; again: " in told[0]
+    assert told[-1].startswith("1 thing, ") and "--yes" in told[-1]
+    shutil.rmtree(root / "train")
+    assert _shown(run, root) == [], "its images are gone, so it is wanted"
+
+
+def test_growth_that_can_go_on_is_taken_by_its_name_only(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    root = tmp_path / "root"
+    words = ["--root", root, "--dataset", packed, "--archives", packed.parent]
+    process = subprocess.Popen(command("organize", *words), stdout=subprocess.DEVNULL)
+    while not (root / ".organizing" / "train").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert _shown(run, root) == []
+    assert _shown(run, root, "--yes") == []
+    (shown,) = _shown(run, root, "--only", "growing")
+    assert (shown["kind"], Path(shown["path"]).name) == ("growing", "train")
+    _shown(run, root, "--only", "growing", "--yes")
+    assert not (root / ".organizing" / "train").exists()
+    assert run("organize", *words).returncode == 0
+    assert run("verify", "--root", root, "--digests").returncode == 0
+
+
+@pytest.mark.parametrize("busy", ["archives", ".organizing"])
+def test_where_another_process_is_at_work_nothing_is_removed(
+    busy: str, root: Path, packed: Path, run: Run
+) -> None:
+    _archive(root, packed)
+    _part(root, packed)
+    _grown(root, "train")
+    before = set(tree(root))
+    with locked(root / busy):
+        done = run("clean", "--root", root, "--json")
+        things = [json.loads(line) for line in done.stdout.splitlines()][:-1]
+        assert f"another imnetprep is at work in {root / busy}" in done.stderr
+        assert {each["kind"] for each in things} == (
+            {"leftover"} if busy == "archives" else {"part"}
+        )
+        done = run("clean", "--root", root, "--yes")
+        assert (done.returncode, "is at work" in done.stderr) == (1, True)
+    assert set(tree(root)) >= before
+
+
+def test_its_own_locks_hold_until_the_end(root: Path, packed: Path) -> None:
+    """Closing any file that a lock is on ends it, so `clean` may not look at those it holds."""
+    from imnetprep.clean import carry_out_clean
+    from imnetprep.roots import Root
+
+    paths = [*_part(root, packed), *_grown(root, "train")]
+    code = "import sys; from pathlib import Path; from imnetprep.fs import is_locked;"
+    code += "print([is_locked(Path(each)) for each in sys.argv[1:]])"
+    words = [sys.executable, "-c", code, root / "archives", root / ".organizing"]
+    removing = carry_out_clean(Root(root))
+    for _ in paths:
+        next(removing)
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout == "[True, True]\n"
+    assert list(removing) == []
+
+
+def test_links_are_left_alone(organized: Path, packed: Path, tmp_path: Path, run: Run) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in (TRAIN, f"{VAL}.part"):
+        shutil.copy(packed.parent / VAL, elsewhere / name)
+    (elsewhere / f".file.{_dead_process()}.tmp").write_bytes(b"half")
+    (organized / "runs").symlink_to(tmp_path)
+    (organized / "archives").symlink_to(elsewhere)
+    (organized / ".organizing" / "train").symlink_to(elsewhere)
+    before = tree(elsewhere)
+    assert _shown(run, organized, "--yes") == []
+    (organized / "archives").unlink()
+    (organized / "archives").mkdir()
+    (organized / "archives" / f"{VAL}.part").symlink_to(elsewhere / TRAIN)
+    folder = _grown(organized, "val")[0]
+    (folder / "link").symlink_to(elsewhere)
+    assert [each["path"] for each in _shown(run, organized, "--yes")] == [str(folder)]
+    assert not folder.exists()
+    assert tree(elsewhere) == before
+
+
+def test_without_a_manifest_growth_is_not_called_of_another_dataset(root: Path, run: Run) -> None:
+    _journal(root, "train", _fingerprint(root))
+    _grown(root, "train")
+    (root / "manifest.db").unlink()
+    assert _shown(run, root) == []
+    assert [each["kind"] for each in _shown(run, root, "--only", "growing")] == ["growing"]
+
+
+def test_an_empty_root_has_nothing_and_gets_nothing(tmp_path: Path, run: Run) -> None:
+    for words in ((), ("--yes",)):
+        done = run("clean", "--root", tmp_path / "root", *words)
+        assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
+    assert not (tmp_path / "root").exists()
