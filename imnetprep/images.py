@@ -52,7 +52,7 @@ def resized_jpeg(body: bytes, wanted: Resize) -> Resized:
         plain = plain.resize(size, Image.Resampling.LANCZOS)
     plain.info.clear()  # a comment would be copied
     made = io.BytesIO()
-    plain.save(made, "JPEG", quality=wanted.quality)
+    plain.save(made, "JPEG", quality=wanted.quality, subsampling="4:2:0")
     done = f"resized {wanted.side_px}" if smaller else "re-encoded"
     return Resized(made.getvalue(), f"{done} q{wanted.quality}")
 
