@@ -8,7 +8,6 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free, sync_folder
-from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
@@ -21,7 +20,7 @@ from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.sources.torrent import pieces_of
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
@@ -67,7 +66,7 @@ def plan_organize(
             split,
             known.archive(split),
             (archives or root.archives) / known.archive(split).name,
-            split in organized,
+            (split, Layout.IMAGEFOLDER) in organized,
         )
         for split in splits or known.splits
     ]
@@ -90,9 +89,10 @@ def carry_out_organize(
         create_manifest(root.manifest, plan.dataset)
         for planned in plan.splits:
             whole = journal.whole(planned.split, dataset=plan.dataset.fingerprint)
-            if planned.split not in organized_splits(root) or whole is not None:
+            key = planned.split, Layout.IMAGEFOLDER
+            if key not in organized_splits(root) or whole is not None:
                 _organize_split(plan.dataset, planned, root, journal, jobs=jobs, progress=progress)
-            yield organized_splits(root)[planned.split]
+            yield organized_splits(root)[key]
 
 
 def _organize_split(
@@ -129,13 +129,13 @@ def _place(planned: PlannedSplit, whole: Whole, root: Root, journal: Journal) ->
     split, folder = planned.split, root.organizing / planned.split
     if whole.lies_in(folder):
         with open_manifest(root.manifest, write=True) as manifest:
-            manifest.drop_split(split)  # of a folder that is gone
+            manifest.drop_split(split, Layout.IMAGEFOLDER)  # of a folder that is gone
         folder.rename(root.split(split))
         sync_folder(root.path)
-    if split not in organized_splits(root):
+    if (split, Layout.IMAGEFOLDER) not in organized_splits(root):
         with open_manifest(root.manifest, write=True) as manifest:
-            manifest.add_split(split, imagefolder.NAME, journal.samples(split))
-    record = organized_splits(root)[split]
+            manifest.add_split(split, Layout.IMAGEFOLDER, journal.samples(split))
+    record = organized_splits(root)[split, Layout.IMAGEFOLDER]
     record_split(
         root,
         split,

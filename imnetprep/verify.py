@@ -4,99 +4,138 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError
-from imnetprep.images import decoding_problem
-from imnetprep.manifest import Manifest, SampleRecord, open_manifest
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.findings import Checks, Finding, ShardCheck, file_findings
+from imnetprep.layouts.webdataset import INDEX, read_index, shard_name
+from imnetprep.manifest import Manifest, SampleRecord, SplitRecord, open_manifest, pick_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress, Task
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 # Read but not yet judged, at most, so that memory does not grow with the dataset.
 _READS_UNDER_WAY = 64
-
-
-class Finding(NamedTuple):
-    """One thing that is not as it should be. `path` is relative to the root."""
-
-    kind: str
-    path: str
-    what: str
-
-
-@dataclass(frozen=True)
-class Checks:
-    """What to look at beyond counts, names and sizes: every byte, and every image decoded."""
-
-    digests: bool = False
-    decode: bool = False
+_SHARDS_UNDER_WAY = 16
 
 
 def findings(
-    root: Root, *, splits: Sequence[Split], checks: Checks, jobs: int | None, progress: Progress
+    root: Root,
+    *,
+    splits: Sequence[Split],
+    layout: Layout | None = None,
+    checks: Checks,
+    jobs: int | None,
+    progress: Progress,
 ) -> Iterator[Finding]:
     """All that is wrong with `splits` (all of the dataset, where none is named).
 
-    Raises ImnetprepError where a named split, or any split, is not organized at all.
+    Raises ImnetprepError where a named split, or any split, is not organized at all, WrongUsage
+    where one is there in two layouts and none is named.
     """
     with open_manifest(root.manifest) as manifest:
-        dataset, organized = manifest.dataset(), manifest.splits()
-        for split in splits if organized else dataset.splits:
-            if split not in organized:
+        dataset = manifest.dataset()
+        picked = {
+            split: pick_split(manifest, root, split, layout=layout)
+            for split in splits or dataset.splits
+        }
+        for split in splits if any(picked.values()) else dataset.splits:
+            if picked.get(split) is None:
                 raise ImnetprepError(
                     f"{split} of {dataset.name} is not organized in {root.path}",
                     hint="imnetprep organize",
                 )
-        for split in splits or dataset.splits:
-            if split not in organized:
+        for split, held in picked.items():
+            if held is None:
                 yield Finding("missing-split", split, "is not organized")
                 continue
-            total = organized[split].samples
+            if held.change:
+                progress.note(f"the {split} images are not as published: {held.change}")
             with (
-                progress.task(f"verify {split}", total=total, unit="images") as task,
+                progress.task(f"verify {split}", total=held.samples, unit="images") as task,
                 ThreadPoolExecutor(jobs or usable_cores()) as workers,
             ):
-                check = _SplitCheck(root, split, manifest, dataset, checks, workers, task)
+                check = _SplitCheck(root, held, manifest, dataset, checks, workers, task)
                 yield from check.findings()
 
 
 class _SplitCheck:
-    """The check of one split: its folders first, then class by class."""
+    """The check of one split: its folders first, then class by class, or shard by shard."""
 
     def __init__(
         self,
         root: Root,
-        split: Split,
+        held: SplitRecord,
         manifest: Manifest,
         dataset: Dataset,
         checks: Checks,
         workers: ThreadPoolExecutor,
         task: Task,
     ) -> None:
-        self._root, self._split, self._manifest, self._dataset = root, split, manifest, dataset
+        self._root, self._held, self._manifest, self._dataset = root, held, manifest, dataset
+        self._split, self._folder = held.split, root.split(held.split, held.layout)
         self._checks, self._workers, self._task = checks, workers, task
         self._missing: dict[str, str] = {}  # name -> the class folder it belongs in
         self._extra: list[tuple[str, str]] = []  # class folder, name
         self._reads: deque[Future[list[Finding]]] = deque()
 
     def findings(self) -> Iterator[Finding]:
-        folder = self._root.split(self._split)
-        if not folder.is_dir():
+        if not self._folder.is_dir():
             yield Finding("missing-split", self._split, "the folder is gone")
             return
+        yield from self._miscounted()
+        if self._held.layout is Layout.WEBDATASET:
+            yield from self._shard_findings()
+        else:
+            yield from self._folder_findings(self._folder)
+
+    def _miscounted(self) -> Iterator[Finding]:
+        listed, wanted = self._manifest.counts(self._held), self._dataset.counts(self._split)
+        for synset in self._dataset.synsets:
+            samples = listed.get(synset.label, 0)
+            if samples != wanted[synset.label]:
+                what = f"the manifest lists {count(samples, 'image')}, not {wanted[synset.label]:,}"
+                yield Finding("count", f"{self._split}/{synset.wnid}", what)
+
+    def _shard_findings(self) -> Iterator[Finding]:
+        shown = self._folder.relative_to(self._root.path)
+        try:
+            index = read_index(self._folder)
+        except WrongBytes as error:
+            yield Finding("index", f"{shown}/{INDEX}", str(error))
+            return
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self._folder)}
+        sizes.pop(INDEX)
+        listed = {shard.name: shard for shard in index.shards}
+        wnids, key = [synset.wnid for synset in self._dataset.synsets], 0
+        for number, group in groupby(self._manifest.in_shards(self._held), lambda one: one.shard):
+            samples, name = list(group), shard_name(self._split, number or 0)
+            shard, path = listed.pop(name, None), f"{shown}/{name}"
+            if shard is None or shard.samples != len(samples):
+                what = f"lists {shard.samples if shard else 0:,} samples of {path}"
+                yield Finding("index", f"{shown}/{INDEX}", f"{what}, not {len(samples):,}")
+            if (size_bytes := sizes.pop(name, None)) is None:
+                yield Finding("missing", path, f"is not there, with its {len(samples):,} samples")
+            elif shard:
+                if size_bytes != shard.size_bytes:
+                    what = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
+                    yield Finding("size", path, what)
+                check = ShardCheck(self._root.path / path, path, shard, key, wnids, self._checks)
+                self._reads.append(self._workers.submit(check.findings, samples))
+            key += len(samples)
+            yield from self._judged(until=_SHARDS_UNDER_WAY)
+            self._task.advance(len(samples))
+        yield from self._judged(until=0)
+        for name in sorted({*sizes, *listed}):
+            yield Finding("extra", f"{shown}/{name}", "holds no sample of the manifest")
+
+    def _folder_findings(self, folder: Path) -> Iterator[Finding]:
         folders = yield from self._top_level(folder)
         for synset in self._dataset.synsets:
-            samples = list(self._manifest.samples(self._split, synset.label))
-            wanted = self._dataset.counts(self._split)[synset.label]
-            if len(samples) != wanted:
-                what = f"the manifest lists {count(len(samples), 'image')}, not {wanted:,}"
-                yield Finding("count", f"{self._split}/{synset.wnid}", what)
+            samples = list(self._manifest.samples(self._held, synset.label))
             if synset.wnid in folders:
                 yield from self._class_findings(folder / synset.wnid, samples)
             elif samples:
@@ -150,7 +189,7 @@ class _SplitCheck:
     def _read(self, path: Path, sample: SampleRecord) -> Iterator[Finding]:
         if self._checks.digests or self._checks.decode:
             shown = str(path.relative_to(self._root.path))
-            read = self._workers.submit(_file_findings, path, shown, sample, self._checks)
+            read = self._workers.submit(file_findings, path, shown, sample, self._checks)
             self._reads.append(read)
         yield from self._judged(until=_READS_UNDER_WAY)
 
@@ -169,16 +208,3 @@ class _SplitCheck:
                 yield Finding("extra", path, "is not of the dataset")
         for name, wnid in sorted(self._missing.items()):
             yield Finding("missing", f"{self._split}/{wnid}/{name}", "is not there")
-
-
-def _file_findings(path: Path, shown: str, sample: SampleRecord, checks: Checks) -> list[Finding]:
-    try:
-        body = path.read_bytes()
-    except OSError as error:
-        return [Finding("unreadable", shown, f"cannot be read: {error.strerror}")]
-    found = []
-    if checks.digests and xxh128(body) != sample.xxh128:
-        found.append(Finding("digest", shown, f"its xxh128 is not {sample.xxh128.hex()}"))
-    if checks.decode and (problem := decoding_problem(body)) is not None:
-        found.append(Finding("decode", shown, problem))
-    return found

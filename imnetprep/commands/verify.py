@@ -6,19 +6,21 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
     jobs_option,
     json_option,
+    layout_option,
     quiet_option,
     root_option,
     split_option,
 )
 from imnetprep.commands.terminal import print_result, progress
 from imnetprep.errors import FINDINGS_EXIT_CODE
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 
 @click.command(short_help="Compare the images with the manifest.")
 @root_option
 @split_option
+@layout_option()
 @click.option("--digests", is_flag=True, help="Also read every byte and compare its xxh128.")
 @click.option("--decode", is_flag=True, help="Also decode every image to its last pixel.")
 @jobs_option
@@ -27,6 +29,7 @@ from imnetprep.units import count
 def verify(
     root: Root,
     splits: tuple[Split, ...],
+    layout: Layout | None,
     digests: bool,
     decode: bool,
     jobs: int | None,
@@ -40,12 +43,18 @@ def verify(
     \b
     imnetprep verify --digests --decode
     """
-    from imnetprep.verify import Checks, findings
+    from imnetprep.findings import Checks
+    from imnetprep.verify import findings
 
     found = 0
     checks = Checks(digests=digests, decode=decode)
     for finding in findings(
-        root, splits=splits, checks=checks, jobs=jobs, progress=progress(quiet=quiet)
+        root,
+        splits=splits,
+        layout=layout,
+        checks=checks,
+        jobs=jobs,
+        progress=progress(quiet=quiet),
     ):
         found += 1
         text = f"{finding.kind}: {finding.path} {finding.what}"

@@ -7,7 +7,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,10 +15,13 @@ from typing import Any, NamedTuple
 from imnetprep.catalog.datasets import Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import sync_file_system
+from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Range
 
-_SCHEMA = """
+_FORM = 2
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS split (
     name TEXT PRIMARY KEY, dataset TEXT NOT NULL, archive TEXT NOT NULL,
     proof TEXT, folder_inode INTEGER
@@ -28,8 +31,15 @@ CREATE TABLE IF NOT EXISTS range (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sample (
     split TEXT NOT NULL, label INTEGER NOT NULL, name TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL, PRIMARY KEY (split, label, name)
+    size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL, change TEXT,
+    shard INTEGER, offset_bytes INTEGER, PRIMARY KEY (split, label, name)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shard (
+    split TEXT NOT NULL, name TEXT NOT NULL, samples INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, xxh128 TEXT NOT NULL, PRIMARY KEY (split, name)
+) WITHOUT ROWID;
+PRAGMA user_version = {_FORM};
+COMMIT;
 """
 _SECONDS_BETWEEN_SYNCS = 0.2
 
@@ -75,16 +85,33 @@ class Journal:
         try:
             with self._database as database:
                 for each, samples in batch:
-                    database.executemany(
-                        "INSERT INTO sample VALUES (?, ?, ?, ?, ?)",
-                        ((split.value, *sample) for sample in samples),
-                    )
+                    self._insert(split, samples)
                     database.execute("INSERT INTO range VALUES (?, ?)", [split.value, each.start])
         except sqlite3.IntegrityError as error:
             raise WrongBytes(
                 f"a name of {split} stands in the archive twice",
                 hint="this is not the published archive; fetch it again from its source",
             ) from error
+
+    def add_shard(self, split: Split, shard: Shard, samples: Iterable[SampleRecord]) -> None:
+        """A shard with these samples is whole, and synced."""
+        with self._database as database:
+            self._insert(split, samples)
+            database.execute("INSERT INTO shard VALUES (?, ?, ?, ?, ?)", [split.value, *shard])
+
+    def shards(self, split: Split) -> tuple[Shard, ...]:
+        """The shards that are whole, by name."""
+        rows = self._database.execute(
+            "SELECT name, samples, size_bytes, xxh128 FROM shard WHERE split = ? ORDER BY name",
+            [split.value],
+        )
+        return tuple(map(Shard._make, rows))
+
+    def _insert(self, split: Split, samples: Iterable[SampleRecord]) -> None:
+        self._database.executemany(
+            "INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            ((split.value, *sample) for sample in samples),
+        )
 
     def counts(self, split: Split) -> dict[int, int]:
         """How many samples each label has so far."""
@@ -104,8 +131,8 @@ class Journal:
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, in the order of label and name."""
         rows = self._database.execute(
-            "SELECT label, name, size_bytes, xxh128 FROM sample WHERE split = ?"
-            " ORDER BY label, name",
+            "SELECT label, name, size_bytes, xxh128, change, shard, offset_bytes FROM sample"
+            " WHERE split = ? ORDER BY label, name",
             [split.value],
         )
         return map(SampleRecord._make, rows)
@@ -137,6 +164,7 @@ class Journal:
         """Drop all about `split`."""
         with self._database as database:
             database.execute("DELETE FROM range WHERE split = ?", [split.value])
+            database.execute("DELETE FROM shard WHERE split = ?", [split.value])
             database.execute("DELETE FROM sample WHERE split = ?", [split.value])
             database.execute("DELETE FROM split WHERE name = ?", [split.value])
 
@@ -149,7 +177,11 @@ def open_journal(path: Path) -> Iterator[Journal]:
     with closing(sqlite3.connect(path, check_same_thread=False)) as database:
         try:
             database.execute("PRAGMA synchronous = FULL")
-            database.executescript(_SCHEMA)
+            (form,) = database.execute("PRAGMA user_version").fetchone()
+            if form != _FORM:
+                if database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
+                database.executescript(_SCHEMA)
             yield Journal(database)
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:
