@@ -9,7 +9,6 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import locked
-from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
@@ -21,7 +20,7 @@ from imnetprep.preparation.journal import Done, Journal, open_journal
 from imnetprep.preparation.receipts import record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.trees.places import Recognised
 
 
@@ -45,7 +44,8 @@ def adopt(
             folder = root.split(split)
             identity = f"adopted {folder.stat().st_ino}"
             begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
-            listed = split in organized_splits(root)
+            key = split, Layout.IMAGEFOLDER
+            listed = key in organized_splits(root)
             if not listed:
                 if not begun:
                     journal.forget(split)
@@ -53,8 +53,8 @@ def adopt(
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
                 with open_manifest(root.manifest, write=True) as manifest:
-                    manifest.add_split(split, imagefolder.NAME, journal.samples(split))
-            record = organized_splits(root)[split]
+                    manifest.add_split(*key, journal.samples(split))
+            record = organized_splits(root)[key]
             if begun or not listed:
                 _record(root, dataset, record)
                 journal.forget(split)

@@ -87,7 +87,7 @@ def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[R
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             dataset = manifest.dataset()
-            organized = {split for split in manifest.splits() if _is_folder(root.split(split))}
+            organized = {key[0] for key in manifest.splits() if _is_folder(root.split(*key))}
     found = list(_temporary(root, busy))
     if root.archives not in busy:
         found += _parts(root)

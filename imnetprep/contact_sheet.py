@@ -12,7 +12,7 @@ from imnetprep.catalog.datasets import Split, Synset
 from imnetprep.errors import WrongUsage
 from imnetprep.fs import written_whole
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.training.data import SampleList, read_samples
 from imnetprep.training.preview import Preview, preview_recipe, previews
 from imnetprep.training.recipe import Recipe
@@ -40,6 +40,7 @@ def write_contact_sheet(
     out: Path,
     *,
     split: Split,
+    layout: Layout | None = None,
     classes: int,
     images: int,
     image_size: int | None = None,
@@ -58,9 +59,10 @@ def write_contact_sheet(
     recipe = preview_recipe(image_size=image_size, crop_scale=crop_scale, seed=seed)
     with open_manifest(root.manifest) as manifest:
         dataset, synsets = manifest.dataset().name, manifest.synsets()
-        samples = read_samples(manifest, split, root)
+        samples = read_samples(manifest, split, root, layout=layout)
     rows = pick_rows(samples, synsets, classes=classes, images=images, seed=seed)
-    sheet = _draw(rows, samples, title=f"{dataset}, {split}", split=split, recipe=recipe)
+    title = ", ".join(filter(None, (dataset, split, samples.change)))
+    sheet = _draw(rows, samples, title=title, split=split, recipe=recipe)
     with written_whole(out) as file:
         sheet.save(file, format="PNG", optimize=True)
     return rows

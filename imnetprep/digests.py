@@ -19,6 +19,11 @@ def xxh128(body: bytes | memoryview) -> bytes:
     return xxhash.xxh3_128_digest(body)
 
 
+def running_xxh128() -> xxhash.xxh3_128:
+    """The same digest of bytes that come in parts."""
+    return xxhash.xxh3_128()
+
+
 @dataclass(frozen=True)
 class Pieces:
     """A file as a torrent has it (BEP 3): the SHA-1 of each run of `length_bytes`."""

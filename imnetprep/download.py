@@ -49,7 +49,7 @@ def plan_download(
     """
     known = dataset_for(root.manifest, dataset)
     archives = [known.archive(split) for split in splits or known.splits]
-    organized = {} if splits else organized_splits(root)
+    organized = set() if splits else {split for split, _ in organized_splits(root)}
     there = [each for each in archives if each.split in organized or _is_proved(root, each)]
     wanted = [each for each in archives if each not in there]
     given: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]

@@ -1,5 +1,8 @@
 """What can go wrong, each with its exit code and a hint that says what to type next."""
 
+from functools import partial
+from typing import Any
+
 
 class ImnetprepError(Exception):
     """One clear sentence with the value in it, and the mend. Exit code 1: it could not be done."""
@@ -9,6 +12,10 @@ class ImnetprepError(Exception):
     def __init__(self, what: str, *, hint: str) -> None:
         super().__init__(what)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it comes out of a worker process as it was raised there."""
+        return partial(type(self), hint=self.hint), self.args
 
 
 class WrongUsage(ImnetprepError):

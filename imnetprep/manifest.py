@@ -1,55 +1,70 @@
 """The list of all samples under a root: one SQLite file, portable, the truth that verbs read.
 
 It says which dataset the root holds (with the definition of one that is not built in), which
-splits are there, and for each sample its label, name, size and xxh128 digest.
+splits are there in which layout, and for each sample its label, name, size and xxh128 digest, what
+was done to it, and its place in a shard.
 """
+
+# ruff: noqa: S608 - what is put together here is ours, to the last letter
 
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
-from imnetprep.errors import ImnetprepError
+from imnetprep.digests import running_xxh128
+from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import written_whole
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
 CREATE TABLE definition (file TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE class (label INTEGER PRIMARY KEY, wnid TEXT NOT NULL, words TEXT NOT NULL);
 CREATE TABLE split (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, layout TEXT NOT NULL,
-    samples INTEGER NOT NULL, size_bytes INTEGER NOT NULL, UNIQUE (name, layout)
+    samples INTEGER NOT NULL, size_bytes INTEGER NOT NULL, change TEXT, UNIQUE (name, layout)
 );
 CREATE TABLE sample (
     split INTEGER NOT NULL REFERENCES split, label INTEGER NOT NULL REFERENCES class,
     name TEXT NOT NULL, size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL,
+    change TEXT, shard INTEGER, offset_bytes INTEGER,
     PRIMARY KEY (split, label, name)
 ) WITHOUT ROWID;
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
+_COLUMNS = "label, name, size_bytes, xxh128, change, shard, offset_bytes"
+_OF_SPLIT = "split = (SELECT id FROM split WHERE name = ? AND layout = ?)"
 
 
 class SampleRecord(NamedTuple):
-    """One sample as the manifest has it. `xxh128` is the digest's 16 bytes."""
+    """One sample as the manifest has it. `xxh128` is the digest's 16 bytes.
+
+    `change` is what was done to the image; None: these are the published bytes. A sample in a
+    shard says which, and where in it its body starts.
+    """
 
     label: int
     name: str
     size_bytes: int
     xxh128: bytes
+    change: str | None = None
+    shard: int | None = None
+    offset_bytes: int | None = None
 
 
 class SplitRecord(NamedTuple):
-    """An organized split."""
+    """An organized split. `change` is what was asked to be done to its images, None: nothing."""
 
     split: Split
-    layout: str
+    layout: Layout
     samples: int
     size_bytes: int
+    change: str | None = None
 
 
 class Manifest:
@@ -71,50 +86,99 @@ class Manifest:
         """The classes, in the order of their labels."""
         return self.dataset().synsets
 
-    def splits(self) -> dict[Split, SplitRecord]:
-        """The splits that are organized under the root."""
-        rows = self._database.execute("SELECT name, layout, samples, size_bytes FROM split")
-        return {Split(row[0]): SplitRecord(Split(row[0]), *row[1:]) for row in rows}
+    def splits(self) -> dict[tuple[Split, Layout], SplitRecord]:
+        """The splits that are organized under the root, each in each of its layouts."""
+        rows = self._database.execute("SELECT name, layout, samples, size_bytes, change FROM split")
+        records = [SplitRecord(Split(row[0]), Layout(row[1]), *row[2:]) for row in rows]
+        return {(record.split, record.layout): record for record in records}
 
-    def samples(self, split: Split, label: int) -> Iterator[SampleRecord]:
-        """The samples of `split` with `label` in the order of their names."""
+    def samples(self, held: SplitRecord, label: int) -> Iterator[SampleRecord]:
+        """The samples of a split with `label` in the order of their names."""
         rows = self._database.execute(
-            "SELECT label, name, size_bytes, xxh128 FROM sample"
-            " WHERE split = (SELECT id FROM split WHERE name = ?) AND label = ? ORDER BY name",
-            [split.value, label],
+            f"SELECT {_COLUMNS} FROM sample WHERE {_OF_SPLIT} AND label = ? ORDER BY name",
+            [held.split, held.layout, label],
         )
         return map(SampleRecord._make, rows)
 
-    def names(self, split: Split, label: int) -> str:
-        """The names of the samples of `split` with `label`, in order, a newline between two.
+    def joined(self, held: SplitRecord, label: int, *columns: str) -> tuple[str, ...]:
+        """Each of `columns` of the samples of a split with `label`, by name, a newline between two.
 
-        One string a class: a million samples are read without a million Python objects.
+        One string a class and column: a million samples are read without a million objects.
         """
+        assert set(columns) <= set(_COLUMNS.split(", "))
         row = self._database.execute(
-            "SELECT group_concat(name, char(10)) FROM (SELECT name FROM sample"
-            " WHERE split = (SELECT id FROM split WHERE name = ?) AND label = ? ORDER BY name)",
-            [split.value, label],
+            f"SELECT {', '.join(f'group_concat({column}, char(10))' for column in columns)}"
+            f" FROM (SELECT * FROM sample WHERE {_OF_SPLIT} AND label = ? ORDER BY name)",
+            [held.split, held.layout, label],
         ).fetchone()
-        return row[0] or ""
+        return tuple(text or "" for text in row)
 
-    def drop_split(self, split: Split) -> None:
-        """Forget a split and its samples."""
+    def counts(self, held: SplitRecord) -> dict[int, int]:
+        """How many samples of a split each label has."""
+        rows = self._database.execute(
+            f"SELECT label, count(*) FROM sample WHERE {_OF_SPLIT} GROUP BY label",
+            [held.split, held.layout],
+        )
+        return dict(rows)
+
+    def shuffled(
+        self, held: SplitRecord, key: Callable[[int, str], bytes]
+    ) -> Iterator[SampleRecord]:
+        """The samples of a split, sorted by `key` of their label and name."""
+        self._database.create_function("sort_key", 2, key, deterministic=True)
+        return self._sorted(held, "sort_key(label, name), label, name")
+
+    def in_shards(self, held: SplitRecord) -> Iterator[SampleRecord]:
+        """The samples of a sharded split as they lie in its shards."""
+        return self._sorted(held, "shard, offset_bytes")
+
+    def _sorted(self, held: SplitRecord, order: str) -> Iterator[SampleRecord]:
+        """Through a table beside the manifest, so that a slow reader locks no writer out."""
+        self._database.execute("DROP TABLE IF EXISTS temp.sorted")
+        self._database.execute(
+            f"CREATE TEMP TABLE sorted AS SELECT {_COLUMNS} FROM sample"
+            f" WHERE {_OF_SPLIT} ORDER BY {order}",
+            [held.split, held.layout],
+        )
+        rows = self._database.execute(f"SELECT {_COLUMNS} FROM temp.sorted ORDER BY rowid")
+        return map(SampleRecord._make, rows)
+
+    def fingerprint(self, held: SplitRecord) -> str:
+        """What two splits share only if they are the same images, to the byte."""
+        digest = running_xxh128()
+        rows = self._database.execute(
+            f"SELECT label, name, xxh128, change FROM sample WHERE {_OF_SPLIT}"
+            " ORDER BY label, name",
+            [held.split, held.layout],
+        )
+        for row in rows:
+            digest.update(repr(row).encode())
+        return digest.hexdigest()
+
+    def drop_split(self, split: Split, layout: Layout) -> None:
+        """Forget a split in one layout, and its samples."""
         with self._database as database:
-            database.execute(
-                "DELETE FROM sample WHERE split = (SELECT id FROM split WHERE name = ?)",
-                [split.value],
-            )
-            database.execute("DELETE FROM split WHERE name = ?", [split.value])
+            database.execute(f"DELETE FROM sample WHERE {_OF_SPLIT}", [split, layout])
+            database.execute("DELETE FROM split WHERE name = ? AND layout = ?", [split, layout])
 
-    def add_split(self, split: Split, layout: str, samples: Iterable[SampleRecord]) -> None:
+    def add_split(
+        self,
+        split: Split,
+        layout: Layout,
+        samples: Iterable[SampleRecord],
+        *,
+        change: str | None = None,
+    ) -> None:
         """Add a whole split in one transaction. `samples` in any order."""
         with self._database as database:
             key = database.execute(
-                "INSERT INTO split (name, layout, samples, size_bytes) VALUES (?, ?, 0, 0)",
-                [split.value, layout],
+                "INSERT INTO split (name, layout, samples, size_bytes, change)"
+                " VALUES (?, ?, 0, 0, ?)",
+                [split, layout, change],
             ).lastrowid
             database.executemany(
-                "INSERT INTO sample VALUES (?, ?, ?, ?, ?)", ((key, *sample) for sample in samples)
+                "INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                ((key, *sample) for sample in samples),
             )
             database.execute(
                 "UPDATE split SET (samples, size_bytes) ="
@@ -193,13 +257,31 @@ def dataset_for(path: Path, name: str | None) -> Dataset:
         return manifest.dataset()
 
 
-def organized_splits(root: Root) -> dict[Split, SplitRecord]:
+def organized_splits(root: Root) -> dict[tuple[Split, Layout], SplitRecord]:
     """The splits that the manifest of `root` lists and whose folders are there."""
     if not root.manifest.exists():
         return {}
     with open_manifest(root.manifest) as manifest:
         splits = manifest.splits()
-    return {split: record for split, record in splits.items() if root.split(split).exists()}
+    return {key: record for key, record in splits.items() if root.split(*key).exists()}
+
+
+def pick_split(
+    manifest: Manifest, root: Root, split: Split, *, layout: Layout | None
+) -> SplitRecord | None:
+    """`split` in the layout that was asked for, or in the only one there is; None: not organized.
+
+    One whose folder is gone counts where there is no other. Raises WrongUsage where two are there.
+    """
+    keys = [key for key in manifest.splits() if key[0] == split and layout in (None, key[1])]
+    there = [key for key in keys if root.split(*key).exists()] or keys
+    if len(there) > 1:
+        names = [each.value for _, each in there]
+        raise WrongUsage(
+            f"{root.path} holds {split} as {' and as '.join(names)}",
+            hint=f"--layout {' or --layout '.join(names)}",
+        )
+    return manifest.splits()[there[0]] if there else None
 
 
 def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:

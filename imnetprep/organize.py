@@ -9,7 +9,6 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.fs import locked, sync_folder
-from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
@@ -35,7 +34,7 @@ from imnetprep.preparation.ranges import Range
 from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
 
@@ -92,7 +91,12 @@ def plan_organize(
         )
     organized = organized_splits(root)
     planned = [
-        PlannedSplit(split, known.archive(split), archives or root.archives, split in organized)
+        PlannedSplit(
+            split,
+            known.archive(split),
+            archives or root.archives,
+            (split, Layout.IMAGEFOLDER) in organized,
+        )
         for split in splits or known.splits
     ]
     if archives == STDIN and len(planned) != 1:
@@ -118,10 +122,11 @@ def carry_out_organize(
         plan.needs.tell_time(root.organizing, progress)
         for planned in plan.splits:
             whole = journal.whole(planned.split, dataset=plan.dataset.fingerprint)
-            if planned.split not in organized_splits(root) or whole is not None:
+            key = planned.split, Layout.IMAGEFOLDER
+            if key not in organized_splits(root) or whole is not None:
                 work = _Work(plan, planned, root, journal)
                 work.organize(jobs=jobs, progress=progress)
-            yield organized_splits(root)[planned.split]
+            yield organized_splits(root)[key]
 
 
 class _Work:
@@ -208,15 +213,16 @@ class _Work:
     def _give_name(self, whole: Whole) -> None:
         """Give a whole split its name, manifest and receipt; a kill in between is made up."""
         split, root = self._split, self._root
+        key = split, Layout.IMAGEFOLDER
         if whole.lies_in(self._growing):
             with open_manifest(root.manifest, write=True) as manifest:
-                manifest.drop_split(split)  # of a folder that is gone
+                manifest.drop_split(*key)  # of a folder that is gone
             self._growing.rename(root.split(split))
             sync_folder(root.path)
-        if split not in organized_splits(root):
+        if key not in organized_splits(root):
             with open_manifest(root.manifest, write=True) as manifest:
-                manifest.add_split(split, imagefolder.NAME, self._journal.samples(split))
-        record = organized_splits(root)[split]
+                manifest.add_split(*key, self._journal.samples(split))
+        record = organized_splits(root)[key]
         record_split(
             root,
             split,

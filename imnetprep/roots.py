@@ -1,7 +1,15 @@
 """Where things lie under a root."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+
+
+class Layout(StrEnum):
+    """How the samples of a split lie on the disk: a file each, or in shards."""
+
+    IMAGEFOLDER = "imagefolder"
+    WEBDATASET = "webdataset"
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,9 @@ class Root:
         """Which bytes, from where, proved how, by which version (JSON)."""
         return self.path / "receipt.json"
 
-    def split(self, split: str) -> Path:
-        """The folder of class folders of an organized split."""
-        return self.path / split
+    def split(self, split: str, layout: Layout = Layout.IMAGEFOLDER) -> Path:
+        """The folder of an organized split: of its class folders, or of its shards."""
+        return self.path / "shards" / split if layout is Layout.WEBDATASET else self.path / split
 
     def run(self, name: str) -> Path:
         """The folder of one training."""

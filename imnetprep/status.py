@@ -12,7 +12,7 @@ from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.preparation.growing_splits import read_growing
 from imnetprep.preparation.receipts import archive_proof, read_receipt
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.sources.part_records import read_part_records
 
 
@@ -112,7 +112,7 @@ def statuses(root: Root) -> Iterator[Status]:
             hint="imnetprep download makes it; --root or IMNETPREP_ROOT names another",
         )
     dataset: Dataset | None = None
-    organized: dict[Split, SplitRecord] = {}
+    organized: dict[tuple[Split, Layout], SplitRecord] = {}
     if root.manifest.exists():
         try:
             with open_manifest(root.manifest, wait_s=0.2) as manifest:
@@ -166,7 +166,7 @@ def _proof(root: Root, path: Path) -> Mapping[str, Any] | None:
 
 
 def _splits(
-    root: Root, dataset: Dataset | None, organized: Mapping[Split, SplitRecord]
+    root: Root, dataset: Dataset | None, organized: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
     journal, at_work = root.organizing / "journal.db", is_locked(root.organizing)
     growing = {}
@@ -177,11 +177,25 @@ def _splits(
     if dataset is None:
         return
     for split in dataset.splits:
-        classes, samples, size_bytes, layout = None, 0, 0, None
-        if split in organized:
-            state = "organized" if root.split(split).is_dir() else "gone"
-            _, layout, samples, size_bytes = organized[split]
-        elif split in growing:
+        classes, samples, size_bytes = None, 0, 0
+        all_classes, all_samples = len(dataset.label_of_wnid), dataset.samples(split)
+        held = [record for record in organized.values() if record.split is split]
+        for record in held:
+            state = "organized" if root.split(split, record.layout).is_dir() else "gone"
+            yield SplitStatus(
+                split,
+                state,
+                record.layout,
+                None,
+                all_classes,
+                record.samples,
+                all_samples,
+                record.size_bytes,
+                at_work=False,
+            )
+        if held:
+            continue
+        if split in growing:
             each = growing[split]
             state = "growing" if each.dataset == dataset.fingerprint else "leftover"
             samples, size_bytes = each.samples, each.size_bytes
@@ -192,11 +206,11 @@ def _splits(
         yield SplitStatus(
             split,
             state,
-            layout,
+            None,
             classes,
-            len(dataset.label_of_wnid),
+            all_classes,
             samples,
-            dataset.samples(split),
+            all_samples,
             size_bytes,
             at_work and state == "growing",
         )

@@ -27,7 +27,7 @@ from imnetprep.manifest import (
 from imnetprep.preparation.receipts import read_receipt, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 _NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
@@ -58,9 +58,7 @@ def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
         chosen_list = read_list(listed)
         chosen = subset_of(manifest.dataset(), chosen_list)
         splits = [
-            split
-            for split, record in organized_splits(source).items()
-            if record.layout == imagefolder.NAME
+            split for split, layout in organized_splits(source) if layout is Layout.IMAGEFOLDER
         ]
         if not splits:
             raise ImnetprepError(
@@ -84,7 +82,7 @@ def _splits_to_make(splits: Sequence[Split], chosen: Dataset, to: Root) -> list[
             raise ImnetprepError(
                 f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
             )
-    there = organized_splits(to)
+    there = {split for split, layout in organized_splits(to) if layout is Layout.IMAGEFOLDER}
     for split in splits:
         if split not in there and to.split(split).exists():
             raise ImnetprepError(
@@ -102,9 +100,10 @@ def carry_out_subset(plan: SubsetPlan, *, copy: bool, progress: Progress) -> Ite
     with locked(plan.to.organizing), open_manifest(plan.source.manifest) as manifest:
         create_manifest(plan.to.manifest, plan.chosen)
         for split in plan.splits:
-            if split not in organized_splits(plan.to):
+            key = split, Layout.IMAGEFOLDER
+            if key not in organized_splits(plan.to):
                 _make_split(plan, split, manifest, copy=copy, progress=progress)
-            yield organized_splits(plan.to)[split]
+            yield organized_splits(plan.to)[key]
 
 
 def _wanted(chosen: Dataset, split: Split, manifest: Manifest) -> Iterator[list[SampleRecord]]:
@@ -113,10 +112,11 @@ def _wanted(chosen: Dataset, split: Split, manifest: Manifest) -> Iterator[list[
     Raises WrongBytes where the manifest lists fewer of a class than `chosen` has.
     """
     label_there = manifest.dataset().label_of_wnid
+    held = manifest.splits()[split, Layout.IMAGEFOLDER]
     for synset in chosen.synsets:
         samples = [
             sample._replace(label=synset.label)
-            for sample in manifest.samples(split, label_there[synset.wnid])
+            for sample in manifest.samples(held, label_there[synset.wnid])
             if chosen.label_of(split, sample.name) == synset.label
         ]
         if len(samples) != (wanted := chosen.counts(split)[synset.label]):
@@ -148,10 +148,11 @@ def _make_split(
     _grow(plan, split, manifest, copy=copy, progress=progress)
     sync_file_system(growing)
     with open_manifest(plan.to.manifest, write=True) as made:
-        made.drop_split(split)  # of a run that was killed from here on
+        key = split, Layout.IMAGEFOLDER
+        made.drop_split(*key)  # of a run that was killed from here on
         listed = itertools.chain.from_iterable(_wanted(plan.chosen, split, manifest))
-        made.add_split(split, imagefolder.NAME, listed)
-        record = made.splits()[split]
+        made.add_split(*key, listed)
+        record = made.splits()[key]
     record_split(
         plan.to,
         split,

@@ -1,10 +1,14 @@
 """A root against its manifest, or a tree without one against its dataset: what is wrong with it."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import open_manifest, pick_split
+from imnetprep.preparation.shard_check import surveyed_shards
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.trees.checks import Checks
 from imnetprep.trees.finding import Finding
 from imnetprep.trees.places import Recognised
@@ -20,29 +24,71 @@ def findings(
     known: Recognised,
     *,
     splits: Sequence[Split],
+    layout: Layout | None = None,
     checks: Checks,
     jobs: int | None,
     progress: Progress,
 ) -> Iterator[Finding]:
     """All that is wrong with `splits` (all of the dataset, where none is named).
 
-    Raises ImnetprepError where a named split, or any split, is not there at all.
+    Raises ImnetprepError where a named split, or any split, is not there at all, WrongUsage where
+    one is there in two layouts and none is named.
     """
-    for split in known.selected(root, splits):
-        first_flat, flat, misplaced = "", 0, 0
-        for finding in surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress):
-            if finding.kind == "flat":
-                first_flat, flat = first_flat or finding.path, flat + 1
-                continue
-            is_image = finding.kind == "misplaced" and (finding.belongs or "").count("/") == 2
-            misplaced += is_image
-            yield finding
-        if flat:
-            what = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
-            yield Finding("flat", first_flat, what)
-        if misplaced >= max(2, _SHARE_BY_POSITION * known.dataset.samples(split)):
-            what = (
-                f"{misplaced:,} of {count(known.dataset.samples(split), 'image')} lie under a wrong"
-                " wnid, as if labels had been given by position"
-            )
-            yield Finding("positional", split, what)
+    with ExitStack() as stack:
+        there = root.manifest.exists()
+        manifest = stack.enter_context(open_manifest(root.manifest)) if there else None
+        selected = splits or known.dataset.splits
+        picked = {
+            split: pick_split(manifest, root, split, layout=layout) if manifest else None
+            for split in selected
+        }
+        trees = known.places if layout is not Layout.WEBDATASET else {}
+        for split in splits if trees or any(picked.values()) else known.dataset.splits:
+            if split not in trees and picked.get(split) is None:
+                raise ImnetprepError(
+                    f"{split} of {known.dataset.name} is not organized in {root.path}",
+                    hint="imnetprep organize",
+                )
+        for split in selected:
+            held = picked[split]
+            if manifest and held and held.layout is Layout.WEBDATASET:
+                if held.change:
+                    progress.note(f"the {split} images are not as published: {held.change}")
+                yield from surveyed_shards(
+                    root, held, manifest, known.dataset,
+                    checks=checks, jobs=jobs, progress=progress,
+                )  # fmt: skip
+            elif held is None and layout is Layout.WEBDATASET:
+                yield Finding("missing-split", split, "is not organized")
+            else:
+                yield from _tree_findings(
+                    root, known, split, checks=checks, jobs=jobs, progress=progress
+                )
+
+
+def _tree_findings(
+    root: Root,
+    known: Recognised,
+    split: Split,
+    *,
+    checks: Checks,
+    jobs: int | None,
+    progress: Progress,
+) -> Iterator[Finding]:
+    first_flat, flat, misplaced = "", 0, 0
+    for finding in surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress):
+        if finding.kind == "flat":
+            first_flat, flat = first_flat or finding.path, flat + 1
+            continue
+        is_image = finding.kind == "misplaced" and (finding.belongs or "").count("/") == 2
+        misplaced += is_image
+        yield finding
+    if flat:
+        what = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
+        yield Finding("flat", first_flat, what)
+    if misplaced >= max(2, _SHARE_BY_POSITION * known.dataset.samples(split)):
+        what = (
+            f"{misplaced:,} of {count(known.dataset.samples(split), 'image')} lie under a wrong"
+            " wnid, as if labels had been given by position"
+        )
+        yield Finding("positional", split, what)

@@ -9,6 +9,7 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
 from imnetprep.manifest import open_manifest
+from imnetprep.roots import Layout
 from imnetprep.synthetic import draw_dataset
 from tests.conftest import Run
 
@@ -36,7 +37,9 @@ def _listed(root: Path, split: Split) -> Samples:
         return {
             f"{synset.wnid}/{sample.name}": (synset.label, sample.xxh128)
             for synset in manifest.synsets()
-            for sample in manifest.samples(split, synset.label)
+            for sample in manifest.samples(
+                manifest.splits()[split, Layout.IMAGEFOLDER], synset.label
+            )
         }
 
 

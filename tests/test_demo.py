@@ -58,7 +58,7 @@ def test_the_whole_story_runs_and_goes_on_from_where_it_was_stopped(tmp_path, ca
     assert "--resume" in shown[VERBS.index("train")]
 
     with open_manifest(folder.root.manifest) as manifest:
-        counts = {split: record.samples for split, record in manifest.splits().items()}
+        counts = {record.split: record.samples for record in manifest.splits().values()}
     assert counts == {"train": 80, "val": 30}
     out = capfd.readouterr().out
     assert "0 findings" in out

@@ -8,7 +8,14 @@ import pytest
 
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.errors import ImnetprepError
-from imnetprep.manifest import SampleRecord, create_manifest, dataset_for, open_manifest
+from imnetprep.manifest import (
+    SampleRecord,
+    SplitRecord,
+    create_manifest,
+    dataset_for,
+    open_manifest,
+)
+from imnetprep.roots import Layout
 from tests.conftest import DATASETS
 
 TINY = load_dataset(str(DATASETS / "tiny10.toml"))
@@ -36,11 +43,28 @@ def test_samples_come_back_by_label_and_name(tmp_path: Path) -> None:
     create_manifest(tmp_path / "manifest.db", TINY)
     records = [SampleRecord(label, name, 7, bytes(16)) for label in (1, 0) for name in "ba"]
     with open_manifest(tmp_path / "manifest.db", write=True) as manifest:
-        manifest.add_split(Split.TRAIN, "imagefolder", records)
-        assert list(manifest.samples(Split.TRAIN, 0)) == [records[3], records[2]]
-        assert manifest.names(Split.TRAIN, 1) == "a\nb"
-        assert manifest.names(Split.TRAIN, 2) == ""
-        assert manifest.splits()[Split.TRAIN][2:] == (4, 28)
+        manifest.add_split(Split.TRAIN, Layout.IMAGEFOLDER, records)
+        held = SplitRecord(Split.TRAIN, Layout.IMAGEFOLDER, 4, 28)
+        assert manifest.splits() == {(Split.TRAIN, Layout.IMAGEFOLDER): held}
+        assert list(manifest.samples(held, 0)) == [records[3], records[2]]
+        assert manifest.joined(held, 1, "name", "size_bytes") == ("a\nb", "7\n7")
+        assert manifest.joined(held, 2, "name") == ("",)
+
+
+def test_a_split_in_two_layouts_is_two_lists(tmp_path: Path) -> None:
+    create_manifest(tmp_path / "manifest.db", TINY)
+    files = [SampleRecord(0, "a", 7, bytes(16))]
+    shards = [SampleRecord(0, "a", 5, bytes(16), "resized 256 q90", 0, 512)]
+    with open_manifest(tmp_path / "manifest.db", write=True) as manifest:
+        manifest.add_split(Split.VAL, Layout.IMAGEFOLDER, files)
+        manifest.add_split(Split.VAL, Layout.WEBDATASET, shards, change="resize 256 q90")
+        held = manifest.splits()
+        assert list(manifest.samples(held[Split.VAL, Layout.IMAGEFOLDER], 0)) == files
+        assert list(manifest.in_shards(held[Split.VAL, Layout.WEBDATASET])) == shards
+        assert held[Split.VAL, Layout.WEBDATASET].change == "resize 256 q90"
+        manifest.drop_split(Split.VAL, Layout.WEBDATASET)
+        assert list(manifest.splits()) == [(Split.VAL, Layout.IMAGEFOLDER)]
+        assert list(manifest.samples(held[Split.VAL, Layout.IMAGEFOLDER], 0)) == files
 
 
 def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:

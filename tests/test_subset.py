@@ -12,6 +12,7 @@ import pytest
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
 from imnetprep.catalog.subsets import BUILT_IN_LISTS, read_list, subset_of
 from imnetprep.manifest import open_manifest
+from imnetprep.roots import Layout
 from tests.conftest import DATASETS, Run, tree
 
 ILSVRC2012 = load_dataset("ilsvrc2012")
@@ -34,7 +35,9 @@ def _labels(root: Path, split: Split) -> dict[str, int]:
         return {
             f"{synset.wnid}/{sample.name}": sample.label
             for synset in manifest.synsets()
-            for sample in manifest.samples(split, synset.label)
+            for sample in manifest.samples(
+                manifest.splits()[split, Layout.IMAGEFOLDER], synset.label
+            )
         }
 
 

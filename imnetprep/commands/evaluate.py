@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
-from imnetprep.commands.options import json_option, quiet_option, root_option
+from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 
 
 @click.command(short_help="Score a checkpoint on the validation split.")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @root_option
+@layout_option()
 @click.option("--run", metavar="NAME", help="The best of this run. Default: of the newest run.")
 @click.option("--batch-size", type=click.IntRange(1), help="Default: as in training.")
 @click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
@@ -21,6 +22,7 @@ from imnetprep.roots import Root
 def evaluate(
     checkpoint: Path | None,
     root: Root,
+    layout: Layout | None,
     run: str | None,
     batch_size: int | None,
     device: str | None,
@@ -45,6 +47,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        layout=layout,
         progress=progress(quiet=quiet),
     )
     print_result(str(score), as_json=as_json, checkpoint=str(path), **score.as_json())

@@ -5,16 +5,17 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.commands.options import json_option, root_option, split_option
+from imnetprep.commands.options import json_option, layout_option, root_option, split_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.errors import WrongUsage
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 
 @click.command(short_help="Draw what the network sees, as a contact sheet.")
 @root_option
 @split_option
+@layout_option()
 @click.option("--classes", type=click.IntRange(1), default=8, show_default=True, help="Rows.")
 @click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Of a class.")
 @click.option("--image-size", type=int, help="As in training. Default: 224.")
@@ -29,6 +30,7 @@ from imnetprep.units import count
 def inspect(
     root: Root,
     splits: tuple[Split, ...],
+    layout: Layout | None,
     classes: int,
     images: int,
     image_size: int | None,
@@ -53,6 +55,7 @@ def inspect(
             root,
             path,
             split=split,
+            layout=layout,
             classes=classes,
             images=images,
             image_size=image_size,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import parse_bytes, parse_duration
 
 
@@ -88,6 +88,18 @@ split_option = click.option(
     callback=_as_splits,
     help="Only this split; may be given again.",
 )
+
+
+def layout_option(help: str = "Which, where the root holds a split in two.") -> Callable[..., Any]:  # noqa: A002
+    """`--layout`, which `organize` writes and the others read."""
+    return click.option(
+        "--layout",
+        type=click.Choice([layout.value for layout in Layout]),
+        callback=lambda _ctx, _param, value: value and Layout(value),
+        help=help,
+    )
+
+
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), help="Parallel workers. Default: what the machine has."
 )

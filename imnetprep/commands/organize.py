@@ -1,5 +1,7 @@
 """`imnetprep organize`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from imnetprep.catalog.datasets import Split
@@ -9,13 +11,18 @@ from imnetprep.commands.options import (
     dry_run_option,
     jobs_option,
     json_option,
+    layout_option,
     quiet_option,
     root_option,
     split_option,
 )
 from imnetprep.commands.terminal import print_result, progress
-from imnetprep.roots import Root
+from imnetprep.errors import WrongUsage
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
+
+if TYPE_CHECKING:
+    from imnetprep.manifest import SplitRecord
 
 
 @click.command(short_help="Make class folders of the archives, in one pass.")
@@ -27,6 +34,16 @@ from imnetprep.units import count, format_bytes
 @click.option(
     "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
 )
+@layout_option(help="Class folders of the archives (default), or shards of the class folders.")
+@click.option("--shard-size", type=click.IntRange(1), help="Samples in a shard. Default: 1000.")
+@click.option("--seed", type=int, help="Of the order in the shards. Default: 0.")
+@click.option(
+    "--resize",
+    metavar="SIDE",
+    type=click.IntRange(1),
+    help="The images in the shards as RGB JPEG, their shorter side at most SIDE px.",
+)
+@click.option("--quality", type=click.IntRange(1, 100), help="Of those JPEGs. Default: 90.")
 @jobs_option
 @dry_run_option
 @json_option
@@ -38,6 +55,11 @@ def organize(
     archives: str | None,
     consume: bool,
     meta_bin: bool,
+    layout: Layout | None,
+    shard_size: int | None,
+    seed: int | None,
+    resize: int | None,
+    quality: int | None,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -51,11 +73,40 @@ def organize(
     With --consume the disk holds one copy, not two: of an archive that is proved, what is done is
     given up class by class; it is called NAME.consumed from then on.
 
+    With --layout webdataset, make shuffled shards of the class folders: shards/train/, shards/val/.
+    The same images, --seed and --shard-size give the same bytes; killed, it goes on by shard.
+
     \b
     imnetprep organize
     imnetprep organize --root /data/imagenet --archives s3://my-bucket/imagenet
     curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
+    imnetprep organize --layout webdataset --resize 256
     """
+    if quality and not resize:
+        raise WrongUsage("--quality is that of resized images", hint="--resize SIDE --quality Q")
+    if layout is Layout.WEBDATASET:
+        if archives or consume or meta_bin:
+            raise WrongUsage(
+                "--layout webdataset makes shards of the class folders, not of archives",
+                hint="imnetprep organize; then the same command without --archives and --consume",
+            )
+        _organize_shards(
+            root,
+            dataset=dataset,
+            splits=splits,
+            shard_size=shard_size or 1000,
+            seed=seed or 0,
+            resize=(resize, quality or 90) if resize else None,
+            jobs=jobs,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if any(option is not None for option in (shard_size, seed, resize)):
+        raise WrongUsage(
+            "--shard-size, --seed and --resize are for shards", hint="--layout webdataset"
+        )
     from imnetprep.organize import carry_out_organize, plan_organize
 
     plan = plan_organize(
@@ -81,10 +132,45 @@ def organize(
         )
         return
     for record in carry_out_organize(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-        text = f"{record.split}: {what} in {root.split(record.split)}"
-        print_result(text, as_json=as_json, **record._asdict())
+        _print_organized(root, record, as_json=as_json)
     if meta_bin:
         from imnetprep.training.meta_bin import write_meta_bin
 
         write_meta_bin(root, plan.dataset)
+
+
+def _organize_shards(
+    root: Root,
+    *,
+    dataset: str | None,
+    splits: tuple[Split, ...],
+    shard_size: int,
+    seed: int,
+    resize: tuple[int, int] | None,
+    jobs: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from imnetprep.images import Resize
+    from imnetprep.preparation.sharding import Sharding, carry_out_sharding, plan_sharding
+
+    sharding = Sharding(shard_size, seed, Resize(*resize) if resize else None)
+    plan = plan_sharding(root, sharding, dataset=dataset, splits=splits)
+    if dry_run:
+        for planned in plan.splits:
+            split, samples = planned.source.split, planned.source.samples
+            text = "there; nothing to do" if planned.done else f"of {count(samples, 'image')}"
+            print_result(f"{split} shards: {text}", as_json=as_json, split=split, done=planned.done)
+        text = f"needs {format_bytes(plan.needed_bytes)} of disk"
+        print_result(text, as_json=as_json, needed_bytes=plan.needed_bytes)
+        return
+    for record in carry_out_sharding(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
+        _print_organized(root, record, as_json=as_json)
+
+
+def _print_organized(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
+    what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+    text = f"{record.split}: {what} in {root.split(record.split, record.layout)}"
+    text += f" ({record.change})" if record.change else ""
+    print_result(text, as_json=as_json, **record._asdict())

@@ -4,14 +4,15 @@ from typing import Any
 
 import click
 
-from imnetprep.commands.options import json_option, quiet_option, root_option
+from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import format_duration
 
 
 @click.command(short_help="Train a network, validated after each epoch.")
 @root_option
+@layout_option()
 @click.option("--arch", help="A torchvision classification architecture. Default: resnet18.")
 @click.option("--epochs", type=int, help="Default: 90.")
 @click.option("--batch-size", type=int, help="Default: 256.")
@@ -37,6 +38,7 @@ from imnetprep.units import format_duration
 @quiet_option
 def train(
     root: Root,
+    layout: Layout | None,
     run: str | None,
     resume: bool,
     device: str | None,
@@ -65,6 +67,7 @@ def train(
         resume=resume,
         device=device,
         workers=workers,
+        layout=layout,
         progress=progress(quiet=quiet),
     )
     for report in reports:

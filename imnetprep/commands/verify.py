@@ -9,6 +9,7 @@ from imnetprep.commands.options import (
     digests_option,
     jobs_option,
     json_option,
+    layout_option,
     quiet_option,
     root_option,
     split_option,
@@ -17,7 +18,7 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.commands.verify_archives import verify_archives
 from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
 
 
@@ -29,6 +30,7 @@ from imnetprep.units import count, format_bytes
 @decode_option
 @click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no finding.")
 @whole_archives_option
+@layout_option()
 @jobs_option
 @json_option
 @quiet_option
@@ -40,6 +42,7 @@ def verify(
     decode: bool,
     adopt: bool,
     archives: str | None,
+    layout: Layout | None,
     jobs: int | None,
     as_json: bool,
     quiet: bool,
@@ -96,7 +99,9 @@ def verify(
             )
     found = 0
     checks = Checks(digests=digests, decode=decode)
-    for finding in findings(root, known, splits=splits, checks=checks, jobs=jobs, progress=shown):
+    for finding in findings(
+        root, known, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=shown
+    ):
         found += 1
         print_finding(finding, as_json=as_json)
     looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))

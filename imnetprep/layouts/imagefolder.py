@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-NAME = "imagefolder"
-
 
 def make_class_folder(folder: Path, wnid: str) -> Path:
     """The folder of a class in the split at `folder`, made where it is missing."""

@@ -7,7 +7,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -17,9 +17,12 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
+from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord
 
-_SCHEMA = """
+_FORM = 2
+_SCHEMA = f"""
+BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS split (
     name TEXT PRIMARY KEY, dataset TEXT NOT NULL, archive TEXT NOT NULL,
     proof TEXT, folder_inode INTEGER
@@ -28,6 +31,12 @@ CREATE TABLE IF NOT EXISTS range (
     split TEXT NOT NULL, start INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
     samples TEXT NOT NULL, checksum TEXT, PRIMARY KEY (split, start)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shard (
+    split TEXT NOT NULL, name TEXT NOT NULL, samples INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, xxh128 TEXT NOT NULL, PRIMARY KEY (split, name)
+) WITHOUT ROWID;
+PRAGMA user_version = {_FORM};
+COMMIT;
 """
 _SECONDS_BETWEEN_SYNCS = 0.2
 
@@ -87,13 +96,29 @@ class Journal:
                 split.value,
                 start,
                 sum(sample.size_bytes for sample in samples),
-                json.dumps([(*sample[:3], sample.xxh128.hex()) for sample in samples]),
+                _format_samples(samples),
                 None if checksum is None else json.dumps(astuple(checksum)),
             )
             for start, samples, checksum in batch
         )
         with self._lock, self._database as database:
             database.executemany("INSERT INTO range VALUES (?, ?, ?, ?, ?)", rows)
+
+    def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
+        """A shard with these samples is whole, and synced."""
+        start, size_bytes = len(self.shards(split)), sum(each.size_bytes for each in samples)
+        row = [split.value, start, size_bytes, _format_samples(samples), None]
+        with self._database as database:
+            database.execute("INSERT INTO range VALUES (?, ?, ?, ?, ?)", row)
+            database.execute("INSERT INTO shard VALUES (?, ?, ?, ?, ?)", [split.value, *shard])
+
+    def shards(self, split: Split) -> tuple[Shard, ...]:
+        """The shards that are whole, by name."""
+        rows = self._database.execute(
+            "SELECT name, samples, size_bytes, xxh128 FROM shard WHERE split = ? ORDER BY name",
+            [split.value],
+        )
+        return tuple(map(Shard._make, rows))
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
@@ -141,13 +166,18 @@ class Journal:
         """Drop all about `split`."""
         with self._database as database:
             database.execute("DELETE FROM range WHERE split = ?", [split.value])
+            database.execute("DELETE FROM shard WHERE split = ?", [split.value])
             database.execute("DELETE FROM split WHERE name = ?", [split.value])
+
+
+def _format_samples(samples: Iterable[SampleRecord]) -> str:
+    return json.dumps([(*each[:3], each.xxh128.hex(), *each[4:]) for each in samples])
 
 
 def _parse_samples(samples: str) -> list[SampleRecord]:
     return [
-        SampleRecord(label, name, size_bytes, bytes.fromhex(digest))
-        for label, name, size_bytes, digest in json.loads(samples)
+        SampleRecord(label, name, size_bytes, bytes.fromhex(digest), *rest)
+        for label, name, size_bytes, digest, *rest in json.loads(samples)
     ]
 
 
@@ -159,7 +189,11 @@ def open_journal(path: Path) -> Iterator[Journal]:
     with closing(sqlite3.connect(path, check_same_thread=False)) as database:
         try:
             database.execute("PRAGMA synchronous = FULL")
-            database.executescript(_SCHEMA)
+            (form,) = database.execute("PRAGMA user_version").fetchone()
+            if form != _FORM:
+                if database.execute("SELECT 1 FROM sqlite_master").fetchone():
+                    raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
+                database.executescript(_SCHEMA)
             yield Journal(database)
         except sqlite3.DatabaseError as error:
             if type(error) is not sqlite3.DatabaseError:

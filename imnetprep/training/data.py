@@ -4,12 +4,10 @@ The order is a function of (seed, epoch). A million samples are one string of na
 arrays, which workers share by fork: an object a sample would be copied page by page.
 """
 
-import multiprocessing
 import os
 import random
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,47 +23,98 @@ from torch.utils.data import DataLoader, Dataset
 from imnetprep.catalog.datasets import Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.images import decode_rgb
-from imnetprep.manifest import Manifest
-from imnetprep.roots import Root
+from imnetprep.layouts.webdataset import shard_name
+from imnetprep.manifest import Manifest, pick_split
+from imnetprep.processes import end_with_the_parent
+from imnetprep.roots import Layout, Root
 from imnetprep.training.transforms import Transform
 
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all
 
 
+class Places(NamedTuple):
+    """Where samples lie in shards: number, offset and size of each, (N,)."""
+
+    shards: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.uint32]
+
+
+_PLACES = {"shard": np.uint32, "offset_bytes": np.int64, "size_bytes": np.uint32}
+
+
 @dataclass(frozen=True)
 class SampleList:
-    """The samples of a split: `names` joined, where each ends (N,), and their labels (N,)."""
+    """The samples of a split: `names` joined, where each ends (N,), and their labels (N,).
 
+    `places` are theirs in shards, None where each is a file. `change` is what was done to the
+    images before they came to lie here, None: nothing.
+    """
+
+    split: Split
     folder: Path
     wnids: tuple[str, ...]
     names: bytes
     ends: NDArray[np.uint32]
     labels: NDArray[np.int16]
+    places: Places | None = None
+    change: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def path(self, index: int) -> Path:
-        """Where the sample lies."""
+    def name(self, index: int) -> str:
+        """The file name of the sample, as it was published."""
         start = int(self.ends[index - 1]) + 1 if index else 0
-        name = self.names[start : int(self.ends[index])].decode()
-        return self.folder / self.wnids[int(self.labels[index])] / name
+        return self.names[start : int(self.ends[index])].decode()
+
+    def path(self, index: int) -> Path:
+        """The file that the sample is, or lies in."""
+        if self.places:
+            return self.folder / shard_name(self.split, int(self.places.shards[index]))
+        return self.folder / self.wnids[int(self.labels[index])] / self.name(index)
+
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises OSError."""
+        if not self.places:
+            return self.path(index).read_bytes()
+        handle = os.open(self.path(index), os.O_RDONLY)
+        try:
+            return os.pread(handle, int(self.places.sizes[index]), int(self.places.offsets[index]))
+        finally:
+            os.close(handle)
+
+    def told(self, index: int) -> str:
+        """The sample for people."""
+        return f"{self.path(index)}" + (f": {self.name(index)}" if self.places else "")
 
 
-def read_samples(manifest: Manifest, split: Split, root: Root) -> SampleList:
-    """The samples of `split` by label, then name. Raises ImnetprepError where there are none."""
-    record = manifest.splits().get(split)
+def read_samples(
+    manifest: Manifest, split: Split, root: Root, *, layout: Layout | None = None
+) -> SampleList:
+    """The samples of `split` by label, then name, whatever the layout they lie in.
+
+    Raises ImnetprepError where there are none, WrongUsage where two layouts are there and none
+    is named.
+    """
+    record = pick_split(manifest, root, split, layout=layout)
     if record is None or not record.samples:
+        form, words = (f" as {layout}", f" --layout {layout}") if layout else ("", "")
         raise ImnetprepError(
-            f"{root.path} has no {split} split yet", hint=f"imnetprep organize --split {split}"
+            f"{root.path} has no {split} split{form} yet",
+            hint=f"imnetprep organize --split {split}{words}",
         )
     wnids = tuple(synset.wnid for synset in manifest.synsets())
-    names, counts = bytearray(), []
+    places = _PLACES if record.layout is Layout.WEBDATASET else {}
+    names, counts, numbers = bytearray(), [], []
     for label in range(len(wnids)):
-        of_label = manifest.names(split, label).encode()
+        text, *rest = manifest.joined(record, label, "name", *places)
+        of_label = text.encode()
         counts.append(of_label.count(b"\n") + 1 if of_label else 0)
         if of_label:
             names += of_label + b"\n"
+        pairs = zip(rest, places.values(), strict=True)
+        numbers.append([np.fromstring(text, kind, sep=" ") for text, kind in pairs])
     ends = np.flatnonzero(np.frombuffer(names, np.uint8) == ord("\n")).astype(np.uint32)
     labels = np.repeat(np.arange(len(wnids), dtype=np.int16), counts)
     if not len(ends) == len(labels) == record.samples:
@@ -73,7 +122,16 @@ def read_samples(manifest: Manifest, split: Split, root: Root) -> SampleList:
             f"{manifest.path} counts {record.samples} {split} samples and lists {len(labels)}",
             hint="imnetprep verify says what is wrong",
         )
-    return SampleList(root.split(split), wnids, bytes(names), ends, labels)
+    return SampleList(
+        split,
+        root.split(split, record.layout),
+        wnids,
+        bytes(names),
+        ends,
+        labels,
+        Places(*map(np.concatenate, zip(*numbers, strict=True))) if places else None,
+        record.change,
+    )
 
 
 class Batch(NamedTuple):
@@ -86,7 +144,7 @@ class Batch(NamedTuple):
 class _Unreadable(NamedTuple):
     """A worker's word about an image; an exception would lose its type on the way here."""
 
-    path: str
+    image: str
     why: str
 
 
@@ -104,11 +162,10 @@ class _Images(Dataset[Batch | _Unreadable]):
     def __getitems__(self, keys: _Keys) -> Batch | _Unreadable:
         pixels = []
         for index in keys.indices:
-            path = self._samples.path(index)
             try:
-                image = decode_rgb(path.read_bytes())
+                image = decode_rgb(self._samples.read(index))
             except (OSError, ValueError) as error:
-                return _Unreadable(str(path), str(error))
+                return _Unreadable(self._samples.told(index), str(error))
             pixels.append(self._transform(image, epoch=keys.epoch, index=index))
         labels = self._samples.labels[keys.indices].astype(np.int64)
         return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels))
@@ -196,7 +253,7 @@ class Loader:
             for batch in _quietly(iter, self._loader):
                 if isinstance(batch, _Unreadable):
                     raise WrongBytes(
-                        f"{batch.path}: {batch.why}",
+                        f"{batch.image}: {batch.why}",
                         hint="imnetprep verify --decode names every such image",
                     )
                 yield batch
@@ -227,10 +284,4 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-
-
-def _end_with_the_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(0)
+    end_with_the_parent()

@@ -11,7 +11,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Classes, load_checkpoint
 from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
 from imnetprep.training.device import default_workers, memory_format, pick_device
@@ -94,6 +94,7 @@ def evaluate(
     device: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    layout: Layout | None = None,
     progress: Progress,
 ) -> Score:
     """The score of the checkpoint at `path` on the validation split under `root`.
@@ -104,7 +105,7 @@ def evaluate(
     place = pick_device(device)
     with open_manifest(root.manifest) as manifest:
         refuse_other_classes(checkpoint.classes, classes_of(manifest), what=str(path))
-        samples = read_samples(manifest, Split.VAL, root)
+        samples = read_samples(manifest, Split.VAL, root, layout=layout)
     validator = Validator(
         samples,
         checkpoint.preprocessing,

@@ -41,12 +41,12 @@ def previews(
         Preprocessing(recipe.image_size, recipe.val_resize), torch.device("cpu")
     )
     for index in indices:
-        path = samples.path(index)
         try:
-            plain = decode_rgb(path.read_bytes())
+            plain = decode_rgb(samples.read(index))
         except (OSError, ValueError) as error:
             raise WrongBytes(
-                f"{path}: {error}", hint="imnetprep verify --decode names every such image"
+                f"{samples.told(index)}: {error}",
+                hint="imnetprep verify --decode names every such image",
             ) from error
         pixels = torch.from_numpy(transform(plain, epoch=0, index=index).copy())[None]
         seen = normaliser.denormalised(normaliser.normalised(pixels))[0]

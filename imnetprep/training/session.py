@@ -75,12 +75,15 @@ class Session:
         self._log = run.log_lines(checkpoint.position.epoch)
         if not checkpoint.weights:
             self._save()
-            run.write_recipe(_as_it_began(checkpoint, place))
+            run.write_recipe(_as_it_began(checkpoint, data, place))
         progress.note(
             f"{recipe.arch} on {place.device}: {len(data.train):,} training and"
             f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
             f" {self._loader.steps} steps an epoch, {count(place.workers, 'worker')}"
         )
+        for samples in (data.train, data.val):
+            if samples.change:
+                progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
     def epochs(self, stop: StopRequest) -> Iterator[EpochReport]:
         """What is left of the training."""
@@ -157,11 +160,12 @@ class Session:
         save_checkpoint(self._run.last, self._trainer.checkpoint())
 
 
-def _as_it_began(checkpoint: Checkpoint, place: Place) -> dict[str, Any]:
+def _as_it_began(checkpoint: Checkpoint, data: Data, place: Place) -> dict[str, Any]:
     return {
         "recipe": recipe_as_json(checkpoint.recipe),
         "dataset": checkpoint.classes.dataset,
         "train_samples": checkpoint.train_samples,
+        "changes": {samples.split: samples.change for samples in (data.train, data.val)},
         "device": str(place.device),
         "imnetprep": __version__,
         "torch": torch.__version__,

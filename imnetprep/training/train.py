@@ -9,7 +9,7 @@ from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import locked
 from imnetprep.manifest import open_manifest
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
 from imnetprep.training.data import read_samples
 from imnetprep.training.device import amp_pays, default_workers, pick_device
@@ -31,6 +31,7 @@ def train(
     resume: bool = False,
     device: str | None = None,
     workers: int | None = None,
+    layout: Layout | None = None,
     progress: Progress,
     save_every_s: float = 600,
 ) -> Iterator[EpochReport]:
@@ -44,7 +45,7 @@ def train(
     if given.get("arch"):
         refuse_unknown(given["arch"])
     chosen = _pick_run(root, run, arch=given.get("arch"), resume=resume)
-    data = _read_data(root)
+    data = _read_data(root, layout)
     with stop_requests() as stop, locked(chosen.folder):
         if chosen.last.exists():
             checkpoint = _taken_up(chosen, data, given, progress)
@@ -73,10 +74,12 @@ def _pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -
     return run
 
 
-def _read_data(root: Root) -> Data:
+def _read_data(root: Root, layout: Layout | None) -> Data:
     with open_manifest(root.manifest) as manifest:
         classes = classes_of(manifest)
-        train, val = (read_samples(manifest, split, root) for split in (Split.TRAIN, Split.VAL))
+        train, val = (
+            read_samples(manifest, split, root, layout=layout) for split in (Split.TRAIN, Split.VAL)
+        )
     return Data(classes, train, val)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from imnetprep.catalog.datasets import BUILT_IN, Dataset, Split, load_dataset
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for, open_manifest
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
@@ -67,7 +67,8 @@ def recognise(root: Root, *, dataset: str | None) -> Recognised:
     listed: set[Split] = set()
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
-            listed = set(manifest.splits())
+            splits = manifest.splits()
+            listed = {split for split, layout in splits if layout is Layout.IMAGEFOLDER}
     if root.manifest.exists() or dataset is not None:
         known = dataset_for(root.manifest, dataset)
         return Recognised(known, _places(root, known, listed))

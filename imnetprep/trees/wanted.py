@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.manifest import Manifest, SampleRecord
+from imnetprep.roots import Layout
 
 
 class Wanted:
@@ -12,6 +13,7 @@ class Wanted:
     def __init__(self, dataset: Dataset, split: Split, manifest: Manifest | None) -> None:
         self.dataset, self.split = dataset, split
         self._manifest = manifest
+        self._held = manifest and manifest.splits()[split, Layout.IMAGEFOLDER]
         self.listed = manifest is not None
         self._last: tuple[int, Mapping[str, SampleRecord | None] | None] = (-1, None)
 
@@ -30,8 +32,8 @@ class Wanted:
         return self._last[1]
 
     def _read(self, label: int) -> Mapping[str, SampleRecord | None] | None:
-        if self._manifest is not None:
-            return {each.name: each for each in self._manifest.samples(self.split, label)}
+        if self._manifest and self._held:
+            return {each.name: each for each in self._manifest.samples(self._held, label)}
         names = self.dataset.names(self.split, label)
         return None if names is None else dict.fromkeys(names)
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 
 _COLOURS = ["#d03030", "#30a030", "#3050d0", "#d0c030", "#a030c0", "#30c0c0", "#222222", "#eeeeee"]
 
@@ -61,7 +61,7 @@ def draw_root(place: Path, *, classes: int = 3, train: int = 20, val: int = 7) -
                     body = _draw(root.split(split) / synset.wnid / name, synset.label, chance)
                     digest = xxhash.xxh128(body).digest()
                     records.append(SampleRecord(synset.label, name, len(body), digest))
-            manifest.add_split(split, "imagefolder", records)
+            manifest.add_split(split, Layout.IMAGEFOLDER, records)
     return root
 
 

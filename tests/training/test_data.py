@@ -12,7 +12,7 @@ import torch
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
 from imnetprep.training.transforms import TrainTransform
 from tests.training.conftest import draw_root
@@ -124,7 +124,7 @@ def test_all_of_imagenet_adds_under_150_megabytes(tmp_path: Path) -> None:
     with open_manifest(root.manifest, write=True) as manifest:
         manifest.add_split(
             Split.TRAIN,
-            "imagefolder",
+            Layout.IMAGEFOLDER,
             (
                 SampleRecord(synset.label, name, 1, b"")
                 for synset in dataset.synsets

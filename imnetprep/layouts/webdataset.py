@@ -1,0 +1,135 @@
+"""The layout of the webdataset library: tars of samples, the same bytes for the same samples.
+
+A sample is three members of one key, its place in the split: `.jpg`, the image, whatever it is;
+`.cls`, its label; `.json`, its file name, its wnid and what was done to it. `index.json` beside
+the shards says what they are; it is written last.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.digests import running_xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import written_whole
+from imnetprep.manifest import SampleRecord
+
+INDEX = "index.json"
+_FORM = 1
+
+
+class Shard(NamedTuple):
+    """A shard as the index has it. `xxh128` is the digest of the whole file, as hex."""
+
+    name: str
+    samples: int
+    size_bytes: int
+    xxh128: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """The shards of a split, and what they are a function of beside its images."""
+
+    dataset: str
+    split: str
+    seed: int
+    shard_size: int
+    change: str | None
+    shards: tuple[Shard, ...]
+
+
+def shard_name(split: str, number: int) -> str:
+    """`train-000000.tar`."""
+    return f"{split}-{number:06}.tar"
+
+
+def write_shard(
+    path: Path,
+    samples: Iterable[tuple[SampleRecord, bytes]],
+    *,
+    number: int,
+    first_key: int,
+    wnids: Sequence[str],
+) -> tuple[Shard, list[SampleRecord]]:
+    """Write a shard of these samples with their bodies; a record says where each came to lie."""
+    digest, size_bytes, records = running_xxh128(), 0, []
+    with written_whole(path) as file:
+
+        def write(chunk: bytes) -> None:
+            file.write(chunk)
+            digest.update(chunk)
+
+        for key, (sample, body) in enumerate(samples, first_key):
+            head, tail = frame(sample, key=key, wnid=wnids[sample.label])
+            records.append(sample._replace(shard=number, offset_bytes=size_bytes + len(head)))
+            for chunk in (head, body, tail):
+                write(chunk)
+            size_bytes += len(head) + len(body) + len(tail)
+        end = _end(size_bytes)
+        write(end)
+    shard = Shard(path.name, len(records), size_bytes + len(end), digest.hexdigest())
+    return shard, records
+
+
+def frame(sample: SampleRecord, *, key: int, wnid: str) -> tuple[bytes, bytes]:
+    """What stands in a shard before and after the body of `sample`: all of it but the image."""
+    told = {"name": sample.name, "wnid": wnid}
+    if sample.change is not None:
+        told["change"] = sample.change
+    tail = _padding(sample.size_bytes)
+    for kind, body in (("cls", str(sample.label)), ("json", json.dumps(told))):
+        tail += _header(f"{key:08}.{kind}", len(body)) + body.encode() + _padding(len(body))
+    return _header(f"{key:08}.jpg", sample.size_bytes), tail
+
+
+def framed_bytes(samples: int, size_bytes: int) -> int:
+    """About what so many samples of so many bytes in all take in shards."""
+    # Three headers, the label, a .json that is seldom longer than a block, what fills the last.
+    return size_bytes + samples * 6 * tarfile.BLOCKSIZE
+
+
+def write_index(folder: Path, index: Index) -> None:
+    """Say what the shards in `folder` are."""
+    shards = [shard._asdict() for shard in index.shards]
+    with written_whole(folder / INDEX) as file:
+        told = {"form": _FORM, **asdict(index), "shards": shards}
+        file.write(json.dumps(told, indent=1).encode() + b"\n")
+
+
+def read_index(folder: Path) -> Index:
+    """What the shards in `folder` are. Raises WrongBytes where the index does not say."""
+    try:
+        told = json.loads((folder / INDEX).read_bytes())
+        if told.pop("form") != _FORM:
+            raise ValueError("of another form")
+        kinds = {"name": str, "samples": int, "size_bytes": int, "xxh128": str}
+        shards = tuple(
+            Shard(**{key: kind(shard[key]) for key, kind in kinds.items()})
+            for shard in told.pop("shards")
+        )
+        told |= {"seed": int(told["seed"]), "shard_size": int(told["shard_size"])}
+        return Index(**told, shards=shards)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WrongBytes(
+            f"{folder / INDEX} is not the index of these shards: {error}",
+            hint=f"mv {folder} {folder}.old; then organize --layout webdataset makes them again",
+        ) from error
+
+
+def _header(name: str, size_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)  # mode 0644, uid and gid 0, no time
+    info.size = size_bytes
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _padding(size_bytes: int) -> bytes:
+    return bytes(-size_bytes % tarfile.BLOCKSIZE)
+
+
+def _end(size_bytes: int) -> bytes:
+    """Two empty blocks, then zeros up to a whole record of 20 blocks."""
+    return bytes(2 * tarfile.BLOCKSIZE + -(size_bytes + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)

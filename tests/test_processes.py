@@ -1,0 +1,84 @@
+"""Worker processes: results as they come, errors as they were raised, nobody left behind."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.processes import in_processes
+
+
+def _work(task: str | int) -> int:
+    if task == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if task == "refuse":
+        raise WrongBytes("these are wrong", hint="fetch them again")
+    if task == "sleep":
+        time.sleep(60)
+    return int(task) ** 2
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_every_task_is_done_and_few_are_taken_ahead(jobs: int) -> None:
+    taken = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal taken
+        for number in range(20):
+            taken += 1
+            yield number
+
+    results = in_processes(_work, tasks(), jobs=jobs)
+    first = next(results)
+    assert taken <= jobs + 1
+    assert sorted([first, *results]) == [number**2 for number in range(20)]
+
+
+def test_an_error_comes_out_as_it_was_raised_and_ends_the_others_at_once() -> None:
+    start_s = time.monotonic()
+    with pytest.raises(WrongBytes, match="these are wrong") as refused:
+        list(in_processes(_work, ["sleep", "refuse", "sleep", 1], jobs=2))
+    assert refused.value.hint == "fetch them again"
+    assert time.monotonic() - start_s < 30
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_that_was_killed_is_told() -> None:
+    with pytest.raises(ImnetprepError, match="a worker process was killed") as told:
+        list(in_processes(_work, [1, "die", 2, 3], jobs=2))
+    assert "--jobs" in told.value.hint
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_workers_end_with_a_killed_parent() -> None:
+    code = (
+        "from imnetprep.processes import in_processes; from tests.test_processes import _work\n"
+        "list(in_processes(_work, ['sleep'] * 9, jobs=2))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
+    children: list[str] = []
+    deadline_s = time.monotonic() + 30
+    while len(children) < 3 and time.monotonic() < deadline_s:  # and the resource tracker
+        time.sleep(0.05)
+        with open(f"/proc/{parent.pid}/task/{parent.pid}/children") as file:  # noqa: PTH123
+            children = file.read().split()
+    time.sleep(1)  # they are at work
+    parent.kill()
+    parent.wait()
+    while any(_runs(pid) for pid in children) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert not [pid for pid in children if _runs(pid)]
+
+
+def _runs(pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,69 @@
+"""Training from shards: the numbers are those of training from class folders."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from imnetprep.errors import WrongBytes
+from imnetprep.manifest import open_manifest
+from imnetprep.preparation.sharding import Sharding, carry_out_sharding, plan_sharding
+from imnetprep.progress import Silent
+from imnetprep.roots import Layout, Root
+from imnetprep.training.train import train
+from tests.conftest import Run
+from tests.training.conftest import draw_root
+from tests.training.test_data import Split, loader_of, read_samples, same
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Three classes in class folders and in shards of 25."""
+    root = draw_root(tmp_path_factory.mktemp("both"))
+    plan = plan_sharding(root, Sharding(25, 4), dataset=None, splits=())
+    assert len(list(carry_out_sharding(plan, root, jobs=1, progress=Silent()))) == 2
+    return root
+
+
+def test_an_epoch_is_the_same_from_either_layout(both: Root) -> None:
+    with open_manifest(both.manifest) as manifest:
+        files, shards = (
+            read_samples(manifest, Split.TRAIN, both, layout=layout) for layout in Layout
+        )
+    expected = list(loader_of(files, workers=0).batches(2))
+    for workers in (0, 2):
+        assert same(list(loader_of(shards, workers=workers).batches(2)), expected)
+
+
+def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run) -> None:
+    given = {"arch": "squeezenet1_1", "image_size": 32, "epochs": 1, "batch_size": 16, "lr": 0.01}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    words += ["--root", both.path, "--layout", "webdataset", "--device", "cpu", "--workers", 1]
+    done = run("train", *words, "--json")
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    (report,) = train(
+        both,
+        given=given,
+        run="files",
+        device="cpu",
+        workers=0,
+        layout=Layout.IMAGEFOLDER,
+        progress=Silent(),
+    )
+    assert said["train"]["loss"] == report.as_json()["train"]["loss"]
+    assert said["val"] == report.as_json()["val"]
+
+
+def test_an_image_in_a_shard_that_does_not_decode_is_named(tmp_path: Path) -> None:
+    root = draw_root(tmp_path, train=4, val=1)
+    plan = plan_sharding(root, Sharding(5), dataset=None, splits=())
+    list(carry_out_sharding(plan, root, jobs=1, progress=Silent()))
+    with open_manifest(root.manifest) as manifest:
+        samples = read_samples(manifest, Split.TRAIN, root, layout=Layout.WEBDATASET)
+    assert samples.places is not None
+    with samples.path(5).open("r+b") as shard:
+        shard.seek(int(samples.places.offsets[5]))
+        shard.write(b"not an image")
+    with pytest.raises(WrongBytes, match=f"train-00000.*tar: {samples.name(5)}: is not an image"):
+        list(loader_of(samples, workers=0).batches(0))
