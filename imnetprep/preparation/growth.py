@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import Checksum, Pieces, xxh128
 from imnetprep.errors import WrongBytes
@@ -24,7 +24,6 @@ from imnetprep.preparation.proof import (
     Reader,
     choose_proof,
     open_reader,
-    read_all,
     wants_order,
 )
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges, sections
