@@ -20,6 +20,7 @@ from imnetprep.preparation.consumption import (
     ConsumedFile,
     begin_consumption,
     consumed_path,
+    consumed_ranges,
     end_consumption,
     index_path,
     largest_range_bytes,
@@ -40,8 +41,8 @@ from imnetprep.sources.torrent import published_pieces
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
-# From afar most of them wait for the network, each with 8 MiB.
-_JOBS_AFAR = 16
+# From afar most of them wait for the network.
+_JOBS_AFAR_A_CORE, _JOBS_AFAR_AT_MOST = 4, 16
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,8 @@ class _Work:
             unit_bytes = pieces.length_bytes if pieces else 0
             begin_consumption(self._path, self._archive, self._dataset, before=before)
             before = proof_before(self._path)
-            with closing(ConsumedFile(self._path, unit_bytes=unit_bytes)) as file:
+            ranges = consumed_ranges(self._path, self._archive, self._dataset)
+            with closing(ConsumedFile(self._path, ranges=ranges, unit_bytes=unit_bytes)) as file:
                 growth = self._growth(file, index_path(self._path), released=file.release)
                 return growth.grow(
                     pieces=pieces, before=before, jobs=_jobs(jobs, file), progress=progress
@@ -238,7 +240,9 @@ class _Work:
 
 
 def _jobs(jobs: int | None, file: ArchiveFile) -> int:
-    return jobs or (_JOBS_AFAR if file.far else min(usable_cores(), _JOBS_AT_MOST))
+    if file.far:
+        return jobs or min(_JOBS_AFAR_A_CORE * usable_cores(), _JOBS_AFAR_AT_MOST)
+    return jobs or min(usable_cores(), _JOBS_AT_MOST)
 
 
 def _check_planned(

@@ -243,7 +243,13 @@ class Growth:
     @contextmanager
     def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
         with (
-            committer(self._journal, self.split, self.folder, committed=self._release) as give,
+            committer(
+                self._journal,
+                self.split,
+                self.folder,
+                committed=self._release,
+                waiting_at_most=0 if self._released is None else 1,  # else the disk holds more
+            ) as give,
             ThreadPoolExecutor(jobs) as workers,
         ):
             try:
