@@ -16,6 +16,17 @@ from imnetprep.errors import ImnetprepError
 from imnetprep.fs import written_whole
 from imnetprep.roots import Root
 
+# The first byte of SQLite's result code.
+_OF_THE_MACHINE = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _SCHEMA_VERSION = 1
 _SCHEMA = f"""
 CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
@@ -61,7 +72,10 @@ class Manifest:
 
     def dataset(self) -> Dataset:
         """The dataset that the root holds."""
-        name, built_in = self._database.execute("SELECT name, built_in FROM dataset").fetchone()
+        row = self._database.execute("SELECT name, built_in FROM dataset").fetchone()
+        if row is None or not isinstance(row[0], str):
+            raise self._damaged("it names no dataset")
+        name, built_in = row
         if built_in:
             return load_dataset(name)
         bodies = dict(self._database.execute("SELECT file, body FROM definition"))
@@ -74,7 +88,10 @@ class Manifest:
     def splits(self) -> dict[Split, SplitRecord]:
         """The splits that are organized under the root."""
         rows = self._database.execute("SELECT name, layout, samples, size_bytes FROM split")
-        return {Split(row[0]): SplitRecord(Split(row[0]), *row[1:]) for row in rows}
+        try:
+            return {Split(row[0]): SplitRecord(Split(row[0]), *row[1:]) for row in rows}
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
 
     def samples(self, split: Split, label: int) -> Iterator[SampleRecord]:
         """The samples of `split` with `label` in the order of their names."""
@@ -83,7 +100,13 @@ class Manifest:
             " WHERE split = (SELECT id FROM split WHERE name = ?) AND label = ? ORDER BY name",
             [split.value, label],
         )
-        return map(SampleRecord._make, rows)
+        for row in rows:
+            sample = SampleRecord._make(row)
+            if not isinstance(sample.name, str) or "/" in sample.name or "\0" in sample.name:
+                raise self._damaged(f"{sample.name!r} is no sample's name")
+            if type(sample.size_bytes) is not int or type(sample.xxh128) is not bytes:
+                raise self._damaged(f"{sample.name} has no size or no digest")
+            yield sample
 
     def names(self, split: Split, label: int) -> str:
         """The names of the samples of `split` with `label`, in order, a newline between two.
@@ -96,6 +119,11 @@ class Manifest:
             [split.value, label],
         ).fetchone()
         return row[0] or ""
+
+    def _damaged(self, what: str) -> ImnetprepError:
+        return ImnetprepError(
+            f"{self.path} is damaged: {what}", hint="move it away and organize again"
+        )
 
     def drop_split(self, split: Split) -> None:
         """Forget a split and its samples."""
@@ -146,12 +174,19 @@ def open_manifest(path: Path, *, write: bool = False) -> Iterator[Manifest]:
             )
         database.execute("PRAGMA synchronous = FULL")
         yield Manifest(database, path)
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:
-            raise  # not a damaged file
-        raise ImnetprepError(f"{path}: {error}", hint="move it away and organize again") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if not is_damage(error):
+            raise
+        raise Manifest(database, path)._damaged(str(error)) from error
     finally:
         database.close()
+
+
+def is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
+    """Is it the file that is wrong, and neither the machine nor we? (Text that is no UTF-8 is.)"""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return False
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _OF_THE_MACHINE
 
 
 def create_manifest(path: Path, dataset: Dataset) -> None:

@@ -17,7 +17,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
-from imnetprep.manifest import SampleRecord
+from imnetprep.manifest import SampleRecord, is_damage
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS split (
@@ -161,9 +161,9 @@ def open_journal(path: Path) -> Iterator[Journal]:
             database.execute("PRAGMA synchronous = FULL")
             database.executescript(_SCHEMA)
             yield Journal(database)
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:
-                raise  # not a damaged file
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_damage(error):
+                raise
             raise ImnetprepError(
                 f"{path} is damaged: {error}",
                 hint=f"rm -r {path.parent}; the splits that grow there start over",
