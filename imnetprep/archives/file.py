@@ -56,7 +56,11 @@ class LocalFile:
         self.size_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        return os.pread(self._handle, length, offset)
+        try:
+            return os.pread(self._handle, length, offset)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def close(self) -> None:
         os.close(self._handle)
@@ -76,9 +80,13 @@ class Pipe:
 
     def read_at(self, offset: int, length: int) -> bytes:
         assert offset == self._position, "a pipe is read in order"
-        body = self._stream.read(length)
-        self._position += len(body)
-        return body
+        # One system call at a time: Python's own loop sees no signal until it has all the bytes.
+        handle, parts, left = self._stream.fileno(), [], length
+        while left and (part := os.read(handle, left)):
+            parts.append(part)
+            left -= len(part)
+        self._position += length - left
+        return b"".join(parts)
 
     def close(self) -> None: ...
 
