@@ -36,12 +36,22 @@ from imnetprep.errors import (
 _OF_THE_MACHINE = {
     errno.ENOSPC: "free some space and run the same command again; it goes on from where it was",
     errno.EDQUOT: "your quota is used up: free some space and run the same command again",
-    errno.EACCES: "give this user the permission, or name another place by --root",
-    errno.EPERM: "give this user the permission, or name another place by --root",
+    errno.EACCES: "give this user the permission, or name another place: --root, --archives",
+    errno.EPERM: "give this user the permission, or name another place: --root, --archives",
     errno.EROFS: "the file system is read-only: name another place by --root",
     errno.ENOENT: "something removed it meanwhile; run the same command again",
     errno.ENOTDIR: "a file stands where a folder is wanted: name another place by --root",
-    errno.EIO: "the disk reports an error: look at `dmesg`",
+    errno.EIO: "the disk reports an error: look at `dmesg`, and at `ulimit -f`; then run the same"
+    " command again",
+    errno.EFBIG: "files may not be larger: look at `ulimit -f`, then run the same command again",
+}
+# What the first byte of SQLite's result code says of the machine.
+_OF_SQLITE = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
 }
 
 
@@ -114,9 +124,11 @@ def run(arguments: list[str]) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
         return _tell(what, _OF_THE_MACHINE[error.errno], ImnetprepError.exit_code)
     except sqlite3.OperationalError as error:
-        if "full" not in str(error):
+        code = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if code is None:
             return _our_bug()
-        return _tell(str(error), _OF_THE_MACHINE[errno.ENOSPC], ImnetprepError.exit_code)
+        what = f"a database under the root: {error}"
+        return _tell(what, _OF_THE_MACHINE[code], ImnetprepError.exit_code)
     except Exception:
         return _our_bug()
 

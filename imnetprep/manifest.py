@@ -20,6 +20,17 @@ from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import written_whole
 from imnetprep.roots import Layout, Root
 
+# The first byte of SQLite's result code.
+_OF_THE_MACHINE = (
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 _SCHEMA_VERSION = 2
 _SCHEMA = f"""
 CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
@@ -76,7 +87,10 @@ class Manifest:
 
     def dataset(self) -> Dataset:
         """The dataset that the root holds."""
-        name, built_in = self._database.execute("SELECT name, built_in FROM dataset").fetchone()
+        row = self._database.execute("SELECT name, built_in FROM dataset").fetchone()
+        if row is None or not isinstance(row[0], str):
+            raise self._damaged("it names no dataset")
+        name, built_in = row
         if built_in:
             return load_dataset(name)
         bodies = dict(self._database.execute("SELECT file, body FROM definition"))
@@ -89,7 +103,10 @@ class Manifest:
     def splits(self) -> dict[tuple[Split, Layout], SplitRecord]:
         """The splits that are organized under the root, each in each of its layouts."""
         rows = self._database.execute("SELECT name, layout, samples, size_bytes, change FROM split")
-        records = [SplitRecord(Split(row[0]), Layout(row[1]), *row[2:]) for row in rows]
+        try:
+            records = [SplitRecord(Split(row[0]), Layout(row[1]), *row[2:]) for row in rows]
+        except ValueError as error:
+            raise self._damaged(str(error)) from error
         return {(record.split, record.layout): record for record in records}
 
     def samples(self, held: SplitRecord, label: int) -> Iterator[SampleRecord]:
@@ -98,7 +115,13 @@ class Manifest:
             f"SELECT {_COLUMNS} FROM sample WHERE {_OF_SPLIT} AND label = ? ORDER BY name",
             [held.split, held.layout, label],
         )
-        return map(SampleRecord._make, rows)
+        for row in rows:
+            sample = SampleRecord._make(row)
+            if not isinstance(sample.name, str) or "/" in sample.name or "\0" in sample.name:
+                raise self._damaged(f"{sample.name!r} is no sample's name")
+            if type(sample.size_bytes) is not int or type(sample.xxh128) is not bytes:
+                raise self._damaged(f"{sample.name} has no size or no digest")
+            yield sample
 
     def joined(self, held: SplitRecord, label: int, *columns: str) -> tuple[str, ...]:
         """Each of `columns` of the samples of a split with `label`, by name, a newline between two.
@@ -112,6 +135,11 @@ class Manifest:
             [held.split, held.layout, label],
         ).fetchone()
         return tuple(text or "" for text in row)
+
+    def _damaged(self, what: str) -> ImnetprepError:
+        return ImnetprepError(
+            f"{self.path} is damaged: {what}", hint="move it away and organize again"
+        )
 
     def counts(self, held: SplitRecord) -> dict[int, int]:
         """How many samples of a split each label has."""
@@ -213,12 +241,19 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
             )
         database.execute("PRAGMA synchronous = FULL")
         yield Manifest(database, path)
-    except sqlite3.DatabaseError as error:
-        if type(error) is not sqlite3.DatabaseError:
-            raise  # not a damaged file
-        raise ImnetprepError(f"{path}: {error}", hint="move it away and organize again") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        if not is_damage(error):
+            raise
+        raise Manifest(database, path)._damaged(str(error)) from error
     finally:
         database.close()
+
+
+def is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
+    """Is it the file that is wrong, and neither the machine nor we? (Text that is no UTF-8 is.)"""
+    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+        return False
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _OF_THE_MACHINE
 
 
 def create_manifest(path: Path, dataset: Dataset) -> None:

@@ -108,6 +108,7 @@ class WebServer:
         self.asked: list[tuple[str, str | None]] = []
         self.fail_every = 0  # every so many requests are answered 503
         self.cut_every = 0  # of every so many bodies half is sent
+        self.dies_after: int | None = None  # from that request on, connections are closed
         self.wait_s = 0.0  # before each answer
         self.ranges = True
         self.etag = '"one"'
@@ -128,9 +129,13 @@ class WebServer:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         span = request.headers.get("Range")
-        time.sleep(self.wait_s)
         self.asked.append((request.path, span))
         path, number = self.folder / request.path.lstrip("/"), len(self.asked)
+        time.sleep(self.wait_s)
+        if self.dies_after is not None and number > self.dies_after:
+            request.close_connection = True
+            request.connection.shutdown(socket.SHUT_RDWR)
+            return
         if not path.is_file() or (self.fail_every and number % self.fail_every == 0):
             request.send_response(503 if path.is_file() else 404)
             request.send_header("Content-Length", "0")

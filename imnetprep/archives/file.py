@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -64,16 +65,28 @@ class LocalFile:
         self.size_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        return os.pread(self._handle, length, offset)
+        with self._named():
+            return os.pread(self._handle, length, offset)
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
         # One buffer: fresh memory for each chunk costs the kernel as much as reading it.
         buffer = memoryview(bytearray(min(length, end - start)))
         for at in range(start, end, length):
             view = buffer[: end - at]
-            if (found := os.preadv(self._handle, [view], at)) != len(view):
+            with self._named():
+                found = os.preadv(self._handle, [view], at)
+            if found != len(view):
                 raise truncated(self.name, at + found)
             yield view
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """A disk that fails is told by the file."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
     def close(self) -> None:
         os.close(self._handle)
@@ -93,9 +106,13 @@ class Pipe:
 
     def read_at(self, offset: int, length: int) -> bytes:
         assert offset == self._position, "a pipe is read in order"
-        body = self._stream.read(length)
-        self._position += len(body)
-        return body
+        # One system call at a time: Python's own loop sees no signal until it has all the bytes.
+        handle, parts, left = self._stream.fileno(), [], length
+        while left and (part := os.read(handle, left)):
+            parts.append(part)
+            left -= len(part)
+        self._position += length - left
+        return b"".join(parts)
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
         for at in range(start, end, length):

@@ -20,8 +20,17 @@ _END_OF_ARCHIVE = bytes(BLOCK_BYTES)
 
 # Where POSIX has the fields of a header; the checksum counts its own field as eight blanks.
 _NAME_FIELD, _SIZE_FIELD, _SUM_FIELD = slice(0, 100), slice(124, 135), slice(148, 156)
-_SUM_DIGITS, _TYPE_FIELD, _PREFIX_AT = slice(148, 154), slice(156, 157), 345
-_BLANK_SUM, _ADLER_MODULUS = 8 * ord(" "), 65521
+_SUM_DIGITS, _SUM_END, _TYPE_FIELD, _PREFIX_AT = (
+    slice(148, 154),
+    slice(154, 156),
+    slice(156, 157),
+    345,
+)
+_SIZE_END, _BLANK_SUM = 135, 8 * ord(" ")
+
+# What GNU tar reads as a size too, base 256 or octal: Python's own int() takes 0o17, 1_7 and +17.
+_SIZE = re.compile(rb"[\x80\xff].*| *[0-7]+(?:[\0 ].*)?|[\0 ]*", re.DOTALL)
+_RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=]+)=")
 
 
 class Stream(Protocol):
@@ -83,7 +92,10 @@ def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iter
         info = _parse_header(header, name, start)
         extensions: dict[str, str] = {}
         while info.type in _EXTENSIONS:
-            extensions |= _read_extension(stream, info, end, name)
+            found = _read_extension(stream, info, end, name)
+            if found.keys() & extensions.keys():
+                raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
+            extensions |= found
             header = _take(stream, BLOCK_BYTES, end, name)
             info = _parse_header(header, name, start)
         size_bytes = int(extensions.get("size", info.size))
@@ -92,7 +104,9 @@ def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iter
             raise truncated(name, end)
         if info.type in _REGULAR:
             yield Member(_safe_name(extensions.get("path", info.name), name), start, size_bytes)
-        elif info.type != tarfile.DIRTYPE:
+        elif info.type == tarfile.DIRTYPE:
+            _check_folder(extensions.get("path", info.name), size_bytes, name)
+        else:
             links = (tarfile.LNKTYPE, tarfile.SYMTYPE)
             kind = "a link" if info.type in links else "not a regular file"
             raise _refused(name, f"member {info.name!r} is {kind}")
@@ -110,17 +124,27 @@ def truncated(name: str, at: int) -> WrongBytes:
 def _parse_header(header: bytes, name: str, at: int) -> _Header:
     """The plain header of a file is read here; tarfile reads the rest, at six times the cost."""
     size = header[_SIZE_FIELD]
-    if header[_TYPE_FIELD] == tarfile.REGTYPE and not header[_PREFIX_AT] and size.isdigit():
+    if (
+        header[_TYPE_FIELD] == tarfile.REGTYPE
+        and size.isdigit()
+        and header[_SIZE_END] in b"\0 "
+        and header[_SUM_END] == b"\0 "
+        and not header[_PREFIX_AT]
+        and header.isascii()
+    ):
         member, _, _ = header[_NAME_FIELD].partition(b"\0")
         with contextlib.suppress(ValueError):
             total = int(header[_SUM_DIGITS], 8) + sum(header[_SUM_FIELD]) - _BLANK_SUM
-            # The low half of Adler-32 is the sum of the bytes and one, at a thirtieth of the cost.
-            if zlib.adler32(header) & 0xFFFF == (total + 1) % _ADLER_MODULUS:
+            # The low half of Adler-32 is the sum of the bytes and one, at a thirtieth of the cost;
+            # its modulus is more than 512 bytes of ASCII can add up to.
+            if zlib.adler32(header) & 0xFFFF == total + 1:
                 return _Header(member.decode("ascii"), int(size, 8), tarfile.REGTYPE)
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
         raise _refused(name, f"there is no tar header at byte {at:,} ({error})") from error
+    if not _SIZE.fullmatch(header[124:136]):
+        raise _refused(name, f"the member at byte {at:,} has a size that is no number")
     if info.size < 0:
         raise _refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
     return _Header(info.name, info.size, info.type)
@@ -139,19 +163,37 @@ def _read_extension(stream: Stream, info: _Header, end: int, name: str) -> dict[
     body = _take(stream, -(-info.size // BLOCK_BYTES) * BLOCK_BYTES, end, name)[: info.size]
     if info.type == tarfile.GNUTYPE_LONGNAME:
         return {"path": body.rstrip(b"\0").decode(errors="surrogateescape")}
-    if info.type == tarfile.XGLTYPE:
-        return {}
-    records: dict[str, str] = {}
-    while body:
-        length, _, _ = body.partition(b" ")
-        if not re.fullmatch(rb"[0-9]{1,7}", length) or not 0 < int(length) <= len(body):
-            raise _refused(name, "a header extension is malformed")
-        key, _, value = body[len(length) + 1 : int(length) - 1].partition(b"=")
-        records[key.decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
-        body = body[int(length) :]
+    records = _parse_records(body, name)
+    if any(key.startswith("GNU.sparse.") for key in records):
+        raise _refused(name, "a member is sparse")
     if not re.fullmatch(r"[0-9]{1,18}", records.get("size", "0")):
-        raise _refused(name, f"a member has the size {records['size']!r}")
-    return {key: records[key] for key in ("path", "size") if key in records}
+        raise _refused(name, f"a member has the size {records['size'][:40]!r}")
+    found = {key: value for key, value in records.items() if key in ("path", "size")}
+    if found and info.type == tarfile.XGLTYPE:
+        raise _refused(name, f"a header gives one {min(found)} to all members")
+    return found
+
+
+def _parse_records(body: bytes, name: str) -> dict[str, str]:
+    """The records of a PAX header, each of them `LENGTH KEY=VALUE` and a newline."""
+    records: dict[str, str] = {}
+    at = 0
+    while at < len(body):
+        head = _RECORD.match(body, at)
+        end = at + int(head[1]) if head else 0
+        if head is None or not head.end() < end <= len(body) or body[end - 1 : end] != b"\n":
+            raise _refused(name, "a header extension is malformed")
+        value = body[head.end() : end - 1]
+        records[head[2].decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
+        at = end
+    return records
+
+
+def _check_folder(folder: str, size_bytes: int, name: str) -> None:
+    if size_bytes:
+        raise _refused(name, f"folder {folder!r} has a body of {size_bytes:,} bytes")
+    if folder.startswith("/") or ".." in folder.split("/"):
+        raise _refused(name, f"folder {folder!r} would lie elsewhere")
 
 
 def _safe_name(member: str, name: str) -> str:

@@ -6,13 +6,16 @@ The built-in ones lie in this package; a manifest carries a copy of any other.
 
 import gzip
 import hashlib
+import io
 import itertools
 import lzma
 import re
 import tomllib
+import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -27,6 +30,12 @@ DEFINITION = "dataset.toml"
 FORMS = ("tar", "tar-of-tars")
 DIGESTS = ("md5", "sha1", "sha256", "xxh64")
 
+# The train list of ILSVRC2012 has 5 MB; a small file can unpack to any size.
+_LARGEST_FILE_BYTES = 256 << 20
+_UNREADABLE = (
+    *(ValueError, LookupError, TypeError, OverflowError),
+    *(EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+)
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -95,15 +104,16 @@ class Dataset:
     @cached_property
     def synsets(self) -> tuple[Synset, ...]:
         """All classes in the order of their labels."""
-        return tuple(
-            Synset(
-                label=label,
-                wnid=row["wnid"],
-                ilsvrc_id=int(row["ilsvrc_id"]) if row.get("ilsvrc_id") else None,
-                words=row.get("words") or row["wnid"],
+        with _reading(self.table["synsets"]):
+            return tuple(
+                Synset(
+                    label=label,
+                    wnid=row["wnid"],
+                    ilsvrc_id=int(row["ilsvrc_id"]) if row.get("ilsvrc_id") else None,
+                    words=row.get("words") or row["wnid"],
+                )
+                for label, row in enumerate(self._synset_rows)
             )
-            for label, row in enumerate(self._synset_rows)
-        )
 
     @cached_property
     def label_of_wnid(self) -> Mapping[str, int]:
@@ -112,10 +122,11 @@ class Dataset:
 
     @cached_property
     def _synset_rows(self) -> list[dict[str, str]]:
-        lines = self._text(self.table["synsets"]).splitlines()
-        header = lines[0].split("\t")
-        rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
-        wnids = [row["wnid"] for row in rows]
+        with _reading(self.table["synsets"]):
+            lines = self._text(self.table["synsets"]).splitlines()
+            header = lines[0].split("\t")
+            rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
+            wnids = [row["wnid"] for row in rows]
         if wnids != sorted(set(wnids)) or not all(map(_SAFE_NAME.fullmatch, wnids)):
             raise ImnetprepError(
                 f"{self.table['synsets']}: wnids are not unique, plain and in order",
@@ -135,13 +146,15 @@ class Dataset:
 
     def _read_numbers(self, file: str) -> "tuple[array[int], ...]":
         """A line a class: its wnid, then the difference of each number to the one before it."""
-        lines = [line.split() for line in self._text(file).splitlines()]
+        with _reading(file):
+            lines = [line.split() or [""] for line in self._text(file).splitlines()]
         if [words[0] for words in lines] != [row["wnid"] for row in self._synset_rows]:
             raise ImnetprepError(
                 f"{file}: its lines are not the {len(self._synset_rows)} classes in order",
                 hint="one line a class, in the order of the synsets (docs/catalog.md)",
             )
-        return tuple(array("I", itertools.accumulate(map(int, words[1:]))) for words in lines)
+        with _reading(file):
+            return tuple(array("I", itertools.accumulate(map(int, words[1:]))) for words in lines)
 
     @cached_property
     def _label_of_val_number(self) -> Mapping[int, int]:
@@ -212,11 +225,25 @@ class Dataset:
 
     def _text(self, name: str) -> str:
         body = self.read(name)
-        if name.endswith(".gz"):
-            body = gzip.decompress(body)
-        elif name.endswith(".xz"):
-            body = lzma.decompress(body)
+        if name.endswith((".gz", ".xz")):
+            opened = gzip.open if name.endswith(".gz") else lzma.open
+            with opened(io.BytesIO(body)) as file:
+                body = file.read(_LARGEST_FILE_BYTES + 1)
+        if len(body) > _LARGEST_FILE_BYTES:
+            raise ValueError(f"it has more than {_LARGEST_FILE_BYTES:,} bytes")
         return body.decode()
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[None]:
+    """What goes wrong in there is the fault of `file`, which the definition names."""
+    try:
+        yield
+    except _UNREADABLE as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise ImnetprepError(
+            f"{file} cannot be read ({problem})", hint="docs/catalog.md has the form of it"
+        ) from error
 
 
 def load_dataset(name: str) -> Dataset:
@@ -269,7 +296,7 @@ def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Da
         )
     except KeyError as error:
         raise _bad_definition(f"{error.args[0]!r} is missing") from error
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise _bad_definition(str(error)) from error
 
 
@@ -280,7 +307,13 @@ def _bad_definition(what: str) -> ImnetprepError:
 
 
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
-    int(table["samples"])
+    for key in ("samples", "samples_per_class"):
+        _typed(table, key, int)
+    rest = re.sub(r"\{number(:0[1-9][0-9]?)?\}", "", table["file_name"], count=1)
+    if not re.fullmatch(r"[^{}/\\\0]+", f".{rest.replace('{wnid}', '', 1)}"):
+        raise ValueError(f"the file_name of {split} is {table['file_name']!r}")
+    if "samples" not in table:
+        raise KeyError("samples")
     countable = "samples_per_class" in table and "{wnid}" in table["file_name"]
     if "number" not in _name_pattern(table["file_name"]).groupindex:
         raise ValueError(f"the file_name of {split} has no {{number}}")
@@ -292,6 +325,9 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
     form = table.get("form")
     if "split" in table and form not in FORMS:
         raise ValueError(f"the form of {table['name']} is {form!r}, not one of {', '.join(FORMS)}")
+    _typed(table, "size_bytes", int)
+    for key in ("url", "magnet", *DIGESTS):
+        _typed(table, key, str)
     if not _SAFE_NAME.fullmatch(table.get("torrent", "none")):
         raise ValueError(f"{table['torrent']!r} is not a plain file name")
     return Archive(
@@ -304,6 +340,14 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
         torrent=table.get("torrent"),
         magnet=table.get("magnet"),
     )
+
+
+def _typed(table: Mapping[str, Any], key: str, kind: type) -> None:
+    """Raise ValueError where the value of `key` is not of that kind, or is below zero."""
+    value = table.get(key)
+    below_zero = isinstance(value, int) and value < 0
+    if value is not None and (type(value) is not kind or below_zero):
+        raise ValueError(f"{key} = {value!r}")
 
 
 def _name_pattern(file_name: str) -> re.Pattern[str]:

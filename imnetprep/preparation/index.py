@@ -29,9 +29,9 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
     size_bytes = of.size_bytes or 0
     try:
         table = json.loads(body)
-        ranges = [Range(int(start), int(end), wnid) for start, end, wnid in table["ranges"]]
+        ranges = [_parse_range(*each) for each in table["ranges"]]
         same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _wrong(archive, f"is damaged: {error}") from error
     ends = [0, *(each.end for each in ranges)]
     starts = [*(each.start for each in ranges), size_bytes]
@@ -46,6 +46,12 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
     if not (same and ranges and end_to_end and fitting):
         raise _wrong(archive, "is of other bytes")
     return ranges
+
+
+def _parse_range(start: object, end: object, wnid: object) -> Range:
+    if type(start) is not int or type(end) is not int or not isinstance(wnid, str | None):
+        raise ValueError(f"{[start, end, wnid]} is no range")
+    return Range(start, end, wnid)
 
 
 def _wrong(archive: Archive, what: str) -> ImnetprepError:

@@ -18,7 +18,7 @@ from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
 from imnetprep.layouts.webdataset import Shard
-from imnetprep.manifest import SampleRecord
+from imnetprep.manifest import SampleRecord, is_damage
 
 _FORM = 2
 _SCHEMA = f"""
@@ -195,9 +195,9 @@ def open_journal(path: Path) -> Iterator[Journal]:
                     raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
                 database.executescript(_SCHEMA)
             yield Journal(database)
-        except sqlite3.DatabaseError as error:
-            if type(error) is not sqlite3.DatabaseError:
-                raise  # not a damaged file
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_damage(error):
+                raise
             raise ImnetprepError(
                 f"{path} is damaged: {error}",
                 hint=f"rm -r {path.parent}; the splits that grow there start over",

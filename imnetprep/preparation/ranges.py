@@ -49,6 +49,7 @@ def plan_ranges(
     if not starts:
         raise _empty(archive)
     tail = stream.position - BLOCK_BYTES  # where the end marker starts
+    starts[0] = 0, starts[0][1]  # what comes before the first, a folder's entry, is of its range
     ends = [start for start, _ in starts[1:]] + [tail]
     return [Range(start, end, wnid) for (start, wnid), end in zip(starts, ends, strict=True)]
 
@@ -79,16 +80,18 @@ def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) ->
     if archive.form == "tar-of-tars":
         classes = _Classes(archive, dataset)
         for member in outer:
+            start = member.start if classes.seen else 0
             wnid = classes.wnid_of(member)
-            yield Section(member.start, wnid, _inner(member, stream, archive))
+            yield Section(start, wnid, _inner(member, stream, archive))
         found = bool(classes.seen)
     else:
         first = next(outer, None)
-        found = first is not None
+        found, start = first is not None, 0
         while first is not None:
             run = _Run(first, outer)
-            yield Section(first.start, None, iter(run))
+            yield Section(start, None, iter(run))
             first = run.beyond
+            start = first.start if first else start
     if not found:
         raise _empty(archive)
 

@@ -19,15 +19,30 @@ def read_receipt(root: Root) -> dict[str, Any]:
     """The receipt: `archives`, `splits` and what was `verified`; all empty where there is none."""
     empty: dict[str, Any] = {"archives": {}, "splits": {}, "verified": {}}
     try:
-        receipt: dict[str, Any] = json.loads(root.receipt.read_text())
-        return empty | receipt
+        receipt = empty
+        receipt |= json.loads(root.receipt.read_text())
+        _check(receipt)
+        return receipt
     except FileNotFoundError:
         return empty
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ImnetprepError(
             f"{root.receipt} is damaged: {error}",
             hint="move it away; what it said of the archives is then proved again",
         ) from error
+
+
+def _check(receipt: Mapping[str, Any]) -> None:
+    """Raise ValueError unless it has the form that `_record` gives it."""
+    for kind in ("archives", "splits", "verified"):
+        if not isinstance(receipt[kind], dict):
+            raise ValueError(f"{kind} is no table")
+        for name, record in receipt[kind].items():
+            proof = record.get("proof", {}) if isinstance(record, dict) else None
+            if not isinstance(proof, dict) or not isinstance(proof.get("kind", ""), str):
+                raise ValueError(f"what it says of {name} is no record")
+    if not all("kind" in record.get("proof", {}) for record in receipt["archives"].values()):
+        raise ValueError("an archive has no proof")
 
 
 def record_archive(root: Root, archive: Path, proof: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imnetprep.archives.tar import FileStream, members
 from imnetprep.errors import WrongBytes
+from tests.fuzzing.tars import Entry, packed, pax
 
 _NAMES = st.text("abcdefghij0123456789_.é", min_size=1, max_size=180).filter(
     lambda name: name not in (".", "..")
@@ -80,6 +81,60 @@ def test_a_size_below_zero_is_refused() -> None:
     header[148:156] = b"%06o\0 " % sum(header[:512])
     with pytest.raises(WrongBytes, match="has -512 bytes"):
         _read(bytes(header))
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        (b"00000000014\0", 12),
+        (b"000000000014", 12),
+        (b"          14", 12),
+        (b"\x80" + bytes(10) + b"\x0c", 12),
+        (b"000000000_14", None),
+        (b"0o000000014\0", None),
+        (b"+0000000014\0", None),
+        (b"00000000014x", None),
+    ],
+)
+def test_a_size_is_what_gnu_tar_takes_for_one(size: bytes, read: int | None) -> None:
+    body = Entry(b"a", b"b" * 12, size=size).packed() + bytes(1024)
+    if read is None:
+        with pytest.raises(WrongBytes):
+            _read(body)
+    else:
+        assert _read(body) == {"a": b"b" * read}
+
+
+def test_a_checksum_that_is_off_by_the_modulus_is_refused() -> None:
+    right = Entry(b"a").packed()
+    total = int(right[148:154], 8)
+    wrong = Entry(b"a", checksum=b"%06o\0 " % (total + 65521)).packed()
+    with pytest.raises(WrongBytes, match="bad checksum"):
+        _read(wrong + bytes(1024))
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (pax((b"path", b"x"), kind=b"g"), "gives one path to all members"),
+        (pax((b"GNU.sparse.map", b"0,1")), "is sparse"),
+        (Entry(b"folder/", b"x", b"5"), "has a body of 1 bytes"),
+        (Entry(b"../folder/", b"", b"5"), "would lie elsewhere"),
+        (Entry(b"x", b"8 path=a", b"x"), "malformed"),
+    ],
+)
+def test_what_others_read_otherwise_is_refused(before: Entry, told: str) -> None:
+    with pytest.raises(WrongBytes, match=told):
+        _read(packed([before, Entry(b"a", b"b")]))
+
+
+def test_a_megabyte_of_records_is_read_at_once() -> None:
+    many = Entry(b"x", b"4 =\n" * 250_000, b"x")
+    with pytest.raises(WrongBytes, match="malformed"):
+        _read(packed([many, Entry(b"a", b"b")]))
+    assert _read(packed([many._replace(body=b"6 k=v\n" * 150_000), Entry(b"a", b"b")])) == {
+        "a": b"b"
+    }
 
 
 def test_noise_is_refused() -> None:

@@ -1,0 +1,61 @@
+"""Cases drawn anew for SECONDS (60), over the same properties as tests/test_fuzz.py."""
+
+import contextlib
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzzing.ground import Ground, read_by_gnu_tar
+from tests.fuzzing.inputs import inputs
+
+_CASES_A_TURN = 300
+
+
+def main() -> None:
+    """Turn after turn until the time is over, or a case breaks a property."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    with tempfile.TemporaryDirectory() as folder:
+        ground = Ground(Path(folder) / "ground")
+        checks: dict[str, tuple[Any, Any]] = {}
+        for name, form in ground.forms.items():
+            by_gnu = form._replace(read=read_by_gnu_tar)
+            checks[name] = form.drawn, lambda body, form=by_gnu: ground.check(form, body)
+        for name, known in inputs(ground.packed, ground.organized(), Path(folder)).items():
+            checks[name] = known.drawn, known.check
+        cases, end = dict.fromkeys(checks, 0), time.monotonic() + seconds
+        while time.monotonic() < end:
+            for name, (drawn, check) in checks.items():
+                if not _holds(drawn, check):
+                    sys.exit(f"{name}: a property is broken; put the case above into the corpus")
+                cases[name] += _CASES_A_TURN
+    print(", ".join(f"{name} {count:,}" for name, count in cases.items()))
+
+
+def _holds(drawn: Any, check: Any) -> bool:
+    @settings(
+        max_examples=_CASES_A_TURN,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )
+    @given(drawn)
+    def turn(case: Any) -> None:
+        check(case)
+
+    try:
+        turn()
+    except Exception as error:
+        traceback.print_exception(error, limit=-3)
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        main()
