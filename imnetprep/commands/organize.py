@@ -113,16 +113,14 @@ def organize(
         root, dataset=dataset, splits=splits, archives=archives, consume=consume, jobs=jobs
     )
     if dry_run:
-        for planned in plan.splits:
-            done = "is organized; nothing to do"
-            text = f"{planned.split}: {done if planned.done else f'from {planned.address}'}"
-            print_result(
-                text,
-                as_json=as_json,
-                split=planned.split,
-                address=planned.address,
-                done=planned.done,
-            )
+        for planned in plan.planned:
+            for split in planned.splits:
+                done = split in planned.done
+                address = ", ".join(planned.addresses)
+                what = "is organized; nothing to do" if done else f"from {address}"
+                print_result(
+                    f"{split}: {what}", as_json=as_json, split=split, address=address, done=done
+                )
         needs = plan.needs
         print_result(
             f"needs {format_bytes(needs.disk_bytes)} of disk, {count(needs.files, 'file')}",
