@@ -8,12 +8,11 @@ from pathlib import Path
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongUsage
-from imnetprep.fs import locked, sync_folder
+from imnetprep.fs import locked
 from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
     dataset_for,
-    open_manifest,
     organized_splits,
 )
 from imnetprep.preparation.choice import check_sizes, choose_archives
@@ -30,7 +29,13 @@ from imnetprep.preparation.index import SUFFIX, parse_index
 from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.needs import Needs
 from imnetprep.preparation.ranges import Range
-from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
+from imnetprep.preparation.receipts import archive_proof, record_archive
+from imnetprep.preparation.standing import (
+    folder_splits,
+    give_name,
+    refuse_strangers,
+    standing,
+)
 from imnetprep.preparation.taking import Source
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
@@ -94,7 +99,7 @@ def plan_organize(
             f"the test split of {known.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    organized = _in_folders(root)
+    organized = folder_splits(root)
     place, groups = choose_archives(
         known, splits or known.splits, place=archives or root.archives, done=organized
     )
@@ -136,7 +141,9 @@ class _Work:
 
     def organize(self, *, jobs: int | None, progress: Progress) -> None:
         """Whatever is not done of them."""
-        to_grow = [split for split in self._splits if self._is_to_grow(split)]
+        there = folder_splits(self._root)
+        wholes = {split: self._whole(split) for split in self._splits}
+        to_grow = [split for split in self._splits if not wholes[split] and split not in there]
         if to_grow:
             self._grow(to_grow, jobs=jobs, progress=progress)
         for split in self._splits:
@@ -144,15 +151,7 @@ class _Work:
                 self._give_name(split, whole)
 
     def _whole(self, split: Split) -> Whole | None:
-        return self._journal.whole(split, dataset=self._dataset.fingerprint)
-
-    def _is_to_grow(self, split: Split) -> bool:
-        if (whole := self._whole(split)) is not None:
-            home, growing = self._root.split(split), self._root.organizing / split
-            if whole.lies_in(growing) or whole.lies_in(home):
-                return False
-            self._journal.forget(split)  # somebody removed what had grown
-        return split not in _in_folders(self._root)
+        return standing(self._root, self._journal, split, self._dataset)
 
     def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
         growth = Growth(self._dataset, splits, folder=self._root.organizing, journal=self._journal)
@@ -210,26 +209,8 @@ class _Work:
 
     def _give_name(self, split: Split, whole: Whole) -> None:
         """Give a whole split its name, manifest and receipt; a kill in between is made up."""
-        root = self._root
-        growing, key = root.organizing / split, (split, Layout.IMAGEFOLDER)
-        if whole.lies_in(growing):
-            with open_manifest(root.manifest, write=True) as manifest:
-                manifest.drop_split(*key)  # of a folder that is gone
-            growing.rename(root.split(split))
-            sync_folder(root.path)
-        if key not in organized_splits(root):
-            with open_manifest(root.manifest, write=True) as manifest:
-                manifest.add_split(*key, self._journal.samples(split))
-        record = organized_splits(root)[key]
-        record_split(
-            root,
-            split,
-            archive=", ".join(each.name for each in self._archives if split in each.splits),
-            proof=whole.proof,
-            layout=record.layout,
-            samples=record.samples,
-            size_bytes=record.size_bytes,
-        )
+        names = ", ".join(each.name for each in self._archives if split in each.splits)
+        give_name(self._root, self._journal, split, whole, archive=names)
         if self._consume:
             end_consumption(self._path(self._archives[0]))
         self._journal.forget(split)
@@ -237,13 +218,6 @@ class _Work:
 
 def _jobs(jobs: int | None, file: ArchiveFile) -> int:
     return jobs or (_JOBS_AFAR if file.far else min(usable_cores(), _JOBS_AT_MOST))
-
-
-def _in_folders(root: Root) -> frozenset[Split]:
-    """The splits that are organized as class folders."""
-    return frozenset(
-        split for split, layout in organized_splits(root) if layout is Layout.IMAGEFOLDER
-    )
 
 
 def _require_one_stream(planned: Sequence[Planned]) -> None:
@@ -270,16 +244,9 @@ def _check_planned(
                 done_bytes[split] = journal.size_bytes(split)
     to_grow = []
     for split in planned.to_do:
-        whole, folder = wholes.get(split), root.split(split)
-        if whole and whole.lies_in(folder):
-            continue  # only its manifest and receipt are missing
-        if folder.exists():
-            raise ImnetprepError(
-                f"{folder} is there, and {root.manifest.name} knows nothing of it",
-                hint=f"mv {folder} {folder}.old; or, if it is {dataset.name} already,"
-                " imnetprep verify --adopt",
-            )
-        if not (whole and whole.lies_in(root.organizing / split)):
+        whole = wholes.get(split)
+        named = refuse_strangers(root, dataset, split)
+        if not named and not (whole and whole.lies_in(root.organizing / split)):
             to_grow.append(split)
     if not to_grow:
         return Needs()

@@ -42,7 +42,7 @@ FORMS = ("tar", "tar-of-tars", "tar.gz", "tar.xz", "zip")
 CONTENTS = ("cifar-batches",)
 DIGESTS = ("md5", "sha1", "sha256", "xxh64")
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Split(StrEnum):
@@ -163,7 +163,7 @@ class Dataset:
         header = lines[0].split("\t")
         rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
         wnids = [row["wnid"] for row in rows]
-        if wnids != sorted(set(wnids)) or not all(map(_SAFE_NAME.fullmatch, wnids)):
+        if wnids != sorted(set(wnids)) or not all(map(SAFE_NAME.fullmatch, wnids)):
             raise ImnetprepError(
                 f"{self.table['synsets']}: wnids are not unique, plain and in order",
                 hint="sort the file by wnid: a label is the rank of its wnid",
@@ -324,7 +324,7 @@ def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Da
                 named += [table[split][key] for key in ("names", "files") if key in table[split]]
                 _check_split(split, table[split])
         for name in named:
-            if not _SAFE_NAME.fullmatch(name):
+            if not SAFE_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a plain file name")
         return Dataset(
             name=table["name"],
@@ -367,7 +367,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
         raise ValueError(f"{table['name']} needs members: where in it the samples are")
     if table.get("content") not in (None, *CONTENTS):
         raise ValueError(f"the content of {table['name']} is not {' or '.join(CONTENTS)}")
-    if not _SAFE_NAME.fullmatch(table.get("torrent", "none")):
+    if not SAFE_NAME.fullmatch(table.get("torrent", "none")):
         raise ValueError(f"{table['torrent']!r} is not a plain file name")
     return Archive(
         name=table["name"],
