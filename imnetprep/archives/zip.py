@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 class Directory:
     """The files of a zip that `wanted(name, size)` asks for, in the order in which they lie.
 
-    `ends` are where each member of the zip must have ended: where the next one starts.
+    `starts` are those of all its members: each must have ended where the next one starts.
     """
 
     def __init__(
@@ -55,23 +55,18 @@ class Directory:
     ) -> None:
         self._name = name
         self.end, entries = _directory(read_at, size_bytes, name)
-        self.starts, least_ends = array("Q"), array("Q")  # of all members
+        self.starts = array("Q")  # of all members
         self._found = [array(kind) for kind in "QQQIBI"]
         for entry in entries:
             self.starts.append(entry.start)
-            header_bytes = _LOCAL.size + len(entry.name)
-            least_ends.append(entry.start + header_bytes + entry.packed_bytes)
             if entry.name.endswith("/"):
                 continue
             if wanted(safe_path(entry.name, name), entry.size_bytes):
                 row = (*entry[1:], _crc_of(entry.name))
                 for column, value in zip(self._found, row, strict=True):
                     column.append(value)
-        self.starts, least_ends = _in_order([self.starts, least_ends])
+        (self.starts,) = _in_order([self.starts])
         self._found = _in_order(self._found)
-        ends = itertools.chain(itertools.islice(self.starts, 1, None), [self.end])
-        if any(map(operator.gt, least_ends, ends)):
-            raise _refused(name, "two of its members overlap")
 
     def members(self, stream: Stream, end: int) -> "Members":
         """Those from the stream's position to `end`."""
@@ -103,6 +98,8 @@ class Members:
         for row in self._rows:
             self._row = row
             start, _, size_bytes, _, method, crc_of_name = row
+            if start < self._stream.position:
+                raise self._directory.refused(f"the member at byte {start:,} overlaps another")
             self._stream.skip(start - self._stream.position)
             header = _LOCAL.unpack(self._stream.take(_LOCAL.size))
             signature, _, flags, own_method, *_, name_bytes, extra_bytes = header

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.archives.pickles import SIDE_PX, cifar_images
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.placing import Place, Placing
@@ -213,6 +212,7 @@ class Extraction:
         self, split: Split, match: re.Match[str], body: memoryview, *, name: str
     ) -> Iterator[tuple[Split, Sample]]:
         """The images of one of CIFAR-10's pickles, as PNG; their numbers count through all."""
+        from imnetprep.archives.pickles import SIDE_PX, cifar_images
         from imnetprep.images import encode_png
 
         first = _BATCH_IMAGES * (int(match.groupdict().get("number", 1)) - 1)
