@@ -54,6 +54,8 @@ def plan_download(
         each for each in archives if organized.issuperset(each.splits) or _is_proved(root, each)
     ]
     wanted = [each for each in archives if each not in there]
+    for each in wanted:
+        _refuse_two(root.archives / each.name)
     given: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
     given += [read_torrent(path.read_bytes()) for path in torrents]
     if not given:
@@ -142,6 +144,20 @@ def _info_hash(each: Torrent | Magnet) -> str:
 def _is_proved(root: Root, archive: Archive) -> bool:
     proof = archive_proof(root, root.archives / archive.name)
     return proof is not None and proof["kind"] != "none"
+
+
+def _refuse_two(path: Path) -> None:
+    """Nothing is fetched over, or beside, another state of the same archive."""
+    if path.exists() and path.with_name(f"{path.name}.part").exists():
+        raise ImnetprepError(
+            f"both {path} and {path.name}.part are there",
+            hint=f"imnetprep verify --archives tells what {path.name} is worth; remove one of them",
+        )
+    if path.with_name(f"{path.name}.consumed").exists():
+        raise ImnetprepError(
+            f"{path}.consumed is there: organize gives it up as it goes",
+            hint="imnetprep organize --consume goes on; remove it to fetch the archive again",
+        )
 
 
 def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:

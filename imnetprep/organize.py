@@ -19,6 +19,7 @@ from imnetprep.preparation.choice import check_sizes, choose_archives
 from imnetprep.preparation.consumption import (
     ConsumedFile,
     begin_consumption,
+    consumed_ranges,
     end_consumption,
     index_path,
     largest_range_bytes,
@@ -45,8 +46,8 @@ from imnetprep.sources.torrent import published_pieces
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
-# From afar most of them wait for the network, each with 8 MiB.
-_JOBS_AFAR = 16
+# From afar most of them wait for the network.
+_JOBS_AFAR_A_CORE, _JOBS_AFAR_AT_MOST = 4, 16
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,9 @@ class _Work:
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
             begin_consumption(path, archive, self._dataset, before=before)
-            consumed = opened.enter_context(closing(ConsumedFile(path, unit_bytes=unit_bytes)))
+            all_ranges = consumed_ranges(path, archive, self._dataset)
+            consumed = ConsumedFile(path, ranges=all_ranges, unit_bytes=unit_bytes)
+            opened.enter_context(closing(consumed))
             return Source(
                 archive,
                 consumed,
@@ -217,7 +220,9 @@ class _Work:
 
 
 def _jobs(jobs: int | None, file: ArchiveFile) -> int:
-    return jobs or (_JOBS_AFAR if file.far else min(usable_cores(), _JOBS_AT_MOST))
+    if file.far:
+        return jobs or min(_JOBS_AFAR_A_CORE * usable_cores(), _JOBS_AFAR_AT_MOST)
+    return jobs or min(usable_cores(), _JOBS_AT_MOST)
 
 
 def _require_one_stream(planned: Sequence[Planned]) -> None:

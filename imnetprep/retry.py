@@ -2,25 +2,74 @@
 
 import random
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+_TIMES = 7
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 
 
-def retried(act: Callable[[], T], *, on: tuple[type[Exception], ...], times: int = 7) -> T:
+def retried(act: Callable[[], T], *, on: tuple[type[Exception], ...], times: int = _TIMES) -> T:
     """What `act` returns, tried up to `times` times while it raises one of `on`.
 
     The waits double and are random in their upper half, so that many readers do not return at
     once; seven times are some fifteen seconds. The last exception is raised.
     """
-    wait_s = _FIRST_WAIT_S
-    for _ in range(times - 1):
+    for failures in range(1, times):
         try:
             return act()
         except on:
-            time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 - not a secret
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            _wait(failures)
     return act()
+
+
+def resumed(
+    open_at: Callable[[int], Any],
+    start: int,
+    end: int,
+    *,
+    length: int,
+    on: tuple[type[Exception], ...],
+) -> Iterator[memoryview]:
+    """The bytes from `start` to `end` in chunks of `length`, from a body that may break.
+
+    `open_at(offset)` gives one that reads on to `end`; it is asked again, from where the last one
+    broke, while that raises one of `on` or ends early. After so many failures in a row as
+    `retried` has tries the last exception is raised; EOFError where the body just ends.
+    """
+    may_pass: tuple[type[Exception], ...] = (EOFError, *on)
+    at, failures = start, 0
+    while at < end:
+        body = None
+        try:
+            body = open_at(at)
+            while at < end:
+                chunk = _filled(body, min(length, end - at))
+                yield memoryview(chunk)
+                at, failures = at + len(chunk), 0
+        except may_pass:
+            failures += 1
+            if failures == _TIMES:
+                raise
+            _wait(failures)
+        finally:
+            if body is not None:
+                body.close()
+
+
+def _filled(body: Any, length: int) -> bytes:
+    chunk: bytes = body.read(length)
+    while len(chunk) < length:
+        more = body.read(length - len(chunk))
+        if not more:
+            raise EOFError(f"{length - len(chunk):,} bytes are missing")
+        chunk += more
+    return chunk
+
+
+def _wait(failures: int) -> None:
+    wait_s = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
+    time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 - not a secret

@@ -4,8 +4,9 @@ Every read is a ranged GET that holds only for the object as it was when it was 
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import boto3
 import botocore.config
@@ -13,11 +14,9 @@ import botocore.exceptions as failures
 
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.retry import retried
+from imnetprep.retry import resumed, retried
 
 SCHEME = "s3://"
-
-T = TypeVar("T")
 
 # A body may end early or stall after its headers came: botocore does not try that again.
 _BROKEN_BODIES = (
@@ -67,7 +66,8 @@ class S3Object:
         self.address, self.name = address, address.key.rpartition("/")[2]
         self._client = _client()
         where = {"Bucket": address.bucket, "Key": address.key}
-        head = self._asked(lambda: self._client.head_object(**where, ChecksumMode="ENABLED"))
+        with self._told():
+            head = self._client.head_object(**where, ChecksumMode="ENABLED")
         self.size_bytes: int | None = head["ContentLength"]
         self._where = {**where, "IfMatch": head["ETag"]}
         self.identity = f"{address} {head['ETag']} {self.size_bytes}"
@@ -84,19 +84,26 @@ class S3Object:
             body: bytes = self._client.get_object(**self._where, Range=span)["Body"].read()
             return body
 
-        return self._asked(lambda: retried(get, on=_BROKEN_BODIES))
+        with self._told():
+            return retried(get, on=_BROKEN_BODIES)
 
-    def read_into(self, view: memoryview, offset: int) -> int:
-        """As ArchiveFile.read_into."""
-        body = self.read_at(offset, len(view))
-        view[: len(body)] = body
-        return len(body)
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
+
+        def open_at(at: int) -> Any:
+            got = self._client.get_object(**self._where, Range=f"bytes={at}-{end - 1}")
+            return got["Body"]
+
+        with self._told():
+            yield from resumed(open_at, start, end, length=length, on=_BROKEN_BODIES)
 
     def close(self) -> None: ...
 
-    def _asked(self, act: Callable[[], T]) -> T:
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What boto3 says of a failure, as we say it."""
         try:
-            return act()
+            yield
         except failures.ClientError as error:
             raise self._refusal(error.response) from error
         except failures.NoCredentialsError as error:
@@ -104,7 +111,7 @@ class S3Object:
                 f"no AWS credentials to read {self.address}",
                 hint="aws configure, or set AWS_PROFILE or AWS_ACCESS_KEY_ID",
             ) from error
-        except failures.BotoCoreError as error:
+        except (EOFError, failures.BotoCoreError) as error:
             raise SourceFailed(
                 f"{self.address}: {error}",
                 hint="check the network and AWS_ENDPOINT_URL; run the same command to go on",

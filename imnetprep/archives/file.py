@@ -1,9 +1,11 @@
 """The bytes of one archive, wherever they lie: here a file or a pipe; others meet the Protocol."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from imnetprep.archives.tar import truncated
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 
@@ -28,8 +30,11 @@ class ArchiveFile(Protocol):
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes, fewer only where the archive ends. Safe from several threads."""
 
-    def read_into(self, view: memoryview, offset: int) -> int:
-        """Fill `view` with the bytes from `offset`; how many, fewer only where the archive ends."""
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        """The bytes from `start` to `end`, `length` at a time; a chunk holds until the next.
+
+        Raises WrongBytes where the archive ends before. Safe from several threads.
+        """
 
     def close(self) -> None:
         """Let go of it."""
@@ -61,8 +66,14 @@ class LocalFile:
     def read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._handle, length, offset)
 
-    def read_into(self, view: memoryview, offset: int) -> int:
-        return os.preadv(self._handle, [view], offset)
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        # One buffer: fresh memory for each chunk costs the kernel as much as reading it.
+        buffer = memoryview(bytearray(min(length, end - start)))
+        for at in range(start, end, length):
+            view = buffer[: end - at]
+            if (found := os.preadv(self._handle, [view], at)) != len(view):
+                raise truncated(self.name, at + found)
+            yield view
 
     def close(self) -> None:
         os.close(self._handle)
@@ -86,12 +97,19 @@ class Pipe:
         self._position += len(body)
         return body
 
-    def read_into(self, view: memoryview, offset: int) -> int:
-        body = self.read_at(offset, len(view))
-        view[: len(body)] = body
-        return len(body)
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        for at in range(start, end, length):
+            yield memoryview(read_all(self, at, min(at + length, end)))
 
     def close(self) -> None: ...
+
+
+def read_all(file: ArchiveFile, start: int, end: int) -> bytes:
+    """The bytes from `start` to `end`. Raises WrongBytes where the archive ends before."""
+    body = file.read_at(start, end - start)
+    if len(body) != end - start:
+        raise truncated(file.name, start + len(body))
+    return body
 
 
 def open_local(path: Path) -> LocalFile:

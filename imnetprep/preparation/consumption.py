@@ -7,6 +7,7 @@ the pieces which two ranges share can still be proved.
 
 import json
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -38,8 +39,10 @@ def index_path(archive: Path) -> Path:
 class ConsumedFile(LocalFile):
     """An archive with holes: known by its inode, since every hole changes its dates."""
 
-    def __init__(self, archive: Path, *, unit_bytes: int) -> None:
+    def __init__(self, archive: Path, *, ranges: Sequence[Range], unit_bytes: int) -> None:
         super().__init__(consumed_path(archive))
+        self._ranges, self._starts = ranges, [each.start for each in ranges]
+        self._done: set[int] = set()
         self.name = archive.name
         status = self.path.stat()
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
@@ -47,11 +50,31 @@ class ConsumedFile(LocalFile):
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
 
     def release(self, each: Range) -> None:
-        """Give back what lies in a range that is done; its first header stays."""
-        start = -(-(each.start + BLOCK_BYTES) // self._unit_bytes) * self._unit_bytes
-        end = each.end // self._unit_bytes * self._unit_bytes
+        """Give back what lies in a range that is done; its first header stays.
+
+        A piece that it shares goes when all ranges in it are done.
+        """
+        self._done.add(each.start)
+        at = bisect_left(self._starts, each.start)
+        for near in self._ranges[max(0, at - 1) : at + 2]:
+            if near.start in self._done:
+                self._punch(near)
+
+    def _punch(self, each: Range) -> None:
+        start, end = each.start + BLOCK_BYTES, each.end
+        unit = _PAGE_BYTES if self._all_done_around(start) else self._unit_bytes
+        start = -(-start // unit) * unit
+        unit = _PAGE_BYTES if self._all_done_around(end - 1) else self._unit_bytes
+        end = end // unit * unit
         if start < end:
             punch_hole(self._writable, start, end)
+
+    def _all_done_around(self, offset: int) -> bool:
+        """Are all ranges done that have bytes of the piece at `offset`?"""
+        start = offset // self._unit_bytes * self._unit_bytes
+        first = max(0, bisect_right(self._starts, start) - 1)
+        last = bisect_left(self._starts, start + self._unit_bytes)
+        return all(start in self._done for start in self._starts[first:last])
 
     def close(self) -> None:
         os.close(self._writable)
@@ -107,13 +130,17 @@ def end_consumption(path: Path) -> None:
 
 def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
     """The most that each job has on the disk twice."""
-    with closing(LocalFile(path if path.exists() else consumed_path(path))) as file:
-        if path.exists():
-            ranges = _walked(file, archive, dataset)
-        else:
-            file.name = archive.name
-            ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
-    return max(each.end - each.start for each in ranges)
+    if not path.exists():
+        return max(each.end - each.start for each in consumed_ranges(path, archive, dataset))
+    with closing(LocalFile(path)) as file:
+        return max(each.end - each.start for each in _walked(file, archive, dataset))
+
+
+def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Range]:
+    """The ranges of an archive that is being consumed."""
+    with closing(LocalFile(consumed_path(path))) as file:
+        file.name = archive.name
+        return parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
 
 
 def _walked(file: LocalFile, archive: Archive, dataset: Dataset) -> Sequence[Range]:

@@ -8,7 +8,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,15 +208,19 @@ def open_journal(path: Path) -> Iterator[Journal]:
 
 @contextmanager
 def committer(
-    journal: Journal, folder: Path, *, committed: Callable[[Iterable[int]], None]
+    journal: Journal,
+    folder: Path,
+    *,
+    committed: Callable[[Iterable[int]], None],
+    waiting_at_most: int = 0,
 ) -> Iterator[Callable[[Done], None]]:
     """Gives a function that takes finished ranges; a thread syncs and journals them in groups.
 
     When the block ends, however it ends, all that was given is journalled. `committed` is told the
-    starts of what is. What the thread ran into (a full disk) is raised by the next call or at the
-    end.
+    starts of what is. With `waiting_at_most` a call waits while so many are not. What the thread
+    ran into (a full disk) is raised by the next call or at the end.
     """
-    finished: queue.SimpleQueue[Done | None] = queue.SimpleQueue()
+    finished: queue.Queue[Done | None] = queue.Queue(waiting_at_most)
     leaving = threading.Event()
     failures: list[Exception] = []
 
@@ -236,17 +240,24 @@ def committer(
             leaving.wait(_SECONDS_BETWEEN_SYNCS)
 
     def give(done: Done) -> None:
+        put(done)
         if failures:
             raise failures[0]
-        finished.put(done)
+
+    def put(done: Done | None) -> None:
+        given = False
+        while not given and thread.is_alive():
+            with suppress(queue.Full):
+                finished.put(done, timeout=0.1)
+                given = True
 
     thread = threading.Thread(target=work, name="committer")
     thread.start()
     try:
         yield give
     finally:
-        finished.put(None)
         leaving.set()
+        put(None)
         thread.join()
     if failures:
         raise failures[0]

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
-from imnetprep.archives.file import ArchiveFile
-from imnetprep.archives.tar import truncated
+from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.catalog.datasets import Archive
 from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
 from imnetprep.errors import WrongBytes
@@ -117,9 +116,10 @@ class PlainReader:
         if end is None and self._file.size_bytes is None:
             return self._to_the_end(start, length)
         end = end or self._file.size_bytes or 0
+        if not self.in_order:
+            return self._file.chunks(start, end, _NEAR_BYTES)
         spans = ((at, min(at + length, end)) for at in range(start, end, length))
-        buffer = None if self.in_order else memoryview(bytearray(min(length, end - start)))
-        return self._reads.all(lambda span: read_span(self._file, *span, buffer), spans)
+        return self._reads.all(lambda span: memoryview(read_all(self._file, *span)), spans)
 
     def _to_the_end(self, at: int, length: int) -> Iterator[memoryview]:
         while body := self._file.read_at(at, length):
@@ -144,7 +144,8 @@ class PieceReader:
         self.in_order = ranges is None
         self.checksums: dict[int, Checksum] = {}
         self._file, self._pieces, self._tail = file, pieces, tail
-        self._unit_bytes = _FAR_BYTES if file.far else _NEAR_BYTES
+        unit_bytes = _FAR_BYTES if self.in_order and file.far else _NEAR_BYTES
+        self._most = max(1, unit_bytes // pieces.length_bytes)  # pieces in one read
         self._reads = _Reads(ahead=self.in_order and file.far)
         self._uses = Counter(
             piece
@@ -156,46 +157,62 @@ class PieceReader:
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
         length, end = self._pieces.length_bytes, end or self._pieces.size_bytes
-        offset = start // length * length
-        buffer = None if self.in_order else memoryview(bytearray(max(length, self._unit_bytes)))
-        spans = self._spans(start // length, -(-end // length))
-        for body in self._reads.all(lambda span: self._span(span, buffer), spans):
+        first, last = start // length, -(-end // length)
+        offset = first * length
+        bodies = self._ahead(first, last) if self.in_order else self._range(first, last)
+        for body in bodies:
             yield body[max(0, start - offset) : end - offset]
             offset += len(body)
+
+    def _range(self, first: int, last: int) -> Iterator[memoryview]:
+        """The pieces of a range: the shared ones at its ends, and what lies between in one go."""
+        inner = [piece for piece in range(first, last) if not self._uses[piece]]
+        if first < last and self._uses[first]:
+            yield self._shared_piece(first)
+        if inner:
+            start, end = self._bytes(inner[0])[0], self._bytes(inner[-1])[1]
+            length = self._most * self._pieces.length_bytes
+            chunks = self._file.chunks(start, end, length)
+            for piece, body in zip(range(inner[0], inner[-1] + 1, self._most), chunks, strict=True):
+                yield self._proved(piece, body)
+        if last - 1 > first and self._uses[last - 1]:
+            yield self._shared_piece(last - 1)
+
+    def _ahead(self, first: int, last: int) -> Iterator[memoryview]:
+        def read(span: Span) -> memoryview:
+            start, end = self._bytes(span[0])[0], self._bytes(span[1] - 1)[1]
+            return self._proved(span[0], memoryview(read_all(self._file, start, end)))
+
+        spans = ((at, min(at + self._most, last)) for at in range(first, last, self._most))
+        return self._reads.all(read, spans)
 
     def finish(self) -> None:
         """Prove the pieces behind the last member too: they hold the end of the archive."""
         if not self.in_order:
             for piece in range(-(-self._tail // self._pieces.length_bytes), self._pieces.count):
-                self._proved(piece, piece + 1)
+                self._piece(piece)
 
     def close(self) -> None:
         self._reads.close()
 
-    def _spans(self, first: int, end: int) -> Iterator[Span]:
-        """Pieces to be read in one go: shared ones alone, others as many as are worth it."""
-        most = max(1, self._unit_bytes // self._pieces.length_bytes)
-        while first < end:
-            last = first + 1
-            while last < min(first + most, end) and not self._uses[first] | self._uses[last]:
-                last += 1
-            yield first, last
-            first = last
+    def _bytes(self, piece: int) -> Span:
+        """Where a piece lies; the last one may be shorter."""
+        start = piece * self._pieces.length_bytes
+        return start, min(start + self._pieces.length_bytes, self._pieces.size_bytes)
 
-    def _span(self, span: Span, buffer: memoryview | None) -> memoryview:
-        return self._shared_piece(span[0]) if self._uses[span[0]] else self._proved(*span, buffer)
+    def _piece(self, piece: int) -> memoryview:
+        return self._proved(piece, memoryview(read_all(self._file, *self._bytes(piece))))
 
-    def _proved(self, first: int, last: int, buffer: memoryview | None = None) -> memoryview:
+    def _proved(self, first: int, body: memoryview) -> memoryview:
+        """`body`, if it is the pieces from `first` on."""
         length = self._pieces.length_bytes
-        start, end = first * length, min(last * length, self._pieces.size_bytes)
-        body = read_span(self._file, start, end, buffer)
-        for piece in range(first, last):
-            at = piece * length - start
+        for at in range(0, len(body), length):
+            piece = first + at // length
             if not self._pieces.is_right(piece, body[at : at + length]):
+                start, end = self._bytes(piece)
                 raise WrongBytes(
-                    f"{self._file.name}: piece {piece} (bytes {start + at:,} to"
-                    f" {min(start + at + length, end):,}) is not what torrent"
-                    f" {self._pieces.info_hash} says",
+                    f"{self._file.name}: piece {piece} (bytes {start:,} to {end:,}) is not what"
+                    f" torrent {self._pieces.info_hash} says",
                     hint="imnetprep download fetches the wrong pieces again, and only those",
                 )
         return body
@@ -209,7 +226,7 @@ class PieceReader:
                 del self._shared[piece]
         if mine:
             try:
-                future.set_result(self._proved(piece, piece + 1))
+                future.set_result(self._piece(piece))
             except BaseException as error:
                 future.set_exception(error)
                 raise
@@ -296,24 +313,6 @@ class ChecksumReader:
 
     def close(self) -> None:
         self._plain.close()
-
-
-def read_all(file: ArchiveFile, start: int, end: int) -> bytes:
-    """The bytes from `start` to `end`. Raises WrongBytes where the archive ends before."""
-    body = file.read_at(start, end - start)
-    if len(body) != end - start:
-        raise truncated(file.name, start + len(body))
-    return body
-
-
-def read_span(file: ArchiveFile, start: int, end: int, buffer: memoryview | None) -> memoryview:
-    """The same bytes, in `buffer` if there is one: fresh memory costs as much as the reading."""
-    if buffer is None:
-        return memoryview(read_all(file, start, end))
-    view = buffer[: end - start]
-    if (length := file.read_into(view, start)) != len(view):
-        raise truncated(file.name, start + length)
-    return view
 
 
 class _Reads:

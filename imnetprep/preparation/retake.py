@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.preparation.extraction import ChunkStream
-from imnetprep.preparation.proof import PieceReader, PlainReader, Reader, choose_proof, read_all
+from imnetprep.preparation.proof import PieceReader, PlainReader, Reader, choose_proof
 from imnetprep.preparation.ranges import Range, open_section, plan_ranges
 from imnetprep.sources.torrent import published_pieces
 

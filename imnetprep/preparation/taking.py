@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.archives.compressed import COMPRESSED
-from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Checksum, Pieces, xxh128
 from imnetprep.errors import WrongBytes
@@ -26,7 +26,6 @@ from imnetprep.preparation.proof import (
     Reader,
     choose_proof,
     open_reader,
-    read_all,
     wants_order,
 )
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
@@ -283,7 +282,14 @@ class Taking:
     @contextmanager
     def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
         with (
-            committer(self._journal, self._folder, committed=self._release_journalled) as give,
+            committer(
+                self._journal,
+                self._folder,
+                committed=self._release_journalled,
+                waiting_at_most=0
+                if self._source.released is None
+                else 1,  # else the disk holds more
+            ) as give,
             ThreadPoolExecutor(jobs) as workers,
         ):
             try:

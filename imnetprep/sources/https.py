@@ -1,6 +1,8 @@
 """An archive on a web server, read by byte ranges (RFC 9110, section 14)."""
 
 import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -8,7 +10,7 @@ import urllib3
 
 from imnetprep.digests import Checksum
 from imnetprep.errors import SourceFailed, WrongBytes
-from imnetprep.retry import retried
+from imnetprep.retry import resumed, retried
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 8
@@ -57,30 +59,51 @@ class HttpFile:
         end = min(offset + length, self.size_bytes or 0)
         return self._ask(offset, end) if offset < end else b""
 
-    def read_into(self, view: memoryview, offset: int) -> int:
-        """As ArchiveFile.read_into."""
-        body = self.read_at(offset, len(view))
-        view[: len(body)] = body
-        return len(body)
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
+        with self._told():
+            yield from resumed(
+                lambda at: self._open(at, end), start, end, length=length, on=_MAY_PASS
+            )
 
     def close(self) -> None:
         self._pool.clear()
 
     def _ask(self, start: int, end: int) -> bytes:
+        times = 7 if self._state else 3  # one that never answered may not be there at all
+        with self._told():
+            return retried(lambda: self._get(start, end), on=_MAY_PASS, times=times)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            return retried(
-                lambda: self._get(start, end), on=(_Passing, urllib3.exceptions.HTTPError)
-            )
-        except (_Passing, urllib3.exceptions.HTTPError) as error:
+            yield
+        except (EOFError, _Passing, urllib3.exceptions.HTTPError) as error:
             raise SourceFailed(
                 f"{self._shown}: {error}",
                 hint="check the network; run the same command to go on from where it was",
             ) from error
 
     def _get(self, start: int, end: int) -> bytes:
+        with closing(self._open(start, end)) as response:
+            body: bytes = response.read()
+        if len(body) != end - start:
+            raise _Passing(f"the server sent {len(body):,} bytes of {end - start:,}")
+        return body
+
+    def _open(self, start: int, end: int) -> Any:
+        """The response that has the bytes from `start` to `end` of this very file."""
         response = self._follow(
             {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
         )
+        try:
+            self._check(response, start, end)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def _check(self, response: Any, start: int, end: int) -> None:
         if response.status in _EXPIRED and self._url != self.address:
             self._url = self.address  # ask for a fresh redirect
             raise _Passing(f"the server says {response.status}")
@@ -97,16 +120,17 @@ class HttpFile:
                 f"{self._shown} has changed while it was read",
                 hint="run the same command again: what was made of the old one is dropped",
             )
-        if (int(found[1]), int(found[2]) + 1) != (start, end) or len(response.data) != end - start:
+        if (int(found[1]), int(found[2]) + 1) != (start, end):
             raise _Passing(f"the server sent other bytes than {start:,} to {end:,}")
-        body: bytes = response.data
-        return body
 
     def _follow(self, headers: dict[str, str]) -> Any:
         for _ in range(_MOST_REDIRECTS):
-            response = self._pool.request("GET", self._url, headers=headers, redirect=False)
+            response = self._pool.request(
+                "GET", self._url, headers=headers, redirect=False, preload_content=False
+            )
             if response.status not in _REDIRECTS:
                 return response
+            response.close()
             url = urljoin(self._url, response.headers.get("Location", ""))
             if urlsplit(self._url).scheme == "https" and urlsplit(url).scheme != "https":
                 raise SourceFailed(

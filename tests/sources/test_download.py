@@ -422,3 +422,17 @@ def test_dry_run_asks_nobody_and_touches_nothing(tmp_path: Path, run: Run) -> No
         "ILSVRC2012_img_train.tar: to fetch, 148 GB\nILSVRC2012_img_val.tar: to fetch, 6.74 GB\n"
     )
     assert not (tmp_path / "root").exists()
+
+
+def test_nothing_is_fetched_beside_another_state_of_an_archive(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["download", "--root", tmp_path, "--dataset", packed, "--split", "val"]
+    words += ["--magnet", f"magnet:?xt=urn:btih:{'a' * 40}", "--dry-run"]
+    (tmp_path / "archives").mkdir()
+    archive = tmp_path / "archives" / "ILSVRC2012_img_val.tar"
+    archive.write_bytes(b"whole")
+    archive.with_name(f"{archive.name}.part").write_bytes(b"part")
+    assert "both" in run(*words).stderr
+    archive.rename(f"{archive}.consumed")
+    assert "organize --consume" in run(*words).stderr
