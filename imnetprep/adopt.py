@@ -101,7 +101,7 @@ def _read(
                     f" not {counts[synset.label]:,}",
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
-            journal.add(split, [Done(synset.label, records, None)])
+            journal.add([Done(synset.label, {split: records}, None)])
 
 
 def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:

@@ -48,9 +48,11 @@ def plan_download(
     where neither the user nor the dataset names a torrent for an archive.
     """
     known = dataset_for(root.manifest, dataset)
-    archives = [known.archive(split) for split in splits or known.splits]
+    archives = known.archives_for(splits or known.splits)
     organized = set() if splits else {split for split, _ in organized_splits(root)}
-    there = [each for each in archives if each.split in organized or _is_proved(root, each)]
+    there = [
+        each for each in archives if organized.issuperset(each.splits) or _is_proved(root, each)
+    ]
     wanted = [each for each in archives if each not in there]
     for each in wanted:
         _refuse_two(root.archives / each.name)

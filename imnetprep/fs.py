@@ -19,6 +19,8 @@ from typing import BinaryIO
 from imnetprep.errors import ImnetprepError
 from imnetprep.units import format_bytes
 
+_NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
@@ -126,6 +128,26 @@ def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
             f" and the disk of {folder} has {format_bytes(free_bytes)} free",
             hint=f"free {format_bytes(needed_bytes - free_bytes)}, or name another disk by --root",
         )
+
+
+def hard_link(path: Path, place: Path) -> None:
+    """Make `place` the same file as `path`, whatever was there.
+
+    Raises ImnetprepError where the file system cannot.
+    """
+    if os.path.lexists(place):
+        if place.samefile(path):
+            return
+        place.unlink()
+    try:
+        os.link(path, place, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_LINKS_HERE:
+            raise
+        raise ImnetprepError(
+            f"{place} cannot be a hard link to {path}: {error.strerror}",
+            hint="--copy makes copies; or name a place on the same disk",
+        ) from error
 
 
 @contextmanager

@@ -66,6 +66,16 @@ def decode_rgb(body: bytes) -> Image.Image:
         return image.convert("RGB")
 
 
+def encode_png(planes: bytes, side_px: int) -> bytes:
+    """A square RGB image as PNG, lossless, from its planes: all red, all green, all blue."""
+    size = (side_px, side_px)
+    step = side_px * side_px
+    bands = [Image.frombytes("L", size, planes[at * step : (at + 1) * step]) for at in range(3)]
+    file = io.BytesIO()
+    Image.merge("RGB", bands).save(file, "PNG")
+    return file.getvalue()
+
+
 def decoding_problem(body: bytes) -> str | None:
     """Why `body` cannot be fully decoded, or None if it can."""
     try:

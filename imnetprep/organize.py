@@ -1,42 +1,47 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.fs import locked, sync_folder
+from imnetprep.errors import ImnetprepError, SourceFailed, WrongUsage
+from imnetprep.fs import locked
 from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
     dataset_for,
-    open_manifest,
     organized_splits,
 )
+from imnetprep.preparation.choice import check_sizes, choose_archives
 from imnetprep.preparation.consumption import (
     ConsumedFile,
     begin_consumption,
-    consumed_path,
     consumed_ranges,
     end_consumption,
     index_path,
     largest_range_bytes,
     proof_before,
-    require_consumable,
 )
 from imnetprep.preparation.growth import Growth
 from imnetprep.preparation.index import SUFFIX, parse_index
 from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.needs import Needs
 from imnetprep.preparation.ranges import Range
-from imnetprep.preparation.receipts import archive_proof, record_archive, record_split
+from imnetprep.preparation.receipts import archive_proof, record_archive
+from imnetprep.preparation.standing import (
+    folder_splits,
+    give_name,
+    refuse_strangers,
+    standing,
+)
+from imnetprep.preparation.taking import Source
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
-from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
+from imnetprep.sources.places import STDIN, address_of, open_archive
 from imnetprep.sources.torrent import published_pieces
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
@@ -46,18 +51,23 @@ _JOBS_AFAR_A_CORE, _JOBS_AFAR_AT_MOST = 4, 16
 
 
 @dataclass(frozen=True)
-class PlannedSplit:
-    """What is to be done for one split. `done`: it is organized; else its archive is at `place`."""
+class Planned:
+    """What is to be done for splits that share their archives. Those in `done` are organized."""
 
-    split: Split
-    archive: Archive
+    splits: tuple[Split, ...]
+    archives: tuple[Archive, ...]
     place: str | Path
-    done: bool
+    done: frozenset[Split]
 
     @property
-    def address(self) -> str:
-        """The archive, as people would write it."""
-        return address_of(self.place, self.archive.name)
+    def addresses(self) -> list[str]:
+        """The archives, as people would write them."""
+        return [address_of(self.place, archive.name) for archive in self.archives]
+
+    @property
+    def to_do(self) -> tuple[Split, ...]:
+        """The splits that are not done."""
+        return tuple(split for split in self.splits if split not in self.done)
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ class OrganizePlan:
     """What `organize` will do, and what it will take: disk space, and files on it."""
 
     dataset: Dataset
-    splits: tuple[PlannedSplit, ...]
+    planned: tuple[Planned, ...]
     needs: Needs
     consume: bool
 
@@ -82,7 +92,7 @@ def plan_organize(
     """Look at what is there and what is wanted; touches nothing.
 
     Raises ImnetprepError where an archive is missing, and where something else stands in a split's
-    place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two splits.
+    place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
     known = dataset_for(root.manifest, dataset)
     if Split.TEST in splits:
@@ -90,23 +100,18 @@ def plan_organize(
             f"the test split of {known.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    organized = organized_splits(root)
-    planned = [
-        PlannedSplit(
-            split,
-            known.archive(split),
-            archives or root.archives,
-            (split, Layout.IMAGEFOLDER) in organized,
-        )
-        for split in splits or known.splits
-    ]
-    if archives == STDIN and len(planned) != 1:
-        raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
+    organized = folder_splits(root)
+    place, groups = choose_archives(
+        known, splits or known.splits, place=archives or root.archives, done=organized
+    )
+    planned = tuple(Planned(each, of_each, place, organized) for each, of_each in groups)
+    if archives == STDIN:
+        _require_one_stream(planned)
     needs = Needs()
     for each in planned:
-        if not each.done:
+        if each.to_do:
             needs += _check_planned(root, known, each, consume=consume, jobs=jobs)
-    return OrganizePlan(known, tuple(planned), needs, consume)
+    return OrganizePlan(known, planned, needs, consume)
 
 
 def carry_out_organize(
@@ -121,121 +126,96 @@ def carry_out_organize(
     with locked(root.organizing), open_journal(_journal_path(root)) as journal:
         create_manifest(root.manifest, plan.dataset)
         plan.needs.tell_time(root.organizing, progress)
-        for planned in plan.splits:
-            whole = journal.whole(planned.split, dataset=plan.dataset.fingerprint)
-            key = planned.split, Layout.IMAGEFOLDER
-            if key not in organized_splits(root) or whole is not None:
-                work = _Work(plan, planned, root, journal)
-                work.organize(jobs=jobs, progress=progress)
-            yield organized_splits(root)[key]
+        for planned in plan.planned:
+            _Work(plan, planned, root, journal).organize(jobs=jobs, progress=progress)
+            for split in planned.splits:
+                yield organized_splits(root)[split, Layout.IMAGEFOLDER]
 
 
 class _Work:
-    """One split of a plan, under way."""
+    """The splits of a plan that share their archives, under way."""
 
-    def __init__(
-        self, plan: OrganizePlan, planned: PlannedSplit, root: Root, journal: Journal
-    ) -> None:
+    def __init__(self, plan: OrganizePlan, planned: Planned, root: Root, journal: Journal) -> None:
         self._dataset, self._consume = plan.dataset, plan.consume
-        self._split, self._archive, self._place = planned.split, planned.archive, planned.place
+        self._splits, self._archives, self._place = planned.splits, planned.archives, planned.place
         self._root, self._journal = root, journal
-        self._growing = root.organizing / planned.split
-
-    @property
-    def _path(self) -> Path:
-        """The archive, if it is on this machine."""
-        return Path(self._place) / self._archive.name
 
     def organize(self, *, jobs: int | None, progress: Progress) -> None:
-        """Whatever is not done of it."""
-        whole = self._journal.whole(self._split, dataset=self._dataset.fingerprint)
-        home = self._root.split(self._split)
-        if whole and not (whole.lies_in(self._growing) or whole.lies_in(home)):
-            self._journal.forget(self._split)  # somebody removed what had grown
-            whole = None
-        if whole is None:
-            whole = self._grow(jobs=jobs, progress=progress)
-        self._give_name(whole)
+        """Whatever is not done of them."""
+        there = folder_splits(self._root)
+        wholes = {split: self._whole(split) for split in self._splits}
+        to_grow = [split for split in self._splits if not wholes[split] and split not in there]
+        if to_grow:
+            self._grow(to_grow, jobs=jobs, progress=progress)
+        for split in self._splits:
+            if (whole := self._whole(split)) is not None:
+                self._give_name(split, whole)
 
-    def _grow(self, *, jobs: int | None, progress: Progress) -> Whole:
-        pieces = published_pieces(self._dataset, self._archive)
-        before = archive_proof(self._root, self._path) if self._at_home else None
+    def _whole(self, split: Split) -> Whole | None:
+        return standing(self._root, self._journal, split, self._dataset)
+
+    def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
+        growth = Growth(self._dataset, splits, folder=self._root.organizing, journal=self._journal)
+        archives = [each for each in self._archives if not set(splits).isdisjoint(each.splits)]
+        with ExitStack() as opened:
+            sources = [self._source(archive, opened) for archive in archives]
+            jobs = _jobs(jobs, sources[0].file)
+            takings = growth.grow(sources, jobs=jobs, progress=progress)
+        for taking, source in zip(takings, sources, strict=True):
+            kept = self._at_home and not self._consume
+            if kept and taking.read_all and taking.proof != source.before:
+                record_archive(self._root, self._path(taking.archive), taking.proof)
+
+    def _source(self, archive: Archive, opened: ExitStack) -> Source:
+        pieces = published_pieces(self._dataset, archive)
+        path = self._path(archive)
+        before = archive_proof(self._root, path) if self._at_home else None
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
-            begin_consumption(self._path, self._archive, self._dataset, before=before)
-            before = proof_before(self._path)
-            ranges = consumed_ranges(self._path, self._archive, self._dataset)
-            with closing(ConsumedFile(self._path, ranges=ranges, unit_bytes=unit_bytes)) as file:
-                growth = self._growth(file, index_path(self._path), released=file.release)
-                return growth.grow(
-                    pieces=pieces, before=before, jobs=_jobs(jobs, file), progress=progress
-                )
-        with closing(open_archive(self._place, self._archive.name)) as file:
-            far = index_path(self._root.archives / self._archive.name) if file.far else None
-            growth = self._growth(file, far)
-            whole = growth.grow(
-                pieces=pieces, before=before, jobs=_jobs(jobs, file), progress=progress
+            begin_consumption(path, archive, self._dataset, before=before)
+            all_ranges = consumed_ranges(path, archive, self._dataset)
+            consumed = ConsumedFile(path, ranges=all_ranges, unit_bytes=unit_bytes)
+            opened.enter_context(closing(consumed))
+            return Source(
+                archive,
+                consumed,
+                pieces=pieces,
+                before=proof_before(path),
+                index=index_path(path),
+                released=consumed.release,
             )
-        if self._at_home and growth.read_all and whole.proof != before:
-            record_archive(self._root, self._path, whole.proof)
-        return whole
+        file = opened.enter_context(closing(open_archive(self._place, archive.name)))
+        indexed = file.far and archive.form in ("tar", "tar-of-tars")
+        index = index_path(self._root.archives / archive.name) if indexed else None
+        ranges = None
+        if index is not None and not index.exists():
+            ranges = self._published_ranges(archive, file)
+        return Source(archive, file, pieces=pieces, before=before, index=index, ranges=ranges)
+
+    def _path(self, archive: Archive) -> Path:
+        """The archive, if it is on this machine."""
+        return Path(self._place) / archive.name
 
     @property
     def _at_home(self) -> bool:
-        """Does the receipt speak of this archive?"""
+        """Does the receipt speak of these archives?"""
         return self._place == self._root.archives
 
-    def _growth(
-        self,
-        file: ArchiveFile,
-        index: Path | None,
-        *,
-        released: Callable[[Range], None] | None = None,
-    ) -> Growth:
-        return Growth(
-            self._dataset,
-            self._split,
-            file=file,
-            folder=self._growing,
-            journal=self._journal,
-            index=index,
-            ranges=self._published_ranges(file) if index and not index.exists() else None,
-            released=released,
-        )
-
-    def _published_ranges(self, file: ArchiveFile) -> Sequence[Range] | None:
+    def _published_ranges(self, archive: Archive, file: ArchiveFile) -> Sequence[Range] | None:
         """Those of the index that lies beside an archive far away, if there is one."""
         try:
-            with closing(open_archive(self._place, f"{self._archive.name}{SUFFIX}")) as index:
+            with closing(open_archive(self._place, f"{archive.name}{SUFFIX}")) as index:
                 body = index.read_at(0, index.size_bytes or 0)
         except SourceFailed:
             return None
-        return parse_index(body, self._archive, self._dataset, of=file)
+        return parse_index(body, archive, self._dataset, of=file)
 
-    def _give_name(self, whole: Whole) -> None:
+    def _give_name(self, split: Split, whole: Whole) -> None:
         """Give a whole split its name, manifest and receipt; a kill in between is made up."""
-        split, root = self._split, self._root
-        key = split, Layout.IMAGEFOLDER
-        if whole.lies_in(self._growing):
-            with open_manifest(root.manifest, write=True) as manifest:
-                manifest.drop_split(*key)  # of a folder that is gone
-            self._growing.rename(root.split(split))
-            sync_folder(root.path)
-        if key not in organized_splits(root):
-            with open_manifest(root.manifest, write=True) as manifest:
-                manifest.add_split(*key, self._journal.samples(split))
-        record = organized_splits(root)[key]
-        record_split(
-            root,
-            split,
-            archive=self._archive.name,
-            proof=whole.proof,
-            layout=record.layout,
-            samples=record.samples,
-            size_bytes=record.size_bytes,
-        )
+        names = ", ".join(each.name for each in self._archives if split in each.splits)
+        give_name(self._root, self._journal, split, whole, archive=names)
         if self._consume:
-            end_consumption(self._path)
+            end_consumption(self._path(self._archives[0]))
         self._journal.forget(split)
 
 
@@ -245,69 +225,50 @@ def _jobs(jobs: int | None, file: ArchiveFile) -> int:
     return jobs or min(usable_cores(), _JOBS_AT_MOST)
 
 
+def _require_one_stream(planned: Sequence[Planned]) -> None:
+    if sum(len(each.archives) for each in planned) != 1:
+        raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
+    (archive,) = planned[0].archives
+    if archive.form == "zip":
+        raise WrongUsage(
+            f"{archive.name} lists what is in it at its end, where no pipe can look first",
+            hint="save it, then --archives with its folder; or s3://…, https://…",
+        )
+
+
 def _check_planned(
-    root: Root, dataset: Dataset, planned: PlannedSplit, *, consume: bool, jobs: int | None
+    root: Root, dataset: Dataset, planned: Planned, *, consume: bool, jobs: int | None
 ) -> Needs:
-    """What the split will still take."""
-    whole: Whole | None = None
-    done_bytes = done_files = 0
+    """What the splits will still take."""
+    wholes: dict[Split, Whole | None] = {}
+    done_bytes: dict[Split, int] = {}
     if _journal_path(root).exists():
         with open_journal(_journal_path(root)) as journal:
-            whole = journal.whole(planned.split, dataset=dataset.fingerprint)
-            done_bytes = journal.size_bytes(planned.split)
-    folder = root.split(planned.split)
-    if whole and whole.lies_in(folder):
-        return Needs()  # only its manifest and receipt are missing
-    if folder.exists():
-        raise ImnetprepError(
-            f"{folder} is there, and {root.manifest.name} knows nothing of it",
-            hint=f"mv {folder} {folder}.old; or, if it is {dataset.name} already,"
-            " imnetprep verify --adopt",
-        )
-    if whole and whole.lies_in(root.organizing / planned.split):
+            for split in planned.to_do:
+                wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
+                done_bytes[split] = journal.size_bytes(split)
+    to_grow = []
+    for split in planned.to_do:
+        whole = wholes.get(split)
+        named = refuse_strangers(root, dataset, split)
+        if not named and not (whole and whole.lies_in(root.organizing / split)):
+            to_grow.append(split)
+    if not to_grow:
         return Needs()
-    size_bytes = _size_bytes(root, dataset, planned, consume=consume)
-    files = dataset.samples(planned.split)
-    done_files = files * done_bytes // max(1, size_bytes)
-    to_write = max(0, size_bytes - done_bytes)
+    sizes = check_sizes(root, dataset, planned.archives, place=planned.place, consume=consume)
+    in_archives = {split for archive in planned.archives for split in archive.splits}
+    files_there = sum(dataset.samples(split) for split in in_archives & set(dataset.splits))
+    files = sum(dataset.samples(split) for split in to_grow)
+    size_bytes = sizes * files // max(1, files_there)
+    done = sum(done_bytes.get(split, 0) for split in to_grow)
+    to_write = max(0, size_bytes - done)
     disk_bytes = to_write
     if consume:
-        path = Path(planned.place) / planned.archive.name
-        largest = largest_range_bytes(path, planned.archive, dataset)
+        (archive,) = planned.archives
+        largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
         disk_bytes = min(to_write, largest * (jobs or min(usable_cores(), _JOBS_AT_MOST)))
+    done_files = files * done // max(1, size_bytes)
     return Needs(to_write, max(0, files - done_files), disk_bytes)
-
-
-def _size_bytes(root: Root, dataset: Dataset, planned: PlannedSplit, *, consume: bool) -> int:
-    """The archive's, as far as anybody knows; raises where it is not what it should be."""
-    archive, pieces = planned.archive, published_pieces(dataset, planned.archive)
-    promised = archive.size_bytes or (pieces.size_bytes if pieces else None)
-    path = Path(planned.place) / archive.name
-    consumed = consumed_path(path)
-    if consume and is_local(planned.place):
-        before = archive_proof(root, path) if planned.place == root.archives else None
-        if consumed.exists():
-            return consumed.stat().st_size
-        require_consumable(path, archive, pieces=pieces, before=before)
-    elif consume:
-        raise WrongUsage(
-            f"{planned.address} is not on this machine: there is nothing to consume",
-            hint="leave --consume out; no copy of the archive is made",
-        )
-    elif consumed.exists() and not path.exists():
-        raise ImnetprepError(
-            f"{consumed} has been given up in part, for {root.organizing}",
-            hint="go on with imnetprep organize --consume; or remove it and download again",
-        )
-    with closing(open_archive(planned.place, archive.name)) as file:
-        size_bytes = file.size_bytes
-    if size_bytes is not None and promised not in (None, size_bytes):
-        raise WrongBytes(
-            f"{planned.address} has {size_bytes:,} bytes; {dataset.name} has {promised:,} there",
-            hint="if it is cut short, imnetprep download completes it;"
-            " if it is another dataset, name that: --dataset NAME|FILE.toml",
-        )
-    return size_bytes or promised or 0
 
 
 def _journal_path(root: Root) -> Path:

@@ -88,7 +88,7 @@ def plan_archive_repair(
     """
     known = dataset_for(root.manifest, dataset)
     folder = root.archives if folder is None else folder
-    wanted = [known.archive(split) for split in splits]
+    wanted = known.archives_for(splits)
     wanted = wanted or [each for each in known.archives if _is_there(folder / each.name)]
     if not wanted:
         raise ImnetprepError(

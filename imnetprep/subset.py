@@ -1,6 +1,5 @@
 """Part of an organized root as a root of its own: hard links or copies, whole or absent."""
 
-import errno
 import itertools
 import os
 import stat
@@ -14,7 +13,7 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError, WrongBytes
-from imnetprep.fs import locked, require_free, sync_file_system, sync_folder
+from imnetprep.fs import hard_link, locked, require_free, sync_file_system, sync_folder
 from imnetprep.layouts import imagefolder
 from imnetprep.manifest import (
     Manifest,
@@ -29,8 +28,6 @@ from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count
-
-_NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,10 @@ def _grow_class(samples: Sequence[SampleRecord], home: Path, growing: Path, *, c
     folder = imagefolder.make_class_folder(growing, home.name)
     for sample in samples:
         _check_source(home / sample.name, sample)
-        (_copy if copy else _link)(home / sample.name, folder / sample.name, sample)
+        if copy:
+            _copy(home / sample.name, folder / sample.name, sample)
+        else:
+            hard_link(home / sample.name, folder / sample.name)
     _refuse_others(folder, {sample.name for sample in samples})
     return len(samples)
 
@@ -216,22 +216,6 @@ def _check_source(path: Path, sample: SampleRecord) -> None:
 
 def _wrong_source(path: Path, what: str) -> WrongBytes:
     return WrongBytes(f"{path} {what}", hint=f"imnetprep verify --root {path.parents[2]}")
-
-
-def _link(path: Path, place: Path, _sample: SampleRecord) -> None:
-    if os.path.lexists(place):
-        if place.samefile(path):
-            return
-        place.unlink()
-    try:
-        os.link(path, place, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in _NO_LINKS_HERE:
-            raise
-        raise ImnetprepError(
-            f"{place} cannot be a hard link to {path}: {error.strerror}",
-            hint="--copy makes copies; or take a --to on the same disk",
-        ) from error
 
 
 def _copy(path: Path, place: Path, sample: SampleRecord) -> None:

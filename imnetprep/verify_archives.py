@@ -42,7 +42,7 @@ def archive_reports(
     """
     known = dataset_for(root.manifest, dataset)
     folder = root.archives if folder is None else folder
-    named = [known.archive(split) for split in splits]
+    named = known.archives_for(splits)
     there = [each for each in named or known.archives if (folder / each.name).is_file()]
     for archive in named or ([] if there else known.archives[:1]):
         if archive not in there:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.catalog.datasets import BUILT_IN, Split, load_dataset
+from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.sources.magnet import parse_magnet
 from imnetprep.sources.torrent import read_torrent
@@ -119,3 +120,36 @@ def test_names_that_are_not_the_synsets_are_refused(tmp_path: Path) -> None:
     names.write_text("".join(names.read_text().splitlines(keepends=True)[1:]))
     with pytest.raises(ImnetprepError, match="not the 10 classes in order"):
         load_dataset(str(tmp_path / "tiny10.toml")).counts(Split.VAL)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_dataset_counts_up(name: str) -> None:
+    dataset = load_dataset(name)
+    for split in dataset.splits:
+        assert sum(dataset.counts(split)) == dataset.samples(split)
+        for synset in dataset.synsets[:3]:
+            names = list(dataset.names(split, synset.label) or ())
+            assert len(set(names)) == len(names)
+            assert all(dataset.label_of(split, one) == synset.label for one in names)
+        for packaging in dataset.packagings:
+            assert dataset.archives_of(split, packaging)
+
+
+def test_imagenette_has_images_of_both_splits_of_ilsvrc2012_in_each_of_its_own() -> None:
+    nette = load_dataset("imagenette-320")
+    assert nette.label_of(Split.TRAIN, "ILSVRC2012_val_00000293.JPEG") == 0
+    assert nette.label_of(Split.VAL, "ILSVRC2012_val_00000293.JPEG") is None
+    for split in nette.splits:
+        for synset in nette.synsets:
+            for name in nette.names(split, synset.label) or ():
+                of = Split.VAL if "_val_" in name else Split.TRAIN
+                label = ILSVRC2012.label_of(of, name)
+                assert label is not None and ILSVRC2012.synsets[label].wnid == synset.wnid, name
+
+
+def test_a_subset_of_a_dataset_with_two_patterns_has_its_names(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("n01440764\nn02102040\n")
+    nette = load_dataset("imagenette")
+    two = subset_of(nette, read_list(str(tmp_path / "list.txt")))
+    assert list(two.names(Split.TRAIN, 1) or ()) == list(nette.names(Split.TRAIN, 1) or ())
+    assert two.label_of(Split.TRAIN, "ILSVRC2012_val_00000293.JPEG") == 0

@@ -15,6 +15,7 @@ from imnetprep.preparation.index import format_index
 from imnetprep.preparation.ranges import plan_ranges
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
+from tests.packings import picture, write_dataset, write_tar, write_zip
 from tests.servers import BUCKET, S3Server, s3_served, web_served
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -52,6 +53,31 @@ def test_from_a_bucket_comes_the_same_tree(
     assert not list((root / "archives").glob("*.tar"))
     proof = json.loads((root / "receipt.json").read_text())["splits"]["train"]["proof"]
     assert proof["kind"] == ("md5" if digests else "crc32")
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_other_forms_are_proved_by_the_checksum_that_the_bucket_keeps(
+    s3: S3Server, form: str, tmp_path: Path, run: Run
+) -> None:
+    files = {f"top/{name}_{at}.jpg": picture(f"{name}{at}") for name in "ab" for at in range(9)}
+    side = {"side/large": bytes(3 << 20)}  # lies between the samples, in no range of theirs
+    toml = write_dataset(
+        tmp_path / "mine",
+        'name = "mine"\nsynsets = "s.tsv"\n[train]\nfile_name = "{wnid}_{number}.jpg"\n'
+        "samples = 18\nsamples_per_class = 9\n[[archives]]\n"
+        f'name = "mine.bin"\nform = "{form}"\nmembers.train = "top/{{name}}"\n',
+        [("s.tsv", "wnid\na\nb\n")],
+    )
+    write = write_zip if form == "zip" else write_tar
+    body = write(tmp_path / "mine.bin", {**side, **files, "side/more": b"x"}).read_bytes()
+    put = {"Bucket": BUCKET, "Key": f"{form}/mine.bin", "Body": body}
+    s3.client().put_object(**put, ChecksumAlgorithm="CRC32")
+    words = ["--root", tmp_path / "root", "--dataset", toml, "--archives", f"s3://{BUCKET}/{form}"]
+    done = run("organize", *words, env=os.environ | s3.environment)
+    assert done.returncode == 0, done.stderr
+    assert sorted(tree(tmp_path / "root" / "train").values()) == sorted(files.values())
+    receipt = json.loads((tmp_path / "root" / "receipt.json").read_text())
+    assert receipt["splits"]["train"]["proof"]["kind"] == "crc32"
 
 
 def test_a_bucket_without_that_archive_is_told_with_the_mend(

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from imnetprep.errors import WrongBytes
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
+UNCOMPRESSED = ("tar", "tar-of-tars")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 _LARGEST_EXTENSION_BYTES = 1 << 20
@@ -76,11 +77,14 @@ class FileStream:
         self.position += length
 
 
-def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iterator[Member]:
+def members(
+    stream: Stream, *, name: str, end: int, marked: bool = True, folders: bool = False
+) -> Iterator[Member]:
     """The regular files of the tar from the stream's position to `end` or its end marker.
 
     Whoever takes a member may read its body, or a part, from the stream before the next. `name`
-    is the archive's, for errors. A run of members without an end marker is not `marked`.
+    is the archive's, for errors. A run of members without an end marker is not `marked`. With
+    `folders` a member's name may be a path, as long as that stays below where it starts.
     Raises WrongBytes on a truncated tar, on what is no tar, and on a link, a device or a name
     that leaves its folder.
     """
@@ -91,10 +95,13 @@ def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iter
             return
         info = _parse_header(header, name, start)
         extensions: dict[str, str] = {}
+        met: set[bytes] = set()
         while info.type in _EXTENSIONS:
             found = _read_extension(stream, info, end, name)
-            if found.keys() & extensions.keys():
+            # Of two PAX headers GNU tar takes the second, tarfile both.
+            if info.type in met or found.keys() & extensions.keys():
                 raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
+            met.add(info.type)
             extensions |= found
             header = _take(stream, BLOCK_BYTES, end, name)
             info = _parse_header(header, name, start)
@@ -103,7 +110,9 @@ def members(stream: Stream, *, name: str, end: int, marked: bool = True) -> Iter
         if padded_end > end:
             raise truncated(name, end)
         if info.type in _REGULAR:
-            yield Member(_safe_name(extensions.get("path", info.name), name), start, size_bytes)
+            path = extensions.get("path", info.name)
+            member = safe_path(path, name) if folders else _safe_name(path, name)
+            yield Member(member, start, size_bytes)
         elif info.type == tarfile.DIRTYPE:
             _check_folder(extensions.get("path", info.name), size_bytes, name)
         else:
@@ -199,6 +208,14 @@ def _check_folder(folder: str, size_bytes: int, name: str) -> None:
 def _safe_name(member: str, name: str) -> str:
     plain = member.removeprefix("./")
     if "/" in plain or "\\" in plain or "\0" in plain or plain in ("", ".", ".."):
+        raise _refused(name, f"member {member!r} would leave its folder")
+    return plain
+
+
+def safe_path(member: str, name: str) -> str:
+    """The path of a member of the archive `name`. Raises WrongBytes where it leads elsewhere."""
+    plain = member.removeprefix("./")
+    if re.search(r"[\\\x00]", plain) or not set(plain.split("/")).isdisjoint(("", ".", "..")):
         raise _refused(name, f"member {member!r} would leave its folder")
     return plain
 

@@ -14,7 +14,7 @@ import tomllib
 import zlib
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,12 +22,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from imnetprep.catalog.naming import Listed, Naming, patterns_of
 from imnetprep.errors import ImnetprepError, WrongUsage
 
-BUILT_IN = ("ilsvrc2012",)
 DEFAULT = "ilsvrc2012"
+# Each with the folder of this package where its definition lies, as NAME.toml.
+_FOLDERS = {
+    "ilsvrc2012": "ilsvrc2012",
+    "imagenette": "imagenette",
+    "imagenette-320": "imagenette",
+    "imagenette-160": "imagenette",
+    "imagewoof": "imagewoof",
+    "imagewoof-320": "imagewoof",
+    "imagewoof-160": "imagewoof",
+    "tiny-imagenet": "tiny-imagenet",
+    "cifar10": "cifar10",
+    "cifar10-jpeg": "cifar10",
+}
+BUILT_IN = tuple(_FOLDERS)
 DEFINITION = "dataset.toml"
-FORMS = ("tar", "tar-of-tars")
+FORMS = ("tar", "tar-of-tars", "tar.gz", "tar.xz", "zip")
+CONTENTS = ("cifar-batches",)
 DIGESTS = ("md5", "sha1", "sha256", "xxh64")
 
 # The train list of ILSVRC2012 has 5 MB; a small file can unpack to any size.
@@ -36,7 +51,7 @@ _UNREADABLE = (
     *(ValueError, LookupError, TypeError, OverflowError),
     *(EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
 )
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Split(StrEnum):
@@ -62,18 +77,33 @@ class Synset:
         return self.words.split(",")[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Archive:
-    """One published file; what is not known is None or absent."""
+    """One published file; what is not known is None or absent.
+
+    `members` has the pattern of the members' paths for each split in it, where the archive is not
+    just the samples of one; `beside` are globs of what else lies among those. `content`: what its
+    members hold that are no samples themselves. `packaging`: which way to pack the dataset it is
+    part of, if not the published one.
+    """
 
     name: str
-    split: Split | None
+    splits: tuple[Split, ...]
     form: str | None
+    members: Mapping[Split, str]
+    beside: tuple[str, ...]
+    content: str | None
+    packaging: str | None
     size_bytes: int | None
     digests: Mapping[str, str]
     url: str | None
     torrent: str | None
     magnet: str | None
+
+    @property
+    def split(self) -> Split | None:
+        """The split that it holds, if it is one."""
+        return self.splits[0] if len(self.splits) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -94,12 +124,29 @@ class Dataset:
         return tuple(split for split in (Split.TRAIN, Split.VAL) if split in self.table)
 
     def archive(self, split: Split) -> Archive:
-        """The archive that holds `split`. Raises ImnetprepError where the dataset has none."""
-        for archive in self.archives:
-            if archive.split == split:
-                return archive
-        known = ", ".join(archive.split for archive in self.archives if archive.split)
+        """The first archive of `split`, as published. Raises ImnetprepError where there is none."""
+        return self.archives_of(split)[0]
+
+    def archives_of(self, split: Split, packaging: str | None = None) -> tuple[Archive, ...]:
+        """The archives that hold `split` in one packaging. Raises as `archive`."""
+        packed = self.packed(packaging)
+        if found := tuple(archive for archive in packed if split in archive.splits):
+            return found
+        known = ", ".join(dict.fromkeys(split for archive in packed for split in archive.splits))
         raise ImnetprepError(f"{self.name} has no {split} split", hint=f"--split one of: {known}")
+
+    def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
+        """The published archives of `splits`, each once. Raises as `archive`."""
+        return list(dict.fromkeys(each for split in splits for each in self.archives_of(split)))
+
+    def packed(self, packaging: str | None) -> tuple[Archive, ...]:
+        """The archives with splits that make up one packaging."""
+        return tuple(each for each in self.archives if each.splits and each.packaging == packaging)
+
+    @property
+    def packagings(self) -> tuple[str | None, ...]:
+        """The ways in which its splits are packed, the published one (None) first."""
+        return tuple(dict.fromkeys(each.packaging for each in self.archives if each.splits))
 
     @cached_property
     def synsets(self) -> tuple[Synset, ...]:
@@ -127,7 +174,7 @@ class Dataset:
             header = lines[0].split("\t")
             rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
             wnids = [row["wnid"] for row in rows]
-        if wnids != sorted(set(wnids)) or not all(map(_SAFE_NAME.fullmatch, wnids)):
+        if wnids != sorted(set(wnids)) or not all(map(SAFE_NAME.fullmatch, wnids)):
             raise ImnetprepError(
                 f"{self.table['synsets']}: wnids are not unique, plain and in order",
                 hint="sort the file by wnid: a label is the rank of its wnid",
@@ -157,9 +204,16 @@ class Dataset:
             return tuple(array("I", itertools.accumulate(map(int, words[1:]))) for words in lines)
 
     @cached_property
-    def _label_of_val_number(self) -> Mapping[int, int]:
-        numbers = self.numbers(Split.VAL) or ()
-        return {number: label for label, of_label in enumerate(numbers) for number in of_label}
+    def _labels_of_numbers(self) -> "dict[Split, Mapping[int, int]]":
+        return {}
+
+    def _label_of_number(self, split: Split) -> Mapping[int, int]:
+        if split not in self._labels_of_numbers:
+            numbers = self.numbers(split) or ()
+            self._labels_of_numbers[split] = {
+                number: label for label, of_label in enumerate(numbers) for number in of_label
+            }
+        return self._labels_of_numbers[split]
 
     def samples(self, split: Split) -> int:
         """How many samples `split` has."""
@@ -173,35 +227,40 @@ class Dataset:
 
     def label_of(self, split: Split, name: str) -> int | None:
         """The label of the sample called `name`; None if the dataset has no such sample."""
-        match = self._patterns[split].fullmatch(name)
-        if match is None:
+        parsed = self._namings[split].parse(name)
+        if parsed is None:
             return None
-        number = int(match["number"])
-        if "wnid" not in match.groupdict():
-            return self._label_of_val_number.get(number)
-        label = self.label_of_wnid.get(match["wnid"])
+        wnid, number = parsed
+        if wnid is None:
+            return self._label_of_number(split).get(number)
+        label = self.label_of_wnid.get(wnid)
         if label is None or (numbers := self.numbers(split)) is None:
             return label
         at = bisect_left(numbers[label], number)
         return label if at < len(numbers[label]) and numbers[label][at] == number else None
 
     def number_of(self, split: Split, name: str) -> int:
-        """The number in the name of a sample, one that has a label."""
-        match = self._patterns[split].fullmatch(name)
-        assert match is not None, name
-        return int(match["number"])
+        """The number of the name of a sample, one that has a label."""
+        parsed = self._namings[split].parse(name)
+        assert parsed is not None, name
+        return parsed[1]
+
+    def name_of(self, split: Split, wnid: str, number: int) -> str:
+        """The name with that number, whether the dataset has such a sample or not."""
+        return self._namings[split].format(wnid, number)
 
     def names(self, split: Split, label: int) -> Iterator[str] | None:
         """The file names of `split` with `label`, or None where only their count is known."""
         if (numbers := self.numbers(split)) is None:
             return None
-        pattern, wnid = self.table[split]["file_name"], self.synsets[label].wnid
-        return (pattern.format(wnid=wnid, number=number) for number in numbers[label])
+        naming, wnid = self._namings[split], self.synsets[label].wnid
+        return (naming.format(wnid, number) for number in numbers[label])
 
     def definition(self) -> dict[str, bytes]:
         """The files that make this dataset, by name: what a manifest keeps of one not built in."""
         tables = [self.table[split] for split in self.splits]
-        named = [self.table["synsets"], *(table["names"] for table in tables if "names" in table)]
+        named = [self.table["synsets"]]
+        named += [table[key] for table in tables for key in ("names", "files") if key in table]
         named += [archive.torrent for archive in self.archives if archive.torrent]
         return {name: self.read(name) for name in [DEFINITION, *named]}
 
@@ -215,13 +274,18 @@ class Dataset:
 
     def preload(self, split: Split) -> None:
         """Read now all that `label_of` needs of `split`, before threads ask for it at once."""
-        _ = self.counts(split), self.label_of_wnid, self.synsets, self._patterns
-        if split is Split.VAL:
-            _ = self._label_of_val_number
+        _ = self.counts(split), self.label_of_wnid, self.synsets
+        if not self._namings[split].says_wnid:
+            _ = self._label_of_number(split)
 
     @cached_property
-    def _patterns(self) -> Mapping[Split, re.Pattern[str]]:
-        return {split: _name_pattern(self.table[split]["file_name"]) for split in self.splits}
+    def _namings(self) -> Mapping[Split, Naming]:
+        return {split: self._naming(self.table[split]) for split in self.splits}
+
+    def _naming(self, table: Mapping[str, Any]) -> Naming:
+        if "files" in table:
+            return Listed(self._text(table["files"]).splitlines())
+        return patterns_of(table)
 
     def _text(self, name: str) -> str:
         body = self.read(name)
@@ -249,8 +313,12 @@ def _reading(file: str) -> Iterator[None]:
 def load_dataset(name: str) -> Dataset:
     """The built-in dataset of that name, or the user's own from a `.toml` file."""
     if name in BUILT_IN:
-        folder = Path(__file__).parent / name
-        return parse_dataset(lambda file: (folder / file).read_bytes(), built_in=True)
+        folder = Path(__file__).parent / _FOLDERS[name]
+        definition = folder / f"{name}.toml"
+        return parse_dataset(
+            lambda file: (definition if file == DEFINITION else folder / file).read_bytes(),
+            built_in=True,
+        )
     path = Path(name)
     if path.suffix != ".toml":
         raise WrongUsage(
@@ -280,10 +348,10 @@ def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Da
         named = [table["synsets"], table["name"], *(archive.name for archive in archives)]
         for split in (Split.TRAIN, Split.VAL):
             if split in table:
-                named += [table[split]["names"]] if "names" in table[split] else []
+                named += [table[split][key] for key in ("names", "files") if key in table[split]]
                 _check_split(split, table[split])
         for name in named:
-            if not _SAFE_NAME.fullmatch(name):
+            if not SAFE_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a plain file name")
         return Dataset(
             name=table["name"],
@@ -309,31 +377,39 @@ def _bad_definition(what: str) -> ImnetprepError:
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
     for key in ("samples", "samples_per_class"):
         _typed(table, key, int)
-    rest = re.sub(r"\{number(:0[1-9][0-9]?)?\}", "", table["file_name"], count=1)
-    if not re.fullmatch(r"[^{}/\\\0]+", f".{rest.replace('{wnid}', '', 1)}"):
-        raise ValueError(f"the file_name of {split} is {table['file_name']!r}")
     if "samples" not in table:
         raise KeyError("samples")
-    countable = "samples_per_class" in table and "{wnid}" in table["file_name"]
-    if "number" not in _name_pattern(table["file_name"]).groupindex:
-        raise ValueError(f"the file_name of {split} has no {{number}}")
-    if "names" not in table and not countable:
+    if "files" in table:
+        if "names" not in table:
+            raise ValueError(f"{split} needs names beside its files")
+        return
+    says_wnid = patterns_of(table).says_wnid
+    if "names" not in table and not ("samples_per_class" in table and says_wnid):
         raise ValueError(f"{split} needs names, or samples_per_class and {{wnid}} in its file_name")
 
 
 def _parse_archive(table: Mapping[str, Any]) -> Archive:
-    form = table.get("form")
-    if "split" in table and form not in FORMS:
+    form, members = table.get("form"), table.get("members", {})
+    splits = tuple(map(Split, members)) or ((Split(table["split"]),) if "split" in table else ())
+    if splits and form not in FORMS:
         raise ValueError(f"the form of {table['name']} is {form!r}, not one of {', '.join(FORMS)}")
+    if splits and not members and form not in ("tar", "tar-of-tars"):
+        raise ValueError(f"{table['name']} needs members: where in it the samples are")
+    if table.get("content") not in (None, *CONTENTS):
+        raise ValueError(f"the content of {table['name']} is not {' or '.join(CONTENTS)}")
     _typed(table, "size_bytes", int)
     for key in ("url", "magnet", *DIGESTS):
         _typed(table, key, str)
-    if not _SAFE_NAME.fullmatch(table.get("torrent", "none")):
+    if not SAFE_NAME.fullmatch(table.get("torrent", "none")):
         raise ValueError(f"{table['torrent']!r} is not a plain file name")
     return Archive(
         name=table["name"],
-        split=Split(table["split"]) if "split" in table else None,
+        splits=splits,
         form=form,
+        members={Split(split): str(pattern) for split, pattern in members.items()},
+        beside=tuple(table.get("beside", ())),
+        content=table.get("content"),
+        packaging=table.get("packaging"),
         size_bytes=table.get("size_bytes"),
         digests={kind: table[kind] for kind in DIGESTS if kind in table},
         url=table.get("url"),
@@ -348,10 +424,3 @@ def _typed(table: Mapping[str, Any], key: str, kind: type) -> None:
     below_zero = isinstance(value, int) and value < 0
     if value is not None and (type(value) is not kind or below_zero):
         raise ValueError(f"{key} = {value!r}")
-
-
-def _name_pattern(file_name: str) -> re.Pattern[str]:
-    """`"{wnid}_{number:08}.JPEG"` as the regular expression of just the names it formats."""
-    pattern = re.escape(file_name).replace(r"\{wnid\}", r"(?P<wnid>.+)")
-    pattern = pattern.replace(r"\{number\}", r"(?P<number>0|[1-9][0-9]{0,17})")
-    return re.compile(re.sub(r"\\\{number:0(\d+)\\\}", r"(?P<number>[0-9]{\1})", pattern))

@@ -125,6 +125,8 @@ def _derived(
         splits[split] = {**source.table[split], "samples": sum(counts)}
         if numbers is not None:
             splits[split] |= {"samples": sum(map(len, numbers)), "names": f"{split}_names.txt"}
+            if "files" in splits[split]:
+                bodies[splits[split]["files"]] = source.read(splits[split]["files"]).decode()
             splits[split].pop("samples_per_class", None)
             bodies[f"{split}_names.txt"] = "".join(
                 f"{each.wnid} {_differences(of_label)}\n"
@@ -143,7 +145,7 @@ def _derived(
         **splits,
     }
     table.pop("odd_files", None)
-    bodies[DEFINITION] = _format_toml(table)
+    bodies[DEFINITION] = format_toml(table)
     files_of = {file: body.encode() for file, body in bodies.items()}
     return parse_dataset(files_of.__getitem__)
 
@@ -152,16 +154,21 @@ def _differences(numbers: Sequence[int]) -> str:
     return " ".join(str(after - before) for before, after in itertools.pairwise([0, *numbers]))
 
 
-def _format_toml(table: Mapping[str, Any]) -> str:
-    """What definitions are made of: strings, numbers and lists of them, then tables of those."""
+def format_toml(table: Mapping[str, Any], *, inner: bool = False) -> str:
+    """What definitions are made of: strings, numbers and lists of them, then tables of those.
+
+    A table in an `inner` one is written with dotted keys.
+    """
     lines: list[str] = []
     tables: list[str] = []
     for key, value in table.items():
-        if isinstance(value, Mapping):
-            tables += [f"[{key}]", _format_toml(value)]
+        if isinstance(value, Mapping) and inner:
+            lines += [f"{key}.{line}" for line in format_toml(value).splitlines()]
+        elif isinstance(value, Mapping):
+            tables += [f"[{key}]", format_toml(value, inner=True)]
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             for each in value:
-                tables += [f"[[{key}]]", _format_toml(each)]
+                tables += [f"[[{key}]]", format_toml(each, inner=True)]
         else:
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join([*lines, *tables, ""])

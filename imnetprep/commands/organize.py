@@ -1,5 +1,6 @@
 """`imnetprep organize`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -34,9 +35,16 @@ if TYPE_CHECKING:
 @click.option(
     "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
 )
+@click.option(
+    "--val-fraction",
+    metavar="SHARE",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Of a folder of images by class, without splits, so much of each class for val.",
+)
+@click.option("--copy", is_flag=True, help="Copies of those images. Default: hard links.")
 @layout_option(help="Class folders of the archives (default), or shards of the class folders.")
 @click.option("--shard-size", type=click.IntRange(1), help="Samples in a shard. Default: 1000.")
-@click.option("--seed", type=int, help="Of the order in the shards. Default: 0.")
+@click.option("--seed", type=int, help="Of the order in the shards, or the division. Default: 0.")
 @click.option(
     "--resize",
     metavar="SIDE",
@@ -55,6 +63,8 @@ def organize(
     archives: str | None,
     consume: bool,
     meta_bin: bool,
+    val_fraction: float | None,
+    copy: bool,
     layout: Layout | None,
     shard_size: int | None,
     seed: int | None,
@@ -76,8 +86,13 @@ def organize(
     With --layout webdataset, make shuffled shards of the class folders: shards/train/, shards/val/.
     The same images, --seed and --shard-size give the same bytes; killed, it goes on by shard.
 
+    With --val-fraction, --archives is a folder of your own, an image folder for each class. An
+    image's split depends on its name and --seed alone: images added later move no other.
+
     \b
     imnetprep organize
+    imnetprep organize --dataset imagenette --archives imagenette2.tgz --root imagenette
+    imnetprep organize --archives photos --val-fraction 0.25 --root divided
     imnetprep organize --root /data/imagenet --archives s3://my-bucket/imagenet
     curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
     imnetprep organize --layout webdataset --resize 256
@@ -103,6 +118,26 @@ def organize(
             quiet=quiet,
         )
         return
+    if val_fraction is not None:
+        if dataset or splits or consume or meta_bin or shard_size or resize or not archives:
+            raise WrongUsage(
+                "--val-fraction divides a folder of images, and makes a dataset of it",
+                hint="imnetprep organize --archives FOLDER --val-fraction 0.25 --root NEW",
+            )
+        _organize_folder(
+            root,
+            Path(archives),
+            val_fraction=val_fraction,
+            seed=seed or 0,
+            copy=copy,
+            jobs=jobs,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if copy:
+        raise WrongUsage("--copy is for --val-fraction", hint="leave it out: archives stay")
     if any(option is not None for option in (shard_size, seed, resize)):
         raise WrongUsage(
             "--shard-size, --seed and --resize are for shards", hint="--layout webdataset"
@@ -113,16 +148,14 @@ def organize(
         root, dataset=dataset, splits=splits, archives=archives, consume=consume, jobs=jobs
     )
     if dry_run:
-        for planned in plan.splits:
-            done = "is organized; nothing to do"
-            text = f"{planned.split}: {done if planned.done else f'from {planned.address}'}"
-            print_result(
-                text,
-                as_json=as_json,
-                split=planned.split,
-                address=planned.address,
-                done=planned.done,
-            )
+        for planned in plan.planned:
+            for split in planned.splits:
+                done = split in planned.done
+                address = ", ".join(planned.addresses)
+                what = "is organized; nothing to do" if done else f"from {address}"
+                print_result(
+                    f"{split}: {what}", as_json=as_json, split=split, address=address, done=done
+                )
         needs = plan.needs
         print_result(
             f"needs {format_bytes(needs.disk_bytes)} of disk, {count(needs.files, 'file')}",
@@ -137,6 +170,31 @@ def organize(
         from imnetprep.training.meta_bin import write_meta_bin
 
         write_meta_bin(root, plan.dataset)
+
+
+def _organize_folder(
+    root: Root,
+    folder: Path,
+    *,
+    val_fraction: float,
+    seed: int,
+    copy: bool,
+    jobs: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from imnetprep.divide import carry_out_divide, plan_divide
+
+    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy)
+    if dry_run:
+        for split in plan.dataset.splits:
+            samples = plan.dataset.samples(split)
+            text = f"{split}: {count(samples, 'image')} of {folder}"
+            print_result(text, as_json=as_json, split=split, samples=samples)
+        return
+    for record in carry_out_divide(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
+        _print_organized(root, record, as_json=as_json)
 
 
 def _organize_shards(

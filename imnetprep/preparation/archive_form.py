@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from imnetprep.archives.file import LocalFile
-from imnetprep.archives.tar import FileStream, members
+from imnetprep.archives.tar import UNCOMPRESSED, FileStream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.errors import WrongBytes
 from imnetprep.progress import Progress, Task
@@ -18,9 +18,9 @@ def form_problems(
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with the form of `archive`, as a kind and a sentence; bodies are not read.
 
-    Of a split without labels only the structure is known; of what is no tar, nothing.
+    Of a split without labels only the structure is known; of what is no tar, or has paths, nothing.
     """
-    if archive.form is None:
+    if archive.form not in UNCOMPRESSED or archive.members:
         return
     labelled = archive.split in dataset.splits
     found: Counter[int] = Counter()

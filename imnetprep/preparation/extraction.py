@@ -1,12 +1,14 @@
 """Samples of an archive to files, every name checked against the dataset."""
 
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.placing import Place, Placing
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
@@ -14,7 +16,10 @@ from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Section
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
-_LARGEST_SAMPLE_BYTES = 128 << 20
+LARGEST_SAMPLE_BYTES = 128 << 20
+_BATCH_BYTES = 1 << 20
+# In each of CIFAR-10's pickles.
+_BATCH_IMAGES = 10_000
 
 
 class Cancelled(Exception):
@@ -26,7 +31,14 @@ class Sample(NamedTuple):
 
     label: int
     name: str
-    body: memoryview
+    body: bytes | memoryview
+
+
+class Batch(NamedTuple):
+    """Samples of one split."""
+
+    split: Split
+    samples: list[Sample]
 
 
 class ChunkStream:
@@ -65,8 +77,13 @@ class ChunkStream:
 
     def drain(self) -> None:
         """Read on to where the chunks end."""
-        while (length := len(self._chunk)) or self._next():
-            self.skip(length)
+        while self.skip_chunk():
+            pass
+
+    def skip_chunk(self) -> bool:
+        """Pass over what is left of the chunk at hand; is there another?"""
+        self.skip(len(self._chunk))
+        return self._next()
 
     def _parts(self, length: int) -> Iterator[memoryview]:
         while length:
@@ -86,23 +103,33 @@ class ChunkStream:
 
 
 class Extraction:
-    """Writes the samples of `archive` under `folder`; used from several threads."""
+    """Writes the samples of `splits` in `archive` under `folder`, each split in its own there.
 
-    def __init__(self, archive: Archive, split: Split, *, dataset: Dataset, folder: Path) -> None:
-        self._archive, self._split, self._dataset = archive, split, dataset
+    Used from several threads.
+    """
+
+    def __init__(
+        self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, folder: Path
+    ) -> None:
+        self._archive, self._splits, self._dataset = archive, splits, dataset
         self._folder = folder
-        self._class_folders: dict[int, str] = {}
+        self._placing = Placing(archive, dataset) if archive.members else None
+        self._class_folders: dict[Split, dict[int, str]] = {split: {} for split in splits}
         self.cancelled = threading.Event()
 
     def extract(
-        self, section: Section, stream: ChunkStream, hand_over: Callable[[list[Sample]], None]
+        self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
     ) -> None:
         """Hand over the samples of a section, those of a chunk at a time, in views of the chunk.
 
         Raises WrongBytes on a name that the dataset does not have there, or that comes twice, and
-        on all that `archives.tar.members` refuses.
+        on all that the readers of archives refuse.
         """
-        label_of = self._labels(section.wnid)
+        if self._placing is not None:
+            self._extract_placed(section, stream, hand_over)
+            return
+        (split,) = self._splits
+        label_of = self._labels(split, section.wnid)
         seen: set[str] = set()
         batch: list[Sample] = []
 
@@ -110,50 +137,111 @@ class Extraction:
             nonlocal batch
             if batch:
                 full, batch = batch, []
-                hand_over(full)
+                hand_over(Batch(split, full))
 
         stream.before_turn = hand_over_batch
         for name, _, size_bytes in section.members:
             if name in seen:
-                raise self._refused(name, "a second time")
+                raise refused(self._archive, name, "a second time")
             seen.add(name)
             label = label_of(name)
             if label is None:
-                raise self._refused(name, f"which {self._dataset.name} does not have there")
-            if size_bytes > _LARGEST_SAMPLE_BYTES:
-                raise self._refused(name, f"of {size_bytes:,} bytes")
+                raise refused(
+                    self._archive, name, f"which {self._dataset.name} does not have there"
+                )
+            if size_bytes > LARGEST_SAMPLE_BYTES:
+                raise refused(self._archive, name, f"of {size_bytes:,} bytes")
             body = stream.take(size_bytes)  # which may hand the batch over
             batch.append(Sample(label, name, body))
         hand_over_batch()
 
-    def write(self, batch: list[Sample]) -> list[SampleRecord]:
+    def write(self, batch: Batch) -> list[SampleRecord]:
         """Write the samples as files; what a killed run left under their names is overwritten."""
         if self.cancelled.is_set():
             raise Cancelled
         records = []
-        for label, name, body in batch:
-            write_sample(self._class_folder(label), name, body)
+        split, class_folders = batch.split, self._class_folders[batch.split]
+        for label, name, body in batch.samples:
+            class_folder = class_folders.get(label) or self._make_class_folder(split, label)
+            write_sample(class_folder, name, body)
             records.append(SampleRecord(label, name, len(body), xxh128(body)))
         return records
 
-    def _class_folder(self, label: int) -> str:
-        if label not in self._class_folders:
-            wnid = self._dataset.synsets[label].wnid
-            self._class_folders[label] = str(make_class_folder(self._folder, wnid))
-        return self._class_folders[label]
+    def _extract_placed(
+        self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
+    ) -> None:
+        """The same from an archive whose members have paths; other splits are left out."""
+        batch: list[Sample] = []
+        split, size_bytes = self._splits[0], 0
 
-    def _labels(self, wnid: str | None) -> Callable[[str], int | None]:
+        def hand_over_batch() -> None:
+            nonlocal batch, size_bytes
+            if batch:
+                full, batch, size_bytes = batch, [], 0
+                hand_over(Batch(split, full))
+
+        stream.before_turn = hand_over_batch
+        for split_of_sample, sample in self._placed(section):
+            if size_bytes >= _BATCH_BYTES or split_of_sample is not split:
+                hand_over_batch()
+                split = split_of_sample
+            batch.append(sample)
+            size_bytes += len(sample.body)
+        hand_over_batch()
+
+    def _placed(self, section: Section) -> Iterator[tuple[Split, Sample]]:
+        assert self._placing is not None
+        placing = self._placing
+        of_batches = self._archive.content == "cifar-batches"
+        for member in section.members:
+            try:
+                found = placing.match(member.name) if of_batches else placing.place(member.name)
+            except ValueError as error:
+                raise refused(self._archive, member.name, str(error)) from error
+            if found is None or found[0] not in self._splits:
+                continue
+            if member.size_bytes > LARGEST_SAMPLE_BYTES:
+                raise refused(self._archive, member.name, f"of {member.size_bytes:,} bytes")
+            body = section.bodies.take(member.size_bytes)
+            if isinstance(found, Place):
+                yield found.split, Sample(found.label, found.name, body)
+                continue
+            yield from self._of_batch(*found, body, name=f"{self._archive.name}: {member.name}")
+
+    def _of_batch(
+        self, split: Split, match: re.Match[str], body: memoryview, *, name: str
+    ) -> Iterator[tuple[Split, Sample]]:
+        """The images of one of CIFAR-10's pickles, as PNG; their numbers count through all."""
+        from imnetprep.archives.pickles import SIDE_PX, cifar_images
+        from imnetprep.images import encode_png
+
+        first = _BATCH_IMAGES * (int(match.groupdict().get("number", 1)) - 1)
+        for number, (label, planes) in enumerate(cifar_images(body, name=name), start=first):
+            named = self._dataset.name_of(split, self._wnid(label), number)
+            yield split, Sample(label, named, encode_png(planes, SIDE_PX))
+
+    def _make_class_folder(self, split: Split, label: int) -> str:
+        class_folder = str(make_class_folder(self._folder / split, self._wnid(label)))
+        self._class_folders[split][label] = class_folder
+        return class_folder
+
+    def _wnid(self, label: int) -> str:
+        return self._dataset.synsets[label].wnid
+
+    def _labels(self, split: Split, wnid: str | None) -> Callable[[str], int | None]:
         """What gives the label of a name, or None for one that does not belong there."""
         if wnid is None:
-            return lambda name: self._dataset.label_of(self._split, name)
+            return lambda name: self._dataset.label_of(split, name)
         label = self._dataset.label_of_wnid[wnid]
-        if (names := self._dataset.names(self._split, label)) is not None:
+        if (names := self._dataset.names(split, label)) is not None:
             return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
         of = self._dataset.label_of
-        return lambda name: label if of(self._split, name) == label else None
+        return lambda name: label if of(split, name) == label else None
 
-    def _refused(self, member: str, why: str) -> WrongBytes:
-        return WrongBytes(
-            f"{self._archive.name}: member {member!r}, {why}",
-            hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
-        )
+
+def refused(archive: Archive, member: str, why: str) -> WrongBytes:
+    """The error for a member of `archive` that does not belong there."""
+    return WrongBytes(
+        f"{archive.name}: member {member!r}, {why}",
+        hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+    )

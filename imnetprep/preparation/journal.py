@@ -42,10 +42,10 @@ _SECONDS_BETWEEN_SYNCS = 0.2
 
 
 class Done(NamedTuple):
-    """A range that is written: where it starts, its samples, and its checksum if that is needed."""
+    """A range that is written: where it starts, its samples by split, its checksum if needed."""
 
     start: int
-    samples: list[SampleRecord]
+    samples: Mapping[Split, list[SampleRecord]]
     checksum: Checksum | None
 
 
@@ -86,7 +86,7 @@ class Journal:
         rows = self._database.execute("SELECT start FROM range WHERE split = ?", [split.value])
         return {start for (start,) in rows}
 
-    def add(self, split: Split, batch: list[Done]) -> None:
+    def add(self, batch: list[Done]) -> None:
         """Ranges are done, and synced. Safe beside `range_samples`.
 
         The samples of a range are one value: a row for each would cost more than writing its file.
@@ -99,10 +99,11 @@ class Journal:
                 _format_samples(samples),
                 None if checksum is None else json.dumps(astuple(checksum)),
             )
-            for start, samples, checksum in batch
+            for start, by_split, checksum in batch
+            for split, samples in by_split.items()
         )
         with self._lock, self._database as database:
-            database.executemany("INSERT INTO range VALUES (?, ?, ?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?, ?)", rows)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""
@@ -144,15 +145,16 @@ class Journal:
         query = "SELECT coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
         return int(self._database.execute(query, [split.value]).fetchone()[0])
 
-    def mark_whole(self, split: Split, proof: Mapping[str, Any], folder: Path) -> Whole:
-        """The split in `folder` is complete and proved so: from here on it only gets its name."""
-        whole = Whole(proof, folder.stat().st_ino)
+    def mark_whole(self, folders: Mapping[Split, Path], proof: Mapping[str, Any]) -> None:
+        """The splits in `folders` are complete and proved so: from here on they only get names."""
+        rows = [
+            (json.dumps(proof), folder.stat().st_ino, split.value)
+            for split, folder in folders.items()
+        ]
         with self._database as database:
-            database.execute(
-                "UPDATE split SET proof = ?, folder_inode = ? WHERE name = ?",
-                [json.dumps(proof), whole.folder_inode, split.value],
+            database.executemany(
+                "UPDATE split SET proof = ?, folder_inode = ? WHERE name = ?", rows
             )
-        return whole
 
     def whole(self, split: Split, *, dataset: str) -> Whole | None:
         """The split that is whole and lacks its name or its manifest; None where it is not."""
@@ -207,7 +209,6 @@ def open_journal(path: Path) -> Iterator[Journal]:
 @contextmanager
 def committer(
     journal: Journal,
-    split: Split,
     folder: Path,
     *,
     committed: Callable[[Iterable[int]], None],
@@ -232,7 +233,7 @@ def committer(
             ended = None in batch
             try:
                 sync_file_system(folder)
-                journal.add(split, [each for each in batch if each is not None])
+                journal.add([each for each in batch if each is not None])
                 committed(each.start for each in batch if each is not None)
             except Exception as error:
                 failures.append(error)

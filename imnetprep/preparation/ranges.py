@@ -1,14 +1,14 @@
 """An archive as ranges of whole members: the units that are worked on, journalled and lost."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.errors import WrongBytes
 
 # What a kill costs of a flat archive; a tar of tars has its classes.
-_RUN_BYTES = 64 << 20
+RUN_BYTES = 64 << 20
 
 
 class Range(NamedTuple):
@@ -19,12 +19,20 @@ class Range(NamedTuple):
     wnid: str | None
 
 
+class Bodies(Protocol):
+    """Where the bodies of a section's members are taken from."""
+
+    def take(self, length: int) -> memoryview:
+        """The body of the member at hand, of `length` bytes."""
+
+
 class Section(NamedTuple):
-    """A range that is being read: its samples' members, each to be taken before the next."""
+    """A range that is being read: its members, the body of each to be taken before the next."""
 
     start: int
     wnid: str | None
     members: Iterator[Member]
+    bodies: Bodies
 
 
 def plan_ranges(
@@ -41,10 +49,11 @@ def plan_ranges(
     stream = FileStream(read_at)
     starts: list[tuple[int, str | None]] = []
     classes = _Classes(archive, dataset)
-    for member in members(stream, name=archive.name, end=size_bytes):
+    folders = bool(archive.members)
+    for member in members(stream, name=archive.name, end=size_bytes, folders=folders):
         if archive.form == "tar-of-tars":
             starts.append((member.start, classes.wnid_of(member)))
-        elif not starts or member.start - starts[-1][0] >= _RUN_BYTES:
+        elif not starts or member.start - starts[-1][0] >= RUN_BYTES:
             starts.append((member.start, None))
     if not starts:
         raise _empty(archive)
@@ -60,15 +69,16 @@ def open_section(each: Range, stream: Stream, archive: Archive) -> Section:
     Raises WrongBytes where another class lies there than the range says.
     """
     if each.wnid is None:
-        flat = members(stream, name=archive.name, end=each.end, marked=False)
-        return Section(each.start, None, flat)
+        folders = bool(archive.members)
+        flat = members(stream, name=archive.name, end=each.end, marked=False, folders=folders)
+        return Section(each.start, None, flat, stream)
     outer = next(members(stream, name=archive.name, end=each.end), None)
     if outer is None or outer.name != f"{each.wnid}.tar":
         raise WrongBytes(
             f"{archive.name}: {each.wnid}.tar does not start at byte {each.start:,}",
             hint="the archive or its index has changed; remove the index and try again",
         )
-    return Section(each.start, each.wnid, _inner(outer, stream, archive))
+    return Section(each.start, each.wnid, _inner(outer, stream, archive), stream)
 
 
 def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) -> Iterator[Section]:
@@ -76,20 +86,20 @@ def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) ->
 
     A section's members are to be used up before the next section. Raises as `plan_ranges`.
     """
-    outer = members(stream, name=archive.name, end=end)
+    outer = members(stream, name=archive.name, end=end, folders=bool(archive.members))
     if archive.form == "tar-of-tars":
         classes = _Classes(archive, dataset)
         for member in outer:
             start = member.start if classes.seen else 0
             wnid = classes.wnid_of(member)
-            yield Section(start, wnid, _inner(member, stream, archive))
+            yield Section(start, wnid, _inner(member, stream, archive), stream)
         found = bool(classes.seen)
     else:
         first = next(outer, None)
         found, start = first is not None, 0
         while first is not None:
             run = _Run(first, outer)
-            yield Section(start, None, iter(run))
+            yield Section(start, None, iter(run), stream)
             first = run.beyond
             start = first.start if first else start
     if not found:
@@ -106,7 +116,7 @@ class _Run:
     def __iter__(self) -> Iterator[Member]:
         yield self._first
         for member in self._rest:
-            if member.start - self._first.start >= _RUN_BYTES:
+            if member.start - self._first.start >= RUN_BYTES:
                 self.beyond = member
                 return
             yield member

@@ -37,9 +37,9 @@ class Retake:
     ) -> None:
         self._dataset, self._split, self._file = dataset, split, file
         self._archive = dataset.archive(split)
-        if self._archive.form not in ("tar", "tar-of-tars"):
+        if self._archive.members:
             raise ImnetprepError(
-                f"single images cannot be taken from {file.name}, a {self._archive.form}",
+                f"single images cannot be taken from {file.name}, where they have paths",
                 hint=f"mv the {split} folder away, then imnetprep organize makes it again",
             )
         self._pieces = published_pieces(dataset, self._archive)

@@ -194,7 +194,8 @@ class _Making:
         shards = self._journal.shards(self._split)
         words = self._sharding.seed, self._sharding.shard_size, self._planned.change
         write_index(self._folder, Index(self._dataset.name, self._split, *words, shards))
-        return self._journal.mark_whole(self._split, {}, self._folder)
+        self._journal.mark_whole({self._split: self._folder}, {})
+        return Whole({}, self._folder.stat().st_ino)
 
     def _sweep(self) -> None:
         """What workers that were killed have left takes room, and is no shard."""

@@ -73,9 +73,15 @@ def recognise(root: Root, *, dataset: str | None) -> Recognised:
         known = dataset_for(root.manifest, dataset)
         return Recognised(known, _places(root, known, listed))
     tried = [Recognised(each, _places(root, each, listed)) for each in map(load_dataset, BUILT_IN)]
-    best = max(tried, key=lambda one: _fit(root, one))
-    if _fit(root, best) >= _LEAST_SHARE:
-        return best
+    fits = [_fit(root, one) for one in tried]
+    best = [one for one, fit in zip(tried, fits, strict=True) if fit == max(fits)]
+    if max(fits) >= _LEAST_SHARE:
+        if len(best) > 1:
+            raise ImnetprepError(
+                f"{root.path} has the names of {', '.join(one.dataset.name for one in best)} alike",
+                hint="say which it is: --dataset NAME",
+            )
+        return best[0]
     if any(root.split(split).is_dir() for split in (Split.TRAIN, Split.VAL)):
         raise ImnetprepError(
             f"{root.path} has no manifest, and its names and counts are those of no built-in"

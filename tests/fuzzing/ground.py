@@ -103,7 +103,7 @@ class Ground:
                 assert str(error).isprintable() and error.hint
                 results.append(None)
             else:
-                results.append(tree(root) if self._is_whole(form, records) else None)
+                results.append(tree(root / form.split) if self._is_whole(form, records) else None)
         assert results[0] == results[1], "the engines differ"
         if results[0] is not None:
             assert results[0] == self._as_others_read_it(form, body)
@@ -115,7 +115,7 @@ class Ground:
             return body[offset : offset + length]
 
         archive = self.dataset.archive(form.split)
-        extraction = Extraction(archive, form.split, dataset=self.dataset, folder=root)
+        extraction = Extraction(archive, [form.split], dataset=self.dataset, folder=root)
         records: list[SampleRecord] = []
         planned = plan_ranges(archive, self.dataset, size_bytes=len(body), read_at=read_at)
         for each in planned:
@@ -128,7 +128,7 @@ class Ground:
 
     def _in_order(self, form: Form, body: bytes, root: Path) -> list[SampleRecord]:
         archive = self.dataset.archive(form.split)
-        extraction = Extraction(archive, form.split, dataset=self.dataset, folder=root)
+        extraction = Extraction(archive, [form.split], dataset=self.dataset, folder=root)
         stream = _stream(body, 0, len(body), archive)
         records: list[SampleRecord] = []
         for section in sections(stream, archive, self.dataset, end=len(body)):

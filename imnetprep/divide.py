@@ -1,0 +1,178 @@
+"""A folder of images by class, without splits, to a root with train and val: links or copies."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Split
+from imnetprep.catalog.divisions import Division, divided
+from imnetprep.catalog.naming import is_plain
+from imnetprep.digests import xxh128
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import hard_link, locked
+from imnetprep.layouts.imagefolder import make_class_folder, write_sample
+from imnetprep.manifest import (
+    SampleRecord,
+    SplitRecord,
+    create_manifest,
+    open_manifest,
+    organized_splits,
+    refuse_other_dataset,
+)
+from imnetprep.preparation.journal import Done, Journal, committer, open_journal
+from imnetprep.preparation.needs import Needs
+from imnetprep.preparation.standing import folder_splits, give_name, refuse_strangers, standing
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress
+from imnetprep.roots import Layout, Root
+
+# What Pillow and torchvision open, by its name.
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class DividePlan:
+    """How the images in `folder` become the splits of `division`; `needs` are those of copies."""
+
+    folder: Path
+    division: Division
+    needs: Needs
+    copy: bool
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset that the root will hold."""
+        return self.division.dataset
+
+
+def plan_divide(
+    root: Root, folder: Path, *, val_fraction: float, seed: int, copy: bool
+) -> DividePlan:
+    """Look at the folder and the root; touches nothing.
+
+    Raises ImnetprepError where the folder holds what is no image of a class, and where the root
+    holds something else.
+    """
+    sizes = _images(folder)
+    division = divided(folder.absolute().name, sizes, val_fraction=val_fraction, seed=seed)
+    if root.manifest.exists():
+        with open_manifest(root.manifest) as manifest:
+            refuse_other_dataset(manifest, division.dataset)
+    done = folder_splits(root)
+    to_do = [split for split in division.names if split not in done]
+    for split in to_do:
+        refuse_strangers(root, division.dataset, split)
+    to_make = [
+        sizes[wnid][file]
+        for split in to_do
+        for wnid, of_class in division.names[split].items()
+        for file, _ in of_class
+    ]
+    size_bytes = sum(to_make) if copy else 0
+    return DividePlan(folder, division, Needs(size_bytes, len(to_make), size_bytes), copy)
+
+
+def carry_out_divide(
+    plan: DividePlan, root: Root, *, jobs: int | None, progress: Progress
+) -> Iterator[SplitRecord]:
+    """Make what is not there; yields each split once it stands under its name. A kill costs the
+    classes in flight."""
+    plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
+    with locked(root.organizing), open_journal(root.organizing / "journal.db") as journal:
+        create_manifest(root.manifest, plan.dataset)
+        for split in plan.division.names:
+            whole = standing(root, journal, split, plan.dataset)
+            if whole is None and split not in folder_splits(root):
+                _grow(plan, root, split, journal, jobs=jobs, progress=progress)
+                whole = standing(root, journal, split, plan.dataset)
+            if whole is not None:
+                made = "copies" if plan.copy else "hard links"
+                source = str(plan.folder.absolute())
+                give_name(root, journal, split, whole, archive=None, source=source, files=made)
+                journal.forget(split)
+            yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+
+
+def _grow(
+    plan: DividePlan,
+    root: Root,
+    split: Split,
+    journal: Journal,
+    *,
+    jobs: int | None,
+    progress: Progress,
+) -> None:
+    growing, fingerprint = root.organizing / split, plan.dataset.fingerprint
+    made_of = f"{'copies' if plan.copy else 'links'} of {plan.folder.absolute()}"
+    if not journal.has_begun(split, dataset=fingerprint, archive=made_of):
+        journal.forget(split)
+        if growing.exists():
+            shutil.rmtree(growing)
+        journal.begin(split, dataset=fingerprint, archive=made_of)
+    growing.mkdir(parents=True, exist_ok=True)
+    done, samples = journal.done(split), plan.dataset.samples(split)
+    with (
+        progress.task(f"organize {split}", total=samples, unit="images") as task,
+        committer(journal, growing, committed=lambda _: None) as give,
+        ThreadPoolExecutor(jobs or usable_cores()) as workers,
+    ):
+        to_do = [synset.label for synset in plan.dataset.synsets if synset.label not in done]
+        made = workers.map(lambda label: _make_class(plan, split, label, growing), to_do)
+        for label, records in zip(to_do, made, strict=True):
+            give(Done(label, {split: records}, None))
+            task.advance(len(records))
+    proof = {"kind": "none", "why": f"the images in {plan.folder.absolute()}, as they were"}
+    journal.mark_whole({split: growing}, proof)
+
+
+def _make_class(plan: DividePlan, split: Split, label: int, growing: Path) -> list[SampleRecord]:
+    """The samples of a class in its folder; what a killed run left there is replaced."""
+    wnid = plan.dataset.synsets[label].wnid
+    folder, records = make_class_folder(growing, wnid), []
+    for file, own in plan.division.names[split][wnid]:
+        path, place = plan.folder / wnid / file, folder / own
+        body = path.read_bytes()
+        if plan.copy:
+            write_sample(str(folder), own, body)
+        else:
+            hard_link(path, place)
+        records.append(SampleRecord(label, own, len(body), xxh128(body)))
+    return records
+
+
+def _images(folder: Path) -> dict[str, dict[str, int]]:
+    """The size of each image by its class and name. Hidden files are passed over."""
+    if not folder.is_dir():
+        raise ImnetprepError(f"{folder} is no folder", hint="--archives with a folder of classes")
+    classes: dict[str, dict[str, int]] = {}
+    for class_folder in _entries(folder):
+        if not class_folder.is_dir(follow_symlinks=False):
+            raise _stray(class_folder.path, "is no folder of a class")
+        if not SAFE_NAME.fullmatch(class_folder.name):
+            raise ImnetprepError(
+                f"{class_folder.path}: a class is called by letters, digits, _ . and -",
+                hint="rename the folder",
+            )
+        sizes = classes[class_folder.name] = {}
+        for file in _entries(Path(class_folder.path)):
+            if not file.is_file(follow_symlinks=False):
+                raise _stray(file.path, "is no regular file")
+            if not file.name.lower().endswith(_IMAGES) or not is_plain(file.name):
+                raise _stray(file.path, "is no image by its name")
+            sizes[file.name] = file.stat().st_size
+    if not classes:
+        raise ImnetprepError(f"{folder} is empty", hint="a folder of images for each class in it")
+    return classes
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        seen = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(seen, key=lambda entry: entry.name)
+
+
+def _stray(path: str, what: str) -> ImnetprepError:
+    return ImnetprepError(f"{path} {what}", hint="move it away, and run the same command again")

@@ -1,0 +1,352 @@
+"""One archive to samples on the disk: its ranges side by side, or all of it in order."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imnetprep.archives.compressed import COMPRESSED
+from imnetprep.archives.file import ArchiveFile, read_all
+from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.digests import Checksum, Pieces, xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import written_whole
+from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.counts import check_count
+from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction
+from imnetprep.preparation.flow import Flow
+from imnetprep.preparation.index import format_index, parse_index
+from imnetprep.preparation.journal import Done, Journal, committer
+from imnetprep.preparation.proof import (
+    PieceReader,
+    Reader,
+    choose_proof,
+    open_reader,
+    wants_order,
+)
+from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
+from imnetprep.preparation.zipped import Zip
+from imnetprep.progress import Progress, Task
+
+# No archive is longer: the ranges of each are journalled this far from those of the next.
+MOST_BYTES = 1 << 44
+# Batches of samples that wait for their writer, for each of the jobs.
+_BATCHES_WAITING = 4
+
+Give = Callable[[Done], None]
+Records = dict[Split, list[SampleRecord]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An archive that is open as `file`.
+
+    `pieces` are those of its torrent; `before` says how it was proved before. `index` is where its
+    ranges are kept, `ranges` what is known of them already; `released` is called with each range
+    once its samples are safe on the disk.
+    """
+
+    archive: Archive
+    file: ArchiveFile
+    pieces: Pieces | None = None
+    before: Mapping[str, Any] | None = None
+    index: Path | None = None
+    ranges: Sequence[Range] | None = None
+    released: Callable[[Range], None] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Which bytes these are: the torrent's, or else this very file as it is now."""
+        return self.file.identity if self.pieces is None else f"torrent {self.pieces.info_hash}"
+
+
+class Taking:
+    """The samples of `splits` in one archive, written under `folder`.
+
+    Its ranges are journalled from `first` on. `discard` drops all that was made, where nobody
+    knows which of the bytes were wrong.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        splits: Sequence[Split],
+        *,
+        source: Source,
+        folder: Path,
+        journal: Journal,
+        first: int,
+        discard: Callable[[], None],
+    ) -> None:
+        self._dataset = dataset
+        self._splits = [split for split in splits if split in source.archive.splits]
+        self._source, self.archive, self._file = source, source.archive, source.file
+        self._folder, self._journal, self._first = folder, journal, first
+        self._discard = discard
+        self._ranges = source.ranges
+        self._zip: Zip | None = None
+        self._extraction = Extraction(self.archive, self._splits, dataset=dataset, folder=folder)
+        self.proof = choose_proof(self.archive, source.pieces, source.before, self._file.checksum)
+        self.read_all = False  # has `take` itself proved every byte of the file?
+
+    def take(self, *, jobs: int, progress: Progress) -> None:
+        """Do all that is not done. Raises WrongBytes on what is not the dataset's."""
+        done = self._done()
+        if MOST_BYTES - 1 in done:
+            return  # in a run before this one
+        source, proof = self._source, self.proof
+        ranges = None if self._goes_in_order() else self._find_ranges()
+        to_do = None if ranges is None else [each for each in ranges if each.start not in done]
+        self._release(done)  # a kill may have come between the journal and the release
+        reader = open_reader(
+            self._file,
+            proof=proof,
+            before=source.before,
+            pieces=source.pieces,
+            ranges=to_do,
+            tail=ranges[-1].end if ranges else 0,
+            checksums=self._checksums(),
+        )
+        self.read_all = reader.in_order or not done
+        total = ranges[-1].end if ranges else self._size_bytes()
+        done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
+        what = f"organize {' and '.join(self._splits)}"
+        with (
+            closing(reader),
+            progress.task(what, total=total, unit="B", done=done_bytes) as task,
+        ):
+            if to_do is None:
+                self._in_order(reader, done, jobs=jobs, task=task)
+            else:
+                self._side_by_side(reader, to_do, jobs=jobs, task=task)
+            self._finish(reader)
+
+    def mark_taken(self) -> None:
+        """Journal that all of it is done: a later run does not read it again."""
+        self._journal.add([Done(self._first + MOST_BYTES - 1, self._no_records(), None)])
+
+    def _done(self) -> set[int]:
+        """Where the ranges start that are done for all of the splits."""
+        done = set.intersection(*map(self._journal.done, self._splits))
+        return {start - self._first for start in done if 0 <= start - self._first < MOST_BYTES}
+
+    def _checksums(self) -> dict[int, Checksum]:
+        known = self._journal.checksums(self._splits[0])
+        return {
+            start - self._first: checksum
+            for start, checksum in known.items()
+            if 0 <= start - self._first < MOST_BYTES
+        }
+
+    def _goes_in_order(self) -> bool:
+        """By its form or proof; in a pipe; or where a server would be asked for many headers."""
+        if self.archive.form in COMPRESSED:
+            return True
+        wanted = wants_order(self.proof, self._source.before)
+        index = self._source.index
+        known = self._ranges is not None or (index is not None and index.exists())
+        one_by_one = self._file.far and self.archive.form == "tar" and not known
+        return wanted or not self._file.seekable or one_by_one
+
+    def _find_ranges(self) -> Sequence[Range]:
+        """From the index that is kept, or by walking the archive's headers; then they are kept."""
+        index = self._source.index
+        if self.archive.form == "zip":
+            self._ranges = self._open_zip().ranges
+            return self._ranges
+        if self._ranges is None and index is not None and index.exists():
+            self._ranges = parse_index(
+                index.read_bytes(), self.archive, self._dataset, of=self._file
+            )
+        if self._ranges is None:
+            self._ranges = self._plan()
+        if index is not None and not index.exists():
+            with written_whole(index) as file:
+                file.write(format_index(self._ranges, of=self._file))
+        return self._ranges
+
+    def _size_bytes(self) -> int:
+        """How long the archive is, as far as anybody knows."""
+        pieces = self._source.pieces
+        known = self._file.size_bytes or self.archive.size_bytes
+        return known or (pieces.size_bytes if pieces else 0)
+
+    def _plan(self) -> list[Range]:
+        assert self._file.size_bytes is not None
+        return plan_ranges(
+            self.archive, self._dataset, size_bytes=self._file.size_bytes, read_at=self._read_at
+        )
+
+    def _open_zip(self) -> Zip:
+        """Its directory, read once."""
+        if self._zip is None:
+            assert self._file.size_bytes is not None, "no pipe"
+            self._zip = Zip(
+                self.archive,
+                self._dataset,
+                size_bytes=self._file.size_bytes,
+                read_at=self._read_at,
+            )
+        return self._zip
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return read_all(self._file, offset, offset + length)
+
+    def _finish(self, reader: Reader) -> None:
+        try:
+            reader.finish()
+        except WrongBytes:
+            if not isinstance(reader, PieceReader):  # nobody knows which of the bytes were wrong
+                self._discard()
+            raise
+
+    def _side_by_side(
+        self, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
+    ) -> None:
+        """Each job reads and writes a range of its own."""
+        told = self._telling(task)
+
+        def extract(each: Range) -> Records:
+            chunks = reader.chunks(each.start, each.end)
+            stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
+            if self._zip is not None:
+                section = self._zip.section(each, stream)
+            else:
+                section = open_section(each, stream, self.archive)
+            records = self._no_records()
+
+            def write(batch: Batch) -> None:
+                records[batch.split] += self._extraction.write(batch)
+
+            self._extraction.extract(section, stream, write)
+            stream.drain()  # so that what lies behind is proved too
+            return records
+
+        under_way: dict[Future[Records], Range] = {}
+
+        def collect(*, until: int) -> None:
+            while len(under_way) > until:
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    each = under_way.pop(future)
+                    self._give(give, each, future.result(), reader.checksums.get(each.start))
+
+        with self._writing(jobs) as (workers, give):
+            for each in to_do:
+                collect(until=jobs - 1)
+                under_way[workers.submit(extract, each)] = each
+            collect(until=0)
+
+    def _in_order(self, reader: Reader, done: set[int], *, jobs: int, task: Task) -> None:
+        """One reader goes from the start to the end; the jobs write what it finds.
+
+        What was done before is read again for the proof, and must be the same; it is not written.
+        """
+        flow = Flow(self._file, self.archive, reader=reader, told=self._telling(task))
+        opened = self._open_zip() if self.archive.form == "zip" else None
+        waiting = threading.BoundedSemaphore(_BATCHES_WAITING * jobs)
+        under_way: deque[tuple[Section, list[tuple[Split, Future[list[SampleRecord]]]]]] = deque()
+
+        def write(batch: Batch) -> list[SampleRecord]:
+            try:
+                return self._extraction.write(batch)
+            finally:
+                waiting.release()
+
+        def submit(batch: Batch) -> None:
+            waiting.acquire()
+            under_way[-1][1].append((batch.split, workers.submit(write, batch)))
+
+        def collect(*, until: int) -> None:
+            while len(under_way) > until:
+                section, futures = under_way.popleft()
+                records = self._no_records()
+                for split, future in futures:
+                    records[split] += future.result()
+                self._give(give, section, records)
+
+        with self._writing(jobs) as (workers, give):
+            for section in flow.sections(self._dataset, opened):
+                if section.start in done:
+                    self._check_same(section, flow.stream)
+                    continue
+                under_way.append((section, []))
+                self._extraction.extract(section, flow.stream, submit)
+                collect(until=1)
+            flow.finish()
+            collect(until=0)
+
+    @contextmanager
+    def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
+        with (
+            committer(
+                self._journal,
+                self._folder,
+                committed=self._release_journalled,
+                waiting_at_most=0
+                if self._source.released is None
+                else 1,  # else the disk holds more
+            ) as give,
+            ThreadPoolExecutor(jobs) as workers,
+        ):
+            try:
+                yield workers, give
+            finally:
+                self._extraction.cancelled.set()
+
+    def _release_journalled(self, starts: Iterable[int]) -> None:
+        self._release(start - self._first for start in starts)
+
+    def _release(self, starts: Iterable[int]) -> None:
+        if self._source.released is not None and self._ranges is not None:
+            ranges = {each.start: each for each in self._ranges}
+            for start in starts:
+                self._source.released(ranges[start])
+
+    def _telling(self, task: Task) -> Callable[[int], None]:
+        """Tell the task from any thread, and stop the thread that tells when others have failed."""
+        lock = threading.Lock()
+
+        def told(amount: int) -> None:
+            if self._extraction.cancelled.is_set():
+                raise Cancelled
+            with lock:
+                task.advance(amount)
+
+        return told
+
+    def _give(
+        self,
+        give: Give,
+        each: Section | Range,
+        records: Records,
+        checksum: Checksum | None = None,
+    ) -> None:
+        """Hand what is written to the committer, if its counts fit."""
+        if each.wnid is not None:
+            label = self._dataset.label_of_wnid[each.wnid]
+            for split, of_split in records.items():
+                names = [record.name for record in of_split]
+                check_count(self._dataset, split, label, names, where=self.archive.name)
+        give(Done(self._first + each.start, records, checksum))
+
+    def _no_records(self) -> Records:
+        return {split: [] for split in self._splits}
+
+    def _check_same(self, section: Section, stream: ChunkStream) -> None:
+        start = self._first + section.start
+        known = {split: set(self._journal.range_samples(split, start)) for split in self._splits}
+
+        def check(batch: Batch) -> None:
+            split, samples = batch
+            for label, name, body in samples:
+                if SampleRecord(label, name, len(body), xxh128(body)) not in known[split]:
+                    raise WrongBytes(
+                        f"{self.archive.name}: {name} is not what it was when this was begun",
+                        hint=f"if it is another archive, rm -r {self._folder} to start over",
+                    )
+
+        self._extraction.extract(section, stream, check)

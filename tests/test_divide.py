@@ -1,0 +1,144 @@
+"""A folder of images by class becomes train and val; an image's split is its own."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Run, tree
+
+CLASSES = {"cat": 40, "dog": 24, "owl_x": 2}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images by class: the same names in each, one that says its class, hidden files beside."""
+    folder = tmp_path / "my photos"
+    for wnid, images in CLASSES.items():
+        (folder / wnid).mkdir(parents=True)
+        for at in range(images):
+            name = f"{wnid}_{at}.PNG" if at == 1 else f"img {at:03}.jpg"
+            (folder / wnid / name).write_bytes(f"{wnid} {at}".encode())
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "cat" / "._img 001.jpg").write_bytes(b"x")
+    return folder
+
+
+def _words(photos: Path, root: Path, *more: object) -> list[object]:
+    return ["organize", "--root", root, "--archives", photos, "--val-fraction", "0.25", *more]
+
+
+def _split_of(root: Path) -> dict[str, str]:
+    """The split of each image, by its class and name."""
+    return {name: split for split in ("train", "val") for name in tree(root / split)}
+
+
+def test_every_image_is_in_one_split_and_every_class_in_both(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "root"
+    done = here(*_words(photos, root))
+    assert done.returncode == 0, done.stderr
+    train, val = tree(root / "train"), tree(root / "val")
+    bodies = sorted([*train.values(), *val.values()])
+    assert bodies == sorted(
+        f"{wnid} {at}".encode() for wnid in CLASSES for at in range(CLASSES[wnid])
+    )
+    assert {Path(name).parts[0] for name in val} == set(CLASSES)
+    assert 4 <= sum(name.startswith("cat/") for name in val) <= 16
+    assert ({**train, **val})["cat/cat_img 000.jpg"] == b"cat 0"
+    assert "cat/cat_1.PNG" in {**train, **val}, "a name that says its class stays"
+    linked = next(iter((root / "train" / "dog").iterdir()))
+    assert linked.stat().st_nlink == 2
+    assert here("verify", "--root", root, "--digests").returncode == 0
+    receipt = json.loads((root / "receipt.json").read_text())
+    assert receipt["splits"]["val"]["source"] == str(photos)
+
+
+def test_images_that_are_added_move_no_other(photos: Path, tmp_path: Path, here: Run) -> None:
+    assert here(*_words(photos, tmp_path / "one")).returncode == 0
+    for at in range(100, 160):
+        (photos / "cat" / f"img {at}.jpg").write_bytes(b"%d" % at)
+        (photos / "dog" / f"a{at}.jpg").write_bytes(b"%d" % at)
+    shutil.copytree(photos / "dog", photos / "ant")
+    assert here(*_words(photos, tmp_path / "two")).returncode == 0
+    before, after = _split_of(tmp_path / "one"), _split_of(tmp_path / "two")
+    assert len(after) > len(before) + 100
+    assert before.items() <= after.items()
+
+
+def test_the_seed_decides_and_the_same_seed_decides_the_same(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    for root, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert here(*_words(photos, tmp_path / root, "--seed", seed)).returncode == 0
+    assert _split_of(tmp_path / "a") == _split_of(tmp_path / "b") != _split_of(tmp_path / "c")
+    done = here(*_words(photos, tmp_path / "a", "--seed", "1"))
+    assert done.returncode == 1
+    assert "holds another my-photos" in done.stderr
+
+
+def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "root"
+    lost = photos / "owl_x" / "img 000.jpg"
+    assert here(*_words(photos, tmp_path / "links")).returncode == 0
+    lost.chmod(0)
+    if os.access(lost, os.R_OK):  # root reads everything
+        lost.unlink()
+        lost.symlink_to("nowhere")
+    assert here(*_words(photos, root)).returncode != 0
+    lost.unlink()
+    lost.write_bytes(b"owl_x 0")
+    done = here(*_words(photos, root, "--copy"))
+    assert done.returncode == 0, done.stderr
+    assert {path.stat().st_nlink for path in (root / "train").glob("*/*")} == {1}
+    assert tree(root / "train") == tree(tmp_path / "links" / "train")
+    assert (photos / "cat" / "img 000.jpg").read_bytes() == b"cat 0"
+
+
+def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "root"
+    assert here(*_words(photos, root)).returncode == 0
+    before = tree(root / "train")
+    assert here(*_words(photos, root)).returncode == 0
+    assert tree(root / "train") == before
+    (tmp_path / "list.txt").write_text("cat\nowl_x\n")
+    done = here("subset", tmp_path / "list.txt", "--root", root, "--to", tmp_path / "part")
+    assert done.returncode == 0, done.stderr
+    assert here("verify", "--root", tmp_path / "part", "--digests").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("cat/notes.txt", "is no image by its name"),
+        ("flat.jpg", "is no folder of a class"),
+        ("cat/inner/0.jpg", "is no regular file"),
+        ("a cat/0.jpg", "a class is called by letters"),
+        ("one/0.jpg", "one has 1 of the two images"),
+        ("cat/cat_img 000.jpg", "would both be called cat_img 000.jpg"),
+    ],
+)
+def test_what_is_no_image_of_a_class_is_told(
+    path: str, told: str, photos: Path, tmp_path: Path, here: Run
+) -> None:
+    (photos / path).parent.mkdir(parents=True, exist_ok=True)
+    (photos / path).write_bytes(b"x")
+    done = here(*_words(photos, tmp_path / "root"))
+    assert done.returncode == 1, done.stderr
+    assert told in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+def test_what_makes_no_sense_with_it_is_wrong_usage(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    for more in (["--split", "val"], ["--dataset", "imagenette"], ["--consume"]):
+        assert here(*_words(photos, tmp_path / "root", *more)).returncode == 2
+    assert here("organize", "--root", tmp_path / "root", "--copy").returncode == 2
