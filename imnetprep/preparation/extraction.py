@@ -59,10 +59,11 @@ class ChunkStream:
 
     def take(self, length: int) -> memoryview:
         if length > len(self._chunk):
-            body = bytearray()
+            body, at = memoryview(bytearray(length)), 0
             for part in self._parts(length):
-                body += part
-            return memoryview(body)
+                body[at : at + len(part)] = part
+                at += len(part)
+            return body
         part, self._chunk = self._chunk[:length], self._chunk[length:]
         self.position += length
         return part

@@ -18,7 +18,7 @@ from imnetprep.errors import WrongBytes
 from imnetprep.preparation.ranges import Range
 
 # From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
-_NEAR_BYTES, _FAR_BYTES = 512 << 10, 8 << 20
+_NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20
 # Chunks of a far archive that are under way, and read chunks that wait for their digest.
 _AHEAD = 8
 
