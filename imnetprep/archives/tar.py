@@ -202,7 +202,7 @@ def _check_folder(folder: str, size_bytes: int, name: str) -> None:
     if size_bytes:
         raise _refused(name, f"folder {folder!r} has a body of {size_bytes:,} bytes")
     if folder.startswith("/") or ".." in folder.split("/"):
-        raise _refused(name, f"folder {folder!r} would lie elsewhere")
+        raise _refused(name, f"folder {folder!r} would leave its folder")
 
 
 def _safe_name(member: str, name: str) -> str:

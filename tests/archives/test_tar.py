@@ -119,7 +119,7 @@ def test_a_checksum_that_is_off_by_the_modulus_is_refused() -> None:
         (pax((b"path", b"x"), kind=b"g"), "gives one path to all members"),
         (pax((b"GNU.sparse.map", b"0,1")), "is sparse"),
         (Entry(b"folder/", b"x", b"5"), "has a body of 1 bytes"),
-        (Entry(b"../folder/", b"", b"5"), "would lie elsewhere"),
+        (Entry(b"../folder/", b"", b"5"), "would leave its folder"),
         (Entry(b"x", b"8 path=a", b"x"), "malformed"),
     ],
 )
