@@ -125,7 +125,10 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
     except sqlite3.DatabaseError:
         growing = None
     for path in _entries(root.organizing):
-        if _is_folder(path):
+        if _is_folder(path) and path.name == "shards":
+            why = "shards on their way; imnetprep organize --layout webdataset would go on"
+            yield _found("growing", path, why)
+        elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:
                 why = "is damaged" if growing is None else "knows nothing of it"
@@ -167,7 +170,8 @@ def _remove(root: Root, each: Removable) -> None:
     journal = root.organizing / "journal.db"
     if _is_file(journal):
         with suppress(ImnetprepError), open_journal(journal) as opened:  # a damaged one goes too
-            opened.forget(Split(each.path.name))
+            if each.path.name in set(Split):
+                opened.forget(Split(each.path.name))
     shutil.rmtree(each.path)
 
 

@@ -268,3 +268,16 @@ def test_an_empty_root_has_nothing_and_gets_nothing(tmp_path: Path, run: Run) ->
         done = run("clean", "--root", tmp_path / "root", *words)
         assert (done.returncode, done.stdout) == (0, "nothing to remove\n")
     assert not (tmp_path / "root").exists()
+
+
+def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path, run: Run) -> None:
+    for name in ("shards/train", "repair"):
+        (organized / ".organizing" / name).mkdir(parents=True)
+        (organized / ".organizing" / name / "0").write_bytes(b"x")
+    (organized / ".organizing" / "journal.db").touch()
+    done = run("clean", "--root", organized, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert (organized / ".organizing" / "shards" / "train" / "0").exists()
+    assert not (organized / ".organizing" / "repair").exists()
+    assert run("clean", "--root", organized, "--only", "growing", "--yes").returncode == 0
+    assert not (organized / ".organizing" / "shards").exists()
