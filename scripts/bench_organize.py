@@ -1,9 +1,9 @@
 """`scripts/bench organize`: the bars of organize, each beside its peers in the same run.
 
 Every variant runs in a process of its own, which times the work and not the imports. Variants take
-turns; a line has the median of the repeats and their spread. 2 GB of noise in 20,000 files, packed
-as the train archive is, unless IMNETPREP_BENCH_MB names less. Needs 12 GB of /dev/shm and 8 GB of
-disk.
+turns; a line has the median of the 5 repeats (IMNETPREP_BENCH_REPEATS) and their spread. 2 GB of
+noise in 20,000 files (IMNETPREP_BENCH_MB), packed as the train archive is. Needs 12 GB of /dev/shm
+and 8 GB of disk.
 """
 
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 PYTHON = HERE / ".venv" / "bin" / "python"
 TRAIN = "ILSVRC2012_img_train.tar"
-REPEATS = int(os.environ.get("REP", "5"))
+REPEATS = int(os.environ.get("IMNETPREP_BENCH_REPEATS", "5"))
 JOBS = len(os.sched_getaffinity(0))
 
 # What each process gets: where the archive lies, where its output goes; it prints seconds and the
