@@ -44,6 +44,8 @@ from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import STDIN, address_of, open_archive
 from imnetprep.sources.torrent import published_pieces
 
+# That of the train archive has 60 kB.
+_LARGEST_INDEX_BYTES = 16 << 20
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
 # From afar most of them wait for the network.
@@ -205,7 +207,9 @@ class _Work:
         """Those of the index that lies beside an archive far away, if there is one."""
         try:
             with closing(open_archive(self._place, f"{archive.name}{SUFFIX}")) as index:
-                body = index.read_at(0, index.size_bytes or 0)
+                if (size_bytes := index.size_bytes or 0) > _LARGEST_INDEX_BYTES:
+                    return None  # not ours: the headers are walked
+                body = index.read_at(0, size_bytes)
         except SourceFailed:
             return None
         return parse_index(body, archive, self._dataset, of=file)

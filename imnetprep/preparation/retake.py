@@ -11,13 +11,10 @@ from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
-from imnetprep.preparation.extraction import ChunkStream
+from imnetprep.preparation.extraction import LARGEST_SAMPLE_BYTES, ChunkStream
 from imnetprep.preparation.proof import PieceReader, PlainReader, Reader, choose_proof
 from imnetprep.preparation.ranges import Range, open_section, plan_ranges
 from imnetprep.sources.torrent import published_pieces
-
-# No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
-_LARGEST_SAMPLE_BYTES = 128 << 20
 
 
 class Found(NamedTuple):
@@ -78,7 +75,7 @@ class Retake:
 
     def _body(self, each: Found, reader: Reader) -> bytes:
         """The header is read again among the proved bytes: nothing had proved it in the walk."""
-        if each.end - each.start > _LARGEST_SAMPLE_BYTES:
+        if each.end - each.start > LARGEST_SAMPLE_BYTES:
             raise self._refused(each)
         raw = b"".join(reader.chunks(each.start, each.end))
         stream = FileStream(lambda offset, length: raw[offset : offset + length])

@@ -35,7 +35,7 @@ from imnetprep.progress import Progress, Task
 # No archive is longer: the ranges of each are journalled this far from those of the next.
 MOST_BYTES = 1 << 44
 # Batches of samples that wait for their writer, for each of the jobs.
-_BATCHES_WAITING = 4
+_BATCHES_WAITING = 2
 
 Give = Callable[[Done], None]
 Records = dict[Split, list[SampleRecord]]
