@@ -243,3 +243,9 @@ def test_a_pipe_for_two_splits_is_wrong_usage(packed: Path, tmp_path: Path, run:
     done = run("organize", "--root", tmp_path, "--dataset", packed, "--archives", "-")
     assert done.returncode == 2
     assert "a pipe carries one archive" in done.stderr
+
+
+def test_an_address_without_a_bucket_is_wrong_usage(packed: Path, tmp_path: Path, run: Run) -> None:
+    done = run("organize", "--root", tmp_path, "--dataset", packed, "--archives", "s3:///")
+    assert done.returncode == 2
+    assert "names no bucket" in done.stderr

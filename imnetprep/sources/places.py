@@ -23,7 +23,7 @@ def address_of(place: str | Path, name: str) -> str:
     if is_local(place):
         return str(Path(place) / name)
     path = urlsplit(text).path
-    return text if path.endswith(f"/{name}") else f"{text.rstrip('/')}/{name}"
+    return text if path.endswith(f"/{name}") else f"{text.removesuffix('/')}/{name}"
 
 
 def open_archive(place: str | Path, name: str) -> ArchiveFile:
