@@ -22,6 +22,8 @@ from imnetprep.roots import Root
 KINDS = ("temporary", "part", "leftover", "archive", "growing")
 DEFAULT_KINDS = KINDS[:-1]  # a growth can go on, and is taken by its name only
 
+# Where splits grow on their way into shards, and the journal of each.
+_OF_SHARDS = {"shards": "shards.db", "spool": "spool.db"}
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
 
@@ -125,9 +127,8 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
     except sqlite3.DatabaseError:
         growing = None
     for path in _entries(root.organizing):
-        if _is_folder(path) and path.name == "shards":
-            why = "shards on their way; imnetprep organize --layout webdataset would go on"
-            yield _found("growing", path, why)
+        if path.name in _OF_SHARDS and _is_folder(path):
+            yield from _shards_growth(root, path)
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:
@@ -141,6 +142,21 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
                 yield _found("growing", path, "imnetprep organize would go on with it")
         elif growing is None and path.name.startswith(journal.name) and _is_file(path):
             yield _found("leftover", path, "the journal is damaged")
+
+
+def _shards_growth(root: Root, folder: Path) -> Iterator[Removable]:
+    """What grows on its way into shards: spools, whose archive may be given up, and shards."""
+    journal = root.organizing / _OF_SHARDS[folder.name]
+    try:
+        growing = {each.split for each in read_growing(journal)}
+    except sqlite3.DatabaseError:
+        growing = set()
+    for path in filter(_is_folder, _entries(folder)):
+        if path.name in growing:
+            why = "imnetprep organize --layout webdataset would go on with it"
+            yield _found("growing", path, why)
+        else:
+            yield _found("leftover", path, "the journal knows nothing of it")
 
 
 def _archives(root: Root, dataset: Dataset, organized: set[Split]) -> Iterator[Removable]:
@@ -167,11 +183,10 @@ def _remove(root: Root, each: Removable) -> None:
     if not _is_folder(each.path):
         each.path.unlink()
         return
-    journal = root.organizing / "journal.db"
-    if _is_file(journal):
+    journal = root.organizing / _OF_SHARDS.get(each.path.parent.name, "journal.db")
+    if _is_file(journal) and each.path.name in set(Split):
         with suppress(ImnetprepError), open_journal(journal) as opened:  # a damaged one goes too
-            if each.path.name in set(Split):
-                opened.forget(Split(each.path.name))
+            opened.forget(Split(each.path.name))
     shutil.rmtree(each.path)
 
 

@@ -1,7 +1,7 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongUsage
 from imnetprep.fs import locked
+from imnetprep.images import Resize
 from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
@@ -19,18 +20,22 @@ from imnetprep.preparation.choice import check_sizes, choose_archives
 from imnetprep.preparation.consumption import (
     ConsumedFile,
     begin_consumption,
+    consumed_path,
     consumed_ranges,
     end_consumption,
     index_path,
     largest_range_bytes,
     proof_before,
 )
+from imnetprep.preparation.extraction import Sink
+from imnetprep.preparation.folders import ClassFolders, ResizedFolders
 from imnetprep.preparation.growth import Growth
 from imnetprep.preparation.index import SUFFIX, parse_index
 from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.needs import Needs
 from imnetprep.preparation.ranges import Range
 from imnetprep.preparation.receipts import archive_proof, record_archive
+from imnetprep.preparation.spool import spool_journal
 from imnetprep.preparation.standing import (
     folder_splits,
     give_name,
@@ -41,7 +46,7 @@ from imnetprep.preparation.taking import Source
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
-from imnetprep.sources.places import STDIN, address_of, open_archive
+from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
 
 # That of the train archive has 60 kB.
@@ -80,6 +85,7 @@ class OrganizePlan:
     planned: tuple[Planned, ...]
     needs: Needs
     consume: bool
+    resize: Resize | None = None
 
 
 def plan_organize(
@@ -89,6 +95,7 @@ def plan_organize(
     splits: Sequence[Split],
     archives: str | None = None,
     consume: bool = False,
+    resize: Resize | None = None,
     jobs: int | None = None,
 ) -> OrganizePlan:
     """Look at what is there and what is wanted; touches nothing.
@@ -97,23 +104,51 @@ def plan_organize(
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
     known = dataset_for(root.manifest, dataset)
+    planned = planned_splits(
+        root, known, splits or known.splits, archives=archives, done=folder_splits(root)
+    )
+    needs = Needs()
+    for each in planned:
+        for split in each.splits:
+            if split in each.done:
+                _refuse_other_size(root, split, resize)
+        if each.to_do:
+            needs += _check_planned(root, known, each, consume=consume, resize=resize, jobs=jobs)
+    return OrganizePlan(known, planned, needs, consume, resize)
+
+
+def planned_splits(
+    root: Root,
+    known: Dataset,
+    splits: Sequence[Split],
+    *,
+    archives: str | None,
+    done: frozenset[Split],
+) -> tuple[Planned, ...]:
+    """The splits that are wanted, by the archives that they share. Raises as `plan_organize`."""
     if Split.TEST in splits:
         raise ImnetprepError(
             f"the test split of {known.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    organized = folder_splits(root)
-    place, groups = choose_archives(
-        known, splits or known.splits, place=archives or root.archives, done=organized
-    )
-    planned = tuple(Planned(each, of_each, place, organized) for each, of_each in groups)
+    place, groups = choose_archives(known, splits, place=archives or root.archives, done=done)
+    planned = tuple(Planned(each, of_each, place, done) for each, of_each in groups)
     if archives == STDIN:
         _require_one_stream(planned)
-    needs = Needs()
-    for each in planned:
-        if each.to_do:
-            needs += _check_planned(root, known, each, consume=consume, jobs=jobs)
-    return OrganizePlan(known, planned, needs, consume)
+    return planned
+
+
+def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
+    change = organized_splits(root)[split, Layout.IMAGEFOLDER].change
+    if change != (str(resize) if resize else None):
+        raise _other_images(root.split(split), change or "as published")
+
+
+def _other_images(folder: Path, what: str) -> ImnetprepError:
+    return ImnetprepError(
+        f"{folder} holds other images: {what}",
+        hint=f"mv {folder} {folder}.old; then run the same command again",
+    )
 
 
 def carry_out_organize(
@@ -125,39 +160,69 @@ def carry_out_organize(
     dataset promises.
     """
     plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
-    with locked(root.organizing), open_journal(_journal_path(root)) as journal:
+    with locked(root.organizing), open_journal(organize_journal(root)) as journal:
         create_manifest(root.manifest, plan.dataset)
         plan.needs.tell_time(root.organizing, progress)
         for planned in plan.planned:
-            _Work(plan, planned, root, journal).organize(jobs=jobs, progress=progress)
+            with _sink(plan, root, jobs) as sink:
+                work = Work(plan, planned, root, journal, sink=sink, growing=root.organizing)
+                there = folder_splits(root)
+                to_grow = [each for each in planned.splits if each not in there]
+                wholes = work.grown(to_grow, jobs=jobs, progress=progress)
+            for split, whole in wholes.items():
+                work.give_name(split, whole)
             for split in planned.splits:
                 yield organized_splits(root)[split, Layout.IMAGEFOLDER]
 
 
-class _Work:
-    """The splits of a plan that share their archives, under way."""
+@contextmanager
+def _sink(plan: OrganizePlan, root: Root, jobs: int | None) -> Iterator[Sink]:
+    """Where samples go: class folders, of images as published or made smaller."""
+    if plan.resize is None:
+        yield ClassFolders(plan.dataset, root.organizing)
+        return
+    jobs = jobs or usable_cores()
+    with closing(ResizedFolders(plan.dataset, root.organizing, plan.resize, jobs=jobs)) as resized:
+        yield resized
 
-    def __init__(self, plan: OrganizePlan, planned: Planned, root: Root, journal: Journal) -> None:
-        self._dataset, self._consume = plan.dataset, plan.consume
+
+class Work:
+    """The splits of a plan that share their archives, under way in a `sink` under `growing`."""
+
+    def __init__(
+        self,
+        plan: OrganizePlan,
+        planned: Planned,
+        root: Root,
+        journal: Journal,
+        *,
+        sink: Sink,
+        growing: Path,
+    ) -> None:
+        self._dataset, self._consume, self._resize = plan.dataset, plan.consume, plan.resize
         self._splits, self._archives, self._place = planned.splits, planned.archives, planned.place
         self._root, self._journal = root, journal
+        self._sink, self._growing = sink, growing
 
-    def organize(self, *, jobs: int | None, progress: Progress) -> None:
-        """Whatever is not done of them."""
-        there = folder_splits(self._root)
+    def grown(
+        self, splits: Sequence[Split], *, jobs: int | None, progress: Progress
+    ) -> dict[Split, Whole]:
+        """The splits that have grown whole, once all that is not done of `splits` is."""
         wholes = {split: self._whole(split) for split in self._splits}
-        to_grow = [split for split in self._splits if not wholes[split] and split not in there]
+        to_grow = [split for split in splits if not wholes[split]]
         if to_grow:
             self._grow(to_grow, jobs=jobs, progress=progress)
-        for split in self._splits:
-            if (whole := self._whole(split)) is not None:
-                self._give_name(split, whole)
+        return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
-        return standing(self._root, self._journal, split, self._dataset)
+        growing = self._growing / split
+        whole = standing(self._root, self._journal, split, self._dataset, growing=growing)
+        return whole if self._journal.made_as(split) == self._sink.made_as else None
 
     def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
-        growth = Growth(self._dataset, splits, folder=self._root.organizing, journal=self._journal)
+        growth = Growth(
+            self._dataset, splits, folder=self._growing, sink=self._sink, journal=self._journal
+        )
         archives = [each for each in self._archives if not set(splits).isdisjoint(each.splits)]
         with ExitStack() as opened:
             sources = [self._source(archive, opened) for archive in archives]
@@ -214,10 +279,15 @@ class _Work:
             return None
         return parse_index(body, archive, self._dataset, of=file)
 
-    def _give_name(self, split: Split, whole: Whole) -> None:
+    def give_name(self, split: Split, whole: Whole) -> None:
         """Give a whole split its name, manifest and receipt; a kill in between is made up."""
         names = ", ".join(each.name for each in self._archives if split in each.splits)
-        give_name(self._root, self._journal, split, whole, archive=names)
+        change = str(self._resize) if self._resize else None
+        give_name(self._root, self._journal, split, whole, change=change, archive=names)
+        self.end(split)
+
+    def end(self, split: Split) -> None:
+        """It has its name, its manifest and its receipt: give up what it was made of."""
         if self._consume:
             end_consumption(self._path(self._archives[0]))
         self._journal.forget(split)
@@ -241,39 +311,84 @@ def _require_one_stream(planned: Sequence[Planned]) -> None:
 
 
 def _check_planned(
-    root: Root, dataset: Dataset, planned: Planned, *, consume: bool, jobs: int | None
+    root: Root,
+    dataset: Dataset,
+    planned: Planned,
+    *,
+    consume: bool,
+    resize: Resize | None,
+    jobs: int | None,
 ) -> Needs:
     """What the splits will still take."""
     wholes: dict[Split, Whole | None] = {}
     done_bytes: dict[Split, int] = {}
-    if _journal_path(root).exists():
-        with open_journal(_journal_path(root)) as journal:
+    if organize_journal(root).exists():
+        with open_journal(organize_journal(root)) as journal:
             for split in planned.to_do:
-                wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
-                done_bytes[split] = journal.size_bytes(split)
+                made_as = journal.made_as(split)
+                if made_as == (repr(resize) if resize else ""):
+                    wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
+                    done_bytes[split] = journal.size_bytes(split)
+                elif made_as is not None:
+                    refuse_consumed(planned, "of images of another size: --resize and --quality")
     to_grow = []
     for split in planned.to_do:
         whole = wholes.get(split)
         named = refuse_strangers(root, dataset, split)
+        if named and split not in wholes:
+            raise _other_images(root.split(split), "of another size")
         if not named and not (whole and whole.lies_in(root.organizing / split)):
             to_grow.append(split)
     if not to_grow:
         return Needs()
-    sizes = check_sizes(root, dataset, planned.archives, place=planned.place, consume=consume)
-    in_archives = {split for archive in planned.archives for split in archive.splits}
-    files_there = sum(dataset.samples(split) for split in in_archives & set(dataset.splits))
+    refuse_consumed_elsewhere(planned, spool_journal(root))
+    size_bytes = size_in_archives(root, dataset, planned, to_grow, consume=consume)
     files = sum(dataset.samples(split) for split in to_grow)
-    size_bytes = sizes * files // max(1, files_there)
     done = sum(done_bytes.get(split, 0) for split in to_grow)
     to_write = max(0, size_bytes - done)
     disk_bytes = to_write
     if consume:
-        (archive,) = planned.archives
-        largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
-        disk_bytes = min(to_write, largest * (jobs or min(usable_cores(), _JOBS_AT_MOST)))
+        disk_bytes = min(to_write, in_flight_bytes(dataset, planned, jobs))
     done_files = files * done // max(1, size_bytes)
     return Needs(to_write, max(0, files - done_files), disk_bytes)
 
 
-def _journal_path(root: Root) -> Path:
+def size_in_archives(
+    root: Root, dataset: Dataset, planned: Planned, splits: Sequence[Split], *, consume: bool
+) -> int:
+    """The bytes of `splits`, about; raises where an archive is not what it should be."""
+    sizes = check_sizes(root, dataset, planned.archives, place=planned.place, consume=consume)
+    in_archives = {split for archive in planned.archives for split in archive.splits}
+    samples = sum(dataset.samples(split) for split in in_archives & set(dataset.splits))
+    return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
+
+
+def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int:
+    """What of an archive that is consumed lies on the disk twice at most."""
+    (archive,) = planned.archives
+    largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
+    return largest * (jobs or min(usable_cores(), _JOBS_AT_MOST))
+
+
+def refuse_consumed_elsewhere(planned: Planned, journal: Path) -> None:
+    """Raise ImnetprepError where the archive is being given up for the layout of that journal."""
+    if journal.exists():
+        with open_journal(journal) as other:
+            if any(other.grows_from(split) is not None for split in planned.splits):
+                refuse_consumed(planned, "in another --layout")
+
+
+def refuse_consumed(planned: Planned, what: str) -> None:
+    """Raise ImnetprepError where an archive is given up in part, for `what` has grown of it."""
+    for archive in planned.archives:
+        consumed = consumed_path(Path(planned.place) / archive.name)
+        if is_local(planned.place) and consumed.exists():
+            raise ImnetprepError(
+                f"{consumed} has been given up in part, for a split {what}",
+                hint="go on with --consume and the words with which that was begun",
+            )
+
+
+def organize_journal(root: Root) -> Path:
+    """Where it says what is done of the class folders."""
     return root.organizing / "journal.db"

@@ -32,10 +32,7 @@ def in_processes(
     if jobs == 1:
         yield from map(work, tasks)
         return
-    # Not forked: a bar has a thread, and a fork of a process with threads may hang.
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-    )
+    pool = worker_pool(jobs)
     under_way: set[Future[Result]] = set()
     try:
         for task in tasks:
@@ -57,6 +54,14 @@ def in_processes(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def worker_pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that end when this one does; whoever asked for them shuts them down."""
+    # Not forked: a bar has a thread, and a fork of a process with threads may hang.
+    return ProcessPoolExecutor(
+        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+    )
 
 
 def end_with_the_parent() -> None:

@@ -51,9 +51,9 @@ def findings(
                 )
         for split in selected:
             held = picked[split]
+            if held and held.change:
+                progress.note(f"the {split} images are not as published: {held.change}")
             if manifest and held and held.layout is Layout.WEBDATASET:
-                if held.change:
-                    progress.note(f"the {split} images are not as published: {held.change}")
                 yield from surveyed_shards(
                     root, held, manifest, known.dataset,
                     checks=checks, jobs=jobs, progress=progress,

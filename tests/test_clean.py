@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
+from imnetprep.preparation.journal import open_journal
 from imnetprep.progress import Silent
 from imnetprep.sources.growing import Growing
 from imnetprep.sources.seeder import make_torrent
@@ -271,13 +273,20 @@ def test_an_empty_root_has_nothing_and_gets_nothing(tmp_path: Path, run: Run) ->
 
 
 def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path, run: Run) -> None:
-    for name in ("shards/train", "repair"):
-        (organized / ".organizing" / name).mkdir(parents=True)
-        (organized / ".organizing" / name / "0").write_bytes(b"x")
-    (organized / ".organizing" / "journal.db").touch()
+    growing = organized / ".organizing"
+    for name in ("shards/train", "shards/val", "spool/train", "repair"):
+        (growing / name).mkdir(parents=True)
+        (growing / name / "0").write_bytes(b"x")
+    (growing / "journal.db").touch()
+    for name in ("shards.db", "spool.db"):
+        with open_journal(growing / name) as journal:
+            journal.begin(Split.TRAIN, dataset=_fingerprint(organized), archive="some")
     done = run("clean", "--root", organized, "--yes")
     assert done.returncode == 0, done.stderr
-    assert (organized / ".organizing" / "shards" / "train" / "0").exists()
-    assert not (organized / ".organizing" / "repair").exists()
+    assert set(tree(growing)) >= {"shards/train/0", "spool/train/0"}
+    assert not set(tree(growing)) & {"shards/val/0", "repair/0"}
     assert run("clean", "--root", organized, "--only", "growing", "--yes").returncode == 0
-    assert not (organized / ".organizing" / "shards").exists()
+    assert not set(tree(growing)) & {"shards/train/0", "spool/train/0"}
+    for name in ("shards.db", "spool.db"):
+        with open_journal(growing / name) as journal:
+            assert journal.grows_from(Split.TRAIN) is None

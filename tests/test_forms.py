@@ -118,6 +118,28 @@ def test_a_pipe_serves_both_splits_at_once(tmp_path: Path, run: Run) -> None:
         assert tree(tmp_path / "root" / split) == _samples(files, split)
 
 
+@pytest.mark.parametrize("form", ["tar.gz", "zip"])
+def test_shards_come_straight_from_a_shared_archive_too(
+    form: str, tmp_path: Path, here: Run
+) -> None:
+    toml, files = _nette(tmp_path / "archives")
+    toml.write_text(toml.read_text().replace('form = "tar.gz"', f'form = "{form}"'))
+    archive = toml.parent / "nette2.tgz"
+    write_zip(archive, files) if form == "zip" else write_tar(archive, files)
+    shards = ["--layout", "webdataset", "--shard-size", 2]
+    made = []
+    for name, ways in (("folders", [[], shards]), ("direct", [shards, shards])):
+        words = ["organize", "--root", tmp_path / name, "--dataset", toml]
+        for way in ways:
+            done = here(*words, "--archives", toml.parent, *way)
+            assert done.returncode == 0, done.stderr
+        made.append(tree(tmp_path / name / "shards"))
+    assert made[0] == made[1]
+    assert {name.partition("/")[0] for name in made[0]} == {"train", "val"}
+    assert not (tmp_path / "direct" / "train").exists()
+    assert not list((tmp_path / "direct" / ".organizing").rglob("*.spool"))
+
+
 def test_the_digest_of_a_compressed_archive_is_judged(tmp_path: Path, here: Run) -> None:
     toml, files = _nette(tmp_path / "archives")
     archive = write_tar(toml.parent / "nette2.tgz", files)

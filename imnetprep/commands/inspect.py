@@ -46,6 +46,7 @@ def inspect(
     imnetprep inspect --split val --classes 20
     """
     from imnetprep.contact_sheet import write_contact_sheet
+    from imnetprep.manifest import open_manifest, pick_split
 
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
@@ -63,11 +64,16 @@ def inspect(
             seed=seed,
         )
         shown = sum(len(row.indices) for row in rows)
+        with open_manifest(root.manifest) as manifest:
+            held = pick_split(manifest, root, split, layout=layout)
+        change = held.change if held else None
         print_result(
-            f"{path}: {count(shown, 'image')} of {count(len(rows), 'class')}",
+            f"{path}: {count(shown, 'image')} of {count(len(rows), 'class')}"
+            + (f" ({change})" if change else ""),
             as_json=as_json,
             split=split,
             out=path,
+            change=change,
             images=shown,
             wnids=[row.synset.wnid for row in rows],
         )

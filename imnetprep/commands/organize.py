@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     help="Of a folder of images by class, without splits, so much of each class for val.",
 )
 @click.option("--copy", is_flag=True, help="Copies of those images. Default: hard links.")
-@layout_option(help="Class folders of the archives (default), or shards of the class folders.")
+@layout_option(help="Class folders (default), or shards.")
 @click.option("--shard-size", type=click.IntRange(1), help="Samples in a shard. Default: 1000.")
 @click.option("--seed", type=int, help="Of the order in the shards, or the division. Default: 0.")
 @click.option(
     "--resize",
     metavar="SIDE",
     type=click.IntRange(1),
-    help="The images in the shards as RGB JPEG, their shorter side at most SIDE px.",
+    help="The images as RGB JPEG, their shorter side at most SIDE px.",
 )
 @click.option("--quality", type=click.IntRange(1, 100), help="Of those JPEGs. Default: 90.")
 @jobs_option
@@ -83,8 +83,9 @@ def organize(
     With --consume the disk holds one copy, not two: of an archive that is proved, what is done is
     given up class by class; it is called NAME.consumed from then on.
 
-    With --layout webdataset, make shuffled shards of the class folders: shards/train/, shards/val/.
-    The same images, --seed and --shard-size give the same bytes; killed, it goes on by shard.
+    With --layout webdataset, make shuffled shards: shards/train/, shards/val/. Of the class folders
+    where they are there, else straight from the archives. The same images, --seed and --shard-size
+    give the same bytes; killed, it goes on.
 
     With --val-fraction, --archives is a folder of your own, an image folder for each class. An
     image's split depends on its name and --seed alone: images added later move no other.
@@ -99,27 +100,17 @@ def organize(
     """
     if quality and not resize:
         raise WrongUsage("--quality is that of resized images", hint="--resize SIDE --quality Q")
-    if layout is Layout.WEBDATASET:
-        if archives or consume or meta_bin:
-            raise WrongUsage(
-                "--layout webdataset makes shards of the class folders, not of archives",
-                hint="imnetprep organize; then the same command without --archives and --consume",
-            )
-        _organize_shards(
-            root,
-            dataset=dataset,
-            splits=splits,
-            shard_size=shard_size or 1000,
-            seed=seed or 0,
-            resize=(resize, quality or 90) if resize else None,
-            jobs=jobs,
-            dry_run=dry_run,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return
     if val_fraction is not None:
-        if dataset or splits or consume or meta_bin or shard_size or resize or not archives:
+        if (
+            dataset
+            or splits
+            or consume
+            or meta_bin
+            or shard_size
+            or resize
+            or not archives
+            or layout
+        ):
             raise WrongUsage(
                 "--val-fraction divides a folder of images, and makes a dataset of it",
                 hint="imnetprep organize --archives FOLDER --val-fraction 0.25 --root NEW",
@@ -138,14 +129,40 @@ def organize(
         return
     if copy:
         raise WrongUsage("--copy is for --val-fraction", hint="leave it out: archives stay")
-    if any(option is not None for option in (shard_size, seed, resize)):
-        raise WrongUsage(
-            "--shard-size, --seed and --resize are for shards", hint="--layout webdataset"
+    if layout is Layout.WEBDATASET:
+        if meta_bin:
+            raise WrongUsage(
+                "--meta-bin is for torchvision's ImageNet class, which reads class folders",
+                hint="leave it out, or organize --layout imagefolder too",
+            )
+        _organize_shards(
+            root,
+            dataset=dataset,
+            splits=splits,
+            archives=archives,
+            consume=consume,
+            shard_size=shard_size or 1000,
+            seed=seed or 0,
+            resize=(resize, quality or 90) if resize else None,
+            jobs=jobs,
+            dry_run=dry_run,
+            as_json=as_json,
+            quiet=quiet,
         )
+        return
+    if shard_size is not None or seed is not None:
+        raise WrongUsage("--shard-size and --seed are for shards", hint="--layout webdataset")
+    from imnetprep.images import Resize
     from imnetprep.organize import carry_out_organize, plan_organize
 
     plan = plan_organize(
-        root, dataset=dataset, splits=splits, archives=archives, consume=consume, jobs=jobs
+        root,
+        dataset=dataset,
+        splits=splits,
+        archives=archives,
+        consume=consume,
+        resize=Resize(resize, quality or 90) if resize else None,
+        jobs=jobs,
     )
     if dry_run:
         for planned in plan.planned:
@@ -202,6 +219,8 @@ def _organize_shards(
     *,
     dataset: str | None,
     splits: tuple[Split, ...],
+    archives: str | None,
+    consume: bool,
     shard_size: int,
     seed: int,
     resize: tuple[int, int] | None,
@@ -211,19 +230,27 @@ def _organize_shards(
     quiet: bool,
 ) -> None:
     from imnetprep.images import Resize
-    from imnetprep.preparation.sharding import Sharding, carry_out_sharding, plan_sharding
+    from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
+    from imnetprep.preparation.shard_making import Sharding
 
     sharding = Sharding(shard_size, seed, Resize(*resize) if resize else None)
-    plan = plan_sharding(root, sharding, dataset=dataset, splits=splits)
+    plan = plan_organize_shards(
+        root,
+        sharding,
+        dataset=dataset,
+        splits=splits,
+        archives=archives,
+        consume=consume,
+        jobs=jobs,
+    )
     if dry_run:
-        for planned in plan.splits:
-            split, samples = planned.source.split, planned.source.samples
-            text = "there; nothing to do" if planned.done else f"of {count(samples, 'image')}"
-            print_result(f"{split} shards: {text}", as_json=as_json, split=split, done=planned.done)
+        for split, source, done in plan.described():
+            text = "there; nothing to do" if done else source
+            print_result(f"{split} shards: {text}", as_json=as_json, split=split, done=done)
         text = f"needs {format_bytes(plan.needed_bytes)} of disk"
         print_result(text, as_json=as_json, needed_bytes=plan.needed_bytes)
         return
-    for record in carry_out_sharding(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
+    for record in carry_out_organize_shards(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
         _print_organized(root, record, as_json=as_json)
 
 

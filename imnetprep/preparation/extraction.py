@@ -1,17 +1,14 @@
-"""Samples of an archive to files, every name checked against the dataset."""
+"""Samples of an archive to a sink, every name checked against the dataset."""
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.placing import Place, Placing
-from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
-from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Section
 
@@ -39,6 +36,23 @@ class Batch(NamedTuple):
 
     split: Split
     samples: list[Sample]
+
+
+class Sink(Protocol):
+    """Where samples go; used from several threads. `made_as` is what the bytes there depend on
+    beside the archive: of other words, what has grown is dropped.
+    """
+
+    made_as: str
+
+    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
+        """These samples lie there already; what else does was left by a kill."""
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        """Write the samples, in place of what a killed run left."""
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        """What `write` would say of them, but for the place; writes nothing."""
 
 
 class ChunkStream:
@@ -104,18 +118,14 @@ class ChunkStream:
 
 
 class Extraction:
-    """Writes the samples of `splits` in `archive` under `folder`, each split in its own there.
-
-    Used from several threads.
-    """
+    """Hands the samples of `splits` in `archive` to `sink`; used from several threads."""
 
     def __init__(
-        self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, folder: Path
+        self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
         self._archive, self._splits, self._dataset = archive, splits, dataset
-        self._folder = folder
         self._placing = Placing(archive, dataset) if archive.members else None
-        self._class_folders: dict[Split, dict[int, str]] = {split: {} for split in splits}
+        self.sink = sink
         self.cancelled = threading.Event()
 
     def extract(
@@ -130,8 +140,6 @@ class Extraction:
             self._extract_placed(section, stream, hand_over)
             return
         (split,) = self._splits
-        label_of = self._labels(split, section.wnid)
-        seen: set[str] = set()
         batch: list[Sample] = []
 
         def hand_over_batch() -> None:
@@ -141,32 +149,16 @@ class Extraction:
                 hand_over(Batch(split, full))
 
         stream.before_turn = hand_over_batch
-        for name, _, size_bytes in section.members:
-            if name in seen:
-                raise refused(self._archive, name, "a second time")
-            seen.add(name)
-            label = label_of(name)
-            if label is None:
-                raise refused(
-                    self._archive, name, f"which {self._dataset.name} does not have there"
-                )
-            if size_bytes > LARGEST_SAMPLE_BYTES:
-                raise refused(self._archive, name, f"of {size_bytes:,} bytes")
+        for label, name, size_bytes in listed_samples(section, self._archive, self._dataset, split):
             body = stream.take(size_bytes)  # which may hand the batch over
             batch.append(Sample(label, name, body))
         hand_over_batch()
 
     def write(self, batch: Batch) -> list[SampleRecord]:
-        """Write the samples as files; what a killed run left under their names is overwritten."""
+        """Write the samples, unless another thread has failed."""
         if self.cancelled.is_set():
             raise Cancelled
-        records = []
-        split, class_folders = batch.split, self._class_folders[batch.split]
-        for label, name, body in batch.samples:
-            class_folder = class_folders.get(label) or self._make_class_folder(split, label)
-            write_sample(class_folder, name, body)
-            records.append(SampleRecord(label, name, len(body), xxh128(body)))
-        return records
+        return self.sink.write(batch)
 
     def _extract_placed(
         self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
@@ -221,23 +213,39 @@ class Extraction:
             named = self._dataset.name_of(split, self._wnid(label), number)
             yield split, Sample(label, named, encode_png(planes, SIDE_PX))
 
-    def _make_class_folder(self, split: Split, label: int) -> str:
-        class_folder = str(make_class_folder(self._folder / split, self._wnid(label)))
-        self._class_folders[split][label] = class_folder
-        return class_folder
-
     def _wnid(self, label: int) -> str:
         return self._dataset.synsets[label].wnid
 
-    def _labels(self, split: Split, wnid: str | None) -> Callable[[str], int | None]:
-        """What gives the label of a name, or None for one that does not belong there."""
-        if wnid is None:
-            return lambda name: self._dataset.label_of(split, name)
-        label = self._dataset.label_of_wnid[wnid]
-        if (names := self._dataset.names(split, label)) is not None:
-            return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
-        of = self._dataset.label_of
-        return lambda name: label if of(split, name) == label else None
+
+def listed_samples(
+    section: Section, archive: Archive, dataset: Dataset, split: Split
+) -> Iterator[tuple[int, str, int]]:
+    """The label, name and size of each sample of a section, whose body is what comes next in it.
+
+    Raises WrongBytes as `Extraction.extract`.
+    """
+    label_of = _labels(dataset, split, section.wnid)
+    seen: set[str] = set()
+    for name, _, size_bytes in section.members:
+        if name in seen:
+            raise refused(archive, name, "a second time")
+        seen.add(name)
+        label = label_of(name)
+        if label is None:
+            raise refused(archive, name, f"which {dataset.name} does not have there")
+        if size_bytes > LARGEST_SAMPLE_BYTES:
+            raise refused(archive, name, f"of {size_bytes:,} bytes")
+        yield label, name, size_bytes
+
+
+def _labels(dataset: Dataset, split: Split, wnid: str | None) -> Callable[[str], int | None]:
+    """What gives the label of a name, or None for one that does not belong there."""
+    if wnid is None:
+        return lambda name: dataset.label_of(split, name)
+    label = dataset.label_of_wnid[wnid]
+    if (names := dataset.names(split, label)) is not None:
+        return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
+    return lambda name: label if dataset.label_of(split, name) == label else None
 
 
 def refused(archive: Archive, member: str, why: str) -> WrongBytes:

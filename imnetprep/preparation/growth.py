@@ -8,21 +8,28 @@ from typing import Any
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import WrongBytes
 from imnetprep.preparation.counts import check_count
+from imnetprep.preparation.extraction import Sink
 from imnetprep.preparation.journal import Journal
 from imnetprep.preparation.taking import MOST_BYTES, Source, Taking
 from imnetprep.progress import Progress
 
 
 class Growth:
-    """`splits` of `dataset` that grow under `folder`, each in a folder of its own there.
+    """`splits` of `dataset` that grow in `sink` under `folder`, each in a folder of its own there.
 
     Those whose archives are the same grow together, so that each archive is read once.
     """
 
     def __init__(
-        self, dataset: Dataset, splits: Sequence[Split], *, folder: Path, journal: Journal
+        self,
+        dataset: Dataset,
+        splits: Sequence[Split],
+        *,
+        folder: Path,
+        sink: Sink,
+        journal: Journal,
     ) -> None:
-        self._dataset, self._journal = dataset, journal
+        self._dataset, self._sink, self._journal = dataset, sink, journal
         self._folders = {split: folder / split for split in splits}
         self._folder = folder
         self._archives = ""
@@ -33,14 +40,17 @@ class Growth:
         Raises WrongBytes where an archive or what is in it is not what the dataset promises.
         """
         self._archives = ", ".join(source.archive.name for source in sources)
+        made_of = "; ".join(source.identity for source in sources)
         for split in self._folders:
-            self._begin(split, "; ".join(source.identity for source in sources))
+            self._begin(split, "\n".join(filter(None, (made_of, self._sink.made_as))))
+            self._sink.begin(split, self._journal.samples(split))
             self._dataset.preload(split)  # once, and not by each worker
         takings = [
             Taking(
                 self._dataset,
                 tuple(self._folders),
                 source=source,
+                sink=self._sink,
                 folder=self._folder,
                 journal=self._journal,
                 first=at * MOST_BYTES,

@@ -73,6 +73,17 @@ class Journal:
         row = self._database.execute(query, [split.value, dataset, archive]).fetchone()
         return row is not None
 
+    def grows_from(self, split: Split) -> tuple[str, str] | None:
+        """The `dataset` and the `archive` with which `split` was begun; None: it was not."""
+        query = "SELECT dataset, archive FROM split WHERE name = ?"
+        row = self._database.execute(query, [split.value]).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def made_as(self, split: Split) -> str | None:
+        """In which other form than published `split` grows; "": in none, None: it does not grow."""
+        begun = self.grows_from(split)
+        return None if begun is None else begun[1].partition("\n")[2]
+
     def begin(self, split: Split, *, dataset: str, archive: str) -> None:
         """`split` starts from nothing. `dataset` and `archive` identify what it grows from."""
         with self._database as database:
@@ -139,6 +150,17 @@ class Journal:
         query = "SELECT samples FROM range WHERE split = ? ORDER BY start"
         for (samples,) in self._database.execute(query, [split.value]):
             yield from _parse_samples(samples)
+
+    def ranked(self, split: Split, rank: Callable[[int, str], int]) -> Iterator[SampleRecord]:
+        """All samples so far, sorted by `rank` of label and name, in a table and not in memory."""
+        self._database.execute("DROP TABLE IF EXISTS temp.ranked")
+        self._database.execute("CREATE TEMP TABLE ranked (rank INTEGER PRIMARY KEY, sample TEXT)")
+        samples = self.samples(split)
+        rows = ((rank(each.label, each.name), _format_samples([each])) for each in samples)
+        with self._database as database:
+            database.executemany("INSERT INTO temp.ranked VALUES (?, ?)", rows)
+        for (sample,) in self._database.execute("SELECT sample FROM temp.ranked ORDER BY rank"):
+            yield from _parse_samples(sample)
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""

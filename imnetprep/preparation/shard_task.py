@@ -11,7 +11,8 @@ from imnetprep.images import Resize, resized_jpeg
 from imnetprep.layouts.webdataset import Shard, write_shard
 from imnetprep.manifest import SampleRecord
 
-# The published bytes of a sample, or WrongBytes; a value that another process can be given.
+# The published bytes of a sample, or WrongBytes; a value that another process can be given. A
+# sample whose digest is empty gets that of its body.
 BodyOf = Callable[[SampleRecord], bytes]
 
 
@@ -62,6 +63,8 @@ def make_shard(task: ShardTask) -> tuple[Shard, list[SampleRecord]]:
 def _prepared(
     sample: SampleRecord, body: bytes, resize: Resize | None
 ) -> tuple[SampleRecord, bytes]:
+    if not sample.xxh128:
+        sample = sample._replace(xxh128=xxh128(body))
     if resize is None:
         return sample, body
     try:

@@ -1,5 +1,6 @@
 """A split that has grown whole gets its name, its place in the manifest and its receipt."""
 
+from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
@@ -17,10 +18,21 @@ def folder_splits(root: Root) -> frozenset[Split]:
     return frozenset(split for split, layout in organized if layout is Layout.IMAGEFOLDER)
 
 
-def standing(root: Root, journal: Journal, split: Split, dataset: Dataset) -> Whole | None:
-    """The split that is whole and lacks its name, manifest or receipt; None where none is."""
+def standing(
+    root: Root,
+    journal: Journal,
+    split: Split,
+    dataset: Dataset,
+    *,
+    growing: Path | None = None,
+) -> Whole | None:
+    """The split that is whole and lacks its name, manifest or receipt; None where none is.
+
+    It lies in `growing`, by default where class folders grow.
+    """
+    folders = (growing or root.organizing / split, root.split(split))
     whole = journal.whole(split, dataset=dataset.fingerprint)
-    if whole and not (whole.lies_in(root.organizing / split) or whole.lies_in(root.split(split))):
+    if whole and not any(map(whole.lies_in, folders)):
         journal.forget(split)  # somebody removed what had grown
         return None
     return whole
@@ -43,8 +55,18 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     )
 
 
-def give_name(root: Root, journal: Journal, split: Split, whole: Whole, **facts: Any) -> None:
+def give_name(
+    root: Root,
+    journal: Journal,
+    split: Split,
+    whole: Whole,
+    *,
+    change: str | None = None,
+    **facts: Any,
+) -> None:
     """What a kill leaves undone of it is made up by the same call. `facts` are for the receipt.
+
+    `change` is what was done to the images.
 
     The journal keeps the split until it is told to forget it.
     """
@@ -56,7 +78,7 @@ def give_name(root: Root, journal: Journal, split: Split, whole: Whole, **facts:
         sync_folder(root.path)
     if key not in organized_splits(root):
         with open_manifest(root.manifest, write=True) as manifest:
-            manifest.add_split(*key, journal.samples(split))
+            manifest.add_split(*key, journal.samples(split), change=change)
     record = organized_splits(root)[key]
     record_split(
         root,
@@ -66,4 +88,5 @@ def give_name(root: Root, journal: Journal, split: Split, whole: Whole, **facts:
         layout=record.layout,
         samples=record.samples,
         size_bytes=record.size_bytes,
+        change=record.change,
     )

@@ -12,12 +12,12 @@ from typing import Any
 from imnetprep.archives.compressed import COMPRESSED
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.digests import Checksum, Pieces, xxh128
+from imnetprep.digests import Checksum, Pieces
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import written_whole
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.counts import check_count
-from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction
+from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction, Sink
 from imnetprep.preparation.flow import Flow
 from imnetprep.preparation.index import format_index, parse_index
 from imnetprep.preparation.journal import Done, Journal, committer
@@ -65,7 +65,7 @@ class Source:
 
 
 class Taking:
-    """The samples of `splits` in one archive, written under `folder`.
+    """The samples of `splits` in one archive, written to `sink`, which lies under `folder`.
 
     Its ranges are journalled from `first` on. `discard` drops all that was made, where nobody
     knows which of the bytes were wrong.
@@ -77,6 +77,7 @@ class Taking:
         splits: Sequence[Split],
         *,
         source: Source,
+        sink: Sink,
         folder: Path,
         journal: Journal,
         first: int,
@@ -89,7 +90,7 @@ class Taking:
         self._discard = discard
         self._ranges = source.ranges
         self._zip: Zip | None = None
-        self._extraction = Extraction(self.archive, self._splits, dataset=dataset, folder=folder)
+        self._extraction = Extraction(self.archive, self._splits, dataset=dataset, sink=sink)
         self.proof = choose_proof(self.archive, source.pieces, source.before, self._file.checksum)
         self.read_all = False  # has `take` itself proved every byte of the file?
 
@@ -338,14 +339,19 @@ class Taking:
 
     def _check_same(self, section: Section, stream: ChunkStream) -> None:
         start = self._first + section.start
-        known = {split: set(self._journal.range_samples(split, start)) for split in self._splits}
+        known = {
+            split: {
+                record._replace(shard=None, offset_bytes=None)
+                for record in self._journal.range_samples(split, start)
+            }
+            for split in self._splits
+        }
 
         def check(batch: Batch) -> None:
-            split, samples = batch
-            for label, name, body in samples:
-                if SampleRecord(label, name, len(body), xxh128(body)) not in known[split]:
+            for record in self._extraction.sink.records(batch):
+                if record not in known[batch.split]:
                     raise WrongBytes(
-                        f"{self.archive.name}: {name} is not what it was when this was begun",
+                        f"{self.archive.name}: {record.name} is not what it was when this began",
                         hint=f"if it is another archive, rm -r {self._folder} to start over",
                     )
 

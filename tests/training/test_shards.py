@@ -7,7 +7,8 @@ import pytest
 
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import open_manifest
-from imnetprep.preparation.sharding import Sharding, carry_out_sharding, plan_sharding
+from imnetprep.preparation.shard_making import Sharding
+from imnetprep.preparation.sharding import carry_out_sharding, plan_sharding
 from imnetprep.progress import Silent
 from imnetprep.roots import Layout, Root
 from imnetprep.training.train import train

@@ -1,0 +1,391 @@
+"""Shards of a split, of its class folders or straight from its archive: no loose files between.
+
+An archive here that is proved already is read shard by shard. Any other is read once, into a spool
+for each shard, and when it is proved each spool is put in order.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.archives.file import open_local
+from imnetprep.archives.tar import UNCOMPRESSED
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.fs import locked
+from imnetprep.layouts.webdataset import framed_bytes, shard_name
+from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
+from imnetprep.organize import (
+    OrganizePlan,
+    Planned,
+    Work,
+    in_flight_bytes,
+    organize_journal,
+    planned_splits,
+    refuse_consumed,
+    refuse_consumed_elsewhere,
+    size_in_archives,
+)
+from imnetprep.preparation.archive_bodies import ArchiveBodies, BodyPlaces
+from imnetprep.preparation.extraction import Sink
+from imnetprep.preparation.folders import ClassFolders
+from imnetprep.preparation.journal import Journal, open_journal
+from imnetprep.preparation.needs import Needs
+from imnetprep.preparation.placement import Placement, require_names
+from imnetprep.preparation.proof import choose_proof
+from imnetprep.preparation.receipts import archive_proof
+from imnetprep.preparation.shard_making import (
+    Sharding,
+    ShardMaking,
+    ShardSource,
+    in_the_way,
+    shards_journal,
+)
+from imnetprep.preparation.sharding import (
+    ShardingPlan,
+    carry_out_sharding,
+    plan_sharding,
+    refuse_other_shards,
+    whole_shards_lie_in,
+)
+from imnetprep.preparation.spool import Spool, SpooledBodies, spool_journal, spool_path
+from imnetprep.progress import Progress
+from imnetprep.roots import Layout, Root
+from imnetprep.sources.places import is_local
+from imnetprep.sources.torrent import published_pieces
+from imnetprep.units import count
+
+
+class FromArchive(NamedTuple):
+    """Splits that are made of the archives that they share.
+
+    `proof`: that of an archive that can be read shard by shard; None where they are read once, into
+    spools.
+    """
+
+    planned: Planned
+    proof: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class ShardsPlan:
+    """What is made of class folders, what of archives, and what the latter takes."""
+
+    dataset: Dataset
+    sharding: Sharding
+    of_folders: ShardingPlan | None
+    of_archives: tuple[FromArchive, ...]
+    needs: Needs
+    consume: bool
+
+    @property
+    def needed_bytes(self) -> int:
+        """The disk space it takes at most."""
+        return self.needs.disk_bytes + (self.of_folders.needed_bytes if self.of_folders else 0)
+
+    def described(self) -> Iterator[tuple[Split, str, bool]]:
+        """Each split: what its shards are made of, and whether they are there."""
+        for each in self.of_folders.splits if self.of_folders else ():
+            yield each.source.split, f"of {count(each.source.samples, 'image')}", each.done
+        for planned, proof in self.of_archives:
+            way = "read once, with a spool on the disk" if proof is None else "shard by shard"
+            source = f"from {', '.join(planned.addresses)}, {way}"
+            for split in planned.splits:
+                yield split, source, split in planned.done
+
+
+def plan_organize_shards(
+    root: Root,
+    sharding: Sharding,
+    *,
+    dataset: str | None,
+    splits: Sequence[Split],
+    archives: str | None = None,
+    consume: bool = False,
+    jobs: int | None = None,
+) -> ShardsPlan:
+    """Look at what is there and what is wanted; touches nothing. Class folders come first.
+
+    Raises as `plan_organize` and `plan_sharding`, and ImnetprepError where the dataset does not
+    list the names of a split that has no class folders.
+    """
+    known = dataset_for(root.manifest, dataset)
+    wanted = splits or known.splits
+    from_archives = [split for split in wanted if _needs_archive(root, split)]
+    folders = [split for split in wanted if split not in from_archives]
+    of_folders = None
+    if folders:
+        of_folders = plan_sharding(root, sharding, dataset=dataset, splits=folders)
+    found: list[FromArchive] = []
+    needs = Needs()
+    if from_archives:
+        organized = organized_splits(root)
+        done = frozenset(split for split, layout in organized if layout is Layout.WEBDATASET)
+        for each in planned_splits(root, known, from_archives, archives=archives, done=done):
+            planner = _Planner(root, known, sharding, each, consume=consume)
+            needs += planner.needs(jobs)
+            found.append(FromArchive(each, planner.proof))
+    return ShardsPlan(known, sharding, of_folders, tuple(found), needs, consume)
+
+
+def _needs_archive(root: Root, split: Split) -> bool:
+    """Has it no class folders, and shards either not, or with something left to clear away?"""
+    organized = organized_splits(root)
+    if (split, Layout.IMAGEFOLDER) in organized:
+        return False
+    if (split, Layout.WEBDATASET) not in organized:
+        return True
+    for path in (shards_journal(root), spool_journal(root)):
+        if path.exists():
+            with open_journal(path) as journal:
+                if journal.grows_from(split) is not None:
+                    return True
+    return False
+
+
+class _Planner:
+    """What is there already of splits that share their archives, and what is to be done."""
+
+    def __init__(
+        self, root: Root, known: Dataset, sharding: Sharding, planned: Planned, *, consume: bool
+    ) -> None:
+        self._root, self._known, self._sharding = root, known, sharding
+        self._planned, self._consume = planned, consume
+        self._spooled: dict[Split, int] = {}
+        self._whole: set[Split] = set()
+        for split in planned.splits:
+            require_names(known, split)
+        if spool_journal(root).exists():
+            with open_journal(spool_journal(root)) as journal:
+                for split in planned.splits:
+                    self._look_at_spool(journal, split)
+        self.proof = None if self._spooled else self._proof()
+
+    def _look_at_spool(self, journal: Journal, split: Split) -> None:
+        made_as = journal.made_as(split)
+        if made_as == str(self._sharding):
+            self._spooled[split] = journal.size_bytes(split)
+            if journal.whole(split, dataset=self._known.fingerprint):
+                self._whole.add(split)
+        elif made_as is not None:
+            refuse_consumed(self._planned, "in other shards: --shard-size, --seed, --resize")
+
+    def needs(self, jobs: int | None) -> Needs:
+        """Raises as `plan_organize` where an archive, or what it would be made to, is wrong."""
+        to_make = [split for split in self._planned.splits if not self._is_there(split)]
+        to_read = [split for split in to_make if split not in self._whole]
+        needs = Needs()
+        for split in to_make:
+            if split in self._whole:
+                needs += self._of_shards(split, self._spooled[split], jobs)
+        if not to_read:
+            return needs
+        known, planned = self._known, self._planned
+        refuse_consumed_elsewhere(planned, organize_journal(self._root))
+        size_bytes = size_in_archives(self._root, known, planned, to_read, consume=self._consume)
+        samples = sum(map(known.samples, to_read))
+        if self.proof is not None:
+            made = sum(map(self._made_bytes, to_read))
+            to_write = max(0, framed_bytes(samples, size_bytes) - made)
+            return needs + Needs(to_write, sum(map(self._files, to_read)), to_write)
+        to_spool = max(0, size_bytes - sum(self._spooled.get(split, 0) for split in to_read))
+        spool_bytes = to_spool
+        if self._consume:
+            spool_bytes = min(to_spool, in_flight_bytes(known, planned, jobs))
+        needs += Needs(to_spool, sum(map(self._files, to_read)), spool_bytes)
+        for split in to_read:
+            needs += self._of_shards(split, size_bytes * known.samples(split) // samples, jobs)
+        return needs
+
+    def _is_there(self, split: Split) -> bool:
+        """Do the shards lack only their manifest and receipt, or have them? Raises on others."""
+        folder = self._root.split(split, Layout.WEBDATASET)
+        if not folder.exists():
+            return False
+        if split not in self._planned.done and not whole_shards_lie_in(folder, self._root, split):
+            raise in_the_way(folder)
+        resize = self._sharding.resize
+        refuse_other_shards(folder, self._sharding, str(resize) if resize else None)
+        return True
+
+    def _files(self, split: Split) -> int:
+        return -(-self._known.samples(split) // self._sharding.shard_size)
+
+    def _of_shards(self, split: Split, size_bytes: int, jobs: int | None) -> Needs:
+        """Of spools, each given up when its shard is there: what frames the samples, and the
+        shards in flight.
+        """
+        files = self._files(split)
+        whole = framed_bytes(self._known.samples(split), size_bytes)
+        in_flight = min(files, self._sharding.jobs(jobs)) * (whole // max(1, files))
+        return Needs(whole, files, whole - size_bytes + in_flight)
+
+    def _made_bytes(self, split: Split) -> int:
+        if not shards_journal(self._root).exists():
+            return 0
+        with open_journal(shards_journal(self._root)) as journal:
+            return sum(shard.size_bytes for shard in journal.shards(split))
+
+    def _proof(self) -> Mapping[str, Any] | None:
+        """How the archive is proved before it is read, if it can be read shard by shard."""
+        planned, archive = self._planned, self._planned.archives[0]
+        plain = len(planned.archives) == 1 and archive.form in UNCOMPRESSED and not archive.members
+        if self._consume or not plain or not is_local(planned.place):
+            return None
+        path = Path(planned.place) / archive.name
+        at_home = planned.place == self._root.archives
+        before = archive_proof(self._root, path) if at_home else None
+        proof = choose_proof(archive, published_pieces(self._known, archive), before, None)
+        return proof if proof == before or proof["kind"] == "none" else None
+
+
+def carry_out_organize_shards(
+    plan: ShardsPlan, root: Root, *, jobs: int | None, progress: Progress
+) -> Iterator[SplitRecord]:
+    """Make the shards that are not there; yields every split of the plan once it stands.
+
+    Raises as `carry_out_organize` and `carry_out_sharding`.
+    """
+    plan.needs.require(root.path, what=f"to make shards of {plan.dataset.name}")
+    if plan.of_folders is not None:
+        yield from carry_out_sharding(plan.of_folders, root, jobs=jobs, progress=progress)
+    if not plan.of_archives:
+        return
+    with (
+        locked(root.organizing),
+        open_journal(spool_journal(root)) as spooled,
+        open_journal(shards_journal(root)) as journal,
+    ):
+        create_manifest(root.manifest, plan.dataset)
+        plan.needs.tell_time(root.organizing, progress)
+        for each in plan.of_archives:
+            work = _Work(plan, each, root, spooled, journal)
+            yield from work.organize(jobs=jobs, progress=progress)
+
+
+class _Work:
+    """Splits on their way from the archives that they share into shards."""
+
+    def __init__(
+        self, plan: ShardsPlan, each: FromArchive, root: Root, spooled: Journal, journal: Journal
+    ) -> None:
+        self._plan, self._planned, self._proof, self._root = plan, each.planned, each.proof, root
+        self._spooled, self._journal = spooled, journal
+        self._sharding, self._folder = plan.sharding, root.organizing / "spool"
+
+    def organize(self, *, jobs: int | None, progress: Progress) -> Iterator[SplitRecord]:
+        """Whatever is not done of them."""
+        to_make = [split for split in self._planned.splits if not self._is_made(split)]
+        placements = {split: self._placement(split) for split in to_make}
+        proofs: dict[Split, Mapping[str, Any]] = {}
+        if to_make and self._proof is None:
+            proofs = self._spool(placements, jobs=jobs, progress=progress)
+        for split in self._planned.splits:
+            making = self._making(split)
+            whole = making.whole()
+            if split in placements:
+                if self._proof is None:
+                    source = self._spooled_source(placements[split], split, proofs[split])
+                else:
+                    source = self._walk(placements[split], self._proof, progress=progress)
+                whole = making.grown(source, jobs=jobs, progress=progress)
+            if whole is None:
+                self._clear(split)
+                yield organized_splits(self._root)[split, Layout.WEBDATASET]
+            else:
+                yield making.place(whole, placed=partial(self._clear, split))
+
+    def _is_made(self, split: Split) -> bool:
+        """Are its shards there, under their name or whole, and made in this way?"""
+        begun = self._journal.grows_from(split)
+        if self._making(split).whole() is None:
+            return split in self._planned.done
+        return begun is not None and begun[1].startswith(f"{self._sharding} ")
+
+    def _making(self, split: Split) -> ShardMaking:
+        resize = self._sharding.resize
+        change = str(resize) if resize else None
+        dataset = self._plan.dataset
+        return ShardMaking(self._root, self._journal, dataset, split, self._sharding, change=change)
+
+    def _placement(self, split: Split) -> Placement:
+        size, seed = self._sharding.shard_size, self._sharding.seed
+        return Placement(self._plan.dataset, split, seed=seed, shard_size=size)
+
+    def _spool(
+        self, placements: Mapping[Split, Placement], *, jobs: int | None, progress: Progress
+    ) -> dict[Split, Mapping[str, Any]]:
+        """Read the archives once, in whatever order their proofs want; tells how each is proved."""
+        for split, placement in placements.items():
+            self._drop_unusable(split, self._spools(split, placement))
+        sink = Spool(self._folder, placements, made_as=str(self._sharding))
+        wholes = self._work(sink).grown(list(placements), jobs=jobs, progress=progress)
+        return {split: whole.proof for split, whole in wholes.items()}
+
+    def _spools(self, split: Split, placement: Placement) -> dict[str, Path]:
+        """The spool of each shard by the shard's name."""
+        return {
+            shard_name(split, number): spool_path(self._folder, split, number)
+            for number in range(-(-len(placement) // placement.shard_size))
+        }
+
+    def _spooled_source(
+        self, placement: Placement, split: Split, proof: Mapping[str, Any]
+    ) -> ShardSource:
+        spools, begun = self._spools(split, placement), self._spooled.grows_from(split)
+        assert begun is not None
+        return ShardSource(
+            samples=len(placement),
+            made_of=begun[1],
+            shuffled=lambda: self._spooled.ranked(split, placement.rank),
+            body_of=SpooledBodies(self._folder, split),
+            facts={"archive": self._archives_of(split), "proof": proof},
+            used=lambda shard: spools[shard.name].unlink(missing_ok=True),
+        )
+
+    def _archives_of(self, split: Split) -> str:
+        return ", ".join(each.name for each in self._planned.archives if split in each.splits)
+
+    def _drop_unusable(self, split: Split, spools: Mapping[str, Path]) -> None:
+        """What was spooled for other shards, or went into shards that somebody has removed."""
+        made_as = self._spooled.made_as(split)
+        made = {each.name for each in self._journal.shards(split)}
+        folder = self._making(split).folder
+        made = {name for name in made if (folder / name).exists()}
+        whole = self._spooled.whole(split, dataset=self._plan.dataset.fingerprint)
+        lost = whole and any(not path.exists() for name, path in spools.items() if name not in made)
+        if lost or made_as not in (None, str(self._sharding)):
+            self._spooled.forget(split)
+
+    def _walk(
+        self, placement: Placement, proof: Mapping[str, Any], *, progress: Progress
+    ) -> ShardSource:
+        """Find each body in the archive; each shard then reads its own."""
+        (archive,) = self._planned.archives
+        path = Path(self._planned.place) / archive.name
+        with closing(open_local(path)) as file:
+            places = BodyPlaces(file, archive, self._plan.dataset, placement)
+            places.find(progress)
+            return ShardSource(
+                samples=len(placement),
+                made_of=file.identity,
+                shuffled=places.samples,
+                body_of=ArchiveBodies(path, file.identity),
+                facts={"archive": archive.name, "proof": proof},
+            )
+
+    def _work(self, sink: Sink) -> Work:
+        plan = OrganizePlan(
+            self._plan.dataset, (self._planned,), self._plan.needs, self._plan.consume
+        )
+        return Work(plan, self._planned, self._root, self._spooled, growing=self._folder, sink=sink)
+
+    def _clear(self, split: Split) -> None:
+        """The shards have their name: what they were made of may go."""
+        folder = self._folder / split
+        if folder.exists():
+            shutil.rmtree(folder)
+        self._work(ClassFolders(self._plan.dataset, self._folder)).end(split)

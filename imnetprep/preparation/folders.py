@@ -1,0 +1,110 @@
+"""The class folders as sinks: of images as published, or each made smaller on its way."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.digests import xxh128
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.images import Resize, Resized, resized_jpeg
+from imnetprep.layouts.imagefolder import make_class_folder, write_sample
+from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.extraction import Batch
+from imnetprep.processes import worker_pool
+
+
+class ClassFolders:
+    """A file a sample, under `folder`, the split and the wnid."""
+
+    made_as = ""
+
+    def __init__(self, dataset: Dataset, folder: Path) -> None:
+        self._dataset, self._folder = dataset, folder
+        self._class_folders: dict[tuple[Split, int], str] = {}
+
+    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        records = []
+        for label, name, body in batch.samples:
+            write_sample(self.class_folder(batch.split, label), name, body)
+            records.append(SampleRecord(label, name, len(body), xxh128(body)))
+        return records
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        return [
+            SampleRecord(label, name, len(body), xxh128(body))
+            for label, name, body in batch.samples
+        ]
+
+    def class_folder(self, split: Split, label: int) -> str:
+        """That of a class, made where it is missing."""
+        if (made := self._class_folders.get((split, label))) is None:
+            wnid = self._dataset.synsets[label].wnid
+            made = str(make_class_folder(self._folder / split, wnid))
+            self._class_folders[split, label] = made
+        return made
+
+
+class ResizedFolders:
+    """The same, of JPEGs as `resize` says, made by `jobs` processes. Close it."""
+
+    def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
+        self.made_as = repr(resize)
+        self._folders, self._resize = ClassFolders(dataset, folder), resize
+        self._workers: ProcessPoolExecutor | None = worker_pool(jobs) if jobs > 1 else None
+
+    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        records = []
+        for record, body in self._made(batch):
+            write_sample(self._folders.class_folder(batch.split, record.label), record.name, body)
+            records.append(record)
+        return records
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        return [record for record, _ in self._made(batch)]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._workers is not None:
+            self._workers.shutdown(cancel_futures=True)
+
+    def _made(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
+        bodies = [bytes(sample.body) for sample in batch.samples]
+        try:
+            if self._workers is None:
+                images = _resized(bodies, self._resize)
+            else:
+                images = self._workers.submit(_resized, bodies, self._resize).result()
+        except BrokenProcessPool as error:
+            raise ImnetprepError(
+                "a worker process was killed",
+                hint="fewer --jobs need less memory; the same command goes on from where it was",
+            ) from error
+        made = []
+        for sample, image in zip(batch.samples, images, strict=True):
+            if isinstance(image, str):
+                raise WrongBytes(
+                    f"{sample.name}: {image}",
+                    hint="an image as published does decode; fetch the archive again",
+                )
+            body, change = image
+            size_bytes, digest = len(body), xxh128(body)
+            record = SampleRecord(sample.label, sample.name, size_bytes, digest, change)
+            made.append((record, body))
+        return made
+
+
+def _resized(bodies: Sequence[bytes], resize: Resize) -> list[Resized | str]:
+    """Each made smaller, or why it cannot be."""
+    made: list[Resized | str] = []
+    for body in bodies:
+        try:
+            made.append(resized_jpeg(body, resize))
+        except ValueError as error:
+            made.append(str(error))
+    return made

@@ -1,0 +1,108 @@
+"""`organize --resize`: class folders of smaller images, and everything says that they are."""
+
+from pathlib import Path
+
+import pytest
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.images import Resize, resized_jpeg
+from imnetprep.manifest import open_manifest
+from imnetprep.roots import Layout
+from imnetprep.synthetic import draw_dataset
+from tests.conftest import Run, receipt_of, tree
+from tests.test_shards_of_archives import _killed_at
+
+SMALLER = ["--resize", 40, "--quality", 80]
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    draw_dataset(folder, side_px=60, train_per_class=4, val_per_class=2)
+    (toml,) = folder.glob("*.toml")
+    return toml
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory: pytest.TempPathFactory, drawn: Path, run: Run) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("whole")
+    done = run("organize", "--root", root, "--dataset", drawn, "--archives", drawn.parent)
+    assert done.returncode == 0, done.stderr
+    resize = Resize(40, 80)
+    trees = {split: tree(root / split) for split in ("train", "val")}
+    return {
+        f"{split}/{name}": resized_jpeg(body, resize).body
+        for split, bodies in trees.items()
+        for name, body in bodies.items()
+    }
+
+
+def _made(root: Path) -> dict[str, bytes]:
+    return {
+        f"{split}/{name}": body
+        for split in ("train", "val")
+        for name, body in tree(root / split).items()
+    }
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_each_image_is_the_resized_one_and_it_is_said(
+    drawn: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run, jobs: int
+) -> None:
+    words = ["--root", tmp_path, "--dataset", drawn, "--archives", drawn.parent]
+    done = run("organize", *words, *SMALLER, "--jobs", jobs)
+    assert done.returncode == 0, done.stderr
+    assert "(resize 40 q80)" in done.stdout
+    assert _made(tmp_path) == wanted
+    with open_manifest(tmp_path / "manifest.db") as manifest:
+        held = manifest.splits()[Split.TRAIN, Layout.IMAGEFOLDER]
+        changes = {sample.change for sample in manifest.samples(held, 0)}
+    assert held.change == "resize 40 q80"
+    assert changes == {"resized 40 q80"}
+    told = receipt_of(tmp_path)["splits"]["train"]
+    assert isinstance(told, dict) and told["change"] == "resize 40 q80"
+    verified = run("verify", "--root", tmp_path, "--digests", "--decode")
+    assert (verified.returncode, verified.stdout[:10]) == (0, "0 findings")
+    assert "the train images are not as published: resize 40 q80" in verified.stderr
+    drawn_sheet = run("inspect", "--root", tmp_path, "--classes", 2, "--images", 2)
+    assert "(resize 40 q80)" in drawn_sheet.stdout, drawn_sheet.stderr
+    assert run("organize", *words, *SMALLER).stdout == done.stdout
+    for other in ([], ["--resize", 41]):
+        refused = run("organize", *words, *other)
+        assert refused.returncode == 1
+        assert "holds other images: resize 40 q80" in refused.stderr
+    assert _made(tmp_path) == wanted
+
+
+def test_killed_it_goes_on_and_with_other_words_starts_over(
+    drawn: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run
+) -> None:
+    for number, (step, other) in enumerate([(6, SMALLER), (6, []), (8, ["--resize", 30])]):
+        root = tmp_path / f"{number}"
+        words = ["organize", "--root", root, "--dataset", drawn, "--archives", drawn.parent]
+        assert _killed_at(step, [*words, *other, "--jobs", 1]) == -9
+        done = run(*words, *SMALLER, "--jobs", 1)
+        assert done.returncode == 0, done.stderr
+        assert _made(root) == wanted
+
+
+def test_an_image_that_does_not_decode_stops_it_by_name(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", packed.parent, "--jobs", 2]
+    done = run("organize", *words, *SMALLER)
+    assert done.returncode == 4
+    assert ".JPEG: does not decode" in done.stderr or ".JPEG: is not an image" in done.stderr
+    assert not (tmp_path / "train").exists()
+
+
+def test_shards_of_archives_are_resized_too(drawn: Path, tmp_path: Path, run: Run) -> None:
+    made = []
+    words = ["--dataset", drawn, "--archives", drawn.parent]
+    shards = ["--layout", "webdataset", "--shard-size", 9, *SMALLER]
+    assert run("organize", "--root", tmp_path / "a", *words).returncode == 0
+    for name in ("a", "b"):
+        done = run("organize", "--root", tmp_path / name, *words, *shards, "--jobs", 2)
+        assert done.returncode == 0, done.stderr
+        made.append(tree(tmp_path / name / "shards"))
+    assert made[0] == made[1]
