@@ -151,10 +151,13 @@ def hard_link(path: Path, place: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, *, name: str = ".lock", wait: bool = False) -> Iterator[None]:
+def locked(
+    folder: Path, *, name: str = ".lock", wait: bool = False, forks: bool = False
+) -> Iterator[None]:
     """Be the only process at work in `folder`; ImnetprepError where another one is, or `wait`.
 
-    The lock ends with the process, however that ends; the file that it is taken on stays.
+    The lock ends with the process, however that ends; the file that it is taken on stays. If this
+    one `forks`, its workers count too: those of one that was killed are waited for, a moment.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:
@@ -166,7 +169,12 @@ def locked(folder: Path, *, name: str = ".lock", wait: bool = False) -> Iterator
                 f"another imnetprep is at work in {folder}",
                 hint="wait until it is done, or stop it first",
             ) from error
-        yield
+        if not forks:
+            yield
+            return
+        with (folder / f"{name}.workers").open("a") as workers:
+            fcntl.flock(workers, fcntl.LOCK_EX)  # which whoever is forked holds too
+            yield
 
 
 def is_locked(folder: Path, *, name: str = ".lock") -> bool:

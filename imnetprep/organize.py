@@ -160,7 +160,10 @@ def carry_out_organize(
     dataset promises.
     """
     plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
-    with locked(root.organizing), open_journal(organize_journal(root)) as journal:
+    with (
+        locked(root.organizing, forks=True),
+        open_journal(organize_journal(root)) as journal,
+    ):
         create_manifest(root.manifest, plan.dataset)
         plan.needs.tell_time(root.organizing, progress)
         for planned in plan.planned:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imnetprep.errors import ImnetprepError
 
@@ -44,10 +44,7 @@ def in_processes(
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     except BrokenProcessPool as error:
-        raise ImnetprepError(
-            "a worker process was killed",
-            hint="fewer --jobs need less memory; the same command goes on from where it was",
-        ) from error
+        raise worker_killed() from error
     except BaseException:
         for worker in multiprocessing.active_children():
             worker.terminate()  # what it is at is nothing worth
@@ -64,6 +61,36 @@ def worker_pool(jobs: int) -> ProcessPoolExecutor:
     )
 
 
+def forked_pool(
+    jobs: int, begin: Callable[..., None], arguments: tuple[Any, ...]
+) -> ProcessPoolExecutor:
+    """Processes that share all that this one has now, which must have no thread but one.
+
+    Each calls `begin` with `arguments` first, which need not be values.
+    """
+    pool = ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("fork"),
+        initializer=_begin_forked,
+        initargs=(begin, arguments),
+    )
+    pool.submit(usable_cores)  # starts them, all at once
+    return pool
+
+
+def _begin_forked(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    _begin_worker()
+    begin(*arguments)
+
+
+def worker_killed() -> ImnetprepError:
+    """The error for a BrokenProcessPool: the system takes memory back by killing."""
+    return ImnetprepError(
+        "a worker process was killed",
+        hint="fewer --jobs need less memory; the same command goes on from where it was",
+    )
+
+
 def end_with_the_parent() -> None:
     """Called in a worker process: it ends when its parent does, however that ended."""
     threading.Thread(target=_outlive_nobody, daemon=True).start()
@@ -71,6 +98,7 @@ def end_with_the_parent() -> None:
 
 def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all; the parent ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     end_with_the_parent()
 
 

@@ -44,13 +44,13 @@ def timed(work):
 _OURS = (
     _PREFACE
     + """
-import imnetprep.preparation.extraction as extraction
+import imnetprep.preparation.folders as folders
 from imnetprep.catalog.datasets import Split
 from imnetprep.organize import carry_out_organize, plan_organize
 from imnetprep.progress import Silent
 from imnetprep.roots import Root
 if option.startswith("no digests"):
-    extraction.xxh128 = lambda body: bytes(16)
+    folders.xxh128 = lambda body: bytes(16)
 def work():
     options = {"archives": sys.argv[4]} if len(sys.argv) > 4 else {"archives": str(source)}
     options["dataset"], options["consume"] = str(source / "packed.toml"), option == "consume"

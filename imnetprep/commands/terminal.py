@@ -50,6 +50,7 @@ class _Bars:
     def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
         from tqdm import tqdm
 
+        tqdm.monitor_interval = 0  # its thread would keep others from forking (preparation/workers)
         unit = unit if unit == "B" else f" {unit}"
         with tqdm(
             desc=what,
@@ -58,6 +59,7 @@ class _Bars:
             unit=unit,
             unit_scale=unit == "B",
             dynamic_ncols=True,
+            miniters=1,  # else that thread has to see to it that a slow bar moves
             file=sys.stderr,
         ) as bar:
             yield _BarTask(bar)

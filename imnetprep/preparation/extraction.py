@@ -40,10 +40,12 @@ class Batch(NamedTuple):
 
 class Sink(Protocol):
     """Where samples go; used from several threads. `made_as` is what the bytes there depend on
-    beside the archive: of other words, what has grown is dropped.
+    beside the archive: of other words, what has grown is dropped. `apart`: may several processes
+    write there, each with a copy of the sink?
     """
 
     made_as: str
+    apart: bool
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
         """These samples lie there already; what else does was left by a kill."""

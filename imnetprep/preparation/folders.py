@@ -7,18 +7,18 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.errors import WrongBytes
 from imnetprep.images import Resize, Resized, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.extraction import Batch
-from imnetprep.processes import worker_pool
+from imnetprep.processes import worker_killed, worker_pool
 
 
 class ClassFolders:
     """A file a sample, under `folder`, the split and the wnid."""
 
-    made_as = ""
+    made_as, apart = "", True
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
@@ -51,6 +51,8 @@ class ClassFolders:
 class ResizedFolders:
     """The same, of JPEGs as `resize` says, made by `jobs` processes. Close it."""
 
+    apart = False
+
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
         self.made_as = repr(resize)
         self._folders, self._resize = ClassFolders(dataset, folder), resize
@@ -81,10 +83,7 @@ class ResizedFolders:
             else:
                 images = self._workers.submit(_resized, bodies, self._resize).result()
         except BrokenProcessPool as error:
-            raise ImnetprepError(
-                "a worker process was killed",
-                hint="fewer --jobs need less memory; the same command goes on from where it was",
-            ) from error
+            raise worker_killed() from error
         made = []
         for sample, image in zip(batch.samples, images, strict=True):
             if isinstance(image, str):

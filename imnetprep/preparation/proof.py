@@ -26,12 +26,14 @@ Span = tuple[int, int]
 
 
 class Reader(Protocol):
-    """An open archive. `in_order`: is it read once, from its start to its end?
+    """An open archive. `in_order`: is it read once, from its start to its end? `apart`: may ranges
+    be read by several processes, each with a copy of the reader?
 
     `checksums` has that of each range by its start once it is read, where they are the proof.
     """
 
     in_order: bool
+    apart: bool
     checksums: dict[int, Checksum]
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
@@ -106,7 +108,7 @@ class PlainReader:
     """The archive was proved before, or there is nothing to prove it by."""
 
     def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
-        self.in_order = in_order
+        self.in_order, self.apart = in_order, not file.far
         self.checksums: dict[int, Checksum] = {}
         self._file = file
         self._reads = _Reads(ahead=in_order and file.far)
@@ -137,6 +139,8 @@ class PieceReader:
 
     A piece that several of the `ranges` share is read once and kept until the last has had it.
     """
+
+    apart = False
 
     def __init__(
         self, file: ArchiveFile, pieces: Pieces, ranges: Sequence[Range] | None, tail: int
@@ -239,7 +243,7 @@ class DigestReader:
     The digest is the slowest part of all, so it has a thread of its own that never waits.
     """
 
-    in_order = True
+    in_order, apart = True, False
 
     def __init__(self, file: ArchiveFile, kind: str, digest: str) -> None:
         self._plain, self._name = PlainReader(file, in_order=True), file.name
@@ -273,6 +277,8 @@ class DigestReader:
 
 class ChecksumReader:
     """The server keeps a checksum of the whole: those of the ranges are put together to it."""
+
+    apart = False
 
     def __init__(
         self,

@@ -33,6 +33,8 @@ def spool_path(folder: Path, split: Split, number: int) -> Path:
 class Spool:
     """A sink that puts each sample behind the others of its shard, under `folder` and the split."""
 
+    apart = False
+
     def __init__(
         self, folder: Path, placements: Mapping[Split, Placement], *, made_as: str
     ) -> None:

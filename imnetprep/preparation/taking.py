@@ -4,7 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from imnetprep.preparation.proof import (
     wants_order,
 )
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
+from imnetprep.preparation.workers import Records, Told, Workers
 from imnetprep.preparation.zipped import Zip
+from imnetprep.processes import worker_killed
 from imnetprep.progress import Progress, Task
 
 # No archive is longer: the ranges of each are journalled this far from those of the next.
@@ -37,8 +40,10 @@ MOST_BYTES = 1 << 44
 # Batches of samples that wait for their writer, for each of the jobs.
 _BATCHES_WAITING = 2
 
+# How often the progress of the ranges under way is told.
+_SECONDS_UNTOLD = 0.2
+
 Give = Callable[[Done], None]
-Records = dict[Split, list[SampleRecord]]
 
 
 @dataclass(frozen=True)
@@ -115,16 +120,16 @@ class Taking:
         self.read_all = reader.in_order or not done
         total = ranges[-1].end if ranges else self._size_bytes()
         done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
-        what = f"organize {' and '.join(self._splits)}"
-        with (
-            closing(reader),
-            progress.task(what, total=total, unit="B", done=done_bytes) as task,
-        ):
-            if to_do is None:
-                self._in_order(reader, done, jobs=jobs, task=task)
-            else:
-                self._side_by_side(reader, to_do, jobs=jobs, task=task)
-            self._finish(reader)
+        with closing(reader), ExitStack() as workers:
+            if to_do:  # they are forked before a bar has its thread
+                side_by_side = workers.enter_context(self._workers(reader, jobs))
+            what = f"organize {' and '.join(self._splits)}"
+            with progress.task(what, total=total, unit="B", done=done_bytes) as task:
+                if to_do is None:
+                    self._in_order(reader, done, jobs=jobs, task=task)
+                elif to_do:
+                    self._side_by_side(side_by_side, reader, to_do, jobs=jobs, task=task)
+                self._finish(reader)
 
     def mark_taken(self) -> None:
         """Journal that all of it is done: a later run does not read it again."""
@@ -205,14 +210,12 @@ class Taking:
                 self._discard()
             raise
 
-    def _side_by_side(
-        self, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
-    ) -> None:
-        """Each job reads and writes a range of its own."""
-        told = self._telling(task)
+    @contextmanager
+    def _workers(self, reader: Reader, jobs: int) -> Iterator[Workers]:
+        """Each reads and writes a range of its own."""
 
-        def extract(each: Range) -> Records:
-            chunks = reader.chunks(each.start, each.end)
+        def extract(each: Range, told: Told) -> Records:
+            chunks, told = reader.chunks(each.start, each.end), self._unless_cancelled(told)
             stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
             if self._zip is not None:
                 section = self._zip.section(each, stream)
@@ -227,18 +230,36 @@ class Taking:
             stream.drain()  # so that what lies behind is proved too
             return records
 
+        apart = self._extraction.sink.apart and reader.apart
+        with closing(Workers(extract, jobs=jobs, apart=apart)) as workers:
+            try:
+                yield workers
+            except BaseException as error:
+                self._extraction.cancelled.set()
+                workers.stop()
+                if isinstance(error, BrokenProcessPool):
+                    raise worker_killed() from error
+                raise
+
+    def _side_by_side(
+        self, workers: Workers, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
+    ) -> None:
         under_way: dict[Future[Records], Range] = {}
+        # One more for each waits for it, unless what is done is to make room first.
+        most = 2 * jobs if self._source.released is None else jobs
 
         def collect(*, until: int) -> None:
             while len(under_way) > until:
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                ended = wait(under_way, timeout=_SECONDS_UNTOLD, return_when=FIRST_COMPLETED).done
+                task.advance(workers.told())
+                for future in ended:
                     each = under_way.pop(future)
                     self._give(give, each, future.result(), reader.checksums.get(each.start))
 
-        with self._writing(jobs) as (workers, give):
+        with self._committing() as give:
             for each in to_do:
-                collect(until=jobs - 1)
-                under_way[workers.submit(extract, each)] = each
+                collect(until=most - 1)
+                under_way[workers.submit(each)] = each
             collect(until=0)
 
     def _in_order(self, reader: Reader, done: set[int], *, jobs: int, task: Task) -> None:
@@ -246,7 +267,8 @@ class Taking:
 
         What was done before is read again for the proof, and must be the same; it is not written.
         """
-        flow = Flow(self._file, self.archive, reader=reader, told=self._telling(task))
+        told = self._unless_cancelled(task.advance)
+        flow = Flow(self._file, self.archive, reader=reader, told=told)
         opened = self._open_zip() if self.archive.form == "zip" else None
         waiting = threading.BoundedSemaphore(_BATCHES_WAITING * jobs)
         under_way: deque[tuple[Section, list[tuple[Split, Future[list[SampleRecord]]]]]] = deque()
@@ -269,7 +291,7 @@ class Taking:
                     records[split] += future.result()
                 self._give(give, section, records)
 
-        with self._writing(jobs) as (workers, give):
+        with self._committing() as give, self._writers(jobs) as workers:
             for section in flow.sections(self._dataset, opened):
                 if section.start in done:
                     self._check_same(section, flow.stream)
@@ -280,21 +302,19 @@ class Taking:
             flow.finish()
             collect(until=0)
 
+    def _committing(self) -> AbstractContextManager[Give]:
+        return committer(
+            self._journal,
+            self._folder,
+            committed=self._release_journalled,
+            waiting_at_most=0 if self._source.released is None else 1,  # else the disk holds more
+        )
+
     @contextmanager
-    def _writing(self, jobs: int) -> Iterator[tuple[ThreadPoolExecutor, Give]]:
-        with (
-            committer(
-                self._journal,
-                self._folder,
-                committed=self._release_journalled,
-                waiting_at_most=0
-                if self._source.released is None
-                else 1,  # else the disk holds more
-            ) as give,
-            ThreadPoolExecutor(jobs) as workers,
-        ):
+    def _writers(self, jobs: int) -> Iterator[ThreadPoolExecutor]:
+        with ThreadPoolExecutor(jobs) as workers:
             try:
-                yield workers, give
+                yield workers
             finally:
                 self._extraction.cancelled.set()
 
@@ -307,17 +327,15 @@ class Taking:
             for start in starts:
                 self._source.released(ranges[start])
 
-    def _telling(self, task: Task) -> Callable[[int], None]:
-        """Tell the task from any thread, and stop the thread that tells when others have failed."""
-        lock = threading.Lock()
+    def _unless_cancelled(self, told: Told) -> Told:
+        """`told`, but what tells is stopped when others have failed."""
 
-        def told(amount: int) -> None:
+        def tell(amount: int) -> None:
             if self._extraction.cancelled.is_set():
                 raise Cancelled
-            with lock:
-                task.advance(amount)
+            told(amount)
 
-        return told
+        return tell
 
     def _give(
         self,

@@ -1,0 +1,96 @@
+"""Workers that take ranges out of an archive side by side: forked processes where that is safe.
+
+Threads take turns at the interpreter; where images come from a file here, that is what they wait
+for most. A process that has other threads is not forked: what those hold, nobody would let go of.
+"""
+
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.ranges import Range
+from imnetprep.processes import forked_pool
+
+Records = dict[Split, list[SampleRecord]]
+Told = Callable[[int], None]
+Extract = Callable[[Range, Told], Records]
+
+
+class Workers:
+    """`jobs` of them, each of which calls `extract`; that is told how to tell how far it is.
+
+    They are processes if `apart`, and if that is safe. Close it; stop it first if all is lost.
+    """
+
+    def __init__(self, extract: Extract, *, jobs: int, apart: bool) -> None:
+        self._pool: ProcessPoolExecutor | ThreadPoolExecutor
+        self._told_bytes = 0
+        if apart and jobs > 1 and _is_safe_to_fork():
+            self._bytes: Any = multiprocessing.Value("q", 0)
+            self._pool = forked_pool(jobs, _begin, (extract, self._bytes))
+            self._work: Callable[[Range], Records] = _extract
+        else:
+            self._bytes = _Count()
+            self._pool = ThreadPoolExecutor(jobs)
+            told = _telling(self._bytes)
+            self._work = lambda each: extract(each, told)
+
+    def submit(self, each: Range) -> Future[Records]:
+        """The records of a range, once all of its samples are written."""
+        return self._pool.submit(self._work, each)
+
+    def told(self) -> int:
+        """The bytes that they have used up since the last call."""
+        before, self._told_bytes = self._told_bytes, self._bytes.value
+        return self._told_bytes - before
+
+    def stop(self) -> None:
+        """End processes at once, whatever they are at; threads end by themselves."""
+        if isinstance(self._pool, ProcessPoolExecutor):
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+
+    def close(self) -> None:
+        """Wait for what they are at."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class _Count:
+    """What threads share as processes do a multiprocessing.Value."""
+
+    def __init__(self) -> None:
+        self.value, self._lock = 0, threading.Lock()
+
+    def get_lock(self) -> threading.Lock:
+        return self._lock
+
+
+def _telling(count: Any) -> Told:
+    def told(amount: int) -> None:
+        with count.get_lock():
+            count.value += amount
+
+    return told
+
+
+def _is_safe_to_fork() -> bool:
+    return sys.platform == "linux" and len(list(Path("/proc/self/task").iterdir())) == 1
+
+
+# In a worker process only: what it does, set as it is forked.
+_at_work: list[Callable[[Range], Records]] = []
+
+
+def _begin(extract: Extract, count: Any) -> None:
+    told = _telling(count)
+    _at_work.append(lambda each: extract(each, told))
+
+
+def _extract(each: Range) -> Records:
+    return _at_work[0](each)

@@ -1,0 +1,120 @@
+"""Workers that take ranges: processes where that is safe, and none outlives its run."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import locked
+from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.ranges import Range
+from imnetprep.preparation.workers import Records, Told, Workers
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+RANGES = [Range(start, start + 10, None) for start in range(0, 100, 10)]
+
+
+def _extract(each: Range, told: Told) -> Records:
+    if each.start == 1000:
+        raise WrongBytes("these are wrong", hint="fetch them again")
+    told(each.end - each.start)
+    return {Split.TRAIN: [SampleRecord(0, str(os.getpid()), each.start, b"")]}
+
+
+def _pids(*, apart: bool) -> set[int]:
+    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
+        records = [
+            future.result()[Split.TRAIN] for future in [workers.submit(each) for each in RANGES]
+        ]
+        assert [record.size_bytes for (record,) in records] == [each.start for each in RANGES]
+        assert (workers.told(), workers.told()) == (100, 0)
+    return {int(record.name) for (record,) in records}
+
+
+def _in_a_fresh_process(work: str) -> str:
+    """pytest's own may have threads, of libraries that some tests load."""
+    code = f"from tests.test_workers import _pids; import os, threading\n{work}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert not done.stderr
+    return done.stdout
+
+
+@linux
+def test_they_are_processes_where_nothing_else_runs() -> None:
+    assert _in_a_fresh_process("print(os.getpid() in _pids(apart=True))") == "False\n"
+    assert _in_a_fresh_process("print(_pids(apart=False) == {os.getpid()})") == "True\n"
+
+
+@linux
+def test_a_process_with_threads_is_not_forked() -> None:
+    code = """
+ended = threading.Event()
+threading.Thread(target=ended.wait).start()
+print(_pids(apart=True) == {os.getpid()})
+ended.set()
+"""
+    assert _in_a_fresh_process(code) == "True\n"
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_an_error_comes_out_as_it_was_raised(apart: bool) -> None:
+    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
+        with pytest.raises(WrongBytes, match="these are wrong") as refused:
+            workers.submit(Range(1000, 1010, None)).result()
+        assert refused.value.hint == "fetch them again"
+
+
+_FORKS = """
+import os, sys, time
+from contextlib import closing
+from pathlib import Path
+from imnetprep.fs import locked
+from imnetprep.preparation.ranges import Range
+from imnetprep.preparation.workers import Workers
+def extract(each, told):
+    Path(sys.argv[1], "pid").write_text(str(os.getpid()))
+    time.sleep(60)
+with locked(Path(sys.argv[1]), forks=True):
+    with closing(Workers(extract, jobs=2, apart=True)) as workers:
+        workers.submit(Range(0, 1, None)).result()
+"""
+
+
+@linux
+def test_the_workers_of_a_killed_run_are_waited_for(tmp_path: Path) -> None:
+    parent = subprocess.Popen([sys.executable, "-c", _FORKS, str(tmp_path)])
+    _wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    worker = int((tmp_path / "pid").read_text())
+    os.kill(worker, signal.SIGSTOP)  # as a disk that does not answer would
+    parent.kill()
+    parent.wait()
+    taken = threading.Event()
+
+    def take() -> None:
+        with locked(tmp_path, forks=True):
+            taken.set()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert not taken.wait(0.5)
+    os.kill(worker, signal.SIGCONT)
+    assert taken.wait(30)
+    thread.join()
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
