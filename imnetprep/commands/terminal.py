@@ -50,7 +50,7 @@ class _Bars:
     def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
         from tqdm import tqdm
 
-        tqdm.monitor_interval = 0  # its thread would keep others from forking (preparation/workers)
+        tqdm.monitor_interval = 0  # its thread would keep this process from forking
         unit = unit if unit == "B" else f" {unit}"
         with tqdm(
             desc=what,

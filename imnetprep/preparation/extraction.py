@@ -41,14 +41,18 @@ class Batch(NamedTuple):
 class Sink(Protocol):
     """Where samples go; used from several threads. `made_as` is what the bytes there depend on
     beside the archive: of other words, what has grown is dropped. `apart`: may several processes
-    write there, each with a copy of the sink?
+    write there, each with a copy of the sink? `threads_a_job` write best, where they are threads.
     """
 
     made_as: str
     apart: bool
+    threads_a_job: int
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
         """These samples lie there already; what else does was left by a kill."""
+
+    def open_to_threads(self) -> None:
+        """This process writes itself, and will have threads from now on."""
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         """Write the samples, in place of what a killed run left."""

@@ -18,13 +18,15 @@ from imnetprep.processes import worker_killed, worker_pool
 class ClassFolders:
     """A file a sample, under `folder`, the split and the wnid."""
 
-    made_as, apart = "", True
+    made_as, apart, threads_a_job = "", True, 1
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
         self._class_folders: dict[tuple[Split, int], str] = {}
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
+
+    def open_to_threads(self) -> None: ...
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         records = []
@@ -49,16 +51,21 @@ class ClassFolders:
 
 
 class ResizedFolders:
-    """The same, of JPEGs as `resize` says, made by `jobs` processes. Close it."""
+    """The same, of JPEGs as `resize` says, made on `jobs` cores. Close it."""
 
-    apart = False
+    apart, threads_a_job = True, 2  # a thread waits while its images are made
 
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
         self.made_as = repr(resize)
         self._folders, self._resize = ClassFolders(dataset, folder), resize
-        self._workers: ProcessPoolExecutor | None = worker_pool(jobs) if jobs > 1 else None
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
+
+    def open_to_threads(self) -> None:
+        if self._pool is None and self._jobs > 1:
+            self._pool = worker_pool(self._jobs)
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         records = []
@@ -72,16 +79,16 @@ class ResizedFolders:
 
     def close(self) -> None:
         """End the processes."""
-        if self._workers is not None:
-            self._workers.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def _made(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
         bodies = [bytes(sample.body) for sample in batch.samples]
         try:
-            if self._workers is None:
+            if self._pool is None:
                 images = _resized(bodies, self._resize)
             else:
-                images = self._workers.submit(_resized, bodies, self._resize).result()
+                images = self._pool.submit(_resized, bodies, self._resize).result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
         made = []

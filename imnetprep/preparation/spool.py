@@ -33,7 +33,7 @@ def spool_path(folder: Path, split: Split, number: int) -> Path:
 class Spool:
     """A sink that puts each sample behind the others of its shard, under `folder` and the split."""
 
-    apart = False
+    apart, threads_a_job = False, 1
 
     def __init__(
         self, folder: Path, placements: Mapping[Split, Placement], *, made_as: str
@@ -49,6 +49,8 @@ class Spool:
             end = record.offset_bytes + record.size_bytes
             place = split, record.shard
             self._ends[place] = max(self._ends[place], end)
+
+    def open_to_threads(self) -> None: ...
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         split, placement = batch.split, self._placements[batch.split]

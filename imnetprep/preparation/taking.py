@@ -32,7 +32,7 @@ from imnetprep.preparation.proof import (
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
 from imnetprep.preparation.workers import Records, Told, Workers
 from imnetprep.preparation.zipped import Zip
-from imnetprep.processes import worker_killed
+from imnetprep.processes import is_safe_to_fork, worker_killed
 from imnetprep.progress import Progress, Task
 
 # No archive is longer: the ranges of each are journalled this far from those of the next.
@@ -120,9 +120,14 @@ class Taking:
         self.read_all = reader.in_order or not done
         total = ranges[-1].end if ranges else self._size_bytes()
         done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
+        sink = self._extraction.sink
+        apart = sink.apart and reader.apart and bool(to_do) and is_safe_to_fork()
+        if not apart:
+            sink.open_to_threads()
+            jobs *= sink.threads_a_job
         with closing(reader), ExitStack() as workers:
-            if to_do:  # they are forked before a bar has its thread
-                side_by_side = workers.enter_context(self._workers(reader, jobs))
+            if to_do:
+                side_by_side = workers.enter_context(self._workers(reader, jobs, apart=apart))
             what = f"organize {' and '.join(self._splits)}"
             with progress.task(what, total=total, unit="B", done=done_bytes) as task:
                 if to_do is None:
@@ -211,7 +216,7 @@ class Taking:
             raise
 
     @contextmanager
-    def _workers(self, reader: Reader, jobs: int) -> Iterator[Workers]:
+    def _workers(self, reader: Reader, jobs: int, *, apart: bool) -> Iterator[Workers]:
         """Each reads and writes a range of its own."""
 
         def extract(each: Range, told: Told) -> Records:
@@ -230,7 +235,6 @@ class Taking:
             stream.drain()  # so that what lies behind is proved too
             return records
 
-        apart = self._extraction.sink.apart and reader.apart
         with closing(Workers(extract, jobs=jobs, apart=apart)) as workers:
             try:
                 yield workers
@@ -298,7 +302,7 @@ class Taking:
                     continue
                 under_way.append((section, []))
                 self._extraction.extract(section, flow.stream, submit)
-                collect(until=1)
+                collect(until=_BATCHES_WAITING * jobs)
             flow.finish()
             collect(until=0)
 

@@ -1,21 +1,19 @@
 """Workers that take ranges out of an archive side by side: forked processes where that is safe.
 
 Threads take turns at the interpreter; where images come from a file here, that is what they wait
-for most. A process that has other threads is not forked: what those hold, nobody would let go of.
+for most.
 """
 
 import multiprocessing
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Range
-from imnetprep.processes import forked_pool
+from imnetprep.processes import worker_pool
 
 Records = dict[Split, list[SampleRecord]]
 Told = Callable[[int], None]
@@ -25,15 +23,15 @@ Extract = Callable[[Range, Told], Records]
 class Workers:
     """`jobs` of them, each of which calls `extract`; that is told how to tell how far it is.
 
-    They are processes if `apart`, and if that is safe. Close it; stop it first if all is lost.
+    They are processes if `apart`, forked ones. Close it; stop it first if all is lost.
     """
 
     def __init__(self, extract: Extract, *, jobs: int, apart: bool) -> None:
         self._pool: ProcessPoolExecutor | ThreadPoolExecutor
         self._told_bytes = 0
-        if apart and jobs > 1 and _is_safe_to_fork():
+        if apart:
             self._bytes: Any = multiprocessing.Value("q", 0)
-            self._pool = forked_pool(jobs, _begin, (extract, self._bytes))
+            self._pool = worker_pool(jobs, _begin, (extract, self._bytes))
             self._work: Callable[[Range], Records] = _extract
         else:
             self._bytes = _Count()
@@ -77,10 +75,6 @@ def _telling(count: Any) -> Told:
             count.value += amount
 
     return told
-
-
-def _is_safe_to_fork() -> bool:
-    return sys.platform == "linux" and len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 # In a worker process only: what it does, set as it is forked.
