@@ -2,23 +2,27 @@
 
 It says which dataset the root holds (with the definition of one that is not built in), which
 splits are there in which layout, and for each sample its label, name, size and xxh128 digest, what
-was done to it, and its place in a shard.
+was done to it, and its place in a shard. The samples of a class are one row: `columns`.
 """
 
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
 
 import sqlite3
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
+from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128
 from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import written_whole
 from imnetprep.roots import Layout, Root
+from imnetprep.sorting import in_order
 
 # The first byte of SQLite's result code.
 _OF_THE_MACHINE = (
@@ -31,7 +35,7 @@ _OF_THE_MACHINE = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 )
-_SCHEMA_VERSION = 2
+_SCHEMA_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
 CREATE TABLE definition (file TEXT PRIMARY KEY, body BLOB NOT NULL);
@@ -40,16 +44,16 @@ CREATE TABLE split (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, layout TEXT NOT NULL,
     samples INTEGER NOT NULL, size_bytes INTEGER NOT NULL, change TEXT, UNIQUE (name, layout)
 );
-CREATE TABLE sample (
+CREATE TABLE samples (
     split INTEGER NOT NULL REFERENCES split, label INTEGER NOT NULL REFERENCES class,
-    name TEXT NOT NULL, size_bytes INTEGER NOT NULL, xxh128 BLOB NOT NULL,
-    change TEXT, shard INTEGER, offset_bytes INTEGER,
-    PRIMARY KEY (split, label, name)
-) WITHOUT ROWID;
+    {", ".join(f"{column} BLOB NOT NULL" for column in Columns._fields)},
+    PRIMARY KEY (split, label)
+);
 PRAGMA user_version = {_SCHEMA_VERSION};
 """
-_COLUMNS = "label, name, size_bytes, xxh128, change, shard, offset_bytes"
 _OF_SPLIT = "split = (SELECT id FROM split WHERE name = ? AND layout = ?)"
+# A sample takes some 300 bytes; packed, 60.
+_PACKED_AT_ONCE = 50_000
 
 
 class SampleRecord(NamedTuple):
@@ -111,30 +115,27 @@ class Manifest:
 
     def samples(self, held: SplitRecord, label: int) -> Iterator[SampleRecord]:
         """The samples of a split with `label` in the order of their names."""
+        for _, columns in self._columns(held, "AND label = ?", label):
+            yield from (SampleRecord(label, *row) for row in columns.rows())
+
+    def columns(self, held: SplitRecord) -> Iterator[tuple[int, Columns]]:
+        """The samples of a split, class by class: its label and its columns."""
+        return self._columns(held, "ORDER BY label")
+
+    def _columns(
+        self, held: SplitRecord, which: str, *values: int
+    ) -> Iterator[tuple[int, Columns]]:
         rows = self._database.execute(
-            f"SELECT {_COLUMNS} FROM sample WHERE {_OF_SPLIT} AND label = ? ORDER BY name",
-            [held.split, held.layout, label],
+            f"SELECT label, {', '.join(Columns._fields)} FROM samples WHERE {_OF_SPLIT} {which}",
+            [held.split, held.layout, *values],
         )
-        for row in rows:
-            sample = SampleRecord._make(row)
-            if not isinstance(sample.name, str) or "/" in sample.name or "\0" in sample.name:
-                raise self._damaged(f"{sample.name!r} is no sample's name")
-            if type(sample.size_bytes) is not int or type(sample.xxh128) is not bytes:
-                raise self._damaged(f"{sample.name} has no size or no digest")
-            yield sample
-
-    def joined(self, held: SplitRecord, label: int, *columns: str) -> tuple[str, ...]:
-        """Each of `columns` of the samples of a split with `label`, by name, a newline between two.
-
-        One string a class and column: a million samples are read without a million objects.
-        """
-        assert set(columns) <= set(_COLUMNS.split(", "))
-        row = self._database.execute(
-            f"SELECT {', '.join(f'group_concat({column}, char(10))' for column in columns)}"
-            f" FROM (SELECT * FROM sample WHERE {_OF_SPLIT} AND label = ? ORDER BY name)",
-            [held.split, held.layout, label],
-        ).fetchone()
-        return tuple(text or "" for text in row)
+        for label, *row in rows:
+            columns = Columns(*row)
+            try:
+                columns.check(in_shards=held.layout == Layout.WEBDATASET)
+            except ValueError as error:
+                raise self._damaged(f"{held.split} class {label}: {error}") from error
+            yield label, columns
 
     def _damaged(self, what: str) -> ImnetprepError:
         return ImnetprepError(
@@ -144,7 +145,7 @@ class Manifest:
     def counts(self, held: SplitRecord) -> dict[int, int]:
         """How many samples of a split each label has."""
         rows = self._database.execute(
-            f"SELECT label, count(*) FROM sample WHERE {_OF_SPLIT} GROUP BY label",
+            f"SELECT label, length(xxh128) / 16 FROM samples WHERE {_OF_SPLIT}",
             [held.split, held.layout],
         )
         return dict(rows)
@@ -153,40 +154,30 @@ class Manifest:
         self, held: SplitRecord, key: Callable[[int, str], bytes]
     ) -> Iterator[SampleRecord]:
         """The samples of a split, sorted by `key` of their label and name."""
-        self._database.create_function("sort_key", 2, key, deterministic=True)
-        return self._sorted(held, "sort_key(label, name), label, name")
+        keyed = ((key(sample.label, sample.name), *sample) for sample in self._all(held))
+        return (SampleRecord._make(item[1:]) for item in in_order(keyed))
 
     def in_shards(self, held: SplitRecord) -> Iterator[SampleRecord]:
         """The samples of a sharded split as they lie in its shards."""
-        return self._sorted(held, "shard, offset_bytes")
+        placed = ((sample.shard, sample.offset_bytes, *sample) for sample in self._all(held))
+        return (SampleRecord._make(item[2:]) for item in in_order(placed))
 
-    def _sorted(self, held: SplitRecord, order: str) -> Iterator[SampleRecord]:
-        """Through a table beside the manifest, so that a slow reader locks no writer out."""
-        self._database.execute("DROP TABLE IF EXISTS temp.sorted")
-        self._database.execute(
-            f"CREATE TEMP TABLE sorted AS SELECT {_COLUMNS} FROM sample"
-            f" WHERE {_OF_SPLIT} ORDER BY {order}",
-            [held.split, held.layout],
-        )
-        rows = self._database.execute(f"SELECT {_COLUMNS} FROM temp.sorted ORDER BY rowid")
-        return map(SampleRecord._make, rows)
+    def _all(self, held: SplitRecord) -> Iterator[SampleRecord]:
+        for label, columns in self.columns(held):
+            yield from (SampleRecord(label, *row) for row in columns.rows())
 
     def fingerprint(self, held: SplitRecord) -> str:
         """What two splits share only if they are the same images, to the byte."""
         digest = running_xxh128()
-        rows = self._database.execute(
-            f"SELECT label, name, xxh128, change FROM sample WHERE {_OF_SPLIT}"
-            " ORDER BY label, name",
-            [held.split, held.layout],
-        )
-        for row in rows:
-            digest.update(repr(row).encode())
+        for label, columns in self.columns(held):
+            told = label, columns.names, columns.xxh128, columns.changes
+            digest.update(repr(told).encode())
         return digest.hexdigest()
 
     def drop_split(self, split: Split, layout: Layout) -> None:
         """Forget a split in one layout, and its samples."""
         with self._database as database:
-            database.execute(f"DELETE FROM sample WHERE {_OF_SPLIT}", [split, layout])
+            database.execute(f"DELETE FROM samples WHERE {_OF_SPLIT}", [split, layout])
             database.execute("DELETE FROM split WHERE name = ? AND layout = ?", [split, layout])
 
     def add_split(
@@ -197,23 +188,36 @@ class Manifest:
         *,
         change: str | None = None,
     ) -> None:
-        """Add a whole split in one transaction. `samples` in any order."""
+        """Add a whole split in one transaction. `samples` in any order, no two of one name."""
+        packed = _packed(samples)
+        count = sum(columns.samples for columns in packed.values())
+        size_bytes = sum(columns.size_bytes for columns in packed.values())
         with self._database as database:
             key = database.execute(
                 "INSERT INTO split (name, layout, samples, size_bytes, change)"
-                " VALUES (?, ?, 0, 0, ?)",
-                [split, layout, change],
+                " VALUES (?, ?, ?, ?, ?)",
+                [split, layout, count, size_bytes, change],
             ).lastrowid
             database.executemany(
-                "INSERT INTO sample VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                ((key, *sample) for sample in samples),
+                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                ((key, label, *columns) for label, columns in packed.items()),
             )
-            database.execute(
-                "UPDATE split SET (samples, size_bytes) ="
-                " (SELECT count(*), coalesce(sum(size_bytes), 0) FROM sample WHERE split = id)"
-                " WHERE id = ?",
-                [key],
-            )
+
+
+def _packed(samples: Iterable[SampleRecord]) -> dict[int, Columns]:
+    """The columns of each label. A part at a time: as records, a million are too many to hold."""
+    left, parts = iter(samples), defaultdict[int, list[Columns]](list)
+    while by_label := _by_label(islice(left, _PACKED_AT_ONCE)):
+        for label, rows in by_label.items():
+            parts[label].append(pack(rows))
+    return {label: joined(parts.pop(label)) for label in sorted(parts)}
+
+
+def _by_label(samples: Iterable[SampleRecord]) -> dict[int, list[Row]]:
+    rows = defaultdict[int, list[Row]](list)
+    for sample in samples:
+        rows[sample.label].append(sample[1:])
+    return rows
 
 
 @contextmanager

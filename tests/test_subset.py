@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -238,8 +237,12 @@ def test_a_manifest_that_lacks_a_wanted_file_is_told(
     organized: Path, tmp_path: Path, run: Run
 ) -> None:
     name = _train_names(organized, CLASSES[0])[3]
-    with sqlite3.connect(organized / "manifest.db") as database:
-        database.execute("DELETE FROM sample WHERE name = ?", [name])
+    with open_manifest(organized / "manifest.db", write=True) as manifest:
+        held = manifest.splits()[Split.TRAIN, Layout.IMAGEFOLDER]
+        labels = range(len(manifest.synsets()))
+        listed = [each for label in labels for each in manifest.samples(held, label)]
+        manifest.drop_split(held.split, held.layout)
+        manifest.add_split(*held[:2], (each for each in listed if each.name != name))
     words = ["subset", _listed(tmp_path, *CLASSES), "--root", organized]
     done = run(*words, "--to", tmp_path / "to")
     assert done.returncode == 4

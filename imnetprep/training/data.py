@@ -37,15 +37,12 @@ class Places(NamedTuple):
 
     shards: NDArray[np.uint32]
     offsets: NDArray[np.int64]
-    sizes: NDArray[np.uint32]
-
-
-_PLACES = {"shard": np.uint32, "offset_bytes": np.int64, "size_bytes": np.uint32}
+    sizes: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class SampleList:
-    """The samples of a split: `names` joined, where each ends (N,), and their labels (N,).
+    """The samples of a split: `names`, each with a NUL, where these are (N,), and labels (N,).
 
     `places` are theirs in shards, None where each is a file. `change` is what was done to the
     images before they came to lie here, None: nothing.
@@ -54,7 +51,7 @@ class SampleList:
     split: Split
     folder: Path
     wnids: tuple[str, ...]
-    names: bytes
+    names: bytearray
     ends: NDArray[np.uint32]
     labels: NDArray[np.int16]
     places: Places | None = None
@@ -105,31 +102,36 @@ def read_samples(
             hint=f"imnetprep organize --split {split}{words}",
         )
     wnids = tuple(synset.wnid for synset in manifest.synsets())
-    places = _PLACES if record.layout is Layout.WEBDATASET else {}
-    names, counts, numbers = bytearray(), [], []
-    for label in range(len(wnids)):
-        text, *rest = manifest.joined(record, label, "name", *places)
-        of_label = text.encode()
-        counts.append(of_label.count(b"\n") + 1 if of_label else 0)
-        if of_label:
-            names += of_label + b"\n"
-        pairs = zip(rest, places.values(), strict=True)
-        numbers.append([np.fromstring(text, kind, sep=" ") for text, kind in pairs])
-    ends = np.flatnonzero(np.frombuffer(names, np.uint8) == ord("\n")).astype(np.uint32)
+    # They grow in place: parts that are joined at the end are held twice.
+    names, shards, offsets, sizes = (bytearray() for _ in range(4))
+    ends, counts = [np.empty(0, np.uint32)], np.zeros(len(wnids), np.int64)
+    for label, columns in manifest.columns(record):
+        if label in range(len(wnids)):
+            within = np.flatnonzero(np.frombuffer(columns.names, np.uint8) == 0)
+            ends.append((len(names) + within).astype(np.uint32))
+            counts[label] += columns.samples
+            names += columns.names
+            if record.layout is Layout.WEBDATASET:
+                shards += columns.shards
+                offsets += columns.offsets
+                sizes += columns.sizes
     labels = np.repeat(np.arange(len(wnids), dtype=np.int16), counts)
-    if not len(ends) == len(labels) == record.samples:
+    if len(labels) != record.samples:
         raise WrongBytes(
             f"{manifest.path} counts {record.samples} {split} samples and lists {len(labels)}",
             hint="imnetprep verify says what is wrong",
         )
+    places = Places(
+        np.frombuffer(shards, "<u4"), np.frombuffer(offsets, "<i8"), np.frombuffer(sizes, "<i8")
+    )
     return SampleList(
         split,
         root.split(split, record.layout),
         wnids,
-        bytes(names),
-        ends,
+        names,
+        np.concatenate(ends),
         labels,
-        Places(*map(np.concatenate, zip(*numbers, strict=True))) if places else None,
+        places if record.layout is Layout.WEBDATASET else None,
         record.change,
     )
 

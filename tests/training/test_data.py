@@ -112,23 +112,26 @@ with open_manifest(root.manifest) as manifest:
     samples = read_samples(manifest, Split.TRAIN, root)
 grown = peak_kib() - before
 last = len(samples) - 1
-print(json.dumps([len(samples), grown * 1024, str(samples.path(0)), str(samples.path(last))]))
+place = [int(column[last]) for column in samples.places or ()]
+print(json.dumps([len(samples), grown * 1024, samples.name(0), str(samples.path(last)), place]))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_all_of_imagenet_adds_under_150_megabytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", Layout)
+def test_all_of_imagenet_adds_under_150_megabytes(layout: Layout, tmp_path: Path) -> None:
     dataset = load_dataset("ilsvrc2012")
     root = Root(tmp_path)
     create_manifest(root.manifest, dataset)
     with open_manifest(root.manifest, write=True) as manifest:
         manifest.add_split(
             Split.TRAIN,
-            Layout.IMAGEFOLDER,
+            layout,
             (
-                SampleRecord(synset.label, name, 1, b"")
+                SampleRecord(synset.label, name, number, bytes(16), None, *place)
                 for synset in dataset.synsets
-                for name in dataset.names(Split.TRAIN, synset.label) or ()
+                for number, name in enumerate(dataset.names(Split.TRAIN, synset.label) or ())
+                for place in [(synset.label, 9 * number)[: 2 * (layout == Layout.WEBDATASET)]]
             ),
         )
     told = subprocess.run(
@@ -137,8 +140,13 @@ def test_all_of_imagenet_adds_under_150_megabytes(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    samples, grown_bytes, first, last = json.loads(told.stdout)
+    samples, grown_bytes, first, last, place = json.loads(told.stdout)
     assert samples == 1_281_167
     assert grown_bytes < 150e6
-    assert first.startswith(str(tmp_path / "train/n01440764/n01440764_"))
-    assert last.startswith(str(tmp_path / "train/n15075141/n15075141_"))
+    assert first == "n01440764_10026.JPEG"
+    if layout == Layout.IMAGEFOLDER:
+        assert (last, place) == (str(tmp_path / "train/n15075141/n15075141_9993.JPEG"), [])
+    else:
+        assert last == str(tmp_path / "shards/train/train-000999.tar")
+        number = place[2]
+        assert place == [999, 9 * number, number] and number > 0

@@ -1,0 +1,37 @@
+"""More tuples than are to be held at once, put in order: sorted runs in files, then merged."""
+
+import heapq
+import marshal
+import tempfile
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import IO, Any
+
+_HELD_AT_ONCE = 50_000
+_READ_AT_ONCE = 1000
+
+# Of numbers, texts, bytes and None; no two the same.
+Item = tuple[Any, ...]
+
+
+def in_order(items: Iterable[Item]) -> Iterator[Item]:
+    """All of `items`, the least first. They are all taken before the first is given."""
+    left, runs = iter(items), list[Iterator[Item]]()
+    while run := sorted(islice(left, _HELD_AT_ONCE)):
+        runs.append(_from_file(run))
+    return heapq.merge(*runs)
+
+
+def _from_file(run: list[Any]) -> Iterator[Item]:
+    """`run`, out of memory until it is wanted."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
+    starts = range(0, len(run), _READ_AT_ONCE)
+    lengths = [file.write(marshal.dumps(run[at : at + _READ_AT_ONCE])) for at in starts]
+    file.seek(0)
+    return _read(file, lengths)
+
+
+def _read(file: IO[bytes], lengths: Iterable[int]) -> Iterator[Item]:
+    with file:
+        for length in lengths:
+            yield from marshal.loads(file.read(length))  # noqa: S302 - what we wrote just now
