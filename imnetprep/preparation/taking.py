@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -285,7 +285,7 @@ class Taking:
 
         def submit(batch: Batch) -> None:
             waiting.acquire()
-            under_way[-1][1].append((batch.split, workers.submit(write, batch)))
+            futures.append((batch.split, workers.submit(write, batch)))
 
         def collect(*, until: int) -> None:
             while len(under_way) > until:
@@ -296,14 +296,20 @@ class Taking:
                 self._give(give, section, records)
 
         with self._committing() as give, self._writers(jobs) as workers:
-            for section in flow.sections(self._dataset, opened):
-                if section.start in done:
-                    self._check_same(section, flow.stream)
-                    continue
-                under_way.append((section, []))
-                self._extraction.extract(section, flow.stream, submit)
-                collect(until=_BATCHES_WAITING * jobs)
-            flow.finish()
+            try:
+                for section in flow.sections(self._dataset, opened):
+                    if section.start in done:
+                        self._check_same(section, flow.stream)
+                        continue
+                    futures: list[tuple[Split, Future[list[SampleRecord]]]] = []
+                    self._extraction.extract(section, flow.stream, submit)
+                    under_way.append((section, futures))
+                    collect(until=_BATCHES_WAITING * jobs)
+                flow.finish()
+            except Exception:
+                with suppress(Exception):  # the sections before are whole all the same
+                    collect(until=0)
+                raise
             collect(until=0)
 
     def _committing(self) -> AbstractContextManager[Give]:
