@@ -37,8 +37,9 @@ from imnetprep.progress import Progress, Task
 
 # No archive is longer: the ranges of each are journalled this far from those of the next.
 MOST_BYTES = 1 << 44
-# Batches of samples that wait for their writer, for each of the jobs.
-_BATCHES_WAITING = 2
+# Batches of samples that wait for their writer: for each of the jobs, and in all. Each holds a
+# chunk of the archive, of up to 4 MB.
+_BATCHES_WAITING, _BATCHES_AT_MOST = 2, 24
 
 # How often the progress of the ranges under way is told.
 _SECONDS_UNTOLD = 0.2
@@ -274,7 +275,8 @@ class Taking:
         told = self._unless_cancelled(task.advance)
         flow = Flow(self._file, self.archive, reader=reader, told=told)
         opened = self._open_zip() if self.archive.form == "zip" else None
-        waiting = threading.BoundedSemaphore(_BATCHES_WAITING * jobs)
+        most = min(_BATCHES_WAITING * jobs, _BATCHES_AT_MOST)
+        waiting = threading.BoundedSemaphore(most)
         under_way: deque[tuple[Section, list[tuple[Split, Future[list[SampleRecord]]]]]] = deque()
 
         def write(batch: Batch) -> list[SampleRecord]:
@@ -304,7 +306,7 @@ class Taking:
                     futures: list[tuple[Split, Future[list[SampleRecord]]]] = []
                     self._extraction.extract(section, flow.stream, submit)
                     under_way.append((section, futures))
-                    collect(until=_BATCHES_WAITING * jobs)
+                    collect(until=most)
                 flow.finish()
             except Exception:
                 with suppress(Exception):  # the sections before are whole all the same
