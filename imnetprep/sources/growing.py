@@ -100,7 +100,7 @@ class Growing:
 
     def take_up(self, proved: Iterable[int]) -> None:
         """Begin with files of which somebody has just proved these pieces, and no others."""
-        self.forget()  # of an earlier time: after a kill right here it would be believed
+        self._forget()  # of an earlier time: after a kill right here it would be believed
         self.proved = set(proved)
         self._take_up()
 
@@ -181,25 +181,30 @@ class Growing:
         return params
 
     def finish(self) -> None:
-        """Give the whole files their names. Call when every piece is proved and saved."""
+        """Give the whole files their names. Call when every piece is proved and saved.
+
+        The record goes first: one that outlived the part would be believed of a later file.
+        """
         for index in self.wanted:
             os.fsync(self._handle(index))
         self.close()
+        self._forget()
         for index, path in self.wanted.items():
             self._parts[index].rename(path)
         for part in self._parts.values():
             part.unlink(missing_ok=True)
         sync_folder(self.folder)
 
-    def forget(self) -> None:
-        """Drop the record: a receipt has taken its place."""
-        self._record.unlink(missing_ok=True)
-
     def close(self) -> None:
         """Close the files."""
         for handle in self._handles.values():
             os.close(handle)
         self._handles.clear()
+
+    def _forget(self) -> None:
+        """Drop the record, for good before anything else is done."""
+        self._record.unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def _place(self, index: int) -> Path:
         """Where the bytes of a file are now: in its part, or under its final name, not proved."""
@@ -213,22 +218,22 @@ class Growing:
                 path.rename(self._parts[index])
 
     def _recorded(self, with_data: set[int]) -> set[int] | None:
-        """The pieces that the record says are proved; None where it is not of these very files.
+        """The pieces that the record says are proved; None where it is not of these very parts.
 
-        After a kill the files are newer than the record. Some pieces are then read again: were
+        After a kill the parts are newer than the record. Some pieces are then read again: were
         the file another one, they would not all be right.
         """
         record = read_record(self._record)
         before, now = record.get(b"files", []), self._states()
-        if not record or [inode for inode, _ in before] != [inode for inode, _ in now]:
+        named = any(self._place(index) == path for index, path in self.wanted.items())
+        if not record or named or [inode for inode, _ in before] != [inode for inode, _ in now]:
             return None
         bits = record[b"proved"]
         proved = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
         if before == now:
             return proved
-        named = any(self._place(index) == path for index, path in self.wanted.items())
         again = random.sample(sorted(proved), min(len(proved), _PIECES_READ_AGAIN))
-        return proved if not named and all(map(self.prove, again)) else None
+        return proved if all(map(self.prove, again)) else None
 
     def _states(self) -> list[list[int]]:
         """Inode and mtime (ns) of each wanted file, zeros where it is not there yet."""
