@@ -19,7 +19,7 @@ from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.sources.torrent import Torrent
+from imnetprep.sources.torrent import Torrent, read_torrent
 
 _PIECES_READ_AGAIN = 64
 
@@ -33,9 +33,17 @@ def read_record(path: Path) -> Mapping[bytes, Any]:
     """Torrent, proved pieces and the state of their files; empty where no record can be read."""
     try:
         record = lt.bdecode(path.read_bytes())
-    except (FileNotFoundError, RuntimeError):
+        torrent, bits = read_torrent(record[b"torrent"]), record[b"proved"]
+        right = path.name == record_path(path.parent, torrent.info_hash).name
+        right = right and type(bits) is bytes and len(bits) == _bytes_of_bits(torrent)
+        right = right and all(len(state) == 2 for state in record[b"files"])
+    except (FileNotFoundError, ImnetprepError, RuntimeError, LookupError, TypeError):
         return {}
-    return record if isinstance(record, dict) and b"torrent" in record else {}
+    return record if right else {}
+
+
+def _bytes_of_bits(torrent: Torrent) -> int:
+    return int(torrent.info.num_pieces() + 7) // 8
 
 
 class Growing:
@@ -160,7 +168,7 @@ class Growing:
                 part.touch()  # so that the record can say in which file they lie
         for handle in list(self._handles.values()):
             os.fsync(handle)
-        bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
+        bits = bytearray(_bytes_of_bits(self.torrent))
         for piece in proved:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:

@@ -16,7 +16,7 @@ import libtorrent as lt
 import pytest
 
 from imnetprep.progress import Silent
-from imnetprep.sources.growing import Growing, record_path
+from imnetprep.sources.growing import Growing, read_record, record_path
 from imnetprep.sources.seeder import make_torrent, seeded
 from imnetprep.sources.torrent import read_torrent
 from imnetprep.synthetic import pack_dataset
@@ -237,6 +237,24 @@ def test_a_receipt_that_cannot_be_written_leaves_the_archive_alone(
         assert not archive.with_name(f"{TRAIN}.part").exists()
         done = run(*words)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_record_is_no_record(packed: Path, tmp_path: Path) -> None:
+    archive = packed.parent / TRAIN
+    pieces = _recorded(tmp_path, archive)
+    path = record_path(tmp_path, _growing(tmp_path, archive).torrent.info_hash)
+    record = lt.bdecode(path.read_bytes())
+    other = make_torrent(packed.parent / VAL)
+    for damage in (
+        {b"proved": b""}, {b"proved": 5}, {b"files": [7]}, {b"files": {}}, {b"torrent": b"?"},
+        {b"torrent": other, b"proved": b"\xff"},
+    ):  # fmt: skip
+        path.write_bytes(lt.bencode({**record, **damage}))
+        again = _growing(tmp_path, archive)
+        again.recover(Silent())
+        assert again.proved == pieces, damage
+    path.write_bytes(lt.bencode({b"torrent": record[b"torrent"]}))
+    assert read_record(path) == {}
 
 
 def test_a_file_that_is_something_else_is_left_alone(
