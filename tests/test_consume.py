@@ -1,5 +1,6 @@
 """An archive is given up class by class, only when it is proved and its samples are safe."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import load_dataset
 from imnetprep.fs import allocated_bytes, can_punch_holes
+from imnetprep.manifest import create_manifest
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.synthetic import pack_dataset
-from tests.conftest import Run, tree
+from tests.conftest import Run, spoil, tree
 
 TRAIN = "ILSVRC2012_img_train.tar"
 
@@ -153,3 +156,89 @@ def test_half_consumed_without_the_option_says_how_to_go_on(
     assert done.returncode == 1
     assert "imnetprep organize --consume" in done.stderr
     assert list((root / "archives").iterdir())
+
+
+def _half_consumed(root: Path, published: Path) -> Path:
+    """The archive of `root` after a kill when half of its classes were given up."""
+    words = ["organize", "--root", root, "--dataset", published, "--consume", "--jobs", "1"]
+    script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    consumed = root / "archives" / f"{TRAIN}.consumed"
+    assert allocated_bytes(consumed) < consumed.stat().st_size * 3 // 4
+    return consumed
+
+
+@pytest.fixture(scope="module")
+def digested(published: Path) -> Path:
+    """The same dataset without its torrent: the archive is proved by its MD5, before it goes."""
+    toml = published.with_name("digested.toml")
+    toml.write_text(published.read_text().replace('torrent = "train.torrent"\n', ""))
+    return toml
+
+
+def _proved_root(tmp_path: Path, dataset: Path, run: Run) -> Path:
+    root = _root(tmp_path, dataset)
+    create_manifest(root / "manifest.db", load_dataset(str(dataset)))
+    done = run("verify", "--root", root, "--archives")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def _edited(index: Path, **changed: object) -> bytes:
+    return json.dumps({**json.loads(index.read_bytes()), **changed}).encode()
+
+
+def test_an_index_that_cannot_be_used_is_told_and_nothing_is_touched(
+    digested: Path, tmp_path: Path, here: Run, run: Run
+) -> None:
+    root = _proved_root(tmp_path, digested, run)
+    consumed = _half_consumed(root, digested)
+    index = consumed.with_name(f"{TRAIN}.index.json")
+    right, words = index.read_bytes(), ["organize", "--root", root, "--consume"]
+    before = tree(root / ".organizing" / "train"), allocated_bytes(consumed)
+    md5 = json.loads(right)["proof"]
+    for damage, told in {
+        b"": "is damaged",
+        b"\xff" + right: "is damaged",
+        right[:-20]: "is damaged",
+        b"[]": "is damaged",
+        b"[" * 100_000: "is damaged",
+        _edited(index, ranges=[[0]]): "is damaged",
+        _edited(index, ranges=json.loads(right)["ranges"][1:]): "is of other bytes",
+        _edited(index, proof="md5"): "is damaged",
+        _edited(index, proof={}): "is damaged",
+        _edited(index, proof=None): "does not say how this file was proved",
+        _edited(index, proof={**md5, "digest": "0" * 32}): "does not say how this file",
+        _edited(index, inode=index.stat().st_ino): "does not say how this file was proved",
+    }.items():
+        index.write_bytes(damage)
+        done = here(*words)
+        assert done.returncode == 1, (damage[:99], done.stderr)
+        error, hint = done.stderr.splitlines()[-2:]
+        assert error.startswith("Error: ") and told in error, (damage[:99], error)
+        assert hint.startswith(f"Hint: rm -f {consumed} {index}; "), hint
+    index.unlink()
+    assert "index.json is not there" in here(*words).stderr
+    assert (tree(root / ".organizing" / "train"), allocated_bytes(consumed)) == before
+    index.write_bytes(right)
+    assert here(*words).returncode == 0
+    assert tree(root / "train") == _wanted(digested, tmp_path, run)
+
+
+def test_an_index_does_not_speak_for_another_file(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    """With it wrong bytes of the right length would have passed for proved."""
+    root = _proved_root(tmp_path, published, run)
+    words = ["organize", "--root", root, "--consume"]
+    script = [sys.executable, "-c", _KILLED_AT, "5", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    consumed = root / "archives" / f"{TRAIN}.consumed"
+    assert json.loads(consumed.with_name(f"{TRAIN}.index.json").read_bytes())["proof"]
+    shutil.copy(consumed, root / "another")
+    spoil(root / "another", 20_000)
+    (root / "another").rename(consumed)
+    done = run(*words)
+    assert done.returncode == 4, done.stderr
+    assert "is not what torrent" in done.stderr
+    assert not (root / "train").exists()

@@ -5,11 +5,10 @@ whole. Holes are cut where the journal is already committed, and in whole torren
 the pieces which two ranges share can still be proved.
 """
 
-import json
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,16 @@ from imnetprep.archives.tar import BLOCK_BYTES
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError
-from imnetprep.fs import can_punch_holes, punch_hole, sync_folder, written_whole
-from imnetprep.preparation.index import SUFFIX, format_index, parse_index
+from imnetprep.fs import (
+    can_punch_holes,
+    punch_hole,
+    sync_folder,
+    written_whole,
+)
+from imnetprep.preparation.index import SUFFIX, format_index, parse_index, parse_proof
 from imnetprep.preparation.proof import choose_proof
 from imnetprep.preparation.ranges import Range, plan_ranges
+from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096
 
@@ -81,6 +86,12 @@ class ConsumedFile(LocalFile):
         super().close()
 
 
+def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
+    """The whole units of a range, its first header left out."""
+    start = -(-(each.start + BLOCK_BYTES) // unit_bytes) * unit_bytes
+    return start, each.end // unit_bytes * unit_bytes
+
+
 def require_consumable(
     path: Path, archive: Archive, *, pieces: Pieces | None, before: Mapping[str, Any] | None
 ) -> None:
@@ -96,12 +107,17 @@ def require_consumable(
             f"the file system of {path.parent} cannot give back parts of a file",
             hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
-    wanted = choose_proof(archive, pieces, before, None)
-    if wanted["kind"] == "none" or (wanted != before and wanted["kind"] != "torrent"):
+    if not _is_proved(archive, pieces, before):
         raise ImnetprepError(
             f"{path.name} would be given up before all of it is proved",
             hint="imnetprep verify --archives proves it first",
         )
+
+
+def _is_proved(archive: Archive, pieces: Pieces | None, before: Mapping[str, Any] | None) -> bool:
+    """Is what is read of it right, since it was proved before or is piece by piece?"""
+    wanted = choose_proof(archive, pieces, before, None)
+    return wanted["kind"] != "none" and (wanted == before or wanted["kind"] == "torrent")
 
 
 def begin_consumption(
@@ -111,15 +127,17 @@ def begin_consumption(
     if consumed_path(path).exists():
         return
     with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
-        index.write(format_index(_walked(file, archive, dataset), of=file, proof=before))
+        ranges, inode = _walked(file, archive, dataset), path.stat().st_ino
+        index.write(format_index(ranges, of=file, proof=before, inode=inode))
     path.rename(consumed_path(path))
     sync_folder(path.parent)
 
 
 def proof_before(path: Path) -> Mapping[str, Any] | None:
-    """How the archive that is being consumed was proved before it was."""
-    proof: Mapping[str, Any] | None = json.loads(index_path(path).read_bytes())["proof"]
-    return proof
+    """How the archive that is being consumed was proved before it was; None: nothing tells."""
+    with _unusable_told(path):
+        inode = consumed_path(path).stat().st_ino
+        return parse_proof(index_path(path).read_bytes(), path.name, inode=inode)
 
 
 def end_consumption(path: Path) -> None:
@@ -137,10 +155,36 @@ def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
 
 
 def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Range]:
-    """The ranges of an archive that is being consumed."""
-    with closing(LocalFile(consumed_path(path))) as file:
+    """The ranges of an archive that is being consumed.
+
+    Raises ImnetprepError where its index cannot be used, or nothing proves what is left of it.
+    """
+    with closing(LocalFile(consumed_path(path))) as file, _unusable_told(path):
         file.name = archive.name
-        return parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        before = proof_before(path)
+    if not _is_proved(archive, published_pieces(dataset, archive), before):
+        raise _beyond_help(path, f"{index_path(path).name} does not say how this file was proved")
+    return ranges
+
+
+@contextmanager
+def _unusable_told(path: Path) -> Iterator[None]:
+    """What is wrong with the index of a consumed archive ends in the one hint that serves."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _beyond_help(path, f"{error.filename} is not there") from error
+    except ImnetprepError as error:
+        raise _beyond_help(path, str(error)) from error
+
+
+def _beyond_help(path: Path, what: str) -> ImnetprepError:
+    return ImnetprepError(
+        what,
+        hint=f"rm -f {consumed_path(path)} {index_path(path)};"
+        f" then fetch {path.name} again: imnetprep download, or from where it came",
+    )
 
 
 def _walked(file: LocalFile, archive: Archive, dataset: Dataset) -> Sequence[Range]:
