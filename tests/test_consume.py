@@ -184,6 +184,34 @@ def _proved_root(tmp_path: Path, dataset: Path, run: Run) -> Path:
     return root
 
 
+@pytest.mark.parametrize("by", ["published", "digested"])
+def test_what_was_given_up_and_is_gone_is_told_plainly(
+    by: str, request: pytest.FixtureRequest, tmp_path: Path, run: Run
+) -> None:
+    dataset: Path = request.getfixturevalue(by)
+    proved_first = by == "digested"
+    root = _proved_root(tmp_path, dataset, run) if proved_first else _root(tmp_path, dataset)
+    consumed = _half_consumed(root, dataset)
+    left_bytes = allocated_bytes(consumed)
+    shutil.rmtree(root / ".organizing")
+    words = ["organize", "--root", root, "--consume"]
+    for _ in range(2):
+        done = run(*words)
+        assert done.returncode == 1, done.stderr
+        error, hint = done.stderr.splitlines()[-2:]
+        assert error.startswith(f"Error: what had grown of {TRAIN} is gone, and {consumed.name}")
+        assert error.endswith("n01440764 is the first that is in neither")
+        index = root / "archives" / f"{TRAIN}.index.json"
+        assert f"rm -f {consumed} {index}; then fetch {TRAIN} again" in hint
+    assert allocated_bytes(consumed) == left_bytes
+    consumed.unlink()
+    index.unlink()
+    shutil.copy(dataset.parent / TRAIN, root / "archives")
+    assert run("verify", "--root", root, "--archives").returncode == 0
+    assert run(*words).returncode == 0
+    assert tree(root / "train") == _wanted(dataset, tmp_path, run)
+
+
 def _edited(index: Path, **changed: object) -> bytes:
     return json.dumps({**json.loads(index.read_bytes()), **changed}).encode()
 

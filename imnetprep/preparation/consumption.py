@@ -9,6 +9,7 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import (
     can_punch_holes,
+    data_ranges,
     punch_hole,
     sync_folder,
     written_whole,
@@ -53,6 +55,15 @@ class ConsumedFile(LocalFile):
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
         self._writable = os.open(self.path, os.O_RDWR)
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
+        self._given_up = list(self._find_given_up())
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._refuse_given_up(offset, offset + length)
+        return super().read_at(offset, length)
+
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        self._refuse_given_up(start, end)
+        return super().chunks(start, end, length)
 
     def release(self, each: Range) -> None:
         """Give back what lies in a range that is done; its first header stays.
@@ -80,6 +91,42 @@ class ConsumedFile(LocalFile):
         first = max(0, bisect_right(self._starts, start) - 1)
         last = bisect_left(self._starts, start + self._unit_bytes)
         return all(start in self._done for start in self._starts[first:last])
+
+    def _find_given_up(self) -> Iterator[Range]:
+        """What earlier runs gave up, neighbours together, without pieces that others share."""
+        assert self.size_bytes is not None
+        data = list(data_ranges(self._handle, self.size_bytes))
+        ends = [end for _, end in data]
+
+        def is_hole(start: int, end: int) -> bool:
+            at = bisect_right(ends, start)
+            return start < end and (at == len(data) or data[at][0] >= end)
+
+        def is_given_up(each: Range) -> bool:
+            start, end = _inside(each, self._unit_bytes)
+            return is_hole(*_inside(each, _PAGE_BYTES)) if start >= end else is_hole(start, end)
+
+        for given_up, group in groupby(self._ranges, is_given_up):
+            ranges = list(group)
+            first, last = ranges[0], ranges[-1]
+            if given_up:
+                start, end = _inside(first, self._unit_bytes)[0], _inside(last, self._unit_bytes)[1]
+                start = start if first is not self._ranges[0] else 0
+                yield Range(start, end if last is not self._ranges[-1] else last.end, first.wnid)
+
+    def _refuse_given_up(self, start: int, end: int) -> None:
+        """Only what is done is given up, and not read again: who reads it has lost what had grown.
+
+        Raises ImnetprepError then.
+        """
+        at = bisect_right(self._given_up, start, key=lambda each: each.end)
+        if at < len(self._given_up) and self._given_up[at].start < end:
+            what = self._given_up[at].wnid or f"what begins at byte {self._given_up[at].start:,}"
+            raise _beyond_help(
+                self.path.with_name(self.name),
+                f"what had grown of {self.name} is gone, and {self.path.name} gave it up when it"
+                f" was done: {what} is the first that is in neither",
+            )
 
     def close(self) -> None:
         os.close(self._writable)
