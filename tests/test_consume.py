@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import load_dataset
-from imnetprep.fs import allocated_bytes, can_punch_holes
+from imnetprep.fs import allocated_bytes, can_punch_holes, claim
 from imnetprep.manifest import create_manifest
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.synthetic import pack_dataset
@@ -270,3 +270,33 @@ def test_an_index_does_not_speak_for_another_file(
     assert done.returncode == 4, done.stderr
     assert "is not what torrent" in done.stderr
     assert not (root / "train").exists()
+
+
+def test_an_archive_with_two_names_or_two_states_or_two_users_is_not_given_up(
+    published: Path, tmp_path: Path, here: Run
+) -> None:
+    root = _root(tmp_path, published)
+    archive = root / "archives" / TRAIN
+    consumed = archive.with_name(f"{TRAIN}.consumed")
+    words = ["organize", "--root", root, "--dataset", published, "--consume"]
+    body = archive.read_bytes()
+    (root / "second").hardlink_to(archive)
+    refused = here(*words)
+    assert (refused.returncode, archive.exists()) == (1, True)
+    assert "has another name" in refused.stderr
+    archive.unlink()
+    archive.symlink_to(root / "second")
+    assert "has another name" in here(*words).stderr
+    archive.unlink()
+    shutil.copy(root / "second", archive)
+    (root / "second").rename(consumed)
+    assert f"{TRAIN} is there, and {consumed.name} too" in here(*words).stderr
+    assert archive.read_bytes() == consumed.read_bytes() == body
+    consumed.unlink()
+    consumed = _half_consumed(root, published)
+    left_bytes = allocated_bytes(consumed)
+    with consumed.open("r+b") as file:
+        claim(file.fileno(), consumed)
+        assert f"another imnetprep is at work on {consumed}" in here(*words).stderr
+    assert allocated_bytes(consumed) == left_bytes
+    assert here(*words).returncode == 0

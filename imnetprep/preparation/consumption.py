@@ -20,6 +20,7 @@ from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import (
     can_punch_holes,
+    claim,
     data_ranges,
     punch_hole,
     sync_folder,
@@ -54,6 +55,7 @@ class ConsumedFile(LocalFile):
         status = self.path.stat()
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
         self._writable = os.open(self.path, os.O_RDWR)
+        claim(self._writable, self.path)  # another root may consume it too
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
         self._given_up = list(self._find_given_up())
 
@@ -148,6 +150,13 @@ def require_consumable(
         raise ImnetprepError(
             f"{path.name} is there, and {consumed.name} too",
             hint=f"rm {consumed} if {path.name} is to be used",
+        )
+    if not path.exists():
+        return
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise ImnetprepError(
+            f"{path.name} has another name, under which it would pass for whole with its holes",
+            hint="organize without --consume; or leave it the one name, in its own folder",
         )
     if not can_punch_holes(path.parent):
         raise ImnetprepError(
