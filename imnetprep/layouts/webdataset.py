@@ -20,6 +20,15 @@ from imnetprep.manifest import SampleRecord
 
 INDEX = "index.json"
 _FORM = 1
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,  # Infinity is a number to json
+    RecursionError,
+)
 
 
 class Shard(NamedTuple):
@@ -114,7 +123,7 @@ def read_index(folder: Path) -> Index:
         )
         told |= {"seed": int(told["seed"]), "shard_size": int(told["shard_size"])}
         return Index(**told, shards=shards)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _DAMAGE as error:
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
             hint=f"mv {folder} {folder}.old; then organize --layout webdataset makes them again",
