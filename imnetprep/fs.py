@@ -177,6 +177,20 @@ def locked(
             yield
 
 
+def claim(handle: int, path: Path) -> None:
+    """Be the only one that works on the open file `path` until it is closed.
+
+    Raises ImnetprepError where another one is.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ImnetprepError(
+            f"another imnetprep is at work on {path}",
+            hint="wait until it is done, or stop it first",
+        ) from error
+
+
 def is_locked(folder: Path, *, name: str = ".lock") -> bool:
     """Is another process at work in `folder`? Changes nothing there.
 

@@ -67,7 +67,8 @@ def plan_repair(
 ) -> RepairPlan:
     """Survey `splits` and decide what mends them; touches nothing.
 
-    Raises ImnetprepError where the tree is another dataset than it is taken for, or a link.
+    Raises ImnetprepError where the tree is another dataset than it is taken for, or a link, and
+    where `source` has other images than a split that was made smaller.
     """
     mendings, archives = [], source or root.archives
     if source == STDIN:
@@ -88,9 +89,24 @@ def plan_repair(
         listed = place is not None and place.listed
         with open_manifest(root.manifest) if listed else nullcontext() as manifest:
             wanted = Wanted(known.dataset, split, manifest)
+            if there and wanted.change:
+                other = _other_images(root, split, wanted.change)
+                if source is not None:
+                    raise other
+                progress.note(f"{other}: nothing is taken from there")
             found = surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress)
-            mendings.append(mend(root.path, wanted, found, archive=there))
+            archive = there and not wanted.change
+            mendings.append(mend(root.path, wanted, found, archive=archive))
     return RepairPlan(known.dataset, tuple(mendings), archives, delete)
+
+
+def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
+    folder = root.split(split)
+    return ImnetprepError(
+        f"the {split} images are not those of their archive: {change}",
+        hint=f"without --from what lies wrong is sorted; for the rest mv {folder} {folder}.old,"
+        f" then imnetprep organize --split {split} with the same --resize makes it again",
+    )
 
 
 def carry_out_repair(

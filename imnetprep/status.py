@@ -96,6 +96,8 @@ _UNREADABLE = (
     LookupError,
     TypeError,
     AttributeError,
+    OverflowError,  # Infinity is a number to json
+    RecursionError,
 )
 
 _BUSY = "another process is writing it"

@@ -54,9 +54,11 @@ def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
     with open_manifest(source.manifest) as manifest:
         chosen_list = read_list(listed)
         chosen = subset_of(manifest.dataset(), chosen_list)
-        splits = [
-            split for split, layout in organized_splits(source) if layout is Layout.IMAGEFOLDER
-        ]
+        splits = {
+            split: record
+            for (split, layout), record in organized_splits(source).items()
+            if layout is Layout.IMAGEFOLDER
+        }
         if not splits:
             raise ImnetprepError(
                 f"{source.path} has no class folders to take from",
@@ -69,7 +71,7 @@ def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
     return SubsetPlan(chosen_list.name, source, chosen, tuple(splits), to_make, to)
 
 
-def _splits_to_make(splits: Sequence[Split], chosen: Dataset, to: Root) -> list[Split]:
+def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Root) -> list[Split]:
     """Those that `to` does not have yet; ImnetprepError where something else is in the way."""
     if to.manifest.exists():
         with open_manifest(to.manifest) as manifest:
@@ -79,8 +81,17 @@ def _splits_to_make(splits: Sequence[Split], chosen: Dataset, to: Root) -> list[
             raise ImnetprepError(
                 f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
             )
-    there = {split for split, layout in organized_splits(to) if layout is Layout.IMAGEFOLDER}
-    for split in splits:
+    there = {
+        split: record
+        for (split, layout), record in organized_splits(to).items()
+        if layout is Layout.IMAGEFOLDER
+    }
+    for split, offered in splits.items():
+        if split in there and there[split].change != offered.change:
+            raise ImnetprepError(
+                f"{to.split(split)} holds other images: {there[split].change or 'as published'}",
+                hint="take another --to",
+            )
         if split not in there and to.split(split).exists():
             raise ImnetprepError(
                 f"{to.split(split)} is there, and {to.manifest.name} knows nothing of it",
@@ -148,7 +159,7 @@ def _make_split(
         key = split, Layout.IMAGEFOLDER
         made.drop_split(*key)  # of a run that was killed from here on
         listed = itertools.chain.from_iterable(_wanted(plan.chosen, split, manifest))
-        made.add_split(*key, listed)
+        made.add_split(*key, listed, change=manifest.splits()[key].change)
         record = made.splits()[key]
     record_split(
         plan.to,
@@ -162,6 +173,7 @@ def _make_split(
         layout=record.layout,
         samples=record.samples,
         size_bytes=record.size_bytes,
+        change=record.change,
     )
     growing.rename(plan.to.split(split))
     sync_folder(plan.to.path)

@@ -112,6 +112,7 @@ class WebServer:
         self.wait_s = 0.0  # before each answer
         self.ranges = True
         self.etag = '"one"'
+        self.content_range = ""  # what is said of each range, whatever is sent
         self.address = ""
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
@@ -148,7 +149,8 @@ class WebServer:
         request.send_header("Content-Length", str(end - start))
         request.send_header("ETag", self.etag)
         if found:
-            request.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+            told = self.content_range or f"bytes {start}-{end - 1}/{size}"
+            request.send_header("Content-Range", told)
         request.end_headers()
         with path.open("rb") as file:
             file.seek(start)

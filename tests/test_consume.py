@@ -1,5 +1,6 @@
 """An archive is given up class by class, only when it is proved and its samples are safe."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.fs import allocated_bytes, can_punch_holes
+from imnetprep.catalog.datasets import load_dataset
+from imnetprep.fs import allocated_bytes, can_punch_holes, claim
+from imnetprep.manifest import create_manifest
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.synthetic import pack_dataset
-from tests.conftest import Run, tree
+from tests.conftest import Run, spoil, tree
 
 TRAIN = "ILSVRC2012_img_train.tar"
 
@@ -153,3 +156,147 @@ def test_half_consumed_without_the_option_says_how_to_go_on(
     assert done.returncode == 1
     assert "imnetprep organize --consume" in done.stderr
     assert list((root / "archives").iterdir())
+
+
+def _half_consumed(root: Path, published: Path) -> Path:
+    """The archive of `root` after a kill when half of its classes were given up."""
+    words = ["organize", "--root", root, "--dataset", published, "--consume", "--jobs", "1"]
+    script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    consumed = root / "archives" / f"{TRAIN}.consumed"
+    assert allocated_bytes(consumed) < consumed.stat().st_size * 3 // 4
+    return consumed
+
+
+@pytest.fixture(scope="module")
+def digested(published: Path) -> Path:
+    """The same dataset without its torrent: the archive is proved by its MD5, before it goes."""
+    toml = published.with_name("digested.toml")
+    toml.write_text(published.read_text().replace('torrent = "train.torrent"\n', ""))
+    return toml
+
+
+def _proved_root(tmp_path: Path, dataset: Path, run: Run) -> Path:
+    root = _root(tmp_path, dataset)
+    create_manifest(root / "manifest.db", load_dataset(str(dataset)))
+    done = run("verify", "--root", root, "--archives")
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize("by", ["published", "digested"])
+def test_what_was_given_up_and_is_gone_is_told_plainly(
+    by: str, request: pytest.FixtureRequest, tmp_path: Path, run: Run
+) -> None:
+    dataset: Path = request.getfixturevalue(by)
+    proved_first = by == "digested"
+    root = _proved_root(tmp_path, dataset, run) if proved_first else _root(tmp_path, dataset)
+    consumed = _half_consumed(root, dataset)
+    left_bytes = allocated_bytes(consumed)
+    shutil.rmtree(root / ".organizing")
+    words = ["organize", "--root", root, "--consume"]
+    for _ in range(2):
+        done = run(*words)
+        assert done.returncode == 1, done.stderr
+        error, hint = done.stderr.splitlines()[-2:]
+        assert error.startswith(f"Error: what had grown of {TRAIN} is gone, and {consumed.name}")
+        assert error.endswith("n01440764 is the first that is in neither")
+        index = root / "archives" / f"{TRAIN}.index.json"
+        assert f"rm -f {consumed} {index}; then fetch {TRAIN} again" in hint
+    assert allocated_bytes(consumed) == left_bytes
+    consumed.unlink()
+    index.unlink()
+    shutil.copy(dataset.parent / TRAIN, root / "archives")
+    assert run("verify", "--root", root, "--archives").returncode == 0
+    assert run(*words).returncode == 0
+    assert tree(root / "train") == _wanted(dataset, tmp_path, run)
+
+
+def _edited(index: Path, **changed: object) -> bytes:
+    return json.dumps({**json.loads(index.read_bytes()), **changed}).encode()
+
+
+def test_an_index_that_cannot_be_used_is_told_and_nothing_is_touched(
+    digested: Path, tmp_path: Path, here: Run, run: Run
+) -> None:
+    root = _proved_root(tmp_path, digested, run)
+    consumed = _half_consumed(root, digested)
+    index = consumed.with_name(f"{TRAIN}.index.json")
+    right, words = index.read_bytes(), ["organize", "--root", root, "--consume"]
+    before = tree(root / ".organizing" / "train"), allocated_bytes(consumed)
+    md5 = json.loads(right)["proof"]
+    for damage, told in {
+        b"": "is damaged",
+        b"\xff" + right: "is damaged",
+        right[:-20]: "is damaged",
+        b"[]": "is damaged",
+        b"[" * 100_000: "is damaged",
+        _edited(index, ranges=[[0]]): "is damaged",
+        _edited(index, ranges=json.loads(right)["ranges"][1:]): "is of other bytes",
+        _edited(index, proof="md5"): "is damaged",
+        _edited(index, proof={}): "is damaged",
+        _edited(index, proof=None): "does not say how this file was proved",
+        _edited(index, proof={**md5, "digest": "0" * 32}): "does not say how this file",
+        _edited(index, inode=index.stat().st_ino): "does not say how this file was proved",
+    }.items():
+        index.write_bytes(damage)
+        done = here(*words)
+        assert done.returncode == 1, (damage[:99], done.stderr)
+        error, hint = done.stderr.splitlines()[-2:]
+        assert error.startswith("Error: ") and told in error, (damage[:99], error)
+        assert hint.startswith(f"Hint: rm -f {consumed} {index}; "), hint
+    index.unlink()
+    assert "index.json is not there" in here(*words).stderr
+    assert (tree(root / ".organizing" / "train"), allocated_bytes(consumed)) == before
+    index.write_bytes(right)
+    assert here(*words).returncode == 0
+    assert tree(root / "train") == _wanted(digested, tmp_path, run)
+
+
+def test_an_index_does_not_speak_for_another_file(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    """With it wrong bytes of the right length would have passed for proved."""
+    root = _proved_root(tmp_path, published, run)
+    words = ["organize", "--root", root, "--consume"]
+    script = [sys.executable, "-c", _KILLED_AT, "5", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    consumed = root / "archives" / f"{TRAIN}.consumed"
+    assert json.loads(consumed.with_name(f"{TRAIN}.index.json").read_bytes())["proof"]
+    shutil.copy(consumed, root / "another")
+    spoil(root / "another", 20_000)
+    (root / "another").rename(consumed)
+    done = run(*words)
+    assert done.returncode == 4, done.stderr
+    assert "is not what torrent" in done.stderr
+    assert not (root / "train").exists()
+
+
+def test_an_archive_with_two_names_or_two_states_or_two_users_is_not_given_up(
+    published: Path, tmp_path: Path, here: Run
+) -> None:
+    root = _root(tmp_path, published)
+    archive = root / "archives" / TRAIN
+    consumed = archive.with_name(f"{TRAIN}.consumed")
+    words = ["organize", "--root", root, "--dataset", published, "--consume"]
+    body = archive.read_bytes()
+    (root / "second").hardlink_to(archive)
+    refused = here(*words)
+    assert (refused.returncode, archive.exists()) == (1, True)
+    assert "has another name" in refused.stderr
+    archive.unlink()
+    archive.symlink_to(root / "second")
+    assert "has another name" in here(*words).stderr
+    archive.unlink()
+    shutil.copy(root / "second", archive)
+    (root / "second").rename(consumed)
+    assert f"{TRAIN} is there, and {consumed.name} too" in here(*words).stderr
+    assert archive.read_bytes() == consumed.read_bytes() == body
+    consumed.unlink()
+    consumed = _half_consumed(root, published)
+    left_bytes = allocated_bytes(consumed)
+    with consumed.open("r+b") as file:
+        claim(file.fileno(), consumed)
+        assert f"another imnetprep is at work on {consumed}" in here(*words).stderr
+    assert allocated_bytes(consumed) == left_bytes
+    assert here(*words).returncode == 0

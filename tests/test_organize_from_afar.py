@@ -140,6 +140,17 @@ def test_a_server_without_ranges_is_refused_with_the_pipe_as_hint(
     assert "--archives -" in done.stderr
 
 
+def test_a_server_that_tells_an_absurd_range_is_refused(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    with web_served(packed.parent) as web:
+        web.content_range = f"bytes 0-0/{'9' * 5000}"
+        words = ["--root", tmp_path, "--dataset", packed, "--archives", web.address]
+        done = run("organize", *words)
+    assert done.returncode == 3, done.stderr
+    assert "the server says 206" in done.stderr
+
+
 def test_the_index_beside_an_archive_saves_the_walk(
     packed: Path, organized_once: Path, tmp_path: Path, run: Run
 ) -> None:

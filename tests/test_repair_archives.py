@@ -18,7 +18,7 @@ from imnetprep.progress import Silent
 from imnetprep.roots import Root
 from imnetprep.sources.growing import Growing, record_path
 from imnetprep.sources.seeder import Seed, add_seed
-from imnetprep.sources.session import Network, listening_port, open_session
+from imnetprep.sources.session import Network, listening_port, open_session, parse_peer
 from imnetprep.sources.torrent import read_torrent
 from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil, tree
 
@@ -56,9 +56,7 @@ def _repair(
         None,
         splits=(),
         address=address,
-        peers=[peer],
-        no_dht=True,
-        listen="127.0.0.1:0",
+        network=Network(listen="127.0.0.1:0", dht=False, peers=(parse_peer(peer),)),
         wait=10,
         jobs=None,
         dry_run=dry_run,

@@ -106,3 +106,56 @@ def test_shards_of_archives_are_resized_too(drawn: Path, tmp_path: Path, run: Ru
         assert done.returncode == 0, done.stderr
         made.append(tree(tmp_path / name / "shards"))
     assert made[0] == made[1]
+
+
+def _resized_root(root: Path, drawn: Path, run: Run) -> Path:
+    words = ["--root", root, "--dataset", drawn, "--archives", drawn.parent]
+    done = run("organize", *words, *SMALLER)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def test_repair_sorts_them_and_takes_no_image_as_published(
+    drawn: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run
+) -> None:
+    root = _resized_root(tmp_path / "root", drawn, run)
+    first, second, *_ = sorted((root / "train").rglob("*.JPEG"))
+    first.rename(root / "train" / first.name)
+    gone = str(second.relative_to(root))
+    second.unlink()
+    (root / "archives").symlink_to(drawn.parent)
+    refused = run("repair", "--root", root, "--from", drawn.parent)
+    assert refused.returncode == 1
+    error, hint = refused.stderr.splitlines()[-2:]
+    assert "the train images are not those of their archive: resize 40 q80" in error
+    assert hint.startswith("Hint: without --from what lies wrong is sorted")
+    assert not first.exists()
+    done = run("repair", "--root", root)
+    assert done.returncode == 5, done.stderr
+    assert "train: 1 moved, 0 taken" in done.stdout
+    assert f"missing: {gone} is not there" in done.stdout
+    assert "resize 40 q80: nothing is taken from there" in done.stderr
+    assert _made(root) == {name: body for name, body in wanted.items() if name != gone}
+
+
+def test_a_subset_of_them_says_so_too(drawn: Path, tmp_path: Path, run: Run) -> None:
+    small = _resized_root(tmp_path / "small", drawn, run)
+    wnids = sorted(path.name for path in (small / "train").iterdir())[:2]
+    (tmp_path / "two.txt").write_text("\n".join(wnids))
+    words = ["subset", tmp_path / "two.txt", "--to", tmp_path / "two", "--root"]
+    done = run(*words, small)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(resize 40 q80)") == 2
+    with open_manifest(tmp_path / "two" / "manifest.db") as manifest:
+        held = manifest.splits()[Split.TRAIN, Layout.IMAGEFOLDER]
+        changes = {sample.change for label in (0, 1) for sample in manifest.samples(held, label)}
+    assert (held.change, changes) == ("resize 40 q80", {"resized 40 q80"})
+    told = receipt_of(tmp_path / "two")["splits"]["train"]
+    assert isinstance(told, dict) and told["change"] == "resize 40 q80"
+    verified = run("verify", "--root", tmp_path / "two", "--digests")
+    assert "the train images are not as published: resize 40 q80" in verified.stderr
+    whole = ["--root", tmp_path / "whole", "--dataset", drawn, "--archives", drawn.parent]
+    assert run("organize", *whole).returncode == 0
+    refused = run(*words, tmp_path / "whole")
+    assert (refused.returncode, run(*words, small).returncode) == (1, 0)
+    assert "holds other images: resize 40 q80" in refused.stderr

@@ -283,10 +283,22 @@ def _cut_the_index(root: Path) -> str:
     return "index: shards/train/index.json"
 
 
+def _nest_the_index(root: Path) -> str:
+    (root / "shards/train/index.json").write_text("[" * 100_000)
+    return "index: shards/train/index.json"
+
+
+def _count_without_end(root: Path) -> str:
+    index = root / "shards/train/index.json"
+    index.write_text(index.read_text().replace('"samples": 7', '"samples": Infinity', 1))
+    return "index: shards/train/index.json"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [_flip_an_image, _flip_a_name, _change_a_label, _cut, _remove, _swap, _add,
-     _spoil_the_index, _spoil_a_digest_of_the_index, _cut_the_index],
+     _spoil_the_index, _spoil_a_digest_of_the_index, _cut_the_index,
+     _nest_the_index, _count_without_end],
 )  # fmt: skip
 def test_wrong_shards_are_called_wrong(
     spoil: Callable[[Path], str], sharded: Path, run: Run

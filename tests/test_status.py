@@ -114,9 +114,23 @@ def _log(root: Path) -> str:
     return "one/log.jsonl"
 
 
+def _log_without_end(root: Path) -> str:
+    (root / "runs" / "one").mkdir(parents=True)
+    (root / "runs" / "one" / "log.jsonl").write_text('{"epoch": Infinity}\n')
+    return "one/log.jsonl"
+
+
+def _nested_recipe(root: Path) -> str:
+    (root / "runs" / "one").mkdir(parents=True)
+    (root / "runs" / "one" / "recipe.json").write_text("[" * 100_000)
+    return "one/recipe.json"
+
+
 @pytest.mark.parametrize(
-    "spoil", [_manifest, _empty_manifest, _receipt, _odd_receipt, _journal, _log]
-)
+    "spoil",
+    [_manifest, _empty_manifest, _receipt, _odd_receipt, _journal, _log, _log_without_end,
+     _nested_recipe],
+)  # fmt: skip
 def test_what_is_damaged_is_called_so_and_hides_nothing_else(
     spoil: Callable[[Path], str], organized: Path, packed: Path, run: Run
 ) -> None:

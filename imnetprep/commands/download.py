@@ -1,6 +1,8 @@
 """`imnetprep download`."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,17 +13,17 @@ from imnetprep.commands.options import (
     dataset_option,
     dry_run_option,
     json_option,
-    listen_option,
-    no_dht_option,
-    peer_option,
     quiet_option,
     root_option,
     split_option,
-    wait_option,
+    swarm_options,
 )
 from imnetprep.commands.terminal import print_result, progress
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.sources.session import Network
 
 
 @click.command(short_help="Fetch the archives by torrent, each piece proved.")
@@ -36,12 +38,9 @@ from imnetprep.units import format_bytes
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Take it from the swarm of this .torrent.",
 )
-@peer_option
-@no_dht_option
-@listen_option
+@swarm_options
 @click.option("--max-down", type=RATE, default=0, help="At most so many bytes a second: 20MB.")
 @click.option("--max-up", type=RATE, default=0, help="The same for what is given to others.")
-@wait_option
 @click.option("--seed-ratio", type=click.FloatRange(0), help="Then give back so many times it.")
 @click.option("--seed-for", type=DURATION, help="Then give back for so long. Default: leave.")
 @dry_run_option
@@ -53,9 +52,7 @@ def download(
     splits: tuple[Split, ...],
     magnets: tuple[str, ...],
     torrents: tuple[Path, ...],
-    peers: tuple[str, ...],
-    no_dht: bool,
-    listen: str | None,
+    network: "Network",
     max_down: int,
     max_up: int,
     wait: float,
@@ -76,15 +73,7 @@ def download(
     imnetprep download --split val --magnet 'magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf'
     """
     from imnetprep.download import Seeding, carry_out_download, plan_download
-    from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer
 
-    network = Network(
-        listen=parse_listen(listen) if listen else DEFAULT_LISTEN,
-        dht=not no_dht,
-        peers=tuple(map(parse_peer, peers)),
-        max_down=max_down,
-        max_up=max_up,
-    )
     plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
     for archive in plan.there:
         text = f"{archive.name}: nothing to fetch"
@@ -101,7 +90,7 @@ def download(
     for archive, proof in carry_out_download(
         plan,
         root,
-        network=network,
+        network=replace(network, max_down=max_down, max_up=max_up),
         wait_s=wait,
         seeding=Seeding(seed_ratio, seed_for),
         progress=shown,

@@ -1,6 +1,7 @@
 """The options that verbs share: same name, same meaning everywhere."""
 
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,6 @@ whole_archives_option = click.option(
     metavar="[DIR]",
     help="The archives themselves, every byte, not the images: those in DIR, or ROOT/archives.",
 )
-peer_option = click.option(
-    "--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer."
-)
-no_dht_option = click.option(
-    "--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping."
-)
-listen_option = click.option(
-    "--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine."
-)
-wait_option = click.option(
-    "--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm."
-)
 split_option = click.option(
     "--split",
     "splits",
@@ -98,6 +87,29 @@ def layout_option(help: str = "Which, where the root holds a split in two.") -> 
         callback=lambda _ctx, _param, value: value and Layout(value),
         help=help,
     )
+
+
+def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--peer`, `--no-dht` and `--listen`, which make one `network`; and `--wait`."""
+
+    @click.option("--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer.")
+    @click.option("--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping.")
+    @click.option("--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine.")
+    @click.option(
+        "--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm."
+    )
+    @wraps(command)
+    def gathered(*, peers: tuple[str, ...], no_dht: bool, listen: str | None, **others: Any) -> Any:
+        from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer
+
+        network = Network(
+            listen=parse_listen(listen) if listen else DEFAULT_LISTEN,
+            dht=not no_dht,
+            peers=tuple(map(parse_peer, peers)),
+        )
+        return command(network=network, **others)
+
+    return gathered
 
 
 jobs_option = click.option(

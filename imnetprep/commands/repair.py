@@ -13,13 +13,10 @@ from imnetprep.commands.options import (
     dry_run_option,
     jobs_option,
     json_option,
-    listen_option,
-    no_dht_option,
-    peer_option,
     quiet_option,
     root_option,
     split_option,
-    wait_option,
+    swarm_options,
     whole_archives_option,
 )
 from imnetprep.commands.repair_archives import repair_archives
@@ -30,6 +27,7 @@ from imnetprep.units import count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Mended, RepairPlan
+    from imnetprep.sources.session import Network
 
 
 @click.command(short_help="Mend what verify finds.")
@@ -46,10 +44,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
 @whole_archives_option
-@peer_option
-@no_dht_option
-@listen_option
-@wait_option
+@swarm_options
 @jobs_option
 @dry_run_option
 @json_option
@@ -63,9 +58,7 @@ def repair(
     decode: bool,
     delete: bool,
     archives: str | None,
-    peers: tuple[str, ...],
-    no_dht: bool,
-    listen: str | None,
+    network: "Network",
     wait: float,
     jobs: int | None,
     dry_run: bool,
@@ -90,9 +83,7 @@ def repair(
             Path(archives) if archives else None,
             splits=splits,
             address=source,
-            peers=peers,
-            no_dht=no_dht,
-            listen=listen,
+            network=network,
             wait=wait,
             jobs=jobs,
             dry_run=dry_run,

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.terminal import print_result, progress
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.sources.session import Network
 
 
 def repair_archives(
@@ -15,9 +19,7 @@ def repair_archives(
     *,
     splits: Sequence[Split],
     address: str | None,
-    peers: Sequence[str],
-    no_dht: bool,
-    listen: str | None,
+    network: "Network",
     wait: float,
     jobs: int | None,
     dry_run: bool,
@@ -26,13 +28,7 @@ def repair_archives(
 ) -> None:
     """Print what is wrong with each archive (a dry run), or that it is right now."""
     from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
-    from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer
 
-    network = Network(
-        listen=parse_listen(listen) if listen else DEFAULT_LISTEN,
-        dht=not no_dht,
-        peers=tuple(map(parse_peer, peers)),
-    )
     shown = progress(quiet=quiet)
     plan = plan_archive_repair(root, folder, splits=splits, jobs=jobs, progress=shown)
     source = address or Swarm(network, wait)

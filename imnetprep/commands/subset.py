@@ -42,4 +42,5 @@ def subset(chosen: str, root: Root, to: Path, copy: bool, as_json: bool, quiet: 
     for record in carry_out_subset(plan, copy=copy, progress=progress(quiet=quiet)):
         what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
         text = f"{record.split}: {what} in {plan.to.split(record.split)}"
+        text += f" ({record.change})" if record.change else ""
         print_result(text, as_json=as_json, **record._asdict())

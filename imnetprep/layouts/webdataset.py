@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import written_whole
@@ -19,6 +20,15 @@ from imnetprep.manifest import SampleRecord
 
 INDEX = "index.json"
 _FORM = 1
+_DAMAGE = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,  # Infinity is a number to json
+    RecursionError,
+)
 
 
 class Shard(NamedTuple):
@@ -69,7 +79,7 @@ def write_shard(
             for chunk in (head, body, tail):
                 write(chunk)
             size_bytes += len(head) + len(body) + len(tail)
-        end = _end(size_bytes)
+        end = ending(size_bytes)
         write(end)
     shard = Shard(path.name, len(records), size_bytes + len(end), digest.hexdigest())
     return shard, records
@@ -80,10 +90,10 @@ def frame(sample: SampleRecord, *, key: int, wnid: str) -> tuple[bytes, bytes]:
     told = {"name": sample.name, "wnid": wnid}
     if sample.change is not None:
         told["change"] = sample.change
-    tail = _padding(sample.size_bytes)
+    tail = padding(sample.size_bytes)
     for kind, body in (("cls", str(sample.label)), ("json", json.dumps(told))):
-        tail += _header(f"{key:08}.{kind}", len(body)) + body.encode() + _padding(len(body))
-    return _header(f"{key:08}.jpg", sample.size_bytes), tail
+        tail += header(f"{key:08}.{kind}", len(body)) + body.encode() + padding(len(body))
+    return header(f"{key:08}.jpg", sample.size_bytes), tail
 
 
 def framed_bytes(samples: int, size_bytes: int) -> int:
@@ -113,23 +123,8 @@ def read_index(folder: Path) -> Index:
         )
         told |= {"seed": int(told["seed"]), "shard_size": int(told["shard_size"])}
         return Index(**told, shards=shards)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _DAMAGE as error:
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
             hint=f"mv {folder} {folder}.old; then organize --layout webdataset makes them again",
         ) from error
-
-
-def _header(name: str, size_bytes: int) -> bytes:
-    info = tarfile.TarInfo(name)  # mode 0644, uid and gid 0, no time
-    info.size = size_bytes
-    return info.tobuf(tarfile.USTAR_FORMAT)
-
-
-def _padding(size_bytes: int) -> bytes:
-    return bytes(-size_bytes % tarfile.BLOCKSIZE)
-
-
-def _end(size_bytes: int) -> bytes:
-    """Two empty blocks, then zeros up to a whole record of 20 blocks."""
-    return bytes(2 * tarfile.BLOCKSIZE + -(size_bytes + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)

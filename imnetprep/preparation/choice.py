@@ -127,9 +127,9 @@ def _size_bytes(
     consumed = consumed_path(path)
     if consume:
         before = archive_proof(root, path) if place == root.archives else None
+        require_consumable(path, archive, pieces=pieces, before=before)
         if consumed.exists():
             return consumed.stat().st_size
-        require_consumable(path, archive, pieces=pieces, before=before)
     elif consumed.exists() and not path.exists():
         raise ImnetprepError(
             f"{consumed} has been given up in part, for {root.organizing}",

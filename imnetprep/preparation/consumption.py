@@ -5,11 +5,11 @@ whole. Holes are cut where the journal is already committed, and in whole torren
 the pieces which two ranges share can still be proved.
 """
 
-import json
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,18 @@ from imnetprep.archives.tar import BLOCK_BYTES
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.errors import ImnetprepError
-from imnetprep.fs import can_punch_holes, punch_hole, sync_folder, written_whole
-from imnetprep.preparation.index import SUFFIX, format_index, parse_index
+from imnetprep.fs import (
+    can_punch_holes,
+    claim,
+    data_ranges,
+    punch_hole,
+    sync_folder,
+    written_whole,
+)
+from imnetprep.preparation.index import SUFFIX, format_index, parse_index, parse_proof
 from imnetprep.preparation.proof import choose_proof
 from imnetprep.preparation.ranges import Range, plan_ranges
+from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096
 
@@ -47,7 +55,17 @@ class ConsumedFile(LocalFile):
         status = self.path.stat()
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
         self._writable = os.open(self.path, os.O_RDWR)
+        claim(self._writable, self.path)  # another root may consume it too
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
+        self._given_up = list(self._find_given_up())
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._refuse_given_up(offset, offset + length)
+        return super().read_at(offset, length)
+
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        self._refuse_given_up(start, end)
+        return super().chunks(start, end, length)
 
     def release(self, each: Range) -> None:
         """Give back what lies in a range that is done; its first header stays.
@@ -76,9 +94,51 @@ class ConsumedFile(LocalFile):
         last = bisect_left(self._starts, start + self._unit_bytes)
         return all(start in self._done for start in self._starts[first:last])
 
+    def _find_given_up(self) -> Iterator[Range]:
+        """What earlier runs gave up, neighbours together, without pieces that others share."""
+        assert self.size_bytes is not None
+        data = list(data_ranges(self._handle, self.size_bytes))
+        ends = [end for _, end in data]
+
+        def is_hole(start: int, end: int) -> bool:
+            at = bisect_right(ends, start)
+            return start < end and (at == len(data) or data[at][0] >= end)
+
+        def is_given_up(each: Range) -> bool:
+            start, end = _inside(each, self._unit_bytes)
+            return is_hole(*_inside(each, _PAGE_BYTES)) if start >= end else is_hole(start, end)
+
+        for given_up, group in groupby(self._ranges, is_given_up):
+            ranges = list(group)
+            first, last = ranges[0], ranges[-1]
+            if given_up:
+                start, end = _inside(first, self._unit_bytes)[0], _inside(last, self._unit_bytes)[1]
+                start = start if first is not self._ranges[0] else 0
+                yield Range(start, end if last is not self._ranges[-1] else last.end, first.wnid)
+
+    def _refuse_given_up(self, start: int, end: int) -> None:
+        """Only what is done is given up, and not read again: who reads it has lost what had grown.
+
+        Raises ImnetprepError then.
+        """
+        at = bisect_right(self._given_up, start, key=lambda each: each.end)
+        if at < len(self._given_up) and self._given_up[at].start < end:
+            what = self._given_up[at].wnid or f"what begins at byte {self._given_up[at].start:,}"
+            raise _beyond_help(
+                self.path.with_name(self.name),
+                f"what had grown of {self.name} is gone, and {self.path.name} gave it up when it"
+                f" was done: {what} is the first that is in neither",
+            )
+
     def close(self) -> None:
         os.close(self._writable)
         super().close()
+
+
+def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
+    """The whole units of a range, its first header left out."""
+    start = -(-(each.start + BLOCK_BYTES) // unit_bytes) * unit_bytes
+    return start, each.end // unit_bytes * unit_bytes
 
 
 def require_consumable(
@@ -91,17 +151,29 @@ def require_consumable(
             f"{path.name} is there, and {consumed.name} too",
             hint=f"rm {consumed} if {path.name} is to be used",
         )
+    if not path.exists():
+        return
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise ImnetprepError(
+            f"{path.name} has another name, under which it would pass for whole with its holes",
+            hint="organize without --consume; or leave it the one name, in its own folder",
+        )
     if not can_punch_holes(path.parent):
         raise ImnetprepError(
             f"the file system of {path.parent} cannot give back parts of a file",
             hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
-    wanted = choose_proof(archive, pieces, before, None)
-    if wanted["kind"] == "none" or (wanted != before and wanted["kind"] != "torrent"):
+    if not _is_proved(archive, pieces, before):
         raise ImnetprepError(
             f"{path.name} would be given up before all of it is proved",
             hint="imnetprep verify --archives proves it first",
         )
+
+
+def _is_proved(archive: Archive, pieces: Pieces | None, before: Mapping[str, Any] | None) -> bool:
+    """Is what is read of it right, since it was proved before or is piece by piece?"""
+    wanted = choose_proof(archive, pieces, before, None)
+    return wanted["kind"] != "none" and (wanted == before or wanted["kind"] == "torrent")
 
 
 def begin_consumption(
@@ -111,15 +183,17 @@ def begin_consumption(
     if consumed_path(path).exists():
         return
     with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
-        index.write(format_index(_walked(file, archive, dataset), of=file, proof=before))
+        ranges, inode = _walked(file, archive, dataset), path.stat().st_ino
+        index.write(format_index(ranges, of=file, proof=before, inode=inode))
     path.rename(consumed_path(path))
     sync_folder(path.parent)
 
 
 def proof_before(path: Path) -> Mapping[str, Any] | None:
-    """How the archive that is being consumed was proved before it was."""
-    proof: Mapping[str, Any] | None = json.loads(index_path(path).read_bytes())["proof"]
-    return proof
+    """How the archive that is being consumed was proved before it was; None: nothing tells."""
+    with _unusable_told(path):
+        inode = consumed_path(path).stat().st_ino
+        return parse_proof(index_path(path).read_bytes(), path.name, inode=inode)
 
 
 def end_consumption(path: Path) -> None:
@@ -137,10 +211,36 @@ def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
 
 
 def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Range]:
-    """The ranges of an archive that is being consumed."""
-    with closing(LocalFile(consumed_path(path))) as file:
+    """The ranges of an archive that is being consumed.
+
+    Raises ImnetprepError where its index cannot be used, or nothing proves what is left of it.
+    """
+    with closing(LocalFile(consumed_path(path))) as file, _unusable_told(path):
         file.name = archive.name
-        return parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        before = proof_before(path)
+    if not _is_proved(archive, published_pieces(dataset, archive), before):
+        raise _beyond_help(path, f"{index_path(path).name} does not say how this file was proved")
+    return ranges
+
+
+@contextmanager
+def _unusable_told(path: Path) -> Iterator[None]:
+    """What is wrong with the index of a consumed archive ends in the one hint that serves."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _beyond_help(path, f"{error.filename} is not there") from error
+    except ImnetprepError as error:
+        raise _beyond_help(path, str(error)) from error
+
+
+def _beyond_help(path: Path, what: str) -> ImnetprepError:
+    return ImnetprepError(
+        what,
+        hint=f"rm -f {consumed_path(path)} {index_path(path)};"
+        f" then fetch {path.name} again: imnetprep download, or from where it came",
+    )
 
 
 def _walked(file: LocalFile, archive: Archive, dataset: Dataset) -> Sequence[Range]:

@@ -1,7 +1,8 @@
 """`NAME.index.json`: the ranges of an archive, so that its headers need not be walked again.
 
 Kept beside an archive that is far away or being consumed. A wrong index cannot make a wrong
-dataset: each range's own header, all names and all counts are still checked.
+dataset: each range's own header, all names and all counts are still checked, and what it says of
+a proof holds for one file.
 """
 
 import json
@@ -14,14 +15,22 @@ from imnetprep.errors import ImnetprepError
 from imnetprep.preparation.ranges import Range
 
 SUFFIX = ".index.json"
+_DAMAGE = (ValueError, TypeError, LookupError, RecursionError)
 
 
 def format_index(
-    ranges: Sequence[Range], *, of: ArchiveFile, proof: Mapping[str, Any] | None = None
+    ranges: Sequence[Range],
+    *,
+    of: ArchiveFile,
+    proof: Mapping[str, Any] | None = None,
+    inode: int | None = None,
 ) -> bytes:
-    """The index of the archive `of`, as it is kept; `proof` says how that was proved before."""
-    table = {"archive": of.name, "size_bytes": of.size_bytes, "proof": proof, "ranges": ranges}
-    return json.dumps(table).encode() + b"\n"
+    """The index of the archive `of`, as it is kept.
+
+    `proof` says how that was proved before; it holds for the file with this `inode`.
+    """
+    table = {"archive": of.name, "size_bytes": of.size_bytes, "proof": proof, "inode": inode}
+    return json.dumps({**table, "ranges": ranges}).encode() + b"\n"
 
 
 def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveFile) -> list[Range]:
@@ -31,8 +40,8 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
         table = json.loads(body)
         ranges = [_parse_range(*each) for each in table["ranges"]]
         same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _wrong(archive, f"is damaged: {error}") from error
+    except _DAMAGE as error:
+        raise _damaged(archive.name, error) from error
     ends = [0, *(each.end for each in ranges)]
     starts = [*(each.start for each in ranges), size_bytes]
     end_to_end = starts[:-1] == ends[:-1] and ends == sorted(set(ends)) and ends[-1] < size_bytes
@@ -44,8 +53,23 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
         else set(wnids) == {None}
     )
     if not (same and ranges and end_to_end and fitting):
-        raise _wrong(archive, "is of other bytes")
+        raise _wrong(archive.name, "is of other bytes")
     return ranges
+
+
+def parse_proof(body: bytes, archive: str, *, inode: int) -> Mapping[str, Any] | None:
+    """How the file with this `inode` was proved before, by its index; None where that is not told.
+
+    Raises ImnetprepError where the index is damaged.
+    """
+    try:
+        table = json.loads(body)
+        proof, of = table["proof"], table["inode"]
+        if proof is not None and not isinstance(proof["kind"], str):
+            raise ValueError("its proof is of no kind")
+    except _DAMAGE as error:
+        raise _damaged(archive, error) from error
+    return proof if of == inode else None
 
 
 def _parse_range(start: object, end: object, wnid: object) -> Range:
@@ -54,7 +78,11 @@ def _parse_range(start: object, end: object, wnid: object) -> Range:
     return Range(start, end, wnid)
 
 
-def _wrong(archive: Archive, what: str) -> ImnetprepError:
+def _damaged(archive: str, error: BaseException) -> ImnetprepError:
+    return _wrong(archive, f"is damaged: {error}")
+
+
+def _wrong(archive: str, what: str) -> ImnetprepError:
     return ImnetprepError(
-        f"{archive.name}{SUFFIX} {what}", hint="remove it; it is made again from the archive"
+        f"{archive}{SUFFIX} {what}", hint="remove it; it is made again from the archive"
     )

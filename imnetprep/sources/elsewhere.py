@@ -52,7 +52,6 @@ def fetch_pieces(
         )
     growing.finish()
     arrived(growing)
-    growing.forget()
 
 
 def _bodies(growing: Growing, file: ArchiveFile) -> Iterator[tuple[int, bytes]]:

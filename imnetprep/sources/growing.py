@@ -19,7 +19,7 @@ from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.sources.torrent import Torrent
+from imnetprep.sources.torrent import Torrent, read_torrent
 
 _PIECES_READ_AGAIN = 64
 
@@ -33,9 +33,17 @@ def read_record(path: Path) -> Mapping[bytes, Any]:
     """Torrent, proved pieces and the state of their files; empty where no record can be read."""
     try:
         record = lt.bdecode(path.read_bytes())
-    except (FileNotFoundError, RuntimeError):
+        torrent, bits = read_torrent(record[b"torrent"]), record[b"proved"]
+        right = path.name == record_path(path.parent, torrent.info_hash).name
+        right = right and type(bits) is bytes and len(bits) == _bytes_of_bits(torrent)
+        right = right and all(len(state) == 2 for state in record[b"files"])
+    except (FileNotFoundError, ImnetprepError, RuntimeError, LookupError, TypeError):
         return {}
-    return record if isinstance(record, dict) and b"torrent" in record else {}
+    return record if right else {}
+
+
+def _bytes_of_bits(torrent: Torrent) -> int:
+    return int(torrent.info.num_pieces() + 7) // 8
 
 
 class Growing:
@@ -100,7 +108,7 @@ class Growing:
 
     def take_up(self, proved: Iterable[int]) -> None:
         """Begin with files of which somebody has just proved these pieces, and no others."""
-        self.forget()  # of an earlier time: after a kill right here it would be believed
+        self._forget()  # of an earlier time: after a kill right here it would be believed
         self.proved = set(proved)
         self._take_up()
 
@@ -160,7 +168,7 @@ class Growing:
                 part.touch()  # so that the record can say in which file they lie
         for handle in list(self._handles.values()):
             os.fsync(handle)
-        bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
+        bits = bytearray(_bytes_of_bits(self.torrent))
         for piece in proved:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:
@@ -181,25 +189,30 @@ class Growing:
         return params
 
     def finish(self) -> None:
-        """Give the whole files their names. Call when every piece is proved and saved."""
+        """Give the whole files their names. Call when every piece is proved and saved.
+
+        The record goes first: one that outlived the part would be believed of a later file.
+        """
         for index in self.wanted:
             os.fsync(self._handle(index))
         self.close()
+        self._forget()
         for index, path in self.wanted.items():
             self._parts[index].rename(path)
         for part in self._parts.values():
             part.unlink(missing_ok=True)
         sync_folder(self.folder)
 
-    def forget(self) -> None:
-        """Drop the record: a receipt has taken its place."""
-        self._record.unlink(missing_ok=True)
-
     def close(self) -> None:
         """Close the files."""
         for handle in self._handles.values():
             os.close(handle)
         self._handles.clear()
+
+    def _forget(self) -> None:
+        """Drop the record, for good before anything else is done."""
+        self._record.unlink(missing_ok=True)
+        sync_folder(self.folder)
 
     def _place(self, index: int) -> Path:
         """Where the bytes of a file are now: in its part, or under its final name, not proved."""
@@ -213,22 +226,22 @@ class Growing:
                 path.rename(self._parts[index])
 
     def _recorded(self, with_data: set[int]) -> set[int] | None:
-        """The pieces that the record says are proved; None where it is not of these very files.
+        """The pieces that the record says are proved; None where it is not of these very parts.
 
-        After a kill the files are newer than the record. Some pieces are then read again: were
+        After a kill the parts are newer than the record. Some pieces are then read again: were
         the file another one, they would not all be right.
         """
         record = read_record(self._record)
         before, now = record.get(b"files", []), self._states()
-        if not record or [inode for inode, _ in before] != [inode for inode, _ in now]:
+        named = any(self._place(index) == path for index, path in self.wanted.items())
+        if not record or named or [inode for inode, _ in before] != [inode for inode, _ in now]:
             return None
         bits = record[b"proved"]
         proved = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
         if before == now:
             return proved
-        named = any(self._place(index) == path for index, path in self.wanted.items())
         again = random.sample(sorted(proved), min(len(proved), _PIECES_READ_AGAIN))
-        return proved if not named and all(map(self.prove, again)) else None
+        return proved if all(map(self.prove, again)) else None
 
     def _states(self) -> list[list[int]]:
         """Inode and mtime (ns) of each wanted file, zeros where it is not there yet."""

@@ -109,7 +109,8 @@ class HttpFile:
             raise _Passing(f"the server says {response.status}")
         if response.status in _PASSING:
             raise _Passing(f"the server says {response.status}")
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
+        told = response.headers.get("Content-Range", "")
+        found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", told)
         if response.status != 206 or found is None:
             raise self._refused(response.status)
         state = (found[3], response.headers.get("ETag"), response.headers.get("Last-Modified"))

@@ -290,10 +290,9 @@ class _Fetching:
             self._saving.result()
         self._session.remove_torrent(torrent.handle)
         torrent.growing.save()
+        del self.torrents[torrent.growing.torrent.info_hash]  # whose parts are gone from here on
         torrent.growing.finish()
         self._arrived(torrent.growing)
-        torrent.growing.forget()
-        del self.torrents[torrent.growing.torrent.info_hash]
 
 
 def _save_all(growing: Sequence[Growing]) -> None:

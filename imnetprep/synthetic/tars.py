@@ -1,11 +1,12 @@
 """Tars as the real archives are written: nested, streamed, and the same bytes every time."""
 
 import hashlib
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.archives.tar import BLOCK_BYTES
+from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.fs import written_whole
 
 _MTIME_S = 1_339_632_000  # 14 June 2012
@@ -40,35 +41,23 @@ def write_tar(path: Path, members: Iterable[Member]) -> Written:
 
 def tar_as_member(name: str, members: Sequence[Member]) -> Member:
     """A tar of `members` as a file of another tar: a class inside the train archive."""
-    end = sum(tarfile.BLOCKSIZE + _padded(member.size_bytes) for member in members)
-    return Member(name, end + _end_bytes(end), lambda: _tar_chunks(members))
+    end = sum(BLOCK_BYTES + _padded_bytes(each.size_bytes) for each in members)
+    return Member(name, end + len(ending(end)), lambda: _tar_chunks(members))
 
 
 def _tar_chunks(members: Iterable[Member]) -> Iterator[bytes]:
     end = 0
     for member in members:
-        yield _header(member)
+        yield header(member.name, member.size_bytes, mtime_s=_MTIME_S)
         size_bytes = 0
         for chunk in member.body():
             yield chunk
             size_bytes += len(chunk)
         assert size_bytes == member.size_bytes, member.name
-        yield bytes(_padded(size_bytes) - size_bytes)
-        end += tarfile.BLOCKSIZE + _padded(size_bytes)
-    yield bytes(_end_bytes(end))
+        yield padding(size_bytes)
+        end += BLOCK_BYTES + _padded_bytes(size_bytes)
+    yield ending(end)
 
 
-def _header(member: Member) -> bytes:
-    info = tarfile.TarInfo(member.name)  # mode 0644, uid and gid 0
-    info.size, info.mtime = member.size_bytes, _MTIME_S
-    return info.tobuf(tarfile.USTAR_FORMAT)
-
-
-def _padded(size_bytes: int) -> int:
-    return -(-size_bytes // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
-def _end_bytes(end: int) -> int:
-    """Two empty blocks, then zeros up to a whole record of 20 blocks."""
-    whole = -(-(end + 2 * tarfile.BLOCKSIZE) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
-    return whole - end
+def _padded_bytes(size_bytes: int) -> int:
+    return size_bytes + len(padding(size_bytes))

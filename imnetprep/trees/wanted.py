@@ -13,9 +13,14 @@ class Wanted:
     def __init__(self, dataset: Dataset, split: Split, manifest: Manifest | None) -> None:
         self.dataset, self.split = dataset, split
         self._manifest = manifest
-        self._held = manifest and manifest.splits()[split, Layout.IMAGEFOLDER]
+        self._held = manifest.splits()[split, Layout.IMAGEFOLDER] if manifest else None
         self.listed = manifest is not None
         self._last: tuple[int, Mapping[str, SampleRecord | None] | None] = (-1, None)
+
+    @property
+    def change(self) -> str | None:
+        """What was done to the images; None: nothing, as far as anybody knows."""
+        return self._held.change if self._held else None
 
     @property
     def samples(self) -> int:

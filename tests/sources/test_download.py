@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,11 @@ import libtorrent as lt
 import pytest
 
 from imnetprep.progress import Silent
-from imnetprep.sources.growing import Growing, record_path
+from imnetprep.sources.growing import Growing, read_record, record_path
 from imnetprep.sources.seeder import make_torrent, seeded
 from imnetprep.sources.torrent import read_torrent
 from imnetprep.synthetic import pack_dataset
-from tests.conftest import DATASETS, Run, command, tree
+from tests.conftest import DATASETS, Run, command, spoil, tree
 from tests.sources.conftest import Seed
 
 CLOSED = ["--no-dht", "--listen", "127.0.0.1:0"]
@@ -181,6 +182,79 @@ def test_a_record_of_another_file_is_not_trusted(packed: Path, tmp_path: Path) -
     again = _growing(tmp_path, archive)
     again.recover(Silent())
     assert again.proved == pieces - {40_000 // 16384}
+
+
+# Runs the command on a disk that is full when the archive has arrived.
+_WITHOUT_ROOM_FOR_THE_RECEIPT = """
+import sys
+from imnetprep import cli, download
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+download.record_archive = full
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+# Runs the command, and kills it when the archive has its name and no receipt yet.
+_KILLED_AT_ARRIVAL = """
+import os, signal, sys
+from imnetprep import cli, download
+download.record_archive = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+def test_after_a_kill_at_the_arrival_no_later_file_is_believed(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    archive = tmp_path / "archives" / TRAIN
+    right = (packed.parent / TRAIN).read_bytes()
+    with seeded([packed.parent / TRAIN]) as seeder:
+        words = ["download", "--root", tmp_path, "--dataset", packed, "--split", "train", *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
+        script = [sys.executable, "-c", _KILLED_AT_ARRIVAL, *map(str, words)]
+        assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+        assert archive.read_bytes() == right
+        assert not list(archive.parent.glob(".*.resume"))
+        status = archive.stat()
+        spoil(archive, 40_000)
+        os.utime(archive, ns=(status.st_atime_ns, status.st_mtime_ns))
+        done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert archive.read_bytes() == right
+
+
+def test_a_receipt_that_cannot_be_written_leaves_the_archive_alone(
+    packed: Path, tmp_path: Path, run: Run
+) -> None:
+    archive = tmp_path / "archives" / TRAIN
+    with seeded([packed.parent / TRAIN]) as seeder:
+        words = ["download", "--root", tmp_path, "--dataset", packed, "--split", "train", *CLOSED]
+        words += [*_magnets(seeder.magnets), "--peer", seeder.peer]
+        script = [sys.executable, "-c", _WITHOUT_ROOM_FOR_THE_RECEIPT, *map(str, words)]
+        assert subprocess.run(script, check=False, capture_output=True).returncode == 1
+        assert not archive.with_name(f"{TRAIN}.part").exists()
+        done = run(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_damaged_record_is_no_record(packed: Path, tmp_path: Path) -> None:
+    archive = packed.parent / TRAIN
+    pieces = _recorded(tmp_path, archive)
+    path = record_path(tmp_path, _growing(tmp_path, archive).torrent.info_hash)
+    record = lt.bdecode(path.read_bytes())
+    other = make_torrent(packed.parent / VAL)
+    for damage in (
+        {b"proved": b""}, {b"proved": 5}, {b"files": [7]}, {b"files": {}}, {b"torrent": b"?"},
+        {b"torrent": other, b"proved": b"\xff"},
+    ):  # fmt: skip
+        path.write_bytes(lt.bencode({**record, **damage}))
+        again = _growing(tmp_path, archive)
+        again.recover(Silent())
+        assert again.proved == pieces, damage
+    path.write_bytes(lt.bencode({b"torrent": record[b"torrent"]}))
+    assert read_record(path) == {}
 
 
 def test_a_file_that_is_something_else_is_left_alone(
