@@ -15,6 +15,7 @@ from imnetprep.manifest import (
     create_manifest,
     open_manifest,
     organized_splits,
+    packed,
 )
 from imnetprep.preparation.journal import Done, Journal, open_journal
 from imnetprep.preparation.receipts import record_split
@@ -53,7 +54,7 @@ def adopt(
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
                 with open_manifest(root.manifest, write=True) as manifest:
-                    manifest.add_split(*key, journal.samples(split))
+                    manifest.add_columns(*key, journal.columns(split))
             record = organized_splits(root)[key]
             if begun or not listed:
                 _record(root, dataset, record)
@@ -101,7 +102,7 @@ def _read(
                     f" not {counts[synset.label]:,}",
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
-            journal.add([Done(synset.label, {split: records}, None)])
+            journal.add([Done(synset.label, {split: packed(records)}, None)])
 
 
 def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:

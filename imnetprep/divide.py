@@ -20,6 +20,7 @@ from imnetprep.manifest import (
     create_manifest,
     open_manifest,
     organized_splits,
+    packed,
     refuse_other_dataset,
 )
 from imnetprep.preparation.journal import Done, Journal, committer, open_journal
@@ -122,7 +123,7 @@ def _grow(
         to_do = [synset.label for synset in plan.dataset.synsets if synset.label not in done]
         made = workers.map(lambda label: _make_class(plan, split, label, growing), to_do)
         for label, records in zip(to_do, made, strict=True):
-            give(Done(label, {split: records}, None))
+            give(Done(label, {split: packed(records)}, None))
             task.advance(len(records))
     proof = {"kind": "none", "why": f"the images in {plan.folder.absolute()}, as they were"}
     journal.mark_whole({split: growing}, proof)

@@ -189,23 +189,40 @@ class Manifest:
         change: str | None = None,
     ) -> None:
         """Add a whole split in one transaction. `samples` in any order, no two of one name."""
-        packed = _packed(samples)
-        count = sum(columns.samples for columns in packed.values())
-        size_bytes = sum(columns.size_bytes for columns in packed.values())
+        self.add_columns(split, layout, packed(samples).items(), change=change)
+
+    def add_columns(
+        self,
+        split: Split,
+        layout: Layout,
+        classes: Iterable[tuple[int, Columns]],
+        *,
+        change: str | None = None,
+    ) -> None:
+        """The same of samples that are packed, each label once."""
         with self._database as database:
             key = database.execute(
                 "INSERT INTO split (name, layout, samples, size_bytes, change)"
-                " VALUES (?, ?, ?, ?, ?)",
-                [split, layout, count, size_bytes, change],
+                " VALUES (?, ?, 0, 0, ?)",
+                [split, layout, change],
             ).lastrowid
-            database.executemany(
-                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                ((key, label, *columns) for label, columns in packed.items()),
+            samples = size_bytes = 0
+            for label, columns in classes:
+                database.execute(
+                    "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [key, label, *columns]
+                )
+                samples, size_bytes = samples + columns.samples, size_bytes + columns.size_bytes
+            database.execute(
+                "UPDATE split SET samples = ?, size_bytes = ? WHERE id = ?",
+                [samples, size_bytes, key],
             )
 
 
-def _packed(samples: Iterable[SampleRecord]) -> dict[int, Columns]:
-    """The columns of each label. A part at a time: as records, a million are too many to hold."""
+def packed(samples: Iterable[SampleRecord]) -> dict[int, Columns]:
+    """The columns of each label, in their order. Raises ValueError where a class has a name twice.
+
+    A part at a time: as records, a million are too many to hold.
+    """
     left, parts = iter(samples), defaultdict[int, list[Columns]](list)
     while by_label := _by_label(islice(left, _PACKED_AT_ONCE)):
         for label, rows in by_label.items():

@@ -65,7 +65,7 @@ def _journal(root: Path, split: str, dataset: str) -> None:
     with sqlite3.connect(root / ".organizing" / "journal.db") as database:
         query = "INSERT INTO split (name, dataset, archive) VALUES (?, ?, '')"
         database.execute(query, [split, dataset])
-        database.execute("INSERT INTO range VALUES (?, 0, 0, '[]', NULL)", [split])
+        database.execute("INSERT INTO range VALUES (?, 0, 0, NULL)", [split])
     database.close()
 
 

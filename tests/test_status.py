@@ -192,9 +192,9 @@ def test_a_journal_that_a_killed_writer_left_is_read(organized: Path, run: Run) 
     code = (
         "import os, sqlite3, sys; database = sqlite3.connect(sys.argv[1]);"
         "database.execute('PRAGMA cache_size = 1'); database.execute('BEGIN');"
-        "rows = [('train', at, 1, '[[0]]', None) for at in range(9999)];"
+        "rows = [('train', at, 1, None) for at in range(9999)];"
         "database.execute(\"INSERT INTO split VALUES ('train', 'packed', '', NULL, NULL)\");"
-        "database.executemany('INSERT INTO range VALUES (?, ?, ?, ?, ?)', rows);"
+        "database.executemany('INSERT INTO range VALUES (?, ?, ?, ?)', rows);"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], check=False)

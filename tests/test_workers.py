@@ -15,30 +15,29 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import locked
-from imnetprep.manifest import SampleRecord
+from imnetprep.manifest import SampleRecord, packed
 from imnetprep.preparation.ranges import Range
-from imnetprep.preparation.workers import Records, Told, Workers
+from imnetprep.preparation.workers import Told, Workers, Written
 from imnetprep.processes import is_safe_to_fork
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 RANGES = [Range(start, start + 10, None) for start in range(0, 100, 10)]
 
 
-def _extract(each: Range, told: Told) -> Records:
+def _extract(each: Range, told: Told) -> Written:
     if each.start == 1000:
         raise WrongBytes("these are wrong", hint="fetch them again")
     told(each.end - each.start)
-    return {Split.TRAIN: [SampleRecord(0, str(os.getpid()), each.start, b"")]}
+    return {Split.TRAIN: packed([SampleRecord(0, str(os.getpid()), each.start, bytes(16))])}
 
 
 def _pids(*, apart: bool) -> set[int]:
     with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
-        records = [
-            future.result()[Split.TRAIN] for future in [workers.submit(each) for each in RANGES]
-        ]
-        assert [record.size_bytes for (record,) in records] == [each.start for each in RANGES]
+        futures = [workers.submit(each) for each in RANGES]
+        rows = [next(future.result()[Split.TRAIN][0].rows()) for future in futures]
+        assert [size_bytes for _, size_bytes, *_ in rows] == [each.start for each in RANGES]
         assert (workers.told(), workers.told()) == (100, 0)
-    return {int(record.name) for (record,) in records}
+    return {int(name) for name, *_ in rows}
 
 
 @linux

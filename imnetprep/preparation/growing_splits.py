@@ -37,11 +37,10 @@ def _read_growing(place: str) -> list[GrowingSplit]:
         splits = database.execute("SELECT name, dataset, proof FROM split").fetchall()
         found = []
         for name, dataset, proof in splits:
-            sums = (
-                "SELECT count(*), coalesce(sum(json_array_length(samples)), 0),"
-                " coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
-            )
-            ranges, samples, size_bytes = database.execute(sums, [name]).fetchone()
+            sums = "SELECT count(*), coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
+            ranges, size_bytes = database.execute(sums, [name]).fetchone()
+            sums = "SELECT coalesce(sum(length(xxh128)), 0) / 16 FROM samples WHERE split = ?"
+            (samples,) = database.execute(sums, [name]).fetchone()
             found.append(
                 GrowingSplit(
                     split=name,

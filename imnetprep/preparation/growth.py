@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import WrongBytes
-from imnetprep.preparation.counts import check_count
+from imnetprep.preparation.counts import check_count, name_twice
 from imnetprep.preparation.extraction import Sink
 from imnetprep.preparation.journal import Journal
 from imnetprep.preparation.taking import MOST_BYTES, Source, Taking
@@ -86,17 +85,15 @@ class Growth:
 
     def _check_counts(self, split: Split) -> None:
         """Every class has its images, and each of them once."""
-        found: dict[int, list[str]] = {}
-        for label, name, *_ in self._journal.samples(split):
-            found.setdefault(label, []).append(name)
-        for label in range(len(self._dataset.synsets)):
-            names = found.pop(label, [])
-            if len(set(names)) != len(names):
-                raise WrongBytes(
-                    f"a name of {self._dataset.synsets[label].wnid} stands in the archive twice",
-                    hint="this is not the published archive; fetch it again from its source",
-                )
-            check_count(self._dataset, split, label, names, where=self._archives)
+        labels = set(range(len(self._dataset.synsets)))
+        try:
+            for label, columns in self._journal.columns(split):
+                labels.remove(label)
+                check_count(self._dataset, split, label, columns, where=self._archives)
+        except ValueError as error:
+            raise name_twice(self._archives) from error
+        for label in sorted(labels):
+            check_count(self._dataset, split, label, None, where=self._archives)
 
 
 def _proof_of(takings: Sequence[Taking]) -> Mapping[str, Any]:

@@ -3,6 +3,8 @@
 `journal.db` lies in `.organizing/` beside the growing split and is never synced elsewhere.
 """
 
+# ruff: noqa: S608 - what is put together here is ours, to the last letter
+
 import json
 import queue
 import sqlite3
@@ -10,17 +12,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.columns import Columns, joined
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_file_system
 from imnetprep.layouts.webdataset import Shard
-from imnetprep.manifest import SampleRecord, is_damage
+from imnetprep.manifest import SampleRecord, is_damage, packed
+from imnetprep.sorting import in_order
 
-_FORM = 2
+_FORM = 3
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS split (
@@ -29,8 +35,14 @@ CREATE TABLE IF NOT EXISTS split (
 );
 CREATE TABLE IF NOT EXISTS range (
     split TEXT NOT NULL, start INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-    samples TEXT NOT NULL, checksum TEXT, PRIMARY KEY (split, start)
+    checksum TEXT, PRIMARY KEY (split, start)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (
+    split TEXT NOT NULL, start INTEGER NOT NULL, label INTEGER NOT NULL,
+    {", ".join(f"{column} BLOB NOT NULL" for column in Columns._fields)},
+    PRIMARY KEY (split, label, start)
+);
+CREATE INDEX IF NOT EXISTS of_range ON samples (split, start);
 CREATE TABLE IF NOT EXISTS shard (
     split TEXT NOT NULL, name TEXT NOT NULL, samples INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL, xxh128 TEXT NOT NULL, PRIMARY KEY (split, name)
@@ -38,14 +50,19 @@ CREATE TABLE IF NOT EXISTS shard (
 PRAGMA user_version = {_FORM};
 COMMIT;
 """
+_COLUMNS = ", ".join(Columns._fields)
 _SECONDS_BETWEEN_SYNCS = 0.2
+
+
+# The samples of each label.
+Packed = Mapping[int, Columns]
 
 
 class Done(NamedTuple):
     """A range that is written: where it starts, its samples by split, its checksum if needed."""
 
     start: int
-    samples: Mapping[Split, list[SampleRecord]]
+    samples: Mapping[Split, Packed]
     checksum: Checksum | None
 
 
@@ -98,30 +115,17 @@ class Journal:
         return {start for (start,) in rows}
 
     def add(self, batch: list[Done]) -> None:
-        """Ranges are done, and synced. Safe beside `range_samples`.
-
-        The samples of a range are one value: a row for each would cost more than writing its file.
-        """
-        rows = (
-            (
-                split.value,
-                start,
-                sum(sample.size_bytes for sample in samples),
-                _format_samples(samples),
-                None if checksum is None else json.dumps(astuple(checksum)),
-            )
-            for start, by_split, checksum in batch
-            for split, samples in by_split.items()
-        )
+        """Ranges are done, and synced. Safe beside `range_samples`."""
         with self._lock, self._database as database:
-            database.executemany("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?, ?)", rows)
+            for start, by_split, checksum in batch:
+                for split, packed in by_split.items():
+                    told = None if checksum is None else json.dumps(astuple(checksum))
+                    _insert(database, split, start, packed, told)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""
-        start, size_bytes = len(self.shards(split)), sum(each.size_bytes for each in samples)
-        row = [split.value, start, size_bytes, _format_samples(samples), None]
         with self._database as database:
-            database.execute("INSERT INTO range VALUES (?, ?, ?, ?, ?)", row)
+            _insert(database, split, len(self.shards(split)), packed(samples), None)
             database.execute("INSERT INTO shard VALUES (?, ?, ?, ?, ?)", [split.value, *shard])
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
@@ -134,10 +138,10 @@ class Journal:
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
-        query = "SELECT samples FROM range WHERE split = ? AND start = ?"
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? AND start = ?"
         with self._lock:
-            row = self._database.execute(query, [split.value, start]).fetchone()
-        return _parse_samples(row[0])
+            rows = self._database.execute(query, [split.value, start]).fetchall()
+        return [sample for row in rows for sample in _records(*row)]
 
     def checksums(self, split: Split) -> dict[int, Checksum]:
         """The checksums of ranges by their starts, of those that have one."""
@@ -147,20 +151,21 @@ class Journal:
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, range by range."""
-        query = "SELECT samples FROM range WHERE split = ? ORDER BY start"
-        for (samples,) in self._database.execute(query, [split.value]):
-            yield from _parse_samples(samples)
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? ORDER BY start"
+        for row in self._database.execute(query, [split.value]):
+            yield from _records(*row)
+
+    def columns(self, split: Split) -> Iterator[tuple[int, Columns]]:
+        """The same, class by class. Raises ValueError where ranges have a name of one twice."""
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? ORDER BY label"
+        rows = self._database.execute(query, [split.value])
+        for label, parts in groupby(rows, key=itemgetter(0)):
+            yield label, joined([_checked(*row) for row in parts])
 
     def ranked(self, split: Split, rank: Callable[[int, str], int]) -> Iterator[SampleRecord]:
-        """All samples so far, sorted by `rank` of label and name, in a table and not in memory."""
-        self._database.execute("DROP TABLE IF EXISTS temp.ranked")
-        self._database.execute("CREATE TEMP TABLE ranked (rank INTEGER PRIMARY KEY, sample TEXT)")
-        samples = self.samples(split)
-        rows = ((rank(each.label, each.name), _format_samples([each])) for each in samples)
-        with self._database as database:
-            database.executemany("INSERT INTO temp.ranked VALUES (?, ?)", rows)
-        for (sample,) in self._database.execute("SELECT sample FROM temp.ranked ORDER BY rank"):
-            yield from _parse_samples(sample)
+        """All samples so far, sorted by `rank` of label and name, and not in memory."""
+        keyed = ((rank(each.label, each.name), *each) for each in self.samples(split))
+        return (SampleRecord._make(item[1:]) for item in in_order(keyed))
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
@@ -189,20 +194,36 @@ class Journal:
     def forget(self, split: Split) -> None:
         """Drop all about `split`."""
         with self._database as database:
+            database.execute("DELETE FROM samples WHERE split = ?", [split.value])
             database.execute("DELETE FROM range WHERE split = ?", [split.value])
             database.execute("DELETE FROM shard WHERE split = ?", [split.value])
             database.execute("DELETE FROM split WHERE name = ?", [split.value])
 
 
-def _format_samples(samples: Iterable[SampleRecord]) -> str:
-    return json.dumps([(*each[:3], each.xxh128.hex(), *each[4:]) for each in samples])
+def _insert(
+    database: sqlite3.Connection, split: Split, start: int, packed: Packed, checksum: str | None
+) -> None:
+    size_bytes = sum(columns.size_bytes for columns in packed.values())
+    row = [split.value, start, size_bytes, checksum]
+    database.execute("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?)", row)
+    database.execute("DELETE FROM samples WHERE split = ? AND start = ?", row[:2])
+    database.executemany(
+        "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        ((split.value, start, label, *columns) for label, columns in packed.items()),
+    )
 
 
-def _parse_samples(samples: str) -> list[SampleRecord]:
-    return [
-        SampleRecord(label, name, size_bytes, bytes.fromhex(digest), *rest)
-        for label, name, size_bytes, digest, *rest in json.loads(samples)
-    ]
+def _records(label: int, *row: bytes) -> Iterator[SampleRecord]:
+    return (SampleRecord(label, *each) for each in _checked(label, *row).rows())
+
+
+def _checked(label: int, *row: bytes) -> Columns:
+    columns = Columns(*row)
+    try:
+        columns.check(in_shards=bool(columns.shards))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise sqlite3.DatabaseError(f"class {label}: {error}") from error
+    return columns
 
 
 @contextmanager

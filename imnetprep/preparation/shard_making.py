@@ -161,7 +161,7 @@ class ShardMaking:
             sync_folder(self._root.path)
         if key not in organized_splits(self._root):
             with open_manifest(self._root.manifest, write=True) as manifest:
-                manifest.add_split(*key, self._journal.samples(self._split), change=self._change)
+                manifest.add_columns(*key, self._journal.columns(self._split), change=self._change)
         record = organized_splits(self._root)[key]
         record_split(
             self._root,

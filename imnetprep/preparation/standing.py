@@ -78,7 +78,7 @@ def give_name(
         sync_folder(root.path)
     if key not in organized_splits(root):
         with open_manifest(root.manifest, write=True) as manifest:
-            manifest.add_split(*key, journal.samples(split), change=change)
+            manifest.add_columns(*key, journal.columns(split), change=change)
     record = organized_splits(root)[key]
     record_split(
         root,

@@ -16,8 +16,8 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import written_whole
-from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.counts import check_count
+from imnetprep.manifest import SampleRecord, packed
+from imnetprep.preparation.counts import check_count, name_twice
 from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction, Sink
 from imnetprep.preparation.flow import Flow
 from imnetprep.preparation.index import format_index, parse_index
@@ -30,7 +30,7 @@ from imnetprep.preparation.proof import (
     wants_order,
 )
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
-from imnetprep.preparation.workers import Records, Told, Workers
+from imnetprep.preparation.workers import Told, Workers, Written
 from imnetprep.preparation.zipped import Zip
 from imnetprep.processes import is_safe_to_fork, worker_killed
 from imnetprep.progress import Progress, Task
@@ -139,7 +139,8 @@ class Taking:
 
     def mark_taken(self) -> None:
         """Journal that all of it is done: a later run does not read it again."""
-        self._journal.add([Done(self._first + MOST_BYTES - 1, self._no_records(), None)])
+        nothing = self._packed(self._no_records())
+        self._journal.add([Done(self._first + MOST_BYTES - 1, nothing, None)])
 
     def _done(self) -> set[int]:
         """Where the ranges start that are done for all of the splits."""
@@ -220,7 +221,7 @@ class Taking:
     def _workers(self, reader: Reader, jobs: int, *, apart: bool) -> Iterator[Workers]:
         """Each reads and writes a range of its own."""
 
-        def extract(each: Range, told: Told) -> Records:
+        def extract(each: Range, told: Told) -> Written:
             chunks, told = reader.chunks(each.start, each.end), self._unless_cancelled(told)
             stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
             if self._zip is not None:
@@ -234,7 +235,7 @@ class Taking:
 
             self._extraction.extract(section, stream, write)
             stream.drain()  # so that what lies behind is proved too
-            return records
+            return self._packed(records)
 
         with closing(Workers(extract, jobs=jobs, apart=apart)) as workers:
             try:
@@ -249,7 +250,7 @@ class Taking:
     def _side_by_side(
         self, workers: Workers, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
     ) -> None:
-        under_way: dict[Future[Records], Range] = {}
+        under_way: dict[Future[Written], Range] = {}
         # One more for each waits for it, unless what is done is to make room first.
         most = 2 * jobs if self._source.released is None else jobs
 
@@ -295,7 +296,7 @@ class Taking:
                 records = self._no_records()
                 for split, future in futures:
                     records[split] += future.result()
-                self._give(give, section, records)
+                self._give(give, section, self._packed(records))
 
         with self._committing() as give, self._writers(jobs) as workers:
             try:
@@ -353,19 +354,25 @@ class Taking:
         self,
         give: Give,
         each: Section | Range,
-        records: Records,
+        written: Written,
         checksum: Checksum | None = None,
     ) -> None:
         """Hand what is written to the committer, if its counts fit."""
         if each.wnid is not None:
             label = self._dataset.label_of_wnid[each.wnid]
-            for split, of_split in records.items():
-                names = [record.name for record in of_split]
-                check_count(self._dataset, split, label, names, where=self.archive.name)
-        give(Done(self._first + each.start, records, checksum))
+            for split, of_split in written.items():
+                found = of_split.get(label)
+                check_count(self._dataset, split, label, found, where=self.archive.name)
+        give(Done(self._first + each.start, written, checksum))
 
-    def _no_records(self) -> Records:
+    def _no_records(self) -> dict[Split, list[SampleRecord]]:
         return {split: [] for split in self._splits}
+
+    def _packed(self, records: Mapping[Split, Iterable[SampleRecord]]) -> Written:
+        try:
+            return {split: packed(of_split) for split, of_split in records.items()}
+        except ValueError as error:
+            raise name_twice(self.archive.name) from error
 
     def _check_same(self, section: Section, stream: ChunkStream) -> None:
         start = self._first + section.start

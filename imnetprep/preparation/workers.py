@@ -11,13 +11,14 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.manifest import SampleRecord
+from imnetprep.preparation.journal import Packed
 from imnetprep.preparation.ranges import Range
 from imnetprep.processes import worker_pool
 
-Records = dict[Split, list[SampleRecord]]
+# The samples of a range, by split and label.
+Written = dict[Split, Packed]
 Told = Callable[[int], None]
-Extract = Callable[[Range, Told], Records]
+Extract = Callable[[Range, Told], Written]
 
 
 class Workers:
@@ -32,15 +33,15 @@ class Workers:
         if apart:
             self._bytes: Any = multiprocessing.Value("q", 0)
             self._pool = worker_pool(jobs, _begin, (extract, self._bytes))
-            self._work: Callable[[Range], Records] = _extract
+            self._work: Callable[[Range], Written] = _extract
         else:
             self._bytes = _Count()
             self._pool = ThreadPoolExecutor(jobs)
             told = _telling(self._bytes)
             self._work = lambda each: extract(each, told)
 
-    def submit(self, each: Range) -> Future[Records]:
-        """The records of a range, once all of its samples are written."""
+    def submit(self, each: Range) -> Future[Written]:
+        """What a range holds, once all of its samples are written."""
         return self._pool.submit(self._work, each)
 
     def told(self) -> int:
@@ -78,7 +79,7 @@ def _telling(count: Any) -> Told:
 
 
 # In a worker process only: what it does, set as it is forked.
-_at_work: list[Callable[[Range], Records]] = []
+_at_work: list[Callable[[Range], Written]] = []
 
 
 def _begin(extract: Extract, count: Any) -> None:
@@ -86,5 +87,5 @@ def _begin(extract: Extract, count: Any) -> None:
     _at_work.append(lambda each: extract(each, told))
 
 
-def _extract(each: Range) -> Records:
+def _extract(each: Range) -> Written:
     return _at_work[0](each)
