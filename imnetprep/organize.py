@@ -1,9 +1,10 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
@@ -79,13 +80,17 @@ class Planned:
 
 @dataclass(frozen=True)
 class OrganizePlan:
-    """What `organize` will do, and what it will take: disk space, and files on it."""
+    """What `organize` will do, and what it will take: disk space, and files on it.
+
+    `facts` are for the receipt of each split.
+    """
 
     dataset: Dataset
     planned: tuple[Planned, ...]
     needs: Needs
     consume: bool
     resize: Resize | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def plan_organize(
@@ -104,6 +109,22 @@ def plan_organize(
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
     known = dataset_for(root.manifest, dataset)
+    return plan_dataset(
+        root, known, splits=splits, archives=archives, consume=consume, resize=resize, jobs=jobs
+    )
+
+
+def plan_dataset(
+    root: Root,
+    known: Dataset,
+    *,
+    splits: Sequence[Split],
+    archives: str | None = None,
+    consume: bool = False,
+    resize: Resize | None = None,
+    jobs: int | None = None,
+) -> OrganizePlan:
+    """The same, of the dataset `known` or part of it. Raises as `plan_organize`."""
     planned = planned_splits(
         root, known, splits or known.splits, archives=archives, done=folder_splits(root)
     )
@@ -131,7 +152,9 @@ def planned_splits(
             f"the test split of {known.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    place, groups = choose_archives(known, splits, place=archives or root.archives, done=done)
+    place, groups = choose_archives(
+        known.published, splits, place=archives or root.archives, done=done
+    )
     planned = tuple(Planned(each, of_each, place, done) for each, of_each in groups)
     if archives == STDIN:
         _require_one_stream(planned)
@@ -203,6 +226,7 @@ class Work:
         growing: Path,
     ) -> None:
         self._dataset, self._consume, self._resize = plan.dataset, plan.consume, plan.resize
+        self._facts = plan.facts
         self._splits, self._archives, self._place = planned.splits, planned.archives, planned.place
         self._root, self._journal = root, journal
         self._sink, self._growing = sink, growing
@@ -237,9 +261,10 @@ class Work:
                 record_archive(self._root, self._path(taking.archive), taking.proof)
 
     def _source(self, archive: Archive, opened: ExitStack) -> Source:
-        pieces = published_pieces(self._dataset, archive)
+        pieces = published_pieces(self._dataset.published, archive)
         path = self._path(archive)
-        before = archive_proof(self._root, path) if self._at_home else None
+        home = home_of(self._place)
+        before = None if home is None else archive_proof(home, path)
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
             begin_consumption(path, archive, self._dataset, before=before)
@@ -269,7 +294,7 @@ class Work:
     @property
     def _at_home(self) -> bool:
         """Does the receipt speak of these archives?"""
-        return self._place == self._root.archives
+        return home_of(self._place) == self._root
 
     def _published_ranges(self, archive: Archive, file: ArchiveFile) -> Sequence[Range] | None:
         """Those of the index that lies beside an archive far away, if there is one."""
@@ -280,13 +305,14 @@ class Work:
                 body = index.read_at(0, size_bytes)
         except SourceFailed:
             return None
-        return parse_index(body, archive, self._dataset, of=file)
+        return parse_index(body, archive, self._dataset.published, of=file)
 
     def give_name(self, split: Split, whole: Whole) -> None:
         """Give a whole split its name, manifest and receipt; a kill in between is made up."""
         names = ", ".join(each.name for each in self._archives if split in each.splits)
         change = str(self._resize) if self._resize else None
-        give_name(self._root, self._journal, split, whole, change=change, archive=names)
+        facts = {"archive": names, **self._facts}
+        give_name(self._root, self._journal, split, whole, change=change, **facts)
         self.end(split)
 
     def end(self, split: Split) -> None:
@@ -360,9 +386,10 @@ def size_in_archives(
     root: Root, dataset: Dataset, planned: Planned, splits: Sequence[Split], *, consume: bool
 ) -> int:
     """The bytes of `splits`, about; raises where an archive is not what it should be."""
-    sizes = check_sizes(root, dataset, planned.archives, place=planned.place, consume=consume)
-    in_archives = {split for archive in planned.archives for split in archive.splits}
-    samples = sum(dataset.samples(split) for split in in_archives & set(dataset.splits))
+    published, archives = dataset.published, planned.archives
+    sizes = check_sizes(root, published, archives, place=planned.place, consume=consume)
+    in_archives = {split for archive in archives for split in archive.splits}
+    samples = sum(published.samples(split) for split in in_archives & set(published.splits))
     return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
 
 
@@ -390,6 +417,12 @@ def refuse_consumed(planned: Planned, what: str) -> None:
                 f"{consumed} has been given up in part, for a split {what}",
                 hint="go on with --consume and the words with which that was begun",
             )
+
+
+def home_of(place: str | Path) -> Root | None:
+    """The root whose archives lie in that folder, if one's do: its receipt speaks of them."""
+    home = Root(Path(place).parent)
+    return home if is_local(place) and Path(place) == home.archives else None
 
 
 def organize_journal(root: Root) -> Path:

@@ -23,6 +23,7 @@ from imnetprep.manifest import (
     open_manifest,
     organized_splits,
 )
+from imnetprep.preparation.journal import open_journal
 from imnetprep.preparation.receipts import read_receipt, record_split
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
@@ -73,14 +74,7 @@ def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
 
 def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Root) -> list[Split]:
     """Those that `to` does not have yet; ImnetprepError where something else is in the way."""
-    if to.manifest.exists():
-        with open_manifest(to.manifest) as manifest:
-            held = manifest.dataset()
-        if held.fingerprint != chosen.fingerprint:
-            another = "another " if held.name == chosen.name else ""
-            raise ImnetprepError(
-                f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
-            )
+    refuse_other_root(chosen, to)
     there = {
         split: record
         for (split, layout), record in organized_splits(to).items()
@@ -98,6 +92,19 @@ def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Ro
                 hint="take another --to, or move it away",
             )
     return [split for split in splits if split not in there]
+
+
+def refuse_other_root(chosen: Dataset, to: Root) -> None:
+    """Raise ImnetprepError where `to` holds another dataset than `chosen`."""
+    if not to.manifest.exists():
+        return
+    with open_manifest(to.manifest) as manifest:
+        held = manifest.dataset()
+    if held.fingerprint != chosen.fingerprint:
+        another = "another " if held.name == chosen.name else ""
+        raise ImnetprepError(
+            f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
+        )
 
 
 def carry_out_subset(plan: SubsetPlan, *, copy: bool, progress: Progress) -> Iterator[SplitRecord]:
@@ -148,6 +155,9 @@ def _make_split(
     The samples are read from `manifest` once for each step: a million of them are not held.
     """
     growing = plan.to.organizing / split
+    if (grown := plan.to.organizing / "journal.db").exists():
+        with open_journal(grown) as journal:
+            journal.forget(split)  # what links replace is not to be written to from archives
     growing.mkdir(exist_ok=True)
     if copy:
         grown_bytes = sum(path.stat().st_size for path in growing.glob("*/*"))

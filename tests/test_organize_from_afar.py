@@ -55,6 +55,22 @@ def test_from_a_bucket_comes_the_same_tree(
     assert proof["kind"] == ("md5" if digests else "crc32")
 
 
+def test_part_of_what_a_bucket_keeps_is_not_proved_by_the_checksum_of_the_whole(
+    s3: S3Server, packed: Path, organized_once: Path, tmp_path: Path, run: Run
+) -> None:
+    dataset, listed, to = _without_digests(packed, tmp_path / "plain"), tmp_path / "two", tmp_path
+    listed.write_text("n01491361\nn01443537\n")
+    words = ["subset", listed, "--archives", f"s3://{BUCKET}/sets/packed", "--dataset", dataset]
+    done = run(*words, "--root", to, env=os.environ | s3.environment)
+    assert done.returncode == 0, done.stderr
+    splits = json.loads((to / "receipt.json").read_text())["splits"]
+    for split, kind in (("train", "none"), ("val", "crc32")):  # all of the flat archive is read
+        whole = tree(organized_once / split)
+        assert tree(to / split) == {k: v for k, v in whole.items() if k[:9] in listed.read_text()}
+        assert splits[split]["proof"]["kind"] == kind
+    assert splits["train"]["proof"]["why"] == "its crc32 is of the whole, and part of it was read"
+
+
 @pytest.mark.parametrize("form", ["zip", "tar.gz"])
 def test_other_forms_are_proved_by_the_checksum_that_the_bucket_keeps(
     s3: S3Server, form: str, tmp_path: Path, run: Run

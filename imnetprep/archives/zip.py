@@ -75,6 +75,11 @@ class Directory:
         rows = (tuple(column[at] for column in self._found) for at in range(first, last))
         return Members(rows, stream, self)
 
+    def holds_wanted(self, start: int, end: int) -> bool:
+        """Does one of them start there, before `end`?"""
+        at = bisect_left(self._found[0], start)
+        return at < len(self._found[0]) and self._found[0][at] < end
+
     def end_of(self, start: int) -> int:
         """Where the member that starts there must have ended."""
         at = bisect_left(self.starts, start) + 1

@@ -108,7 +108,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset; `read` gives the bytes of its definition and of the files that names."""
+    """A dataset; `read` gives the bytes of its definition and of the files that names.
+
+    `part_of`: the one that a list has just cut it out of.
+    """
 
     name: str
     title: str
@@ -117,6 +120,12 @@ class Dataset:
     table: Mapping[str, Any]
     read: Callable[[str], bytes]
     built_in: bool
+    part_of: "Dataset | None" = None
+
+    @property
+    def published(self) -> "Dataset":
+        """The dataset whose archives hold it: the one that it is part of, or it itself."""
+        return self.part_of.published if self.part_of else self
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -277,6 +286,8 @@ class Dataset:
         _ = self.counts(split), self.label_of_wnid, self.synsets
         if not self._namings[split].says_wnid:
             _ = self._label_of_number(split)
+        if self.part_of is not None:
+            self.part_of.preload(split)
 
     @cached_property
     def _namings(self) -> Mapping[Split, Naming]:

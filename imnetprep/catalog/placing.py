@@ -17,10 +17,14 @@ class Place(NamedTuple):
 
 
 class Placing:
-    """The places of the members of `archive`, by its patterns (docs/catalog.md)."""
+    """The places of the members of `archive`, by its patterns (docs/catalog.md).
+
+    Of part of a dataset the rest is passed over, as long as the dataset has it there.
+    """
 
     def __init__(self, archive: Archive, dataset: Dataset) -> None:
-        self._dataset, self._beside = dataset, archive.beside
+        self._dataset, self._published = dataset, dataset.published
+        self._beside = archive.beside
         self._patterns = [(split, pattern_of(text)) for split, text in archive.members.items()]
         folders = (text.partition("{")[0] for text in archive.members.values())
         self._folders = tuple(folder[: folder.rfind("/") + 1] for folder in folders)
@@ -38,7 +42,7 @@ class Placing:
             return None
         if any(fnmatchcase(path, glob) for glob in self._beside):
             return None
-        raise ValueError(f"which {self._dataset.name} does not have there")
+        raise ValueError(f"which {self._published.name} does not have there")
 
     def place(self, path: str) -> Place | None:
         """Where the sample at `path` belongs; as `match` otherwise.
@@ -51,13 +55,15 @@ class Placing:
         wnid = groups.get("wnid")
         name = groups.get("name")
         if name is None:
-            name = self._dataset.name_of(split, wnid or "", int(groups["number"]))
+            name = self._published.name_of(split, wnid or "", int(groups["number"]))
         elif name.startswith("."):
             return None
-        label = self._dataset.label_of(split, name)
+        label = self._published.label_of(split, name)
         if label is None:
-            raise ValueError(f"which {self._dataset.name} does not have there")
-        own = self._dataset.synsets[label].wnid
+            raise ValueError(f"which {self._published.name} does not have there")
+        own = self._published.synsets[label].wnid
         if wnid not in (None, own):
-            raise ValueError(f"which {self._dataset.name} has in {own}")
-        return Place(split, label, name)
+            raise ValueError(f"which {self._published.name} has in {own}")
+        if self._dataset is not self._published:
+            label = self._dataset.label_of(split, name)
+        return None if label is None else Place(split, label, name)

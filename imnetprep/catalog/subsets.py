@@ -9,7 +9,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,7 @@ def _derived(
     table.pop("odd_files", None)
     bodies[DEFINITION] = format_toml(table)
     files_of = {file: body.encode() for file, body in bodies.items()}
-    return parse_dataset(files_of.__getitem__)
+    return replace(parse_dataset(files_of.__getitem__), part_of=source)
 
 
 def _differences(numbers: Sequence[int]) -> str:

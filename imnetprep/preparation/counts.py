@@ -20,7 +20,7 @@ def check_count(
     wnid = dataset.synsets[label].wnid
     raise WrongBytes(
         f"{where}: {wnid} has {count(samples, 'image')}, not {wanted:,}{named}",
-        hint=f"this is not the whole {dataset.name}; fetch the archive again",
+        hint=f"this is not the whole {dataset.published.name}; fetch the archive again",
     )
 
 

@@ -139,8 +139,8 @@ class Extraction:
     ) -> None:
         """Hand over the samples of a section, those of a chunk at a time, in views of the chunk.
 
-        Raises WrongBytes on a name that the dataset does not have there, or that comes twice, and
-        on all that the readers of archives refuse.
+        Of part of a dataset the rest is passed over. Raises WrongBytes on a name that the dataset
+        does not have there, or that comes twice, and on all that the readers of archives refuse.
         """
         if self._placing is not None:
             self._extract_placed(section, stream, hand_over)
@@ -214,13 +214,14 @@ class Extraction:
         from imnetprep.archives.pickles import SIDE_PX, cifar_images
         from imnetprep.images import encode_png
 
+        published = self._dataset.published
         first = _BATCH_IMAGES * (int(match.groupdict().get("number", 1)) - 1)
         for number, (label, planes) in enumerate(cifar_images(body, name=name), start=first):
-            named = self._dataset.name_of(split, self._wnid(label), number)
-            yield split, Sample(label, named, encode_png(planes, SIDE_PX))
-
-    def _wnid(self, label: int) -> str:
-        return self._dataset.synsets[label].wnid
+            wnid = published.synsets[label].wnid
+            named = published.name_of(split, wnid, number)
+            chosen = label if published is self._dataset else self._dataset.label_of(split, named)
+            if chosen is not None:
+                yield split, Sample(chosen, named, encode_png(planes, SIDE_PX))
 
 
 def listed_samples(
@@ -228,9 +229,10 @@ def listed_samples(
 ) -> Iterator[tuple[int, str, int]]:
     """The label, name and size of each sample of a section, whose body is what comes next in it.
 
-    Raises WrongBytes as `Extraction.extract`.
+    Passes over and raises as `Extraction.extract`.
     """
-    label_of = _labels(dataset, split, section.wnid)
+    label_of = _labels(dataset.published, split, section.wnid)
+    in_part = dataset is not dataset.published
     seen: set[str] = set()
     for name, _, size_bytes in section.members:
         if name in seen:
@@ -238,7 +240,9 @@ def listed_samples(
         seen.add(name)
         label = label_of(name)
         if label is None:
-            raise refused(archive, name, f"which {dataset.name} does not have there")
+            raise refused(archive, name, f"which {dataset.published.name} does not have there")
+        if in_part and (label := dataset.label_of(split, name)) is None:
+            continue
         if size_bytes > LARGEST_SAMPLE_BYTES:
             raise refused(archive, name, f"of {size_bytes:,} bytes")
         yield label, name, size_bytes

@@ -73,6 +73,18 @@ def choose_proof(
     return wanted
 
 
+def proof_of_part(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What is left of `proof` where only part of the archive is read.
+
+    Its pieces prove that part; and all of it may be proved already. A digest of the whole cannot.
+    """
+    if proof == before or proof["kind"] == "none":
+        return proof
+    if proof["kind"] == "torrent":
+        return {**proof, "of": "what was read"}
+    return {"kind": "none", "why": f"its {proof['kind']} is of the whole, and part of it was read"}
+
+
 def wants_order(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
     """Does `proof` need the bytes in order?"""
     return proof["kind"] in ARCHIVE_DIGESTS and proof != before

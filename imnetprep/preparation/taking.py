@@ -27,6 +27,7 @@ from imnetprep.preparation.proof import (
     Reader,
     choose_proof,
     open_reader,
+    proof_of_part,
     wants_order,
 )
 from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
@@ -102,12 +103,17 @@ class Taking:
 
     def take(self, *, jobs: int, progress: Progress) -> None:
         """Do all that is not done. Raises WrongBytes on what is not the dataset's."""
+        if self._leaves_out():
+            whole, self.proof = self.proof, proof_of_part(self.proof, self._source.before)
+            if self.proof["kind"] != whole["kind"]:
+                progress.note(f"{self.archive.name} is not proved: {self.proof['why']}")
         done = self._done()
         if MOST_BYTES - 1 in done:
             return  # in a run before this one
         source, proof = self._source, self.proof
         ranges = None if self._goes_in_order() else self._find_ranges()
-        to_do = None if ranges is None else [each for each in ranges if each.start not in done]
+        wanted = [each for each in ranges or () if self._wants(each)]
+        to_do = None if ranges is None else [each for each in wanted if each.start not in done]
         self._release(done)  # a kill may have come between the journal and the release
         reader = open_reader(
             self._file,
@@ -118,8 +124,9 @@ class Taking:
             tail=ranges[-1].end if ranges else 0,
             checksums=self._checksums(),
         )
-        self.read_all = reader.in_order or not done
-        total = ranges[-1].end if ranges else self._size_bytes()
+        self.read_all = reader.in_order or (not done and len(wanted) == len(ranges or ()))
+        wanted_bytes = sum(each.end - each.start for each in wanted)
+        total = self._size_bytes() if to_do is None else wanted_bytes
         done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
         sink = self._extraction.sink
         apart = sink.apart and reader.apart and bool(to_do) and is_safe_to_fork()
@@ -155,6 +162,21 @@ class Taking:
             if 0 <= start - self._first < MOST_BYTES
         }
 
+    def _leaves_out(self) -> bool:
+        """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
+        if self._dataset is self._dataset.published or not self._file.seekable:
+            return False
+        by_class = self.archive.form in ("tar-of-tars", "zip")
+        return by_class and not all(map(self._wants, self._find_ranges()))
+
+    def _wants(self, each: Range | Section) -> bool:
+        """May samples of the dataset lie there?"""
+        if self._dataset is self._dataset.published:
+            return True
+        if each.wnid is not None:
+            return each.wnid in self._dataset.label_of_wnid
+        return not isinstance(each, Range) or self._zip is None or self._zip.holds_samples(each)
+
     def _goes_in_order(self) -> bool:
         """By its form or proof; in a pipe; or where a server would be asked for many headers."""
         if self.archive.form in COMPRESSED:
@@ -173,7 +195,7 @@ class Taking:
             return self._ranges
         if self._ranges is None and index is not None and index.exists():
             self._ranges = parse_index(
-                index.read_bytes(), self.archive, self._dataset, of=self._file
+                index.read_bytes(), self.archive, self._dataset.published, of=self._file
             )
         if self._ranges is None:
             self._ranges = self._plan()
@@ -191,7 +213,10 @@ class Taking:
     def _plan(self) -> list[Range]:
         assert self._file.size_bytes is not None
         return plan_ranges(
-            self.archive, self._dataset, size_bytes=self._file.size_bytes, read_at=self._read_at
+            self.archive,
+            self._dataset.published,
+            size_bytes=self._file.size_bytes,
+            read_at=self._read_at,
         )
 
     def _open_zip(self) -> Zip:
@@ -300,7 +325,7 @@ class Taking:
 
         with self._committing() as give, self._writers(jobs) as workers:
             try:
-                for section in flow.sections(self._dataset, opened):
+                for section in flow.sections(self._dataset.published, opened):
                     if section.start in done:
                         self._check_same(section, flow.stream)
                         continue
@@ -358,6 +383,8 @@ class Taking:
         checksum: Checksum | None = None,
     ) -> None:
         """Hand what is written to the committer, if its counts fit."""
+        if not self._wants(each):
+            return  # its names were looked at, on the way
         if each.wnid is not None:
             label = self._dataset.label_of_wnid[each.wnid]
             for split, of_split in written.items():

@@ -22,10 +22,11 @@ class Zip:
         read_at: Callable[[int, int], bytes],
     ) -> None:
         placing = Placing(archive, dataset)
+        in_part = placing.place if dataset is not dataset.published else None
 
         def wanted(path: str, size_bytes: int) -> bool:
             try:
-                found = placing.match(path)
+                found = in_part(path) if in_part else placing.match(path)
             except ValueError as error:
                 raise refused(archive, path, str(error)) from error
             if found is not None and size_bytes > LARGEST_SAMPLE_BYTES:
@@ -43,6 +44,10 @@ class Zip:
                 starts.append(start)
         ends = [*starts[1:], self._directory.end]
         return [Range(*span, None) for span in zip(starts, ends, strict=True) if span[0] < span[1]]
+
+    def holds_samples(self, each: Range) -> bool:
+        """Does a sample lie in that range?"""
+        return self._directory.holds_wanted(each.start, each.end)
 
     def section(self, each: Range, stream: Stream) -> Section:
         """The section of one range, from a stream that stands at its start."""
