@@ -40,7 +40,7 @@ def adopt(
     classes is not read again.
     """
     dataset = known.dataset
-    with locked(root.organizing), open_journal(root.organizing / "journal.db") as journal:
+    with locked(root.organizing), open_journal(root.journal) as journal:
         for split in known.selected(root, splits):
             folder = root.split(split)
             identity = f"adopted {folder.stat().st_ino}"

@@ -22,8 +22,6 @@ from imnetprep.roots import Root
 KINDS = ("temporary", "part", "leftover", "archive", "growing")
 DEFAULT_KINDS = KINDS[:-1]  # a growth can go on, and is taken by its name only
 
-# Where splits grow on their way into shards, and the journal of each.
-_OF_SHARDS = {"shards": "shards.db", "spool": "spool.db"}
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
 
@@ -119,7 +117,7 @@ def _parts(root: Root) -> Iterator[Removable]:
 
 
 def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Iterator[Removable]:
-    journal = root.organizing / "journal.db"
+    journal = root.journal
     growing: dict[str, GrowingSplit] | None = {}
     try:
         if _is_folder(root.organizing) and not journal.is_symlink():
@@ -127,7 +125,7 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
     except sqlite3.DatabaseError:
         growing = None
     for path in _entries(root.organizing):
-        if path.name in _OF_SHARDS and _is_folder(path):
+        if path.name in ("shards", "spool") and _is_folder(path):
             yield from _shards_growth(root, path)
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
@@ -144,9 +142,15 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
             yield _found("leftover", path, "the journal is damaged")
 
 
+def _journal_of(root: Root, folder: Path) -> Path:
+    """The journal of the splits that grow in `folder`."""
+    of_shards = {"shards": root.shards_journal, "spool": root.spool_journal}
+    return of_shards.get(folder.name, root.journal)
+
+
 def _shards_growth(root: Root, folder: Path) -> Iterator[Removable]:
     """What grows on its way into shards: spools, whose archive may be given up, and shards."""
-    journal = root.organizing / _OF_SHARDS[folder.name]
+    journal = _journal_of(root, folder)
     try:
         growing = {each.split for each in read_growing(journal)}
     except sqlite3.DatabaseError:
@@ -183,7 +187,7 @@ def _remove(root: Root, each: Removable) -> None:
     if not _is_folder(each.path):
         each.path.unlink()
         return
-    journal = root.organizing / _OF_SHARDS.get(each.path.parent.name, "journal.db")
+    journal = _journal_of(root, each.path.parent)
     if _is_file(journal) and each.path.name in set(Split):
         with suppress(ImnetprepError), open_journal(journal) as opened:  # a damaged one goes too
             opened.forget(Split(each.path.name))

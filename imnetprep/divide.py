@@ -82,7 +82,7 @@ def carry_out_divide(
     """Make what is not there; yields each split once it stands under its name. A kill costs the
     classes in flight."""
     plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
-    with locked(root.organizing), open_journal(root.organizing / "journal.db") as journal:
+    with locked(root.organizing), open_journal(root.journal) as journal:
         create_manifest(root.manifest, plan.dataset)
         for split in plan.division.names:
             whole = standing(root, journal, split, plan.dataset)

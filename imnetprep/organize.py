@@ -36,7 +36,6 @@ from imnetprep.preparation.journal import Journal, Whole, open_journal
 from imnetprep.preparation.needs import Needs
 from imnetprep.preparation.ranges import Range
 from imnetprep.preparation.receipts import archive_proof, record_archive
-from imnetprep.preparation.spool import spool_journal
 from imnetprep.preparation.standing import (
     folder_splits,
     give_name,
@@ -185,7 +184,7 @@ def carry_out_organize(
     plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
     with (
         locked(root.organizing, forks=True),
-        open_journal(organize_journal(root)) as journal,
+        open_journal(root.journal) as journal,
     ):
         create_manifest(root.manifest, plan.dataset)
         plan.needs.tell_time(root.organizing, progress)
@@ -351,8 +350,8 @@ def _check_planned(
     """What the splits will still take."""
     wholes: dict[Split, Whole | None] = {}
     done_bytes: dict[Split, int] = {}
-    if organize_journal(root).exists():
-        with open_journal(organize_journal(root)) as journal:
+    if root.journal.exists():
+        with open_journal(root.journal) as journal:
             for split in planned.to_do:
                 made_as = journal.made_as(split)
                 if made_as == (repr(resize) if resize else ""):
@@ -370,7 +369,7 @@ def _check_planned(
             to_grow.append(split)
     if not to_grow:
         return Needs()
-    refuse_consumed_elsewhere(planned, spool_journal(root))
+    refuse_consumed_elsewhere(planned, root.spool_journal)
     size_bytes = size_in_archives(root, dataset, planned, to_grow, consume=consume)
     files = sum(dataset.samples(split) for split in to_grow)
     done = sum(done_bytes.get(split, 0) for split in to_grow)
@@ -423,8 +422,3 @@ def home_of(place: str | Path) -> Root | None:
     """The root whose archives lie in that folder, if one's do: its receipt speaks of them."""
     home = Root(Path(place).parent)
     return home if is_local(place) and Path(place) == home.archives else None
-
-
-def organize_journal(root: Root) -> Path:
-    """Where it says what is done of the class folders."""
-    return root.organizing / "journal.db"

@@ -23,7 +23,6 @@ from imnetprep.organize import (
     Planned,
     Work,
     in_flight_bytes,
-    organize_journal,
     planned_splits,
     refuse_consumed,
     refuse_consumed_elsewhere,
@@ -42,7 +41,6 @@ from imnetprep.preparation.shard_making import (
     ShardMaking,
     ShardSource,
     in_the_way,
-    shards_journal,
 )
 from imnetprep.preparation.sharding import (
     ShardingPlan,
@@ -51,7 +49,7 @@ from imnetprep.preparation.sharding import (
     refuse_other_shards,
     whole_shards_lie_in,
 )
-from imnetprep.preparation.spool import Spool, SpooledBodies, spool_journal, spool_path
+from imnetprep.preparation.spool import Spool, SpooledBodies, spool_path
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import is_local
@@ -138,7 +136,7 @@ def _needs_archive(root: Root, split: Split) -> bool:
         return False
     if (split, Layout.WEBDATASET) not in organized:
         return True
-    for path in (shards_journal(root), spool_journal(root)):
+    for path in (root.shards_journal, root.spool_journal):
         if path.exists():
             with open_journal(path) as journal:
                 if journal.grows_from(split) is not None:
@@ -158,8 +156,8 @@ class _Planner:
         self._whole: set[Split] = set()
         for split in planned.splits:
             require_names(known, split)
-        if spool_journal(root).exists():
-            with open_journal(spool_journal(root)) as journal:
+        if root.spool_journal.exists():
+            with open_journal(root.spool_journal) as journal:
                 for split in planned.splits:
                     self._look_at_spool(journal, split)
         self.proof = None if self._spooled else self._proof()
@@ -184,7 +182,7 @@ class _Planner:
         if not to_read:
             return needs
         known, planned = self._known, self._planned
-        refuse_consumed_elsewhere(planned, organize_journal(self._root))
+        refuse_consumed_elsewhere(planned, self._root.journal)
         size_bytes = size_in_archives(self._root, known, planned, to_read, consume=self._consume)
         samples = sum(map(known.samples, to_read))
         if self.proof is not None:
@@ -224,9 +222,9 @@ class _Planner:
         return Needs(whole, files, whole - size_bytes + in_flight)
 
     def _made_bytes(self, split: Split) -> int:
-        if not shards_journal(self._root).exists():
+        if not self._root.shards_journal.exists():
             return 0
-        with open_journal(shards_journal(self._root)) as journal:
+        with open_journal(self._root.shards_journal) as journal:
             return sum(shard.size_bytes for shard in journal.shards(split))
 
     def _proof(self) -> Mapping[str, Any] | None:
@@ -256,8 +254,8 @@ def carry_out_organize_shards(
         return
     with (
         locked(root.organizing),
-        open_journal(spool_journal(root)) as spooled,
-        open_journal(shards_journal(root)) as journal,
+        open_journal(root.spool_journal) as spooled,
+        open_journal(root.shards_journal) as journal,
     ):
         create_manifest(root.manifest, plan.dataset)
         plan.needs.tell_time(root.organizing, progress)

@@ -10,7 +10,7 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
-from imnetprep.preparation.growing_splits import read_growing
+from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
 from imnetprep.preparation.receipts import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.part_records import read_part_records
@@ -40,7 +40,7 @@ class ArchiveStatus(NamedTuple):
 
 
 class SplitStatus(NamedTuple):
-    """A split: `organized` in a layout, `growing`, or `missing`.
+    """A split: `organized` in a layout, `growing` (into that layout, if not files), or `missing`.
 
     Also `leftover`, where what grew is of another dataset; `gone`, where the folder of an organized
     one is missing; `unlisted`, where the manifest knows nothing of a folder. `classes` are those
@@ -170,12 +170,18 @@ def _proof(root: Root, path: Path) -> Mapping[str, Any] | None:
 def _splits(
     root: Root, dataset: Dataset | None, organized: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
-    journal, at_work = root.organizing / "journal.db", is_locked(root.organizing)
+    journal, at_work = root.journal, is_locked(root.organizing)
     growing = {}
     try:
         growing = {each.split: each for each in read_growing(journal)}
     except _UNREADABLE as error:
         yield Damaged(journal.name, _BUSY) if at_work else _damaged(journal, error)
+    into_shards: dict[str, GrowingSplit] = {}
+    for path in (root.spool_journal, root.shards_journal):
+        try:
+            into_shards |= {each.split: each for each in read_growing(path)}
+        except _UNREADABLE as error:
+            yield Damaged(path.name, _BUSY) if at_work else _damaged(path, error)
     if dataset is None:
         return
     for split in dataset.splits:
@@ -195,7 +201,21 @@ def _splits(
                 record.size_bytes,
                 at_work=False,
             )
-        if held:
+        if split in into_shards:
+            each = into_shards[split]
+            state = "growing" if each.dataset == dataset.fingerprint else "leftover"
+            yield SplitStatus(
+                split,
+                state,
+                Layout.WEBDATASET,
+                None,
+                all_classes,
+                each.samples,
+                all_samples,
+                each.size_bytes,
+                at_work and state == "growing",
+            )
+        if held or (split in into_shards and split not in growing):
             continue
         if split in growing:
             each = growing[split]

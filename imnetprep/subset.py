@@ -155,7 +155,7 @@ def _make_split(
     The samples are read from `manifest` once for each step: a million of them are not held.
     """
     growing = plan.to.organizing / split
-    if (grown := plan.to.organizing / "journal.db").exists():
+    if (grown := plan.to.journal).exists():
         with open_journal(grown) as journal:
             journal.forget(split)  # what links replace is not to be written to from archives
     growing.mkdir(exist_ok=True)

@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
+from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
+from imnetprep.manifest import SampleRecord, open_manifest, packed
 from imnetprep.preparation.growing_splits import read_growing
+from imnetprep.preparation.journal import Done, open_journal
 from imnetprep.sources.growing import Growing
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
@@ -172,6 +175,27 @@ def test_a_growing_split_is_told_while_organize_is_at_work(tmp_path: Path, run: 
 def _journal_of(root: Path) -> Path:
     (root / ".organizing").mkdir(exist_ok=True)
     return root / ".organizing" / "journal.db"
+
+
+def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
+    with open_manifest(organized / "manifest.db") as manifest:
+        fingerprint = manifest.dataset().fingerprint
+    samples = [SampleRecord(0, f"{number}.JPEG", 9, bytes(16)) for number in range(3)]
+    for name, of in (("spool.db", "val"), ("spool.db", "train"), ("shards.db", "train")):
+        with open_journal(organized / ".organizing" / name) as journal:
+            journal.begin(Split(of), dataset=fingerprint, archive="some")
+            shown = samples if name == "spool.db" else samples[:2]
+            journal.add([Done(0, {Split(of): packed(shown)}, None)])
+    shutil.rmtree(organized / "val")
+    told = [each for each in _status(run, organized) if each["kind"] == "split"]
+    assert [(each["split"], each["state"], each["layout"], each["samples"]) for each in told] == [
+        ("train", "organized", "imagefolder", 60),
+        ("train", "growing", "webdataset", 2),
+        ("val", "gone", "imagefolder", 20),
+        ("val", "growing", "webdataset", 3),
+    ]
+    shown = run("status", "--root", organized).stdout
+    assert "growing into shards: 2 of 60 images" in shown
 
 
 def test_a_writer_is_not_waited_for(organized: Path, run: Run) -> None:

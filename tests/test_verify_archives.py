@@ -125,3 +125,12 @@ def test_a_damaged_receipt_does_not_stop_the_check(archived: Path, run: Run) -> 
     done = run("verify", "--root", archived, "--archives")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 findings in 2 archives")
     assert (archived / "receipt.json").read_text() == '{"archives": '
+
+
+def test_the_dataset_of_a_folder_of_archives_can_be_named(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["verify", "--root", tmp_path, "--dataset", published, "--archives", published.parent]
+    done = run(*words)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "0 findings in 2 archives"

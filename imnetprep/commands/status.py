@@ -100,7 +100,8 @@ def _format_split(split: "SplitStatus") -> str:
             )
             end = ", at work now" if split.at_work else ""
             end = ", of another dataset" if split.state == "leftover" else end
-            return f"growing: {of}{images}, {size}{end}"
+            into = " into shards" if split.layout else ""
+            return f"growing{into}: {of}{images}, {size}{end}"
         case "gone":
             return f"organized, but its folder is gone ({count(split.samples, 'image')})"
         case "unlisted":

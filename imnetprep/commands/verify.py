@@ -71,7 +71,13 @@ def verify(
                 hint="verify the one first, then the other",
             )
         return verify_archives(
-            root, archives, splits=splits, jobs=jobs, as_json=as_json, quiet=quiet
+            root,
+            archives,
+            dataset=dataset,
+            splits=splits,
+            jobs=jobs,
+            as_json=as_json,
+            quiet=quiet,
         )
     from imnetprep import adopt as adoption
     from imnetprep.preparation.receipts import record_verify

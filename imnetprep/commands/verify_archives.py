@@ -15,6 +15,7 @@ def verify_archives(
     root: Root,
     folder: str,
     *,
+    dataset: str | None,
     splits: Sequence[Split],
     jobs: int | None,
     as_json: bool,
@@ -42,6 +43,7 @@ def verify_archives(
     for report in archive_reports(
         root,
         Path(folder) if folder else None,
+        dataset=dataset,
         splits=splits,
         jobs=jobs,
         progress=progress(quiet=quiet),

@@ -182,8 +182,3 @@ def in_the_way(folder: Path) -> ImnetprepError:
         f"{folder} is there, and the manifest knows nothing of it",
         hint=f"mv {folder} {folder}.old; then run the same command again",
     )
-
-
-def shards_journal(root: Root) -> Path:
-    """Where it says which shards are done."""
-    return root.organizing / "shards.db"

@@ -16,7 +16,6 @@ from imnetprep.preparation.shard_making import (
     ShardMaking,
     ShardSource,
     in_the_way,
-    shards_journal,
 )
 from imnetprep.preparation.shard_task import FilesOf
 from imnetprep.progress import Progress
@@ -59,8 +58,8 @@ def plan_sharding(
         if not each.done:
             _refuse_miscounted(root, known, each.source)
             needed_bytes += framed_bytes(each.source.samples, each.source.size_bytes)
-            if shards_journal(root).exists():
-                with open_journal(shards_journal(root)) as journal:
+            if root.shards_journal.exists():
+                with open_journal(root.shards_journal) as journal:
                     needed_bytes -= sum(shard.size_bytes for shard in journal.shards(split))
     return ShardingPlan(known, sharding, tuple(planned), max(0, needed_bytes))
 
@@ -121,7 +120,7 @@ def carry_out_sharding(
     Raises WrongBytes where an image is not what the manifest says, or not one that can be resized.
     """
     require_free(root.path, plan.needed_bytes, what=f"to make shards of {plan.dataset.name}")
-    with locked(root.organizing), open_journal(shards_journal(root)) as journal:
+    with locked(root.organizing), open_journal(root.shards_journal) as journal:
         for planned in plan.splits:
             if not planned.done:
                 _make(plan, planned, root, journal, jobs=jobs, progress=progress)
@@ -155,10 +154,10 @@ def _make(
 
 def whole_shards_lie_in(folder: Path, root: Root, split: Split) -> bool:
     """Do the shards in `folder` lack only their manifest and receipt?"""
-    if not shards_journal(root).exists():
+    if not root.shards_journal.exists():
         return False
     with open_manifest(root.manifest) as manifest:
         fingerprint = manifest.dataset().fingerprint
-    with open_journal(shards_journal(root)) as journal:
+    with open_journal(root.shards_journal) as journal:
         whole = journal.whole(split, dataset=fingerprint)
     return whole is not None and whole.lies_in(folder)

@@ -17,12 +17,6 @@ from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.extraction import Batch
 from imnetprep.preparation.placement import Placement
-from imnetprep.roots import Root
-
-
-def spool_journal(root: Root) -> Path:
-    """Where it says what lies in the spools."""
-    return root.organizing / "spool.db"
 
 
 def spool_path(folder: Path, split: Split, number: int) -> Path:

@@ -40,7 +40,7 @@ def standing(
 
 def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     """Does only its manifest and receipt lack? Raises ImnetprepError on another folder there."""
-    folder, path = root.split(split), root.organizing / "journal.db"
+    folder, path = root.split(split), root.journal
     if not folder.exists():
         return False
     if path.exists():

@@ -29,6 +29,7 @@ from imnetprep.catalog.datasets import Archive, Split, load_dataset
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.extraction import ChunkStream, Extraction
+from imnetprep.preparation.folders import ClassFolders
 from imnetprep.preparation.ranges import open_section, plan_ranges, sections
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import tree
@@ -115,7 +116,8 @@ class Ground:
             return body[offset : offset + length]
 
         archive = self.dataset.archive(form.split)
-        extraction = Extraction(archive, [form.split], dataset=self.dataset, folder=root)
+        sink = ClassFolders(self.dataset, root)
+        extraction = Extraction(archive, [form.split], dataset=self.dataset, sink=sink)
         records: list[SampleRecord] = []
         planned = plan_ranges(archive, self.dataset, size_bytes=len(body), read_at=read_at)
         for each in planned:
@@ -128,7 +130,8 @@ class Ground:
 
     def _in_order(self, form: Form, body: bytes, root: Path) -> list[SampleRecord]:
         archive = self.dataset.archive(form.split)
-        extraction = Extraction(archive, [form.split], dataset=self.dataset, folder=root)
+        sink = ClassFolders(self.dataset, root)
+        extraction = Extraction(archive, [form.split], dataset=self.dataset, sink=sink)
         stream = _stream(body, 0, len(body), archive)
         records: list[SampleRecord] = []
         for section in sections(stream, archive, self.dataset, end=len(body)):
