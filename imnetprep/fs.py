@@ -119,14 +119,29 @@ def existing_folder(folder: Path) -> Path:
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
+def bytes_below(folder: Path) -> int:
+    """What all files below `folder` hold."""
+    return sum(
+        entry.stat(follow_symlinks=False).st_size
+        for place, _, _ in os.walk(folder)
+        for entry in os.scandir(place)
+        if entry.is_file(follow_symlinks=False)
+    )
+
+
+def free_bytes(folder: Path) -> int:
+    """What the disk of `folder` has free."""
+    return shutil.disk_usage(existing_folder(folder)).free
+
+
 def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
     """Raise ImnetprepError unless the disk of `folder` has `needed_bytes` free."""
-    free_bytes = shutil.disk_usage(existing_folder(folder)).free
-    if free_bytes < needed_bytes:
+    free = free_bytes(folder)
+    if free < needed_bytes:
         raise ImnetprepError(
             f"{what} needs {format_bytes(needed_bytes)}"
-            f" and the disk of {folder} has {format_bytes(free_bytes)} free",
-            hint=f"free {format_bytes(needed_bytes - free_bytes)}, or name another disk by --root",
+            f" and the disk of {folder} has {format_bytes(free)} free",
+            hint=f"free {format_bytes(needed_bytes - free)}, or name another disk by --root",
         )
 
 

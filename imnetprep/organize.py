@@ -9,7 +9,7 @@ from typing import Any
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongUsage
-from imnetprep.fs import locked
+from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.manifest import (
     SplitRecord,
@@ -373,10 +373,12 @@ def _check_planned(
     size_bytes = size_in_archives(root, dataset, planned, to_grow, consume=consume)
     files = sum(dataset.samples(split) for split in to_grow)
     done = sum(done_bytes.get(split, 0) for split in to_grow)
-    to_write = max(0, size_bytes - done)
-    disk_bytes = to_write
+    disk_bytes = to_write = max(0, size_bytes - done)
     if consume:
         disk_bytes = min(to_write, in_flight_bytes(dataset, planned, jobs))
+    if disk_bytes > free_bytes(root.path):  # what is written and not journalled is written over
+        lying = sum(bytes_below(root.organizing / split) for split in to_grow)
+        disk_bytes = max(0, disk_bytes - max(0, lying - done))
     done_files = files * done // max(1, size_bytes)
     return Needs(to_write, max(0, files - done_files), disk_bytes)
 

@@ -118,6 +118,25 @@ def test_a_disk_that_fills_up(
     _goes_on(root, words, wanted, run)
 
 
+def test_what_a_killed_run_has_written_counts_as_room(
+    dataset: Path, wanted: dict[str, bytes], small_disk: Path, run: Run
+) -> None:
+    """Written, and not journalled yet: it is written over, so it needs no room of its own."""
+    root, size_bytes = small_disk / "root", sum(map(len, wanted.values()))
+    for name in sorted(wanted)[::2]:
+        path = root / ".organizing" / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wanted[name])
+    free_bytes = shutil.disk_usage(small_disk).free
+    with (small_disk / "ballast").open("wb") as file:
+        file.write(bytes(free_bytes - size_bytes * 3 // 4))
+    _goes_on(root, _words(root, dataset), wanted, run)
+    (root / "train").rename(root / "elsewhere")
+    done = run(*_words(small_disk / "other", dataset))
+    error, _ = _told(done, code=1)
+    assert "needs" in error and "free" in error
+
+
 def test_a_limit_on_the_size_of_files(
     dataset: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run
 ) -> None:
