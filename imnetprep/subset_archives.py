@@ -12,7 +12,8 @@ from typing import Any
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.manifest import dataset_for
-from imnetprep.organize import OrganizePlan, home_of, plan_dataset
+from imnetprep.organize import OrganizePlan, plan_dataset
+from imnetprep.preparation.planning import home_of
 from imnetprep.roots import Root
 from imnetprep.sources.places import is_local
 from imnetprep.subset import refuse_other_root

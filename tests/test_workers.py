@@ -31,7 +31,7 @@ def _extract(each: Range, told: Told) -> Written:
     return {Split.TRAIN: packed([SampleRecord(0, str(os.getpid()), each.start, bytes(16))])}
 
 
-def _pids(*, apart: bool) -> set[int]:
+def pids(*, apart: bool) -> set[int]:
     with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
         futures = [workers.submit(each) for each in RANGES]
         rows = [next(future.result()[Split.TRAIN][0].rows()) for future in futures]
@@ -51,30 +51,33 @@ def test_a_process_with_threads_is_not_forked() -> None:
     thread.join()
 
 
+def refused_as_raised(*, apart: bool) -> None:
+    """What a worker raises comes out as it was."""
+    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
+        with pytest.raises(WrongBytes, match="these are wrong") as refused:
+            workers.submit(Range(1000, 1010, None)).result()
+        assert refused.value.hint == "fetch them again"
+
+
+def test_an_error_of_a_thread_comes_out_as_it_was_raised() -> None:
+    refused_as_raised(apart=False)
+
+
 @linux
 def test_they_are_processes_if_they_are_to_be() -> None:
     """In a process of its own: pytest's may have threads, of libraries that some tests load."""
     code = """
 import os
 from imnetprep.processes import is_safe_to_fork
-from tests.test_workers import _pids
+from tests.test_workers import pids, refused_as_raised
 assert is_safe_to_fork()
-assert _pids(apart=False) == {os.getpid()}
+assert pids(apart=False) == {os.getpid()}
 assert is_safe_to_fork()
-assert os.getpid() not in _pids(apart=True)
+assert os.getpid() not in pids(apart=True)
 assert is_safe_to_fork(), "nothing of it is left"
+refused_as_raised(apart=True)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
-
-
-@pytest.mark.parametrize("apart", [True, False])
-def test_an_error_comes_out_as_it_was_raised(apart: bool) -> None:
-    if apart and not is_safe_to_fork():
-        pytest.skip("this process has threads")
-    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
-        with pytest.raises(WrongBytes, match="these are wrong") as refused:
-            workers.submit(Range(1000, 1010, None)).result()
-        assert refused.value.hint == "fetch them again"
 
 
 _FORKS = """

@@ -9,7 +9,8 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.preparation.counts import check_count, name_twice
 from imnetprep.preparation.extraction import Sink
 from imnetprep.preparation.journal import Journal
-from imnetprep.preparation.taking import MOST_BYTES, Source, Taking
+from imnetprep.preparation.source import Source
+from imnetprep.preparation.taking import MOST_BYTES, Taking
 from imnetprep.progress import Progress
 
 

@@ -6,21 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from imnetprep.archives.compressed import COMPRESSED
-from imnetprep.archives.file import ArchiveFile, read_all
-from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.digests import Checksum, Pieces
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.digests import Checksum
 from imnetprep.errors import WrongBytes
-from imnetprep.fs import written_whole
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.preparation.counts import check_count, name_twice
 from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction, Sink
 from imnetprep.preparation.flow import Flow
-from imnetprep.preparation.index import format_index, parse_index
 from imnetprep.preparation.journal import Done, Journal, committer
 from imnetprep.preparation.proof import (
     PieceReader,
@@ -30,9 +24,9 @@ from imnetprep.preparation.proof import (
     proof_of_part,
     wants_order,
 )
-from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
+from imnetprep.preparation.ranges import Range, Section
+from imnetprep.preparation.source import Ranges, Source
 from imnetprep.preparation.workers import Told, Workers, Written
-from imnetprep.preparation.zipped import Zip
 from imnetprep.processes import is_safe_to_fork, worker_killed
 from imnetprep.progress import Progress, Task
 
@@ -46,29 +40,6 @@ _BATCHES_WAITING, _BATCHES_AT_MOST = 2, 24
 _SECONDS_UNTOLD = 0.2
 
 Give = Callable[[Done], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """An archive that is open as `file`.
-
-    `pieces` are those of its torrent; `before` says how it was proved before. `index` is where its
-    ranges are kept, `ranges` what is known of them already; `released` is called with each range
-    once its samples are safe on the disk.
-    """
-
-    archive: Archive
-    file: ArchiveFile
-    pieces: Pieces | None = None
-    before: Mapping[str, Any] | None = None
-    index: Path | None = None
-    ranges: Sequence[Range] | None = None
-    released: Callable[[Range], None] | None = None
-
-    @property
-    def identity(self) -> str:
-        """Which bytes these are: the torrent's, or else this very file as it is now."""
-        return self.file.identity if self.pieces is None else f"torrent {self.pieces.info_hash}"
 
 
 class Taking:
@@ -95,15 +66,14 @@ class Taking:
         self._source, self.archive, self._file = source, source.archive, source.file
         self._folder, self._journal, self._first = folder, journal, first
         self._discard = discard
-        self._ranges = source.ranges
-        self._zip: Zip | None = None
+        self._ranges = Ranges(source, dataset)
         self._extraction = Extraction(self.archive, self._splits, dataset=dataset, sink=sink)
         self.proof = choose_proof(self.archive, source.pieces, source.before, self._file.checksum)
         self.read_all = False  # has `take` itself proved every byte of the file?
 
     def take(self, *, jobs: int, progress: Progress) -> None:
         """Do all that is not done. Raises WrongBytes on what is not the dataset's."""
-        if self._leaves_out():
+        if self._ranges.leave_out():
             whole, self.proof = self.proof, proof_of_part(self.proof, self._source.before)
             if self.proof["kind"] != whole["kind"]:
                 progress.note(f"{self.archive.name} is not proved: {self.proof['why']}")
@@ -111,8 +81,9 @@ class Taking:
         if MOST_BYTES - 1 in done:
             return  # in a run before this one
         source, proof = self._source, self.proof
-        ranges = None if self._goes_in_order() else self._find_ranges()
-        wanted = [each for each in ranges or () if self._wants(each)]
+        in_order = wants_order(proof, source.before) or self._ranges.want_order()
+        ranges = None if in_order else self._ranges.find()
+        wanted = [each for each in ranges or () if self._ranges.may_hold(each)]
         to_do = None if ranges is None else [each for each in wanted if each.start not in done]
         self._release(done)  # a kill may have come between the journal and the release
         reader = open_reader(
@@ -126,7 +97,7 @@ class Taking:
         )
         self.read_all = reader.in_order or (not done and len(wanted) == len(ranges or ()))
         wanted_bytes = sum(each.end - each.start for each in wanted)
-        total = self._size_bytes() if to_do is None else wanted_bytes
+        total = self._ranges.size_bytes if to_do is None else wanted_bytes
         done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
         sink = self._extraction.sink
         apart = sink.apart and reader.apart and bool(to_do) and is_safe_to_fork()
@@ -162,78 +133,6 @@ class Taking:
             if 0 <= start - self._first < MOST_BYTES
         }
 
-    def _leaves_out(self) -> bool:
-        """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
-        if self._dataset is self._dataset.published or not self._file.seekable:
-            return False
-        by_class = self.archive.form in ("tar-of-tars", "zip")
-        return by_class and not all(map(self._wants, self._find_ranges()))
-
-    def _wants(self, each: Range | Section) -> bool:
-        """May samples of the dataset lie there?"""
-        if self._dataset is self._dataset.published:
-            return True
-        if each.wnid is not None:
-            return each.wnid in self._dataset.label_of_wnid
-        return not isinstance(each, Range) or self._zip is None or self._zip.holds_samples(each)
-
-    def _goes_in_order(self) -> bool:
-        """By its form or proof; in a pipe; or where a server would be asked for many headers."""
-        if self.archive.form in COMPRESSED:
-            return True
-        wanted = wants_order(self.proof, self._source.before)
-        index = self._source.index
-        known = self._ranges is not None or (index is not None and index.exists())
-        one_by_one = self._file.far and self.archive.form == "tar" and not known
-        return wanted or not self._file.seekable or one_by_one
-
-    def _find_ranges(self) -> Sequence[Range]:
-        """From the index that is kept, or by walking the archive's headers; then they are kept."""
-        index = self._source.index
-        if self.archive.form == "zip":
-            self._ranges = self._open_zip().ranges
-            return self._ranges
-        if self._ranges is None and index is not None and index.exists():
-            self._ranges = parse_index(
-                index.read_bytes(), self.archive, self._dataset.published, of=self._file
-            )
-        if self._ranges is None:
-            self._ranges = self._plan()
-        if index is not None and not index.exists():
-            with written_whole(index) as file:
-                file.write(format_index(self._ranges, of=self._file))
-        return self._ranges
-
-    def _size_bytes(self) -> int:
-        """How long the archive is, as far as anybody knows."""
-        pieces = self._source.pieces
-        known = self._file.size_bytes or self.archive.size_bytes
-        return known or (pieces.size_bytes if pieces else 0)
-
-    def _plan(self) -> list[Range]:
-        assert self._file.size_bytes is not None
-        return plan_ranges(
-            self.archive,
-            self._dataset.published,
-            size_bytes=self._file.size_bytes,
-            read_at=self._read_at,
-        )
-
-    def _open_zip(self) -> Zip:
-        """Its directory, read once."""
-        if self._zip is None:
-            assert self._file.size_bytes is not None, "no pipe"
-            self._zip = Zip(
-                self.archive,
-                self._dataset,
-                size_bytes=self._file.size_bytes,
-                read_at=self._read_at,
-            )
-        return self._zip
-
-    def _read_at(self, offset: int, length: int) -> bytes:
-        return read_all(self._file, offset, offset + length)
-
     def _finish(self, reader: Reader) -> None:
         try:
             reader.finish()
@@ -249,10 +148,7 @@ class Taking:
         def extract(each: Range, told: Told) -> Written:
             chunks, told = reader.chunks(each.start, each.end), self._unless_cancelled(told)
             stream = ChunkStream(chunks, each.start, name=self.archive.name, told=told)
-            if self._zip is not None:
-                section = self._zip.section(each, stream)
-            else:
-                section = open_section(each, stream, self.archive)
+            section = self._ranges.open(each, stream)
             records = self._no_records()
 
             def write(batch: Batch) -> None:
@@ -300,7 +196,7 @@ class Taking:
         """
         told = self._unless_cancelled(task.advance)
         flow = Flow(self._file, self.archive, reader=reader, told=told)
-        opened = self._open_zip() if self.archive.form == "zip" else None
+        opened = self._ranges.open_zip()
         most = min(_BATCHES_WAITING * jobs, _BATCHES_AT_MOST)
         waiting = threading.BoundedSemaphore(most)
         under_way: deque[tuple[Section, list[tuple[Split, Future[list[SampleRecord]]]]]] = deque()
@@ -360,8 +256,8 @@ class Taking:
         self._release(start - self._first for start in starts)
 
     def _release(self, starts: Iterable[int]) -> None:
-        if self._source.released is not None and self._ranges is not None:
-            ranges = {each.start: each for each in self._ranges}
+        if self._source.released is not None and self._ranges.known is not None:
+            ranges = {each.start: each for each in self._ranges.known}
             for start in starts:
                 self._source.released(ranges[start])
 
@@ -383,7 +279,7 @@ class Taking:
         checksum: Checksum | None = None,
     ) -> None:
         """Hand what is written to the committer, if its counts fit."""
-        if not self._wants(each):
+        if not self._ranges.may_hold(each):
             return  # its names were looked at, on the way
         if each.wnid is not None:
             label = self._dataset.label_of_wnid[each.wnid]
