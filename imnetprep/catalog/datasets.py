@@ -230,9 +230,17 @@ class Dataset:
 
     def counts(self, split: Split) -> tuple[int, ...]:
         """How many samples of `split` each label has."""
-        if (numbers := self.numbers(split)) is not None:
-            return tuple(map(len, numbers))
-        return (int(self.table[split]["samples_per_class"]),) * len(self._synset_rows)
+        if split not in self._counts:
+            if (numbers := self.numbers(split)) is not None:
+                self._counts[split] = tuple(map(len, numbers))
+            else:
+                of_each = int(self.table[split]["samples_per_class"])
+                self._counts[split] = (of_each,) * len(self._synset_rows)
+        return self._counts[split]
+
+    @cached_property
+    def _counts(self) -> dict[Split, tuple[int, ...]]:
+        return {}
 
     def label_of(self, split: Split, name: str) -> int | None:
         """The label of the sample called `name`; None if the dataset has no such sample."""
