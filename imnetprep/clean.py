@@ -17,7 +17,7 @@ from imnetprep.manifest import open_manifest
 from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
 from imnetprep.preparation.journal import open_journal
 from imnetprep.preparation.receipts import archive_proof
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 
 KINDS = ("temporary", "part", "leftover", "archive", "growing")
 DEFAULT_KINDS = KINDS[:-1]  # a growth can go on, and is taken by its name only
@@ -83,18 +83,21 @@ def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Remova
 def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[Removable]:
     """In the order of KINDS. Asks about no lock that `carry_out_clean` holds: that would end it."""
     dataset: Dataset | None = None
-    organized: set[Split] = set()
+    organized: set[tuple[Split, Layout]] = set()
+    published: set[Split] = set()
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             dataset = manifest.dataset()
-            organized = {key[0] for key in manifest.splits() if _is_folder(root.split(*key))}
+            splits = manifest.splits()
+            organized = {key for key in splits if _is_folder(root.split(*key))}
+            published = {key[0] for key in organized if splits[key].change is None}
     found = list(_temporary(root, busy))
     if root.archives not in busy:
         found += _parts(root)
     if root.organizing not in busy:
         found += _growth(root, dataset, organized)
     if dataset is not None and not busy:
-        found += _archives(root, dataset, organized)
+        found += _archives(root, dataset, published)
     return [each for kind in KINDS if kind in kinds for each in found if each.kind == kind]
 
 
@@ -116,7 +119,9 @@ def _parts(root: Root) -> Iterator[Removable]:
             yield _found("part", path, "what is known of the parts")
 
 
-def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Iterator[Removable]:
+def _growth(
+    root: Root, dataset: Dataset | None, organized: set[tuple[Split, Layout]]
+) -> Iterator[Removable]:
     journal = root.journal
     growing: dict[str, GrowingSplit] | None = {}
     try:
@@ -126,7 +131,7 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
         growing = None
     for path in _entries(root.organizing):
         if path.name in ("shards", "spool") and _is_folder(path):
-            yield from _shards_growth(root, path)
+            yield from _shards_growth(root, path, organized)
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:
@@ -134,7 +139,7 @@ def _growth(root: Root, dataset: Dataset | None, organized: set[Split]) -> Itera
                 yield _found("leftover", path, f"the journal {why}")
             elif dataset is not None and each.dataset != dataset.fingerprint:
                 yield _found("leftover", path, "it is of another dataset")
-            elif path.name in organized and not each.is_whole:
+            elif (each.split, Layout.IMAGEFOLDER) in organized and not each.is_whole:
                 yield _found("leftover", path, "the split is organized")
             else:
                 yield _found("growing", path, "imnetprep organize would go on with it")
@@ -148,7 +153,9 @@ def _journal_of(root: Root, folder: Path) -> Path:
     return of_shards.get(folder.name, root.journal)
 
 
-def _shards_growth(root: Root, folder: Path) -> Iterator[Removable]:
+def _shards_growth(
+    root: Root, folder: Path, organized: set[tuple[Split, Layout]]
+) -> Iterator[Removable]:
     """What grows on its way into shards: spools, whose archive may be given up, and shards."""
     journal = _journal_of(root, folder)
     try:
@@ -156,18 +163,31 @@ def _shards_growth(root: Root, folder: Path) -> Iterator[Removable]:
     except sqlite3.DatabaseError:
         growing = set()
     for path in filter(_is_folder, _entries(folder)):
-        if path.name in growing:
+        if (path.name, Layout.WEBDATASET) in organized:
+            yield _found("leftover", path, "the split is organized in shards")
+        elif path.name in growing:
             why = "imnetprep organize --layout webdataset would go on with it"
             yield _found("growing", path, why)
         else:
             yield _found("leftover", path, "the journal knows nothing of it")
 
 
-def _archives(root: Root, dataset: Dataset, organized: set[Split]) -> Iterator[Removable]:
+def _growing(root: Root) -> set[str]:
+    """The splits that any journal says are on their way."""
+    growing: set[str] = set()
+    for journal in (root.journal, root.spool_journal, root.shards_journal):
+        with suppress(sqlite3.DatabaseError):
+            growing |= {each.split for each in read_growing(journal)}
+    return growing
+
+
+def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[Removable]:
+    """Those whose images lie there as published, and of which nothing grows."""
+    done = published - _growing(root)
     for archive in dataset.archives:
         path = root.archives / archive.name
         consumed = path.with_name(f"{path.name}.consumed")
-        if archive.split not in organized or not _is_folder(root.archives):
+        if archive.split not in done or not _is_folder(root.archives):
             continue
         if _is_file(path) and (archive_proof(root, path) or {"kind": "none"})["kind"] != "none":
             why = f"proved, and {archive.split} is organized"

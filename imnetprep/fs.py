@@ -11,14 +11,17 @@ import shutil
 import struct
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from imnetprep.errors import ImnetprepError
 from imnetprep.units import format_bytes
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LOOKS_FOR_FORKS, _SECONDS_BETWEEN_LOOKS = 400, 0.025
 _NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 
@@ -34,6 +37,10 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if error.errno in _FULL:
+            error.filename = str(path)  # is told by name
+        raise
     finally:
         part.unlink(missing_ok=True)
 
@@ -172,7 +179,7 @@ def locked(
     """Be the only process at work in `folder`; ImnetprepError where another one is, or `wait`.
 
     The lock ends with the process, however that ends; the file that it is taken on stays. If this
-    one `forks`, its workers count too: those of one that was killed are waited for, a moment.
+    one `forks`, its workers count too: those of one that was killed are waited for, a little.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:
@@ -188,8 +195,21 @@ def locked(
             yield
             return
         with (folder / f"{name}.workers").open("a") as workers:
-            fcntl.flock(workers, fcntl.LOCK_EX)  # which whoever is forked holds too
+            _wait_for_forks(workers, folder)
             yield
+
+
+def _wait_for_forks(lock: IO[str], folder: Path) -> None:
+    """Whoever is forked holds the lock too, and ends with its parent if the disk lets it."""
+    for _ in range(_LOOKS_FOR_FORKS):
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    raise ImnetprepError(
+        f"workers of a run that was killed are still at work in {folder}",
+        hint="the disk may not answer; wait, or kill them: pkill -9 imnetprep",
+    )
 
 
 def claim(handle: int, path: Path) -> None:

@@ -1,7 +1,7 @@
 """Shards of a split, of its class folders or straight from its archive: no loose files between.
 
-An archive here that is proved already is read shard by shard. Any other is read once, into a spool
-for each shard, and when it is proved each spool is put in order.
+An archive here that is proved already, or that nothing can prove, is read shard by shard. Any other
+is read once, into a spool for each shard, and when it is proved each spool is put in order.
 """
 
 import shutil
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
@@ -131,6 +132,7 @@ def carry_out_organize_shards(
     plan.needs.require(root.path, what=f"to make shards of {plan.dataset.name}")
     if plan.of_folders is not None:
         yield from carry_out_sharding(plan.of_folders, root, jobs=jobs, progress=progress)
+        _drop_spools(root, [each.source.split for each in plan.of_folders.splits])
     if not plan.of_archives:
         return
     with (
@@ -143,6 +145,16 @@ def carry_out_organize_shards(
         for each in plan.of_archives:
             work = _Work(plan, each, root, spooled, journal)
             yield from work.organize(jobs=jobs, progress=progress)
+
+
+def _drop_spools(root: Root, splits: Sequence[Split]) -> None:
+    """What was spooled of splits that have been made of class folders since."""
+    if not root.spool_journal.exists():
+        return
+    with locked(root.organizing), open_journal(root.spool_journal) as spooled:
+        for split in splits:
+            spooled.forget(split)
+            shutil.rmtree(root.organizing / "spool" / split, ignore_errors=True)
 
 
 class _Work:
@@ -199,7 +211,9 @@ class _Work:
     ) -> dict[Split, Mapping[str, Any]]:
         """Read the archives once, in whatever order their proofs want; tells how each is proved."""
         for split, placement in placements.items():
-            self._drop_unusable(split, self._spools(split, placement))
+            spools = self._spools(split, placement)
+            self._refuse_lost(split, spools)
+            self._drop_unusable(split, spools)
         sink = Spool(self._folder, placements, made_as=str(self._sharding))
         wholes = self._work(sink).grown(list(placements), jobs=jobs, progress=progress)
         return {split: whole.proof for split, whole in wholes.items()}
@@ -227,6 +241,24 @@ class _Work:
 
     def _archives_of(self, split: Split) -> str:
         return ", ".join(each.name for each in self._planned.archives if split in each.splits)
+
+    def _refuse_lost(self, split: Split, spools: Mapping[str, Path]) -> None:
+        """Of an archive that has been given up nothing is dropped for one part that is lost."""
+        whole = self._spooled.whole(split, dataset=self._plan.dataset.fingerprint)
+        if not self._plan.consume or not whole:
+            return  # what is not whole yet reads the archive itself, which tells what it gave up
+        made = {each.name: each.size_bytes for each in self._journal.shards(split)}
+        folder = self._making(split).folder
+        for name, spool in spools.items():
+            path = folder / name
+            is_made = path.exists() and path.stat().st_size == made.get(name)
+            if not is_made and not spool.exists():
+                raise ImnetprepError(
+                    f"{path if name in made else spool} is gone or has changed, and the archive"
+                    " has been given up for it",
+                    hint="put it back if you have it; to start over, rm -r"
+                    f" {self._root.organizing} and download the archive again",
+                )
 
     def _drop_unusable(self, split: Split, spools: Mapping[str, Path]) -> None:
         """What was spooled for other shards, or went into shards that somebody has removed."""

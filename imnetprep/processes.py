@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from imnetprep.errors import ImnetprepError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_STOPS = {signal.SIGINT, signal.SIGTERM}
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 0.005
 
 Task = TypeVar("Task")
@@ -53,8 +55,7 @@ def in_processes(
     except BrokenProcessPool as error:
         raise worker_killed() from error
     except BaseException:
-        for worker in multiprocessing.active_children():
-            worker.terminate()  # what it is at is nothing worth
+        _end(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -75,8 +76,29 @@ def worker_pool(
         initializer=_begin_worker,
         initargs=(os.getpid() if forks else None, begin, arguments),
     )
-    pool.submit(usable_cores)  # starts those that are forked, before this process has threads
+    try:
+        with _stops_held():  # in a fork Python drops what a signal's handler raises
+            pool.submit(usable_cores)  # starts those that are forked; then this one has threads
+    except BaseException:
+        _end(pool)
+        raise
     return pool
+
+
+@contextmanager
+def _stops_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait until the block ends."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    for worker in multiprocessing.active_children():
+        worker.terminate()  # what it is at is nothing worth
+    pool.shutdown(cancel_futures=True)
 
 
 def is_safe_to_fork() -> bool:
@@ -108,6 +130,7 @@ def _begin_worker(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all; the parent ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if forked_by is None:
         end_with_the_parent()
     else:  # which holds open itself what would tell it that the parent is gone

@@ -215,7 +215,7 @@ def _splits(
                 each.size_bytes,
                 at_work and state == "growing",
             )
-        if held or (split in into_shards and split not in growing):
+        if split not in growing and (held or split in into_shards):
             continue
         if split in growing:
             each = growing[split]

@@ -290,3 +290,19 @@ def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path
     for name in ("shards.db", "spool.db"):
         with open_journal(growing / name) as journal:
             assert journal.grows_from(Split.TRAIN) is None
+
+
+def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(
+    organized: Path, packed: Path, run: Run
+) -> None:
+    words = ["organize", "--root", organized, "--layout", "webdataset"]
+    assert run(*words).returncode == 0
+    shutil.rmtree(organized / "train")
+    (organized / "archives").mkdir()
+    shutil.copy(packed.parent / TRAIN, organized / "archives")
+    assert run("verify", "--root", organized, "--archives").returncode == 0
+    assert [each["kind"] for each in _shown(run, organized)] == ["archive"]
+    _journal(organized, "train", _fingerprint(organized))
+    _grown(organized, "train")
+    assert _shown(run, organized) == []
+    assert "growing: " in run("status", "--root", organized).stdout

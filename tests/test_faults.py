@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.preparation.growing_splits import read_growing
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 from tests.servers import web_served
@@ -135,6 +137,49 @@ def test_what_a_killed_run_has_written_counts_as_room(
     done = run(*_words(small_disk / "other", dataset))
     error, _ = _told(done, code=1)
     assert "needs" in error and "free" in error
+
+
+def test_what_grew_and_was_removed_by_hand_grows_again(
+    dataset: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run
+) -> None:
+    growing = tmp_path / ".organizing"
+    process = subprocess.Popen(command(*_words(tmp_path, dataset)))
+    while not (growing / "journal.db").exists() or not _done(growing):
+        time.sleep(0.001)
+        assert process.poll() is None
+    process.kill()
+    process.wait()
+    shutil.rmtree(growing / "train")
+    _goes_on(tmp_path, _words(tmp_path, dataset), wanted, run)
+
+
+def _done(growing: Path) -> bool:
+    with contextlib.suppress(sqlite3.DatabaseError):
+        return any(each.ranges for each in read_growing(growing / "journal.db"))
+    return False
+
+
+def test_a_signal_as_the_workers_start(
+    dataset: Path, wanted: dict[str, bytes], tmp_path: Path, run: Run
+) -> None:
+    """Whatever the moment is, it stops at once, and leaves nobody behind."""
+    for attempt in range(8):
+        words = command(*_words(tmp_path, dataset)[:-1], 4)
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while process.poll() is None and not children.read_text():
+            time.sleep(0.0005)
+        time.sleep(0.001 * attempt)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT if attempt % 2 else signal.SIGTERM)
+        _, stderr = process.communicate(timeout=30)
+        assert process.returncode in (0, 130, 143), stderr
+        assert "Traceback" not in stderr and "ignored" not in stderr
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+        shutil.rmtree(tmp_path / "train", ignore_errors=True)
+    assert run(*_words(tmp_path / "other", dataset)).returncode == 0
+    assert tree(tmp_path / "other" / "train") == wanted
 
 
 def test_a_limit_on_the_size_of_files(

@@ -265,3 +265,51 @@ def test_other_words_start_over_and_the_same_words_go_on(
     assert done.returncode == 0, done.stderr
     assert tree(archived / "shards") == wanted_published
     _nothing_is_left(archived)
+
+
+def test_of_an_archive_that_is_given_up_nothing_is_dropped_for_one_lost_shard(
+    published: Path, tmp_path: Path, run: Run
+) -> None:
+    if not can_punch_holes(tmp_path):
+        pytest.skip("the file system of the tests' folder cannot punch holes")
+    growing = tmp_path / "root" / ".organizing"
+    words = ["organize", "--root", tmp_path / "root", "--dataset", published, *WORDS, "--jobs", 1]
+    words += ["--split", "train", "--consume", "--quiet"]
+    shards: list[Path] = []
+    step = 60
+    while not shards:
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
+        (tmp_path / "root" / "archives").mkdir(parents=True)
+        shutil.copy(published.parent / TRAIN, tmp_path / "root" / "archives")
+        step += 10
+        assert _killed_at(step, words) == -9
+        shards = sorted((growing / "shards" / "train").glob("*.tar"))[:-1]
+    whole = shards[0].read_bytes()
+    shards[0].write_bytes(whole[:-512])
+    before = {name for name in tree(growing) if name.endswith((".tar", ".spool"))}
+    for _ in range(2):
+        done = run(*words)
+        assert done.returncode == 1
+        assert f"{shards[0]} is gone or has changed" in done.stderr
+        now = {name for name in tree(growing) if name.endswith((".tar", ".spool"))}
+        assert now == before
+    shards[0].write_bytes(whole)
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    words = ["verify", "--root", tmp_path / "root", "--digests", "--split", "train"]
+    assert run(*words).returncode == 0
+
+
+def test_spools_go_when_the_shards_are_made_of_class_folders(
+    archived: Path, wanted_published: dict[str, bytes], run: Run
+) -> None:
+    words = ["organize", "--root", archived, *WORDS, "--jobs", 1]
+    assert _killed_at(40, [*words, "--split", "train"]) == -9
+    assert list((archived / ".organizing").rglob("*.spool"))
+    assert run("organize", "--root", archived).returncode == 0
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert tree(archived / "shards") == wanted_published
+    assert not list((archived / ".organizing").rglob("*.spool"))
+    told = run("status", "--root", archived).stdout
+    assert "growing" not in told

@@ -238,7 +238,8 @@ def _unusable_told(path: Path) -> Iterator[None]:
 def _beyond_help(path: Path, what: str) -> ImnetprepError:
     return ImnetprepError(
         what,
-        hint=f"rm -f {consumed_path(path)} {index_path(path)};"
+        hint=f"if another root is being made of it, go on there; if none is, rm -f"
+        f" {consumed_path(path)} {index_path(path)};"
         f" then fetch {path.name} again: imnetprep download, or from where it came",
     )
 

@@ -70,7 +70,10 @@ class Growth:
     def _begin(self, split: Split, archives: str) -> None:
         """Go on, or drop what grew from other bytes; a kill in between drops it once more."""
         dataset = self._dataset.fingerprint
-        if not self._journal.has_begun(split, dataset=dataset, archive=archives):
+        begun = self._journal.has_begun(split, dataset=dataset, archive=archives)
+        if begun and not self._folders[split].exists() and self._journal.done(split):
+            begun = False  # somebody removed what had grown
+        if not begun:
             self._discard(split)
             self._journal.begin(split, dataset=dataset, archive=archives)
         self._folders[split].mkdir(parents=True, exist_ok=True)

@@ -242,6 +242,11 @@ def open_journal(path: Path) -> Iterator[Journal]:
             yield Journal(database)
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_damage(error):
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise ImnetprepError(
+                        f"another imnetprep is at work in {path.parent}",
+                        hint="wait until it is done, or stop it first",
+                    ) from error
                 raise
             raise ImnetprepError(
                 f"{path} is damaged: {error}",
@@ -294,7 +299,8 @@ def committer(
                 finished.put(done, timeout=0.1)
                 given = True
 
-    thread = threading.Thread(target=work, name="committer")
+    # A daemon: a signal as it starts would leave it waiting for ever.
+    thread = threading.Thread(target=work, name="committer", daemon=True)
     thread.start()
     try:
         yield give
