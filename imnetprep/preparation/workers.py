@@ -46,8 +46,8 @@ class Workers:
 
     def told(self) -> int:
         """The bytes that they have used up since the last call."""
-        counted = getattr(self._bytes, "get_obj", lambda: self._bytes)()  # a worker that was
-        before, self._told_bytes = self._told_bytes, counted.value  # killed may hold the lock
+        # Not through the lock: a worker that was killed may hold it.
+        before, self._told_bytes = self._told_bytes, self._bytes.get_obj().value
         return self._told_bytes - before
 
     def stop(self) -> None:
@@ -69,6 +69,9 @@ class _Count:
 
     def get_lock(self) -> threading.Lock:
         return self._lock
+
+    def get_obj(self) -> "_Count":
+        return self
 
 
 def _telling(count: Any) -> Told:
