@@ -24,7 +24,7 @@ from imnetprep.preparation.folders import ClassFolders
 from imnetprep.preparation.journal import Journal, open_journal
 from imnetprep.preparation.needs import Needs
 from imnetprep.preparation.placement import Placement
-from imnetprep.preparation.planning import Planned, planned_splits
+from imnetprep.preparation.planning import Planned, is_given_up, planned_splits
 from imnetprep.preparation.shard_making import Sharding, ShardMaking, ShardSource
 from imnetprep.preparation.sharding import ShardingPlan, carry_out_sharding, plan_sharding
 from imnetprep.preparation.shards_needs import ShardsNeeds
@@ -245,7 +245,7 @@ class _Work:
     def _refuse_lost(self, split: Split, spools: Mapping[str, Path]) -> None:
         """Of an archive that has been given up nothing is dropped for one part that is lost."""
         whole = self._spooled.whole(split, dataset=self._plan.dataset.fingerprint)
-        if not self._plan.consume or not whole:
+        if not whole or not is_given_up(self._planned):
             return  # what is not whole yet reads the archive itself, which tells what it gave up
         made = {each.name: each.size_bytes for each in self._journal.shards(split)}
         folder = self._making(split).folder

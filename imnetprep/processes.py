@@ -55,7 +55,7 @@ def in_processes(
     except BrokenProcessPool as error:
         raise worker_killed() from error
     except BaseException:
-        _end(pool)
+        end_at_once(pool)
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -80,7 +80,7 @@ def worker_pool(
         with _stops_held():  # in a fork Python drops what a signal's handler raises
             pool.submit(usable_cores)  # starts those that are forked; then this one has threads
     except BaseException:
-        _end(pool)
+        end_at_once(pool)
         raise
     return pool
 
@@ -95,7 +95,8 @@ def _stops_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def end_at_once(pool: ProcessPoolExecutor) -> None:
+    """End its workers, whatever they are at."""
     for worker in multiprocessing.active_children():
         worker.terminate()  # what it is at is nothing worth
     pool.shutdown(cancel_futures=True)

@@ -3,6 +3,7 @@
 import lzma
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 from imnetprep.archives.tar import truncated
 from imnetprep.errors import WrongBytes
@@ -45,18 +46,22 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
         raise truncated(name, read_bytes)
 
 
-class _Gzip:
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+class _Stream:
+    _stream: Any
 
     @property
     def ended(self) -> bool:
-        return self._stream.eof
+        return bool(self._stream.eof)
 
     @property
     def rest(self) -> bytes:
         """What follows the end of the stream."""
-        return self._stream.unused_data
+        return bytes(self._stream.unused_data)
+
+
+class _Gzip(_Stream):
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         while (piece := self._stream.decompress(data, _CHUNK_BYTES)) or data:
@@ -64,18 +69,9 @@ class _Gzip:
             data = self._stream.unconsumed_tail
 
 
-class _Xz:
+class _Xz(_Stream):
     def __init__(self) -> None:
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
-
-    @property
-    def ended(self) -> bool:
-        return self._stream.eof
-
-    @property
-    def rest(self) -> bytes:
-        """What follows the end of the stream."""
-        return self._stream.unused_data
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         yield self._stream.decompress(data, _CHUNK_BYTES)

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.placing import Place, Placing
+from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
 from imnetprep.preparation.ranges import Section
@@ -50,15 +51,24 @@ class Sink(Protocol):
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
         """These samples lie there already; what else does was left by a kill."""
+        return
 
     def open_to_threads(self) -> None:
         """This process writes itself, and will have threads from now on."""
+        return
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         """Write the samples, in place of what a killed run left."""
 
     def records(self, batch: Batch) -> list[SampleRecord]:
         """What `write` would say of them, but for the place; writes nothing."""
+
+
+def published_records(batch: Batch) -> list[SampleRecord]:
+    """The samples as they are."""
+    return [
+        SampleRecord(label, name, len(body), xxh128(body)) for label, name, body in batch.samples
+    ]
 
 
 class ChunkStream:

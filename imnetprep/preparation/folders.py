@@ -1,6 +1,6 @@
 """The class folders as sinks: of images as published, or each made smaller on its way."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -11,11 +11,11 @@ from imnetprep.errors import WrongBytes
 from imnetprep.images import Resize, Resized, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.extraction import Batch
+from imnetprep.preparation.extraction import Batch, Sink, published_records
 from imnetprep.processes import worker_killed, worker_pool
 
 
-class ClassFolders:
+class ClassFolders(Sink):
     """A file a sample, under `folder`, the split and the wnid."""
 
     made_as, apart, threads_a_job = "", True, 1
@@ -23,10 +23,6 @@ class ClassFolders:
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
         self._class_folders: dict[tuple[Split, int], str] = {}
-
-    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
-
-    def open_to_threads(self) -> None: ...
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         records = []
@@ -36,10 +32,7 @@ class ClassFolders:
         return records
 
     def records(self, batch: Batch) -> list[SampleRecord]:
-        return [
-            SampleRecord(label, name, len(body), xxh128(body))
-            for label, name, body in batch.samples
-        ]
+        return published_records(batch)
 
     def class_folder(self, split: Split, label: int) -> str:
         """That of a class, made where it is missing."""
@@ -50,7 +43,7 @@ class ClassFolders:
         return made
 
 
-class ResizedFolders:
+class ResizedFolders(Sink):
     """The same, of JPEGs as `resize` says, made on `jobs` cores. Close it."""
 
     apart, threads_a_job = True, 2  # a thread waits while its images are made
@@ -60,8 +53,6 @@ class ResizedFolders:
         self._folders, self._resize = ClassFolders(dataset, folder), resize
         self._jobs = jobs
         self._pool: ProcessPoolExecutor | None = None
-
-    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None: ...
 
     def open_to_threads(self) -> None:
         if self._pool is None and self._jobs > 1:

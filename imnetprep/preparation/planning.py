@@ -118,6 +118,12 @@ def refuse_consumed(planned: Planned, what: str) -> None:
             )
 
 
+def is_given_up(planned: Planned) -> bool:
+    """Is an archive being consumed, or has it been, so that what is made of it is all there is?"""
+    paths = (Path(planned.place) / archive.name for archive in planned.archives)
+    return is_local(planned.place) and any(consumed_path(path).exists() for path in paths)
+
+
 def home_of(place: str | Path) -> Root | None:
     """The root whose archives lie in that folder, if one's do: its receipt speaks of them."""
     home = Root(Path(place).parent)

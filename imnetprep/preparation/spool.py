@@ -15,7 +15,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
-from imnetprep.preparation.extraction import Batch
+from imnetprep.preparation.extraction import Batch, Sink, published_records
 from imnetprep.preparation.placement import Placement
 
 
@@ -24,7 +24,7 @@ def spool_path(folder: Path, split: Split, number: int) -> Path:
     return folder / split / f"{number:06}.spool"
 
 
-class Spool:
+class Spool(Sink):
     """A sink that puts each sample behind the others of its shard, under `folder` and the split."""
 
     apart, threads_a_job = False, 1
@@ -44,8 +44,6 @@ class Spool:
             place = split, record.shard
             self._ends[place] = max(self._ends[place], end)
 
-    def open_to_threads(self) -> None: ...
-
     def write(self, batch: Batch) -> list[SampleRecord]:
         split, placement = batch.split, self._placements[batch.split]
         return [
@@ -55,10 +53,7 @@ class Spool:
         ]
 
     def records(self, batch: Batch) -> list[SampleRecord]:
-        return [
-            SampleRecord(label, name, len(body), xxh128(body))
-            for label, name, body in batch.samples
-        ]
+        return published_records(batch)
 
     def _append(self, split: Split, shard: int, body: bytes | memoryview) -> int:
         """Where it lies. Opened anew each time: there may be more spools than open files."""

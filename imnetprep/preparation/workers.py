@@ -13,7 +13,7 @@ from typing import Any
 from imnetprep.catalog.datasets import Split
 from imnetprep.preparation.journal import Packed
 from imnetprep.preparation.ranges import Range
-from imnetprep.processes import worker_pool
+from imnetprep.processes import end_at_once, worker_pool
 
 # The samples of a range, by split and label.
 Written = dict[Split, Packed]
@@ -53,8 +53,7 @@ class Workers:
     def stop(self) -> None:
         """End processes at once, whatever they are at; threads end by themselves."""
         if isinstance(self._pool, ProcessPoolExecutor):
-            for worker in multiprocessing.active_children():
-                worker.terminate()
+            end_at_once(self._pool)
 
     def close(self) -> None:
         """Wait for what they are at."""
