@@ -8,7 +8,6 @@ was done to it, and its place in a shard. The samples of a class are one row: `c
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
 
 import sqlite3
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
@@ -288,16 +287,14 @@ def create_manifest(path: Path, dataset: Dataset) -> None:
         return
     definition = {} if dataset.built_in else dataset.definition()
     classes = ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets)
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "manifest.db"
-        with closing(sqlite3.connect(draft)) as database:
-            database.executescript(_SCHEMA)
-            database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
-            database.executemany("INSERT INTO definition VALUES (?, ?)", definition.items())
-            database.executemany("INSERT INTO class VALUES (?, ?, ?)", classes)
-            database.commit()
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.executescript(_SCHEMA)
+        database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
+        database.executemany("INSERT INTO definition VALUES (?, ?)", definition.items())
+        database.executemany("INSERT INTO class VALUES (?, ?, ?)", classes)
+        database.commit()
         with written_whole(path) as file:
-            file.write(draft.read_bytes())
+            file.write(database.serialize())
 
 
 def dataset_for(path: Path, name: str | None) -> Dataset:
