@@ -3,7 +3,6 @@
 A tar that is cut between two members looks whole to many readers. This one wants the end marker.
 """
 
-import contextlib
 import re
 import tarfile
 import zlib
@@ -16,22 +15,24 @@ BLOCK_BYTES = tarfile.BLOCKSIZE
 UNCOMPRESSED = ("tar", "tar-of-tars")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
+_LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _LARGEST_EXTENSION_BYTES = 1 << 20
 _END_OF_ARCHIVE = bytes(BLOCK_BYTES)
 
-# Where POSIX has the fields of a header; the checksum counts its own field as eight blanks.
-_NAME_FIELD, _SIZE_FIELD, _SUM_FIELD = slice(0, 100), slice(124, 135), slice(148, 156)
-_SUM_DIGITS, _SUM_END, _TYPE_FIELD, _PREFIX_AT = (
-    slice(148, 154),
-    slice(154, 156),
-    slice(156, 157),
-    345,
+# The plain header of a file, its fields where POSIX has them: name, size, checksum, type.
+_PLAIN = re.compile(
+    rb"(?=([^\0]{1,99})\0).{124}([0-7]{11})[\0 ].{12}([0-7]{6})\0 0.{188}\0", re.DOTALL
 )
-_SIZE_END, _BLANK_SUM = 135, 8 * ord(" ")
+# The checksum counts its own field as eight blanks; a NUL and a blank end its digits.
+_BLANK_SUM = 8 * ord(" ") - ord(" ")
 
 # What GNU tar reads as a size too, base 256 or octal: Python's own int() takes 0o17, 1_7 and +17.
 _SIZE = re.compile(rb"[\x80\xff].*| *[0-7]+(?:[\0 ].*)?|[\0 ]*", re.DOTALL)
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=]+)=")
+
+
+# What a header says: its member's name and size, and the type of that.
+_Header = tuple[str, int, bytes]
 
 
 class Stream(Protocol):
@@ -52,14 +53,6 @@ class Member(NamedTuple):
     name: str
     start: int
     size_bytes: int
-
-
-class _Header(NamedTuple):
-    """What a header says: its member's name and size, and the type of that."""
-
-    name: str
-    size: int
-    type: bytes
 
 
 class FileStream:
@@ -93,33 +86,38 @@ def members(
         header = _take(stream, BLOCK_BYTES, end, name)
         if header == _END_OF_ARCHIVE:
             return
-        info = _parse_header(header, name, start)
-        extensions: dict[str, str] = {}
-        met: set[bytes] = set()
-        while info.type in _EXTENSIONS:
-            found = _read_extension(stream, info, end, name)
-            # Of two PAX headers GNU tar takes the second, tarfile both.
-            if info.type in met or found.keys() & extensions.keys():
-                raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
-            met.add(info.type)
-            extensions |= found
-            header = _take(stream, BLOCK_BYTES, end, name)
-            info = _parse_header(header, name, start)
-        size_bytes = int(extensions.get("size", info.size))
+        path, size_bytes, kind = _parse_header(header, name, start)
+        if kind in _EXTENSIONS:
+            path, size_bytes, kind = _extended(stream, (path, size_bytes, kind), start, end, name)
         padded_end = stream.position + -(-size_bytes // BLOCK_BYTES) * BLOCK_BYTES
         if padded_end > end:
             raise truncated(name, end)
-        if info.type in _REGULAR:
-            path = extensions.get("path", info.name)
+        if kind in _REGULAR:
             member = safe_path(path, name) if folders else _safe_name(path, name)
             yield Member(member, start, size_bytes)
-        elif info.type == tarfile.DIRTYPE:
-            _check_folder(extensions.get("path", info.name), size_bytes, name)
+        elif kind == tarfile.DIRTYPE:
+            _check_folder(path, size_bytes, name)
         else:
-            links = (tarfile.LNKTYPE, tarfile.SYMTYPE)
-            kind = "a link" if info.type in links else "not a regular file"
-            raise _refused(name, f"member {info.name!r} is {kind}")
+            what = "a link" if kind in _LINKS else "not a regular file"
+            raise _refused(name, f"member {path!r} is {what}")
         stream.skip(padded_end - stream.position)
+
+
+def _extended(stream: Stream, header: _Header, start: int, end: int, name: str) -> _Header:
+    """The header behind all extensions from `header` on, as they want it read."""
+    extensions: dict[str, str] = {}
+    met: set[bytes] = set()
+    while header[2] in _EXTENSIONS:
+        _, size, kind = header
+        found = _read_extension(stream, size, kind, end, name)
+        # Of two PAX headers GNU tar takes the second, tarfile both.
+        if kind in met or found.keys() & extensions.keys():
+            raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
+        met.add(kind)
+        extensions |= found
+        header = _parse_header(_take(stream, BLOCK_BYTES, end, name), name, start)
+    path, size, kind = header
+    return extensions.get("path", path), int(extensions.get("size", size)), kind
 
 
 def truncated(name: str, at: int) -> WrongBytes:
@@ -132,22 +130,12 @@ def truncated(name: str, at: int) -> WrongBytes:
 
 def _parse_header(header: bytes, name: str, at: int) -> _Header:
     """The plain header of a file is read here; tarfile reads the rest, at six times the cost."""
-    size = header[_SIZE_FIELD]
-    if (
-        header[_TYPE_FIELD] == tarfile.REGTYPE
-        and size.isdigit()
-        and header[_SIZE_END] in b"\0 "
-        and header[_SUM_END] == b"\0 "
-        and not header[_PREFIX_AT]
-        and header.isascii()
-    ):
-        member, _, _ = header[_NAME_FIELD].partition(b"\0")
-        with contextlib.suppress(ValueError):
-            total = int(header[_SUM_DIGITS], 8) + sum(header[_SUM_FIELD]) - _BLANK_SUM
-            # The low half of Adler-32 is the sum of the bytes and one, at a thirtieth of the cost;
-            # its modulus is more than 512 bytes of ASCII can add up to.
-            if zlib.adler32(header) & 0xFFFF == total + 1:
-                return _Header(member.decode("ascii"), int(size, 8), tarfile.REGTYPE)
+    if (plain := _PLAIN.match(header)) and header.isascii():
+        member, size, total = plain.groups()
+        # The low half of Adler-32 is the sum of the bytes and one, at a thirtieth of the cost; its
+        # modulus is more than 512 bytes of ASCII can add up to.
+        if zlib.adler32(header) & 0xFFFF == int(total, 8) + sum(total) - _BLANK_SUM + 1:
+            return member.decode("ascii"), int(size, 8), tarfile.REGTYPE
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -156,7 +144,7 @@ def _parse_header(header: bytes, name: str, at: int) -> _Header:
         raise _refused(name, f"the member at byte {at:,} has a size that is no number")
     if info.size < 0:
         raise _refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
-    return _Header(info.name, info.size, info.type)
+    return info.name, info.size, info.type
 
 
 def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
@@ -165,12 +153,12 @@ def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
     return bytes(stream.take(length))
 
 
-def _read_extension(stream: Stream, info: _Header, end: int, name: str) -> dict[str, str]:
+def _read_extension(stream: Stream, size: int, kind: bytes, end: int, name: str) -> dict[str, str]:
     """The keywords that a header of type x, g or L gives the next member: `path` and `size`."""
-    if info.size > _LARGEST_EXTENSION_BYTES:
-        raise _refused(name, f"a header extension has {info.size:,} bytes")
-    body = _take(stream, -(-info.size // BLOCK_BYTES) * BLOCK_BYTES, end, name)[: info.size]
-    if info.type == tarfile.GNUTYPE_LONGNAME:
+    if size > _LARGEST_EXTENSION_BYTES:
+        raise _refused(name, f"a header extension has {size:,} bytes")
+    body = _take(stream, -(-size // BLOCK_BYTES) * BLOCK_BYTES, end, name)[:size]
+    if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": body.rstrip(b"\0").decode(errors="surrogateescape")}
     records = _parse_records(body, name)
     if any(key.startswith("GNU.sparse.") for key in records):
@@ -178,7 +166,7 @@ def _read_extension(stream: Stream, info: _Header, end: int, name: str) -> dict[
     if not re.fullmatch(r"[0-9]{1,18}", records.get("size", "0")):
         raise _refused(name, f"a member has the size {records['size'][:40]!r}")
     found = {key: value for key, value in records.items() if key in ("path", "size")}
-    if found and info.type == tarfile.XGLTYPE:
+    if found and kind == tarfile.XGLTYPE:
         raise _refused(name, f"a header gives one {min(found)} to all members")
     return found
 

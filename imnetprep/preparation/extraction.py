@@ -84,23 +84,24 @@ class ChunkStream:
         self.position = start
         self._chunks, self._name, self._told = chunks, name, told
         self._chunk = memoryview(b"")
-        self._used_bytes = 0
+        self._at = self._size = 0  # in the chunk: how far it is used, and how long it is
         self.before_turn: Callable[[], None] = lambda: None
 
     def take(self, length: int) -> memoryview:
-        if length > len(self._chunk):
-            body, at = memoryview(bytearray(length)), 0
-            for part in self._parts(length):
-                body[at : at + len(part)] = part
-                at += len(part)
-            return body
-        part, self._chunk = self._chunk[:length], self._chunk[length:]
-        self.position += length
-        return part
+        start, self._at = self._at, self._at + length
+        if self._at <= self._size:
+            self.position += length
+            return self._chunk[start : self._at]
+        self._at = start
+        body, at = memoryview(bytearray(length)), 0
+        for part in self._parts(length):
+            body[at : at + len(part)] = part
+            at += len(part)
+        return body
 
     def skip(self, length: int) -> None:
-        if length <= len(self._chunk):
-            self._chunk = self._chunk[length:]
+        if self._at + length <= self._size:
+            self._at += length
             self.position += length
             return
         for _ in self._parts(length):
@@ -113,24 +114,25 @@ class ChunkStream:
 
     def skip_chunk(self) -> bool:
         """Pass over what is left of the chunk at hand; is there another?"""
-        self.skip(len(self._chunk))
+        self.skip(self._size - self._at)
         return self._next()
 
     def _parts(self, length: int) -> Iterator[memoryview]:
         while length:
-            if not self._chunk and not self._next():
+            if self._at == self._size and not self._next():
                 raise truncated(self._name, self.position)
-            part, self._chunk = self._chunk[:length], self._chunk[length:]
+            part = self._chunk[self._at : self._at + length]
+            self._at += len(part)
             self.position += len(part)
             length -= len(part)
             yield part
 
     def _next(self) -> bool:
         self.before_turn()
-        self._told(self._used_bytes)
+        self._told(self._size)
         self._chunk = next(self._chunks, memoryview(b""))
-        self._used_bytes = len(self._chunk)
-        return self._used_bytes > 0
+        self._at, self._size = 0, len(self._chunk)
+        return self._size > 0
 
 
 class Extraction:
