@@ -97,7 +97,13 @@ class Manifest:
         if built_in:
             return load_dataset(name)
         bodies = dict(self._database.execute("SELECT file, body FROM definition"))
-        return parse_dataset(bodies.__getitem__)
+
+        def read(file: str) -> bytes:
+            if not isinstance(body := bodies.get(file), bytes):
+                raise self._damaged(f"it lacks {file}, of {name}")
+            return body
+
+        return parse_dataset(read)
 
     def synsets(self) -> tuple[Synset, ...]:
         """The classes, in the order of their labels."""

@@ -19,7 +19,7 @@ from imnetprep.manifest import (
     open_manifest,
 )
 from imnetprep.roots import Layout
-from tests.conftest import DATASETS
+from tests.conftest import DATASETS, Run
 
 TINY = load_dataset(str(DATASETS / "tiny10.toml"))
 
@@ -123,6 +123,15 @@ def test_a_damaged_manifest_is_told(tmp_path: Path) -> None:
     (tmp_path / "manifest.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 4096)
     with pytest.raises(ImnetprepError, match=r"manifest\.db"):
         dataset_for(tmp_path / "manifest.db", None)
+
+
+def test_a_file_that_the_definition_lacks_is_told(archived: Path, here: Run) -> None:
+    with closing(sqlite3.connect(archived / "manifest.db")) as database:
+        database.execute("DELETE FROM definition WHERE file = 'train.torrent'")
+        database.commit()
+    done = here("organize", "--root", archived)
+    assert done.returncode == 1
+    assert "manifest.db is damaged: it lacks train.torrent, of packed" in done.stderr
 
 
 @pytest.mark.parametrize(
