@@ -163,7 +163,7 @@ def _refuse_two(path: Path) -> None:
 def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:
     magnet = parse_magnet(archive.magnet) if archive.magnet else None
     if archive.torrent is not None:
-        return read_torrent(dataset.read(archive.torrent), magnet=magnet)
+        return read_torrent(dataset.published.read(archive.torrent), magnet=magnet)
     if magnet is not None:
         return magnet
     labels = "; it has no labels: organize and train leave it alone"

@@ -86,7 +86,7 @@ def plan_archive_repair(
     Raises ImnetprepError where an archive of a named split, or any, is not there or has no
     torrent, and where one is too long or mostly wrong: that is another file.
     """
-    known = dataset_for(root.manifest, dataset)
+    known = dataset_for(root.manifest, dataset).published
     folder = root.archives if folder is None else folder
     wanted = known.archives_for(splits)
     wanted = wanted or [each for each in known.archives if _is_there(folder / each.name)]

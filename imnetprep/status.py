@@ -17,10 +17,11 @@ from imnetprep.sources.part_records import read_part_records
 
 
 class DatasetStatus(NamedTuple):
-    """Which dataset the root is of."""
+    """Which dataset the root is of, and which one that is part of."""
 
     name: str
     title: str
+    part_of: str | None
 
 
 class ArchiveStatus(NamedTuple):
@@ -119,7 +120,8 @@ def statuses(root: Root) -> Iterator[Status]:
         try:
             with open_manifest(root.manifest, wait_s=0.2) as manifest:
                 dataset, organized = manifest.dataset(), manifest.splits()
-            yield DatasetStatus(dataset.name, dataset.title)
+            part_of = dataset.part_of.name if dataset.part_of else None
+            yield DatasetStatus(dataset.name, dataset.title, part_of)
         except _UNREADABLE as error:
             yield _damaged(root.manifest, error)
     for place, found in (

@@ -40,7 +40,7 @@ def archive_reports(
     In ROOT/archives the receipt learns which are proved, and forgets the proof of a wrong one.
     Raises ImnetprepError where an archive of a named split, or any, is not there.
     """
-    known = dataset_for(root.manifest, dataset)
+    known = dataset_for(root.manifest, dataset).published
     folder = root.archives if folder is None else folder
     named = known.archives_for(splits)
     there = [each for each in named or known.archives if (folder / each.name).is_file()]

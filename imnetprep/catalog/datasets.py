@@ -110,7 +110,7 @@ class Archive:
 class Dataset:
     """A dataset; `read` gives the bytes of its definition and of the files that names.
 
-    `part_of`: the one that a list has just cut it out of.
+    `part_of`: the one whose archives hold it, where it is a subset of one.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Dataset:
     @property
     def published(self) -> "Dataset":
         """The dataset whose archives hold it: the one that it is part of, or it itself."""
-        return self.part_of.published if self.part_of else self
+        return self.part_of or self
 
     @property
     def splits(self) -> tuple[Split, ...]:
@@ -278,7 +278,10 @@ class Dataset:
         tables = [self.table[split] for split in self.splits]
         named = [self.table["synsets"]]
         named += [table[key] for table in tables for key in ("names", "files") if key in table]
-        named += [archive.torrent for archive in self.archives if archive.torrent]
+        if self.part_of is None:
+            named += [archive.torrent for archive in self.archives if archive.torrent]
+        elif not self.part_of.built_in:
+            named += [f"{self.table['part_of']}/{name}" for name in self.part_of.definition()]
         return {name: self.read(name) for name in [DEFINITION, *named]}
 
     @cached_property
@@ -359,32 +362,52 @@ def load_dataset(name: str) -> Dataset:
         ) from error
 
 
-def parse_dataset(read: Callable[[str], bytes], *, built_in: bool = False) -> Dataset:
-    """The dataset that the bytes behind `read` define. Raises ImnetprepError if they do not."""
+def parse_dataset(
+    read: Callable[[str], bytes], *, built_in: bool = False, whole: bool = False
+) -> Dataset:
+    """The dataset that the bytes behind `read` define. Raises ImnetprepError if they do not.
+
+    `whole`: refuse one that is part of another.
+    """
     try:
         table = tomllib.loads(read(DEFINITION).decode())
-        archives = tuple(map(_parse_archive, table["archives"]))
+        if whole and "part_of" in table:
+            raise ValueError(f"{table['name']} is part of another dataset itself")
+        part_of = _whole_of(table["part_of"], read) if "part_of" in table else None
+        archives = part_of.archives if part_of else tuple(map(_parse_archive, table["archives"]))
         named = [table["synsets"], table["name"], *(archive.name for archive in archives)]
         for split in (Split.TRAIN, Split.VAL):
             if split in table:
                 named += [table[split][key] for key in ("names", "files") if key in table[split]]
                 _check_split(split, table[split])
+                if part_of and split not in part_of.splits:
+                    raise ValueError(f"{part_of.name}, of which it is part, has no {split} split")
         for name in named:
             if not SAFE_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a plain file name")
         return Dataset(
             name=table["name"],
             title=table.get("title", table["name"]),
-            terms=table.get("terms"),
+            terms=part_of.terms if part_of else table.get("terms"),
             archives=archives,
             table=table,
             read=read,
             built_in=built_in,
+            part_of=part_of,
         )
     except KeyError as error:
         raise _bad_definition(f"{error.args[0]!r} is missing") from error
     except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
         raise _bad_definition(str(error)) from error
+
+
+def _whole_of(name: str, read: Callable[[str], bytes]) -> Dataset:
+    """The built-in dataset of that name, or the one whose files lie in the folder of that name."""
+    if name in BUILT_IN:
+        return load_dataset(name)
+    if not SAFE_NAME.fullmatch(name):
+        raise ValueError(f"part_of {name!r} is neither built in nor a plain folder name")
+    return parse_dataset(lambda file: read(f"{name}/{file}"), whole=True)
 
 
 def _bad_definition(what: str) -> ImnetprepError:

@@ -26,6 +26,9 @@ BUILT_IN_LISTS = (
 )
 _FOLDER = Path(__file__).parent / "subset_lists"
 _SYNSETS = "synsets.tsv"
+# Where a part keeps the definition of a whole that is not built in.
+_WHOLE = "whole"
+_OF_SPLIT = ("file_name", "samples", "samples_per_class", "names", "files")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def _derived(
     synsets = [source.synsets[label] for label in labels]
     rows = [f"{each.wnid}\t{each.ilsvrc_id or ''}\t{each.words}\n" for each in synsets]
     bodies = {_SYNSETS: "".join(["wnid\tilsvrc_id\twords\n", *rows])}
-    splits: dict[str, Any] = {}
+    splits: dict[str, dict[str, Any]] = {}
     for split in source.splits:
         numbers: Sequence[Sequence[int]] | None = None
         if files is not None and split is Split.TRAIN:
@@ -122,7 +125,8 @@ def _derived(
         elif (all_numbers := source.numbers(split)) is not None:
             numbers = [all_numbers[label] for label in labels]
         counts = [source.counts(split)[label] for label in labels]
-        splits[split] = {**source.table[split], "samples": sum(counts)}
+        known = {key: value for key, value in source.table[split].items() if key in _OF_SPLIT}
+        splits[split] = {**known, "samples": sum(counts)}
         if numbers is not None:
             splits[split] |= {"samples": sum(map(len, numbers)), "names": f"{split}_names.txt"}
             if "files" in splits[split]:
@@ -132,43 +136,32 @@ def _derived(
                 f"{each.wnid} {_differences(of_label)}\n"
                 for each, of_label in zip(synsets, numbers, strict=True)
             )
+    whole = source.published
     table = {
-        **source.table,
         "name": f"{source.name}-{name}",
         "title": f"{source.title}, subset {name}",
         "synsets": _SYNSETS,
-        # Torrents stay with the source: megabytes of pieces, in every manifest.
-        "archives": [
-            {key: value for key, value in archive.items() if key != "torrent"}
-            for archive in source.table["archives"]
-        ],
+        "part_of": whole.name if whole.built_in else _WHOLE,
         **splits,
     }
-    table.pop("odd_files", None)
     bodies[DEFINITION] = format_toml(table)
     files_of = {file: body.encode() for file, body in bodies.items()}
-    return replace(parse_dataset(files_of.__getitem__), part_of=source)
+    if not whole.built_in:
+        files_of |= {f"{_WHOLE}/{file}": body for file, body in whole.definition().items()}
+    return replace(parse_dataset(files_of.__getitem__), part_of=whole)
 
 
 def _differences(numbers: Sequence[int]) -> str:
     return " ".join(str(after - before) for before, after in itertools.pairwise([0, *numbers]))
 
 
-def format_toml(table: Mapping[str, Any], *, inner: bool = False) -> str:
-    """What definitions are made of: strings, numbers and lists of them, then tables of those.
-
-    A table in an `inner` one is written with dotted keys.
-    """
+def format_toml(table: Mapping[str, Any]) -> str:
+    """What we define is made of strings, numbers and lists of them, then tables of those."""
     lines: list[str] = []
     tables: list[str] = []
     for key, value in table.items():
-        if isinstance(value, Mapping) and inner:
-            lines += [f"{key}.{line}" for line in format_toml(value).splitlines()]
-        elif isinstance(value, Mapping):
-            tables += [f"[{key}]", format_toml(value, inner=True)]
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            for each in value:
-                tables += [f"[[{key}]]", format_toml(each, inner=True)]
+        if isinstance(value, Mapping):
+            tables += [f"[{key}]", format_toml(value)]
         else:
             lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join([*lines, *tables, ""])

@@ -52,7 +52,8 @@ def _row(each: "Status") -> tuple[str, str]:
 
     match each:
         case DatasetStatus():
-            return each.name, each.title
+            part_of = f" (part of {each.part_of})" if each.part_of else ""
+            return each.name, f"{each.title}{part_of}"
         case ArchiveStatus():
             return each.name, _format_archive(each)
         case SplitStatus():

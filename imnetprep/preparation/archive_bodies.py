@@ -58,10 +58,8 @@ class BodyPlaces:
     def find(self, progress: Progress) -> None:
         """Walk the headers, those of several ranges at a time; bodies are not read."""
         self._dataset.preload(self._split)  # once, and not by each walker
-        size_bytes, found = self._file.size_bytes or 0, 0
-        ranges = plan_ranges(
-            self._archive, self._dataset, size_bytes=size_bytes, read_at=self._read_at
-        )
+        ranges, found = list(self._ranges()), 0
+        size_bytes = sum(each.end - each.start for each in ranges)
         with (
             progress.task(f"look through {self._file.name}", total=size_bytes, unit="B") as task,
             ThreadPoolExecutor(_WALKERS) as walkers,
@@ -76,6 +74,15 @@ class BodyPlaces:
         for rank, (start, size_bytes) in enumerate(zip(self._starts, self._sizes, strict=True)):
             label, name = self._placement.sample(rank)
             yield SampleRecord(label, name, size_bytes, b"", offset_bytes=start)
+
+    def _ranges(self) -> Iterator[Range]:
+        """Those in which samples of the dataset may lie."""
+        published, size_bytes = self._dataset.published, self._file.size_bytes or 0
+        for each in plan_ranges(
+            self._archive, published, size_bytes=size_bytes, read_at=self._read_at
+        ):
+            if each.wnid is None or each.wnid in self._dataset.label_of_wnid:
+                yield each
 
     def _walk(self, each: Range) -> int:
         stream, found = FileStream(self._read_at), 0

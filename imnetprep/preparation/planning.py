@@ -86,10 +86,30 @@ def size_in_archives(
 ) -> int:
     """The bytes of `splits`, about; raises where an archive is not what it should be."""
     published, archives = dataset.published, planned.archives
+    if dataset is not published:
+        _check_part(dataset, planned, consume=consume)
     sizes = check_sizes(root, published, archives, place=planned.place, consume=consume)
     in_archives = {split for archive in archives for split in archive.splits}
     samples = sum(published.samples(split) for split in in_archives & set(published.splits))
     return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
+
+
+def _check_part(dataset: Dataset, planned: Planned, *, consume: bool) -> None:
+    """A subset is made of the archives of the whole: they are to be there, and to stay."""
+    whole = f"{dataset.name} is part of {dataset.published.name}"
+    for archive in planned.archives:
+        if consume:
+            raise WrongUsage(
+                f"{whole}: --consume would give up all of {archive.name} for it",
+                hint="leave --consume out; the archive stays as it is",
+            )
+        path = Path(planned.place) / archive.name
+        states = path, consumed_path(path), path.with_name(f"{path.name}.part")
+        if is_local(planned.place) and not any(each.exists() for each in states):
+            raise ImnetprepError(
+                f"{path} is not there; {whole}, and made of its archives",
+                hint="--archives with the place where those are",
+            )
 
 
 def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int:

@@ -93,10 +93,10 @@ class Retake:
                 yield member, stream.position, None
             return
         ranges = plan_ranges(
-            self._archive, self._dataset, size_bytes=size_bytes, read_at=self._read_at
+            self._archive, self._dataset.published, size_bytes=size_bytes, read_at=self._read_at
         )
         for each in ranges:
-            if each.wnid is not None and self._dataset.label_of_wnid[each.wnid] in labels:
+            if each.wnid is not None and self._dataset.label_of_wnid.get(each.wnid) in labels:
                 stream = self._walk(each.start, each.end)
                 for member in open_section(each, stream, self._archive).members:
                     yield member, stream.position, each.wnid

@@ -96,4 +96,4 @@ def pieces_of(body: bytes) -> Pieces | None:
 
 def published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:
     """The digests of the pieces of the archive's own torrent, where the dataset has it."""
-    return None if archive.torrent is None else pieces_of(dataset.read(archive.torrent))
+    return None if archive.torrent is None else pieces_of(dataset.published.read(archive.torrent))

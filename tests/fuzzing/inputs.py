@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from imnetprep.archives.file import LocalFile
 from imnetprep.archives.tar import _parse_header
 from imnetprep.catalog.datasets import DEFINITION, Split, load_dataset, parse_dataset
+from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for, open_manifest, organized_splits
 from imnetprep.preparation.index import format_index, parse_index
@@ -255,13 +256,12 @@ def _manifest(organized: Path, folder: Path) -> Input:
 
 
 def _definition(packed: Path) -> Input:
-    files = {
-        name: load_dataset(str(packed)).read(name)
-        for name in (DEFINITION, "synsets.tsv", "train_names.txt", "val_names.txt")
-    }
+    whole = load_dataset(str(packed))
+    part = subset_of(whole, SubsetList("two", [("", each.wnid) for each in whole.synsets[:2]]))
     words = st.sampled_from(
         [
             *('"x"', "-1", "1.5", "[]", "{}", "true", '""', "9" * 30, '"../x"', '"a.gz"', '"test"'),
+            *('"whole"', '"cifar10"'),
             *('"{wnid}{number}"', '"{number}{x}"', '"{wnid}/{number}"', '"{number:099999999999}"'),
             '"{number}{number:>9999999999}"',
         ]
@@ -269,8 +269,9 @@ def _definition(packed: Path) -> Input:
 
     @st.composite
     def changed(draw: st.DrawFn) -> dict[str, bytes]:
+        files = draw(st.sampled_from([whole, part])).definition()
         new, name = dict(files), draw(st.sampled_from([*files]))
-        if name == DEFINITION and draw(st.booleans()):
+        if name.endswith(DEFINITION) and draw(st.booleans()):
             lines = files[name].decode().splitlines()
             at = draw(st.sampled_from([at for at, line in enumerate(lines) if " = " in line]))
             lines[at] = f"{lines[at].split(' = ')[0]} = {draw(words)}"
