@@ -42,25 +42,35 @@ def plan_ranges(
     size_bytes: int,
     read_at: Callable[[int, int], bytes],
 ) -> list[Range]:
-    """The ranges of `archive` in order, found by walking its headers; bodies are not read.
+    """The ranges of `archive` in order. Raises as `walked_ranges`."""
+    return list(walked_ranges(archive, dataset, size_bytes=size_bytes, read_at=read_at))
+
+
+def walked_ranges(
+    archive: Archive,
+    dataset: Dataset,
+    *,
+    size_bytes: int,
+    read_at: Callable[[int, int], bytes],
+) -> Iterator[Range]:
+    """The same, each found by walking on to the header behind it; bodies are not read.
 
     Raises WrongBytes on a class tar that the dataset does not have, or has once and here twice.
     """
     stream = FileStream(read_at)
-    starts: list[tuple[int, str | None]] = []
     classes = _Classes(archive, dataset)
-    folders = bool(archive.members)
+    by_class, folders = archive.form == "tar-of-tars", bool(archive.members)
+    start, first, wnid = 0, None, None  # what comes before the first, a folder's entry, is its
     for member in members(stream, name=archive.name, end=size_bytes, folders=folders):
-        if archive.form == "tar-of-tars":
-            starts.append((member.start, classes.wnid_of(member)))
-        elif not starts or member.start - starts[-1][0] >= RUN_BYTES:
-            starts.append((member.start, None))
-    if not starts:
+        if first is not None:
+            if not by_class and member.start - first < RUN_BYTES:
+                continue
+            yield Range(start, member.start, wnid)
+            start = member.start
+        first, wnid = member.start, classes.wnid_of(member) if by_class else None
+    if first is None:
         raise _empty(archive)
-    tail = stream.position - BLOCK_BYTES  # where the end marker starts
-    starts[0] = 0, starts[0][1]  # what comes before the first, a folder's entry, is of its range
-    ends = [start for start, _ in starts[1:]] + [tail]
-    return [Range(start, end, wnid) for (start, wnid), end in zip(starts, ends, strict=True)]
+    yield Range(start, stream.position - BLOCK_BYTES, wnid)  # the end marker starts there
 
 
 def open_section(each: Range, stream: Stream, archive: Archive) -> Section:

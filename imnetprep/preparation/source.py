@@ -1,6 +1,6 @@
 """An open archive, and which ranges it has: from its index, its directory or its headers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from imnetprep.archives.tar import Stream
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.fs import written_whole
+from imnetprep.preparation.ahead import Ahead
 from imnetprep.preparation.index import format_index, parse_index
-from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges
+from imnetprep.preparation.ranges import Range, Section, open_section, plan_ranges, walked_ranges
 from imnetprep.preparation.zipped import Zip
 
 
@@ -60,9 +61,7 @@ class Ranges:
 
     def want_order(self) -> bool:
         """By its form; in a pipe; or where a server would be asked for many headers."""
-        index = self._source.index
-        known = self.known is not None or (index is not None and index.exists())
-        one_by_one = self._file.far and self._archive.form == "tar" and not known
+        one_by_one = self._file.far and self._archive.form == "tar" and not self._are_known
         return self._archive.form in COMPRESSED or not self._file.seekable or one_by_one
 
     def find(self) -> Sequence[Range]:
@@ -80,6 +79,25 @@ class Ranges:
             with written_whole(index) as file:
                 file.write(format_index(self.known, of=self._file))
         return self.known
+
+    def may_walk_ahead(self) -> bool:
+        """Is it far, are its classes not known, and does no proof want to know them first?"""
+        by_class = self._file.far and self._archive.form == "tar-of-tars"
+        return by_class and self._source.pieces is None and not self._are_known
+
+    def walk(self, ahead: Ahead) -> Iterator[Range]:
+        """The same by walking, each as soon as it is known."""
+        found = []
+        for each in walked_ranges(
+            self._archive,
+            self._dataset.published,
+            size_bytes=self._seekable_bytes,
+            read_at=lambda offset, length: read_all(ahead, offset, offset + length),
+        ):
+            found.append(each)
+            yield each
+        self.known = found
+        self.find()
 
     def leave_out(self) -> bool:
         """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
@@ -109,6 +127,11 @@ class Ranges:
                 self._archive, self._dataset, size_bytes=self._seekable_bytes, read_at=self._read_at
             )
         return self._zip
+
+    @property
+    def _are_known(self) -> bool:
+        index = self._source.index
+        return self.known is not None or (index is not None and index.exists())
 
     def _plan(self) -> list[Range]:
         published = self._dataset.published

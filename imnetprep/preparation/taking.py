@@ -8,10 +8,12 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import Checksum
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord, packed
+from imnetprep.preparation.ahead import Ahead
 from imnetprep.preparation.counts import check_count, name_twice
 from imnetprep.preparation.extraction import Batch, Cancelled, ChunkStream, Extraction, Sink
 from imnetprep.preparation.flow import Flow
@@ -80,39 +82,75 @@ class Taking:
         done = self._done()
         if MOST_BYTES - 1 in done:
             return  # in a run before this one
-        source, proof = self._source, self.proof
-        in_order = wants_order(proof, source.before) or self._ranges.want_order()
-        ranges = None if in_order else self._ranges.find()
-        wanted = [each for each in ranges or () if self._ranges.may_hold(each)]
-        to_do = None if ranges is None else [each for each in wanted if each.start not in done]
+        if wants_order(self.proof, self._source.before) or self._ranges.want_order():
+            self._take_in_order(done, jobs=jobs, progress=progress)
+        elif not done and self._ranges.may_walk_ahead():
+            with closing(Ahead(self._file)) as ahead:
+                to_do = self._ranges.walk(ahead)
+                reader, total = self._open_reader(ahead, ()), self._ranges.size_bytes
+                self._take_ranges(reader, to_do, jobs=jobs, task=self._task(progress, total))
+            self.read_all = True
+        else:
+            self._take_known(done, jobs=jobs, progress=progress)
+
+    def _take_in_order(self, done: set[int], *, jobs: int, progress: Progress) -> None:
         self._release(done)  # a kill may have come between the journal and the release
-        reader = open_reader(
-            self._file,
-            proof=proof,
-            before=source.before,
-            pieces=source.pieces,
-            ranges=to_do,
-            tail=ranges[-1].end if ranges else 0,
+        sink, reader = self._extraction.sink, self._open_reader(self._file, None)
+        self.read_all = True
+        sink.open_to_threads()
+        with closing(reader), self._task(progress, self._ranges.size_bytes) as task:
+            self._in_order(reader, done, jobs=jobs * sink.threads_a_job, task=task)
+            self._finish(reader)
+
+    def _take_known(self, done: set[int], *, jobs: int, progress: Progress) -> None:
+        ranges = self._ranges.find()
+        wanted = [each for each in ranges if self._ranges.may_hold(each)]
+        to_do = [each for each in wanted if each.start not in done]
+        self._release(done)  # as above
+        reader = self._open_reader(self._file, to_do, tail=ranges[-1].end)
+        self.read_all = not done and len(wanted) == len(ranges)
+        total, left = (sum(each.end - each.start for each in some) for some in (wanted, to_do))
+        task = self._task(progress, total, done=total - left)
+        self._take_ranges(reader, to_do, jobs=jobs, task=task)
+
+    def _open_reader(
+        self, file: ArchiveFile, ranges: Sequence[Range] | None, *, tail: int = 0
+    ) -> Reader:
+        return open_reader(
+            file,
+            proof=self.proof,
+            before=self._source.before,
+            pieces=self._source.pieces,
+            ranges=ranges,
+            tail=tail,
             checksums=self._checksums(),
         )
-        self.read_all = reader.in_order or (not done and len(wanted) == len(ranges or ()))
-        wanted_bytes = sum(each.end - each.start for each in wanted)
-        total = self._ranges.size_bytes if to_do is None else wanted_bytes
-        done_bytes = 0 if to_do is None else total - sum(each.end - each.start for each in to_do)
+
+    def _task(
+        self, progress: Progress, total: int, *, done: int = 0
+    ) -> AbstractContextManager[Task]:
+        what = f"organize {' and '.join(self._splits)}"
+        return progress.task(what, total=total, unit="B", done=done)
+
+    def _take_ranges(
+        self,
+        reader: Reader,
+        to_do: Iterable[Range],
+        *,
+        jobs: int,
+        task: AbstractContextManager[Task],
+    ) -> None:
         sink = self._extraction.sink
         apart = sink.apart and reader.apart and bool(to_do) and is_safe_to_fork()
         if not apart:
             sink.open_to_threads()
             jobs *= sink.threads_a_job
         with closing(reader), ExitStack() as workers:
-            if to_do:
+            if to_do:  # before the task, which may have a thread
                 side_by_side = workers.enter_context(self._workers(reader, jobs, apart=apart))
-            what = f"organize {' and '.join(self._splits)}"
-            with progress.task(what, total=total, unit="B", done=done_bytes) as task:
-                if to_do is None:
-                    self._in_order(reader, done, jobs=jobs, task=task)
-                elif to_do:
-                    self._side_by_side(side_by_side, reader, to_do, jobs=jobs, task=task)
+            with task as shown:
+                if to_do:
+                    self._side_by_side(side_by_side, reader, to_do, jobs=jobs, task=shown)
                 self._finish(reader)
 
     def mark_taken(self) -> None:
@@ -169,7 +207,7 @@ class Taking:
                 raise
 
     def _side_by_side(
-        self, workers: Workers, reader: Reader, to_do: Sequence[Range], *, jobs: int, task: Task
+        self, workers: Workers, reader: Reader, to_do: Iterable[Range], *, jobs: int, task: Task
     ) -> None:
         under_way: dict[Future[Written], Range] = {}
         # One more for each waits for it, unless what is done is to make room first.

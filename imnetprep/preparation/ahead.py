@@ -1,0 +1,73 @@
+"""A far archive that is walked while it is read: a header costs no request of its own."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from imnetprep.archives.file import ArchiveFile
+
+# Of the first class nothing is known yet. The others are taken to be a little longer than the one
+# before: too short a guess costs a request, too long a one only what is read in vain.
+_FIRST_GUESS_BYTES, _LONGER = 4 << 20, 17 / 16
+_CHUNK_BYTES = 512 << 10  # what the walk waits for
+# So much is read in vain rather than that a connection is given up.
+_MOST_IN_VAIN_BYTES = 4 << 20
+
+# The first chunk of a range, those behind it, and where they end: the guess. A generator that
+# nobody holds any more lets go of its connection.
+_Begun = tuple[memoryview, Iterator[memoryview], int]
+
+
+class Ahead:
+    """An archive whose headers are read in order, each with what lies behind it begun.
+
+    The chunks of a range that starts with a header go on from there. One thread walks; close it.
+    """
+
+    seekable, far = True, True
+
+    def __init__(self, file: ArchiveFile) -> None:
+        self._file, self.name, self.identity = file, file.name, file.identity
+        self.size_bytes, self.checksum = file.size_bytes, file.checksum
+        self._begun: dict[int, _Begun] = {}
+        self._walked, self._guess_bytes = 0, _FIRST_GUESS_BYTES
+        self._first = memoryview(b"")
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """As ArchiveFile.read_at; at a new place, the beginning of a range."""
+        start = offset - self._walked
+        if not 0 <= start <= start + length <= len(self._first):
+            self._begin(offset)
+            start = 0
+        return bytes(self._first[start : start + length])
+
+    def _begin(self, offset: int) -> None:
+        if offset > self._walked:
+            self._guess_bytes = max(_CHUNK_BYTES, int((offset - self._walked) * _LONGER))
+        end = min(offset + self._guess_bytes, self.size_bytes or 0)
+        chunks = self._file.chunks(offset, end, _CHUNK_BYTES)
+        self._walked, self._first = offset, memoryview(bytes(next(chunks, b"")))
+        self._begun[offset] = self._first, chunks, end
+
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        """As ArchiveFile.chunks."""
+        at = start
+        for chunk in self._rest_of_begun(start, end):
+            yield chunk
+            at += len(chunk)
+        yield from self._file.chunks(at, end, length)
+
+    def _rest_of_begun(self, start: int, end: int) -> Iterator[memoryview]:
+        if (begun := self._begun.pop(start, None)) is None:
+            return
+        first, rest, guessed = begun
+        at = start
+        for chunk in chain([first], rest):
+            if at < end:
+                yield chunk[: end - at]
+            at += len(chunk)
+            if at >= end and guessed - end > _MOST_IN_VAIN_BYTES:
+                return
+
+    def close(self) -> None:
+        """Let go of what was begun and not asked for; the archive itself stays open."""
+        self._begun.clear()
