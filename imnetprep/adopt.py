@@ -1,11 +1,12 @@
 """A tree that somebody else made becomes an organized root: it gets a manifest and a receipt."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.fs import locked
@@ -23,6 +24,9 @@ from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.trees.places import Recognised
+from imnetprep.trees.sizes import Sizes
+
+_CHANGED_SAMPLE = b"changed by others\0"
 
 
 def adopt(
@@ -35,9 +39,9 @@ def adopt(
 ) -> Iterator[SplitRecord]:
     """Write the manifest of those of `splits` that have none; yields every one of them.
 
-    For trees without findings: which names there are is not judged here again. Every file is read
-    once. The manifest lists a whole split or nothing of it; what a killed run has read of whole
-    classes is not read again.
+    For trees without findings: which names there are is not judged here again. Images that others
+    changed are listed as such. Every file is read once. The manifest lists a whole split or nothing
+    of it; what a killed run has read of whole classes is not read again.
     """
     dataset = known.dataset
     with locked(root.organizing), open_journal(root.journal) as journal:
@@ -54,7 +58,9 @@ def adopt(
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
                 with open_manifest(root.manifest, write=True) as manifest:
-                    manifest.add_columns(*key, journal.columns(split))
+                    change = _change(dataset, split, journal)
+                    columns = _marked(journal.columns(split), change)
+                    manifest.add_columns(*key, columns, change=change)
             record = organized_splits(root)[key]
             if begun or not listed:
                 _record(root, dataset, record)
@@ -105,9 +111,28 @@ def _read(
             journal.add([Done(synset.label, {split: packed(records)}, None)])
 
 
+def _change(dataset: Dataset, split: Split, journal: Journal) -> str | None:
+    """What others did to the images, by the sizes that were read."""
+    sizes = Sizes(dataset, split)
+    for sample in journal.samples(split):
+        sizes.add(sample.label, sample.size_bytes)
+    return sizes.change
+
+
+def _marked(
+    classes: Iterable[tuple[int, Columns]], change: str | None
+) -> Iterator[tuple[int, Columns]]:
+    """Where others changed a split, any of its images may be one that they did."""
+    for label, columns in classes:
+        mark = _CHANGED_SAMPLE * columns.samples if change else b""
+        yield label, columns._replace(changes=mark)
+
+
 def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:
     """The receipt says that nobody proved these bytes, and what was looked at."""
     names = "names" if dataset.numbers(record.split) is not None else "counts"
+    if record.change is None and Sizes(dataset, record.split).known:
+        names += " and sizes"
     record_split(
         root,
         record.split,
@@ -116,4 +141,5 @@ def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:
         layout=record.layout,
         samples=record.samples,
         size_bytes=record.size_bytes,
+        change=record.change,
     )

@@ -105,7 +105,7 @@ def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
     return ImnetprepError(
         f"the {split} images are not those of their archive: {change}",
         hint=f"without --from what lies wrong is sorted; for the rest mv {folder} {folder}.old,"
-        f" then imnetprep organize --split {split} with the same --resize makes it again",
+        f" then imnetprep organize --split {split}, with the same --resize if any, makes it again",
     )
 
 

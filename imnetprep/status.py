@@ -45,7 +45,8 @@ class SplitStatus(NamedTuple):
 
     Also `leftover`, where what grew is of another dataset; `gone`, where the folder of an organized
     one is missing; `unlisted`, where the manifest knows nothing of a folder. `classes` are those
-    that are done, of `all_classes`; None where its archive is flat.
+    that are done, of `all_classes`; None where its archive is flat. `change` is what was done to
+    the images of an organized one, None: nothing.
     """
 
     split: str
@@ -57,6 +58,7 @@ class SplitStatus(NamedTuple):
     all_samples: int
     size_bytes: int
     at_work: bool
+    change: str | None = None
 
 
 class VerifyStatus(NamedTuple):
@@ -202,6 +204,7 @@ def _splits(
                 all_samples,
                 record.size_bytes,
                 at_work=False,
+                change=record.change,
             )
         if split in into_shards:
             each = into_shards[split]

@@ -92,7 +92,8 @@ def _format_split(split: "SplitStatus") -> str:
     size = format_bytes(split.size_bytes)
     match split.state:
         case "organized":
-            return f"{count(split.samples, 'image')}, {size}, {split.layout}"
+            change = f", {split.change}" if split.change else ""
+            return f"{count(split.samples, 'image')}, {size}, {split.layout}{change}"
         case "growing" | "leftover":
             of = (
                 f"{split.classes:,} of {split.all_classes:,} classes, "

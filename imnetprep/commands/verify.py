@@ -1,5 +1,7 @@
 """`imnetprep verify`."""
 
+from collections import Counter
+
 import click
 
 from imnetprep.catalog.datasets import Split
@@ -28,7 +30,7 @@ from imnetprep.units import count, format_bytes
 @split_option
 @digests_option
 @decode_option
-@click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no finding.")
+@click.option("--adopt", is_flag=True, help="Write the manifest of a tree without findings.")
 @whole_archives_option
 @layout_option()
 @jobs_option
@@ -51,7 +53,9 @@ def verify(
 
     A tree that has no manifest, because another program made it, is told by its names and counts
     and compared with its dataset; a file without a JPEG's end marker is decoded. With --adopt it
-    is then read once and gets its manifest, if there is no finding.
+    is then read once and gets its manifest, if there is no finding but that others changed images:
+    the sizes tell, where the dataset knows that of its tar. Then the manifest and all who read it
+    say so.
 
     With --archives it reads every byte of the published archives instead: it names the wrong
     bytes, by the pieces of their torrent, and the images in them.
@@ -82,6 +86,7 @@ def verify(
     from imnetprep import adopt as adoption
     from imnetprep.preparation.receipts import record_verify
     from imnetprep.trees.checks import Checks
+    from imnetprep.trees.finding import CHANGED
     from imnetprep.trees.places import recognise
     from imnetprep.verify import findings
 
@@ -103,13 +108,14 @@ def verify(
                 class_folders=place.class_folders,
                 manifest=False,
             )
-    found = 0
+    kinds = Counter[str]()
     checks = Checks(digests=digests, decode=decode)
     for finding in findings(
         root, known, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=shown
     ):
-        found += 1
+        kinds[finding.kind] += 1
         print_finding(finding, as_json=as_json)
+    found = kinds.total()
     looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))
     looked_at += ["end markers"] * bool(unlisted and not decode)
     looked_at += ["digests"] * digests + ["decoding"] * decode
@@ -117,11 +123,10 @@ def verify(
         record_verify(root, "samples", splits=splits, checks=looked_at, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(looked_at)})", as_json=as_json, findings=found)
-    if found:
-        return FINDINGS_EXIT_CODE
-    if adopt:
+    if adopt and found == kinds[CHANGED]:
         for record in adoption.adopt(root, known, splits=splits, jobs=jobs, progress=shown):
             what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-            text = f"{record.split}: {what} in {root.manifest}"
+            change = f" ({record.change})" if record.change else ""
+            text = f"{record.split}: {what} in {root.manifest}{change}"
             print_result(text, as_json=as_json, **record._asdict())
-    return 0
+    return FINDINGS_EXIT_CODE if found else 0

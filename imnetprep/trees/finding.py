@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+# The kind that does not keep a tree from being adopted: its manifest says it.
+CHANGED = "changed"
+
 
 class Finding(NamedTuple):
     """One thing that is not as it should be. Paths are relative to the root.

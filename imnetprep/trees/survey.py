@@ -15,11 +15,12 @@ from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress, Task
 from imnetprep.roots import Root
 from imnetprep.trees.checks import Checks, Read, read_findings
-from imnetprep.trees.finding import Finding
+from imnetprep.trees.finding import CHANGED, Finding
 from imnetprep.trees.folders import Arranged, arrange
 from imnetprep.trees.places import Place, Recognised
+from imnetprep.trees.sizes import Sizes
 from imnetprep.trees.wanted import Wanted
-from imnetprep.units import count
+from imnetprep.units import count, format_bytes
 
 # Read but not yet judged, at most, so that memory does not grow with the dataset.
 _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32
@@ -77,6 +78,7 @@ class _Survey:
         self._displaced: list[str] = []
         self._chunks: deque[Future[list[Finding]]] = deque()
         self._reads: list[Read] = []
+        self._sizes, self._damaged = Sizes(wanted.dataset, place.split), False
 
     def findings(self) -> Iterator[Finding]:
         if not (self._place.folder.is_dir() or self._place.strays):
@@ -92,6 +94,11 @@ class _Survey:
         self._displaced += arranged.displaced
         yield from self._out_of_place(arranged)
         yield from self._judged(until=0)
+        whole = self._sizes.images == self._wanted.samples and not self._damaged
+        if whole and not self._listed and (change := self._sizes.change):
+            size = format_bytes(self._sizes.size_bytes)
+            what = f"{count(self._sizes.images, 'image')}, {size}: {change}"
+            yield Finding(CHANGED, self._split, what)
 
     def _class(self, label: int, wnid: str, arranged: Arranged) -> Iterator[Finding]:
         home = f"{self._split}/{wnid}"
@@ -130,14 +137,14 @@ class _Survey:
             if size_bytes == -1:
                 self._missing[name] = label
             else:
-                yield from self._sample(f"{folder}/{name}", home, size_bytes, record)
+                yield from self._sample(f"{folder}/{name}", label, size_bytes, record)
         self._displaced += (f"{folder}/{name}" for name in sizes)
 
     def _sample(
-        self, path: str, home: str, size_bytes: int | None, record: SampleRecord | None
+        self, path: str, label: int, size_bytes: int | None, record: SampleRecord | None
     ) -> Iterator[Finding]:
         """What is wrong with a file that is in its place, or has one."""
-        shown, belongs = self._shown(path), f"{home}/{path.rpartition('/')[2]}"
+        shown, belongs = self._shown(path), self._home(label, path.rpartition("/")[2])
         if size_bytes is None:
             yield Finding("not-a-file", shown, "is not a regular file", belongs)
             return
@@ -147,6 +154,7 @@ class _Survey:
         elif size_bytes == 0:
             yield Finding("size", shown, "is empty", belongs)
             return
+        self._sizes.add(label, size_bytes)
         if self._checks.read_every_file or record is None:
             self._reads.append(Read(path, shown, belongs, record))
             if len(self._reads) == _CHUNK_READS:
@@ -157,7 +165,9 @@ class _Survey:
             self._chunks.append(self._workers.submit(read_findings, self._reads, self._checks))
             self._reads = []
         while len(self._chunks) > until:
-            yield from self._chunks.popleft().result()
+            found = self._chunks.popleft().result()
+            self._damaged |= bool(found)
+            yield from found
 
     def _out_of_place(self, arranged: Arranged) -> Iterator[Finding]:
         """Names that are missing in their class and lie elsewhere; then what is nowhere."""
@@ -176,7 +186,7 @@ class _Survey:
                 kind = "flat" if path in arranged.flat else "misplaced"
                 yield Finding(kind, shown, f"belongs in {home}/", seen[name])
                 record = (self._wanted.records(label) or {}).get(name) if self._listed else None
-                yield from self._sample(path, home, status.st_size, record)
+                yield from self._sample(path, label, status.st_size, record)
             elif (place := seen.get(name) or self._home_of(name)) is not None:
                 yield Finding("extra", shown, f"is there a second time: {place}", place)
             else:
