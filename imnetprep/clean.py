@@ -14,6 +14,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
+from imnetprep.preparation.consumed import consumed_path, other_consumer
 from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
 from imnetprep.preparation.journal import open_journal
 from imnetprep.preparation.receipts import archive_proof
@@ -186,14 +187,16 @@ def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[R
     done = published - _growing(root)
     for archive in dataset.archives:
         path = root.archives / archive.name
-        consumed = path.with_name(f"{path.name}.consumed")
+        consumed = consumed_path(path)
         if archive.split not in done or not _is_folder(root.archives):
             continue
         if _is_file(path) and (archive_proof(root, path) or {"kind": "none"})["kind"] != "none":
             why = f"proved, and {archive.split} is organized"
             yield _found("archive", path, why, again=_again(archive))
         if _is_file(consumed):
-            why = f"given back, and {archive.split} is organized"
+            other = other_consumer(path, root.path)
+            told = f" in part, for {other}" if other else ""
+            why = f"given back{told}, and {archive.split} is organized"
             yield _found("archive", consumed, why, again=_again(archive))
 
 

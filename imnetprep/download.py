@@ -9,6 +9,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
+from imnetprep.preparation.consumed import consumed_path, consuming_root
 from imnetprep.preparation.receipts import archive_proof, record_archive
 from imnetprep.progress import Progress
 from imnetprep.roots import Root
@@ -153,9 +154,10 @@ def _refuse_two(path: Path) -> None:
             f"both {path} and {path.name}.part are there",
             hint=f"imnetprep verify --archives tells what {path.name} is worth; remove one of them",
         )
-    if path.with_name(f"{path.name}.consumed").exists():
+    if consumed_path(path).exists():
+        told = f" for {root}" if (root := consuming_root(path)) else ""
         raise ImnetprepError(
-            f"{path}.consumed is there: organize gives it up as it goes",
+            f"{path}.consumed is there: organize gives it up as it goes{told}",
             hint="imnetprep organize --consume goes on; remove it to fetch the archive again",
         )
 

@@ -212,16 +212,16 @@ def _wait_for_forks(lock: IO[str], folder: Path) -> None:
     )
 
 
-def claim(handle: int, path: Path) -> None:
+def claim(handle: int, path: Path, *, told: str = "") -> None:
     """Be the only one that works on the open file `path` until it is closed.
 
-    Raises ImnetprepError where another one is.
+    Raises ImnetprepError where another one is; `told` ends what that says.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ImnetprepError(
-            f"another imnetprep is at work on {path}",
+            f"another imnetprep is at work on {path}{told}",
             hint="wait until it is done, or stop it first",
         ) from error
 

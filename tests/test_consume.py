@@ -300,3 +300,94 @@ def test_an_archive_with_two_names_or_two_states_or_two_users_is_not_given_up(
         assert f"another imnetprep is at work on {consumed}" in here(*words).stderr
     assert allocated_bytes(consumed) == left_bytes
     assert here(*words).returncode == 0
+
+
+def _other_root(tmp_path: Path, published: Path, archives: Path) -> list[object]:
+    """The words that organize `archives` into a root of its own."""
+    return ["organize", "--root", tmp_path / "b", "--dataset", published, "--archives", archives]
+
+
+def test_another_root_is_told_for_which_one_the_archive_is_given_up(
+    published: Path, tmp_path: Path, here: Run, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    consumed = _half_consumed(root, published)
+    left_bytes = allocated_bytes(consumed)
+    words = _other_root(tmp_path, published, consumed.parent)
+    done = here(*words)
+    error, hint = done.stderr.splitlines()[-2:]
+    assert (done.returncode, error) == (
+        1, f"Error: {consumed} has been given up in part, for {root}",
+    )  # fmt: skip
+    assert hint.startswith("Hint: go on there, with the words with which that was begun; or ")
+    done = here(*words, "--consume")
+    assert done.returncode == 1
+    assert f"Hint: it is given up for {root}: if that is another root, go on there" in done.stderr
+    with consumed.open("r+b") as file:
+        claim(file.fileno(), consumed)
+        assert f"at work on {consumed}, for {root}\n" in here(*words, "--consume").stderr
+    done = here("download", "--root", root)
+    assert f"organize gives it up as it goes for {root}\n" in done.stderr
+    assert allocated_bytes(consumed) == left_bytes
+    own = here("organize", "--root", root)
+    assert f"given up in part, for {root / '.organizing'}\n" in own.stderr
+    assert here("organize", "--root", root, "--consume").returncode == 0
+    assert tree(root / "train") == _wanted(published, tmp_path, run)
+
+
+def test_clean_says_for_whom_an_archive_is_given_up(
+    published: Path, tmp_path: Path, here: Run
+) -> None:
+    root = _root(tmp_path, published)
+    assert here("organize", "--root", root, "--dataset", published).returncode == 0
+    words = [*_other_root(tmp_path, published, root / "archives"), "--consume", "--jobs", "1"]
+    script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    shown = here("clean", "--root", root)
+    assert f"given back in part, for {tmp_path / 'b'}, and train is organized" in shown.stdout
+    assert here(*words).returncode == 0
+
+
+def test_a_root_that_moves_goes_on_and_one_that_comes_first_is_named(
+    published: Path, tmp_path: Path, here: Run, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    consumed = _half_consumed(root, published)
+    index = consumed.with_name(f"{TRAIN}.index.json")
+    root.rename(tmp_path / "moved")
+    assert here("organize", "--root", tmp_path / "moved", "--consume").returncode == 0
+    assert tree(tmp_path / "moved" / "train") == _wanted(published, tmp_path, run)
+
+    root = _root(tmp_path, published)
+    words = ["organize", "--root", root, "--dataset", published, "--consume"]
+    script = [sys.executable, "-c", _KILLED_AT, "5", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    assert allocated_bytes(consumed) >= consumed.stat().st_size  # nothing is given up yet
+    assert json.loads(index.read_bytes())["root"] == str(root)
+    words = [*_other_root(tmp_path, published, consumed.parent), "--consume", "--jobs", "1"]
+    script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    assert f"part, for {tmp_path / 'b'}\n" in here("organize", "--root", root).stderr
+    assert here(*words).returncode == 0
+
+
+def test_what_an_index_says_of_a_root_is_shown_only_if_it_is_a_plain_path(
+    published: Path, tmp_path: Path, here: Run
+) -> None:
+    root = _root(tmp_path, published)
+    consumed = _half_consumed(root, published)
+    index = consumed.with_name(f"{TRAIN}.index.json")
+    words = _other_root(tmp_path, published, consumed.parent)
+    hostile = ["/a\x1b[2J", "/a\nError: b", "/a\u202eb", "/\ud800", "/" + "a" * 5000, "a", 7, None]
+    for told in (*hostile, ["/a"]):
+        index.write_bytes(_edited(index, root=told))
+        for more in ([], ["--consume"]):
+            done = here(*words, *more)
+            assert done.returncode == 1, (told, done.stderr)
+            assert len(done.stderr.splitlines()) == 2, (told, done.stderr)
+            assert f" for {tmp_path / 'b' / '.organizing'}\n" in done.stderr or more
+            assert "if another root is being made of it, go on there" in done.stderr or not more
+    index.write_bytes(b"[" * 100_000)
+    assert here(*words).returncode == 1
+    index.unlink()
+    assert here(*words).returncode == 1

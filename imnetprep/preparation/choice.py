@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from imnetprep.archives.tar import UNCOMPRESSED
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.preparation.consumption import consumed_path, require_consumable
+from imnetprep.preparation.consumed import consumed_path, other_consumer
+from imnetprep.preparation.consumption import require_consumable
 from imnetprep.preparation.receipts import archive_proof
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
@@ -131,9 +132,12 @@ def _size_bytes(
         if consumed.exists():
             return consumed.stat().st_size
     elif consumed.exists() and not path.exists():
+        other = other_consumer(path, root.path)
+        go_on = "there, with the words with which that was begun"
         raise ImnetprepError(
-            f"{consumed} has been given up in part, for {root.organizing}",
-            hint="go on with imnetprep organize --consume; or remove it and download again",
+            f"{consumed} has been given up in part, for {other or root.organizing}",
+            hint=f"go on {go_on if other else 'with imnetprep organize --consume'};"
+            " or remove it and download again",
         )
     with closing(open_archive(place, archive.name)) as file:
         size_bytes = file.size_bytes

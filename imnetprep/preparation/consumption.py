@@ -26,22 +26,13 @@ from imnetprep.fs import (
     sync_folder,
     written_whole,
 )
-from imnetprep.preparation.index import SUFFIX, format_index, parse_index, parse_proof
+from imnetprep.preparation.consumed import consumed_path, consuming_root, index_path
+from imnetprep.preparation.index import format_index, parse_index, parse_proof
 from imnetprep.preparation.proof import choose_proof
 from imnetprep.preparation.ranges import Range, plan_ranges
 from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096
-
-
-def consumed_path(archive: Path) -> Path:
-    """What `archive` is called while it is consumed."""
-    return archive.with_name(f"{archive.name}.consumed")
-
-
-def index_path(archive: Path) -> Path:
-    """The index beside `archive`."""
-    return archive.with_name(f"{archive.name}{SUFFIX}")
 
 
 class ConsumedFile(LocalFile):
@@ -55,9 +46,15 @@ class ConsumedFile(LocalFile):
         status = self.path.stat()
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
         self._writable = os.open(self.path, os.O_RDWR)
-        claim(self._writable, self.path)  # another root may consume it too
+        root = consuming_root(archive)  # another one may consume it too
+        claim(self._writable, self.path, told=f", for {root}" if root else "")
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
         self._given_up = list(self._find_given_up())
+
+    @property
+    def untouched(self) -> bool:
+        """Is nothing of it given up yet?"""
+        return not self._given_up
 
     def read_at(self, offset: int, length: int) -> bytes:
         self._refuse_given_up(offset, offset + length)
@@ -177,14 +174,15 @@ def _is_proved(archive: Archive, pieces: Pieces | None, before: Mapping[str, Any
 
 
 def begin_consumption(
-    path: Path, archive: Archive, dataset: Dataset, *, before: Mapping[str, Any] | None
+    path: Path, archive: Archive, dataset: Dataset, *, before: Mapping[str, Any] | None, root: Path
 ) -> None:
     """Write the index, then take the archive's name from it; both are synced."""
     if consumed_path(path).exists():
         return
+    root = root.resolve()
     with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
         ranges, inode = _walked(file, archive, dataset), path.stat().st_ino
-        index.write(format_index(ranges, of=file, proof=before, inode=inode))
+        index.write(format_index(ranges, of=file, proof=before, inode=inode, root=root))
     path.rename(consumed_path(path))
     sync_folder(path.parent)
 
@@ -236,9 +234,12 @@ def _unusable_told(path: Path) -> Iterator[None]:
 
 
 def _beyond_help(path: Path, what: str) -> ImnetprepError:
+    other = "if another root is being made of it"
+    if root := consuming_root(path):
+        other = f"it is given up for {root}: if that is another root"
     return ImnetprepError(
         what,
-        hint=f"if another root is being made of it, go on there; if none is, rm -f"
+        hint=f"{other}, go on there; if nothing is being made of it, rm -f"
         f" {consumed_path(path)} {index_path(path)};"
         f" then fetch {path.name} again: imnetprep download, or from where it came",
     )

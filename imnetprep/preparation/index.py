@@ -2,11 +2,12 @@
 
 Kept beside an archive that is far away or being consumed. A wrong index cannot make a wrong
 dataset: each range's own header, all names and all counts are still checked, and what it says of
-a proof holds for one file.
+a proof holds for one file. The root that it names is for people to read.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from imnetprep.archives.file import ArchiveFile
@@ -16,6 +17,7 @@ from imnetprep.preparation.ranges import Range
 
 SUFFIX = ".index.json"
 _DAMAGE = (ValueError, TypeError, LookupError, RecursionError)
+_LONGEST_PATH = 4096
 
 
 def format_index(
@@ -24,13 +26,24 @@ def format_index(
     of: ArchiveFile,
     proof: Mapping[str, Any] | None = None,
     inode: int | None = None,
+    root: Path | None = None,
 ) -> bytes:
     """The index of the archive `of`, as it is kept.
 
-    `proof` says how that was proved before; it holds for the file with this `inode`.
+    `proof` says how that was proved before; it holds for the file with this `inode`. `root` is the
+    one that it is consumed for.
     """
     table = {"archive": of.name, "size_bytes": of.size_bytes, "proof": proof, "inode": inode}
-    return json.dumps({**table, "ranges": ranges}).encode() + b"\n"
+    return _format({**table, "root": root and str(root), "ranges": ranges})
+
+
+def renamed_root(body: bytes, root: Path) -> bytes:
+    """The same index with another root."""
+    return _format({**json.loads(body), "root": str(root)})
+
+
+def _format(table: Mapping[str, Any]) -> bytes:
+    return json.dumps(table).encode() + b"\n"
 
 
 def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveFile) -> list[Range]:
@@ -70,6 +83,19 @@ def parse_proof(body: bytes, archive: str, *, inode: int) -> Mapping[str, Any] |
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
     return proof if of == inode else None
+
+
+def parse_root(body: bytes) -> Path | None:
+    """The root that the index says the archive is consumed for; None: it says none to be shown.
+
+    Nothing may depend on it: it may have moved since, and anybody can write anything there.
+    """
+    try:
+        root = json.loads(body)["root"]
+    except _DAMAGE:
+        return None
+    shown = isinstance(root, str) and len(root) <= _LONGEST_PATH and root.isprintable()
+    return Path(root) if shown and Path(root).is_absolute() else None
 
 
 def _parse_range(start: object, end: object, wnid: object) -> Range:

@@ -8,7 +8,8 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.preparation.choice import check_sizes, choose_archives
-from imnetprep.preparation.consumption import consumed_path, largest_range_bytes
+from imnetprep.preparation.consumed import consumed_path
+from imnetprep.preparation.consumption import largest_range_bytes
 from imnetprep.preparation.journal import open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.roots import Root

@@ -8,12 +8,12 @@ from typing import Any
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import SourceFailed
+from imnetprep.preparation.consumed import index_path, name_consumer
 from imnetprep.preparation.consumption import (
     ConsumedFile,
     begin_consumption,
     consumed_ranges,
     end_consumption,
-    index_path,
     proof_before,
 )
 from imnetprep.preparation.extraction import Sink
@@ -89,10 +89,13 @@ class Work:
         before = None if home is None else archive_proof(home, path)
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
-            begin_consumption(path, archive, self._dataset, before=before)
+            root = self._root.path
+            begin_consumption(path, archive, self._dataset, before=before, root=root)
             all_ranges = consumed_ranges(path, archive, self._dataset)
             consumed = ConsumedFile(path, ranges=all_ranges, unit_bytes=unit_bytes)
             opened.enter_context(closing(consumed))
+            if consumed.untouched:
+                name_consumer(path, root)
             return Source(
                 archive,
                 consumed,
