@@ -7,8 +7,8 @@ from imnetprep.archives.file import ArchiveFile
 
 # Of the first class nothing is known yet. The others are taken to be a little longer than the one
 # before: too short a guess costs a request, too long a one only what is read in vain.
-_FIRST_GUESS_BYTES, _LONGER = 4 << 20, 17 / 16
-_CHUNK_BYTES = 512 << 10  # what the walk waits for
+_FIRST_GUESS_BYTES, _LEAST_GUESS_BYTES, _LONGER = 4 << 20, 64 << 10, 17 / 16
+_CHUNK_BYTES = 2 << 20  # what the walk waits for
 # So much is read in vain rather than that a connection is given up.
 _MOST_IN_VAIN_BYTES = 4 << 20
 
@@ -30,22 +30,23 @@ class Ahead:
         self.size_bytes, self.checksum = file.size_bytes, file.checksum
         self._begun: dict[int, _Begun] = {}
         self._walked, self._guess_bytes = 0, _FIRST_GUESS_BYTES
-        self._first = memoryview(b"")
+        self._start, self._first = 0, memoryview(b"")
 
     def read_at(self, offset: int, length: int) -> bytes:
         """As ArchiveFile.read_at; at a new place, the beginning of a range."""
-        start = offset - self._walked
+        if offset > self._walked:
+            guess_bytes = int((offset - self._walked) * _LONGER)
+            self._walked, self._guess_bytes = offset, max(_LEAST_GUESS_BYTES, guess_bytes)
+        start = offset - self._start
         if not 0 <= start <= start + length <= len(self._first):
             self._begin(offset)
             start = 0
         return bytes(self._first[start : start + length])
 
     def _begin(self, offset: int) -> None:
-        if offset > self._walked:
-            self._guess_bytes = max(_CHUNK_BYTES, int((offset - self._walked) * _LONGER))
         end = min(offset + self._guess_bytes, self.size_bytes or 0)
         chunks = self._file.chunks(offset, end, _CHUNK_BYTES)
-        self._walked, self._first = offset, memoryview(bytes(next(chunks, b"")))
+        self._start, self._first = offset, memoryview(bytes(next(chunks, b"")))
         self._begun[offset] = self._first, chunks, end
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
