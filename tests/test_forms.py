@@ -226,6 +226,17 @@ def test_hidden_files_and_what_lies_outside_the_samples_are_passed_over(
     assert tree(root / "train") == _samples(files, "train")
 
 
+def test_a_zip_with_nothing_in_it_is_refused(tmp_path: Path, here: Run) -> None:
+    toml, _ = _nette(tmp_path / "archives")
+    toml.write_text(toml.read_text().replace('form = "tar.gz"', 'form = "zip"'))
+    write_zip(toml.parent / "nette2.tgz", {})
+    root = tmp_path / "root"
+    done = here("organize", "--root", root, "--dataset", toml, "--archives", toml.parent)
+    assert done.returncode == 4, done.stderr
+    assert "has 0 images, not 3" in done.stderr
+    assert not (root / "train").exists()
+
+
 @pytest.mark.parametrize("form", ["tar.gz", "tar.xz", "zip"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
 def test_a_truncated_archive_is_refused(form: str, share: float, tmp_path: Path, here: Run) -> None:

@@ -107,7 +107,8 @@ class Taking:
         wanted = [each for each in ranges if self._ranges.may_hold(each)]
         to_do = [each for each in wanted if each.start not in done]
         self._release(done)  # as above
-        reader = self._open_reader(self._file, to_do, tail=ranges[-1].end)
+        tail = ranges[-1].end if ranges else 0
+        reader = self._open_reader(self._file, to_do, tail=tail)
         self.read_all = not done and len(wanted) == len(ranges)
         total, left = (sum(each.end - each.start for each in some) for some in (wanted, to_do))
         task = self._task(progress, total, done=total - left)
