@@ -212,7 +212,7 @@ def test_a_server_that_dies_for_good(
 ) -> None:
     root = tmp_path / "root"
     with web_served(dataset.parent) as web:
-        web.dies_after = 3 if "md5" in dataset.read_text() else 30
+        web.dies_after = 3 if "md5" in dataset.read_text() else 10
         words = _words(root, dataset, archives=web.address)
         error, hint = _told(run(*words), code=3)
         assert web.address in error and "go on from where it was" in hint
