@@ -86,7 +86,7 @@ class Ranges:
         return by_class and self._source.pieces is None and not self._are_known
 
     def walk(self, ahead: Ahead) -> Iterator[Range]:
-        """The same by walking, each as soon as it is known."""
+        """As `find`, each as soon as it is known; they are kept once all are."""
         found = []
         for each in walked_ranges(
             self._archive,
@@ -97,7 +97,7 @@ class Ranges:
             found.append(each)
             yield each
         self.known = found
-        self.find()
+        self.find()  # which keeps them
 
     def leave_out(self) -> bool:
         """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
