@@ -1,6 +1,7 @@
 """What the catalog says about ilsvrc2012, counted again, and datasets of one's own."""
 
 import hashlib
+import re
 import shutil
 from pathlib import Path
 
@@ -153,3 +154,11 @@ def test_a_subset_of_a_dataset_with_two_patterns_has_its_names(tmp_path: Path) -
     two = subset_of(nette, read_list(str(tmp_path / "list.txt")))
     assert list(two.names(Split.TRAIN, 1) or ()) == list(nette.names(Split.TRAIN, 1) or ())
     assert two.label_of(Split.TRAIN, "ILSVRC2012_val_00000293.JPEG") == 0
+
+
+def test_a_split_without_any_file_name_is_refused(tmp_path: Path) -> None:
+    for file in DATASETS.glob("tiny10*"):
+        text = file.read_text()
+        (tmp_path / file.name).write_text(re.sub("(?m)^file_name = .*", "file_name = []", text))
+    with pytest.raises(ImnetprepError, match="no file_name is given"):
+        load_dataset(str(tmp_path / "tiny10.toml"))

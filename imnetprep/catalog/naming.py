@@ -21,6 +21,8 @@ class Patterns:
     """Names made by patterns. Of n patterns, the k-th (from 0) has the numbers n * number + k."""
 
     def __init__(self, file_names: Sequence[str]) -> None:
+        if not file_names:
+            raise ValueError("no file_name is given")
         for file_name in file_names:
             rest = re.sub(r"\{number(:0[1-9][0-9]?)?\}", "", file_name, count=1)
             if not re.fullmatch(r"[^{}/\\\0]+", f".{rest.replace('{wnid}', '')}"):
