@@ -47,6 +47,8 @@ class Columns(NamedTuple):
         samples, placed = len(names), len(names) * in_shards
         if tuple(map(len, self[1:5])) != (8 * samples, 4 * placed, 8 * placed, 16 * samples):
             raise ValueError("its columns differ in length")
+        if max(self.sizes[7::8] + self.offsets[7::8], default=0) > 127:
+            raise ValueError("a number is below zero")
         if len({*names} - {"", ".", ".."}) != samples or b"/" in self.names:
             raise ValueError("its names are not those of so many samples")
 

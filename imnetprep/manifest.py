@@ -15,7 +15,15 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, Synset, load_dataset, parse_dataset
+from imnetprep.catalog.datasets import (
+    BUILT_IN,
+    DEFAULT,
+    Dataset,
+    Split,
+    Synset,
+    load_dataset,
+    parse_dataset,
+)
 from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128
 from imnetprep.errors import ImnetprepError, WrongUsage
@@ -81,6 +89,10 @@ class SplitRecord(NamedTuple):
     change: str | None = None
 
 
+class OtherForm(ImnetprepError):
+    """The manifest is of another version of imnetprep."""
+
+
 class Manifest:
     """An open manifest. Use `open_manifest` or `create_manifest`."""
 
@@ -95,6 +107,8 @@ class Manifest:
             raise self._damaged("it names no dataset")
         name, built_in = row
         if built_in:
+            if name not in BUILT_IN:  # a path, say, of a file that is not the manifest's
+                raise self._damaged(f"no dataset called {name!r} is built in")
             return load_dataset(name)
         bodies = dict(self._database.execute("SELECT file, body FROM definition"))
 
@@ -171,19 +185,48 @@ class Manifest:
         for label, columns in self.columns(held):
             yield from (SampleRecord(label, *row) for row in columns.rows())
 
-    def fingerprint(self, held: SplitRecord) -> str:
-        """What two splits share only if they are the same images, to the byte."""
+    def fingerprint(self, held: SplitRecord, *, placed: bool = False) -> str:
+        """What two splits share only if they are the same images, to the byte.
+
+        `placed`: and lie at the same places in their shards.
+        """
         digest = running_xxh128()
         for label, columns in self.columns(held):
-            told = label, columns.names, columns.xxh128, columns.changes
+            images = columns.names, columns.xxh128, columns.changes
+            told = label, *(columns if placed else images)
             digest.update(repr(told).encode())
         return digest.hexdigest()
 
+    def check_form(self) -> None:
+        """Raise ImnetprepError unless it is built as ours are, for one that a stranger may have.
+
+        No trigger, no view; no page in two places, which would make a small file endless.
+        """
+        of_form = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
+        with closing(sqlite3.connect(":memory:")) as ours:
+            ours.executescript(_SCHEMA)
+            if self._database.execute(of_form).fetchall() != ours.execute(of_form).fetchall():
+                raise self._damaged("its tables are not those of a manifest")
+        ((found,),) = self._database.execute("PRAGMA quick_check(1)")
+        if found != "ok":
+            raise self._damaged(found.splitlines()[-1])
+
+    def copy_to(self, path: Path) -> None:
+        """Write one moment of it to `path`, whoever writes meanwhile. They wait for a short time.
+
+        `path` is absent or empty; the copy may be half there after a kill.
+        """
+        self._database.execute("VACUUM INTO ?", [str(path.absolute())])
+
     def drop_split(self, split: Split, layout: Layout) -> None:
         """Forget a split in one layout, and its samples."""
-        with self._database as database:
-            database.execute(f"DELETE FROM samples WHERE {_OF_SPLIT}", [split, layout])
-            database.execute("DELETE FROM split WHERE name = ? AND layout = ?", [split, layout])
+        with self._database:
+            self._drop(split, layout)
+
+    def _drop(self, split: Split, layout: Layout) -> None:
+        execute = self._database.execute
+        execute(f"DELETE FROM samples WHERE {_OF_SPLIT}", [split, layout])
+        execute("DELETE FROM split WHERE name = ? AND layout = ?", [split, layout])
 
     def add_split(
         self,
@@ -203,9 +246,12 @@ class Manifest:
         classes: Iterable[tuple[int, Columns]],
         *,
         change: str | None = None,
+        replace: bool = False,
     ) -> None:
-        """The same of samples that are packed, each label once."""
+        """The same of samples that are packed, each label once; `replace` what is listed."""
         with self._database as database:
+            if replace:
+                self._drop(split, layout)
             key = database.execute(
                 "INSERT INTO split (name, layout, samples, size_bytes, change)"
                 " VALUES (?, ?, 0, 0, ?)",
@@ -261,7 +307,7 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
     try:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version != _SCHEMA_VERSION:
-            raise ImnetprepError(
+            raise OtherForm(
                 f"{path} has form {version}; this imnetprep reads form {_SCHEMA_VERSION}",
                 hint="take the imnetprep that wrote it",
             )
@@ -291,16 +337,26 @@ def create_manifest(path: Path, dataset: Dataset) -> None:
         with open_manifest(path) as manifest:
             refuse_other_dataset(manifest, dataset)
         return
+    with manifest_written(path, dataset):
+        pass
+
+
+@contextmanager
+def manifest_written(path: Path, dataset: Dataset) -> Iterator[Manifest]:
+    """A new manifest that appears under `path` when the block ends, or not at all.
+
+    The same splits, added in the same order, make the same bytes (with the same SQLite).
+    """
     definition = {} if dataset.built_in else dataset.definition()
     classes = ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets)
-    with closing(sqlite3.connect(":memory:")) as database:
-        database.executescript(_SCHEMA)
+    with written_whole(path) as file, closing(sqlite3.connect(file.name)) as database:
+        # It is whole or absent by its name, so no journal need lie beside it.
+        database.executescript(f"PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; {_SCHEMA}")
         database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])
         database.executemany("INSERT INTO definition VALUES (?, ?)", definition.items())
         database.executemany("INSERT INTO class VALUES (?, ?, ?)", classes)
         database.commit()
-        with written_whole(path) as file:
-            file.write(database.serialize())
+        yield Manifest(database, path)
 
 
 def dataset_for(path: Path, name: str | None) -> Dataset:
@@ -343,12 +399,17 @@ def pick_split(
     return manifest.splits()[there[0]] if there else None
 
 
-def refuse_other_dataset(manifest: Manifest, dataset: Dataset) -> None:
+def refuse_other_dataset(
+    manifest: Manifest,
+    dataset: Dataset,
+    *,
+    hint: str = "leave --dataset out, or take another --root",
+) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     held = manifest.dataset()
     if held.fingerprint != dataset.fingerprint:
         other = "another " if held.name == dataset.name else ""
         raise ImnetprepError(
             f"{manifest.path.parent} holds {other}{held.name}, not {dataset.name}",
-            hint="leave --dataset out, or take another --root",
+            hint=hint,
         )

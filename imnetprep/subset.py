@@ -22,6 +22,7 @@ from imnetprep.manifest import (
     create_manifest,
     open_manifest,
     organized_splits,
+    refuse_other_dataset,
 )
 from imnetprep.preparation.journal import open_journal
 from imnetprep.preparation.receipts import read_receipt, record_split
@@ -99,12 +100,7 @@ def refuse_other_root(chosen: Dataset, to: Root) -> None:
     if not to.manifest.exists():
         return
     with open_manifest(to.manifest) as manifest:
-        held = manifest.dataset()
-    if held.fingerprint != chosen.fingerprint:
-        another = "another " if held.name == chosen.name else ""
-        raise ImnetprepError(
-            f"{to.path} holds {another}{held.name}, not {chosen.name}", hint="take another --to"
-        )
+        refuse_other_dataset(manifest, chosen, hint="take another --to")
 
 
 def carry_out_subset(plan: SubsetPlan, *, copy: bool, progress: Progress) -> Iterator[SplitRecord]:

@@ -1,0 +1,1 @@
+"""A root and a bucket made equal."""

@@ -1,0 +1,182 @@
+"""What manifests list, from a root to a bucket and back: whole splits, never half of one.
+
+The one in the bucket lists the splits whose data is in the bucket, the local one those that are
+here. What comes from a bucket may lie: nothing of it is used before `read_fetched` has seen it.
+"""
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.manifest import (
+    Manifest,
+    OtherForm,
+    SplitRecord,
+    create_manifest,
+    manifest_written,
+    open_manifest,
+    refuse_other_dataset,
+)
+from imnetprep.roots import Layout, Root
+
+Key = tuple[Split, Layout]
+_OTHER_DATASET = "name another address, or another --root"
+_JOURNAL_AND_NO_WAL = b"\x01\x01"
+_WAIT_S = 60  # a million samples take a slow disk some seconds
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A manifest from a bucket, read and found to be one. `told`: as `splits_told`."""
+
+    path: Path
+    dataset: Dataset
+    told: Mapping[Key, str]
+
+
+def splits_told(path: Path) -> dict[Key, str]:
+    """The splits that the manifest at `path` lists, if there is one, each with its fingerprint.
+
+    Two share it only if the samples are the same and lie at the same places in their shards.
+    """
+    if not path.exists():
+        return {}
+    with open_manifest(path) as manifest:
+        return _told(manifest)
+
+
+def _told(manifest: Manifest) -> dict[Key, str]:
+    held = manifest.splits()
+    return {key: manifest.fingerprint(record, placed=True) for key, record in held.items()}
+
+
+def read_fetched(path: Path) -> Fetched:
+    """Look through the manifest that was fetched to `path`, in a folder that only we write.
+
+    Raises WrongBytes where it is none, or does not hold together, and OtherForm.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(20)[18:] != _JOURNAL_AND_NO_WAL:  # opening it would write beside it
+                raise ImnetprepError(f"{path} is no SQLite file of ours", hint="")
+        with open_manifest(path) as manifest:
+            manifest.check_form()
+            dataset = manifest.dataset()
+            _ = dataset.fingerprint  # reads all of its definition
+            for record in manifest.splits().values():
+                _check_split(manifest, record, classes=len(dataset.synsets))
+            return Fetched(path, dataset, _told(manifest))
+    except OtherForm:
+        raise
+    except ImnetprepError as error:
+        raise WrongBytes(
+            f"the manifest in the bucket cannot be used: {error}",
+            hint="push it again from a root that is right:"
+            " imnetprep sync-s3 ADDRESS --push --what manifest --replace",
+        ) from error
+
+
+def _check_split(manifest: Manifest, record: SplitRecord, *, classes: int) -> None:
+    """Raise WrongBytes unless what it says of the split is so, and all is of some class."""
+    labels, samples, size_bytes = list[int](), 0, 0
+    for label, columns in manifest.columns(record):
+        labels.append(label)
+        samples, size_bytes = samples + columns.samples, size_bytes + columns.size_bytes
+    if labels != sorted({*labels} & {*range(classes)}):
+        raise _wrong(record, f"its labels are not some of {classes}, each once")
+    if (samples, size_bytes) != (record.samples, record.size_bytes):
+        raise _wrong(record, f"it has {samples} samples of {size_bytes} bytes and says otherwise")
+    if not isinstance(record.change, str | None) or not (record.change or "").isprintable():
+        raise _wrong(record, f"what was done to it is {record.change!r}")
+
+
+def _wrong(record: SplitRecord, what: str) -> ImnetprepError:
+    return WrongBytes(f"{record.split} as {record.layout}: {what}", hint="")
+
+
+def write_bucket_manifest(
+    manifest: Path,
+    to: Path,
+    *,
+    splits: Collection[Key],
+    fetched: Fetched | None = None,
+    theirs: Collection[Key] = (),
+) -> list[SplitRecord]:
+    """Write to `to`, whole or not at all, a manifest of those `splits` that one of two lists.
+
+    The local `manifest` says what they are, and `fetched` does of what that does not list and of
+    `theirs`. The same splits make the same bytes, in whatever order they were organized. Another
+    process may write `manifest` meanwhile. Raises ImnetprepError where the datasets differ.
+    """
+    with ExitStack() as stack:
+        ours = stack.enter_context(_as_it_is_now(manifest, beside=to))
+        listed = {key: (ours, record) for key, record in ours.splits().items()}
+        if fetched is not None:
+            refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
+            there = stack.enter_context(open_manifest(fetched.path))
+            for key, record in there.splits().items():
+                if key in theirs or key not in listed:
+                    listed[key] = there, record
+        made = stack.enter_context(manifest_written(to, ours.dataset()))
+        for key in sorted(listed.keys() & {*splits}):
+            source, record = listed[key]
+            made.add_columns(*key, source.columns(record), change=record.change)
+        return list(made.splits().values())
+
+
+@contextmanager
+def _as_it_is_now(path: Path, *, beside: Path) -> Iterator[Manifest]:
+    """One moment of the manifest at `path`. Its writers wait for one copy, not for all we do."""
+    copy = beside.with_name(f".{beside.name}.now.{os.getpid()}.tmp")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    copy.unlink(missing_ok=True)
+    try:
+        with open_manifest(path, wait_s=_WAIT_S) as manifest:
+            manifest.copy_to(copy)
+        with open_manifest(copy) as manifest:
+            manifest.path = path  # is told where it is damaged
+            yield manifest
+    finally:
+        copy.unlink(missing_ok=True)
+
+
+def take_splits(root: Root, fetched: Fetched, *, replace: bool) -> list[SplitRecord]:
+    """Add to the manifest of `root` what `fetched` lists and `root` has the folder of.
+
+    A root without a manifest gets one, of the same dataset. A split at a time, each in one
+    transaction: run again after a kill, it adds the rest. Returns what was added.
+
+    Raises ImnetprepError where the datasets differ; and when all else is taken, of splits that
+    `root` lists with other samples or other places in shards, unless `replace`. Nobody else may be
+    organizing meanwhile: the caller has the lock.
+    """
+    if not root.manifest.exists():
+        create_manifest(root.manifest, fetched.dataset)
+    taken, left = list[SplitRecord](), list[str]()
+    with (
+        open_manifest(root.manifest, write=True, wait_s=_WAIT_S) as ours,
+        open_manifest(fetched.path) as there,
+    ):
+        refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
+        held = ours.splits()
+        for key, record in there.splits().items():
+            if not root.split(*key).is_dir():
+                continue
+            if key in held and ours.fingerprint(held[key], placed=True) == fetched.told[key]:
+                continue
+            if key in held and not replace:
+                left.append(f"{key[0]} as {key[1]}")
+                continue
+            ours.add_columns(*key, there.columns(record), change=record.change, replace=key in held)
+            taken.append(ours.splits()[key])
+    if left:
+        raise ImnetprepError(
+            f"{root.manifest} and the manifest in the bucket differ: {', '.join(left)}",
+            hint=f"imnetprep verify --root {root.path} says whether ours is right;"
+            " --replace takes the bucket's",
+        )
+    return taken
