@@ -4,6 +4,7 @@ And the checksums that object stores keep, which can be put together from those 
 """
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import zlib
@@ -67,6 +68,12 @@ class Checksum:
         """As S3 writes it: base64 of the big-endian number."""
         return cls(kind, int.from_bytes(base64.b64decode(text), "big"), size_bytes)
 
+    @property
+    def text(self) -> str:
+        """As S3 writes it."""
+        width = _POLYNOMIALS[self.kind][0]
+        return base64.b64encode(self.value.to_bytes(width // 8, "big")).decode()
+
     @classmethod
     def empty(cls, kind: str) -> "Checksum":
         """The checksum of no bytes."""
@@ -88,16 +95,23 @@ class Checksum:
         In the ring of polynomials modulo the CRC's own: ours times x to the bits of the other
         (Adler's crc32_combine in zlib).
         """
-        width, polynomial = _POLYNOMIALS[self.kind]
-        factor, square = 1 << width - 1, 1 << width - 2  # x to the 0 and to the 1
-        exponent = 8 * other.size_bytes
-        while exponent:
-            if exponent & 1:
-                factor = _multiply(square, factor, width, polynomial)
-            square = _multiply(square, square, width, polynomial)
-            exponent >>= 1
-        value = _multiply(factor, self.value, width, polynomial) ^ other.value
+        factor = _shift(self.kind, other.size_bytes)
+        value = _multiply(factor, self.value, *_POLYNOMIALS[self.kind]) ^ other.value
         return Checksum(self.kind, value, self.size_bytes + other.size_bytes)
+
+
+@functools.lru_cache(maxsize=64)  # the parts of an object have one size, but for the last
+def _shift(kind: str, size_bytes: int) -> int:
+    """x to the bits of so many bytes, modulo the CRC's polynomial."""
+    width, polynomial = _POLYNOMIALS[kind]
+    factor, square = 1 << width - 1, 1 << width - 2  # x to the 0 and to the 1
+    exponent = 8 * size_bytes
+    while exponent:
+        if exponent & 1:
+            factor = _multiply(square, factor, width, polynomial)
+        square = _multiply(square, square, width, polynomial)
+        exponent >>= 1
+    return factor
 
 
 def _multiply(a: int, b: int, width: int, polynomial: int) -> int:

@@ -22,7 +22,7 @@ def retried(act: Callable[[], T], *, on: tuple[type[Exception], ...], times: int
         try:
             return act()
         except on:
-            _wait(failures)
+            time.sleep(wait_s(failures))
     return act()
 
 
@@ -33,12 +33,13 @@ def resumed(
     *,
     length: int,
     on: tuple[type[Exception], ...],
+    times: int = _TIMES,
 ) -> Iterator[memoryview]:
     """The bytes from `start` to `end` in chunks of `length`, from a body that may break.
 
     `open_at(offset)` gives one that reads on to `end`; it is asked again, from where the last one
-    broke, while that raises one of `on` or ends early. After so many failures in a row as
-    `retried` has tries the last exception is raised; EOFError where the body just ends.
+    broke, while that raises one of `on` or ends early. After `times` failures in a row the last
+    exception is raised; EOFError where the body just ends.
     """
     may_pass: tuple[type[Exception], ...] = (EOFError, *on)
     at, failures = start, 0
@@ -52,9 +53,9 @@ def resumed(
                 at, failures = at + len(chunk), 0
         except may_pass:
             failures += 1
-            if failures == _TIMES:
+            if failures == times:
                 raise
-            _wait(failures)
+            time.sleep(wait_s(failures))
         finally:
             if body is not None:
                 body.close()
@@ -70,6 +71,7 @@ def _filled(body: Any, length: int) -> bytes:
     return chunk
 
 
-def _wait(failures: int) -> None:
-    wait_s = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
-    time.sleep(wait_s * random.uniform(0.5, 1))  # noqa: S311 - not a secret
+def wait_s(failures: int) -> float:
+    """How long to wait after so many failures in a row."""
+    longest_s: float = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
+    return longest_s * random.uniform(0.5, 1)  # noqa: S311 - not a secret

@@ -35,7 +35,8 @@ def open_archive(place: str | Path, name: str) -> ArchiveFile:
     if place == STDIN:
         return Pipe(sys.stdin.buffer, name)
     if address.startswith(_S3):
-        from imnetprep.s3 import S3Object, parse_s3_address
+        from imnetprep.s3.address import parse_s3_address
+        from imnetprep.s3.object import S3Object
 
         return S3Object(parse_s3_address(address))
     if address.startswith(_WEB):

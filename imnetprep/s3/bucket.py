@@ -1,0 +1,262 @@
+"""A bucket that is open: small requests by botocore's client, bodies by requests of our own.
+
+botocore takes some milliseconds for a request, and its send fails where one part takes longer than
+the timeout for connecting. So bodies go through its signer and its HTTP session, and the rest
+through its client; endpoints, credentials, proxies and certificates are botocore's for both.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import botocore.session
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
+from botocore.config import Config
+from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import create_parser
+from botocore.utils import get_environ_proxies
+
+from imnetprep.errors import SourceFailed, WrongBytes, WrongUsage
+from imnetprep.retry import resumed, retried, wait_s
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.failures import PASSING, client_error, is_busy, told
+
+_CONNECT_S, _SILENT_S = 10, 10
+# Some 25 seconds of a busy server, without its silence; a server that is not there is told at once.
+TRIES, _TRIES_TO_CONNECT = 9, 3
+_CONNECTIONS = 64
+# A chunk that is sent has to leave within _CONNECT_S.
+_SENT_BYTES = 256 << 10
+_OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "POST": "CreateMultipartUpload"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a bucket is reached, and what objects are made as, in the words of AWS."""
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    profile: str | None = None
+    path_style: bool = False
+    accelerate: bool = False
+    dual_stack: bool = False
+    request_payer: bool = False
+    sse: str | None = None
+    sse_kms_key_id: str | None = None
+    storage_class: str | None = None
+    tagging: str | None = None
+
+    @property
+    def object_headers(self) -> dict[str, str]:
+        """What a request that makes an object says of it."""
+        headers = {
+            "x-amz-server-side-encryption": self.sse,
+            "x-amz-server-side-encryption-aws-kms-key-id": self.sse_kms_key_id,
+            "x-amz-storage-class": self.storage_class,
+            "x-amz-tagging": self.tagging,
+        }
+        return {name: value for name, value in headers.items() if value}
+
+
+class Bucket:
+    """An open bucket. Safe from several threads."""
+
+    def __init__(self, name: str, settings: Settings = Settings()) -> None:
+        self.name, self.settings = name, settings
+        session = botocore.session.Session(profile=settings.profile)
+        with told(f"s3://{name}"):
+            try:
+                self.client = session.create_client(
+                    "s3",
+                    region_name=settings.region,
+                    endpoint_url=settings.endpoint_url,
+                    config=_config(settings),
+                )
+            except ValueError as error:  # of a URL without a scheme, or a region with a space
+                raise WrongUsage(
+                    str(error),
+                    hint="--endpoint-url, or AWS_ENDPOINT_URL, is like https://HOST:PORT; --region,"
+                    " or AWS_DEFAULT_REGION, like eu-west-1",
+                ) from error
+            self._credentials = session.get_credentials()
+            where = {"Bucket": name, "Key": "-"}
+            url = self.client.generate_presigned_url("head_object", Params=where)
+        self._url = url.partition("?")[0].removesuffix("-")
+        self._always = {"x-amz-request-payer": "requester"} if settings.request_payer else {}
+        self._has_answered = False
+        self.client.meta.events.register("before-call.s3", self._add_headers)
+        self.client.meta.events.register("needs-retry.s3", self._wait_s)
+        self.endpoint = str(self.client.meta.endpoint_url)
+        region = self.client.meta.region_name
+        self.region = "us-east-1" if region in (None, "aws-global") else str(region)
+        ca_bundle = session.get_config_variable("ca_bundle")
+        self._http = URLLib3Session(
+            verify=ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or True,
+            proxies=get_environ_proxies(self._url),
+            timeout=(_CONNECT_S, _SILENT_S),
+            max_pool_connections=_CONNECTIONS,
+            socket_options=[
+                (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            ],
+        )
+        self._parser = create_parser("rest-xml")
+
+    def _add_headers(self, params: Any, **_: Any) -> None:
+        params["headers"].update(self._always)
+
+    def _wait_s(
+        self, response: Any, attempts: int, caught_exception: Exception | None, **_: Any
+    ) -> float | None:
+        """How long botocore waits before it tries again; None: it does not."""
+        tries = TRIES
+        if response is None:
+            passing = isinstance(caught_exception, PASSING)
+            if isinstance(caught_exception, (EndpointConnectionError, ConnectTimeoutError)):
+                tries = TRIES if self._has_answered else _TRIES_TO_CONNECT
+        else:
+            self._has_answered = True
+            passing = is_busy(response[1], response[0].status_code)
+        return wait_s(attempts) if passing and attempts < tries else None
+
+    def call(self, operation: str, **params: Any) -> Any:
+        """One of botocore's operations, tried again where that may help. Raises as botocore."""
+        return getattr(self.client, operation)(Bucket=self.name, **params)
+
+    def pages(self, operation: str, **params: Any) -> Iterator[Any]:
+        """The pages of a listing. Raises SourceFailed where the bucket is in another region."""
+        with told(S3Address(self.name, params.get("Prefix", ""))):
+            for page in self.client.get_paginator(operation).paginate(Bucket=self.name, **params):
+                headers = page["ResponseMetadata"].get("HTTPHeaders", {})
+                region = headers.get("x-amz-bucket-region", self.region)
+                if region != self.region:  # botocore has followed, and costs would too
+                    raise SourceFailed(
+                        f"s3://{self.name} is in {region}, not in {self.region}",
+                        hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
+                    )
+                yield page
+
+    def chunks(
+        self,
+        key: str,
+        start: int,
+        end: int,
+        *,
+        etag: str,
+        length: int,
+        asked: Callable[[], None] = lambda: None,
+    ) -> Iterator[memoryview]:
+        """The bytes from `start` to `end` of the object as it was under `etag`, `length` at a time.
+
+        One request, and one more for each time that it breaks; before each `asked` is, which may
+        raise. Raises as botocore; EOFError; WrongBytes where other bytes are answered.
+        """
+
+        def open_at(at: int) -> Any:
+            asked()
+            headers = {"If-Match": f'"{etag}"', "Range": f"bytes={at}-{end - 1}"}
+            answer = self.send("GET", key, headers=headers)
+            told_of = answer.headers.get("content-range", "bytes 0-")
+            if not told_of.startswith(f"bytes {at}-"):
+                raise WrongBytes(
+                    f"{S3Address(self.name, key)}: the server answers {told_of!r} where bytes"
+                    f" {at} to {end} are asked for",
+                    hint="a proxy in between may not know byte ranges: name another --endpoint-url",
+                )
+            return answer.raw
+
+        yield from resumed(open_at, start, end, length=length, on=PASSING, times=TRIES)
+
+    def put(
+        self,
+        key: str,
+        body: memoryview,
+        *,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
+        sent: Callable[[int], None],
+    ) -> Mapping[str, str]:
+        """Send a body, again where that may help; the answer's headers. `sent` hears each chunk.
+
+        What `sent` raises ends it; of a failed attempt it hears the negative. Raises as botocore.
+        """
+
+        def attempt() -> Mapping[str, str]:
+            done = 0
+
+            def chunks() -> Iterator[memoryview]:
+                nonlocal done
+                for at in range(0, len(body), _SENT_BYTES):
+                    chunk = body[at : at + _SENT_BYTES]
+                    sent(len(chunk))
+                    done += len(chunk)
+                    yield chunk
+
+            try:
+                length = {"Content-Length": str(len(body))}
+                all_headers = {**headers, **length}
+                answer = self.send("PUT", key, headers=all_headers, query=query, body=chunks())
+                return dict(answer.headers.items())
+            except BaseException:
+                sent(-done)
+                raise
+
+        return retried(attempt, on=PASSING, times=TRIES)
+
+    def send(
+        self,
+        method: str,
+        key: str,
+        *,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None = None,
+        body: Iterator[memoryview] | None = None,
+    ) -> AWSResponse:
+        """One signed request, sent once. Raises as botocore (Busy where it may pass)."""
+        url = self._url + quote(key, safe="/~") + (f"?{urlencode(query)}" if query else "")
+        request = AWSRequest(method, url, headers={**headers, **self._always})
+        request.context["client_config"] = self.client.meta.config
+        credentials = self._credentials.get_frozen_credentials()
+        S3SigV4Auth(credentials, "s3", self.region).add_auth(request)
+        signed = HeadersDict(request.headers.items())
+        prepared = AWSPreparedRequest(method, url, signed, body, method == "GET")
+        answer = self._http.send(prepared)
+        if answer.status_code >= 300:
+            operation = "UploadPart" if query and "partNumber" in query else _OPERATIONS[method]
+            raise client_error(self.parsed(answer, operation), operation)
+        return answer
+
+    def parsed(self, answer: AWSResponse, operation: str) -> Any:
+        """What the body of an answer says, as botocore's client would give it."""
+        told_of = {
+            "body": answer.content,
+            "headers": answer.headers,
+            "status_code": answer.status_code,
+        }
+        model = self.client.meta.service_model.operation_model(operation)
+        return self._parser.parse(told_of, model.output_shape)
+
+
+def _config(settings: Settings) -> Config:
+    return Config(
+        retries={"mode": "standard", "total_max_attempts": 1},  # but see Bucket._wait_s
+        connect_timeout=_CONNECT_S,
+        read_timeout=_SILENT_S,
+        max_pool_connections=_CONNECTIONS,
+        tcp_keepalive=True,
+        # We send and check checksums of our own; older servers refuse those of botocore.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={
+            # Bodies have a checksum that the server compares; a SHA-256 would be a second one.
+            "payload_signing_enabled": False,
+            "use_accelerate_endpoint": settings.accelerate,
+            "use_dualstack_endpoint": settings.dual_stack,
+            **({"addressing_style": "path"} if settings.path_style else {}),
+        },
+    )

@@ -1,0 +1,215 @@
+"""What a bucket refuses or fails to do, as we say it: what happened, and the mend."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import botocore.exceptions as failures
+import urllib3.exceptions
+from botocore.parsers import ResponseParserError
+
+from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+
+
+class Busy(failures.ClientError):  # type: ignore[misc]
+    """An answer that may be another one soon: the server is busy, or lost what it was sent."""
+
+
+# What may pass: the request is tried again.
+PASSING = (
+    Busy,
+    failures.HTTPClientError,
+    failures.EndpointConnectionError,
+    failures.ConnectTimeoutError,
+    urllib3.exceptions.HTTPError,
+)
+_BUSY_CODES = ("SlowDown", "InternalError", "RequestTimeout", "RequestTimeoutException")
+_BUSY_STATUS = (429, 500, 502, 503, 504)
+_ACTIONS = {
+    "ListObjectsV2": "s3:ListBucket",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListParts": "s3:ListMultipartUploadParts",
+    "HeadObject": "s3:GetObject (and s3:ListBucket, to tell missing from forbidden)",
+    "GetObject": "s3:GetObject (and s3:ListBucket, to tell missing from forbidden)",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "DeleteObjects": "s3:DeleteObject",
+}
+_WRITES = "s3:PutObject"
+_DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]{1,32}:[A-Za-z]{1,64})")
+_CREDENTIALS = (
+    failures.NoCredentialsError,
+    failures.PartialCredentialsError,
+    failures.CredentialRetrievalError,
+    failures.TokenRetrievalError,
+    failures.SSOError,
+    failures.LoginError,
+)
+_NETWORK = (
+    EOFError,
+    failures.HTTPClientError,
+    failures.ConnectionError,
+    urllib3.exceptions.HTTPError,
+)
+_WHO = "aws sts get-caller-identity shows who you are"
+_AGAIN = "run the same command again; it goes on from where it was"
+_EXPIRED = "log in again (aws sso login), then run the same command; it goes on"
+_LATER = "run the same command later, or with fewer --jobs; it goes on from where it was"
+_FULL = "the server has no room left: free some there, then run the same command; it goes on"
+_OPTIONS = (
+    "the server does not take what was asked for: look at --sse, --sse-kms-key-id, --storage-class,"
+    " --tagging and --endpoint-url"
+)
+# By the code; of an answer without a body (to HEAD), or of another code, by the status.
+_MENDS = {
+    "401": _WHO,
+    "InvalidAccessKeyId": f"AWS_ACCESS_KEY_ID or the profile is another server's; {_WHO}",
+    "SignatureDoesNotMatch": f"the secret key is not that of the access key; {_WHO}",
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "InvalidToken": _EXPIRED,
+    "RequestTimeTooSkewed": "set this machine's clock (timedatectl set-ntp true)",
+    "NoSuchBucket": "aws s3 mb s3://{bucket} makes it, aws s3 ls shows those there are",
+    "NoSuchUpload": "somebody aborted this upload: run the same command, it begins another",
+    "404": "aws s3 ls {where} shows what is there; run the same command again",
+    "InvalidObjectState": "it is in an archive class: aws s3api restore-object --bucket {bucket}"
+    " --key {key} --restore-request Days=7 brings it back",
+    "SlowDown": _LATER,
+    "429": _LATER,
+    "503": _LATER,
+    "InsufficientStorage": _FULL,
+    "XMinioStorageFull": _FULL,
+    "XMinioAdminBucketQuotaExceeded": _FULL,
+    "QuotaExceeded": _FULL,
+    "507": _FULL,
+    # To HEAD that is all that AWS says of a session that has expired.
+    "HEAD 400": f"a session that has expired is answered so: aws sso login; {_WHO}",
+    "400": _OPTIONS,
+    "501": _OPTIONS,
+}
+_SAYS = {
+    "ExpiredToken": "your session has expired",
+    "RequestTimeTooSkewed": "the clock of this machine is not that of the server",
+    "NoSuchBucket": "there is no such bucket",
+}
+_LONGEST_SAID = 300
+
+
+@contextmanager
+def told(where: object) -> Iterator[None]:
+    """What botocore says of a failure at `where`, as we say it."""
+    try:
+        yield
+    except failures.ClientError as error:
+        raise _refusal(where, error) from error
+    except failures.ProfileNotFound as error:
+        raise ImnetprepError(
+            _line(str(error)), hint="aws configure list-profiles shows those there are"
+        ) from error
+    except _CREDENTIALS as error:
+        raise ImnetprepError(
+            f"no AWS credentials for {where}: {_line(str(error))}",
+            hint="aws configure, or aws sso login; or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY",
+        ) from error
+    except failures.SSLError as error:
+        raise SourceFailed(
+            f"{_server(error)} is not trusted: {_line(str(error.kwargs['error']))}",
+            hint="AWS_CA_BUNDLE=FILE names the certificate of who signed the server's",
+        ) from error
+    except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
+        raise SourceFailed(
+            f"{where}: no connection to {_server(error)}",
+            hint="check the network, and --endpoint-url or AWS_ENDPOINT_URL; run the same command"
+            " to go on",
+        ) from error
+    except _NETWORK as error:
+        raise SourceFailed(
+            f"{where}: {_line(str(error))}",
+            hint="check the network; run the same command to go on",
+        ) from error
+    except ResponseParserError as error:
+        raise SourceFailed(
+            f"{where}: the answer is not one of S3: {_line(str(error))}",
+            hint="check --endpoint-url, or AWS_ENDPOINT_URL",
+        ) from error
+    except failures.BotoCoreError as error:
+        raise WrongUsage(
+            f"{where}: {_line(str(error))}",
+            hint="check the address, the options, the AWS_… variables and ~/.aws/config",
+        ) from error
+
+
+def client_error(answer: Any, operation: str) -> failures.ClientError:
+    """The exception for a parsed answer; Busy where the same request may soon fare better."""
+    busy = is_busy(answer, answer["ResponseMetadata"]["HTTPStatusCode"])
+    return (Busy if busy else failures.ClientError)(answer, operation)
+
+
+def is_busy(answer: Any, status: int) -> bool:
+    """May the same request soon fare better?"""
+    return answer.get("Error", {}).get("Code") in _BUSY_CODES or status in _BUSY_STATUS
+
+
+def code_of(error: failures.ClientError) -> str:
+    """`NoSuchUpload`, `BadDigest`, … or the HTTP status of an answer without a body."""
+    return str(error.response["Error"].get("Code"))
+
+
+def status_of(error: failures.ClientError) -> int:
+    """The HTTP status."""
+    return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+
+
+def _refusal(where: object, error: failures.ClientError) -> ImnetprepError:
+    code, status = code_of(error), str(status_of(error))
+    if status == "412":
+        return WrongBytes(
+            f"{where} has changed meanwhile",
+            hint="run the same command again: what was made of the old one is dropped",
+        )
+    if region := _region_of(error):
+        return SourceFailed(
+            f"{where}: the bucket is in {region}",
+            hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
+        )
+    message = _line(str(error.response["Error"].get("Message") or code))
+    said, head = _SAYS.get(code, message), f"HEAD {status}" if code == status else ""
+    mend = _MENDS.get(head) or _MENDS.get(code) or _MENDS.get(status)
+    if code in ("AccessDenied", "403") or (status == "403" and mend is None):
+        named = _DENIED_ACTION.search(message)
+        action = named[1] if named else _ACTIONS.get(error.operation_name, _WRITES)
+        if action.startswith("kms:"):
+            action = "kms:GenerateDataKey and kms:Decrypt for the key of that bucket"
+        mend = f"your credentials need {action}; {_WHO}"
+        said = f"access denied to {error.operation_name}" + (f": {message}" if named else "")
+    bucket, _, key = str(where).removeprefix("s3://").partition("/")
+    mend = (mend or _AGAIN).format(where=where, bucket=bucket, key=key)
+    return SourceFailed(f"{where}: {said} ({status})", hint=mend)
+
+
+def _line(text: str) -> str:
+    """What somebody else wrote as a part of a line of ours."""
+    shown = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(shown.split())[:_LONGEST_SAID]
+
+
+def _server(error: failures.BotoCoreError) -> str:
+    """Scheme, host and port of the URL that failed."""
+    url = urlsplit(str(error.kwargs["endpoint_url"]))
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+
+
+def _region_of(error: failures.ClientError) -> str | None:
+    """Where the bucket is, if that is what the answer has to say."""
+    status, code = status_of(error), code_of(error)
+    if status not in (301, 307) and code not in ("AuthorizationHeaderMalformed", "IllegalLocation"):
+        return None
+    headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
+    region = headers.get("x-amz-bucket-region") or error.response["Error"].get("Region")
+    if region is None:
+        found = re.search(r"expecting '([a-z0-9-]+)'", error.response["Error"].get("Message", ""))
+        region = found and found[1]
+    return str(region) if region and re.fullmatch(r"[a-z0-9-]{1,64}", str(region)) else None

@@ -1,0 +1,48 @@
+"""An archive in a bucket, read by ranges.
+
+Every read is a ranged GET that holds only for the object as it was when it was opened (its ETag).
+"""
+
+import functools
+from collections.abc import Iterator
+
+from imnetprep.digests import Checksum
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.failures import told
+from imnetprep.s3.listing import head_object
+
+
+class S3Object:
+    """An archive in a bucket."""
+
+    seekable, far = True, True
+
+    def __init__(self, address: S3Address) -> None:
+        self.address, self.name = address, address.key.rpartition("/")[2]
+        self._bucket = _opened(address.bucket)
+        with told(address):
+            head = head_object(self._bucket, address.key)
+        self.size_bytes: int | None = head.size_bytes
+        self._etag = head.etag
+        self.identity = f'{address} "{head.etag}" {head.size_bytes}'
+        self.checksum: Checksum | None = head.checksum
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """As ArchiveFile.read_at. Raises WrongBytes where the object has changed meanwhile."""
+        end = min(offset + length, self.size_bytes or 0)
+        return b"".join(self.chunks(offset, end, length)) if offset < end else b""
+
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
+        with told(self.address):
+            key = self.address.key
+            yield from self._bucket.chunks(key, start, end, etag=self._etag, length=length)
+
+    def close(self) -> None: ...
+
+
+@functools.cache
+def _opened(bucket: str) -> Bucket:
+    """Credentials, region and endpoint as botocore finds them (AWS_… and ~/.aws)."""
+    return Bucket(bucket)

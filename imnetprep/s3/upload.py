@@ -1,0 +1,252 @@
+"""Objects sent whole or in parts, each body with a checksum that the server compares.
+
+Parts of an upload that was stopped are taken up from what the server lists. An ETag is no digest;
+but where it is the MD5 of the very part that would be sent, the server has that part.
+"""
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import botocore.exceptions as failures
+
+from imnetprep.digests import Checksum
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.retry import retried
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.bucket import TRIES, Bucket
+from imnetprep.s3.failures import PASSING, code_of, status_of
+from imnetprep.s3.listing import (
+    CHECKSUM_FIELDS,
+    Head,
+    ListedPart,
+    head_object,
+    unfinished_uploads,
+)
+
+# S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
+_LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000
+_WRONG_ON_ARRIVAL = ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch")
+_TRIES = 3
+
+
+class Part(NamedTuple):
+    """A part that the server has."""
+
+    etag: str
+    checksum: Checksum
+
+
+def part_bytes_of(size_bytes: int) -> int:
+    """How long the parts of an object of this size are: the same for whoever sends it."""
+    part_bytes = _LEAST_PART_BYTES
+    while part_bytes * _MOST_PARTS < size_bytes:
+        part_bytes *= 2
+    return part_bytes
+
+
+class Guard:
+    """What the server compares of each body: the checksum of `kind`, or where it knows none a MD5.
+
+    Which it is shows with the first answer; `told` hears it once if it is not the one wanted.
+    """
+
+    def __init__(self, kind: str, told: Callable[[str], None]) -> None:
+        self.kind, self._told = kind, told
+        self.is_kept = True
+
+    def headers(self, body: memoryview, checksum: Checksum) -> dict[str, str]:
+        """What goes with a body."""
+        if self.is_kept:
+            return {f"x-amz-checksum-{self.kind}": checksum.text}
+        md5 = hashlib.md5(body, usedforsecurity=False).digest()
+        return {"Content-MD5": base64.b64encode(md5).decode()}
+
+    def heard(self, is_kept: bool) -> None:
+        """An answer tells whether the server keeps it; if not, what was sent was not compared."""
+        if is_kept or not self.is_kept:
+            return
+        self.is_kept = False
+        other = "" if self.kind == "crc32" else "; --checksum-algorithm CRC32 may do more"
+        self._told(f"the server keeps no {self.kind}: it compares the MD5 of each part{other}")
+
+    def is_refused(self, error: failures.ClientError) -> bool:
+        """Does the server refuse the checksum itself? It goes without one from here on."""
+        known = code_of(error) in ("InvalidRequest", "InvalidArgument", "NotImplemented")
+        if not known or "checksum" not in str(error).lower():
+            return False
+        self.heard(is_kept=False)
+        return True
+
+
+class Sender:
+    """Sends objects to one bucket. `sent` hears of bytes, `told` of what people should know."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        guard: Guard,
+        *,
+        sent: Callable[[int], None],
+        told: Callable[[str], None],
+    ) -> None:
+        self.bucket, self.guard = bucket, guard
+        self._sent, self._told = sent, told
+
+    def put(
+        self, key: str, body: memoryview, checksum: Checksum, headers: Mapping[str, str]
+    ) -> str:
+        """Send an object in one; `headers` have what must hold of the one there. Its ETag."""
+        all_headers = {**self.bucket.settings.object_headers, **headers}
+        try:
+            answer = self._send(key, body, checksum, all_headers, None, "its bytes")
+        except failures.ClientError as error:
+            if status_of(error) != 412:
+                raise
+            # An attempt whose answer was lost is there now.
+            head = head_object(self.bucket, key)
+            if head.checksum != checksum:
+                raise
+            return head.etag
+        return answer["etag"].strip('"')
+
+    def begin(self, key: str, headers: Mapping[str, str], *, known: Collection[str]) -> str:
+        """The id of a new upload in parts: of one that is not `known`, if an answer was lost."""
+        tries = itertools.count()
+        all_headers = {**self.bucket.settings.object_headers, **headers}
+        if self.guard.is_kept:
+            all_headers["x-amz-checksum-algorithm"] = self.guard.kind.upper()
+            all_headers["x-amz-checksum-type"] = "FULL_OBJECT"
+
+        def attempt() -> str:
+            for each in unfinished_uploads(self.bucket, key) if next(tries) else ():
+                if each.key == key and each.upload_id not in known:
+                    return each.upload_id
+            try:
+                answer = self.bucket.send("POST", key, headers=all_headers, query={"uploads": ""})
+            except failures.ClientError as error:
+                if "x-amz-checksum-type" not in all_headers or not self.guard.is_refused(error):
+                    raise
+                plain = {k: v for k, v in all_headers.items() if "x-amz-checksum" not in k}
+                answer = self.bucket.send("POST", key, headers=plain, query={"uploads": ""})
+            self.guard.heard("x-amz-checksum-algorithm" in answer.headers)
+            return str(self.bucket.parsed(answer, "CreateMultipartUpload")["UploadId"])
+
+        return retried(attempt, on=PASSING, times=TRIES)
+
+    def send_part(
+        self, key: str, upload_id: str, number: int, body: memoryview, checksum: Checksum
+    ) -> Part:
+        """Send a part."""
+        query = {"partNumber": str(number), "uploadId": upload_id}
+        answer = self._send(key, body, checksum, {}, query, f"part {number}")
+        return Part(answer["etag"].strip('"'), checksum)
+
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        parts: Iterable[Part],
+        whole: Checksum,
+        headers: Mapping[str, str],
+    ) -> Head:
+        """Make an object of the parts, which the server compares with the checksum of the whole."""
+        field = CHECKSUM_FIELDS[whole.kind]
+        listed = []
+        for number, part in enumerate(parts, 1):
+            told = {"PartNumber": number, "ETag": f'"{part.etag}"'}
+            listed.append(told | ({field: part.checksum.text} if self.guard.is_kept else {}))
+        params = {"IfNoneMatch": "*"} if "If-None-Match" in headers else {}
+        if etag := headers.get("If-Match"):
+            params = {"IfMatch": etag}
+        if self.guard.is_kept:
+            params |= {"ChecksumType": "FULL_OBJECT", field: whole.text}
+            params |= {"MpuObjectSize": whole.size_bytes}  # type: ignore[dict-item]
+        try:
+            self.bucket.call(
+                "complete_multipart_upload",
+                Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}, **params,
+            )  # fmt: skip
+        except failures.ClientError as error:
+            if code_of(error) in _WRONG_ON_ARRIVAL:
+                raise WrongBytes(
+                    f"{S3Address(self.bucket.name, key)}: the parts that the server has make"
+                    " another whole",
+                    hint="run the same command with --abort-stale 0s: it sends them anew",
+                ) from error
+            # It may have been done by an attempt whose answer was lost.
+            lost = code_of(error) == "NoSuchUpload" or status_of(error) == 412
+            if not lost or not self.guard.is_kept or self._found(key, whole) is None:
+                raise
+        return self._arrived(key, whole)
+
+    def _arrived(self, key: str, whole: Checksum) -> Head:
+        head = self._found(key, whole)
+        if head is None:
+            raise WrongBytes(
+                f"{S3Address(self.bucket.name, key)} is not what was sent",
+                hint="another program may write there; imnetprep sync-s3 --check tells",
+            )
+        return head
+
+    def _found(self, key: str, whole: Checksum) -> Head | None:
+        """The object, if it is this one as far as the server can tell."""
+        head = head_object(self.bucket, key)
+        same = head.checksum == whole if self.guard.is_kept else True
+        return head if same and head.size_bytes == whole.size_bytes else None
+
+    def _send(
+        self,
+        key: str,
+        body: memoryview,
+        checksum: Checksum,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+        what: str,
+    ) -> Mapping[str, str]:
+        """The answer's headers. Raises WrongBytes where the bytes arrive wrong each time."""
+        where = S3Address(self.bucket.name, key)
+        for attempt in range(1, _TRIES + 1):
+            kept, guard = self.guard.is_kept, self.guard.headers(body, checksum)
+            try:
+                answer = self.bucket.put(
+                    key, body, headers={**headers, **guard}, query=query, sent=self._sent
+                )
+            except failures.ClientError as error:
+                if kept and query is None and self.guard.is_refused(error):
+                    continue
+                if code_of(error) not in _WRONG_ON_ARRIVAL:
+                    raise
+                if attempt < _TRIES:
+                    self._told(f"{where}: {what} arrived with wrong bytes; sent again")
+                    continue
+                raise WrongBytes(
+                    f"{where}: {what} arrived with wrong bytes, {_TRIES} times",
+                    hint="the network or the memory of this machine changes bytes; try another",
+                ) from error
+            answer = {name.lower(): value for name, value in answer.items()}
+            if query is None and kept and not _is_echoed(answer):
+                self.guard.heard(is_kept=False)
+                self._sent(-len(body))
+                continue  # it was not compared
+            return answer
+        raise ImnetprepError(f"{where}: {what} was not compared", hint="run the same command again")
+
+
+def _is_echoed(answer: Mapping[str, str]) -> bool:
+    return any(name.startswith("x-amz-checksum-") for name in answer)
+
+
+def has_part(
+    listed: ListedPart | None, before: Part | None, body: memoryview, checksum: Checksum
+) -> bool:
+    """Does the server have this very part? By its checksum, by what it answered us, or by MD5."""
+    if listed is None or listed.size_bytes != len(body):
+        return False
+    if listed.checksum is not None:
+        return listed.checksum == checksum
+    if before is not None and before.etag == listed.etag:
+        return before.checksum.value == checksum.value
+    return hashlib.md5(body, usedforsecurity=False).hexdigest() == listed.etag
