@@ -116,6 +116,8 @@ def _parts(root: Root) -> Iterator[Removable]:
     for path in filter(_is_file, _entries(root.archives)):
         if path.suffix == ".part":
             yield _found("part", path, "not whole; imnetprep download would go on with it")
+        elif path.name.startswith(".") and path.suffix == ".fetching":
+            yield _found("part", path, "not whole; imnetprep sync-s3 --pull would go on with it")
         elif _RECORD.fullmatch(path.name):
             yield _found("part", path, "what is known of the parts")
 
@@ -133,6 +135,8 @@ def _growth(
     for path in _entries(root.organizing):
         if path.name in ("shards", "spool") and _is_folder(path):
             yield from _shards_growth(root, path, organized)
+        elif path.name == "sync" and _is_folder(path):
+            yield _found("growing", path, "imnetprep sync-s3 --pull would go on with it")
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:

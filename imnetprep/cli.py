@@ -22,6 +22,7 @@ from imnetprep.commands.predict import predict
 from imnetprep.commands.repair import repair
 from imnetprep.commands.status import status
 from imnetprep.commands.subset import subset
+from imnetprep.commands.sync_s3 import sync_s3
 from imnetprep.commands.train import train
 from imnetprep.commands.verify import verify
 from imnetprep.errors import (
@@ -87,6 +88,7 @@ for _verb in (
     subset,
     status,
     clean,
+    sync_s3,
     inspect,
     train,
     evaluate,

@@ -47,7 +47,15 @@ def _check(receipt: Mapping[str, Any]) -> None:
 
 def record_archive(root: Root, archive: Path, proof: Mapping[str, Any]) -> None:
     """`archive` is proved; the record holds for as long as the file is not touched."""
-    _record(root, "archives", archive.name, {**file_state(archive), "proof": proof})
+    record_archives(root, {archive: proof})
+
+
+def record_archives(root: Root, proofs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """The same of several."""
+    facts = {
+        archive.name: {**file_state(archive), "proof": proof} for archive, proof in proofs.items()
+    }
+    _record(root, "archives", facts)
 
 
 def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
@@ -61,7 +69,7 @@ def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
 def withdraw_archive(root: Root, archive: Path) -> None:
     """`archive` was proved once and is wrong now: the record goes."""
     if archive.name in read_receipt(root)["archives"]:
-        _record(root, "archives", archive.name, None)
+        _record(root, "archives", {archive.name: None})
 
 
 def record_verify(
@@ -70,7 +78,7 @@ def record_verify(
     """What verify found in `what`, samples or archives, if it can be kept."""
     facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
     with if_possible():
-        _record(root, "verified", what, facts)
+        _record(root, "verified", {what: facts})
 
 
 @contextmanager
@@ -87,17 +95,18 @@ def if_possible() -> Iterator[None]:
 
 def record_split(root: Root, split: str, **facts: Any) -> None:
     """`split` is organized: what from, proved how, how much."""
-    _record(root, "splits", split, facts)
+    _record(root, "splits", {split: facts})
 
 
-def _record(root: Root, kind: str, name: str, facts: Mapping[str, Any] | None) -> None:
-    """Set what the receipt says of `name`, or drop it."""
+def _record(root: Root, kind: str, told: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Set what the receipt says of each of these, or drop it."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
         receipt = read_receipt(root)
-        if facts is None:
-            receipt[kind].pop(name, None)
-        else:
-            receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
+        for name, facts in told.items():
+            if facts is None:
+                receipt[kind].pop(name, None)
+            else:
+                receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
         with written_whole(root.receipt) as file:
             file.write(json.dumps(receipt, indent=2).encode() + b"\n")

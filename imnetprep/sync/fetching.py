@@ -1,0 +1,258 @@
+"""One object on its way into a file: by ranges, each judged as it comes, taken up after a kill.
+
+It grows as `.NAME.fetching` beside its place. A range counts when all of it is written; what is
+known of the ranges outlives a kill, and what a power cut may have taken is read again.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from imnetprep.digests import Checksum, Pieces
+from imnetprep.errors import WrongBytes
+from imnetprep.progress import Progress
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.failures import told
+from imnetprep.sync.jobs import Flow
+from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.plan import RANGE_BYTES, Step
+
+_CHUNK_BYTES = 1 << 20
+_LARGEST_RANGE_BYTES = 64 << 20
+_REQUEST_BYTES, _REQUESTS_AT_LEAST = 64 << 20, 8
+
+
+def part_path(path: Path) -> Path:
+    """What `path` is called while it is fetched."""
+    return path.with_name(f".{path.name}.fetching")
+
+
+class Fetching:
+    """A file on its way. `wanted`: what its bytes must be; None: the server keeps no checksum."""
+
+    def __init__(
+        self,
+        step: Step,
+        path: Path,
+        address: S3Address,
+        bucket: Bucket,
+        *,
+        wanted: Known | None,
+        kind: str,
+        pieces: Pieces | None,
+        journal: SyncJournal,
+        flow: Flow,
+        progress: Progress,
+    ) -> None:
+        self.step, self.path, self.address = step, path, address
+        self._bucket, self._journal = bucket, journal
+        self._flow, self._progress = flow, progress
+        self._wanted, self.pieces = wanted, pieces
+        self._kind = wanted.whole.kind if wanted else kind
+        if pieces is not None and RANGE_BYTES % pieces.length_bytes:
+            self.pieces = pieces = None  # they would not lie in single ranges
+        self._chunk_bytes = pieces.length_bytes if pieces else _CHUNK_BYTES
+        self._range_bytes, self._parts = RANGE_BYTES, tuple[Checksum, ...]()
+        part_bytes = wanted.part_bytes if wanted else 0
+        if 0 < part_bytes <= _LARGEST_RANGE_BYTES and not part_bytes % self._chunk_bytes:
+            self._range_bytes = part_bytes
+            self._parts = tuple(wanted.part_checksums()) if wanted else ()
+        self._ranges: dict[int, Checksum] = {}
+        self._lock = threading.Lock()
+        self._is_judged = False
+        self._handle = -1
+
+    def open(self) -> Sequence[range]:
+        """Make its part or take it up: where missing ranges start, those of a request together."""
+        part, size_bytes, etag = part_path(self.path), self.step.size_bytes, self.step.etag or ""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            self._handle = os.open(part, flags, 0o644)
+        except FileNotFoundError:
+            part.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(part, flags, 0o644)
+        status = os.fstat(self._handle)
+        if len(self._starts()) == 1:
+            os.ftruncate(self._handle, 0)
+            return [self._starts()]
+        kept = self._journal.fetching(self.step.path)
+        same = (etag, status.st_ino, size_bytes)
+        if kept is not None and (kept.etag, kept.inode, status.st_size) == same:
+            for start, checksum, synced in kept.ranges:
+                if self._fits(start, checksum) and (synced or self._reads_back(start, checksum)):
+                    self._ranges[start] = checksum
+                else:
+                    self._journal.forget_range(self.step.path, start)
+        else:
+            os.ftruncate(self._handle, 0)
+            os.ftruncate(self._handle, size_bytes)
+            self._journal.begin_fetching(self.step.path, etag, status.st_ino)
+        self._flow.skipped(sum(each.size_bytes for each in self._ranges.values()))
+        # One that is whole has its last range fetched again, so that it is judged like any other.
+        missing = [at for at in self._starts() if at not in self._ranges]
+        return list(self._spans(missing or self._starts()[-1:]))
+
+    def _spans(self, starts: Sequence[int]) -> Iterator[range]:
+        """The ranges that start there, as requests: a longer one costs a server less."""
+        step, first = self._range_bytes, 0
+        most = max(1, min(_REQUEST_BYTES, self.step.size_bytes // _REQUESTS_AT_LEAST) // step)
+        for at, start in enumerate(starts, 1):
+            if at == len(starts) or starts[at] != start + step or at - first == most:
+                yield range(starts[first], start + step, step)
+                first = at
+
+    def _starts(self) -> range:
+        return range(0, max(1, self.step.size_bytes), self._range_bytes)
+
+    def _end(self, start: int) -> int:
+        return min(start + self._range_bytes, self.step.size_bytes)
+
+    def _fits(self, start: int, checksum: Checksum) -> bool:
+        told_of = (checksum.kind, checksum.size_bytes)
+        return start in self._starts() and told_of == (self._kind, self._end(start) - start)
+
+    def _reads_back(self, start: int, checksum: Checksum) -> bool:
+        found = Checksum.empty(self._kind)
+        for at in range(start, self._end(start), _CHUNK_BYTES):
+            length = min(_CHUNK_BYTES, self._end(start) - at)
+            found = found.over(os.pread(self._handle, length, at))
+        return found == checksum
+
+    def fetch(self, span: range) -> bool:
+        """Fetch the ranges that start at `span`; is the file whole, and what it should be?
+
+        Raises WrongBytes where bytes that can be told to be wrong come twice.
+        """
+        self._flow.began(self.step.path)
+        try:
+            for start, problem in list(self._fetched(span)):
+                end = self._end(start)
+                what = f"{self.address}: {self._named(start)} came with wrong bytes"
+                self._progress.note(f"{what} ({problem}); fetched again")
+                self._flow.moved(start - end)
+                for _, again in self._fetched(range(start, end, self._range_bytes)):
+                    raise WrongBytes(
+                        f"{what}, twice: {again}",
+                        hint="imnetprep sync-s3 --check --deep tells whether the bucket has them"
+                        " right; what came right is kept here",
+                    )
+        finally:
+            self._flow.ended(self.step.path)
+        with self._lock:
+            if len(self._ranges) < len(self._starts()) or self._is_judged:
+                return False
+            self._is_judged = True
+        self._judge()
+        self.close()
+        return True
+
+    def _named(self, start: int) -> str:
+        end = self._end(start)
+        part = f"part {start // self._range_bytes + 1} (" if len(self._starts()) > 1 else "("
+        return f"{part}bytes {start:,} to {end:,})"
+
+    def _fetched(self, span: range) -> Iterator[tuple[int, str]]:
+        """Fetch those ranges by one request; which of them are wrong, and how."""
+        length = self._chunk_bytes
+        key, etag, end = self.address.key, self.step.etag or "", self._end(span[-1])
+        with told(self.address), self._named_on_disk():
+            chunks = self._bucket.chunks(
+                key, span[0], end, etag=etag, length=length, asked=self._flow.go_on
+            )
+            for start in span:
+                self._forget(start)
+                checksum, problem = Checksum.empty(self._kind), None
+                for at in range(start, self._end(start), length):
+                    chunk = next(chunks)
+                    self._flow.moved(len(chunk))
+                    checksum = checksum.over(chunk)
+                    if (pieces := self.pieces) and not pieces.is_right(at // length, chunk):
+                        problem = f"piece {at // length} is not that of {pieces.info_hash}"
+                    _write_all(self._handle, chunk, at)
+                problem = problem or self._problem(start, checksum)
+                if problem is not None:
+                    yield start, problem
+                    continue
+                with self._lock:
+                    self._ranges[start] = checksum
+                if len(self._starts()) > 1:
+                    self._journal.keep_fetched(self.step.path, start, checksum)
+
+    def _forget(self, start: int) -> None:
+        """What was known of a range that is written anew."""
+        with self._lock:
+            known = self._ranges.pop(start, None)
+        if known is not None:
+            self._journal.forget_range(self.step.path, start)
+
+    def _problem(self, start: int, checksum: Checksum) -> str | None:
+        wanted = self._parts[start // self._range_bytes] if self._parts else None
+        if wanted is None and len(self._starts()) == 1 and self._wanted:
+            wanted = self._wanted.whole
+        if wanted is None or checksum == wanted:
+            return None
+        return f"{self._kind} {checksum.value:x}, not {wanted.value:x}"
+
+    @contextmanager
+    def _named_on_disk(self) -> Iterator[None]:
+        """A disk that is full or fails is told by the file."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                error.filename = str(self.path)
+            raise
+
+    @property
+    def known(self) -> Known:
+        """The checksums of what came."""
+        parts = (self._ranges[start] for start in self._starts())
+        return Known.of_parts(parts, self._kind, self._range_bytes)
+
+    def _judge(self) -> None:
+        """Is the whole what it should be? Ranges that cannot be told apart are fetched again."""
+        if self._wanted is None or self.known.whole == self._wanted.whole:
+            return
+        self._progress.note(f"{self.address} came with wrong bytes; looking for them")
+        for start in self._starts():
+            before = self._ranges[start]
+            self._flow.moved(start - self._end(start))
+            list(self._fetched(range(start, self._end(start), self._range_bytes)))
+            if self._ranges[start] != before:
+                self._progress.note(f"{self.address}: {self._named(start)} was wrong")
+                if self.known.whole == self._wanted.whole:
+                    return
+        self._journal.forget_fetching(self.step.path)
+        found, wanted = self.known.whole, self._wanted.whole
+        raise WrongBytes(
+            f"{self.address}: {self._kind} is {found.value:x}; its server has {wanted.value:x};"
+            " which part is wrong cannot be told",
+            hint="imnetprep sync-s3 --check --deep reads it again",
+        )
+
+    @property
+    def proof(self) -> dict[str, Any] | None:
+        """What proves an archive that came, if anything does."""
+        if (pieces := self.pieces) is not None:
+            return {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
+        if self._wanted is None:
+            return None
+        whole = self.known.whole
+        return {"kind": whole.kind, "digest": f"{whole.value:x}", "of": str(self.address)}
+
+    def close(self) -> None:
+        """Let go of its part."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+
+def _write_all(handle: int, body: memoryview, at: int) -> None:
+    """Write all of it there: a disk that fills up takes a part, and says so the next time."""
+    while body:
+        written = os.pwrite(handle, body, at)
+        body, at = body[written:], at + written

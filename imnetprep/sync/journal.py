@@ -1,0 +1,313 @@
+"""`ROOT/.sync.db`: what is known of the bytes here and in buckets. Local, never sent.
+
+All of it can be learned again, by reading; without it a sync is slower and no less right. What it
+says of a file holds while that is untouched, and of an object while it has the same ETag.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.digests import Checksum
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import is_damage
+from imnetprep.roots import Root
+from imnetprep.s3.address import S3Address
+
+_FORM = 1
+_BEING_SYNCED = 2
+_SCHEMA = f"""
+CREATE TABLE file (
+    path TEXT, kind TEXT, state TEXT NOT NULL, size INTEGER NOT NULL, value TEXT NOT NULL,
+    part_bytes INTEGER NOT NULL, parts TEXT NOT NULL, PRIMARY KEY (path, kind)
+);
+CREATE TABLE object (
+    address TEXT PRIMARY KEY, etag TEXT NOT NULL, size INTEGER NOT NULL, kind TEXT NOT NULL,
+    value TEXT NOT NULL, part_bytes INTEGER NOT NULL, parts TEXT NOT NULL
+);
+CREATE TABLE synced (
+    address TEXT, how TEXT, etag TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (address, how)
+);
+CREATE TABLE sent (
+    upload TEXT, number INTEGER, etag TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
+    PRIMARY KEY (upload, number)
+);
+CREATE TABLE fetching (path TEXT PRIMARY KEY, etag TEXT NOT NULL, inode INTEGER NOT NULL);
+CREATE TABLE fetched (
+    path TEXT, start INTEGER, size INTEGER NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL,
+    synced INTEGER NOT NULL, PRIMARY KEY (path, start)
+);
+CREATE TABLE body (address TEXT PRIMARY KEY, etag TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE rate (direction TEXT PRIMARY KEY, bytes_per_s REAL NOT NULL);
+PRAGMA user_version = {_FORM};
+"""
+
+
+class Known(NamedTuple):
+    """The checksum of some bytes, and those of their parts of `part_bytes` (the last is shorter).
+
+    What came in one part has none.
+    """
+
+    whole: Checksum
+    part_bytes: int = 0
+    parts: tuple[int, ...] = ()
+
+    @classmethod
+    def of_parts(cls, parts: Iterable[Checksum], kind: str, part_bytes: int) -> "Known":
+        """Of parts that lie end to end."""
+        whole, values = Checksum.empty(kind), []
+        for part in parts:
+            whole = whole.followed_by(part)
+            values.append(part.value)
+        if len(values) < 2:
+            return cls(whole)
+        return cls(whole, part_bytes, tuple(values))
+
+    def part_checksums(self) -> Iterator[Checksum]:
+        """Those of the parts, in order."""
+        for number, value in enumerate(self.parts):
+            left = self.whole.size_bytes - number * self.part_bytes
+            yield Checksum(self.whole.kind, value, min(self.part_bytes, left))
+
+
+class FetchedRange(NamedTuple):
+    """A range that is in the part of a file; `synced`: it would outlive a power cut."""
+
+    start: int
+    checksum: Checksum
+    synced: bool
+
+
+class PartOnDisk(NamedTuple):
+    """What is known of the part of a file: of which object, in which file here, what it has."""
+
+    etag: str
+    inode: int
+    ranges: list[FetchedRange]
+
+
+class SyncJournal:
+    """Open. Use `open_sync_journal`. Safe from several threads."""
+
+    def __init__(self, database: sqlite3.Connection, endpoint: str) -> None:
+        self._database, self._lock = database, threading.RLock()
+        self._endpoint = endpoint
+
+    def of_file(self, path: str, state: Mapping[str, int], kind: str) -> Known | None:
+        """What is known of the file at `path`, if it is still in this state."""
+        row = self._row(
+            "SELECT kind, value, size, part_bytes, parts FROM file"
+            " WHERE path = ? AND kind = ? AND state = ?",
+            path, kind, _format_state(state),
+        )  # fmt: skip
+        return _known(*row) if row else None
+
+    def keep_file(self, path: str, state: Mapping[str, int], known: Known) -> None:
+        """The bytes of the file in this state are these."""
+        kind, value, size, *parts = _columns(known)
+        self._write(
+            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?)",
+            path, kind, _format_state(state), size, value, *parts,
+        )  # fmt: skip
+
+    def of_object(self, address: S3Address, etag: str) -> Known | None:
+        """What is known of an object, if it still has this ETag."""
+        row = self._row(
+            "SELECT kind, value, size, part_bytes, parts FROM object"
+            " WHERE address = ? AND etag = ?",
+            self._at(address), etag,
+        )  # fmt: skip
+        return _known(*row) if row else None
+
+    def keep_object(self, address: S3Address, etag: str, known: Known) -> None:
+        """The bytes of the object that has this ETag are these."""
+        kind, value, size, *parts = _columns(known)
+        self._write(
+            "INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?)",
+            self._at(address), etag, size, kind, value, *parts,
+        )  # fmt: skip
+
+    def synced(self, address: S3Address, how: str = "") -> tuple[str, str] | None:
+        """The ETag of the object and the value of the file when they were last made equal."""
+        query = "SELECT etag, value FROM synced WHERE address = ? AND how = ?"
+        row = self._row(query, self._at(address), how)
+        return (row[0], row[1]) if row else None
+
+    def keep_synced(self, address: S3Address, etag: str, value: str, how: str = "") -> None:
+        """The object that has this ETag and the file here are equal now."""
+        query = "INSERT OR REPLACE INTO synced VALUES (?, ?, ?, ?)"
+        self._write(query, self._at(address), how, etag, value)
+
+    def sent(self, upload_id: str) -> dict[int, tuple[str, Checksum]]:
+        """The parts of an unfinished upload that were sent from here: ETag and checksum."""
+        rows = self._rows("SELECT number, etag, kind, value FROM sent WHERE upload = ?", upload_id)
+        return {row[0]: (row[1], Checksum(row[2], int(row[3], 16), 0)) for row in rows}
+
+    def keep_sent(self, upload_id: str, number: int, etag: str, checksum: Checksum) -> None:
+        """The server has that part."""
+        self._write(
+            "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?)",
+            upload_id, number, etag, checksum.kind, f"{checksum.value:x}",
+        )  # fmt: skip
+
+    def forget_sent(self, upload_id: str) -> None:
+        """The upload is finished."""
+        self._write("DELETE FROM sent WHERE upload = ?", upload_id)
+
+    def fetching(self, path: str) -> PartOnDisk | None:
+        """What is known of the part of `path`."""
+        row = self._row("SELECT etag, inode FROM fetching WHERE path = ?", path)
+        if row is None:
+            return None
+        rows = self._rows(
+            "SELECT start, size, kind, value, synced FROM fetched WHERE path = ? ORDER BY start",
+            path,
+        )
+        ranges = [
+            FetchedRange(at, Checksum(kind, int(value, 16), size), synced == 1)
+            for at, size, kind, value, synced in rows
+        ]
+        return PartOnDisk(row[0], row[1], ranges)
+
+    def begin_fetching(self, path: str, etag: str, inode: int) -> None:
+        """The part of `path` is this file, and has nothing yet."""
+        with self.together():
+            self.forget_fetching(path)
+            self._write("INSERT INTO fetching VALUES (?, ?, ?)", path, etag, inode)
+
+    def keep_fetched(self, path: str, start: int, checksum: Checksum) -> None:
+        """The bytes from `start` are in the part of `path`."""
+        self._write(
+            "INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?, ?, 0)",
+            path, start, checksum.size_bytes, checksum.kind, f"{checksum.value:x}",
+        )  # fmt: skip
+
+    def forget_range(self, path: str, start: int) -> None:
+        """The bytes from `start` are not in the part of `path`, or other ones soon."""
+        self._write("DELETE FROM fetched WHERE path = ? AND start = ?", path, start)
+
+    def forget_fetching(self, path: str) -> None:
+        """The part of `path` is no more."""
+        self._write("DELETE FROM fetching WHERE path = ?", path)
+        self._write("DELETE FROM fetched WHERE path = ?", path)
+
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """What was kept as fetched before the block, which syncs, outlives a power cut."""
+        self._write("UPDATE fetched SET synced = ? WHERE synced = 0", _BEING_SYNCED)
+        yield
+        self._write("UPDATE fetched SET synced = 1 WHERE synced = ?", _BEING_SYNCED)
+
+    def body(self, address: S3Address, etag: str) -> bytes | None:
+        """A small object as it was under this ETag, if it was kept."""
+        row = self._row(
+            "SELECT body FROM body WHERE address = ? AND etag = ?", self._at(address), etag
+        )
+        return bytes(row[0]) if row else None
+
+    def keep_body(self, address: S3Address, etag: str, body: bytes) -> None:
+        """The object is this under this ETag."""
+        self._write("INSERT OR REPLACE INTO body VALUES (?, ?, ?)", self._at(address), etag, body)
+
+    def rate(self, direction: str) -> float | None:
+        """The bytes a second of the last sync of some length."""
+        row = self._row("SELECT bytes_per_s FROM rate WHERE direction = ?", direction)
+        return float(row[0]) if row else None
+
+    def keep_rate(self, direction: str, bytes_per_s: float) -> None:
+        """So fast it was."""
+        self._write("INSERT OR REPLACE INTO rate VALUES (?, ?)", direction, bytes_per_s)
+
+    def _at(self, address: S3Address) -> str:
+        """Two servers may have buckets of one name."""
+        return f"{self._endpoint} {address}"
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is kept meanwhile is kept in one go."""
+        with self._lock:
+            self._write("BEGIN")
+            try:
+                yield
+            finally:
+                self._write("COMMIT")
+
+    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._database.execute(query, values).fetchall()
+
+    def _row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        return next(iter(self._rows(query, *values)), None)
+
+    def _write(self, query: str, *values: Any) -> None:
+        self._rows(query, *values)
+
+
+@contextmanager
+def open_sync_journal(root: Root, *, endpoint: str, keep: bool = True) -> Iterator[SyncJournal]:
+    """The journal of `root` and the server there; one that cannot be read is made anew.
+
+    Unless it is to `keep` what it learns, none is made. Raises ImnetprepError where it turns out
+    to be damaged: it is gone then, and the next run makes another.
+    """
+    path = root.path / ".sync.db"
+    if not keep and not path.exists():
+        with closing(_opened(":memory:")) as nothing:
+            yield SyncJournal(nothing, endpoint)
+        return
+    root.path.mkdir(parents=True, exist_ok=True)
+    try:
+        database = _opened(path)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        _remove(path)
+        database = _opened(path)
+    try:
+        yield SyncJournal(database, endpoint)
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        _remove(path)
+        raise ImnetprepError(
+            f"{path} was damaged and is removed", hint="run the same command; it reads files again"
+        ) from error
+    finally:
+        database.close()
+
+
+def _remove(path: Path) -> None:
+    for each in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+        each.unlink(missing_ok=True)
+
+
+def _opened(path: Path | str) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # A kill loses nothing that was written; a power cut the last of it, and all of it in order.
+    database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+    form = database.execute("PRAGMA user_version").fetchone()[0]
+    if form == 0:
+        database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+    elif form != _FORM:
+        database.close()
+        raise sqlite3.DatabaseError(f"form {form}")
+    return database
+
+
+def _format_state(state: Mapping[str, int]) -> str:
+    return " ".join(str(state[key]) for key in sorted(state))
+
+
+def _columns(known: Known) -> tuple[str, str, int, int, str]:
+    whole, part_bytes, parts = known
+    values = " ".join(f"{value:x}" for value in parts)
+    return whole.kind, f"{whole.value:x}", whole.size_bytes, part_bytes, values
+
+
+def _known(kind: str, value: str, size_bytes: int, part_bytes: int, parts: str) -> Known:
+    values = tuple(int(part, 16) for part in parts.split())
+    return Known(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)

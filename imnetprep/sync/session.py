@@ -1,0 +1,335 @@
+"""A sync from its first byte to the receipt, which comes last."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import botocore.exceptions as failures
+
+from imnetprep.archives.file import file_state
+from imnetprep.catalog.datasets import Split
+from imnetprep.digests import Checksum
+from imnetprep.errors import ImnetprepError, SourceFailed
+from imnetprep.fs import locked
+from imnetprep.layouts.webdataset import INDEX
+from imnetprep.manifest import dataset_for
+from imnetprep.preparation.receipts import read_receipt, record_split
+from imnetprep.progress import Progress
+from imnetprep.roots import Layout, Root
+from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.failures import status_of, told
+from imnetprep.s3.upload import Guard, Sender
+from imnetprep.sync.jobs import Flow
+from imnetprep.sync.journal import SyncJournal
+from imnetprep.sync.manifests import (
+    Fetched,
+    Key,
+    read_fetched,
+    splits_told,
+    take_splits,
+    write_bucket_manifest,
+)
+from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
+from imnetprep.sync.plan import (
+    Action,
+    Direction,
+    Step,
+    SyncPlan,
+    digests_here,
+    fetch_receipt,
+    known_there,
+)
+from imnetprep.sync.pull import Pull
+from imnetprep.sync.push import Moved, Push
+from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
+
+DEFAULT_JOBS = 8
+_DELETED_AT_ONCE = 1000
+_WORTH_REMEMBERING_BYTES = 64 << 20
+_TRIES = 5
+_SHOWN = 3
+
+
+def best_kind() -> str:
+    """The strongest checksum of a whole object that S3 has and that can be computed here."""
+    return "crc64nvme" if Checksum.is_known("crc64nvme") else "crc32"
+
+
+class Sync:
+    """A plan and where it is carried out. One process at a time: the caller has the lock."""
+
+    def __init__(
+        self,
+        plan: SyncPlan,
+        root: Root,
+        bucket: Bucket,
+        journal: SyncJournal,
+        *,
+        kind: str | None = None,
+        progress: Progress,
+    ) -> None:
+        self._plan, self._root, self._bucket, self._journal = plan, root, bucket, journal
+        self._kind, self._progress = kind or best_kind(), progress
+        self._address = plan.survey.address
+        self._done: list[Moved] = []
+        self._gone = set[str]()
+        self._manifest_copy = root.organizing / f"bucket-{MANIFEST}"
+
+    def carried_out(
+        self, *, jobs: int | None = None, max_rate: float | None = None, delete: bool = False
+    ) -> Iterator[Moved]:
+        """Do what is planned, and yield each file as it is done; `delete`: also what is listed so.
+
+        Raises ImnetprepError in the end where files differ and were kept.
+        """
+        plan, pushing = self._plan, self._plan.direction is Direction.PUSH
+        steps = plan.of(Action.SEND, Action.COMPARE, Action.FETCH)
+        with ExitStack() as stack:
+            if not pushing:
+                stack.enter_context(locked(self._root.organizing))
+                if What.ARCHIVES in plan.what:
+                    stack.enter_context(locked(self._root.archives))
+            for upload in plan.stale:
+                with told(self._address):
+                    self._bucket.call(
+                        "abort_multipart_upload", Key=upload.key, UploadId=upload.upload_id
+                    )
+            what, total = f"{plan.direction} {self._address}", sum(s.size_bytes for s in steps)
+            task = stack.enter_context(self._progress.task(what, total=total, unit="B"))
+            flow, begun = Flow(task, max_rate), time.monotonic()
+            self._gone = {step.path for step in plan.of(Action.DELETE)} if delete else set()
+            yield from self._push(flow, jobs) if pushing else self._pull(flow, jobs)
+            if flow.moved_bytes > _WORTH_REMEMBERING_BYTES:
+                seconds = time.monotonic() - begun
+                self._journal.keep_rate(plan.direction, flow.moved_bytes / seconds)
+            if delete:
+                yield from self._deleted()
+            if pushing:
+                self._push_receipt()
+        self._refuse_kept()
+
+    def _push(self, flow: Flow, jobs: int | None) -> Iterator[Moved]:
+        manifest = self._root.manifest
+        push = Push(
+            self._plan, self._root, self._bucket, self._journal,
+            dataset=dataset_for(manifest, None) if manifest.exists() else None,
+            kind=self._kind, flow=flow, progress=self._progress,
+        )  # fmt: skip
+        for moved in push.moved(jobs or DEFAULT_JOBS):
+            self._done.append(moved)
+            yield moved
+        if What.MANIFEST in self._plan.what and manifest.exists():
+            yield from self._push_manifest(push, flow)
+
+    def _push_manifest(self, push: Push, flow: Flow) -> Iterator[Moved]:
+        """A copy of the manifest that lists what is in the bucket, where that has not got it."""
+        found, address = self._plan.survey.manifest, self._address / MANIFEST
+        splits, theirs = self._splits_there()
+        key = f"{sorted(file_state(self._root.manifest).items())} {sorted(splits)} {sorted(theirs)}"
+        if found and self._journal.synced(address, "push") == (found.etag, key):
+            return
+        fetched = self._fetched_manifest(flow)
+        splits = {
+            each for each in splits if each not in theirs or (fetched and each in fetched.told)
+        }
+        if fetched is not None:
+            splits |= fetched.told.keys() - {(split, Layout.WEBDATASET) for split in Split}
+        write_bucket_manifest(
+            self._root.manifest, self._manifest_copy, splits=splits, fetched=fetched, theirs=theirs
+        )
+        if fetched is not None:
+            fetched.path.unlink()
+        if fetched is not None and found and splits_told(self._manifest_copy) == fetched.told:
+            self._manifest_copy.unlink()
+            self._journal.keep_synced(address, found.etag, key, "push")
+            return
+        size_bytes = self._manifest_copy.stat().st_size
+        etag = found.etag if found else None
+        step = Step(MANIFEST, Action.SEND, size_bytes, "lists what is there", etag)
+        moved = push.sent_from(self._manifest_copy, step)
+        self._manifest_copy.unlink()
+        self._journal.keep_synced(address, moved.etag or "", key, "push")
+        self._done.append(moved)
+        yield moved
+
+    def _splits_there(self) -> tuple[set[Key], set[Key]]:
+        """The splits that are in the bucket now; and those that are other ones there than here."""
+        there = {*self._plan.survey.there}
+        there |= {moved.step.path for moved in self._done if moved.action is Action.SEND}
+        there -= self._gone
+        splits, theirs = set[Key](), set[Key]()
+        kept = {step.path for step in self._kept()}
+        for split in Split:
+            folders = {
+                Layout.WEBDATASET: f"{What.SHARDS}/{split}/",
+                Layout.IMAGEFOLDER: f"{split}/",
+            }
+            if f"{folders[Layout.WEBDATASET]}{INDEX}" in there:
+                splits.add((split, Layout.WEBDATASET))
+            if any(path.startswith(folders[Layout.IMAGEFOLDER]) for path in there):
+                splits.add((split, Layout.IMAGEFOLDER))
+            for layout, folder in folders.items():
+                if any(path.startswith(folder) for path in kept):
+                    theirs.add((split, layout))
+        return splits, theirs
+
+    def _fetched_manifest(self, flow: Flow) -> Fetched | None:
+        """The manifest in the bucket."""
+        found = self._plan.survey.manifest
+        if found is None:
+            return None
+        path = self._manifest_copy.with_name(f"fetched-{MANIFEST}")
+        step = Step(MANIFEST, Action.FETCH, found.size_bytes, "lists what is there", found.etag)
+        pull = self._pull_with(flow, None)
+        pull.fetched_to(path, step)
+        return read_fetched(path)
+
+    def _pull_with(self, flow: Flow, fetched: Fetched | None) -> Pull:
+        manifest = self._root.manifest
+        dataset = dataset_for(manifest, None) if manifest.exists() else None
+        return Pull(
+            self._plan, self._root, self._bucket, self._journal,
+            dataset=dataset or (fetched.dataset if fetched else None),
+            kind=self._kind, flow=flow, progress=self._progress,
+        )  # fmt: skip
+
+    def _pull(self, flow: Flow, jobs: int | None) -> Iterator[Moved]:
+        found, address = self._plan.survey.manifest, self._address / MANIFEST
+        known = self._journal.synced(address, "pull")
+        fetched = None
+        if found and (self._plan.of(Action.FETCH) or known != (found.etag, self._manifest_state())):
+            fetched = self._fetched_manifest(flow)
+        pull = self._pull_with(flow, fetched)
+        for moved in pull.moved(jobs or DEFAULT_JOBS):
+            self._done.append(moved)
+            yield moved
+        told_of = self._plan.survey.receipt.told.get("splits", {})
+        for split, layout in pull.named_splits(fetched.path if fetched else None):
+            name = self._root.split(split, layout).relative_to(self._root.path).as_posix()
+            facts = told_of.get(name, {})
+            if _is_record(facts):
+                record_split(self._root, name, **{**facts, "fetched_from": str(self._address)})
+        if fetched is not None and found is not None:
+            taken = take_splits(self._root, fetched, replace=self._plan.replace)
+            self._journal.keep_synced(address, found.etag, self._manifest_state(), "pull")
+            fetched.path.unlink()
+            if taken:
+                step = Step(MANIFEST, Action.FETCH, found.size_bytes, "lists them", found.etag)
+                yield Moved(step, Action.FETCH, None, found.etag)
+
+    def _manifest_state(self) -> str:
+        """What changes with the manifest here."""
+        manifest = self._root.manifest
+        return str(sorted(file_state(manifest).items())) if manifest.exists() else ""
+
+    def _kept(self) -> list[Step]:
+        """What both sides have, and differs."""
+        return self._plan.kept + [moved.step for moved in self._done if moved.action is Action.KEEP]
+
+    def _refuse_kept(self) -> None:
+        paths = [step.path for step in self._kept()]
+        if not paths:
+            return
+        more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+        side = "in the bucket" if self._plan.direction is Direction.PUSH else "here"
+        raise ImnetprepError(
+            f"kept as they are, since both sides have them and they differ:"
+            f" {', '.join(paths[:_SHOWN])}{more}",
+            hint=f"--check says how they differ; --replace overwrites what is {side}",
+        )
+
+    def _deleted(self) -> Iterator[Moved]:
+        """Remove what the other side does not have."""
+        steps = self._plan.of(Action.DELETE)
+        if self._plan.direction is Direction.PULL:
+            for step in steps:
+                (self._root.path / step.path).unlink(missing_ok=True)
+        else:
+            for at in range(0, len(steps), _DELETED_AT_ONCE):
+                batch = steps[at : at + _DELETED_AT_ONCE]
+                objects = [{"Key": (self._address / step.path).key} for step in batch]
+                with told(self._address):
+                    answer = self._bucket.call(
+                        "delete_objects", Delete={"Objects": objects, "Quiet": True}
+                    )
+                for error in answer.get("Errors", ()):
+                    raise SourceFailed(
+                        f"s3://{self._address.bucket}/{error.get('Key')} was not removed:"
+                        f" {error.get('Message') or error.get('Code')}",
+                        hint="your credentials need s3:DeleteObject there",
+                    )
+        yield from (Moved(step, Action.DELETE, None, None) for step in steps)
+
+    def _push_receipt(self) -> None:
+        """Say in the bucket what is known of its objects; somebody else may do so meanwhile."""
+        before, etag = self._plan.survey.receipt, self._plan.survey.receipt_etag
+        where = self._address / RECEIPT
+        sender = Sender(
+            self._bucket, Guard(self._kind, lambda _: None), sent=lambda _: None,
+            told=self._progress.note,
+        )  # fmt: skip
+        for attempt in range(1, _TRIES + 1):
+            body = format_receipt(self._merged(before))
+            if etag is not None and body == format_receipt(before):
+                return
+            condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
+            headers = {**condition, "Content-Type": "application/json"}
+            checksum = Checksum.empty(self._kind).over(body)
+            try:
+                with told(where):
+                    new = sender.put(where.key, memoryview(body), checksum, headers)
+                self._journal.keep_body(where, new, body)
+                return
+            except ImnetprepError as error:
+                cause = error.__cause__
+                met = isinstance(cause, failures.ClientError) and status_of(cause) == 412
+                if not met or attempt == _TRIES:
+                    raise
+                before, etag = fetch_receipt(
+                    self._bucket, self._address, self._journal, self._progress
+                )
+
+    def _merged(self, before: RemoteReceipt) -> RemoteReceipt:
+        """What the receipt in the bucket said, and what is known here."""
+        found, objects = self._plan.survey, dict[str, ObjectRecord]()
+        for path, record in before.objects.items():
+            listed = found.manifest if path == MANIFEST else found.there.get(path)
+            if listed is not None:
+                is_so = listed.etag == record.etag
+            else:  # not looked at now, or told by somebody who sent it since
+                is_so = what_of(path) not in self._plan.what or path not in found.receipt.objects
+            if is_so and path not in self._gone:
+                objects[path] = record
+        digests = dict(digests_here(self._root, found.here.values()))  # some are proved only now
+        for path, listed in found.there.items():
+            if path in self._gone or what_of(path) is What.IMAGES:
+                continue  # a million would make it larger than anybody reads
+            known = known_there(found, path, None, self._journal)
+            if known is not None:
+                objects[path] = ObjectRecord(listed.etag, known, _told_digests(objects, path))
+        for moved in self._done:
+            path = moved.step.path
+            if what_of(path) is What.IMAGES:
+                continue
+            if moved.action is Action.SEND and moved.known is not None and moved.etag:
+                objects[path] = ObjectRecord(moved.etag, moved.known, digests.get(path, {}))
+        sections = {name: dict(before.told.get(name, {})) for name in ("archives", "splits")}
+        here = read_receipt(self._root)
+        for name, record in here["archives"].items():
+            if f"{What.ARCHIVES}/{name}" in objects:
+                told_of = {key: record[key] for key in ("proof", "recorded_at") if key in record}
+                sections["archives"][name] = told_of
+        sections["splits"] |= here["splits"]
+        return RemoteReceipt(sections, objects)
+
+
+def _told_digests(objects: Mapping[str, ObjectRecord], path: str) -> Mapping[str, str]:
+    return objects[path].digests if path in objects else {}
+
+
+def _is_record(facts: Any) -> bool:
+    """Is it what `record_split` may write? It comes from a bucket."""
+    proof = facts.get("proof", {}) if isinstance(facts, dict) else None
+    is_one = isinstance(proof, dict) and isinstance(proof.get("kind", ""), str)
+    return is_one and not {"root", "split"} & facts.keys()

@@ -1,0 +1,175 @@
+"""Without a direction, and on a dry run, a sync only says what it would do, and what that costs."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imnetprep.archives.file import file_state
+from imnetprep.digests import Checksum
+from imnetprep.errors import ImnetprepError
+from imnetprep.roots import Root
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.listing import Listed
+from imnetprep.sync.journal import Known, SyncJournal, open_sync_journal
+from imnetprep.sync.places import FileHere, What
+from imnetprep.sync.plan import Action, Direction, Step, Survey, plan_sync
+from imnetprep.sync.there import ObjectRecord, RemoteReceipt
+from tests.conftest import tree
+from tests.proxy import Proxy
+from tests.servers import BUCKET, S3Server
+from tests.sync.conftest import Sync, keys_there, names, put
+
+WRITES = {
+    "PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload",
+    "DeleteObjects", "DeleteObject", "AbortMultipartUpload",
+}  # fmt: skip
+
+
+def test_without_a_direction_both_plans_are_told_and_nothing_is_done(
+    sync: Sync, s3: S3Server, proxy: Proxy, prefix: str, whole: Path
+) -> None:
+    put(s3, f"{prefix}/archives/theirs.tar", b"x" * 1000)
+    before = tree(whole)
+    done = sync(whole)
+    assert done.returncode == 0, done.stderr
+    assert "push: send" in done.stdout and "archives/ILSVRC2012_img_train.tar" in done.stdout
+    assert "pull: fetch" in done.stdout and "archives/theirs.tar" in done.stdout
+    assert "nothing is done yet" in done.stderr
+    assert tree(whole) == before
+    assert not WRITES & {*names(proxy)}
+    assert keys_there(s3, prefix) == {"archives/theirs.tar": 1000}
+
+
+def test_a_root_that_is_not_there_is_not_made_by_looking(
+    sync: Sync, s3: S3Server, prefix: str, tmp_path: Path
+) -> None:
+    put(s3, f"{prefix}/archives/theirs.tar", b"x")
+    for words in ([], ["--pull", "--dry-run"], ["--push", "--dry-run"]):
+        assert sync(tmp_path / "no" / "root", *words).returncode == 0
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_dry_run_does_nothing_in_either_direction(
+    sync: Sync, s3: S3Server, proxy: Proxy, prefix: str, whole: Path, tmp_path: Path
+) -> None:
+    assert sync(whole, "--push").returncode == 0
+    there = keys_there(s3, prefix)
+    (whole / "runs/first/last.pt").write_bytes(b"newer")
+    (whole / "archives/more.tar").write_bytes(b"more")
+    before = {name: body for name, body in tree(whole).items() if not name.startswith(".sync")}
+    for words in ("--push --replace --delete --yes", "--pull --replace --delete --yes"):
+        done = sync(whole, *words.split(), "--dry-run")
+        assert done.returncode == 0, done.stderr
+        assert not WRITES & {*names(proxy)}
+    after = {name: body for name, body in tree(whole).items() if not name.startswith(".sync")}
+    assert after == before
+    assert keys_there(s3, prefix) == there
+
+
+def test_with_json_each_line_is_a_table(sync: Sync, whole: Path) -> None:
+    for words in ([], ["--push"]):
+        done = sync(whole, "--json", *words)
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        told_of = [each for each in told if "why" in each and each["direction"] == "push"]
+        steps = {each["file"]: each for each in told_of}
+        sums = [each for each in told if "cost_usd" in each]
+        size_bytes = (whole / "archives/ILSVRC2012_img_val.tar").stat().st_size
+        assert steps["archives/ILSVRC2012_img_val.tar"] == {
+            "direction": "push",
+            "action": "send",
+            "file": "archives/ILSVRC2012_img_val.tar",
+            "size_bytes": size_bytes,
+            "why": "not in the bucket",
+            "requests": 1,
+        }
+        assert [each["direction"] for each in sums] == (["push"] if words else ["push", "pull"])
+        assert sums[0]["files"] == len([e for e in steps.values() if e["action"] == "send"])
+        assert sums[0]["requests"] == sum(e["requests"] for e in steps.values())
+    sent = {each["file"]: each for each in told if "done" in each}
+    assert {each["done"] for each in sent.values()} == {"send"}
+    assert {*sent} == {*steps, "manifest.db"}
+    assert all(each["checksum"] and each["etag"] for each in sent.values())
+
+
+def test_what_it_costs_is_by_the_prices_that_are_named(sync: Sync, whole: Path) -> None:
+    done = sync(whole, "--json", "--push", "--dry-run", "--request-prices", "2000,1")
+    summed = json.loads(done.stdout.splitlines()[-1])
+    assert summed["cost_usd"] == 2 * summed["requests"]
+    assert sync(whole, "--request-prices", "cheap").returncode == 2
+
+
+PATHS = ["archives/a.tar", "archives/b.tar", "shards/val/index.json", "runs/r/last.pt"]
+BODIES = st.sampled_from([None, b"a", b"b", b"longer"])
+SIDES = st.fixed_dictionaries({path: st.tuples(BODIES, BODIES) for path in PATHS})
+Sides = dict[str, tuple[bytes | None, bytes | None]]
+
+
+def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
+    """Both sides hold these bodies, and everything is known of them but what b's are here."""
+    here, there, records = {}, {}, {}
+    for path, (ours, theirs) in sides.items():
+        place = root.path / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        if ours is not None:
+            place.write_bytes(ours)
+            here[path] = FileHere(path, len(ours), place.stat().st_mtime_ns)
+            if ours != b"b":
+                known = Known(Checksum.empty("crc32").over(ours))
+                journal.keep_file(path, file_state(place), known)
+        if theirs is not None:
+            there[path] = Listed(f"p/{path}", len(theirs), theirs.hex(), datetime.now(UTC))
+            known = Known(Checksum.empty("crc32").over(theirs))
+            records[path] = ObjectRecord(theirs.hex(), known)
+    address = S3Address(BUCKET, "p")
+    return Survey(address, here, there, (), RemoteReceipt({}, records), None, None, {})
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sides=SIDES, direction=st.sampled_from(Direction), replace=st.booleans(), delete=st.booleans()
+)
+def test_whatever_lies_where_nothing_is_lost_that_was_not_given_up(
+    tmp_path: Path, sides: Sides, direction: Direction, replace: bool, delete: bool
+) -> None:
+    root, pushing = Root(tmp_path), direction is Direction.PUSH
+    source = {path: pair[0 if pushing else 1] for path, pair in sides.items()}
+    target = {path: pair[1 if pushing else 0] for path, pair in sides.items()}
+    words = {"direction": direction, "what": list(What)}
+    with open_sync_journal(root, endpoint="", keep=False) as journal:
+
+        def planned(**more: Any) -> list[Step]:
+            found = _survey(root, journal, sides)
+            bucket: Any = None  # nothing is to be asked for
+            return list(plan_sync(root, bucket, found, journal, **words, **more).steps)
+
+        if delete and not any(body is not None for body in source.values()):
+            with pytest.raises(ImnetprepError, match="would remove all"):
+                planned(replace=replace, delete=True)
+            return
+        for step in planned(replace=replace, delete=delete):
+            ours, theirs = source[step.path], target[step.path]
+            match step.action:
+                case Action.SEND | Action.FETCH:
+                    assert ours is not None and ours != theirs
+                    assert theirs is None or replace
+                    target[step.path] = ours
+                case Action.DELETE:
+                    assert ours is None and delete
+                    target[step.path] = None
+                case Action.SKIP:
+                    assert ours == theirs
+                case Action.COMPARE:
+                    assert ours is not None and theirs is not None and len(ours) == len(theirs)
+                    target[step.path] = ours if replace else theirs
+                case Action.KEEP:
+                    assert ours != theirs
+        if replace and delete:
+            assert target == source
+        sides = {path: (source[path], source[path]) for path in sides}
+        assert {step.action for step in planned()} <= {Action.SKIP, Action.COMPARE}
