@@ -182,8 +182,9 @@ def sync_s3(
     from imnetprep.s3.bucket import Bucket
     from imnetprep.sync.journal import open_sync_journal
     from imnetprep.sync.places import What
-    from imnetprep.sync.plan import Direction, plan_sync, survey
+    from imnetprep.sync.plan import Direction, plan_sync
     from imnetprep.sync.session import Sync, best_kind
+    from imnetprep.sync.survey import survey
 
     shown, place = progress(quiet=quiet), parse_s3_address(address)
     parts = frozenset(map(What, what))

@@ -220,10 +220,10 @@ class Sender:
                 if code_of(error) not in _WRONG_ON_ARRIVAL:
                     raise
                 if attempt < _TRIES:
-                    self._told(f"{where}: {what} arrived with wrong bytes; sent again")
+                    self._told(f"{where}: {what} arrived wrong; sent again")
                     continue
                 raise WrongBytes(
-                    f"{where}: {what} arrived with wrong bytes, {_TRIES} times",
+                    f"{where}: {what} arrived wrong, {_TRIES} times",
                     hint="the network or the memory of this machine changes bytes; try another",
                 ) from error
             answer = {name.lower(): value for name, value in answer.items()}

@@ -12,8 +12,9 @@ from imnetprep.s3.failures import told
 from imnetprep.s3.upload import part_bytes_of
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
-from imnetprep.sync.plan import Survey, ask_all, known_there
+from imnetprep.sync.objects import ask, known_there
 from imnetprep.sync.push import read_known
+from imnetprep.sync.survey import Survey
 from imnetprep.trees.finding import Finding
 
 _JOBS = 8
@@ -47,7 +48,7 @@ def sync_findings(
             yield Finding("size", path, what)
         else:
             both.append(path)
-    ask_all(found, both, bucket, journal)
+    ask(found, both, bucket, journal)
     total = sum(found.here[path].size_bytes for path in both) * (2 if deep else 1)
     with progress.task(f"check {found.address}", total=total, unit="B") as task:
         flow = Flow(task, None)

@@ -1,35 +1,23 @@
 """What a sync would do, file by file, and why; decided from listings, before anything is done."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-import botocore.exceptions as failures
-
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Split
-from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError, WrongBytes
-from imnetprep.layouts.webdataset import INDEX, read_index
-from imnetprep.preparation.receipts import read_receipt
-from imnetprep.progress import Progress
-from imnetprep.roots import Layout, Root
-from imnetprep.s3.address import S3Address
+from imnetprep.errors import ImnetprepError
+from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.failures import status_of, told
-from imnetprep.s3.listing import Listed, Unfinished, head_object, listed_objects, unfinished_uploads
+from imnetprep.s3.listing import Unfinished
 from imnetprep.s3.upload import part_bytes_of
 from imnetprep.sync.journal import Known, SyncJournal
-from imnetprep.sync.places import MANIFEST, RECEIPT, FileHere, What, files_here, is_busy, what_of
-from imnetprep.sync.there import LARGEST_BYTES, RemoteReceipt, parse_receipt
+from imnetprep.sync.objects import ask_for_unknown, known_before
+from imnetprep.sync.places import MANIFEST, What, what_of
+from imnetprep.sync.survey import Survey
 
 RANGE_BYTES = 32 << 20
-_HEADS_AT_ONCE = 16
-_TRIES = 3
 # What is written anew while a root is used; the newer side may replace the older.
 _CHANGING = (What.RUNS,)
 
@@ -75,31 +63,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Both sides as they lie there, by path."""
-
-    address: S3Address
-    here: Mapping[str, FileHere]
-    there: Mapping[str, Listed]
-    unfinished: tuple[Unfinished, ...]
-    receipt: RemoteReceipt
-    receipt_etag: str | None
-    manifest: Listed | None
-    digests: Mapping[str, Mapping[str, str]]
-
-    def listed(self, path: str) -> Listed:
-        """An object that is there."""
-        if path == MANIFEST and self.manifest is not None:
-            return self.manifest
-        return self.there[path]
-
-    def uploads_of(self, path: str) -> list[Unfinished]:
-        """The unfinished uploads of a file."""
-        key = (self.address / path).key
-        return [each for each in self.unfinished if each.key == key]
-
-
-@dataclass(frozen=True)
 class SyncPlan:
     """What is to be done, and `stale` uploads to abort."""
 
@@ -122,108 +85,6 @@ class SyncPlan:
         return [step for step in self.steps if step.action in actions]
 
 
-def survey(
-    root: Root,
-    bucket: Bucket,
-    address: S3Address,
-    journal: SyncJournal,
-    *,
-    what: Collection[What],
-    uploads: bool = True,
-    progress: Progress,
-) -> Survey:
-    """List both sides, and the `uploads` there that are not finished: not all may see those.
-
-    Raises SourceFailed where the bucket cannot be read.
-    """
-    tops = {}
-    folders = set()
-    prefix = f"{address.key}/" if address.key else ""
-    for page in bucket.pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
-        for each in page.get("Contents", ()):
-            etag = each["ETag"].strip('"')
-            name = each["Key"].removeprefix(prefix)
-            tops[name] = Listed(each["Key"], each["Size"], etag, each["LastModified"])
-        folders |= {each["Prefix"].removeprefix(prefix) for each in page.get("CommonPrefixes", ())}
-    there: dict[str, Listed] = {}
-    for folder in sorted(folders & set(_folders(what))):
-        for listed in listed_objects(bucket, prefix + folder):
-            path = listed.key.removeprefix(prefix)
-            if what_of(path) in what:
-                if not is_busy(root, path):
-                    there[path] = listed
-            elif not path.endswith("/"):
-                progress.note(f"{S3Address(address.bucket, listed.key)}: left alone")
-    listed_receipt = tops.get(RECEIPT)
-    here = list(files_here(root, what, progress))
-    return Survey(
-        address,
-        {each.path: each for each in here},
-        there,
-        tuple(unfinished_uploads(bucket, prefix)) if uploads else (),
-        _fetch_receipt(bucket, address, listed_receipt, journal, progress),
-        listed_receipt.etag if listed_receipt else None,
-        tops.get(MANIFEST) if What.MANIFEST in what else None,
-        dict(digests_here(root, here)),
-    )
-
-
-def _folders(what: Collection[What]) -> Iterator[str]:
-    for each in (What.ARCHIVES, What.SHARDS, What.RUNS):
-        if each in what:
-            yield f"{each}/"
-    if What.IMAGES in what:
-        yield from (f"{split}/" for split in Split)
-
-
-def fetch_receipt(
-    bucket: Bucket, address: S3Address, journal: SyncJournal, progress: Progress
-) -> tuple[RemoteReceipt, str | None]:
-    """The receipt as it is now, and its ETag."""
-    key = (address / RECEIPT).key
-    listed = next((each for each in listed_objects(bucket, key) if each.key == key), None)
-    receipt = _fetch_receipt(bucket, address, listed, journal, progress)
-    return receipt, listed.etag if listed else None
-
-
-def _fetch_receipt(
-    bucket: Bucket,
-    address: S3Address,
-    listed: Listed | None,
-    journal: SyncJournal,
-    progress: Progress,
-) -> RemoteReceipt:
-    if listed is None:
-        return RemoteReceipt()
-    where = address / RECEIPT
-    body = journal.body(where, listed.etag)
-    try:
-        if body is None:
-            if listed.size_bytes > LARGEST_BYTES:
-                raise ValueError(f"has {listed.size_bytes:,} bytes")
-            with told(where):
-                body = _proved_body(bucket, where, listed)
-            journal.keep_body(where, listed.etag, body)
-        return parse_receipt(body)
-    except ValueError as error:
-        progress.note(f"{where} is no receipt and is not believed: {error}")
-        return RemoteReceipt()
-
-
-def _proved_body(bucket: Bucket, where: S3Address, listed: Listed) -> bytes:
-    """All of a small object, as its server's checksum has it."""
-    for _ in range(_TRIES):
-        chunks = bucket.chunks(where.key, 0, listed.size_bytes, etag=listed.etag, length=1 << 20)
-        body = b"".join(chunks)
-        wanted = head_object(bucket, where.key).checksum
-        if wanted is None or Checksum.empty(wanted.kind).over(body) == wanted:
-            return body
-    raise WrongBytes(
-        f"{where} came with wrong bytes, {_TRIES} times",
-        hint="the network or the memory of this machine changes bytes; try another",
-    )
-
-
 def plan_sync(
     root: Root,
     bucket: Bucket,
@@ -241,15 +102,14 @@ def plan_sync(
     With `replace` what differs is overwritten, with `delete` what the other side lacks removed.
     """
     pushing = direction is Direction.PUSH
-    unclear = [
-        listed
+    unclear = (
+        path
         for path, listed in found.there.items()
         if path in found.here
         and found.here[path].size_bytes == listed.size_bytes
-        and _known_there(found, path, journal) is None
         and not _same_digest(found, path)
-    ]
-    _ask_for(unclear, bucket, found.address, journal)
+    )
+    ask_for_unknown(found, unclear, bucket, journal)
     steps = []
     for path in sorted({*found.here, *found.there}, key=_in_order):
         here, listed = found.here.get(path), found.there.get(path)
@@ -290,7 +150,7 @@ def _both(
     moved = Action.SEND if pushing else Action.FETCH
     size_bytes = here.size_bytes if pushing else listed.size_bytes
     address, state = found.address / path, file_state(root.path / path)
-    there = _known_there(found, path, journal)
+    there = known_before(found, path, journal)
     known = there and journal.of_file(path, state, there.whole.kind)
     if here.size_bytes == listed.size_bytes:
         if (known and there and known.whole == there.whole) or _same_digest(found, path):
@@ -324,64 +184,6 @@ def value_of(known: Known) -> str:
     return f"{known.whole.kind}:{known.whole.value:x}"
 
 
-def _known_there(found: Survey, path: str, journal: SyncJournal) -> Known | None:
-    """What is known of an object without asking."""
-    listed, record = found.listed(path), found.receipt.objects.get(path)
-    if record is not None and record.etag == listed.etag:
-        return record.known if record.known.whole.size_bytes == listed.size_bytes else None
-    return journal.of_object(found.address / path, listed.etag)
-
-
-def known_there(
-    found: Survey, path: str, bucket: Bucket | None, journal: SyncJournal
-) -> Known | None:
-    """What is known of an object: by the receipt, from before, or by asking `bucket`."""
-    if (known := _known_there(found, path, journal)) is None and bucket is not None:
-        _ask_for([found.listed(path)], bucket, found.address, journal)
-        known = _known_there(found, path, journal)
-    return known
-
-
-def ask_all(found: Survey, paths: Collection[str], bucket: Bucket, journal: SyncJournal) -> None:
-    """Learn what the server keeps of these objects now."""
-    _ask_for([found.there[path] for path in paths], bucket, found.address, journal)
-
-
-def ask_for_unknown(
-    found: Survey, steps: Collection[Step], bucket: Bucket, journal: SyncJournal
-) -> None:
-    """Learn what the server keeps of those objects of which nothing is known."""
-    unknown = [
-        found.there[step.path] for step in steps if _known_there(found, step.path, journal) is None
-    ]
-    _ask_for(unknown, bucket, found.address, journal)
-
-
-def _ask_for(
-    listed: Collection[Listed], bucket: Bucket, address: S3Address, journal: SyncJournal
-) -> None:
-    """Learn the checksums that the server keeps of these."""
-
-    def ask(each: Listed) -> None:
-        where = S3Address(address.bucket, each.key)
-        try:
-            with told(where):
-                head = head_object(bucket, each.key)
-        except ImnetprepError as error:
-            cause = error.__cause__
-            if isinstance(cause, failures.ClientError) and status_of(cause) == 404:
-                return
-            raise
-        before = journal.of_object(where, each.etag)
-        if head.checksum is None or head.etag != each.etag:
-            return
-        if before is None or before.whole != head.checksum:  # it may know the parts too
-            journal.keep_object(where, head.etag, Known(head.checksum))
-
-    with ThreadPoolExecutor(_HEADS_AT_ONCE) as threads:
-        list(threads.map(ask, listed))
-
-
 def _same_digest(found: Survey, path: str) -> bool:
     """Do both sides tell the same digest of it? Nothing is read for that."""
     record, listed = found.receipt.objects.get(path), found.there[path]
@@ -389,32 +191,6 @@ def _same_digest(found: Survey, path: str) -> bool:
         return False
     here = found.digests.get(path, {})
     return any(record.digests.get(kind) == value for kind, value in here.items())
-
-
-def digests_here(root: Root, here: Collection[FileHere]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The digests that are known without reading: of proved archives, and what indexes list."""
-    proved, sizes = read_receipt(root)["archives"], {each.path: each.size_bytes for each in here}
-    for name, record in proved.items():
-        path, proof = f"{What.ARCHIVES}/{name}", record["proof"]
-        if path in sizes and record.items() >= file_state(root.path / path).items():
-            digest = proof.get("info_hash") or proof.get("digest")
-            if digest and "of" not in proof:
-                yield path, {proof["kind"]: str(digest)}
-    for split in Split:
-        if f"{What.SHARDS}/{split}/{INDEX}" in sizes:
-            folder = root.split(split, Layout.WEBDATASET)
-            indexed_at = (folder / INDEX).stat().st_mtime_ns
-            with suppress(WrongBytes, OSError):
-                for shard in read_index(folder).shards:
-                    path = f"{What.SHARDS}/{split}/{shard.name}"
-                    status = (root.path / path).stat()
-                    # The index is written last: what was touched since is not what it lists.
-                    if (
-                        path in sizes
-                        and status.st_size == shard.size_bytes
-                        and status.st_mtime_ns < indexed_at
-                    ):
-                        yield path, {"xxh128": shard.xxh128}
 
 
 def _stale(unfinished: Collection[Unfinished], abort_stale_s: float | None) -> Iterator[Unfinished]:

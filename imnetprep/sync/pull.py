@@ -35,8 +35,9 @@ from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.fetching import Fetching, part_path
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.objects import ask_for_unknown, known_there
 from imnetprep.sync.places import What, is_busy, what_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, ask_for_unknown, known_there, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
 from imnetprep.sync.push import Moved, read_known
 
 _SECONDS_BETWEEN_SYNCS = 2.0
@@ -78,7 +79,9 @@ class Pull:
                 steps.append(each.step)
             else:
                 yield each
-        ask_for_unknown(self._plan.survey, steps, self._bucket, self._journal)
+        ask_for_unknown(
+            self._plan.survey, (step.path for step in steps), self._bucket, self._journal
+        )
         self._require_free(steps)
         synced_at = time.monotonic()
         try:
@@ -91,7 +94,7 @@ class Pull:
                     synced_at = time.monotonic()
             yield from self._settle()
         finally:
-            for fetching in self._open:
+            for fetching in list(self._open):
                 fetching.close()
 
     def fetched_to(self, path: Path, step: Step) -> None:

@@ -25,8 +25,9 @@ from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.objects import known_there
 from imnetprep.sync.places import What, what_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, known_there, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20

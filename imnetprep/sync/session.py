@@ -30,18 +30,12 @@ from imnetprep.sync.manifests import (
     take_splits,
     write_bucket_manifest,
 )
+from imnetprep.sync.objects import known_there
 from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
-from imnetprep.sync.plan import (
-    Action,
-    Direction,
-    Step,
-    SyncPlan,
-    digests_here,
-    fetch_receipt,
-    known_there,
-)
+from imnetprep.sync.plan import Action, Direction, Step, SyncPlan
 from imnetprep.sync.pull import Pull
 from imnetprep.sync.push import Moved, Push
+from imnetprep.sync.survey import digests_here, fetch_receipt
 from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
 
 DEFAULT_JOBS = 8

@@ -17,7 +17,8 @@ from imnetprep.s3.address import S3Address
 from imnetprep.s3.listing import Listed
 from imnetprep.sync.journal import Known, SyncJournal, open_sync_journal
 from imnetprep.sync.places import FileHere, What
-from imnetprep.sync.plan import Action, Direction, Step, Survey, plan_sync
+from imnetprep.sync.plan import Action, Direction, Step, plan_sync
+from imnetprep.sync.survey import Survey
 from imnetprep.sync.there import ObjectRecord, RemoteReceipt
 from tests.conftest import tree
 from tests.proxy import Proxy
