@@ -8,7 +8,6 @@ through its client; endpoints, credentials, proxies and certificates are botocor
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -25,6 +24,7 @@ from imnetprep.errors import SourceFailed, WrongBytes, WrongUsage
 from imnetprep.retry import resumed, retried, wait_s
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.failures import PASSING, client_error, is_busy, told
+from imnetprep.s3.settings import Settings
 
 _CONNECT_S, _SILENT_S = 10, 10
 # Some 25 seconds of a busy server, without its silence; a server that is not there is told at once.
@@ -35,38 +35,10 @@ _SENT_BYTES = 256 << 10
 _OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "POST": "CreateMultipartUpload"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a bucket is reached, and what objects are made as, in the words of AWS."""
-
-    endpoint_url: str | None = None
-    region: str | None = None
-    profile: str | None = None
-    path_style: bool = False
-    accelerate: bool = False
-    dual_stack: bool = False
-    request_payer: bool = False
-    sse: str | None = None
-    sse_kms_key_id: str | None = None
-    storage_class: str | None = None
-    tagging: str | None = None
-
-    @property
-    def object_headers(self) -> dict[str, str]:
-        """What a request that makes an object says of it."""
-        headers = {
-            "x-amz-server-side-encryption": self.sse,
-            "x-amz-server-side-encryption-aws-kms-key-id": self.sse_kms_key_id,
-            "x-amz-storage-class": self.storage_class,
-            "x-amz-tagging": self.tagging,
-        }
-        return {name: value for name, value in headers.items() if value}
-
-
 class Bucket:
     """An open bucket. Safe from several threads."""
 
-    def __init__(self, name: str, settings: Settings = Settings()) -> None:
+    def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         session = botocore.session.Session(profile=settings.profile)
         with told(f"s3://{name}"):

@@ -11,6 +11,7 @@ from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import head_object
+from imnetprep.s3.settings import Settings
 
 
 class S3Object:
@@ -45,4 +46,4 @@ class S3Object:
 @functools.cache
 def _opened(bucket: str) -> Bucket:
     """Credentials, region and endpoint as botocore finds them (AWS_… and ~/.aws)."""
-    return Bucket(bucket)
+    return Bucket(bucket, Settings())

@@ -1,0 +1,118 @@
+"""How the plan of a sync looks, and what it costs."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from imnetprep.commands.terminal import print_result
+from imnetprep.errors import WrongUsage
+from imnetprep.units import count, format_bytes, format_duration
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.s3.bucket import Bucket
+    from imnetprep.sync.plan import SyncPlan
+
+_LISTED_BEFORE_SUMMING_UP = 20
+_IMAGES_IN_A_SHARD = 1000
+_VERBS = {"push": "send", "pull": "fetch"}
+
+
+def show_plan(
+    plan: "SyncPlan",
+    rate: float | None,
+    prices: tuple[float, float],
+    *,
+    as_json: bool,
+    removes: bool,
+) -> None:
+    """What it would do, file by file where these are few, and what that takes."""
+    from imnetprep.sync.plan import Action, Step
+
+    both = plan.survey.here.keys() & plan.survey.there.keys()
+    by_action = {action: plan.of(action) for action in Action if plan.of(action)}
+    for action, steps in by_action.items():
+        listed, left_out = list[Step](), list[Step]()
+        for step in steps:
+            # What is to go, and what differs and stays, is never summed up.
+            weighty = action is Action.DELETE or (action is Action.KEEP and step.path in both)
+            few = len(listed) < _LISTED_BEFORE_SUMMING_UP
+            (listed if as_json or weighty or few else left_out).append(step)
+        for step in listed:
+            print_result(
+                f"{plan.direction}: {action:7} {format_bytes(step.size_bytes):>8}  {step.path}"
+                f"  ({step.why})",
+                as_json=as_json,
+                direction=plan.direction, action=action, file=step.path,
+                size_bytes=step.size_bytes, why=step.why, requests=step.requests,
+            )  # fmt: skip
+        if left_out:
+            size_bytes = sum(step.size_bytes for step in left_out)
+            click.echo(
+                f"{plan.direction}: {action:7} {format_bytes(size_bytes):>8}  in"
+                f" {count(len(left_out), 'file')} more"
+            )
+    moves = plan.of(Action.SEND, Action.COMPARE, Action.FETCH)
+    size_bytes = sum(step.size_bytes for step in moves)
+    puts = sum(s.requests for s in plan.of(Action.SEND, Action.COMPARE))
+    gets = sum(s.requests for s in plan.of(Action.FETCH))
+    cost = (puts * prices[0] + gets * prices[1]) / 1000
+    seconds = size_bytes / (rate or 100e6)
+    guessed = "" if rate else ", if it is 100 MB/s"
+    same = count(len(plan.of(Action.SKIP)), "file")
+    text = (
+        f"{plan.direction}: {count(len(moves), 'file')}, {format_bytes(size_bytes)} in"
+        f" {count(puts + gets, 'request')} (${cost:.4f}), about"
+        f" {format_duration(seconds)}{guessed};"
+        f" {same} the same already"
+    )
+    if not moves:
+        text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {same} the same already"
+    print_result(
+        text, as_json=as_json,
+        direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=puts + gets,
+        cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
+        unfinished=len(plan.survey.unfinished),
+    )  # fmt: skip
+    if (deletes := plan.of(Action.DELETE)) and not removes:
+        click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
+
+
+def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
+    """The uploads in parts that somebody began: they are paid for, and no listing shows them."""
+    from imnetprep.s3.listing import stored_bytes
+    from imnetprep.sync.plan import Action
+
+    planned = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
+    for uploads, aborted in ((plan.survey.unfinished, False), (plan.stale, True)):
+        for upload in uploads:
+            goes_on = "a" if planned.get(upload.key) is Action.SEND else "no"
+            what = f"{goes_on} push goes on with it, --abort-stale drops it"
+            what = "to abort" if aborted else what
+            age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
+            size = format_bytes(stored_bytes(bucket, upload))
+            click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {what}", err=True)
+
+
+def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts: bool) -> None:
+    """Say what images cost as they are, and what as shards. Raises WrongUsage if it `acts`."""
+    from imnetprep.sync.places import What, what_of
+    from imnetprep.sync.plan import Direction
+
+    told = []
+    for plan in plans:
+        images = sum(bool(s.requests) for s in plan.steps if what_of(s.path) is What.IMAGES)
+        shards = -(-images // _IMAGES_IN_A_SHARD)
+        price = prices[plan.direction is Direction.PULL] / 1000
+        told.append(
+            f"{plan.direction}: images take {count(images, 'request')} (${images * price:.4f});"
+            f" as shards {count(shards, 'request')} (${shards * price:.4f})"
+        )
+    if acts:
+        raise WrongUsage(
+            told[0],
+            hint="organize --layout webdataset makes shards, which every reader gets for as much"
+            " less; or say --yes-many-objects",
+        )
+    for line in told:
+        click.echo(line, err=True)
