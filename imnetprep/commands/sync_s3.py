@@ -144,7 +144,7 @@ def sync_s3(
 
             findings = 0
             for finding in sync_findings(
-                root, bucket, found, journal, deep=deep, kind=kind, progress=shown
+                root, bucket, found, journal, what=parts, deep=deep, kind=kind, progress=shown
             ):
                 print_finding(finding, as_json=as_json)
                 findings += 1

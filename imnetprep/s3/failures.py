@@ -192,6 +192,7 @@ def _refusal(where: object, error: failures.ClientError) -> ImnetprepError:
 
 def _line(text: str) -> str:
     """What somebody else wrote as a part of a line of ours."""
+    text = re.sub(r"//[^/\s@]+@", "//", text)  # who is in a URL stays there
     shown = "".join(each if each.isprintable() else " " for each in text)
     return " ".join(shown.split())[:_LONGEST_SAID]
 

@@ -1,18 +1,22 @@
 """Both sides of a sync held against each other: what proves them equal, or a finding each."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 
 from imnetprep.archives.file import file_state
 from imnetprep.digests import Checksum
+from imnetprep.layouts.webdataset import INDEX
 from imnetprep.progress import Progress
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.upload import part_bytes_of
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.manifests import splits_told
 from imnetprep.sync.objects import ask, known_there
+from imnetprep.sync.places import MANIFEST, What, what_of
+from imnetprep.sync.pull import fetch_manifest
 from imnetprep.sync.push import read_known
 from imnetprep.sync.survey import Survey
 from imnetprep.trees.finding import Finding
@@ -27,6 +31,7 @@ def sync_findings(
     found: Survey,
     journal: SyncJournal,
     *,
+    what: Collection[What],
     deep: bool = False,
     kind: str,
     progress: Progress,
@@ -36,79 +41,128 @@ def sync_findings(
     The server is asked for the checksum of each object, and files are read whose bytes are not
     known since they were last touched. With `deep` all bytes of both sides are read.
     """
-    both = []
-    for path in sorted({*found.here, *found.there}):
-        here, listed = found.here.get(path), found.there.get(path)
-        if here is None:
+    both = [path for path in found.here if path in found.there]
+    for path in sorted({*found.here} ^ {*found.there}):
+        if path in found.there:
             yield Finding("only-there", path, "is in the bucket and not here")
-        elif listed is None:
-            yield Finding("only-here", path, "is here and not in the bucket")
-        elif here.size_bytes != listed.size_bytes:
-            what = f"has {here.size_bytes:,} bytes here and {listed.size_bytes:,} in the bucket"
-            yield Finding("size", path, what)
         else:
-            both.append(path)
+            yield Finding("only-here", path, "is here and not in the bucket")
     ask(found, both, bucket, journal)
     total = sum(found.here[path].size_bytes for path in both) * (2 if deep else 1)
     with progress.task(f"check {found.address}", total=total, unit="B") as task:
         flow = Flow(task, None)
-
-        def judged(path: str) -> Finding | None:
-            # What the server says now goes before what somebody wrote into the receipt.
-            listed, known = found.listed(path), known_there(found, path, None, journal)
-            there = journal.of_object(found.address / path, listed.etag) or known
-            if there and known and there.whole == known.whole:
-                there = known  # it knows the parts too
-            if there is None and not deep:
-                what = "the server keeps no checksum of it; --deep reads it"
-                return Finding("unproved", path, what)
-            wanted_kind = there.whole.kind if there else kind
-            state = file_state(root.path / path)
-            known = None if deep else journal.of_file(path, state, wanted_kind)
-            if known is None:
-                like = there or Known(Checksum(kind, 0, found.here[path].size_bytes))
-                known = read_known(root.path / path, like, flow)
-                if file_state(root.path / path) == state:
-                    journal.keep_file(path, state, known)
-            else:
-                flow.skipped(known.whole.size_bytes)
-            if deep:
-                read = _read_there(found, path, bucket, known, flow)
-                if there is not None and read.whole != there.whole:
-                    what = "reads otherwise in the bucket than its server's checksum says"
-                    return Finding("rotten", path, what + _first_difference(there, read))
-                there = read
-            assert there is not None
-            if known.whole == there.whole:
-                return None
-            what = f"{wanted_kind} {known.whole.value:x} here, {there.whole.value:x} in the bucket"
-            return Finding("differs", path, what + _first_difference(known, there))
-
-        units = (partial(judged, path) for path in both)
+        check = _Check(root, bucket, found, journal, deep=deep, kind=kind, flow=flow)
+        units = (partial(check.finding, path) for path in both)
         for finding in side_by_side(units, jobs=_JOBS, stopped=flow.stopped):
             if finding is not None:
                 yield finding
+        if What.MANIFEST in what:
+            yield from check.manifest_findings(progress)
     for upload in found.unfinished:
         path = upload.key.removeprefix(found.address.key).lstrip("/")
-        when = f"{upload.begun_at:%Y-%m-%d %H:%M} UTC"
-        yield Finding("unfinished", path, f"an upload of it was begun {when} and not finished")
+        if what_of(path) in what:
+            when = f"{upload.begun_at:%Y-%m-%d %H:%M} UTC"
+            yield Finding("unfinished", path, f"an upload of it was begun {when} and not finished")
 
 
-def _read_there(found: Survey, path: str, bucket: Bucket, like: Known, flow: Flow) -> Known:
-    """The checksums of an object, by reading it, over the same parts as `like`."""
-    listed, address = found.listed(path), found.address / path
-    part_bytes = like.part_bytes or part_bytes_of(listed.size_bytes)
-    parts = []
-    with told(address):
-        for start in range(0, listed.size_bytes, part_bytes):
-            checksum = Checksum.empty(like.whole.kind)
-            end = min(start + part_bytes, listed.size_bytes)
-            chunks = bucket.chunks(address.key, start, end, etag=listed.etag, length=_CHUNK_BYTES)
-            for chunk in chunks:
-                checksum = checksum.over(chunk)
-                flow.moved(len(chunk))
-            parts.append(checksum)
-    return Known.of_parts(parts, like.whole.kind, part_bytes)
+class _Check:
+    """A check at work."""
+
+    def __init__(
+        self,
+        root: Root,
+        bucket: Bucket,
+        found: Survey,
+        journal: SyncJournal,
+        *,
+        deep: bool,
+        kind: str,
+        flow: Flow,
+    ) -> None:
+        self._root, self._bucket, self._found, self._journal = root, bucket, found, journal
+        self._deep, self._kind, self._flow = deep, kind, flow
+
+    def finding(self, path: str) -> Finding | None:
+        """In what the two sides of a file differ."""
+        here, listed = self._found.here[path], self._found.listed(path)
+        if here.size_bytes != listed.size_bytes:
+            what = f"has {here.size_bytes:,} bytes here and {listed.size_bytes:,} in the bucket"
+            return Finding("size", path, what)
+        there = self._told_there(path)
+        if there is None and not self._deep:
+            return Finding("unproved", path, "the server keeps no checksum of it; --deep reads it")
+        known = self._known_here(path, there)
+        if self._deep:
+            read = self._read_there(path, known)
+            if there is not None and read.whole != there.whole:
+                read = self._read_there(path, known)  # it may have gone wrong on the way
+            if there is not None and read.whole != there.whole:
+                what = "reads otherwise in the bucket than its server's checksum says, twice"
+                return Finding("rotten", path, what + _first_difference(there, read))
+            there = read
+        assert there is not None
+        if known.whole == there.whole:
+            return None
+        ours, theirs = known.whole, there.whole
+        what = f"{ours.kind} {ours.value:x} here, {theirs.value:x} in the bucket"
+        return Finding("differs", path, what + _first_difference(known, there))
+
+    def _told_there(self, path: str) -> Known | None:
+        """What the server says now goes before what somebody wrote into the receipt."""
+        address, etag = self._found.address / path, self._found.listed(path).etag
+        known = known_there(self._found, path, None, self._journal)
+        there = self._journal.of_object(address, etag) or known
+        return known if there and known and there.whole == known.whole else there
+
+    def _known_here(self, path: str, like: Known | None) -> Known:
+        """The checksums of a file, over the same parts; it is read where they are not known."""
+        kind = like.whole.kind if like else self._kind
+        file, size_bytes = self._root.path / path, self._found.here[path].size_bytes
+        state = file_state(file)
+        known = None if self._deep else self._journal.of_file(path, state, kind)
+        if known is not None:
+            self._flow.skipped(size_bytes)
+            return known
+        known = read_known(file, like or Known(Checksum(kind, 0, size_bytes)), self._flow)
+        if file_state(file) == state:
+            self._journal.keep_file(path, state, known)
+        return known
+
+    def _read_there(self, path: str, like: Known) -> Known:
+        """The checksums of an object, by reading it, over the same parts as `like`."""
+        listed, address = self._found.listed(path), self._found.address / path
+        part_bytes = like.part_bytes or part_bytes_of(listed.size_bytes)
+        key, etag, parts = address.key, listed.etag, []
+        with told(address):
+            for start in range(0, listed.size_bytes, part_bytes):
+                checksum = Checksum.empty(like.whole.kind)
+                end = min(start + part_bytes, listed.size_bytes)
+                for chunk in self._bucket.chunks(
+                    key, start, end, etag=etag, length=_CHUNK_BYTES, asked=self._flow.go_on
+                ):
+                    checksum = checksum.over(chunk)
+                    self._flow.moved(len(chunk))
+                parts.append(checksum)
+        return Known.of_parts(parts, like.whole.kind, part_bytes)
+
+    def manifest_findings(self, progress: Progress) -> Iterator[Finding]:
+        """The splits that the two manifests tell otherwise, or the bucket's does not list."""
+        fetched = fetch_manifest(
+            self._found, self._root, self._bucket, self._journal,
+            kind=self._kind, flow=self._flow, progress=progress,
+        )  # fmt: skip
+        there = fetched.told if fetched else {}
+        if fetched is not None:
+            fetched.path.unlink()
+        for (split, layout), ours in splits_told(self._root.manifest).items():
+            theirs = there.get((split, layout))
+            sent = layout is Layout.WEBDATASET and f"shards/{split}/{INDEX}" in self._found.there
+            if theirs is not None and theirs != ours:
+                what = f"{split} as {layout} is another list here than in the bucket"
+                yield Finding("differs", MANIFEST, what)
+            elif theirs is None and sent:
+                what = f"the one in the bucket does not list {split} as {layout}"
+                yield Finding("only-here", MANIFEST, what)
 
 
 def _first_difference(one: Known, other: Known) -> str:

@@ -30,13 +30,17 @@ class Direction(StrEnum):
 
 
 class Action(StrEnum):
-    """What is to be done with a file. COMPARE: its bytes here must be read to know."""
+    """What is to be done with a file. COMPARE: its bytes here must be read to know.
+
+    KEEP: both sides are left as they are; NEWER: likewise, as the other side has moved on.
+    """
 
     SEND = "send"
     FETCH = "fetch"
     COMPARE = "compare"
     SKIP = "skip"
     KEEP = "keep"
+    NEWER = "newer"
     DELETE = "delete"
 
 
@@ -173,9 +177,9 @@ def _both(
             return Step(path, moved, size_bytes, "newer here", listed.etag)
         if not pushing and changed_there and not changed_here:
             return Step(path, moved, size_bytes, "newer in the bucket", listed.etag)
-        if changed_here != changed_there:
+        if changed_here != changed_there and not replace:
             side = "here" if changed_here else "in the bucket"
-            return Step(path, Action.KEEP, size_bytes, f"newer {side}", listed.etag)
+            return Step(path, Action.NEWER, size_bytes, f"newer {side}", listed.etag)
     return Step(path, moved if replace else Action.KEEP, size_bytes, why, listed.etag)
 
 

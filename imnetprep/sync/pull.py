@@ -35,10 +35,12 @@ from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.fetching import Fetching, part_path
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.manifests import Fetched, read_fetched
 from imnetprep.sync.objects import ask_for_unknown, known_there
-from imnetprep.sync.places import What, is_busy, what_of
+from imnetprep.sync.places import MANIFEST, What, is_busy, what_of
 from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
 from imnetprep.sync.push import Moved, read_known
+from imnetprep.sync.survey import Survey
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 _JOBS_FOR_ONE = 4
@@ -96,17 +98,6 @@ class Pull:
         finally:
             for fetching in list(self._open):
                 fetching.close()
-
-    def fetched_to(self, path: Path, step: Step) -> None:
-        """Fetch one file to where nobody else looks."""
-        fetching = self._fetching(step, path)
-        try:
-            units = (partial(_fetched, fetching, span) for span in fetching.open())
-            list(side_by_side(units, jobs=_JOBS_FOR_ONE, stopped=self._flow.stopped))
-        finally:
-            fetching.close()
-        part_path(path).replace(path)
-        self._journal.forget_fetching(step.path)
 
     def _require_free(self, steps: Iterable[Step]) -> None:
         """Raise ImnetprepError unless each disk has room for what it is to take."""
@@ -296,6 +287,46 @@ class Pull:
     @property
     def _grown(self) -> Path:
         return self._root.organizing / "sync"
+
+
+def fetch_manifest(
+    found: Survey,
+    root: Root,
+    bucket: Bucket,
+    journal: SyncJournal,
+    *,
+    kind: str,
+    flow: Flow,
+    progress: Progress,
+) -> Fetched | None:
+    """The manifest in the bucket, looked through. Its file is the caller's to remove."""
+    if found.manifest is None:
+        return None
+    path, wanted = (
+        root.organizing / f"fetched-{MANIFEST}",
+        known_there(found, MANIFEST, bucket, journal),
+    )
+    size_bytes, etag = found.manifest.size_bytes, found.manifest.etag
+    fetching = Fetching(
+        Step(MANIFEST, Action.FETCH, size_bytes, "lists what is there", etag),
+        path,
+        found.address / MANIFEST,
+        bucket,
+        wanted=wanted,
+        kind=kind,
+        pieces=None,
+        journal=journal,
+        flow=flow,
+        progress=progress,
+    )
+    try:
+        units = (partial(_fetched, fetching, span) for span in fetching.open())
+        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stopped=flow.stopped))
+    finally:
+        fetching.close()
+    part_path(path).replace(path)
+    journal.forget_fetching(MANIFEST)
+    return read_fetched(path)
 
 
 def _fetched(fetching: Fetching, span: range) -> Fetching | None:

@@ -25,7 +25,6 @@ from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.manifests import (
     Fetched,
     Key,
-    read_fetched,
     splits_told,
     take_splits,
     write_bucket_manifest,
@@ -33,7 +32,7 @@ from imnetprep.sync.manifests import (
 from imnetprep.sync.objects import known_there
 from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
 from imnetprep.sync.plan import Action, Direction, Step, SyncPlan
-from imnetprep.sync.pull import Pull
+from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Moved, Push
 from imnetprep.sync.survey import digests_here, fetch_receipt
 from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
@@ -169,15 +168,10 @@ class Sync:
         return splits, theirs
 
     def _fetched_manifest(self, flow: Flow) -> Fetched | None:
-        """The manifest in the bucket."""
-        found = self._plan.survey.manifest
-        if found is None:
-            return None
-        path = self._manifest_copy.with_name(f"fetched-{MANIFEST}")
-        step = Step(MANIFEST, Action.FETCH, found.size_bytes, "lists what is there", found.etag)
-        pull = self._pull_with(flow, None)
-        pull.fetched_to(path, step)
-        return read_fetched(path)
+        return fetch_manifest(
+            self._plan.survey, self._root, self._bucket, self._journal,
+            kind=self._kind, flow=flow, progress=self._progress,
+        )  # fmt: skip
 
     def _pull_with(self, flow: Flow, fetched: Fetched | None) -> Pull:
         manifest = self._root.manifest

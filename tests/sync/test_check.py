@@ -131,3 +131,13 @@ def test_what_the_server_has_no_checksum_of_is_unproved_until_it_is_read(
             done = here("sync-s3", f"s3://{BUCKET}/other", "--root", root, way)
             assert done.returncode == 1 and "keeps no checksum" in done.stdout
         assert theirs.read_bytes() != (root / BIG).read_bytes()
+
+
+def test_a_manifest_that_does_not_list_what_is_there_is_a_finding(
+    sync: Sync, s3: S3Server, prefix: str, whole: Path
+) -> None:
+    assert sync(whole, "--push", "--what", "shards,manifest").returncode == 0
+    assert _findings(sync(whole, "--check", "--json", "--what", "shards,manifest")) == {}
+    s3.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/manifest.db")
+    found = _findings(sync(whole, "--check", "--json", "--what", "shards,manifest"))
+    assert found == {"manifest.db": "only-here"}

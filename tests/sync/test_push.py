@@ -213,7 +213,7 @@ def test_what_is_newer_there_is_kept_by_a_push_and_fetched_by_a_pull(
     assert sync(whole, "--push").returncode == 0
     put(s3, f"{prefix}/{LAST}", b"epoch 9")
     done = sync(whole, "--push")
-    assert "newer in the bucket" in done.stdout
+    assert done.returncode == 0 and "newer in the bucket" in done.stdout
     assert keys_there(s3, prefix)[LAST] == len(b"epoch 9")
     done = sync(whole, "--pull", "--what", "runs")
     assert done.returncode == 0, done.stderr
