@@ -404,8 +404,8 @@ def _again(fast: Path, server: Server) -> None:
         ours = [*_ours(f"s3://{bucket}/ours", root), "--push"]
         theirs = [str(BIN / "aws"), "s3", "sync", "--only-show-errors", f"{root}/archives"]
         theirs += [f"s3://{bucket}/theirs/archives"]
-        for words in (ours, theirs):
-            assert (ended := _run(words, server.s3)).code == 0, ended.last
+        for words in (ours, theirs):  # through the proxy: another port is another server
+            assert (ended := _run(words, server.s3, proxy)).code == 0, ended.last
         for what in ("unchanged", "the same bytes, touched"):
             if what != "unchanged":
                 for path in (root / "archives").iterdir():
