@@ -1,7 +1,6 @@
 """The command `imnetprep`: its verbs, and the one place where errors meet the user."""
 
 import errno
-import gc
 import os
 import signal
 import sqlite3
@@ -139,9 +138,7 @@ def run(arguments: list[str]) -> int:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminated)
-    code = run(sys.argv[1:])
-    gc.freeze()  # nobody looks through what is left: a fifth of a second with a client of S3
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
