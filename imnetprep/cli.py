@@ -45,6 +45,8 @@ _OF_THE_MACHINE = {
     errno.EIO: "the disk reports an error: look at `dmesg`, and at `ulimit -f`; then run the same"
     " command again",
     errno.EFBIG: "files may not be larger: look at `ulimit -f`, then run the same command again",
+    errno.ELOOP: "a link stands where a file of ours is wanted: remove it",
+    errno.EBUSY: "another program works there: run the same command when it has ended",
 }
 # What the first byte of SQLite's result code says of the machine.
 _OF_SQLITE = {
@@ -53,6 +55,7 @@ _OF_SQLITE = {
     sqlite3.SQLITE_READONLY: errno.EACCES,
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
     sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
 
 
