@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import botocore.exceptions as failures
+from botocore.parsers import ResponseParserError
 
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError, WrongBytes
@@ -110,7 +111,7 @@ class Sender:
             if head.checksum != checksum:
                 raise
             return head.etag
-        return answer["etag"].strip('"')
+        return _etag(answer)
 
     def begin(self, key: str, headers: Mapping[str, str], *, known: Collection[str]) -> str:
         """The id of a new upload in parts: of one that is not `known`, if an answer was lost."""
@@ -142,7 +143,7 @@ class Sender:
         """Send a part."""
         query = {"partNumber": str(number), "uploadId": upload_id}
         answer = self._send(key, body, checksum, {}, query, f"part {number}")
-        return Part(answer["etag"].strip('"'), checksum)
+        return Part(_etag(answer), checksum)
 
     def complete(
         self,
@@ -175,6 +176,12 @@ class Sender:
                     f"{S3Address(self.bucket.name, key)}: the parts that the server has make"
                     " another whole",
                     hint="run the same command with --abort-stale 0s: it sends them anew",
+                ) from error
+            if code_of(error) == "ConditionalRequestConflict":  # it can never be completed
+                self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload_id)
+                raise WrongBytes(
+                    f"{S3Address(self.bucket.name, key)}: somebody else has written it meanwhile",
+                    hint="run the same command again: it compares the two",
                 ) from error
             # It may have been done by an attempt whose answer was lost.
             lost = code_of(error) == "NoSuchUpload" or status_of(error) == 412
@@ -233,6 +240,13 @@ class Sender:
                 continue  # it was not compared
             return answer
         raise ImnetprepError(f"{where}: {what} was not compared", hint="run the same command again")
+
+
+def _etag(answer: Mapping[str, str]) -> str:
+    """What the server calls what it has now. Raises ResponseParserError where it does not say."""
+    if "etag" not in answer:
+        raise ResponseParserError("it has no ETag")
+    return answer["etag"].strip('"')
 
 
 def _is_echoed(answer: Mapping[str, str]) -> bool:

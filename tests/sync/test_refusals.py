@@ -317,6 +317,36 @@ def test_a_server_that_fills_up_keeps_the_parts_and_goes_on(
     assert names(proxy).count("UploadPart") == 1
 
 
+@pytest.mark.parametrize("of", ["PutObject", "UploadPart"])
+def test_an_answer_without_an_etag_is_none_of_s3(
+    of: str, sync: Sync, root: Path, proxy: Proxy
+) -> None:
+    make_big(root)
+    proxy.rules = [Rule("refuse", f"^{of} ", status=200)]
+    error, hint = told(sync(root, "--push"))
+    assert error.endswith("the answer is not one of S3: it has no ETag")
+    assert hint.startswith("check --endpoint-url")
+
+
+def test_an_upload_that_met_another_one_is_dropped_and_begun_anew(
+    sync: Sync, root: Path, proxy: Proxy, s3: S3Server, prefix: str
+) -> None:
+    """AWS completes no upload during which somebody else has written the object."""
+    body = make_big(root).read_bytes()
+    said = "The conditional request cannot succeed due to a conflicting operation."
+    proxy.rules = [
+        Rule("refuse", "CompleteM", status=409, code="ConditionalRequestConflict", message=said)
+    ]
+    error, hint = told(sync(root, "--push"), code=4)
+    assert error == f"s3://{BUCKET}/{prefix}/{BIG}: somebody else has written it meanwhile"
+    assert hint.startswith("run the same command again") and BIG not in keys_there(s3, prefix)
+    assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
+    proxy.rules = []
+    assert sync(root, "--push").returncode == 0
+    sent = s3.client().get_object(Bucket=BUCKET, Key=f"{prefix}/{BIG}")["Body"].read()
+    assert sent == body
+
+
 def test_an_object_that_is_archived_is_named_with_what_brings_it_back(
     sync: Sync, root: Path, tmp_path: Path, proxy: Proxy, prefix: str
 ) -> None:
@@ -492,7 +522,8 @@ def test_a_certificate_of_nobody_we_know_is_refused_at_once_and_taken_when_it_is
 def test_not_even_the_traceback_of_a_bug_holds_a_secret(
     sync: Sync, root: Path, proxy: Proxy
 ) -> None:
-    proxy.rules = [Rule("refuse", "PutObject", status=200)]  # an answer without an ETag
+    make_big(root)
+    proxy.rules = [Rule("refuse", "CreateMulti", status=200)]  # an upload without an id
     hint = told(sync(root, "--push"), code=70)[1]
     path = Path(hint.removeprefix("the traceback is in ").partition(";")[0])
     keeps_secrets(path.read_text())
