@@ -21,7 +21,7 @@ from imnetprep.sync.push import read_known
 from imnetprep.sync.survey import Survey
 from imnetprep.trees.finding import Finding
 
-_JOBS = 8
+_JOBS, _PARTS_AT_ONCE = 8, 4
 _CHUNK_BYTES = 1 << 20
 
 
@@ -132,18 +132,24 @@ class _Check:
         """The checksums of an object, by reading it, over the same parts as `like`."""
         listed, address = self._found.listed(path), self._found.address / path
         part_bytes = like.part_bytes or part_bytes_of(listed.size_bytes)
-        key, etag, parts = address.key, listed.etag, []
-        with told(address):
-            for start in range(0, listed.size_bytes, part_bytes):
-                checksum = Checksum.empty(like.whole.kind)
-                end = min(start + part_bytes, listed.size_bytes)
+
+        def read(start: int) -> tuple[int, Checksum]:
+            checksum, end = Checksum.empty(like.whole.kind), min(start + part_bytes, size_bytes)
+            with told(address):
                 for chunk in self._bucket.chunks(
-                    key, start, end, etag=etag, length=_CHUNK_BYTES, asked=self._flow.go_on
-                ):
+                    address.key, start, end,
+                    etag=listed.etag, length=_CHUNK_BYTES, asked=self._flow.go_on,
+                ):  # fmt: skip
                     checksum = checksum.over(chunk)
                     self._flow.moved(len(chunk))
-                parts.append(checksum)
-        return Known.of_parts(parts, like.whole.kind, part_bytes)
+            return start, checksum
+
+        size_bytes = listed.size_bytes
+        units = (partial(read, start) for start in range(0, size_bytes, part_bytes))
+        parts = dict(side_by_side(units, jobs=_PARTS_AT_ONCE, stopped=self._flow.stopped))
+        return Known.of_parts(
+            (parts[start] for start in sorted(parts)), like.whole.kind, part_bytes
+        )
 
     def manifest_findings(self, progress: Progress) -> Iterator[Finding]:
         """The splits that the two manifests tell otherwise, or the bucket's does not list."""
