@@ -44,7 +44,7 @@ def show_plan(
                 f"  ({step.why})",
                 as_json=as_json,
                 direction=plan.direction, action=action, file=step.path,
-                size_bytes=step.size_bytes, why=step.why, requests=step.requests,
+                size_bytes=step.size_bytes, why=step.why, requests=plan.requests(step),
             )  # fmt: skip
         if left_out:
             size_bytes = sum(step.size_bytes for step in left_out)
@@ -54,15 +54,14 @@ def show_plan(
             )
     moves = plan.of(Action.SEND, Action.COMPARE, Action.FETCH)
     size_bytes = sum(step.size_bytes for step in moves)
-    puts = sum(s.requests for s in plan.of(Action.SEND, Action.COMPARE))
-    gets = sum(s.requests for s in plan.of(Action.FETCH))
-    cost = (puts * prices[0] + gets * prices[1]) / 1000
+    requests = sum(map(plan.requests, moves))
+    cost = requests * _price(plan, prices) / 1000
     seconds = size_bytes / (rate or 100e6)
     guessed = "" if rate else ", if it is 100 MB/s"
     same = count(len(plan.of(Action.SKIP)), "file")
     text = (
         f"{plan.direction}: {count(len(moves), 'file')}, {format_bytes(size_bytes)} in"
-        f" {count(puts + gets, 'request')} (${cost:.4f}), about"
+        f" {count(requests, 'request')} (${cost:.4f}), about"
         f" {format_duration(seconds)}{guessed};"
         f" {same} the same already"
     )
@@ -70,12 +69,17 @@ def show_plan(
         text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {same} the same already"
     print_result(
         text, as_json=as_json,
-        direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=puts + gets,
+        direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=requests,
         cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
         unfinished=len(plan.survey.unfinished),
     )  # fmt: skip
     if (deletes := plan.of(Action.DELETE)) and not removes:
         click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
+
+
+def _price(plan: "SyncPlan", prices: tuple[float, float]) -> float:
+    """Of 1,000 of its requests, in USD."""
+    return prices[plan.direction == "pull"]
 
 
 def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
@@ -97,13 +101,12 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
 def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts: bool) -> None:
     """Say what images cost as they are, and what as shards. Raises WrongUsage if it `acts`."""
     from imnetprep.sync.places import What, what_of
-    from imnetprep.sync.plan import Direction
 
     told = []
     for plan in plans:
-        images = sum(bool(s.requests) for s in plan.steps if what_of(s.path) is What.IMAGES)
+        images = sum(bool(plan.requests(s)) for s in plan.steps if what_of(s.path) is What.IMAGES)
         shards = -(-images // _IMAGES_IN_A_SHARD)
-        price = prices[plan.direction is Direction.PULL] / 1000
+        price = _price(plan, prices) / 1000
         told.append(
             f"{plan.direction}: images take {count(images, 'request')} (${images * price:.4f});"
             f" as shards {count(shards, 'request')} (${shards * price:.4f})"

@@ -54,17 +54,6 @@ class Step:
     why: str
     etag: str | None = None
 
-    @property
-    def requests(self) -> int:
-        """How many requests it will take."""
-        if self.action in (Action.SEND, Action.COMPARE):
-            parts = -(-self.size_bytes // part_bytes_of(self.size_bytes))
-            return parts + 2 if parts > 1 else 1
-        if self.action is Action.FETCH:
-            ranges = -(-self.size_bytes // RANGE_BYTES)
-            return ranges + 1 if ranges > 1 else 1
-        return 0
-
 
 @dataclass(frozen=True)
 class SyncPlan:
@@ -87,6 +76,17 @@ class SyncPlan:
     def of(self, *actions: Action) -> list[Step]:
         """The steps with one of these actions."""
         return [step for step in self.steps if step.action in actions]
+
+    def requests(self, step: Step) -> int:
+        """How many requests it may take: what is compared moves only where it is replaced."""
+        moves = (Action.SEND, Action.FETCH, *([Action.COMPARE] if self.replace else []))
+        if step.action not in moves:
+            return 0
+        if self.direction is Direction.PUSH:
+            parts = -(-step.size_bytes // part_bytes_of(step.size_bytes))
+            return parts + 2 if parts > 1 else 1
+        ranges = -(-step.size_bytes // RANGE_BYTES)
+        return ranges + 1 if ranges > 1 else 1
 
 
 def plan_sync(

@@ -104,6 +104,21 @@ def test_what_it_costs_is_by_the_prices_that_are_named(sync: Sync, whole: Path) 
     assert sync(whole, "--request-prices", "cheap").returncode == 2
 
 
+def test_what_is_only_compared_costs_nothing_unless_it_may_be_replaced(
+    sync: Sync, s3: S3Server, prefix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "root/archives/a.tar"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"here")
+    put(s3, f"{prefix}/archives/a.tar", b"then", ChecksumAlgorithm="CRC64NVME")
+    words = ["--dry-run", "--json", "--request-prices", "2000,1000"]
+    for way, price in (("--push", 2), ("--pull", 1)):
+        told = sync(tmp_path / "root", way, *words).stdout.splitlines()
+        assert [json.loads(told[0])["action"], json.loads(told[-1])["cost_usd"]] == ["compare", 0]
+        told = sync(tmp_path / "root", way, "--replace", *words).stdout.splitlines()
+        assert json.loads(told[-1])["cost_usd"] == price
+
+
 PATHS = ["archives/a.tar", "archives/b.tar", "shards/val/index.json", "runs/r/last.pt"]
 BODIES = st.sampled_from([None, b"a", b"b", b"longer"])
 SIDES = st.fixed_dictionaries({path: st.tuples(BODIES, BODIES) for path in PATHS})
