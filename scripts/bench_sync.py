@@ -85,6 +85,7 @@ class Server(NamedTuple):
 def main(_folder: Path) -> None:
     """All bars, one after another."""
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"  # weed is there
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # pip writes it, for aws and for users of ours
     os.environ["GOMEMLIMIT"] = "6GiB"  # it would take more when 200 objects come at once
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # watched by a pipe
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the server would outlive us
@@ -237,7 +238,7 @@ class Turn(NamedTuple):
 
 
 def _speed(fast: Path, server: Server) -> None:
-    each = MEGABYTES // 200
+    each, starts = MEGABYTES // 200, _starts(fast, server)
     shapes = {"big.tar": MEGABYTES * MB}, {f"{number:03}.tar": each * MB for number in range(200)}
     for sizes in shapes:
         files = _made(fast / "source", sizes)
@@ -257,8 +258,7 @@ def _speed(fast: Path, server: Server) -> None:
                     assert _are_right(root, files), f"{client}: another file came back"
                     shutil.rmtree(root)
         shutil.rmtree(fast / "source")
-        _tell_speed(turns, sum(sizes.values()))
-    _start(fast, server)
+        _tell_speed(turns, sum(sizes.values()), starts)
 
 
 def _ways(way: str, root: str, place: str) -> tuple[str, str]:
@@ -272,7 +272,9 @@ def _turn(server: Server, words: list[str]) -> Turn:
     return Turn(ended.seconds, ended.cpu_s, server.cpu_s() - before)
 
 
-def _tell_speed(turns: dict[tuple[str, str], list[Turn]], size_bytes: int) -> None:
+def _tell_speed(
+    turns: dict[tuple[str, str], list[Turn]], size_bytes: int, starts: dict[str, float]
+) -> None:
     median = {}
     for (way, client), rows in sorted(turns.items()):
         seconds = sorted(row.seconds for row in rows)
@@ -293,23 +295,28 @@ def _tell_speed(turns: dict[tuple[str, str], list[Turn]], size_bytes: int) -> No
     ]
     for what, ratio, wanted in ratios:
         _bar(what, f"{ratio:.2f}", f">= {wanted}", ratio >= wanted)
+    s5cmd, ours = (median["pull", client] - starts[client] for client in ("s5cmd", "ours"))
+    print(f"  pull, s5cmd / ours, each without its start: {s5cmd / ours:.2f} (no bar)")
 
 
-def _start(fast: Path, server: Server) -> None:
-    """What each command takes that has nothing to copy."""
+def _starts(fast: Path, server: Server) -> dict[str, float]:
+    """The seconds that each command takes that has nothing to copy."""
     print("\nspeed: the start alone, of 0 bytes")
+    starts = {}
     with server.bucket() as bucket:
         commands = {
-            "ours, a plan of nothing": _ours(f"s3://{bucket}/none", fast / "none"),
-            "s5cmd ls": [_s5cmd(), "ls", f"s3://{bucket}"],
-            "aws s3 ls": [str(BIN / "aws"), "s3", "ls", f"s3://{bucket}"],
+            "ours": [*_ours(f"s3://{bucket}/none", fast / "none"), "--pull"],
+            "s5cmd": [_s5cmd(), "ls", f"s3://{bucket}"],
+            "aws": [str(BIN / "aws"), "s3", "ls", f"s3://{bucket}"],
         }
         (fast / "none").mkdir()
         for name, words in commands.items():
             turns = [_turn(server, words) for _ in range(REPEATS)]
             seconds, cpu = (statistics.median(turn[at] for turn in turns) for at in (0, 1))
-            print(f"  {name:24} {seconds:.2f} s, CPU {cpu:.2f} s")
+            print(f"  {name:6} {seconds:.2f} s, CPU {cpu:.2f} s")
+            starts[name] = seconds
         (fast / "none").rmdir()
+    return starts
 
 
 def _flips(fast: Path, server: Server, client: str = "ours") -> None:
