@@ -4,42 +4,34 @@ A file gets its name after a sync that covers it. The shards or images of a spli
 under `.organizing` and get their folder when all of them are there.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.catalog.datasets import Dataset
+from imnetprep.errors import ImnetprepError
 from imnetprep.fs import (
     allocated_bytes,
     existing_folder,
-    hard_link,
     require_free,
     sync_file_system,
     sync_folder,
 )
-from imnetprep.layouts.webdataset import INDEX, read_index
-from imnetprep.manifest import open_manifest
 from imnetprep.preparation.receipts import record_archives
 from imnetprep.progress import Progress
-from imnetprep.roots import Layout, Root
-from imnetprep.s3.address import S3Address
+from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
-from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.fetching import Fetching, part_path
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
 from imnetprep.sync.manifests import Fetched, read_fetched
 from imnetprep.sync.objects import ask_for_unknown, known_there
 from imnetprep.sync.places import MANIFEST, What, is_busy, what_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
 from imnetprep.sync.push import Moved, read_known
+from imnetprep.sync.splits import Splits
 from imnetprep.sync.survey import Survey
 
 _SECONDS_BETWEEN_SYNCS = 2.0
@@ -47,7 +39,7 @@ _JOBS_FOR_ONE = 4
 
 
 class Pull:
-    """A pull at work. `grown_splits` are those that may get their folder, by what they grow as."""
+    """A pull at work. Its `splits` get their folders when all has come."""
 
     def __init__(
         self,
@@ -66,12 +58,7 @@ class Pull:
         self._address = plan.survey.address
         self._open: set[Fetching] = set()
         self._landed: list[Fetching] = []
-        self._other_splits = {
-            folder
-            for step in plan.of(Action.FETCH, Action.COMPARE)
-            if (folder := _split_folder(step)) and step.path in plan.survey.here and plan.replace
-        }
-        self._splits = {_split_folder(step) for step in plan.of(Action.FETCH, Action.COMPARE)}
+        self.splits = Splits(plan, root)
 
     def moved(self, jobs: int) -> Iterator[Moved]:
         """Fetch all that is to be fetched, and put it in its place."""
@@ -103,14 +90,14 @@ class Pull:
         """Raise ImnetprepError unless each disk has room for what it is to take."""
         wanted = dict[int, tuple[Path, int]]()
         for step in steps:
-            folder = existing_folder(self._place(step).parent)
+            folder = existing_folder(self.splits.place(step).parent)
             _, before = wanted.get(folder.stat().st_dev, (folder, 0))
             wanted[folder.stat().st_dev] = folder, before + self._missing_bytes(step)
         for folder, size_bytes in wanted.values():
             require_free(folder, size_bytes, what="what is to be fetched")
 
     def _missing_bytes(self, step: Step) -> int:
-        place = self._place(step)
+        place = self.splits.place(step)
         there = allocated_bytes(part_path(place))
         if place != self._root.path / step.path:
             there += allocated_bytes(place)
@@ -134,7 +121,7 @@ class Pull:
             if self._is_there(step, wanted):
                 self._flow.skipped(step.size_bytes)
                 continue
-            fetching = self._fetching(step, self._place(step))
+            fetching = self._fetching(step, self.splits.place(step))
             spans = fetching.open()
             self._open.add(fetching)
             for span in spans:
@@ -142,52 +129,26 @@ class Pull:
 
     def _fetching(self, step: Step, path: Path) -> Fetching:
         wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
+        where = self._address / step.path
         if wanted is None:
-            where = self._address / step.path
             self._progress.note(f"{where}: the server keeps no checksum, nothing proves its bytes")
+        hint = "it is another file: name the right prefix, or leave it out by --what"
         return Fetching(
             step,
             path,
-            self._address / step.path,
+            where,
             self._bucket,
             wanted=wanted,
             kind=self._kind,
-            pieces=self._pieces_of(step),
+            pieces=pieces_of(self._dataset, step, where, hint=hint),
             journal=self._journal,
             flow=self._flow,
             progress=self._progress,
         )
 
-    def _pieces_of(self, step: Step) -> Pieces | None:
-        if self._dataset is None or what_of(step.path) is not What.ARCHIVES:
-            return None
-        name = step.path.partition("/")[2]
-        archive = next((each for each in self._dataset.archives if each.name == name), None)
-        if archive is None:
-            return None
-        pieces = published_pieces(self._dataset, archive)
-        if pieces is not None and pieces.size_bytes != step.size_bytes:
-            raise WrongBytes(
-                f"{self._address / step.path} has {step.size_bytes:,} bytes, not"
-                f" {pieces.size_bytes:,}",
-                hint="it is another file: name the right prefix, or leave it out by --what",
-            )
-        return pieces
-
-    def _place(self, step: Step) -> Path:
-        """Where it grows: beside its name, or where its split does."""
-        folder = _split_folder(step)
-        if folder is None or not self._grows(folder):
-            return self._root.path / step.path
-        return self._grown / step.path
-
-    def _grows(self, folder: str) -> bool:
-        """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
-        return folder in self._other_splits or not (self._root.path / folder).exists()
-
     def _is_there(self, step: Step, wanted: Known | None) -> bool:
         """Did an earlier run fetch it, of a split that has no folder yet?"""
-        place = self._place(step)
+        place = self.splits.place(step)
         if wanted is None or place == self._root.path / step.path or not place.is_file():
             return False
         known = self._journal.of_file(step.path, file_state(place), wanted.whole.kind)
@@ -245,49 +206,6 @@ class Pull:
         self._journal.keep_synced(address, etag, value_of(known))
         return Moved(step, Action.FETCH, known, etag)
 
-    def named_splits(self, manifest: Path | None) -> Iterator[tuple[Split, Layout]]:
-        """Give their folders to the splits that are whole now.
-
-        Shards are whole by their index, images by what the bucket's manifest lists. Raises
-        WrongBytes for a split that is not.
-        """
-        for split, layout in product(Split, Layout):
-            final = self._root.split(split, layout)
-            folder = str(final.relative_to(self._root.path))
-            grown = self._grown / folder
-            if folder not in self._splits or not grown.is_dir():
-                continue
-            for path in self._plan.survey.there if final.exists() else ():
-                here = self._root.path / path
-                if path.startswith(f"{folder}/") and here.exists():
-                    (self._grown / path).parent.mkdir(parents=True, exist_ok=True)
-                    if not (self._grown / path).exists():
-                        hard_link(here, self._grown / path)
-            if layout is Layout.WEBDATASET:
-                _check_shards(grown, self._address)
-            else:
-                _check_images(grown, split, manifest, self._address)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                shutil.rmtree(self._replaced, ignore_errors=True)
-                final.rename(self._replaced)
-            grown.rename(final)
-            sync_folder(final.parent)
-            yield split, layout
-        shutil.rmtree(self._replaced, ignore_errors=True)
-        for emptied in (self._grown / What.SHARDS, self._grown):
-            with suppress(OSError):  # another split grows there
-                emptied.rmdir()
-
-    @property
-    def _replaced(self) -> Path:
-        """Where a split goes that gives its name to another."""
-        return self._grown / "replaced"
-
-    @property
-    def _grown(self) -> Path:
-        return self._root.organizing / "sync"
-
 
 def fetch_manifest(
     found: Survey,
@@ -332,47 +250,3 @@ def fetch_manifest(
 def _fetched(fetching: Fetching, span: range) -> Fetching | None:
     """The file, where that was the last of it."""
     return fetching if fetching.fetch(span) else None
-
-
-def _split_folder(step: Step) -> str | None:
-    """The folder of the split that a file is part of."""
-    match what_of(step.path):
-        case What.SHARDS | What.IMAGES as what:
-            depth = 2 if what is What.SHARDS else 1
-            return "/".join(step.path.split("/")[:depth])
-    return None
-
-
-def _check_shards(folder: Path, address: S3Address) -> None:
-    try:
-        index = read_index(folder)
-    except WrongBytes as error:
-        what = "an index of its shards that can be read"
-        raise _not_whole(address, what, f"shards/{folder.name}/{INDEX}") from error
-    there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    missing = [each.name for each in index.shards if there.get(each.name) != each.size_bytes]
-    if missing:
-        raise _not_whole(address, f"{len(missing):,} of {len(index.shards):,} shards", missing[0])
-
-
-def _check_images(folder: Path, split: Split, manifest: Path | None, address: S3Address) -> None:
-    if manifest is None:
-        raise _not_whole(address, "the manifest that lists them", "manifest.db")
-    with open_manifest(manifest) as opened:
-        held = opened.splits().get((split, Layout.IMAGEFOLDER))
-        if held is None:
-            raise _not_whole(address, f"the images of {split} in its manifest", split)
-        wnids = [synset.wnid for synset in opened.synsets()]
-        for label, columns in opened.columns(held):
-            for row in columns.rows():
-                name, size_bytes = row[0], row[1]
-                path = folder / wnids[label] / name
-                if not path.is_file() or path.stat().st_size != size_bytes:
-                    raise _not_whole(address, "images", f"{wnids[label]}/{name}")
-
-
-def _not_whole(address: S3Address, what: str, name: str) -> WrongBytes:
-    return WrongBytes(
-        f"{address} lacks {what} ({name})",
-        hint="it was not sent whole: run sync-s3 --push where it comes from; what came is kept",
-    )

@@ -22,12 +22,10 @@ from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import ListedPart, listed_parts
 from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
-from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
 from imnetprep.sync.objects import known_there
-from imnetprep.sync.places import What, what_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20
@@ -56,7 +54,7 @@ class _Sending:
     key: str
     state: Mapping[str, int]
     part_bytes: int
-    pieces: Pieces | None
+    pieces: Pieces | None = None
     upload_id: str = ""
     listed: Mapping[int, ListedPart] = field(default_factory=dict)
     before: Mapping[int, Part] = field(default_factory=dict)
@@ -160,8 +158,10 @@ class Push:
             (self._address / step.path).key,
             file_state(path),
             part_bytes_of(step.size_bytes),
-            self._pieces_of(step),
         )
+        if step.path not in self._plan.survey.digests:  # nothing has proved it yet
+            hint = "imnetprep verify --archives says what is wrong; it is not sent"
+            sending.pieces = pieces_of(self._dataset, step, step.path, hint=hint)
         if sending.state["size_bytes"] != step.size_bytes:
             raise _changed(sending)
         if step.action is Action.COMPARE:
@@ -173,22 +173,6 @@ class Push:
                 self._begin(sending)
             for number in range(1, sending.count + 1):
                 yield partial(self._send_part, sending, number)
-
-    def _pieces_of(self, step: Step) -> Pieces | None:
-        """The pieces that prove an archive, where nothing has proved it yet."""
-        if self._dataset is None or what_of(step.path) is not What.ARCHIVES:
-            return None
-        name = step.path.partition("/")[2]
-        archive = next((each for each in self._dataset.archives if each.name == name), None)
-        if archive is None or step.path in self._plan.survey.digests:
-            return None
-        pieces = published_pieces(self._dataset, archive)
-        if pieces is not None and pieces.size_bytes != step.size_bytes:
-            raise WrongBytes(
-                f"{step.path} has {step.size_bytes:,} bytes, not {pieces.size_bytes:,}",
-                hint="imnetprep verify --archives says what is wrong; it is not sent",
-            )
-        return pieces
 
     def _begin(self, sending: _Sending) -> None:
         """Take up the upload that has most of it, or begin one."""

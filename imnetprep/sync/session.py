@@ -1,11 +1,9 @@
 """A sync from its first byte to the receipt, which comes last."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
-
-import botocore.exceptions as failures
 
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Split
@@ -14,12 +12,11 @@ from imnetprep.errors import ImnetprepError, SourceFailed
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
-from imnetprep.preparation.receipts import read_receipt, record_split
+from imnetprep.preparation.receipts import record_split
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.failures import status_of, told
-from imnetprep.s3.upload import Guard, Sender
+from imnetprep.s3.failures import told
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.manifests import (
@@ -29,18 +26,15 @@ from imnetprep.sync.manifests import (
     take_splits,
     write_bucket_manifest,
 )
-from imnetprep.sync.objects import known_there
-from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
+from imnetprep.sync.places import MANIFEST, What
 from imnetprep.sync.plan import Action, Direction, Step, SyncPlan
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Moved, Push
-from imnetprep.sync.survey import digests_here, fetch_receipt
-from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
+from imnetprep.sync.receipts import push_receipt
 
 DEFAULT_JOBS = 8
 _DELETED_AT_ONCE = 1000
 _WORTH_REMEMBERING_BYTES = 64 << 20
-_TRIES = 5
 _SHOWN = 3
 
 
@@ -99,7 +93,10 @@ class Sync:
             if delete:
                 yield from self._deleted()
             if pushing:
-                self._push_receipt()
+                push_receipt(
+                    plan, self._root, self._bucket, self._journal,
+                    kind=self._kind, done=self._done, gone=self._gone, progress=self._progress,
+                )  # fmt: skip
         self._refuse_kept()
 
     def _push(self, flow: Flow, jobs: int | None) -> Iterator[Moved]:
@@ -193,7 +190,7 @@ class Sync:
             self._done.append(moved)
             yield moved
         told_of = self._plan.survey.receipt.told.get("splits", {})
-        for split, layout in pull.named_splits(fetched.path if fetched else None):
+        for split, layout in pull.splits.named(fetched.path if fetched else None):
             name = self._root.split(split, layout).relative_to(self._root.path).as_posix()
             facts = told_of.get(name, {})
             if _is_record(facts):
@@ -248,72 +245,6 @@ class Sync:
                         hint="your credentials need s3:DeleteObject there",
                     )
         yield from (Moved(step, Action.DELETE, None, None) for step in steps)
-
-    def _push_receipt(self) -> None:
-        """Say in the bucket what is known of its objects; somebody else may do so meanwhile."""
-        before, etag = self._plan.survey.receipt, self._plan.survey.receipt_etag
-        where = self._address / RECEIPT
-        sender = Sender(
-            self._bucket, Guard(self._kind, lambda _: None), sent=lambda _: None,
-            told=self._progress.note,
-        )  # fmt: skip
-        for attempt in range(1, _TRIES + 1):
-            body = format_receipt(self._merged(before))
-            if etag is not None and body == format_receipt(before):
-                return
-            condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
-            headers = {**condition, "Content-Type": "application/json"}
-            checksum = Checksum.empty(self._kind).over(body)
-            try:
-                with told(where):
-                    new = sender.put(where.key, memoryview(body), checksum, headers)
-                self._journal.keep_body(where, new, body)
-                return
-            except ImnetprepError as error:
-                cause = error.__cause__
-                met = isinstance(cause, failures.ClientError) and status_of(cause) == 412
-                if not met or attempt == _TRIES:
-                    raise
-                before, etag = fetch_receipt(
-                    self._bucket, self._address, self._journal, self._progress
-                )
-
-    def _merged(self, before: RemoteReceipt) -> RemoteReceipt:
-        """What the receipt in the bucket said, and what is known here."""
-        found, objects = self._plan.survey, dict[str, ObjectRecord]()
-        for path, record in before.objects.items():
-            listed = found.manifest if path == MANIFEST else found.there.get(path)
-            if listed is not None:
-                is_so = listed.etag == record.etag
-            else:  # not looked at now, or told by somebody who sent it since
-                is_so = what_of(path) not in self._plan.what or path not in found.receipt.objects
-            if is_so and path not in self._gone:
-                objects[path] = record
-        digests = dict(digests_here(self._root, found.here.values()))  # some are proved only now
-        for path, listed in found.there.items():
-            if path in self._gone or what_of(path) is What.IMAGES:
-                continue  # a million would make it larger than anybody reads
-            known = known_there(found, path, None, self._journal)
-            if known is not None:
-                objects[path] = ObjectRecord(listed.etag, known, _told_digests(objects, path))
-        for moved in self._done:
-            path = moved.step.path
-            if what_of(path) is What.IMAGES:
-                continue
-            if moved.action is Action.SEND and moved.known is not None and moved.etag:
-                objects[path] = ObjectRecord(moved.etag, moved.known, digests.get(path, {}))
-        sections = {name: dict(before.told.get(name, {})) for name in ("archives", "splits")}
-        here = read_receipt(self._root)
-        for name, record in here["archives"].items():
-            if f"{What.ARCHIVES}/{name}" in objects:
-                told_of = {key: record[key] for key in ("proof", "recorded_at") if key in record}
-                sections["archives"][name] = told_of
-        sections["splits"] |= here["splits"]
-        return RemoteReceipt(sections, objects)
-
-
-def _told_digests(objects: Mapping[str, ObjectRecord], path: str) -> Mapping[str, str]:
-    return objects[path].digests if path in objects else {}
 
 
 def _is_record(facts: Any) -> bool:

@@ -174,6 +174,22 @@ def test_a_push_makes_the_next_plan_of_either_direction_empty(sync: Sync, whole:
     assert {each.get("action") for each in told} == {"skip", None}
 
 
+def test_two_roots_with_the_same_do_not_write_the_receipt_in_turn(
+    sync: Sync, proxy: Proxy, whole: Path, tmp_path: Path
+) -> None:
+    """Each has made its splits at another time."""
+    other = copied(whole, tmp_path / "other")
+    receipt = json.loads((other / "receipt.json").read_text())
+    for record in receipt["splits"].values():
+        record["recorded_at"] = "2026-01-01T00:00:00+00:00"
+    (other / "receipt.json").write_text(json.dumps(receipt))
+    for root in (whole, other):
+        assert sync(root, "--push").returncode == 0
+    for root in (whole, other):
+        assert sync(root, "--push").returncode == 0
+        assert {*names(proxy)} == LISTS
+
+
 def test_archives_and_shards_known_by_their_digests_are_not_read(
     sync: Sync, proxy: Proxy, prefix: str, whole: Path, tmp_path: Path, run: Run
 ) -> None:
