@@ -19,6 +19,7 @@ from imnetprep.sync.places import MANIFEST, What, what_of
 from imnetprep.sync.pull import fetch_manifest
 from imnetprep.sync.push import read_known
 from imnetprep.sync.survey import Survey
+from imnetprep.sync.work import Work
 from imnetprep.trees.finding import Finding
 
 _JOBS, _PARTS_AT_ONCE = 8, 4
@@ -51,13 +52,13 @@ def sync_findings(
     total = sum(found.here[path].size_bytes for path in both) * (2 if deep else 1)
     with progress.task(f"check {found.address}", total=total, unit="B") as task:
         flow = Flow(task, None)
-        check = _Check(root, bucket, found, journal, deep=deep, kind=kind, flow=flow)
+        check = _Check(found, Work(root, bucket, journal, kind, flow, progress), deep=deep)
         units = (partial(check.finding, path) for path in both)
         for finding in side_by_side(units, jobs=_JOBS, stopped=flow.stopped):
             if finding is not None:
                 yield finding
         if What.MANIFEST in what:
-            yield from check.manifest_findings(progress)
+            yield from check.manifest_findings()
     for upload in found.unfinished:
         path = upload.key.removeprefix(found.address.key).lstrip("/")
         if what_of(path) in what:
@@ -68,19 +69,9 @@ def sync_findings(
 class _Check:
     """A check at work."""
 
-    def __init__(
-        self,
-        root: Root,
-        bucket: Bucket,
-        found: Survey,
-        journal: SyncJournal,
-        *,
-        deep: bool,
-        kind: str,
-        flow: Flow,
-    ) -> None:
-        self._root, self._bucket, self._found, self._journal = root, bucket, found, journal
-        self._deep, self._kind, self._flow = deep, kind, flow
+    def __init__(self, found: Survey, work: Work, *, deep: bool) -> None:
+        self._found, self._work, self._deep = found, work, deep
+        self._root, self._journal, self._flow = work.root, work.journal, work.flow
 
     def finding(self, path: str) -> Finding | None:
         """In what the two sides of a file differ."""
@@ -116,7 +107,7 @@ class _Check:
 
     def _known_here(self, path: str, like: Known | None) -> Known:
         """The checksums of a file, over the same parts; it is read where they are not known."""
-        kind = like.whole.kind if like else self._kind
+        kind = like.whole.kind if like else self._work.kind
         file, size_bytes = self._root.path / path, self._found.here[path].size_bytes
         state = file_state(file)
         known = None if self._deep else self._journal.of_file(path, state, kind)
@@ -136,7 +127,7 @@ class _Check:
         def read(start: int) -> tuple[int, Checksum]:
             checksum, end = Checksum.empty(like.whole.kind), min(start + part_bytes, size_bytes)
             with told(address):
-                for chunk in self._bucket.chunks(
+                for chunk in self._work.bucket.chunks(
                     address.key, start, end,
                     etag=listed.etag, length=_CHUNK_BYTES, asked=self._flow.go_on,
                 ):  # fmt: skip
@@ -151,12 +142,9 @@ class _Check:
             (parts[start] for start in sorted(parts)), like.whole.kind, part_bytes
         )
 
-    def manifest_findings(self, progress: Progress) -> Iterator[Finding]:
+    def manifest_findings(self) -> Iterator[Finding]:
         """The splits that the two manifests tell otherwise, or the bucket's does not list."""
-        fetched = fetch_manifest(
-            self._found, self._root, self._bucket, self._journal,
-            kind=self._kind, flow=self._flow, progress=progress,
-        )  # fmt: skip
+        fetched = fetch_manifest(self._found, self._work)
         there = fetched.told if fetched else {}
         if fetched is not None:
             fetched.path.unlink()

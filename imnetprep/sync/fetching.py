@@ -13,13 +13,11 @@ from typing import Any
 
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.errors import WrongBytes
-from imnetprep.progress import Progress
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
-from imnetprep.sync.jobs import Flow
-from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.journal import Known
 from imnetprep.sync.plan import RANGE_BYTES, Step
+from imnetprep.sync.work import Work
 
 _CHUNK_BYTES = 1 << 20
 _LARGEST_RANGE_BYTES = 64 << 20
@@ -39,20 +37,16 @@ class Fetching:
         step: Step,
         path: Path,
         address: S3Address,
-        bucket: Bucket,
+        work: Work,
         *,
         wanted: Known | None,
-        kind: str,
-        pieces: Pieces | None,
-        journal: SyncJournal,
-        flow: Flow,
-        progress: Progress,
+        pieces: Pieces | None = None,
     ) -> None:
         self.step, self.path, self.address = step, path, address
-        self._bucket, self._journal = bucket, journal
-        self._flow, self._progress = flow, progress
+        self._bucket, self._journal = work.bucket, work.journal
+        self._flow, self._progress = work.flow, work.progress
         self._wanted, self.pieces = wanted, pieces
-        self._kind = wanted.whole.kind if wanted else kind
+        self._kind = wanted.whole.kind if wanted else work.kind
         if pieces is not None and RANGE_BYTES % pieces.length_bytes:
             self.pieces = pieces = None  # they would not lie in single ranges
         self._chunk_bytes = pieces.length_bytes if pieces else _CHUNK_BYTES

@@ -20,12 +20,9 @@ from imnetprep.fs import (
     sync_folder,
 )
 from imnetprep.preparation.receipts import record_archives
-from imnetprep.progress import Progress
-from imnetprep.roots import Root
-from imnetprep.s3.bucket import Bucket
 from imnetprep.sync.fetching import Fetching, part_path
-from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.jobs import side_by_side
+from imnetprep.sync.journal import Known
 from imnetprep.sync.manifests import Fetched, read_fetched
 from imnetprep.sync.objects import ask_for_unknown, known_there
 from imnetprep.sync.places import MANIFEST, What, is_busy, what_of
@@ -33,6 +30,7 @@ from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
 from imnetprep.sync.push import Moved, read_known
 from imnetprep.sync.splits import Splits
 from imnetprep.sync.survey import Survey
+from imnetprep.sync.work import Work
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 _JOBS_FOR_ONE = 4
@@ -41,24 +39,13 @@ _JOBS_FOR_ONE = 4
 class Pull:
     """A pull at work. Its `splits` get their folders when all has come."""
 
-    def __init__(
-        self,
-        plan: SyncPlan,
-        root: Root,
-        bucket: Bucket,
-        journal: SyncJournal,
-        *,
-        dataset: Dataset | None,
-        kind: str,
-        flow: Flow,
-        progress: Progress,
-    ) -> None:
-        self._plan, self._root, self._bucket, self._journal = plan, root, bucket, journal
-        self._dataset, self._kind, self._flow, self._progress = dataset, kind, flow, progress
+    def __init__(self, plan: SyncPlan, work: Work, dataset: Dataset | None) -> None:
+        self._plan, self._work, self._dataset = plan, work, dataset
+        self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
         self._address = plan.survey.address
         self._open: set[Fetching] = set()
         self._landed: list[Fetching] = []
-        self.splits = Splits(plan, root)
+        self.splits = Splits(plan, work.root)
 
     def moved(self, jobs: int) -> Iterator[Moved]:
         """Fetch all that is to be fetched, and put it in its place."""
@@ -75,7 +62,7 @@ class Pull:
         synced_at = time.monotonic()
         try:
             units = self._units(steps)
-            for fetching in side_by_side(units, jobs=jobs, stopped=self._flow.stopped):
+            for fetching in side_by_side(units, jobs=jobs, stopped=self._work.flow.stopped):
                 if fetching is not None:
                     self._landed.append(fetching)
                 if time.monotonic() - synced_at > _SECONDS_BETWEEN_SYNCS:
@@ -109,7 +96,7 @@ class Pull:
         path = self._root.path / step.path
         state = file_state(path)
         assert wanted is not None, "it was asked for when this was planned"
-        known = read_known(path, wanted, self._flow)
+        known = read_known(path, wanted, self._work.flow)
         if file_state(path) == state:
             self._journal.keep_file(step.path, state, known)
         same = known.whole == wanted.whole
@@ -119,7 +106,7 @@ class Pull:
         for step in steps:
             wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
             if self._is_there(step, wanted):
-                self._flow.skipped(step.size_bytes)
+                self._work.flow.skipped(step.size_bytes)
                 continue
             fetching = self._fetching(step, self.splits.place(step))
             spans = fetching.open()
@@ -131,20 +118,11 @@ class Pull:
         wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
         where = self._address / step.path
         if wanted is None:
-            self._progress.note(f"{where}: the server keeps no checksum, nothing proves its bytes")
+            what = "the server keeps no checksum, nothing proves its bytes"
+            self._work.progress.note(f"{where}: {what}")
         hint = "it is another file: name the right prefix, or leave it out by --what"
-        return Fetching(
-            step,
-            path,
-            where,
-            self._bucket,
-            wanted=wanted,
-            kind=self._kind,
-            pieces=pieces_of(self._dataset, step, where, hint=hint),
-            journal=self._journal,
-            flow=self._flow,
-            progress=self._progress,
-        )
+        pieces = pieces_of(self._dataset, step, where, hint=hint)
+        return Fetching(step, path, where, self._work, wanted=wanted, pieces=pieces)
 
     def _is_there(self, step: Step, wanted: Known | None) -> bool:
         """Did an earlier run fetch it, of a split that has no folder yet?"""
@@ -207,43 +185,26 @@ class Pull:
         return Moved(step, Action.FETCH, known, etag)
 
 
-def fetch_manifest(
-    found: Survey,
-    root: Root,
-    bucket: Bucket,
-    journal: SyncJournal,
-    *,
-    kind: str,
-    flow: Flow,
-    progress: Progress,
-) -> Fetched | None:
+def fetch_manifest(found: Survey, work: Work) -> Fetched | None:
     """The manifest in the bucket, looked through. Its file is the caller's to remove."""
     if found.manifest is None:
         return None
-    path, wanted = (
-        root.organizing / f"fetched-{MANIFEST}",
-        known_there(found, MANIFEST, bucket, journal),
-    )
+    path = work.root.organizing / f"fetched-{MANIFEST}"
     size_bytes, etag = found.manifest.size_bytes, found.manifest.etag
     fetching = Fetching(
         Step(MANIFEST, Action.FETCH, size_bytes, "lists what is there", etag),
         path,
         found.address / MANIFEST,
-        bucket,
-        wanted=wanted,
-        kind=kind,
-        pieces=None,
-        journal=journal,
-        flow=flow,
-        progress=progress,
+        work,
+        wanted=known_there(found, MANIFEST, work.bucket, work.journal),
     )
     try:
         units = (partial(_fetched, fetching, span) for span in fetching.open())
-        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stopped=flow.stopped))
+        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stopped=work.flow.stopped))
     finally:
         fetching.close()
     part_path(path).replace(path)
-    journal.forget_fetching(MANIFEST)
+    work.journal.forget_fetching(MANIFEST)
     return read_fetched(path)
 
 

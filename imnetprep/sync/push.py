@@ -16,16 +16,14 @@ from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.preparation.index import SUFFIX
 from imnetprep.preparation.receipts import record_archive
-from imnetprep.progress import Progress
-from imnetprep.roots import Root
-from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import ListedPart, listed_parts
 from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
 from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.journal import Known
 from imnetprep.sync.objects import known_there
 from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
+from imnetprep.sync.work import Work
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20
@@ -76,24 +74,14 @@ class _Sending:
 class Push:
     """A push at work."""
 
-    def __init__(
-        self,
-        plan: SyncPlan,
-        root: Root,
-        bucket: Bucket,
-        journal: SyncJournal,
-        *,
-        dataset: Dataset | None,
-        kind: str,
-        flow: Flow,
-        progress: Progress,
-    ) -> None:
-        self._plan, self._root, self._bucket, self._journal = plan, root, bucket, journal
-        self._dataset, self._flow, self._kind = dataset, flow, kind
+    def __init__(self, plan: SyncPlan, work: Work, dataset: Dataset | None) -> None:
+        self._plan, self._dataset = plan, dataset
+        self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
+        self._flow, self._kind = work.flow, work.kind
         self._address = plan.survey.address
         self._kept = {step.path for step in plan.kept}
-        guard = Guard(kind, progress.note)
-        self._sender = Sender(bucket, guard, sent=flow.moved, told=progress.note)
+        guard = Guard(work.kind, work.progress.note)
+        self._sender = Sender(work.bucket, guard, sent=work.flow.moved, told=work.progress.note)
 
     def moved(self, jobs: int) -> Iterator[Moved]:
         """Send all that is to be sent; what lists others when those are there."""

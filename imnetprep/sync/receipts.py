@@ -8,32 +8,21 @@ import botocore.exceptions as failures
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.preparation.receipts import read_receipt
-from imnetprep.progress import Progress
-from imnetprep.roots import Root
-from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import status_of, told
 from imnetprep.s3.upload import Guard, Sender
-from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.objects import known_there
 from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
 from imnetprep.sync.plan import Action, SyncPlan
 from imnetprep.sync.push import Moved
 from imnetprep.sync.survey import digests_here, fetch_receipt
 from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
+from imnetprep.sync.work import Work
 
 _TRIES = 5
 
 
 def push_receipt(
-    plan: SyncPlan,
-    root: Root,
-    bucket: Bucket,
-    journal: SyncJournal,
-    *,
-    kind: str,
-    done: Collection[Moved],
-    gone: Collection[str],
-    progress: Progress,
+    plan: SyncPlan, work: Work, *, done: Collection[Moved], gone: Collection[str]
 ) -> None:
     """Say in the bucket what is known of its objects; somebody else may do so meanwhile.
 
@@ -42,33 +31,32 @@ def push_receipt(
     before, etag = plan.survey.receipt, plan.survey.receipt_etag
     address = plan.survey.address
     where = address / RECEIPT
-    guard = Guard(kind, lambda _: None)
-    sender = Sender(bucket, guard, sent=lambda _: None, told=progress.note)
+    guard = Guard(work.kind, lambda _: None)
+    sender = Sender(work.bucket, guard, sent=lambda _: None, told=work.progress.note)
     for attempt in range(1, _TRIES + 1):
-        body = format_receipt(_merged(before, plan, root, journal, done, gone))
+        body = format_receipt(_merged(before, plan, work, done, gone))
         if etag is not None and body == format_receipt(before):
             return
         condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
         headers = {**condition, "Content-Type": "application/json"}
-        checksum = Checksum.empty(kind).over(body)
+        checksum = Checksum.empty(work.kind).over(body)
         try:
             with told(where):
                 new = sender.put(where.key, memoryview(body), checksum, headers)
-            journal.keep_body(where, new, body)
+            work.journal.keep_body(where, new, body)
             return
         except ImnetprepError as error:
             cause = error.__cause__
             met = isinstance(cause, failures.ClientError) and status_of(cause) == 412
             if not met or attempt == _TRIES:
                 raise
-            before, etag = fetch_receipt(bucket, address, journal, progress)
+            before, etag = fetch_receipt(work.bucket, address, work.journal, work.progress)
 
 
 def _merged(
     before: RemoteReceipt,
     plan: SyncPlan,
-    root: Root,
-    journal: SyncJournal,
+    work: Work,
     done: Collection[Moved],
     gone: Collection[str],
 ) -> RemoteReceipt:
@@ -82,11 +70,11 @@ def _merged(
             is_so = what_of(path) not in plan.what or path not in found.receipt.objects
         if is_so and path not in gone:
             objects[path] = record
-    digests = dict(digests_here(root, found.here.values()))  # some are proved only now
+    digests = dict(digests_here(work.root, found.here.values()))  # some are proved only now
     for path, listed in found.there.items():
         if path in gone or what_of(path) is What.IMAGES:
             continue  # a million would make it larger than anybody reads
-        known = known_there(found, path, None, journal)
+        known = known_there(found, path, None, work.journal)
         if known is not None:
             before_it = objects[path].digests if path in objects else {}
             objects[path] = ObjectRecord(listed.etag, known, before_it)
@@ -96,7 +84,7 @@ def _merged(
             continue
         if moved.action is Action.SEND and moved.known is not None and moved.etag:
             objects[path] = ObjectRecord(moved.etag, moved.known, digests.get(path, {}))
-    here = read_receipt(root)
+    here = read_receipt(work.root)
     archives = {
         name: {key: record[key] for key in ("proof", _WHEN) if key in record}
         for name, record in here["archives"].items()

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError, SourceFailed
 from imnetprep.fs import locked
@@ -20,7 +20,6 @@ from imnetprep.s3.failures import told
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.manifests import (
-    Fetched,
     Key,
     splits_told,
     take_splits,
@@ -31,6 +30,7 @@ from imnetprep.sync.plan import Action, Direction, Step, SyncPlan
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Moved, Push
 from imnetprep.sync.receipts import push_receipt
+from imnetprep.sync.work import Work
 
 DEFAULT_JOBS = 8
 _DELETED_AT_ONCE = 1000
@@ -85,41 +85,38 @@ class Sync:
             what, total = f"{plan.direction} {self._address}", sum(s.size_bytes for s in steps)
             task = stack.enter_context(self._progress.task(what, total=total, unit="B"))
             flow, begun = Flow(task, max_rate), time.monotonic()
+            work = Work(self._root, self._bucket, self._journal, self._kind, flow, self._progress)
             self._gone = {step.path for step in plan.of(Action.DELETE)} if delete else set()
-            yield from self._push(flow, jobs) if pushing else self._pull(flow, jobs)
+            yield from self._push(work, jobs) if pushing else self._pull(work, jobs)
             if flow.moved_bytes > _WORTH_REMEMBERING_BYTES:
                 seconds = time.monotonic() - begun
                 self._journal.keep_rate(plan.direction, flow.moved_bytes / seconds)
             if delete:
                 yield from self._deleted()
             if pushing:
-                push_receipt(
-                    plan, self._root, self._bucket, self._journal,
-                    kind=self._kind, done=self._done, gone=self._gone, progress=self._progress,
-                )  # fmt: skip
+                push_receipt(plan, work, done=self._done, gone=self._gone)
         self._refuse_kept()
 
-    def _push(self, flow: Flow, jobs: int | None) -> Iterator[Moved]:
+    def _dataset_here(self) -> Dataset | None:
         manifest = self._root.manifest
-        push = Push(
-            self._plan, self._root, self._bucket, self._journal,
-            dataset=dataset_for(manifest, None) if manifest.exists() else None,
-            kind=self._kind, flow=flow, progress=self._progress,
-        )  # fmt: skip
+        return dataset_for(manifest, None) if manifest.exists() else None
+
+    def _push(self, work: Work, jobs: int | None) -> Iterator[Moved]:
+        push = Push(self._plan, work, self._dataset_here())
         for moved in push.moved(jobs or DEFAULT_JOBS):
             self._done.append(moved)
             yield moved
-        if What.MANIFEST in self._plan.what and manifest.exists():
-            yield from self._push_manifest(push, flow)
+        if What.MANIFEST in self._plan.what and self._root.manifest.exists():
+            yield from self._push_manifest(push, work)
 
-    def _push_manifest(self, push: Push, flow: Flow) -> Iterator[Moved]:
+    def _push_manifest(self, push: Push, work: Work) -> Iterator[Moved]:
         """A copy of the manifest that lists what is in the bucket, where that has not got it."""
         found, address = self._plan.survey.manifest, self._address / MANIFEST
         splits, theirs = self._splits_there()
         key = f"{sorted(file_state(self._root.manifest).items())} {sorted(splits)} {sorted(theirs)}"
         if found and self._journal.synced(address, "push") == (found.etag, key):
             return
-        fetched = self._fetched_manifest(flow)
+        fetched = fetch_manifest(self._plan.survey, work)
         splits = {
             each for each in splits if each not in theirs or (fetched and each in fetched.told)
         }
@@ -164,28 +161,14 @@ class Sync:
                     theirs.add((split, layout))
         return splits, theirs
 
-    def _fetched_manifest(self, flow: Flow) -> Fetched | None:
-        return fetch_manifest(
-            self._plan.survey, self._root, self._bucket, self._journal,
-            kind=self._kind, flow=flow, progress=self._progress,
-        )  # fmt: skip
-
-    def _pull_with(self, flow: Flow, fetched: Fetched | None) -> Pull:
-        manifest = self._root.manifest
-        dataset = dataset_for(manifest, None) if manifest.exists() else None
-        return Pull(
-            self._plan, self._root, self._bucket, self._journal,
-            dataset=dataset or (fetched.dataset if fetched else None),
-            kind=self._kind, flow=flow, progress=self._progress,
-        )  # fmt: skip
-
-    def _pull(self, flow: Flow, jobs: int | None) -> Iterator[Moved]:
+    def _pull(self, work: Work, jobs: int | None) -> Iterator[Moved]:
         found, address = self._plan.survey.manifest, self._address / MANIFEST
         known = self._journal.synced(address, "pull")
         fetched = None
         if found and (self._plan.of(Action.FETCH) or known != (found.etag, self._manifest_state())):
-            fetched = self._fetched_manifest(flow)
-        pull = self._pull_with(flow, fetched)
+            fetched = fetch_manifest(self._plan.survey, work)
+        dataset = self._dataset_here() or (fetched.dataset if fetched else None)
+        pull = Pull(self._plan, work, dataset)
         for moved in pull.moved(jobs or DEFAULT_JOBS):
             self._done.append(moved)
             yield moved
