@@ -1,7 +1,7 @@
 """`imnetprep sync-s3`."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,8 @@ from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.s3.settings import Settings
+    from imnetprep.sync.push import Moved
+    from imnetprep.trees.finding import Finding
 
 
 @contextmanager
@@ -143,16 +145,10 @@ def sync_s3(
         if check:
             from imnetprep.sync.check import sync_findings
 
-            findings = 0
-            for finding in sync_findings(
+            findings = sync_findings(
                 root, bucket, found, journal, what=parts, deep=deep, kind=kind, progress=shown
-            ):
-                print_finding(finding, as_json=as_json)
-                findings += 1
-            how = "every byte of both sides read" if deep else "sizes and checksums"
-            text = f"{count(findings, 'finding')} in {count(len(found.here), 'file')} ({how})"
-            print_result(text, as_json=as_json, findings=findings, files=len(found.here))
-            return FINDINGS_EXIT_CODE if findings else 0
+            )
+            return _show_findings(findings, len(found.here), deep=deep, as_json=as_json)
         directions = [each for each, wanted in zip(Direction, (push, pull), strict=True) if wanted]
         plans = [
             plan_sync(
@@ -174,15 +170,32 @@ def sync_s3(
             return 0
         sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=shown)
         for moved in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            step = moved.step
-            proof = f", {moved.known.whole.kind} {moved.known.whole.value:x}" if moved.known else ""
-            text = f"{_DONE[moved.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}"
-            print_result(
-                text, as_json=as_json, file=step.path, done=moved.action,
-                size_bytes=step.size_bytes, etag=moved.etag,
-                checksum=proof.removeprefix(", ") or None,
-            )  # fmt: skip
+            _show_moved(moved, as_json=as_json)
     return 0
+
+
+def _show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:
+    """A line each and their sum; the exit code."""
+    found = 0
+    for finding in findings:
+        print_finding(finding, as_json=as_json)
+        found += 1
+    how = "every byte of both sides read" if deep else "sizes and checksums"
+    text = f"{count(found, 'finding')} in {count(files, 'file')} ({how})"
+    print_result(text, as_json=as_json, findings=found, files=files)
+    return FINDINGS_EXIT_CODE if found else 0
+
+
+def _show_moved(moved: "Moved", *, as_json: bool) -> None:
+    step, known = moved.step, moved.known
+    checksum = f"{known.whole.kind} {known.whole.value:x}" if known else None
+    proof = f", {checksum}" if checksum else ""
+    print_result(
+        f"{_DONE[moved.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
+        as_json=as_json,
+        file=step.path, done=moved.action, size_bytes=step.size_bytes, etag=moved.etag,
+        checksum=checksum,
+    )  # fmt: skip
 
 
 _DONE = {
