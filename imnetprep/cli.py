@@ -46,7 +46,8 @@ _OF_THE_MACHINE = {
     " command again",
     errno.EFBIG: "files may not be larger: look at `ulimit -f`, then run the same command again",
     errno.ELOOP: "a link stands where a file of ours is wanted: remove it",
-    errno.EBUSY: "another program works there: run the same command when it has ended",
+    errno.EBUSY: "another program uses it, or it is a mount point: run the same command when it is"
+    " free",
 }
 # What the first byte of SQLite's result code says of the machine.
 _OF_SQLITE = {

@@ -315,7 +315,7 @@ def _starts(fast: Path, server: Server) -> dict[str, float]:
             seconds, cpu = (statistics.median(turn[at] for turn in turns) for at in (0, 1))
             print(f"  {name:6} {seconds:.2f} s, CPU {cpu:.2f} s")
             starts[name] = seconds
-        (fast / "none").rmdir()
+        shutil.rmtree(fast / "none")
     return starts
 
 

@@ -128,7 +128,7 @@ def sync_s3(
         from imnetprep.sync.journal import open_sync_journal
         from imnetprep.sync.places import What
         from imnetprep.sync.plan import Direction, plan_sync
-        from imnetprep.sync.session import Sync, best_kind
+        from imnetprep.sync.session import DEFAULT_JOBS, Sync, best_kind
         from imnetprep.sync.survey import survey
 
         place = parse_s3_address(address)
@@ -146,8 +146,10 @@ def sync_s3(
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
-                root, bucket, found, journal, what=parts, deep=deep, kind=kind, progress=shown
-            )
+                root, bucket, found, journal,
+                what=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
+                progress=shown,
+            )  # fmt: skip
             return _show_findings(findings, len(found.here), deep=deep, as_json=as_json)
         directions = [each for each, wanted in zip(Direction, (push, pull), strict=True) if wanted]
         plans = [

@@ -52,26 +52,30 @@ def show_plan(
                 f"{plan.direction}: {action:7} {format_bytes(size_bytes):>8}  in"
                 f" {count(len(left_out), 'file')} more"
             )
-    moves = plan.of(Action.SEND, Action.COMPARE, Action.FETCH)
+    moves = [step for step in plan.steps if plan.requests(step)]
+    read = [step for step in plan.of(Action.COMPARE) if not plan.requests(step)]
     size_bytes = sum(step.size_bytes for step in moves)
     requests = sum(map(plan.requests, moves))
     cost = requests * _price(plan, prices) / 1000
     seconds = size_bytes / (rate or 100e6)
     guessed = "" if rate else ", if it is 100 MB/s"
-    same = count(len(plan.of(Action.SKIP)), "file")
+    same = f"{count(len(plan.of(Action.SKIP)), 'file')} the same already"
+    if read:
+        read_bytes = sum(step.size_bytes for step in read)
+        same += f"; {count(len(read), 'file')}, {format_bytes(read_bytes)}, to be read here"
     text = (
         f"{plan.direction}: {count(len(moves), 'file')}, {format_bytes(size_bytes)} in"
         f" {count(requests, 'request')} (${cost:.4f}), about"
         f" {format_duration(seconds)}{guessed};"
-        f" {same} the same already"
+        f" {same}"
     )
     if not moves:
-        text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {same} the same already"
+        text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {same}"
     print_result(
         text, as_json=as_json,
         direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=requests,
         cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
-        unfinished=len(plan.survey.unfinished),
+        read=len(read), unfinished=len(plan.survey.unfinished),
     )  # fmt: skip
     if (deletes := plan.of(Action.DELETE)) and not removes:
         click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
@@ -105,13 +109,15 @@ def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts:
     told = []
     for plan in plans:
         images = sum(bool(plan.requests(s)) for s in plan.steps if what_of(s.path) is What.IMAGES)
+        if not images:
+            continue
         shards = -(-images // _IMAGES_IN_A_SHARD)
         price = _price(plan, prices) / 1000
         told.append(
             f"{plan.direction}: images take {count(images, 'request')} (${images * price:.4f});"
             f" as shards {count(shards, 'request')} (${shards * price:.4f})"
         )
-    if acts:
+    if acts and told:
         raise WrongUsage(
             told[0],
             hint="organize --layout webdataset makes shards, which every reader gets for as much"

@@ -163,6 +163,11 @@ def status_of(error: failures.ClientError) -> int:
     return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
+def has_met(error: failures.ClientError) -> bool:
+    """Has somebody else written the object, before or at the same time?"""
+    return status_of(error) == 412 or code_of(error) == "ConditionalRequestConflict"
+
+
 def _refusal(where: object, error: failures.ClientError) -> ImnetprepError:
     code, status = code_of(error), str(status_of(error))
     if status == "412":

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import botocore.exceptions as failures
@@ -18,7 +19,7 @@ from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.retry import retried
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import TRIES, Bucket
-from imnetprep.s3.failures import PASSING, code_of, status_of
+from imnetprep.s3.failures import PASSING, code_of, has_met, status_of
 from imnetprep.s3.listing import (
     CHECKSUM_FIELDS,
     Head,
@@ -133,7 +134,10 @@ class Sender:
                 plain = {k: v for k, v in all_headers.items() if "x-amz-checksum" not in k}
                 answer = self.bucket.send("POST", key, headers=plain, query={"uploads": ""})
             self.guard.heard("x-amz-checksum-algorithm" in answer.headers)
-            return str(self.bucket.parsed(answer, "CreateMultipartUpload")["UploadId"])
+            table = self.bucket.parsed(answer, "CreateMultipartUpload")
+            if "UploadId" not in table:
+                raise ResponseParserError("it has no UploadId")
+            return str(table["UploadId"])
 
         return retried(attempt, on=PASSING, times=TRIES)
 
@@ -177,16 +181,17 @@ class Sender:
                     " another whole",
                     hint="run the same command with --abort-stale 0s: it sends them anew",
                 ) from error
-            if code_of(error) == "ConditionalRequestConflict":  # it can never be completed
-                self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload_id)
+            # It may have been done by an attempt whose answer was lost.
+            lost = code_of(error) == "NoSuchUpload" or has_met(error)
+            if not lost or not self.guard.is_kept or not self._is_there(key, whole):
+                if code_of(error) != "ConditionalRequestConflict":
+                    raise
+                with suppress(failures.ClientError):  # it can never be completed
+                    self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload_id)
                 raise WrongBytes(
                     f"{S3Address(self.bucket.name, key)}: somebody else has written it meanwhile",
                     hint="run the same command again: it compares the two",
                 ) from error
-            # It may have been done by an attempt whose answer was lost.
-            lost = code_of(error) == "NoSuchUpload" or status_of(error) == 412
-            if not lost or not self.guard.is_kept or self._found(key, whole) is None:
-                raise
         return self._arrived(key, whole)
 
     def _arrived(self, key: str, whole: Checksum) -> Head:
@@ -197,6 +202,11 @@ class Sender:
                 hint="another program may write there; imnetprep sync-s3 --check tells",
             )
         return head
+
+    def _is_there(self, key: str, whole: Checksum) -> bool:
+        with suppress(failures.ClientError):  # nothing is
+            return self._found(key, whole) is not None
+        return False
 
     def _found(self, key: str, whole: Checksum) -> Head | None:
         """The object, if it is this one as far as the server can tell."""

@@ -1,5 +1,6 @@
 """Both sides of a sync held against each other: what proves them equal, or a finding each."""
 
+import threading
 from collections.abc import Collection, Iterator
 from functools import partial
 
@@ -22,7 +23,7 @@ from imnetprep.sync.survey import Survey
 from imnetprep.sync.work import Work
 from imnetprep.trees.finding import Finding
 
-_JOBS, _PARTS_AT_ONCE = 8, 4
+_PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20
 
 
@@ -35,6 +36,8 @@ def sync_findings(
     what: Collection[What],
     deep: bool = False,
     kind: str,
+    jobs: int = 8,
+    max_rate: float | None = None,
     progress: Progress,
 ) -> Iterator[Finding]:
     """All in which the two sides differ, and what cannot be told to be equal.
@@ -51,10 +54,13 @@ def sync_findings(
     ask(found, both, bucket, journal)
     total = sum(found.here[path].size_bytes for path in both) * (2 if deep else 1)
     with progress.task(f"check {found.address}", total=total, unit="B") as task:
-        flow = Flow(task, None)
-        check = _Check(found, Work(root, bucket, journal, kind, flow, progress), deep=deep)
+        flow = Flow(task, max_rate)
+        work = Work(
+            root=root, bucket=bucket, journal=journal, kind=kind, flow=flow, progress=progress
+        )
+        check = _Check(found, work, deep=deep, jobs=jobs)
         units = (partial(check.finding, path) for path in both)
-        for finding in side_by_side(units, jobs=_JOBS, stopped=flow.stopped):
+        for finding in side_by_side(units, jobs=jobs, stopped=flow.stopped):
             if finding is not None:
                 yield finding
         if What.MANIFEST in what:
@@ -69,9 +75,10 @@ def sync_findings(
 class _Check:
     """A check at work."""
 
-    def __init__(self, found: Survey, work: Work, *, deep: bool) -> None:
+    def __init__(self, found: Survey, work: Work, *, deep: bool, jobs: int) -> None:
         self._found, self._work, self._deep = found, work, deep
         self._root, self._journal, self._flow = work.root, work.journal, work.flow
+        self._turns = threading.Semaphore(jobs)
 
     def finding(self, path: str) -> Finding | None:
         """In what the two sides of a file differ."""
@@ -122,11 +129,12 @@ class _Check:
     def _read_there(self, path: str, like: Known) -> Known:
         """The checksums of an object, by reading it, over the same parts as `like`."""
         listed, address = self._found.listed(path), self._found.address / path
-        part_bytes = like.part_bytes or part_bytes_of(listed.size_bytes)
+        size_bytes = listed.size_bytes
+        part_bytes = like.part_bytes or part_bytes_of(size_bytes)
 
         def read(start: int) -> tuple[int, Checksum]:
             checksum, end = Checksum.empty(like.whole.kind), min(start + part_bytes, size_bytes)
-            with told(address):
+            with self._turns, told(address):
                 for chunk in self._work.bucket.chunks(
                     address.key, start, end,
                     etag=listed.etag, length=_CHUNK_BYTES, asked=self._flow.go_on,
@@ -135,9 +143,9 @@ class _Check:
                     self._flow.moved(len(chunk))
             return start, checksum
 
-        size_bytes = listed.size_bytes
-        units = (partial(read, start) for start in range(0, size_bytes, part_bytes))
-        parts = dict(side_by_side(units, jobs=_PARTS_AT_ONCE, stopped=self._flow.stopped))
+        starts = range(0, size_bytes, part_bytes)
+        units, jobs = (partial(read, start) for start in starts), min(_PARTS_AT_ONCE, len(starts))
+        parts = dict(side_by_side(units, jobs=jobs, stopped=self._flow.stopped))
         return Known.of_parts(
             (parts[start] for start in sorted(parts)), like.whole.kind, part_bytes
         )

@@ -80,7 +80,8 @@ def side_by_side(
 ) -> Iterator[T]:
     """What the units return, as they end. `jobs` threads draw them from `units`, one at a time.
 
-    The first that raises ends all; `stopped` is set then, and where nobody wants more.
+    The first that raises ends all; `stopped` is set then, and where nobody wants more. Raises
+    Cancelled where somebody else has set it: units may be left.
     """
     drawn, lock = iter(units), threading.Lock()
     ended: SimpleQueue[tuple[list[T], BaseException | None] | None] = SimpleQueue()
@@ -117,6 +118,8 @@ def side_by_side(
             yield from found
         if failure is not None:
             raise failure
+        if stopped.is_set():
+            raise Cancelled
     except BaseException:
         stopped.set()
         raise

@@ -1,4 +1,4 @@
-"""What is known of the bytes of objects: by the receipt, from before, or by asking the server."""
+"""What is known of the bytes of objects: by the receipt, from before, by asking; or published."""
 
 import threading
 from collections.abc import Iterable
@@ -6,12 +6,16 @@ from functools import partial
 
 import botocore.exceptions as failures
 
-from imnetprep.errors import ImnetprepError
+from imnetprep.catalog.datasets import Dataset
+from imnetprep.digests import Pieces
+from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import status_of, told
 from imnetprep.s3.listing import head_object
+from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.places import What, what_of
 from imnetprep.sync.survey import Survey
 
 _HEADS_AT_ONCE = 16
@@ -48,6 +52,24 @@ def ask(found: Survey, paths: Iterable[str], bucket: Bucket, journal: SyncJourna
     units = (partial(_ask, found, path, bucket, journal) for path in paths)
     for _ in side_by_side(units, jobs=_HEADS_AT_ONCE, stopped=threading.Event()):
         pass
+
+
+def pieces_of(
+    dataset: Dataset | None, path: str, size_bytes: int, *, where: object, hint: str
+) -> Pieces | None:
+    """The published pieces that an archive must have. Raises WrongBytes where it has not the size.
+
+    `where` and `hint` are for that error.
+    """
+    if dataset is None or what_of(path) is not What.ARCHIVES:
+        return None
+    name = path.partition("/")[2]
+    archive = next((each for each in dataset.archives if each.name == name), None)
+    pieces = published_pieces(dataset, archive) if archive else None
+    if pieces is not None and pieces.size_bytes != size_bytes:
+        message = f"{where} has {size_bytes:,} bytes, not {pieces.size_bytes:,}"
+        raise WrongBytes(message, hint=hint)
+    return pieces
 
 
 def _ask(found: Survey, path: str, bucket: Bucket, journal: SyncJournal) -> None:

@@ -7,14 +7,11 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset
-from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.errors import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.listing import Unfinished
 from imnetprep.s3.upload import part_bytes_of
-from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.journal import Known, SyncJournal
 from imnetprep.sync.objects import ask_for_unknown, known_before
 from imnetprep.sync.places import MANIFEST, What, what_of
@@ -184,22 +181,6 @@ def _both(
             side = "here" if changed_here else "in the bucket"
             return Step(path, Action.NEWER, size_bytes, f"newer {side}", listed.etag)
     return Step(path, moved if replace else Action.KEEP, size_bytes, why, listed.etag)
-
-
-def pieces_of(dataset: Dataset | None, step: Step, where: object, *, hint: str) -> Pieces | None:
-    """The published pieces that an archive must have. Raises WrongBytes where it has not the size.
-
-    `where` and `hint` are for that error.
-    """
-    if dataset is None or what_of(step.path) is not What.ARCHIVES:
-        return None
-    name = step.path.partition("/")[2]
-    archive = next((each for each in dataset.archives if each.name == name), None)
-    pieces = published_pieces(dataset, archive) if archive else None
-    if pieces is not None and pieces.size_bytes != step.size_bytes:
-        message = f"{where} has {step.size_bytes:,} bytes, not {pieces.size_bytes:,}"
-        raise WrongBytes(message, hint=hint)
-    return pieces
 
 
 def value_of(known: Known) -> str:

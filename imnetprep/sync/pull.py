@@ -24,9 +24,9 @@ from imnetprep.sync.fetching import Fetching, part_path
 from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Known
 from imnetprep.sync.manifests import Fetched, read_fetched
-from imnetprep.sync.objects import ask_for_unknown, known_there
+from imnetprep.sync.objects import ask_for_unknown, known_there, pieces_of
 from imnetprep.sync.places import MANIFEST, What, is_busy, what_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
 from imnetprep.sync.push import Moved, read_known
 from imnetprep.sync.splits import Splits
 from imnetprep.sync.survey import Survey
@@ -121,7 +121,7 @@ class Pull:
             what = "the server keeps no checksum, nothing proves its bytes"
             self._work.progress.note(f"{where}: {what}")
         hint = "it is another file: name the right prefix, or leave it out by --what"
-        pieces = pieces_of(self._dataset, step, where, hint=hint)
+        pieces = pieces_of(self._dataset, step.path, step.size_bytes, where=where, hint=hint)
         return Fetching(step, path, where, self._work, wanted=wanted, pieces=pieces)
 
     def _is_there(self, step: Step, wanted: Known | None) -> bool:

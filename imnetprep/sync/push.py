@@ -21,8 +21,8 @@ from imnetprep.s3.listing import ListedPart, listed_parts
 from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known
-from imnetprep.sync.objects import known_there
-from imnetprep.sync.plan import Action, Step, SyncPlan, pieces_of, value_of
+from imnetprep.sync.objects import known_there, pieces_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
 from imnetprep.sync.work import Work
 
 # What parts that are under way may hold in all.
@@ -149,7 +149,9 @@ class Push:
         )
         if step.path not in self._plan.survey.digests:  # nothing has proved it yet
             hint = "imnetprep verify --archives says what is wrong; it is not sent"
-            sending.pieces = pieces_of(self._dataset, step, step.path, hint=hint)
+            sending.pieces = pieces_of(
+                self._dataset, step.path, step.size_bytes, where=step.path, hint=hint
+            )
         if sending.state["size_bytes"] != step.size_bytes:
             raise _changed(sending)
         if step.action is Action.COMPARE:
@@ -254,10 +256,14 @@ class Push:
         checksums = [part.checksum for part in parts]
         known = Known.of_parts(checksums, self._kind, sending.part_bytes)
         address = self._address / sending.step.path
-        with told(address):
-            head = self._sender.complete(
-                sending.key, sending.upload_id, parts, known.whole, sending.condition
-            )
+        try:
+            with told(address):
+                head = self._sender.complete(
+                    sending.key, sending.upload_id, parts, known.whole, sending.condition
+                )
+        except WrongBytes:  # its parts are of no use
+            self._journal.forget_sent(sending.upload_id)
+            raise
         self._journal.forget_sent(sending.upload_id)
         return self._sent(sending, known, head.etag)
 

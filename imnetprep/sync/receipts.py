@@ -8,7 +8,7 @@ import botocore.exceptions as failures
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
 from imnetprep.preparation.receipts import read_receipt
-from imnetprep.s3.failures import status_of, told
+from imnetprep.s3.failures import has_met, told
 from imnetprep.s3.upload import Guard, Sender
 from imnetprep.sync.objects import known_there
 from imnetprep.sync.places import MANIFEST, RECEIPT, What, what_of
@@ -19,6 +19,7 @@ from imnetprep.sync.there import ObjectRecord, RemoteReceipt, format_receipt
 from imnetprep.sync.work import Work
 
 _TRIES = 5
+_WHEN = "recorded_at"
 
 
 def push_receipt(
@@ -34,7 +35,7 @@ def push_receipt(
     guard = Guard(work.kind, lambda _: None)
     sender = Sender(work.bucket, guard, sent=lambda _: None, told=work.progress.note)
     for attempt in range(1, _TRIES + 1):
-        body = format_receipt(_merged(before, plan, work, done, gone))
+        body = format_receipt(_merged(before, plan, work, done=done, gone=gone))
         if etag is not None and body == format_receipt(before):
             return
         condition = {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
@@ -47,7 +48,7 @@ def push_receipt(
             return
         except ImnetprepError as error:
             cause = error.__cause__
-            met = isinstance(cause, failures.ClientError) and status_of(cause) == 412
+            met = isinstance(cause, failures.ClientError) and has_met(cause)
             if not met or attempt == _TRIES:
                 raise
             before, etag = fetch_receipt(work.bucket, address, work.journal, work.progress)
@@ -57,6 +58,7 @@ def _merged(
     before: RemoteReceipt,
     plan: SyncPlan,
     work: Work,
+    *,
     done: Collection[Moved],
     gone: Collection[str],
 ) -> RemoteReceipt:
@@ -88,16 +90,17 @@ def _merged(
     archives = {
         name: {key: record[key] for key in ("proof", _WHEN) if key in record}
         for name, record in here["archives"].items()
-        if f"{What.ARCHIVES}/{name}" in objects
+        if f"{What.ARCHIVES}/{name}" in objects and "of" not in record["proof"]
+    }
+    splits = {
+        name: {key: value for key, value in record.items() if key != "fetched_from"}
+        for name, record in here["splits"].items()
     }
     sections = {
         name: _with(before.told.get(name, {}), records)
-        for name, records in (("archives", archives), ("splits", here["splits"]))
+        for name, records in (("archives", archives), ("splits", splits))
     }
     return RemoteReceipt(sections, objects)
-
-
-_WHEN = "recorded_at"
 
 
 def _with(before: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,10 @@ class Sync:
             what, total = f"{plan.direction} {self._address}", sum(s.size_bytes for s in steps)
             task = stack.enter_context(self._progress.task(what, total=total, unit="B"))
             flow, begun = Flow(task, max_rate), time.monotonic()
-            work = Work(self._root, self._bucket, self._journal, self._kind, flow, self._progress)
+            work = Work(
+                root=self._root, bucket=self._bucket, journal=self._journal, kind=self._kind,
+                flow=flow, progress=self._progress,
+            )  # fmt: skip
             self._gone = {step.path for step in plan.of(Action.DELETE)} if delete else set()
             yield from self._push(work, jobs) if pushing else self._pull(work, jobs)
             if flow.moved_bytes > _WORTH_REMEMBERING_BYTES:

@@ -9,7 +9,7 @@ from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import SyncJournal
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """Both places, what is known of them, and who is told. `kind`: of the checksums made here."""
 

@@ -140,6 +140,8 @@ def test_the_first_that_fails_ends_all_and_nothing_more_is_begun() -> None:
     with pytest.raises(ValueError, match="third"):
         list(side_by_side(units, jobs=2, stopped=stopped))
     assert len(begun) < 1000 and stopped.is_set()
+    with pytest.raises(Cancelled):  # half of the units is not what was asked for
+        list(side_by_side([int], jobs=1, stopped=stopped))
     flow.stopped.set()
     with pytest.raises(Cancelled):
         flow.moved(1)
