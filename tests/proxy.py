@@ -18,7 +18,7 @@ from typing import TextIO
 from urllib.parse import urlsplit
 
 from tests.proxy_rules import Operation, Request, Rule, operations, read_log
-from tests.proxy_wire import BLOCK, Head, Wire
+from tests.proxy_wire import BLOCK, Head, Wire, readable
 
 __all__ = ["Operation", "Proxy", "Request", "Rule", "operations", "proxied", "read_log"]
 
@@ -69,8 +69,8 @@ class _Exchange:
         if not head.chunked and not head.length:
             return True
         if "expect" in head.headers:  # whoever speaks first: the server, or a client tired of it
-            both = [self.client.sock, self.upstream.sock]
-            while not self.client.rest and self.client.sock not in select.select(both, [], [])[0]:
+            client, server = self.client.sock, self.upstream.sock
+            while not self.client.rest and client.fileno() not in readable(client, server):
                 if not self._is_continued():
                     return False
         flips = self._flips("request", "PutObject", 0) or self._flips("request", "UploadPart", 0)
@@ -145,6 +145,12 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def connections(self) -> int:
+        """How many clients have not hung up."""
+        with self._lock:
+            return len(self._open)
 
     def die(self) -> None:
         """Stop listening and reset every connection."""

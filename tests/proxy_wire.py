@@ -7,6 +7,14 @@ from collections.abc import Iterator
 BLOCK = 1 << 18  # bytes moved at once
 
 
+def readable(*socks: socket.socket, wait_ms: int | None = None) -> set[int]:
+    """Those of them, by file descriptor, that have something to read or have ended."""
+    watch = select.poll()  # select.select knows no descriptor above 1023
+    for sock in socks:
+        watch.register(sock, select.POLLIN)
+    return {descriptor for descriptor, _ in watch.poll(wait_ms)}
+
+
 class Head:
     """The first lines of a message, and how its body is to be read."""
 
@@ -86,4 +94,4 @@ class Wire:
                 yield memoryview(self.until(b"\r\n")), False
 
     def is_readable(self) -> bool:
-        return bool(self.rest) or bool(select.select([self.sock], [], [], 0)[0])
+        return bool(self.rest) or bool(readable(self.sock, wait_ms=0))

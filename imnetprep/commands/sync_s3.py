@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -138,6 +138,7 @@ def sync_s3(
     kind = checksum_algorithm.lower() if checksum_algorithm else best_kind()
     acts = (push or pull or check) and not dry_run
     with ExitStack() as stack:
+        stack.enter_context(closing(bucket))
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))

@@ -79,6 +79,11 @@ class Bucket:
         )
         self._parser = create_parser("rest-xml")
 
+    def close(self) -> None:
+        """Hang up. What is asked afterwards connects again."""
+        self.client.close()
+        self._http.close()
+
     def _add_headers(self, params: Any, **_: Any) -> None:
         params["headers"].update(self._always)
 

@@ -191,6 +191,14 @@ def test_two_roots_with_the_same_do_not_write_the_receipt_in_turn(
         assert "PutObject" not in names(proxy)
 
 
+def test_every_connection_is_hung_up(sync: Sync, whole: Path, proxy: Proxy) -> None:
+    assert sync(whole, "--push").returncode == 0
+    deadline = time.monotonic() + 10
+    while proxy.connections and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not proxy.connections
+
+
 def test_archives_and_shards_known_by_their_digests_are_not_read(
     sync: Sync, proxy: Proxy, prefix: str, whole: Path, tmp_path: Path, run: Run
 ) -> None:
