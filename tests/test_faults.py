@@ -45,6 +45,30 @@ os.pread, os.preadv = failing(os.pread), failing(os.preadv)
 sys.exit(cli.run(sys.argv[2:]))
 """
 
+# Runs the command; while it writes its N-th image, somebody else fills the disk.
+_FULL_FROM = """
+import sys
+from imnetprep import cli
+
+left, ballast = int(sys.argv[1]), sys.argv[2]
+
+def fill(event, arguments):
+    global left
+    if event != "open" or "/.organizing/train/" not in str(arguments[0]):
+        return
+    left -= 1
+    if left == 0:
+        with open(ballast, "ab", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 20))
+            except OSError:
+                pass
+
+sys.addaudithook(fill)
+sys.exit(cli.run(sys.argv[3:]))
+"""
+
 
 @pytest.fixture(scope="module", params=["in order", "side by side"])
 def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -103,17 +127,9 @@ def test_a_disk_that_fills_up(
 ) -> None:
     root, ballast = small_disk / "root", small_disk / "ballast"
     words = _words(root, dataset)
-    process = subprocess.Popen(command(*words), stderr=subprocess.PIPE, text=True)
-    while not (root / ".organizing" / "train").exists() and process.poll() is None:
-        time.sleep(0.001)
-    with ballast.open("wb", buffering=0) as file:  # somebody else's
-        while process.poll() is None:
-            try:
-                file.write(bytes(1 << 20))
-            except OSError:
-                time.sleep(0.001)
-    _, stderr = process.communicate()
-    error, hint = _told(Done(words, process.returncode, "", stderr), code=1)
+    filled = list(map(str, [sys.executable, "-c", _FULL_FROM, 100, ballast, *words]))
+    done = subprocess.run(filled, capture_output=True, text=True, check=False)
+    error, hint = _told(done, code=1)
     assert "No space left on device" in error or "full" in error
     assert "free some space" in hint
     ballast.unlink()
