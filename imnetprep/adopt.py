@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.checking.recognise import Recognised
+from imnetprep.checking.sizes import Sizes
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
@@ -18,13 +20,11 @@ from imnetprep.manifest import (
     organized_splits,
     packed,
 )
-from imnetprep.preparation.journal import Done, Journal, open_journal
-from imnetprep.preparation.receipts import record_split
+from imnetprep.organizing.journal import Done, Journal, open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
+from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
-from imnetprep.trees.places import Recognised
-from imnetprep.trees.sizes import Sizes
 
 _CHANGED_SAMPLE = b"changed by others\0"
 

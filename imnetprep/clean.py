@@ -14,10 +14,10 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
-from imnetprep.preparation.consumed import consumed_path, other_consumer
-from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
-from imnetprep.preparation.journal import open_journal
-from imnetprep.preparation.receipts import archive_proof
+from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
+from imnetprep.organizing.journal import open_journal
+from imnetprep.proving.consumed import consumed_path, other_consumer
+from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Layout, Root
 
 KINDS = ("temporary", "part", "leftover", "archive", "growing")

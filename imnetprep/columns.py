@@ -4,7 +4,7 @@ A million samples are then a few thousand values, and not a million objects.
 """
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
 from typing import NamedTuple
@@ -64,6 +64,10 @@ class Columns(NamedTuple):
             struct.unpack(f"<{self.samples}q", self.offsets) if self.offsets else repeat(None),
             strict=False,  # what is repeated has no end
         )
+
+
+# The samples of a split by label.
+Packed = Mapping[int, Columns]
 
 
 def pack(rows: Iterable[Row]) -> Columns:

@@ -23,9 +23,9 @@ from imnetprep.manifest import (
     packed,
     refuse_other_dataset,
 )
-from imnetprep.preparation.journal import Done, Journal, committer, open_journal
-from imnetprep.preparation.needs import Needs
-from imnetprep.preparation.standing import folder_splits, give_name, refuse_strangers, standing
+from imnetprep.organizing.disk_needs import Needs
+from imnetprep.organizing.journal import Done, Journal, committer, open_journal
+from imnetprep.organizing.publish import folder_splits, give_name, refuse_strangers, standing
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root

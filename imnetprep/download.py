@@ -9,9 +9,9 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
-from imnetprep.preparation.consumed import consumed_path, consuming_root
-from imnetprep.preparation.receipts import archive_proof, record_archive
 from imnetprep.progress import Progress
+from imnetprep.proving.consumed import consumed_path, consuming_root
+from imnetprep.proving.receipt import archive_proof, record_archive
 from imnetprep.roots import Root
 from imnetprep.sources.growing import Growing, read_record, record_path
 from imnetprep.sources.magnet import Magnet, parse_magnet

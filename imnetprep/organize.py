@@ -8,14 +8,15 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError
+from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders
+from imnetprep.extracting.samples import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
-from imnetprep.preparation.extraction import Sink
-from imnetprep.preparation.folders import ClassFolders, ResizedFolders
-from imnetprep.preparation.journal import Whole, open_journal
-from imnetprep.preparation.needs import Needs
-from imnetprep.preparation.planning import (
+from imnetprep.organizing.disk_needs import Needs
+from imnetprep.organizing.grow import Work
+from imnetprep.organizing.journal import Whole, open_journal
+from imnetprep.organizing.plan import (
     Planned,
     in_flight_bytes,
     planned_splits,
@@ -23,8 +24,7 @@ from imnetprep.preparation.planning import (
     refuse_consumed_elsewhere,
     size_in_archives,
 )
-from imnetprep.preparation.standing import folder_splits, refuse_strangers
-from imnetprep.preparation.work import Work
+from imnetprep.organizing.publish import folder_splits, refuse_strangers
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root

@@ -15,23 +15,23 @@ from typing import Any, NamedTuple
 from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError
+from imnetprep.extracting.class_folders import ClassFolders
+from imnetprep.extracting.samples import Sink
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
-from imnetprep.preparation.archive_bodies import ArchiveBodies, BodyPlaces
-from imnetprep.preparation.extraction import Sink
-from imnetprep.preparation.folders import ClassFolders
-from imnetprep.preparation.journal import Journal, open_journal
-from imnetprep.preparation.needs import Needs
-from imnetprep.preparation.placement import Placement
-from imnetprep.preparation.planning import Planned, is_given_up, planned_splits
-from imnetprep.preparation.shard_making import Sharding, ShardMaking, ShardSource
-from imnetprep.preparation.sharding import ShardingPlan, carry_out_sharding, plan_sharding
-from imnetprep.preparation.shards_needs import ShardsNeeds
-from imnetprep.preparation.spool import Spool, SpooledBodies, spool_path
-from imnetprep.preparation.work import Work
+from imnetprep.organizing.disk_needs import Needs
+from imnetprep.organizing.grow import Work
+from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.plan import Planned, is_given_up, planned_splits
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
+from imnetprep.sharding.disk_needs import ShardsNeeds
+from imnetprep.sharding.from_archive import ArchiveBodies, BodyPlaces
+from imnetprep.sharding.from_folders import ShardingPlan, carry_out_sharding, plan_sharding
+from imnetprep.sharding.from_spools import Spool, SpooledBodies, spool_path
+from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
+from imnetprep.sharding.order import Placement
 from imnetprep.units import count
 
 

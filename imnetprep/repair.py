@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.checking.check_folders import surveyed
+from imnetprep.checking.expected import Wanted
+from imnetprep.checking.finding import Finding
+from imnetprep.checking.plan_repair import Mending, Move, mend
+from imnetprep.checking.read_files import Checks
+from imnetprep.checking.recognise import Recognised, require_share
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
+from imnetprep.extracting.single_samples import Found, Retake
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
-from imnetprep.preparation.receipts import archive_proof
-from imnetprep.preparation.retake import Found, Retake
 from imnetprep.progress import Progress, Task
+from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
-from imnetprep.trees.checks import Checks
-from imnetprep.trees.finding import Finding
-from imnetprep.trees.mending import Mending, Move, mend
-from imnetprep.trees.places import Recognised, require_share
-from imnetprep.trees.survey import surveyed
-from imnetprep.trees.wanted import Wanted
 
 # Taken samples wait for one sync of so many, and then all get their names.
 _GROUP_BYTES = 64 << 20

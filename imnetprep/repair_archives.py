@@ -8,12 +8,12 @@ from typing import Any
 
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.checking.archive_check import wrong_pieces
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
-from imnetprep.preparation.archive_check import wrong_pieces
-from imnetprep.preparation.receipts import record_archive
 from imnetprep.progress import Progress
+from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
 from imnetprep.sources.elsewhere import fetch_pieces
 from imnetprep.sources.growing import Growing

@@ -10,8 +10,8 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
-from imnetprep.preparation.growing_splits import GrowingSplit, read_growing
-from imnetprep.preparation.receipts import archive_proof, read_receipt
+from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
+from imnetprep.proving.receipt import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.part_records import read_part_records
 

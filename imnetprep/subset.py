@@ -24,10 +24,10 @@ from imnetprep.manifest import (
     organized_splits,
     refuse_other_dataset,
 )
-from imnetprep.preparation.journal import open_journal
-from imnetprep.preparation.receipts import read_receipt, record_split
+from imnetprep.organizing.journal import open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
+from imnetprep.proving.receipt import read_receipt, record_split
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 

@@ -13,7 +13,7 @@ from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.manifest import dataset_for
 from imnetprep.organize import OrganizePlan, plan_dataset
-from imnetprep.preparation.planning import home_of
+from imnetprep.organizing.plan import home_of
 from imnetprep.roots import Root
 from imnetprep.sources.places import is_local
 from imnetprep.subset import refuse_other_root

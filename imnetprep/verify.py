@@ -4,15 +4,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.checking.check_folders import surveyed
+from imnetprep.checking.finding import Finding
+from imnetprep.checking.read_files import Checks
+from imnetprep.checking.recognise import Recognised
+from imnetprep.checking.shard_check import surveyed_shards
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import open_manifest, pick_split
-from imnetprep.preparation.shard_check import surveyed_shards
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
-from imnetprep.trees.checks import Checks
-from imnetprep.trees.finding import Finding
-from imnetprep.trees.places import Recognised
-from imnetprep.trees.survey import surveyed
 from imnetprep.units import count
 
 # From this share on, images under a wrong wnid are no accidents but labels given by position.

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.checking.archive_check import ArchiveCheck, ArchiveFinding, check_archive
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for
-from imnetprep.preparation.archive_check import ArchiveCheck, ArchiveFinding, check_archive
-from imnetprep.preparation.receipts import (
+from imnetprep.progress import Progress
+from imnetprep.proving.receipt import (
     if_possible,
     record_archive,
     record_verify,
     withdraw_archive,
 )
-from imnetprep.progress import Progress
 from imnetprep.roots import Root
 
 

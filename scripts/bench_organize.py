@@ -46,12 +46,12 @@ def timed(work):
 _OURS = (
     _PREFACE
     + """
-import imnetprep.preparation.folders as folders
+import imnetprep.extracting.class_folders as folders
 from imnetprep.catalog.datasets import Split
 from imnetprep.images import Resize
 from imnetprep.organize import carry_out_organize, plan_organize
 from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
-from imnetprep.preparation.shard_making import Sharding
+from imnetprep.sharding.make import Sharding
 from imnetprep.progress import Silent
 from imnetprep.roots import Root
 if option.startswith("no digests"):

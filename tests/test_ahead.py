@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imnetprep.archives.file import LocalFile
+from imnetprep.archives.prefetch import Ahead
+from imnetprep.archives.ranges import Range, plan_ranges, walked_ranges
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.preparation.ahead import Ahead
-from imnetprep.preparation.ranges import Range, plan_ranges, walked_ranges
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, tree
 from tests.servers import web_served

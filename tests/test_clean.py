@@ -15,7 +15,7 @@ import pytest
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
-from imnetprep.preparation.journal import open_journal
+from imnetprep.organizing.journal import open_journal
 from imnetprep.progress import Silent
 from imnetprep.sources.growing import Growing
 from imnetprep.sources.seeder import make_torrent
@@ -107,7 +107,7 @@ def _archive(root: Path, packed: Path) -> list[Path]:
     paths = [root / "archives" / name for name in (TRAIN, VAL)]
     for path in paths:
         shutil.copy(packed.parent / path.name, path)
-    from imnetprep.preparation.receipts import record_archive
+    from imnetprep.proving.receipt import record_archive
     from imnetprep.roots import Root
 
     record_archive(Root(root), paths[0], {"kind": "md5", "digest": "0"})

@@ -47,7 +47,7 @@ def test_wrong_usage_is_two_lines_and_exit_code_2(words: list[str], told: str, r
 def test_a_bug_of_ours_keeps_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("imnetprep.trees.places.recognise", None)
+    monkeypatch.setattr("imnetprep.checking.recognise.recognise", None)
     assert cli.run(["verify"]) == 70
     error, hint = capsys.readouterr().err.splitlines()
     assert error.startswith("Error: a bug in imnetprep: TypeError")

@@ -23,7 +23,8 @@ _KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
 from imnetprep import cli
-from imnetprep.preparation import consumption, growth, journal
+from imnetprep.organizing import growth, journal
+from imnetprep.proving import consume
 
 left = int(sys.argv[1])
 
@@ -36,9 +37,9 @@ def counted(act):
         return act(*arguments, **options)
     return step
 
-consumption.written_whole = counted(consumption.written_whole)
-consumption.punch_hole = counted(consumption.punch_hole)
-consumption.sync_folder = counted(consumption.sync_folder)
+consume.written_whole = counted(consume.written_whole)
+consume.punch_hole = counted(consume.punch_hole)
+consume.sync_folder = counted(consume.sync_folder)
 journal.sync_file_system = counted(journal.sync_file_system)
 journal.Journal.add = counted(journal.Journal.add)
 journal.Journal.mark_whole = counted(journal.Journal.mark_whole)

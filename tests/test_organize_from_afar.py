@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from imnetprep.archives.file import LocalFile
+from imnetprep.archives.range_index import format_index
+from imnetprep.archives.ranges import plan_ranges
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.preparation.index import format_index
-from imnetprep.preparation.ranges import plan_ranges
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 from tests.packings import picture, write_dataset, write_tar, write_zip

@@ -115,7 +115,7 @@ def test_killed_in_the_middle_it_goes_on_by_shard(
 
 
 def _journalled(root: Path, growing: Path) -> list[Path]:
-    from imnetprep.preparation.journal import open_journal
+    from imnetprep.organizing.journal import open_journal
 
     with open_journal(root / ".organizing/shards.db") as journal:
         return [growing / shard.name for shard in journal.shards(Split.TRAIN)]

@@ -173,7 +173,9 @@ import os, signal, sys
 from pathlib import Path
 from imnetprep import cli
 from imnetprep.layouts import webdataset
-from imnetprep.preparation import consumption, journal, shard_making
+from imnetprep.organizing import journal
+from imnetprep.proving import consume
+from imnetprep.sharding import make
 
 left = int(sys.argv[1])
 
@@ -186,10 +188,10 @@ def counted(act):
         return act(*arguments, **options)
     return step
 
-consumption.written_whole = counted(consumption.written_whole)
-consumption.punch_hole = counted(consumption.punch_hole)
+consume.written_whole = counted(consume.written_whole)
+consume.punch_hole = counted(consume.punch_hole)
 webdataset.written_whole = counted(webdataset.written_whole)
-shard_making.record_split = counted(shard_making.record_split)
+make.record_split = counted(make.record_split)
 journal.sync_file_system = counted(journal.sync_file_system)
 for name in ("begin", "add", "add_shard", "mark_whole", "forget"):
     setattr(journal.Journal, name, counted(getattr(journal.Journal, name)))

@@ -16,8 +16,8 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
-from imnetprep.preparation.growing_splits import read_growing
-from imnetprep.preparation.journal import Done, open_journal
+from imnetprep.organizing.growing_splits import read_growing
+from imnetprep.organizing.journal import Done, open_journal
 from imnetprep.sources.growing import Growing
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent

@@ -231,7 +231,7 @@ def _organize_shards(
 ) -> None:
     from imnetprep.images import Resize
     from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
-    from imnetprep.preparation.shard_making import Sharding
+    from imnetprep.sharding.make import Sharding
 
     sharding = Sharding(shard_size, seed, Resize(*resize) if resize else None)
     plan = plan_organize_shards(

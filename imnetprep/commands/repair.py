@@ -91,9 +91,9 @@ def repair(
             quiet=quiet,
         )
         return 0
+    from imnetprep.checking.read_files import Checks
+    from imnetprep.checking.recognise import recognise
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
-    from imnetprep.trees.checks import Checks
-    from imnetprep.trees.places import recognise
 
     shown = progress(quiet=quiet)
     plan = plan_repair(

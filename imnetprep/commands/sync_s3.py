@@ -23,9 +23,9 @@ from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.checking.finding import Finding
     from imnetprep.s3.settings import Settings
     from imnetprep.sync.push import Moved
-    from imnetprep.trees.finding import Finding
 
 
 @contextmanager
@@ -126,9 +126,9 @@ def sync_s3(
         from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.bucket import Bucket
         from imnetprep.sync.journal import open_sync_journal
-        from imnetprep.sync.places import What
+        from imnetprep.sync.keys import What
         from imnetprep.sync.plan import Direction, plan_sync
-        from imnetprep.sync.session import DEFAULT_JOBS, Sync, best_kind
+        from imnetprep.sync.run import DEFAULT_JOBS, Sync, best_kind
         from imnetprep.sync.survey import survey
 
         place = parse_s3_address(address)

@@ -104,7 +104,7 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
 
 def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts: bool) -> None:
     """Say what images cost as they are, and what as shards. Raises WrongUsage if it `acts`."""
-    from imnetprep.sync.places import What, what_of
+    from imnetprep.sync.keys import What, what_of
 
     told = []
     for plan in plans:

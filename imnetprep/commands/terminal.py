@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
+from imnetprep.checking.finding import Finding
 from imnetprep.progress import Progress, Silent, Task
-from imnetprep.trees.finding import Finding
 from imnetprep.units import format_bytes, format_duration
 
 _SECONDS_BETWEEN_LINES = 10

@@ -84,10 +84,10 @@ def verify(
             quiet=quiet,
         )
     from imnetprep import adopt as adoption
-    from imnetprep.preparation.receipts import record_verify
-    from imnetprep.trees.checks import Checks
-    from imnetprep.trees.finding import CHANGED
-    from imnetprep.trees.places import recognise
+    from imnetprep.checking.finding import CHANGED
+    from imnetprep.checking.read_files import Checks
+    from imnetprep.checking.recognise import recognise
+    from imnetprep.proving.receipt import record_verify
     from imnetprep.verify import findings
 
     shown = progress(quiet=quiet)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from imnetprep.archives.file import file_state
+from imnetprep.checking.finding import Finding
 from imnetprep.digests import Checksum
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.progress import Progress
@@ -12,16 +13,15 @@ from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.upload import part_bytes_of
+from imnetprep.sync.bucket_manifest import splits_told
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
-from imnetprep.sync.manifests import splits_told
+from imnetprep.sync.keys import MANIFEST, What, what_of
 from imnetprep.sync.objects import ask, known_there
-from imnetprep.sync.places import MANIFEST, What, what_of
 from imnetprep.sync.pull import fetch_manifest
 from imnetprep.sync.push import read_known
 from imnetprep.sync.survey import Survey
 from imnetprep.sync.work import Work
-from imnetprep.trees.finding import Finding
 
 _PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20

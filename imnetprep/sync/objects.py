@@ -15,7 +15,7 @@ from imnetprep.s3.listing import head_object
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Known, SyncJournal
-from imnetprep.sync.places import What, what_of
+from imnetprep.sync.keys import What, what_of
 from imnetprep.sync.survey import Survey
 
 _HEADS_AT_ONCE = 16

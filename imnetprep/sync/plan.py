@@ -13,8 +13,8 @@ from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.listing import Unfinished
 from imnetprep.s3.upload import part_bytes_of
 from imnetprep.sync.journal import Known, SyncJournal
+from imnetprep.sync.keys import MANIFEST, What, what_of
 from imnetprep.sync.objects import ask_for_unknown, known_before
-from imnetprep.sync.places import MANIFEST, What, what_of
 from imnetprep.sync.survey import Survey
 
 RANGE_BYTES = 32 << 20

@@ -19,16 +19,16 @@ from imnetprep.fs import (
     sync_file_system,
     sync_folder,
 )
-from imnetprep.preparation.receipts import record_archives
+from imnetprep.proving.receipt import record_archives
+from imnetprep.sync.bucket_manifest import Fetched, read_fetched
 from imnetprep.sync.fetching import Fetching, part_path
 from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Known
-from imnetprep.sync.manifests import Fetched, read_fetched
+from imnetprep.sync.keys import MANIFEST, What, is_busy, what_of
 from imnetprep.sync.objects import ask_for_unknown, known_there, pieces_of
-from imnetprep.sync.places import MANIFEST, What, is_busy, what_of
 from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
+from imnetprep.sync.pulled_splits import Splits
 from imnetprep.sync.push import Moved, read_known
-from imnetprep.sync.splits import Splits
 from imnetprep.sync.survey import Survey
 from imnetprep.sync.work import Work
 

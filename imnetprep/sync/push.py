@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.archives.file import file_state
+from imnetprep.archives.range_index import SUFFIX
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.layouts.webdataset import INDEX
-from imnetprep.preparation.index import SUFFIX
-from imnetprep.preparation.receipts import record_archive
+from imnetprep.proving.receipt import record_archive
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import ListedPart, listed_parts
 from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of

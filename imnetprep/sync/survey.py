@@ -9,15 +9,15 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.digests import Checksum
 from imnetprep.errors import WrongBytes
 from imnetprep.layouts.webdataset import INDEX, read_index
-from imnetprep.preparation.receipts import read_receipt
 from imnetprep.progress import Progress
+from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import Listed, Unfinished, head_object, listed_objects, unfinished_uploads
 from imnetprep.sync.journal import SyncJournal
-from imnetprep.sync.places import MANIFEST, RECEIPT, FileHere, What, files_here, is_busy, what_of
+from imnetprep.sync.keys import MANIFEST, RECEIPT, FileHere, What, files_here, is_busy, what_of
 from imnetprep.sync.there import LARGEST_BYTES, RemoteReceipt, parse_receipt
 
 _TRIES = 3

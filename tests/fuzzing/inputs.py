@@ -16,14 +16,14 @@ import libtorrent as lt
 from hypothesis import strategies as st
 
 from imnetprep.archives.file import LocalFile
+from imnetprep.archives.range_index import format_index, parse_index
+from imnetprep.archives.ranges import plan_ranges
 from imnetprep.archives.tar import _parse_header
 from imnetprep.catalog.datasets import DEFINITION, Split, load_dataset, parse_dataset
 from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for, open_manifest, organized_splits
-from imnetprep.preparation.index import format_index, parse_index
-from imnetprep.preparation.ranges import plan_ranges
-from imnetprep.preparation.receipts import archive_proof, read_receipt, record_split
+from imnetprep.proving.receipt import archive_proof, read_receipt, record_split
 from imnetprep.roots import Root
 from imnetprep.sources.magnet import parse_magnet
 from imnetprep.sources.torrent import pieces_of, read_torrent

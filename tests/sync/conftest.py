@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imnetprep.preparation.receipts import read_receipt, record_archive
+from imnetprep.proving.receipt import read_receipt, record_archive
 from imnetprep.roots import Root
 from tests.conftest import TRAIN, VAL, Run
 from tests.proxy import Proxy, operations, proxied

@@ -14,7 +14,7 @@ from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.manifest import OtherForm, SampleRecord, create_manifest, open_manifest
 from imnetprep.roots import Layout, Root
-from imnetprep.sync.manifests import (
+from imnetprep.sync.bucket_manifest import (
     Key,
     read_fetched,
     splits_told,
@@ -192,7 +192,7 @@ import os, sys
 from pathlib import Path
 from imnetprep import manifest
 from imnetprep.roots import Root
-from imnetprep.sync.manifests import read_fetched, take_splits
+from imnetprep.sync.bucket_manifest import read_fetched, take_splits
 
 def opened(*arguments, connect=manifest.sqlite3.connect, **options):
     database = connect(*arguments, **options)

@@ -16,7 +16,7 @@ from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.listing import Listed
 from imnetprep.sync.journal import Known, SyncJournal, open_sync_journal
-from imnetprep.sync.places import FileHere, What
+from imnetprep.sync.keys import FileHere, What
 from imnetprep.sync.plan import Action, Direction, Step, plan_sync
 from imnetprep.sync.survey import Survey
 from imnetprep.sync.there import ObjectRecord, RemoteReceipt

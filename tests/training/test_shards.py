@@ -7,10 +7,10 @@ import pytest
 
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import open_manifest
-from imnetprep.preparation.shard_making import Sharding
-from imnetprep.preparation.sharding import carry_out_sharding, plan_sharding
 from imnetprep.progress import Silent
 from imnetprep.roots import Layout, Root
+from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
+from imnetprep.sharding.make import Sharding
 from imnetprep.training.train import train
 from tests.conftest import Run
 from tests.training.conftest import draw_root

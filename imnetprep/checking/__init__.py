@@ -1,0 +1,1 @@
+"""A tree, its shards or its archives against what should lie there."""

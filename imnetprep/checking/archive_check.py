@@ -1,0 +1,219 @@
+"""An archive against what the dataset promises of it: piece by piece, or whole, or by its form."""
+
+import errno
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.archives.damaged import Placed, members_between
+from imnetprep.archives.file import file_state
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.checking.archive_form import form_problems
+from imnetprep.digests import Pieces
+from imnetprep.errors import ImnetprepError
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress, Task
+from imnetprep.proving.readers import choose_proof
+from imnetprep.sources.torrent import published_pieces
+from imnetprep.units import count
+
+_CHUNK_BYTES = 2 << 20
+_SHOWN = 3
+
+
+class ArchiveFinding(NamedTuple):
+    """One thing that is wrong with an archive; of damage, the bytes and what lies in them."""
+
+    kind: str
+    what: str
+    start: int | None = None
+    end: int | None = None
+    classes: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+
+
+class ArchiveCheck(NamedTuple):
+    """What was found in an archive. `proof`: how it would be proved, were nothing found."""
+
+    proof: Mapping[str, Any]
+    findings: tuple[ArchiveFinding, ...]
+
+
+def check_archive(
+    path: Path, archive: Archive, dataset: Dataset, *, jobs: int | None, progress: Progress
+) -> ArchiveCheck:
+    """Read all of the archive at `path` and judge it by the best that the dataset has.
+
+    Its torrent's pieces tell where it is wrong; a digest, whether; without either only the form,
+    the names and the counts are looked at. Raises ImnetprepError where the file changes meanwhile.
+    """
+    pieces = published_pieces(dataset, archive)
+    proof = choose_proof(archive, pieces, None, None)
+    before = file_state(path)
+    if pieces is not None:
+        found = list(_size_findings(before["size_bytes"], pieces.size_bytes))
+        wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
+        found += _piece_findings(path, archive, dataset, pieces, wrong)
+    elif proof["kind"] != "none":
+        found = list(_size_findings(before["size_bytes"], archive.size_bytes))
+        found += _digest_findings(path, proof, progress)
+    else:
+        problems = form_problems(path, archive, dataset, progress)
+        found = [ArchiveFinding(kind, what) for kind, what in problems]
+    if file_state(path) != before:
+        raise ImnetprepError(
+            f"{path} changed while it was read", hint="run the same command when it is at rest"
+        )
+    return ArchiveCheck(proof, tuple(found))
+
+
+def wrong_pieces(path: Path, pieces: Pieces, *, jobs: int | None, progress: Progress) -> list[int]:
+    """The pieces whose SHA-1 is not the torrent's or that cannot be read, in order.
+
+    Each of `jobs` threads holds one piece; hashlib lets them run side by side.
+    """
+    wrong: list[int] = []
+    numbers = iter(range(pieces.count))  # taking the next is one step under the interpreter's lock
+    lock, cancelled = threading.Lock(), threading.Event()
+
+    def work(handle: int, task: Task) -> None:
+        for piece in numbers:
+            if cancelled.is_set():
+                return
+            offset = piece * pieces.length_bytes
+            length = min(pieces.length_bytes, pieces.size_bytes - offset)
+            right = pieces.is_right(piece, _read(handle, offset, length))
+            with lock:
+                task.advance(length)
+                if not right:
+                    wrong.append(piece)
+
+    jobs = jobs or usable_cores()
+    with (
+        _opened(path) as handle,
+        progress.task(f"verify {path.name}", total=pieces.size_bytes, unit="B") as task,
+        ThreadPoolExecutor(jobs) as workers,
+    ):
+        try:
+            for each in [workers.submit(work, handle, task) for _ in range(jobs)]:
+                each.result()
+        finally:
+            cancelled.set()  # ^C does not wait for the rest
+    return sorted(wrong)
+
+
+def merged(pieces: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The runs of ascending piece numbers, each as its first and the one behind its last."""
+    start = at = None
+    for piece in pieces:
+        if start is None or piece != at:
+            if start is not None and at is not None:
+                yield start, at
+            start = piece
+        at = piece + 1
+    if start is not None and at is not None:
+        yield start, at
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _read(handle: int, offset: int, length: int) -> bytes:
+    """The bytes there; fewer where the file ends, none where the disk cannot read them."""
+    try:
+        return os.pread(handle, length, offset)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return b""
+
+
+def _size_findings(size_bytes: int, promised: int | None) -> Iterator[ArchiveFinding]:
+    if promised not in (None, size_bytes):
+        yield ArchiveFinding("size", f"has {size_bytes:,} bytes, not {promised:,}")
+
+
+def _piece_findings(
+    path: Path, archive: Archive, dataset: Dataset, pieces: Pieces, wrong: Sequence[int]
+) -> Iterator[ArchiveFinding]:
+    if len(wrong) == pieces.count:
+        what = f"not one of its {pieces.count:,} pieces is of torrent {pieces.info_hash}"
+        yield ArchiveFinding("another-file", what, 0, pieces.size_bytes)
+        return
+    for first, behind in merged(wrong):
+        start = first * pieces.length_bytes
+        end = min(behind * pieces.length_bytes, pieces.size_bytes)
+        members = _members_between(path, start, end, archive, dataset)
+        names = tuple(member.name for member in members if member.name)
+        wnids = _wnids(names, archive, dataset)
+        where = f"bytes {start:,} to {end:,} ({count(behind - first, 'piece')})"
+        unknown_bytes = sum(member.end - member.start for member in members if not member.name)
+        what = f"{where}: {_format_images(names, wnids, unknown_bytes)}"
+        yield ArchiveFinding("damaged", what, start, end, wnids, names)
+
+
+def _members_between(
+    path: Path, start: int, end: int, archive: Archive, dataset: Dataset
+) -> list[Placed]:
+    """The images in these bytes, as far as headers can be read."""
+    split = archive.split
+    if split is None or split not in dataset.splits:
+        return []
+
+    def known(name: str) -> bool:
+        is_class = name.endswith(".tar") and name[:-4] in dataset.label_of_wnid
+        return is_class or dataset.label_of(split, name) is not None
+
+    with _opened(path) as handle:
+
+        def read_at(offset: int, length: int) -> bytes:
+            return _read(handle, offset, length)
+
+        return list(members_between(read_at, start, end, known=known))
+
+
+def _wnids(names: Sequence[str], archive: Archive, dataset: Dataset) -> tuple[str, ...]:
+    if archive.split is None or not names:
+        return ()
+    labels = {dataset.label_of(archive.split, name) for name in names}
+    return tuple(synset.wnid for synset in dataset.synsets if synset.label in labels)
+
+
+def _format_images(names: Sequence[str], wnids: Sequence[str], unknown_bytes: int) -> str:
+    unknown = f"{unknown_bytes:,} bytes in which no header can be read" if unknown_bytes else ""
+    if not names:
+        return unknown or "no image"
+    named = f"{count(len(names), 'image')} ({_some(names)}) of {_some(wnids)}"
+    return f"{named}, and {unknown}" if unknown else named
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _digest_findings(
+    path: Path, proof: Mapping[str, Any], progress: Progress
+) -> Iterator[ArchiveFinding]:
+    digest = hashlib.new(proof["kind"], usedforsecurity=False)
+    with (
+        path.open("rb", buffering=0) as file,
+        progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task,
+    ):
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            task.advance(len(chunk))
+    if digest.hexdigest() != proof["digest"]:
+        what = f"its {proof['kind']} is {digest.hexdigest()}, not {proof['digest']}"
+        yield ArchiveFinding("digest", f"{what}; which bytes are wrong it does not tell")

@@ -1,0 +1,220 @@
+"""A split as it lies against what it should be: every finding, each with where the file belongs."""
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.checking.expected import Wanted
+from imnetprep.checking.finding import CHANGED, Finding
+from imnetprep.checking.folders import Arranged, arrange
+from imnetprep.checking.read_files import Checks, Read, read_findings
+from imnetprep.checking.recognise import Place, Recognised
+from imnetprep.checking.sizes import Sizes
+from imnetprep.errors import ImnetprepError
+from imnetprep.manifest import SampleRecord, open_manifest
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress, Task
+from imnetprep.roots import Root
+from imnetprep.units import count, format_bytes
+
+# Read but not yet judged, at most, so that memory does not grow with the dataset.
+_CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32
+
+
+def surveyed(
+    root: Root,
+    known: Recognised,
+    split: Split,
+    *,
+    checks: Checks,
+    jobs: int | None,
+    progress: Progress,
+) -> Iterator[Finding]:
+    """All that is wrong with `split`; a sample outside any class folder is one of kind `flat` each.
+
+    Raises ImnetprepError where digests are wanted and no manifest has them.
+    """
+    place = known.places.get(split)
+    if place is None:
+        yield Finding("missing-split", split, "is not organized")
+        return
+    if checks.digests and not place.listed:
+        raise ImnetprepError(
+            f"no manifest lists {split}, so there are no digests to compare",
+            hint="imnetprep verify --adopt writes one",
+        )
+    with ExitStack() as stack:
+        manifest = stack.enter_context(open_manifest(root.manifest)) if place.listed else None
+        wanted = Wanted(known.dataset, split, manifest)
+        task = stack.enter_context(
+            progress.task(f"verify {split}", total=wanted.samples, unit="images")
+        )
+        workers = stack.enter_context(ThreadPoolExecutor(jobs or usable_cores()))
+        yield from _Survey(root, place, wanted, checks, workers, task).findings()
+
+
+class _Survey:
+    """The survey of one split: its folders first, then class by class."""
+
+    def __init__(
+        self,
+        root: Root,
+        place: Place,
+        wanted: Wanted,
+        checks: Checks,
+        workers: ThreadPoolExecutor,
+        task: Task,
+    ) -> None:
+        self._root, self._place, self._wanted = root, place, wanted
+        self._checks, self._workers, self._task = checks, workers, task
+        self._split = place.split
+        self._prefix = len(str(root.path / "x")) - 1
+        self._missing: dict[str, int] = {}  # name -> its label
+        self._displaced: list[str] = []
+        self._chunks: deque[Future[list[Finding]]] = deque()
+        self._reads: list[Read] = []
+        self._sizes, self._damaged = Sizes(wanted.dataset, place.split), False
+
+    def findings(self) -> Iterator[Finding]:
+        if not (self._place.folder.is_dir() or self._place.strays):
+            yield Finding("missing-split", self._split, "the folder is gone")
+            return
+        if self._place.folder != self._root.split(self._split) and self._place.folder.is_dir():
+            what = f"holds the {self._split} split of {self._wanted.dataset.name}"
+            yield Finding("misplaced", self._shown(str(self._place.folder)), what, self._split)
+        arranged = yield from arrange(self._root, self._place, self._wanted)
+        for synset in self._wanted.dataset.synsets:
+            yield from self._class(synset.label, synset.wnid, arranged)
+        yield from self._judged(until=0)
+        self._displaced += arranged.displaced
+        yield from self._out_of_place(arranged)
+        yield from self._judged(until=0)
+        whole = self._sizes.images == self._wanted.samples and not self._damaged
+        if whole and not self._listed and (change := self._sizes.change):
+            size = format_bytes(self._sizes.size_bytes)
+            what = f"{count(self._sizes.images, 'image')}, {size}: {change}"
+            yield Finding(CHANGED, self._split, what)
+
+    def _class(self, label: int, wnid: str, arranged: Arranged) -> Iterator[Finding]:
+        home = f"{self._split}/{wnid}"
+        records = self._wanted.records(label)
+        wanted = self._wanted.count(label)
+        if self._wanted.listed and records is not None and len(records) != wanted:
+            what = f"the manifest lists {count(len(records), 'image')}, not {wanted:,}"
+            yield Finding("count", home, what)
+        folder = arranged.folders.get(label)
+        number = wanted if records is None else len(records)
+        if folder is not None:
+            yield from self._contents(folder, label, records)
+        elif number:
+            what = f"the class folder is missing, with its {count(number, 'image')}"
+            yield Finding("missing-class", home, what, home)
+            self._missing |= dict.fromkeys(records or (), label)
+        self._task.advance(number)
+
+    def _contents(
+        self, folder: Path, label: int, records: Mapping[str, SampleRecord | None] | None
+    ) -> Iterator[Finding]:
+        home = self._home(label)
+        sizes: dict[str, int | None] = {}  # None: not a regular file
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                regular = entry.is_file(follow_symlinks=False)
+                sizes[entry.name] = entry.stat().st_size if regular else None
+        if records is None:
+            fitting = (name for name in sizes if self._wanted.label_of(name) == label)
+            records = dict.fromkeys(fitting)
+            if len(records) != self._wanted.count(label):
+                what = f"has {count(len(records), 'image')}, not {self._wanted.count(label):,}"
+                yield Finding("count", self._shown(str(folder)), what, home)
+        for name, record in records.items():
+            size_bytes = sizes.pop(name, -1)
+            if size_bytes == -1:
+                self._missing[name] = label
+            else:
+                yield from self._sample(f"{folder}/{name}", label, size_bytes, record)
+        self._displaced += (f"{folder}/{name}" for name in sizes)
+
+    def _sample(
+        self, path: str, label: int, size_bytes: int | None, record: SampleRecord | None
+    ) -> Iterator[Finding]:
+        """What is wrong with a file that is in its place, or has one."""
+        shown, belongs = self._shown(path), self._home(label, path.rpartition("/")[2])
+        if size_bytes is None:
+            yield Finding("not-a-file", shown, "is not a regular file", belongs)
+            return
+        if record is not None and size_bytes != record.size_bytes:
+            what = f"has {size_bytes:,} bytes, not {record.size_bytes:,}"
+            yield Finding("size", shown, what, belongs)
+        elif size_bytes == 0:
+            yield Finding("size", shown, "is empty", belongs)
+            return
+        self._sizes.add(label, size_bytes)
+        if self._checks.read_every_file or record is None:
+            self._reads.append(Read(path, shown, belongs, record))
+            if len(self._reads) == _CHUNK_READS:
+                yield from self._judged(until=_CHUNKS_UNDER_WAY)
+
+    def _judged(self, *, until: int) -> Iterator[Finding]:
+        if self._reads:
+            self._chunks.append(self._workers.submit(read_findings, self._reads, self._checks))
+            self._reads = []
+        while len(self._chunks) > until:
+            found = self._chunks.popleft().result()
+            self._damaged |= bool(found)
+            yield from found
+
+    def _out_of_place(self, arranged: Arranged) -> Iterator[Finding]:
+        """Names that are missing in their class and lie elsewhere; then what is nowhere."""
+        seen: dict[str, str] = {}
+        for path in [*sorted(arranged.flat), *sorted(self._displaced)]:
+            name, shown = path.rpartition("/")[2], self._shown(path)
+            label = self._missing.pop(name, None)
+            if label is None and not self._names_known and name not in seen:
+                label = self._wanted.label_of(name)
+                if label is not None and (folder := arranged.folders.get(label)) is not None:
+                    label = None if (folder / name).exists() else label
+            status = os.lstat(path)
+            if label is not None and stat.S_ISREG(status.st_mode):
+                home = self._home(label)
+                seen[name] = f"{home}/{name}"
+                kind = "flat" if path in arranged.flat else "misplaced"
+                yield Finding(kind, shown, f"belongs in {home}/", seen[name])
+                record = (self._wanted.records(label) or {}).get(name) if self._listed else None
+                yield from self._sample(path, label, status.st_size, record)
+            elif (place := seen.get(name) or self._home_of(name)) is not None:
+                yield Finding("extra", shown, f"is there a second time: {place}", place)
+            else:
+                yield Finding("extra", shown, "is not of the dataset")
+        for name, label in sorted(self._missing.items()):
+            if label in arranged.folders:
+                home = self._home(label, name)
+                yield Finding("missing", home, "is not there", home)
+
+    @property
+    def _listed(self) -> bool:
+        return self._wanted.listed
+
+    @property
+    def _names_known(self) -> bool:
+        return self._listed or self._wanted.dataset.numbers(self._split) is not None
+
+    def _home_of(self, name: str) -> str | None:
+        """Where the sample called `name` belongs, if the split has it."""
+        label = self._wanted.label_of(name)
+        if label is None or (self._listed and name not in (self._wanted.records(label) or ())):
+            return None
+        return self._home(label, name)
+
+    def _home(self, label: int, name: str = "") -> str:
+        home = f"{self._split}/{self._wanted.dataset.synsets[label].wnid}"
+        return f"{home}/{name}" if name else home
+
+    def _shown(self, path: str) -> str:
+        """`path` without the root; strings, because a million Paths take half a minute."""
+        return path[self._prefix :]

@@ -1,0 +1,71 @@
+"""What is read of the files: every byte where asked for, else the end if no size is known."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.checking.finding import Finding
+from imnetprep.digests import xxh128
+from imnetprep.images import decoding_problem
+from imnetprep.manifest import SampleRecord
+
+_JPEG_END = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What to look at beyond counts, names and sizes: every byte, and every image decoded."""
+
+    digests: bool = False
+    decode: bool = False
+
+    @property
+    def read_every_file(self) -> bool:
+        """Is any byte of a file needed whose size is right?"""
+        return self.digests or self.decode
+
+
+class Read(NamedTuple):
+    """A file to read. `record` is what the manifest says of it, where one lists it."""
+
+    path: str
+    shown: str
+    belongs: str
+    record: SampleRecord | None
+
+
+def read_findings(reads: Sequence[Read], checks: Checks) -> list[Finding]:
+    """What the bytes of some files tell."""
+    found = []
+    for read in reads:
+        try:
+            problems = _problems(read, checks)
+        except OSError as error:
+            problems = [("unreadable", f"cannot be read: {error.strerror}")]
+        found += [Finding(kind, read.shown, what, read.belongs) for kind, what in problems]
+    return found
+
+
+def _problems(read: Read, checks: Checks) -> list[tuple[str, str]]:
+    if not checks.read_every_file and _has_end_marker(read.path):
+        return []
+    body = Path(read.path).read_bytes()
+    problems = []
+    if checks.digests and read.record is not None and xxh128(body) != read.record.xxh128:
+        problems.append(("digest", f"its xxh128 is not {read.record.xxh128.hex()}"))
+    # Without the end marker it may still be whole: a PNG, or bytes behind the marker.
+    if (checks.decode or not checks.read_every_file) and (why := decoding_problem(body)):
+        problems.append(("decode", why))
+    return problems
+
+
+def _has_end_marker(path: str) -> bool:
+    """Do a JPEG's last two bytes stand at the end? Reads no more than those."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        end = os.fstat(handle).st_size
+        return os.pread(handle, 2, max(0, end - 2)) == _JPEG_END
+    finally:
+        os.close(handle)

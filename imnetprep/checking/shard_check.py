@@ -1,0 +1,135 @@
+"""The shards of a split against its manifest: the index, every shard, and the members in it."""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from imnetprep.catalog.datasets import Dataset
+from imnetprep.checking.finding import Finding
+from imnetprep.checking.read_files import Checks
+from imnetprep.digests import running_xxh128, xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.images import decoding_problem
+from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
+from imnetprep.manifest import Manifest, SampleRecord, SplitRecord
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+_SHARDS_UNDER_WAY = 16
+
+
+def surveyed_shards(
+    root: Root,
+    held: SplitRecord,
+    manifest: Manifest,
+    dataset: Dataset,
+    *,
+    checks: Checks,
+    jobs: int | None,
+    progress: Progress,
+) -> Iterator[Finding]:
+    """All that is wrong with the shards of a split."""
+    folder = root.split(held.split, held.layout)
+    if not folder.is_dir():
+        yield Finding("missing-split", held.split, "the folder is gone")
+        return
+    listed, wanted = manifest.counts(held), dataset.counts(held.split)
+    for synset in dataset.synsets:
+        samples = listed.get(synset.label, 0)
+        if samples != wanted[synset.label]:
+            what = f"the manifest lists {count(samples, 'image')}, not {wanted[synset.label]:,}"
+            yield Finding("count", f"{held.split}/{synset.wnid}", what)
+    shown = str(folder.relative_to(root.path))
+    try:
+        index = read_index(folder)
+    except WrongBytes as error:
+        yield Finding("index", f"{shown}/{INDEX}", str(error))
+        return
+    with (
+        progress.task(f"verify {held.split}", total=held.samples, unit="images") as task,
+        ThreadPoolExecutor(jobs or usable_cores()) as workers,
+    ):
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+        sizes.pop(INDEX)
+        shards = {shard.name: shard for shard in index.shards}
+        wnids, key = [synset.wnid for synset in dataset.synsets], 0
+        under_way: deque[Future[list[Finding]]] = deque()
+        for number, group in groupby(manifest.in_shards(held), lambda one: one.shard):
+            records, name = list(group), shard_name(held.split, number or 0)
+            shard, path = shards.pop(name, None), f"{shown}/{name}"
+            if shard is None or shard.samples != len(records):
+                what = f"lists {shard.samples if shard else 0:,} samples of {path}"
+                yield Finding("index", f"{shown}/{INDEX}", f"{what}, not {len(records):,}")
+            if (size_bytes := sizes.pop(name, None)) is None:
+                yield Finding("missing", path, f"is not there, with its {len(records):,} samples")
+            elif shard:
+                if size_bytes != shard.size_bytes:
+                    what = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
+                    yield Finding("size", path, what)
+                check = _ShardCheck(root.path / path, path, shard, key, wnids, checks)
+                under_way.append(workers.submit(check.findings, records))
+            key += len(records)
+            while len(under_way) > _SHARDS_UNDER_WAY:
+                yield from under_way.popleft().result()
+            task.advance(len(records))
+        for future in under_way:
+            yield from future.result()
+        for name in sorted({*sizes, *shards}):
+            yield Finding("extra", f"{shown}/{name}", "holds no sample of the manifest")
+
+
+class _ShardCheck(NamedTuple):
+    """The check of one shard, whose first sample has the key `first_key`."""
+
+    path: Path
+    shown: str
+    shard: Shard
+    first_key: int
+    wnids: Sequence[str]
+    checks: Checks
+
+    def findings(self, samples: Sequence[SampleRecord]) -> list[Finding]:
+        """All that is wrong with `samples`, which are those of this shard in their order."""
+        try:
+            with self.path.open("rb") as file:
+                return list(self._wrong(file, samples))
+        except OSError as error:
+            return [Finding("unreadable", self.shown, f"cannot be read: {error.strerror}")]
+
+    def _wrong(self, file: BinaryIO, samples: Sequence[SampleRecord]) -> Iterator[Finding]:
+        digest = running_xxh128()
+
+        def read(length: int) -> bytes:
+            body = file.read(length)
+            digest.update(body)
+            return body
+
+        for key, sample in enumerate(samples, self.first_key):
+            shown = f"{self.shown}: {sample.name}"
+            known = 0 <= sample.label < len(self.wnids)
+            head, tail = frame(sample, key=key, wnid=self.wnids[sample.label] if known else "")
+            file.seek(max(0, (sample.offset_bytes or 0) - len(head)))
+            framed = read(len(head)) == head
+            if self.checks.read_every_file:
+                yield from self._body_findings(read(sample.size_bytes), shown, sample)
+            else:
+                file.seek(sample.size_bytes, os.SEEK_CUR)
+            if not framed or read(len(tail)) != tail:
+                what = f"is not there under key {key:08} with label {sample.label}"
+                yield Finding("misplaced", shown, what)
+        if self.checks.digests:
+            read(self.shard.size_bytes - file.tell())
+            if digest.hexdigest() != self.shard.xxh128:
+                yield Finding("digest", self.shown, f"its xxh128 is not {self.shard.xxh128}")
+
+    def _body_findings(self, body: bytes, shown: str, sample: SampleRecord) -> Iterator[Finding]:
+        if self.checks.digests and xxh128(body) != sample.xxh128:
+            yield Finding("digest", shown, f"its xxh128 is not {sample.xxh128.hex()}")
+        if self.checks.decode and (problem := decoding_problem(body)) is not None:
+            yield Finding("decode", shown, problem)

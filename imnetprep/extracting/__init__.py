@@ -1,0 +1,1 @@
+"""Ranges of an archive to samples, handed to a sink."""

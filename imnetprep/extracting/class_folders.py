@@ -1,0 +1,107 @@
+"""The class folders as sinks: of images as published, or each made smaller on its way."""
+
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.digests import xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.extracting.samples import Batch, Sink, published_records
+from imnetprep.images import Resize, Resized, resized_jpeg
+from imnetprep.layouts.imagefolder import make_class_folder, write_sample
+from imnetprep.manifest import SampleRecord
+from imnetprep.processes import worker_killed, worker_pool
+
+
+class ClassFolders(Sink):
+    """A file a sample, under `folder`, the split and the wnid."""
+
+    made_as, apart, threads_a_job = "", True, 1
+
+    def __init__(self, dataset: Dataset, folder: Path) -> None:
+        self._dataset, self._folder = dataset, folder
+        self._class_folders: dict[tuple[Split, int], str] = {}
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        records = []
+        for label, name, body in batch.samples:
+            write_sample(self.class_folder(batch.split, label), name, body)
+            records.append(SampleRecord(label, name, len(body), xxh128(body)))
+        return records
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        return published_records(batch)
+
+    def class_folder(self, split: Split, label: int) -> str:
+        """That of a class, made where it is missing."""
+        if (made := self._class_folders.get((split, label))) is None:
+            wnid = self._dataset.synsets[label].wnid
+            made = str(make_class_folder(self._folder / split, wnid))
+            self._class_folders[split, label] = made
+        return made
+
+
+class ResizedFolders(Sink):
+    """The same, of JPEGs as `resize` says, made on `jobs` cores. Close it."""
+
+    apart, threads_a_job = True, 2  # a thread waits while its images are made
+
+    def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
+        self.made_as = repr(resize)
+        self._folders, self._resize = ClassFolders(dataset, folder), resize
+        self._jobs = jobs
+        self._pool: ProcessPoolExecutor | None = None
+
+    def open_to_threads(self) -> None:
+        if self._pool is None and self._jobs > 1:
+            self._pool = worker_pool(self._jobs)
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        records = []
+        for record, body in self._made(batch):
+            write_sample(self._folders.class_folder(batch.split, record.label), record.name, body)
+            records.append(record)
+        return records
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        return [record for record, _ in self._made(batch)]
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _made(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
+        bodies = [bytes(sample.body) for sample in batch.samples]
+        try:
+            if self._pool is None:
+                images = _resized(bodies, self._resize)
+            else:
+                images = self._pool.submit(_resized, bodies, self._resize).result()
+        except BrokenProcessPool as error:
+            raise worker_killed() from error
+        made = []
+        for sample, image in zip(batch.samples, images, strict=True):
+            if isinstance(image, str):
+                raise WrongBytes(
+                    f"{sample.name}: {image}",
+                    hint="an image as published does decode; fetch the archive again",
+                )
+            body, change = image
+            size_bytes, digest = len(body), xxh128(body)
+            record = SampleRecord(sample.label, sample.name, size_bytes, digest, change)
+            made.append((record, body))
+        return made
+
+
+def _resized(bodies: Sequence[bytes], resize: Resize) -> list[Resized | str]:
+    """Each made smaller, or why it cannot be."""
+    made: list[Resized | str] = []
+    for body in bodies:
+        try:
+            made.append(resized_jpeg(body, resize))
+        except ValueError as error:
+            made.append(str(error))
+    return made

@@ -1,0 +1,147 @@
+"""An open archive, and which ranges it has: from its index, its directory or its headers."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imnetprep.archives.compressed import COMPRESSED
+from imnetprep.archives.file import ArchiveFile, read_all
+from imnetprep.archives.prefetch import Ahead
+from imnetprep.archives.range_index import format_index, parse_index
+from imnetprep.archives.ranges import Range, Section, open_section, plan_ranges, walked_ranges
+from imnetprep.archives.tar import Stream
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.digests import Pieces
+from imnetprep.extracting.zip_ranges import Zip
+from imnetprep.fs import written_whole
+
+
+@dataclass(frozen=True)
+class Source:
+    """An archive that is open as `file`.
+
+    `pieces` are those of its torrent; `before` says how it was proved before. `index` is where its
+    ranges are kept, `ranges` what is known of them already; `released` is called with each range
+    once its samples are safe on the disk.
+    """
+
+    archive: Archive
+    file: ArchiveFile
+    pieces: Pieces | None = None
+    before: Mapping[str, Any] | None = None
+    index: Path | None = None
+    ranges: Sequence[Range] | None = None
+    released: Callable[[Range], None] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Which bytes these are: the torrent's, or else this very file as it is now."""
+        return self.file.identity if self.pieces is None else f"torrent {self.pieces.info_hash}"
+
+
+class Ranges:
+    """The ranges of `source` where samples of `dataset` may lie; that may be part of what it holds.
+
+    `known` are all that it has, once they are found.
+    """
+
+    def __init__(self, source: Source, dataset: Dataset) -> None:
+        self._source, self._archive, self._file = source, source.archive, source.file
+        self._dataset = dataset
+        self._zip: Zip | None = None
+        self.known = source.ranges
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the archive is, as far as anybody knows."""
+        pieces = self._source.pieces
+        known = self._file.size_bytes or self._archive.size_bytes
+        return known or (pieces.size_bytes if pieces else 0)
+
+    def want_order(self) -> bool:
+        """By its form; in a pipe; or where a server would be asked for many headers."""
+        one_by_one = self._file.far and self._archive.form == "tar" and not self._are_known
+        return self._archive.form in COMPRESSED or not self._file.seekable or one_by_one
+
+    def find(self) -> Sequence[Range]:
+        """From the index that is kept, or by walking the archive's headers; then they are kept."""
+        index = self._source.index
+        if (opened := self.open_zip()) is not None:
+            self.known = opened.ranges
+            return self.known
+        if self.known is None and index is not None and index.exists():
+            published = self._dataset.published
+            self.known = parse_index(index.read_bytes(), self._archive, published, of=self._file)
+        if self.known is None:
+            self.known = self._plan()
+        if index is not None and not index.exists():
+            with written_whole(index) as file:
+                file.write(format_index(self.known, of=self._file))
+        return self.known
+
+    def may_walk_ahead(self) -> bool:
+        """Is it far, are its classes not known, and does no proof want to know them first?"""
+        by_class = self._file.far and self._archive.form == "tar-of-tars"
+        return by_class and self._source.pieces is None and not self._are_known
+
+    def walk(self, ahead: Ahead) -> Iterator[Range]:
+        """As `find`, each as soon as it is known; they are kept once all are."""
+        found = []
+        for each in walked_ranges(
+            self._archive,
+            self._dataset.published,
+            size_bytes=self._seekable_bytes,
+            read_at=lambda offset, length: read_all(ahead, offset, offset + length),
+        ):
+            found.append(each)
+            yield each
+        self.known = found
+        self.find()  # which keeps them
+
+    def leave_out(self) -> bool:
+        """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
+        if self._dataset is self._dataset.published or not self._file.seekable:
+            return False
+        by_class = self._archive.form in ("tar-of-tars", "zip")
+        return by_class and not all(map(self.may_hold, self.find()))
+
+    def may_hold(self, each: Range | Section) -> bool:
+        """May samples of the dataset lie there?"""
+        if self._dataset is self._dataset.published:
+            return True
+        if each.wnid is not None:
+            return each.wnid in self._dataset.label_of_wnid
+        return not isinstance(each, Range) or self._zip is None or self._zip.holds_samples(each)
+
+    def open(self, each: Range, stream: Stream) -> Section:
+        """The section of one range, from a stream that stands at its start."""
+        if self._zip is not None:
+            return self._zip.section(each, stream)
+        return open_section(each, stream, self._archive)
+
+    def open_zip(self) -> Zip | None:
+        """The directory of a zip, read once; None for other forms."""
+        if self._zip is None and self._archive.form == "zip":
+            self._zip = Zip(
+                self._archive, self._dataset, size_bytes=self._seekable_bytes, read_at=self._read_at
+            )
+        return self._zip
+
+    @property
+    def _are_known(self) -> bool:
+        index = self._source.index
+        return self.known is not None or (index is not None and index.exists())
+
+    def _plan(self) -> list[Range]:
+        published = self._dataset.published
+        size_bytes = self._seekable_bytes
+        return plan_ranges(self._archive, published, size_bytes=size_bytes, read_at=self._read_at)
+
+    @property
+    def _seekable_bytes(self) -> int:
+        assert self._file.size_bytes is not None, "no pipe"
+        return self._file.size_bytes
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return read_all(self._file, offset, offset + length)

@@ -1,0 +1,120 @@
+"""Single samples of an archive, taken anew: their headers found by a walk, their bytes proved.
+
+The one place where repair touches the readers of archives.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+from imnetprep.archives.file import ArchiveFile, read_all
+from imnetprep.archives.ranges import Range, open_section, plan_ranges
+from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.extracting.samples import LARGEST_SAMPLE_BYTES, ChunkStream
+from imnetprep.proving.readers import PieceReader, PlainReader, Reader, choose_proof
+from imnetprep.sources.torrent import published_pieces
+
+
+class Found(NamedTuple):
+    """A sample in the archive: its header and its body lie from `start` to `end`."""
+
+    label: int
+    name: str
+    start: int
+    end: int
+
+
+class Retake:
+    """The archive of `split`, open as `file`; `before` is how the receipt says it was proved."""
+
+    def __init__(
+        self, dataset: Dataset, split: Split, file: ArchiveFile, *, before: Mapping[str, Any] | None
+    ) -> None:
+        self._dataset, self._split, self._file = dataset, split, file
+        self._archive = dataset.archive(split)
+        if self._archive.members:
+            raise ImnetprepError(
+                f"single images cannot be taken from {file.name}, where they have paths",
+                hint=f"mv the {split} folder away, then imnetprep organize makes it again",
+            )
+        self._pieces = published_pieces(dataset, self._archive)
+        wanted = choose_proof(self._archive, self._pieces, before, None)
+        self._proved_before = before is not None and wanted == before
+
+    @property
+    def proof(self) -> str | None:
+        """What proves the bytes that are given out, beside what the manifest says of them."""
+        if self._pieces is not None:
+            return "the torrent's pieces"
+        return "the archive's receipt" if self._proved_before else None
+
+    def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[Found]:
+        """The samples of `labels` in the archive that `wants(label, name)`; bodies are not read."""
+        for member, body_start, wnid in self._members(labels):
+            label = self._dataset.label_of(self._split, member.name)
+            fits = label is not None and wnid in (None, self._dataset.synsets[label].wnid)
+            if label is None or not fits or not wants(label, member.name):
+                continue
+            blocks = -(-member.size_bytes // BLOCK_BYTES)
+            yield Found(label, member.name, member.start, body_start + blocks * BLOCK_BYTES)
+
+    def bodies(self, found: Sequence[Found]) -> Iterator[tuple[Found, bytes | WrongBytes]]:
+        """The proved bytes of each, or what is wrong with them."""
+        reader: Reader = PlainReader(self._file)
+        if self._pieces is not None and not self._proved_before:
+            ranges = [Range(each.start, each.end, None) for each in found]
+            reader = PieceReader(self._file, self._pieces, ranges, 0)
+        with closing(reader):
+            for each in found:
+                try:
+                    yield each, self._body(each, reader)
+                except WrongBytes as error:
+                    yield each, error
+
+    def _body(self, each: Found, reader: Reader) -> bytes:
+        """The header is read again among the proved bytes: nothing had proved it in the walk."""
+        if each.end - each.start > LARGEST_SAMPLE_BYTES:
+            raise self._refused(each)
+        raw = b"".join(reader.chunks(each.start, each.end))
+        stream = FileStream(lambda offset, length: raw[offset : offset + length])
+        member = next(members(stream, name=self._archive.name, end=len(raw), marked=False), None)
+        if member is None or member.name != each.name:
+            raise self._refused(each)
+        return bytes(stream.take(member.size_bytes))
+
+    def _members(self, labels: set[int]) -> Iterator[tuple[Member, int, str | None]]:
+        """Each member with where its body starts, and the class tar that it is in."""
+        name, size_bytes = self._archive.name, self._file.size_bytes or 0
+        if self._archive.form == "tar":
+            stream = self._walk(0, size_bytes)
+            for member in members(stream, name=name, end=size_bytes):
+                yield member, stream.position, None
+            return
+        ranges = plan_ranges(
+            self._archive, self._dataset.published, size_bytes=size_bytes, read_at=self._read_at
+        )
+        for each in ranges:
+            if each.wnid is not None and self._dataset.label_of_wnid.get(each.wnid) in labels:
+                stream = self._walk(each.start, each.end)
+                for member in open_section(each, stream, self._archive).members:
+                    yield member, stream.position, each.wnid
+
+    def _walk(self, start: int, end: int) -> Stream:
+        """A file here is read header by header; one far away in whole, with no trip for each."""
+        if self._file.far:
+            chunks = PlainReader(self._file).chunks(start, end)
+            return ChunkStream(chunks, start, name=self._archive.name, told=lambda _: None)
+        stream = FileStream(self._read_at)
+        stream.position = start
+        return stream
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return read_all(self._file, offset, offset + length)
+
+    def _refused(self, each: Found) -> WrongBytes:
+        return WrongBytes(
+            f"{self._archive.name}: {each.name!r} at byte {each.start:,} is not a sample",
+            hint="this is not the published archive; fetch it again from its source",
+        )

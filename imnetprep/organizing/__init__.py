@@ -1,0 +1,1 @@
+"""Archives to a finished split, kill-safe."""

@@ -1,0 +1,151 @@
+"""Which splits are to be made of which archives, where those lie, and what they are worth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.archives.file import ArchiveFile
+from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.organizing.journal import open_journal
+from imnetprep.processes import usable_cores
+from imnetprep.proving.archive_at import check_sizes, choose_archives
+from imnetprep.proving.consume import largest_range_bytes
+from imnetprep.proving.consumed import consumed_path
+from imnetprep.roots import Root
+from imnetprep.sources.places import STDIN, address_of, is_local
+
+# Each job holds two pieces and a sample; more of them than this wait for the disk.
+_JOBS_AT_MOST = 8
+# From afar most of them wait for the network.
+_JOBS_AFAR_A_CORE, _JOBS_AFAR_AT_MOST = 4, 16
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is to be done for splits that share their archives. Those in `done` are organized."""
+
+    splits: tuple[Split, ...]
+    archives: tuple[Archive, ...]
+    place: str | Path
+    done: frozenset[Split]
+
+    @property
+    def addresses(self) -> list[str]:
+        """The archives, as people would write them."""
+        return [address_of(self.place, archive.name) for archive in self.archives]
+
+    @property
+    def to_do(self) -> tuple[Split, ...]:
+        """The splits that are not done."""
+        return tuple(split for split in self.splits if split not in self.done)
+
+
+def planned_splits(
+    root: Root,
+    known: Dataset,
+    splits: Sequence[Split],
+    *,
+    archives: str | None,
+    done: frozenset[Split],
+) -> tuple[Planned, ...]:
+    """The splits that are wanted, by the archives that they share. Raises as `plan_organize`."""
+    if Split.TEST in splits:
+        raise ImnetprepError(
+            f"the test split of {known.name} has no labels, so no classes to sort its images by",
+            hint="unpack its archive with tar; organize has --split train and --split val",
+        )
+    place, groups = choose_archives(
+        known.published, splits, place=archives or root.archives, done=done
+    )
+    planned = tuple(Planned(each, of_each, place, done) for each, of_each in groups)
+    if archives == STDIN:
+        _require_one_stream(planned)
+    return planned
+
+
+def _require_one_stream(planned: Sequence[Planned]) -> None:
+    if sum(len(each.archives) for each in planned) != 1:
+        raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
+    (archive,) = planned[0].archives
+    if archive.form == "zip":
+        raise WrongUsage(
+            f"{archive.name} lists what is in it at its end, where no pipe can look first",
+            hint="save it, then --archives with its folder; or s3://…, https://…",
+        )
+
+
+def jobs_for(jobs: int | None, file: ArchiveFile) -> int:
+    """How many take ranges of `file` at once, if nobody says."""
+    if file.far:
+        return jobs or min(_JOBS_AFAR_A_CORE * usable_cores(), _JOBS_AFAR_AT_MOST)
+    return jobs or min(usable_cores(), _JOBS_AT_MOST)
+
+
+def size_in_archives(
+    root: Root, dataset: Dataset, planned: Planned, splits: Sequence[Split], *, consume: bool
+) -> int:
+    """The bytes of `splits`, about; raises where an archive is not what it should be."""
+    published, archives = dataset.published, planned.archives
+    if dataset is not published:
+        _check_part(dataset, planned, consume=consume)
+    sizes = check_sizes(root, published, archives, place=planned.place, consume=consume)
+    in_archives = {split for archive in archives for split in archive.splits}
+    samples = sum(published.samples(split) for split in in_archives & set(published.splits))
+    return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
+
+
+def _check_part(dataset: Dataset, planned: Planned, *, consume: bool) -> None:
+    """A subset is made of the archives of the whole: they are to be there, and to stay."""
+    whole = f"{dataset.name} is part of {dataset.published.name}"
+    for archive in planned.archives:
+        if consume:
+            raise WrongUsage(
+                f"{whole}: --consume would give up all of {archive.name} for it",
+                hint="leave --consume out; the archive stays as it is",
+            )
+        path = Path(planned.place) / archive.name
+        states = path, consumed_path(path), path.with_name(f"{path.name}.part")
+        if is_local(planned.place) and not any(each.exists() for each in states):
+            raise ImnetprepError(
+                f"{path} is not there; {whole}, and made of its archives",
+                hint="--archives with the place where those are",
+            )
+
+
+def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int:
+    """What of an archive that is consumed lies on the disk twice at most."""
+    (archive,) = planned.archives
+    largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
+    return largest * (jobs or min(usable_cores(), _JOBS_AT_MOST))
+
+
+def refuse_consumed_elsewhere(planned: Planned, journal: Path) -> None:
+    """Raise ImnetprepError where the archive is being given up for the layout of that journal."""
+    if journal.exists():
+        with open_journal(journal) as other:
+            if any(other.grows_from(split) is not None for split in planned.splits):
+                refuse_consumed(planned, "in another --layout")
+
+
+def refuse_consumed(planned: Planned, what: str) -> None:
+    """Raise ImnetprepError where an archive is given up in part, for `what` has grown of it."""
+    for archive in planned.archives:
+        consumed = consumed_path(Path(planned.place) / archive.name)
+        if is_local(planned.place) and consumed.exists():
+            raise ImnetprepError(
+                f"{consumed} has been given up in part, for a split {what}",
+                hint="go on with --consume and the words with which that was begun",
+            )
+
+
+def is_given_up(planned: Planned) -> bool:
+    """Is an archive being consumed, or has it been, so that what is made of it is all there is?"""
+    paths = (Path(planned.place) / archive.name for archive in planned.archives)
+    return is_local(planned.place) and any(consumed_path(path).exists() for path in paths)
+
+
+def home_of(place: str | Path) -> Root | None:
+    """The root whose archives lie in that folder, if one's do: its receipt speaks of them."""
+    home = Root(Path(place).parent)
+    return home if is_local(place) and Path(place) == home.archives else None

@@ -1,1 +1,0 @@
-"""Samples to a finished split, kill-safe, and what proves it."""

@@ -1,0 +1,1 @@
+"""What proves the bytes of an archive, and what the receipt says of it."""

@@ -1,0 +1,249 @@
+"""An archive whose blocks go back to the disk as its classes are done: one copy on disk, not two.
+
+The archive is `NAME.consumed` from before its first hole to its end, so that nothing takes it for
+whole. Holes are cut where the journal is already committed, and in whole torrent pieces, so that
+the pieces which two ranges share can still be proved.
+"""
+
+import os
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from imnetprep.archives.file import LocalFile
+from imnetprep.archives.range_index import format_index, parse_index, parse_proof
+from imnetprep.archives.ranges import Range, plan_ranges
+from imnetprep.archives.tar import BLOCK_BYTES
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.digests import Pieces
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import (
+    can_punch_holes,
+    claim,
+    data_ranges,
+    punch_hole,
+    sync_folder,
+    written_whole,
+)
+from imnetprep.proving.consumed import consumed_path, consuming_root, index_path
+from imnetprep.proving.readers import choose_proof
+from imnetprep.sources.torrent import published_pieces
+
+_PAGE_BYTES = 4096
+
+
+class ConsumedFile(LocalFile):
+    """An archive with holes: known by its inode, since every hole changes its dates."""
+
+    def __init__(self, archive: Path, *, ranges: Sequence[Range], unit_bytes: int) -> None:
+        super().__init__(consumed_path(archive))
+        self._ranges, self._starts = ranges, [each.start for each in ranges]
+        self._done: set[int] = set()
+        self.name = archive.name
+        status = self.path.stat()
+        self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
+        self._writable = os.open(self.path, os.O_RDWR)
+        root = consuming_root(archive)  # another one may consume it too
+        claim(self._writable, self.path, told=f", for {root}" if root else "")
+        self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
+        self._given_up = list(self._find_given_up())
+
+    @property
+    def untouched(self) -> bool:
+        """Is nothing of it given up yet?"""
+        return not self._given_up
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self._refuse_given_up(offset, offset + length)
+        return super().read_at(offset, length)
+
+    def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
+        self._refuse_given_up(start, end)
+        return super().chunks(start, end, length)
+
+    def release(self, each: Range) -> None:
+        """Give back what lies in a range that is done; its first header stays.
+
+        A piece that it shares goes when all ranges in it are done.
+        """
+        self._done.add(each.start)
+        at = bisect_left(self._starts, each.start)
+        for near in self._ranges[max(0, at - 1) : at + 2]:
+            if near.start in self._done:
+                self._punch(near)
+
+    def _punch(self, each: Range) -> None:
+        start, end = each.start + BLOCK_BYTES, each.end
+        unit = _PAGE_BYTES if self._all_done_around(start) else self._unit_bytes
+        start = -(-start // unit) * unit
+        unit = _PAGE_BYTES if self._all_done_around(end - 1) else self._unit_bytes
+        end = end // unit * unit
+        if start < end:
+            punch_hole(self._writable, start, end)
+
+    def _all_done_around(self, offset: int) -> bool:
+        """Are all ranges done that have bytes of the piece at `offset`?"""
+        start = offset // self._unit_bytes * self._unit_bytes
+        first = max(0, bisect_right(self._starts, start) - 1)
+        last = bisect_left(self._starts, start + self._unit_bytes)
+        return all(start in self._done for start in self._starts[first:last])
+
+    def _find_given_up(self) -> Iterator[Range]:
+        """What earlier runs gave up, neighbours together, without pieces that others share."""
+        assert self.size_bytes is not None
+        data = list(data_ranges(self._handle, self.size_bytes))
+        ends = [end for _, end in data]
+
+        def is_hole(start: int, end: int) -> bool:
+            at = bisect_right(ends, start)
+            return start < end and (at == len(data) or data[at][0] >= end)
+
+        def is_given_up(each: Range) -> bool:
+            start, end = _inside(each, self._unit_bytes)
+            return is_hole(*_inside(each, _PAGE_BYTES)) if start >= end else is_hole(start, end)
+
+        for given_up, group in groupby(self._ranges, is_given_up):
+            ranges = list(group)
+            first, last = ranges[0], ranges[-1]
+            if given_up:
+                start, end = _inside(first, self._unit_bytes)[0], _inside(last, self._unit_bytes)[1]
+                start = start if first is not self._ranges[0] else 0
+                yield Range(start, end if last is not self._ranges[-1] else last.end, first.wnid)
+
+    def _refuse_given_up(self, start: int, end: int) -> None:
+        """Only what is done is given up, and not read again: who reads it has lost what had grown.
+
+        Raises ImnetprepError then.
+        """
+        at = bisect_right(self._given_up, start, key=lambda each: each.end)
+        if at < len(self._given_up) and self._given_up[at].start < end:
+            what = self._given_up[at].wnid or f"what begins at byte {self._given_up[at].start:,}"
+            raise _beyond_help(
+                self.path.with_name(self.name),
+                f"what had grown of {self.name} is gone, and {self.path.name} gave it up when it"
+                f" was done: {what} is the first that is in neither",
+            )
+
+    def close(self) -> None:
+        os.close(self._writable)
+        super().close()
+
+
+def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
+    """The whole units of a range, its first header left out."""
+    start = -(-(each.start + BLOCK_BYTES) // unit_bytes) * unit_bytes
+    return start, each.end // unit_bytes * unit_bytes
+
+
+def require_consumable(
+    path: Path, archive: Archive, *, pieces: Pieces | None, before: Mapping[str, Any] | None
+) -> None:
+    """Raise ImnetprepError unless its bytes are proved before they go, and can go, and go once."""
+    consumed = consumed_path(path)
+    if path.exists() and consumed.exists():
+        raise ImnetprepError(
+            f"{path.name} is there, and {consumed.name} too",
+            hint=f"rm {consumed} if {path.name} is to be used",
+        )
+    if not path.exists():
+        return
+    if path.is_symlink() or path.stat().st_nlink > 1:
+        raise ImnetprepError(
+            f"{path.name} has another name, under which it would pass for whole with its holes",
+            hint="organize without --consume; or leave it the one name, in its own folder",
+        )
+    if not can_punch_holes(path.parent):
+        raise ImnetprepError(
+            f"the file system of {path.parent} cannot give back parts of a file",
+            hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
+        )
+    if not _is_proved(archive, pieces, before):
+        raise ImnetprepError(
+            f"{path.name} would be given up before all of it is proved",
+            hint="imnetprep verify --archives proves it first",
+        )
+
+
+def _is_proved(archive: Archive, pieces: Pieces | None, before: Mapping[str, Any] | None) -> bool:
+    """Is what is read of it right, since it was proved before or is piece by piece?"""
+    wanted = choose_proof(archive, pieces, before, None)
+    return wanted["kind"] != "none" and (wanted == before or wanted["kind"] == "torrent")
+
+
+def begin_consumption(
+    path: Path, archive: Archive, dataset: Dataset, *, before: Mapping[str, Any] | None, root: Path
+) -> None:
+    """Write the index, then take the archive's name from it; both are synced."""
+    if consumed_path(path).exists():
+        return
+    root = root.resolve()
+    with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
+        ranges, inode = _walked(file, archive, dataset), path.stat().st_ino
+        index.write(format_index(ranges, of=file, proof=before, inode=inode, root=root))
+    path.rename(consumed_path(path))
+    sync_folder(path.parent)
+
+
+def proof_before(path: Path) -> Mapping[str, Any] | None:
+    """How the archive that is being consumed was proved before it was; None: nothing tells."""
+    with _unusable_told(path):
+        inode = consumed_path(path).stat().st_ino
+        return parse_proof(index_path(path).read_bytes(), path.name, inode=inode)
+
+
+def end_consumption(path: Path) -> None:
+    """Its split is whole and has its name: remove what is left of the archive, and its index."""
+    consumed_path(path).unlink(missing_ok=True)
+    index_path(path).unlink(missing_ok=True)
+
+
+def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
+    """The most that each job has on the disk twice."""
+    if not path.exists():
+        return max(each.end - each.start for each in consumed_ranges(path, archive, dataset))
+    with closing(LocalFile(path)) as file:
+        return max(each.end - each.start for each in _walked(file, archive, dataset))
+
+
+def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Range]:
+    """The ranges of an archive that is being consumed.
+
+    Raises ImnetprepError where its index cannot be used, or nothing proves what is left of it.
+    """
+    with closing(LocalFile(consumed_path(path))) as file, _unusable_told(path):
+        file.name = archive.name
+        ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        before = proof_before(path)
+    if not _is_proved(archive, published_pieces(dataset, archive), before):
+        raise _beyond_help(path, f"{index_path(path).name} does not say how this file was proved")
+    return ranges
+
+
+@contextmanager
+def _unusable_told(path: Path) -> Iterator[None]:
+    """What is wrong with the index of a consumed archive ends in the one hint that serves."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise _beyond_help(path, f"{error.filename} is not there") from error
+    except ImnetprepError as error:
+        raise _beyond_help(path, str(error)) from error
+
+
+def _beyond_help(path: Path, what: str) -> ImnetprepError:
+    other = "if another root is being made of it"
+    if root := consuming_root(path):
+        other = f"it is given up for {root}: if that is another root"
+    return ImnetprepError(
+        what,
+        hint=f"{other}, go on there; if nothing is being made of it, rm -f"
+        f" {consumed_path(path)} {index_path(path)};"
+        f" then fetch {path.name} again: imnetprep download, or from where it came",
+    )
+
+
+def _walked(file: LocalFile, archive: Archive, dataset: Dataset) -> Sequence[Range]:
+    return plan_ranges(archive, dataset, size_bytes=file.size_bytes or 0, read_at=file.read_at)

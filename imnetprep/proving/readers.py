@@ -1,0 +1,358 @@
+"""Reading an archive so that its bytes are proved on the one read that uses them.
+
+Torrent pieces are proved one by one, before anything is made of them, and in any order. A digest
+of the whole wants the bytes in order and says yes or no at the end.
+"""
+
+import hashlib
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+from imnetprep.archives.file import ArchiveFile, read_all
+from imnetprep.archives.ranges import Range
+from imnetprep.catalog.datasets import Archive
+from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
+from imnetprep.errors import WrongBytes
+
+# From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
+_NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20
+# Chunks of a far archive that are under way, and read chunks that wait for their digest.
+_AHEAD = 8
+
+Span = tuple[int, int]
+
+
+class Reader(Protocol):
+    """An open archive. `in_order`: is it read once, from its start to its end? `apart`: may ranges
+    be read by several processes, each with a copy of the reader?
+
+    `checksums` has that of each range by its start once it is read, where they are the proof.
+    """
+
+    in_order: bool
+    apart: bool
+    checksums: dict[int, Checksum]
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        """The bytes from `start` to `end`, or to where the archive ends, in order.
+
+        A chunk holds until the next is asked for; if read in order, for as long as it is wanted.
+        """
+
+    def finish(self) -> None:
+        """All ranges are read: raise WrongBytes unless the archive is what was promised."""
+
+    def close(self) -> None:
+        """End its threads; the archive itself stays open."""
+
+
+def choose_proof(
+    archive: Archive,
+    pieces: Pieces | None,
+    before: Mapping[str, Any] | None,
+    checksum: Checksum | None,
+) -> Mapping[str, Any]:
+    """What proves `archive`: its torrent's pieces, else a digest, else the checksum that its
+    server keeps, else nothing (and it says so).
+
+    `before` is how the bytes at hand were proved already. It serves if the dataset names that very
+    digest or torrent, or names nothing by which they could be proved.
+    """
+    digest = next((kind for kind in ARCHIVE_DIGESTS if kind in archive.digests), None)
+    if pieces is not None:
+        wanted = {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
+    elif digest is not None:
+        wanted = {"kind": digest, "digest": archive.digests[digest]}
+    elif checksum is not None and before is None:
+        wanted = {"kind": checksum.kind, "digest": f"{checksum.value:x}", "of": "its server"}
+    else:
+        return before or {"kind": "none", "why": "the dataset names no digest of its archive"}
+    return wanted
+
+
+def proof_of_part(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What is left of `proof` where only part of the archive is read.
+
+    Its pieces prove that part; and all of it may be proved already. A digest of the whole cannot.
+    """
+    if proof == before or proof["kind"] == "none":
+        return proof
+    if proof["kind"] == "torrent":
+        return {**proof, "of": "what was read"}
+    return {"kind": "none", "why": f"its {proof['kind']} is of the whole, and part of it was read"}
+
+
+def wants_order(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Does `proof` need the bytes in order?"""
+    return proof["kind"] in ARCHIVE_DIGESTS and proof != before
+
+
+def open_reader(
+    file: ArchiveFile,
+    *,
+    proof: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    pieces: Pieces | None,
+    ranges: Sequence[Range] | None,
+    tail: int = 0,
+    checksums: Mapping[int, Checksum] | None = None,
+) -> Reader:
+    """The reader that establishes `proof` while it reads, or plainly reads what has it already.
+
+    `ranges` are those that will be asked for and `tail` where the last of the archive's ends;
+    None: all will be read in order. `checksums` are those of the ranges that were read before.
+    """
+    if proof["kind"] == "torrent" and proof != before and pieces is not None:
+        return PieceReader(file, pieces, ranges, tail)
+    if wants_order(proof, before):
+        return DigestReader(file, proof["kind"], proof["digest"])
+    if file.checksum is not None and proof["kind"] == file.checksum.kind and proof != before:
+        if ranges is None:
+            return ChecksumReader(file, file.checksum, {}, in_order=True)
+        return ChecksumReader(file, file.checksum, checksums or {}, in_order=False)
+    return PlainReader(file, in_order=ranges is None)
+
+
+class PlainReader:
+    """The archive was proved before, or there is nothing to prove it by."""
+
+    def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
+        self.in_order, self.apart = in_order, not file.far
+        self.checksums: dict[int, Checksum] = {}
+        self._file = file
+        self._reads = _Reads(ahead=in_order and file.far)
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        length = _FAR_BYTES if self._file.far else _NEAR_BYTES
+        if end is None and self._file.size_bytes is None:
+            return self._to_the_end(start, length)
+        end = end or self._file.size_bytes or 0
+        if not self.in_order:
+            return self._file.chunks(start, end, _NEAR_BYTES)
+        spans = ((at, min(at + length, end)) for at in range(start, end, length))
+        return self._reads.all(lambda span: memoryview(read_all(self._file, *span)), spans)
+
+    def _to_the_end(self, at: int, length: int) -> Iterator[memoryview]:
+        while body := self._file.read_at(at, length):
+            at += len(body)
+            yield memoryview(body)
+
+    def finish(self) -> None: ...
+
+    def close(self) -> None:
+        self._reads.close()
+
+
+class PieceReader:
+    """Each torrent piece is proved by its SHA-1 before a byte of it is given out.
+
+    A piece that several of the `ranges` share is read once and kept until the last has had it.
+    """
+
+    apart = False
+
+    def __init__(
+        self, file: ArchiveFile, pieces: Pieces, ranges: Sequence[Range] | None, tail: int
+    ) -> None:
+        self.in_order = ranges is None
+        self.checksums: dict[int, Checksum] = {}
+        self._file, self._pieces, self._tail = file, pieces, tail
+        unit_bytes = _FAR_BYTES if self.in_order and file.far else _NEAR_BYTES
+        self._most = max(1, unit_bytes // pieces.length_bytes)  # pieces in one read
+        self._reads = _Reads(ahead=self.in_order and file.far)
+        self._uses = Counter(
+            piece
+            for each in ranges or ()
+            for piece in {each.start // pieces.length_bytes, (each.end - 1) // pieces.length_bytes}
+        )
+        self._shared: dict[int, Future[memoryview]] = {}
+        self._lock = threading.Lock()
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        length, end = self._pieces.length_bytes, end or self._pieces.size_bytes
+        first, last = start // length, -(-end // length)
+        offset = first * length
+        bodies = self._ahead(first, last) if self.in_order else self._range(first, last)
+        for body in bodies:
+            yield body[max(0, start - offset) : end - offset]
+            offset += len(body)
+
+    def _range(self, first: int, last: int) -> Iterator[memoryview]:
+        """The pieces of a range: the shared ones at its ends, and what lies between in one go."""
+        inner = [piece for piece in range(first, last) if not self._uses[piece]]
+        if first < last and self._uses[first]:
+            yield self._shared_piece(first)
+        if inner:
+            start, end = self._bytes(inner[0])[0], self._bytes(inner[-1])[1]
+            length = self._most * self._pieces.length_bytes
+            chunks = self._file.chunks(start, end, length)
+            for piece, body in zip(range(inner[0], inner[-1] + 1, self._most), chunks, strict=True):
+                yield self._proved(piece, body)
+        if last - 1 > first and self._uses[last - 1]:
+            yield self._shared_piece(last - 1)
+
+    def _ahead(self, first: int, last: int) -> Iterator[memoryview]:
+        def read(span: Span) -> memoryview:
+            start, end = self._bytes(span[0])[0], self._bytes(span[1] - 1)[1]
+            return self._proved(span[0], memoryview(read_all(self._file, start, end)))
+
+        spans = ((at, min(at + self._most, last)) for at in range(first, last, self._most))
+        return self._reads.all(read, spans)
+
+    def finish(self) -> None:
+        """Prove the pieces behind the last member too: they hold the end of the archive."""
+        if not self.in_order:
+            for piece in range(-(-self._tail // self._pieces.length_bytes), self._pieces.count):
+                self._piece(piece)
+
+    def close(self) -> None:
+        self._reads.close()
+
+    def _bytes(self, piece: int) -> Span:
+        """Where a piece lies; the last one may be shorter."""
+        start = piece * self._pieces.length_bytes
+        return start, min(start + self._pieces.length_bytes, self._pieces.size_bytes)
+
+    def _piece(self, piece: int) -> memoryview:
+        return self._proved(piece, memoryview(read_all(self._file, *self._bytes(piece))))
+
+    def _proved(self, first: int, body: memoryview) -> memoryview:
+        """`body`, if it is the pieces from `first` on."""
+        length = self._pieces.length_bytes
+        for at in range(0, len(body), length):
+            piece = first + at // length
+            if not self._pieces.is_right(piece, body[at : at + length]):
+                start, end = self._bytes(piece)
+                raise WrongBytes(
+                    f"{self._file.name}: piece {piece} (bytes {start:,} to {end:,}) is not what"
+                    f" torrent {self._pieces.info_hash} says",
+                    hint="imnetprep download fetches the wrong pieces again, and only those",
+                )
+        return body
+
+    def _shared_piece(self, piece: int) -> memoryview:
+        with self._lock:
+            mine = piece not in self._shared
+            future = self._shared.setdefault(piece, Future())
+            self._uses[piece] -= 1
+            if not self._uses[piece]:
+                del self._shared[piece]
+        if mine:
+            try:
+                future.set_result(self._piece(piece))
+            except BaseException as error:
+                future.set_exception(error)
+                raise
+        return future.result()
+
+
+class DigestReader:
+    """The whole archive has a digest: every byte goes through it once, in order.
+
+    The digest is the slowest part of all, so it has a thread of its own that never waits.
+    """
+
+    in_order, apart = True, False
+
+    def __init__(self, file: ArchiveFile, kind: str, digest: str) -> None:
+        self._plain, self._name = PlainReader(file, in_order=True), file.name
+        self.checksums: dict[int, Checksum] = {}
+        self._kind, self._digest = kind, digest
+        self._hasher: Any = hashlib.new(kind, usedforsecurity=False)
+        self._hashing = ThreadPoolExecutor(1)
+        self._waiting: deque[Future[None]] = deque()
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        """As Reader.chunks; asked for once, from 0 to the end."""
+        for body in self._plain.chunks(start, end):
+            if len(self._waiting) == _AHEAD:
+                self._waiting.popleft().result()
+            self._waiting.append(self._hashing.submit(self._hasher.update, body))
+            yield body
+
+    def finish(self) -> None:
+        for future in self._waiting:
+            future.result()
+        if self._hasher.hexdigest() != self._digest:
+            raise WrongBytes(
+                f"{self._name}: {self._kind} is {self._hasher.hexdigest()}, not {self._digest}",
+                hint=f"fetch {self._name} again; what was made of it is not used",
+            )
+
+    def close(self) -> None:
+        self._hashing.shutdown()
+        self._plain.close()
+
+
+class ChecksumReader:
+    """The server keeps a checksum of the whole: those of the ranges are put together to it."""
+
+    apart = False
+
+    def __init__(
+        self,
+        file: ArchiveFile,
+        wanted: Checksum,
+        before: Mapping[int, Checksum],
+        *,
+        in_order: bool,
+    ) -> None:
+        self.in_order = in_order
+        self.checksums = dict(before)
+        self._plain, self._name, self._wanted = (
+            PlainReader(file, in_order=in_order),
+            file.name,
+            wanted,
+        )
+
+    def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
+        checksum = Checksum.empty(self._wanted.kind)
+        for body in self._plain.chunks(start, end):
+            checksum = checksum.over(body)
+            yield body
+        self.checksums[start] = checksum
+
+    def finish(self) -> None:
+        whole = Checksum.empty(self._wanted.kind)
+        for start, checksum in sorted(self.checksums.items()):
+            assert start == whole.size_bytes, "ranges lie end to end"
+            whole = whole.followed_by(checksum)
+        for body in self._plain.chunks(whole.size_bytes, self._wanted.size_bytes):
+            whole = whole.followed_by(Checksum.empty(whole.kind).over(body))
+        if whole != self._wanted:
+            raise WrongBytes(
+                f"{self._name}: {whole.kind} is {whole.value:x}; its server has"
+                f" {self._wanted.value:x}",
+                hint="run the same command again; what was made of it is not used",
+            )
+
+    def close(self) -> None:
+        self._plain.close()
+
+
+class _Reads:
+    """Reads one after another or, `ahead` of their use, side by side; results come in order."""
+
+    def __init__(self, *, ahead: bool) -> None:
+        self._workers = ThreadPoolExecutor(_AHEAD) if ahead else None
+
+    def all(
+        self, read: Callable[[Span], memoryview], spans: Iterable[Span]
+    ) -> Iterator[memoryview]:
+        if self._workers is None:
+            yield from map(read, spans)
+            return
+        under_way: deque[Future[memoryview]] = deque()
+        for span in spans:
+            under_way.append(self._workers.submit(read, span))
+            if len(under_way) == _AHEAD:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def close(self) -> None:
+        if self._workers is not None:
+            self._workers.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""A split to shards, from class folders or straight from an archive."""

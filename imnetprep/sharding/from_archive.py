@@ -1,0 +1,109 @@
+"""Where each sample's body lies in an archive on this machine, found by one walk of its headers."""
+
+from array import array
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.archives.file import LocalFile, read_all
+from imnetprep.archives.ranges import Range, open_section, plan_ranges
+from imnetprep.archives.tar import FileStream
+from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.errors import WrongBytes
+from imnetprep.extracting.samples import listed_samples
+from imnetprep.manifest import SampleRecord
+from imnetprep.progress import Progress
+from imnetprep.sharding.order import Placement
+from imnetprep.units import count
+
+# Each waits for the disk most of the time.
+_WALKERS = 8
+
+
+@dataclass(frozen=True)
+class ArchiveBodies:
+    """The bodies in the archive at `path`, for as long as that is the file it was."""
+
+    path: Path
+    identity: str
+
+    def __call__(self, sample: SampleRecord) -> bytes:
+        assert sample.offset_bytes is not None
+        with closing(LocalFile(self.path)) as file:
+            if file.identity != self.identity:
+                raise WrongBytes(
+                    f"{self.path} has changed while shards were made of it",
+                    hint="the same command starts over with the archive as it is now",
+                )
+            return read_all(file, sample.offset_bytes, sample.offset_bytes + sample.size_bytes)
+
+
+class BodyPlaces:
+    """The place of each sample in the archive, by its rank: 12 bytes a sample.
+
+    Raises WrongBytes where the archive's samples are not those of the dataset, each once.
+    """
+
+    def __init__(
+        self, file: LocalFile, archive: Archive, dataset: Dataset, placement: Placement
+    ) -> None:
+        assert archive.split is not None, "of one split"
+        self._file, self._dataset, self._split = file, dataset, archive.split
+        self._archive, self._placement = archive, placement
+        self._starts = array("Q", [0]) * len(placement)
+        self._sizes = array("I", [0]) * len(placement)
+
+    def find(self, progress: Progress) -> None:
+        """Walk the headers, those of several ranges at a time; bodies are not read."""
+        self._dataset.preload(self._split)  # once, and not by each walker
+        ranges, found = list(self._ranges()), 0
+        size_bytes = sum(each.end - each.start for each in ranges)
+        with (
+            progress.task(f"look through {self._file.name}", total=size_bytes, unit="B") as task,
+            ThreadPoolExecutor(_WALKERS) as walkers,
+        ):
+            for each, samples in zip(ranges, walkers.map(self._walk, ranges), strict=True):
+                found += samples
+                task.advance(each.end - each.start)
+        self._require_all(found)
+
+    def samples(self) -> Iterator[SampleRecord]:
+        """All in the order of their ranks; their digests are not known yet."""
+        for rank, (start, size_bytes) in enumerate(zip(self._starts, self._sizes, strict=True)):
+            label, name = self._placement.sample(rank)
+            yield SampleRecord(label, name, size_bytes, b"", offset_bytes=start)
+
+    def _ranges(self) -> Iterator[Range]:
+        """Those in which samples of the dataset may lie."""
+        published, size_bytes = self._dataset.published, self._file.size_bytes or 0
+        for each in plan_ranges(
+            self._archive, published, size_bytes=size_bytes, read_at=self._read_at
+        ):
+            if each.wnid is None or each.wnid in self._dataset.label_of_wnid:
+                yield each
+
+    def _walk(self, each: Range) -> int:
+        stream, found = FileStream(self._read_at), 0
+        stream.position = each.start
+        section = open_section(each, stream, self._archive)
+        for label, name, size_bytes in listed_samples(
+            section, self._archive, self._dataset, self._split
+        ):
+            rank = self._placement.rank(label, name)
+            self._starts[rank], self._sizes[rank] = stream.position, size_bytes
+            found += 1
+        return found
+
+    def _require_all(self, found: int) -> None:
+        missing = self._starts.count(0)  # no body starts there: a header does
+        if missing or found != len(self._starts):
+            what = f"lacks {count(missing, 'image')}" if missing else "has an image twice"
+            raise WrongBytes(
+                f"{self._archive.name} {what} of {self._dataset.name}",
+                hint="imnetprep verify --archives names them; fetch the archive again",
+            )
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return read_all(self._file, offset, offset + length)

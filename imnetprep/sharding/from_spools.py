@@ -1,0 +1,93 @@
+"""Samples of an archive that is read once, put by shard: a spool for each, ordered later.
+
+A spool has the bodies of one shard's samples end to end, in the order in which they came. The
+journal says which lie where; what it does not list was left by a kill, and is written over.
+"""
+
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.digests import xxh128
+from imnetprep.errors import WrongBytes
+from imnetprep.extracting.samples import Batch, Sink, published_records
+from imnetprep.manifest import SampleRecord
+from imnetprep.sharding.order import Placement
+
+
+def spool_path(folder: Path, split: Split, number: int) -> Path:
+    """The spool of shard `number`."""
+    return folder / split / f"{number:06}.spool"
+
+
+class Spool(Sink):
+    """A sink that puts each sample behind the others of its shard, under `folder` and the split."""
+
+    apart, threads_a_job = False, 1
+
+    def __init__(
+        self, folder: Path, placements: Mapping[Split, Placement], *, made_as: str
+    ) -> None:
+        self.made_as = made_as
+        self._folder, self._placements = folder, placements
+        self._ends: defaultdict[tuple[Split, int], int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
+        for record in records:
+            assert record.shard is not None and record.offset_bytes is not None
+            end = record.offset_bytes + record.size_bytes
+            place = split, record.shard
+            self._ends[place] = max(self._ends[place], end)
+
+    def write(self, batch: Batch) -> list[SampleRecord]:
+        split, placement = batch.split, self._placements[batch.split]
+        return [
+            record._replace(shard=shard, offset_bytes=self._append(split, shard, body))
+            for record, (label, name, body) in zip(self.records(batch), batch.samples, strict=True)
+            for shard in [placement.shard(label, name)]
+        ]
+
+    def records(self, batch: Batch) -> list[SampleRecord]:
+        return published_records(batch)
+
+    def _append(self, split: Split, shard: int, body: bytes | memoryview) -> int:
+        """Where it lies. Opened anew each time: there may be more spools than open files."""
+        with self._lock:
+            start = self._ends[split, shard]
+            self._ends[split, shard] = start + len(body)
+        path, done = spool_path(self._folder, split, shard), 0
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            while done < len(body):
+                done += os.pwrite(handle, body[done:], start + done)
+        except OSError as error:
+            error.filename = str(path)  # a full disk is told by name
+            raise
+        finally:
+            os.close(handle)
+        return start
+
+
+@dataclass(frozen=True)
+class SpooledBodies:
+    """The bodies in the spools of `split`, each compared with its digest."""
+
+    folder: Path
+    split: Split
+
+    def __call__(self, sample: SampleRecord) -> bytes:
+        assert sample.shard is not None and sample.offset_bytes is not None
+        path = spool_path(self.folder, self.split, sample.shard)
+        with path.open("rb", buffering=0) as file:
+            body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
+        if xxh128(body) != sample.xxh128:
+            raise WrongBytes(
+                f"{path}: {sample.name} is not what was written there",
+                hint=f"the disk may be failing; rm -r {self.folder} to start over",
+            )
+        return body

@@ -1,0 +1,184 @@
+"""A split on its way into shards, wherever its bodies come from: shard by shard, each whole."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import sync_folder
+from imnetprep.images import Resize
+from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
+from imnetprep.manifest import SampleRecord, SplitRecord, open_manifest, organized_splits
+from imnetprep.organizing.journal import Journal, Whole
+from imnetprep.processes import in_processes, usable_cores
+from imnetprep.progress import Progress
+from imnetprep.proving.receipt import record_split
+from imnetprep.roots import Layout, Root
+from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
+
+# Copying waits for the disk, of which more than these make no better use.
+_COPYING_JOBS_AT_MOST = 8
+
+
+class Sharding(NamedTuple):
+    """What is asked of shards: samples in each, the seed of their order, a smaller size or none."""
+
+    shard_size: int = 1000
+    seed: int = 0
+    resize: Resize | None = None
+
+    def jobs(self, jobs: int | None) -> int:
+        """How many make shards at once, if nobody says."""
+        cores = usable_cores()
+        return jobs or (cores if self.resize else min(cores, _COPYING_JOBS_AT_MOST))
+
+
+@dataclass(frozen=True)
+class ShardSource:
+    """Where the samples of a split come from.
+
+    `made_of` is the same for two only if they are the same images, to the byte; `shuffled` gives
+    the samples in the order of the shards, and `body_of` the bytes of each. `facts` go into the
+    receipt; `used` is called with each shard that is safe on the disk.
+    """
+
+    samples: int
+    made_of: str
+    shuffled: Callable[[], Iterator[SampleRecord]]
+    body_of: BodyOf
+    facts: Mapping[str, Any]
+    used: Callable[[Shard], None] = lambda _: None
+
+
+class ShardMaking:
+    """The shards of `split`: under `.organizing` until they are whole.
+
+    `change` is what will have been done to the images, None: nothing.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        journal: Journal,
+        dataset: Dataset,
+        split: Split,
+        sharding: Sharding,
+        *,
+        change: str | None,
+    ) -> None:
+        self._root, self._journal, self._dataset, self._split = root, journal, dataset, split
+        self._sharding, self._change = sharding, change
+        self.folder = root.organizing / "shards" / split
+        self._target = root.split(split, Layout.WEBDATASET)
+
+    def whole(self) -> Whole | None:
+        """The shards, if they lack no more than their name, their manifest or their receipt."""
+        whole = self._journal.whole(self._split, dataset=self._dataset.fingerprint)
+        there = whole and (whole.lies_in(self.folder) or whole.lies_in(self._target))
+        return whole if there else None
+
+    def grown(self, source: ShardSource, *, jobs: int | None, progress: Progress) -> Whole:
+        """Make the shards that are not journalled, and the index last."""
+        made_of = f"{self._sharding} {source.made_of}"
+        if not self._goes_on(made_of):
+            self._journal.forget(self._split)
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self._journal.begin(self._split, dataset=self._dataset.fingerprint, archive=made_of)
+        if whole := self.whole():
+            return whole
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
+        self._make(source, jobs=self._sharding.jobs(jobs), progress=progress)
+        self._sweep()
+        shards = self._journal.shards(self._split)
+        words = self._sharding.seed, self._sharding.shard_size, self._change
+        write_index(self.folder, Index(self._dataset.name, self._split, *words, shards))
+        self._journal.mark_whole({self._split: self.folder}, source.facts)
+        return Whole(source.facts, self.folder.stat().st_ino)
+
+    def _sweep(self) -> None:
+        """What workers that were killed have left takes room, and is no shard."""
+        for left in self.folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+
+    def _goes_on(self, made_of: str) -> bool:
+        """Is what the journal says there, and made of the same images in the same way?"""
+        fingerprint = self._dataset.fingerprint
+        if not self._journal.has_begun(self._split, dataset=fingerprint, archive=made_of):
+            return False
+        if self._journal.whole(self._split, dataset=fingerprint):
+            return self.whole() is not None
+        paths = [(self.folder / each.name, each) for each in self._journal.shards(self._split)]
+        return all(path.exists() and path.stat().st_size == each.size_bytes for path, each in paths)
+
+    def _make(self, source: ShardSource, *, jobs: int, progress: Progress) -> None:
+        done = self._journal.shards(self._split)
+        for shard in done:
+            source.used(shard)  # a kill may have come between the journal and that
+        with progress.task(
+            f"shard {self._split}",
+            total=source.samples,
+            unit="images",
+            done=sum(shard.samples for shard in done),
+        ) as bar:
+            tasks = self._tasks(source, done={shard.name for shard in done})
+            for shard, records in in_processes(make_shard, tasks, jobs=jobs):
+                self._journal.add_shard(self._split, shard, records)
+                source.used(shard)
+                bar.advance(shard.samples)
+
+    def _tasks(self, source: ShardSource, *, done: set[str]) -> Iterator[ShardTask]:
+        size, resize = self._sharding.shard_size, self._sharding.resize
+        wnids = tuple(synset.wnid for synset in self._dataset.synsets)
+        samples, number = source.shuffled(), 0
+        while of_shard := list(islice(samples, size)):
+            path = self.folder / shard_name(self._split, number)
+            if path.name not in done:
+                first_key = number * size
+                yield ShardTask(path, number, first_key, of_shard, wnids, source.body_of, resize)
+            number += 1
+
+    def place(self, whole: Whole, *, placed: Callable[[], None] = lambda: None) -> SplitRecord:
+        """Give the shards their name, manifest and receipt; a kill in between is made up.
+
+        `placed` is called when they have them, before the journal forgets: what they are made of
+        may go.
+        """
+        key = self._split, Layout.WEBDATASET
+        if whole.lies_in(self.folder):
+            if self._target.exists():
+                raise in_the_way(self._target)
+            with open_manifest(self._root.manifest, write=True) as manifest:
+                manifest.drop_split(*key)  # of a folder that is gone
+            self._target.parent.mkdir(exist_ok=True)
+            self.folder.rename(self._target)
+            sync_folder(self._target.parent)
+            sync_folder(self._root.path)
+        if key not in organized_splits(self._root):
+            with open_manifest(self._root.manifest, write=True) as manifest:
+                manifest.add_columns(*key, self._journal.columns(self._split), change=self._change)
+        record = organized_splits(self._root)[key]
+        record_split(
+            self._root,
+            f"shards/{self._split}",
+            **whole.proof,
+            seed=self._sharding.seed,
+            shard_size=self._sharding.shard_size,
+            **{name: value for name, value in record._asdict().items() if name != "split"},
+        )
+        placed()
+        self._journal.forget(self._split)
+        return record
+
+
+def in_the_way(folder: Path) -> ImnetprepError:
+    """The error for a folder where the shards belong, which is not ours."""
+    return ImnetprepError(
+        f"{folder} is there, and the manifest knows nothing of it",
+        hint=f"mv {folder} {folder}.old; then run the same command again",
+    )

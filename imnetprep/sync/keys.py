@@ -1,0 +1,109 @@
+"""Which files of a root have their like in a bucket, and under which key.
+
+Keys mirror the root: PREFIX/archives/NAME, PREFIX/shards/train/NAME. What a bucket lists is as
+strange as any input: a key that is not of this form names no file.
+"""
+
+import os
+from collections.abc import Collection, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.archives.range_index import SUFFIX
+from imnetprep.catalog.datasets import Split
+from imnetprep.fs import is_locked
+from imnetprep.progress import Progress
+from imnetprep.proving.consumed import consumed_path
+from imnetprep.roots import Root
+
+MANIFEST, RECEIPT = "manifest.db", "receipt.json"
+_LONGEST_NAME = 255 - len("..fetching")
+_LOCAL = (".part", ".consumed", ".resume")
+
+
+class What(StrEnum):
+    """A part of a root that is sent and fetched."""
+
+    ARCHIVES = "archives"
+    SHARDS = "shards"
+    RUNS = "runs"
+    MANIFEST = "manifest"
+    IMAGES = "images"
+
+
+class FileHere(NamedTuple):
+    """A file under the root; `path` is relative to it, with slashes."""
+
+    path: str
+    size_bytes: int
+    mtime_ns: int
+
+
+def what_of(path: str) -> What | None:
+    """What the file at this relative path is part of; None: of nothing that is sent or fetched."""
+    names = path.split("/")
+    if path == MANIFEST:
+        return What.MANIFEST
+    if not all(map(_is_safe, names)):
+        return None
+    match names:
+        case ["archives", name] if not name.endswith(_LOCAL):
+            return What.ARCHIVES
+        case ["shards", split, _] if split in set(Split):
+            return What.SHARDS
+        case ["runs", _, _, *_]:
+            return What.RUNS
+        case [split, _, _] if split in set(Split):
+            return What.IMAGES
+    return None
+
+
+def files_here(root: Root, what: Collection[What], progress: Progress) -> Iterator[FileHere]:
+    """The files of `root` that are part of `what`, by path; but for the manifest, and a run that
+    is trained now."""
+    folders = [each.value for each in (What.ARCHIVES, What.SHARDS) if each in what]
+    if What.RUNS in what and root.runs.is_dir():
+        for run in sorted(each.name for each in root.runs.iterdir() if each.is_dir()):
+            if is_busy(root, f"runs/{run}/"):
+                progress.note(f"runs/{run} is being trained: left out")
+            else:
+                folders.append(f"runs/{run}")
+    if What.IMAGES in what:
+        folders += list(Split)
+    for folder in folders:
+        for path in _files_below(root.path, folder):
+            if what_of(path) in what and not _is_given_up(root.path / path):
+                status = (root.path / path).stat()
+                yield FileHere(path, status.st_size, status.st_mtime_ns)
+
+
+def is_busy(root: Root, path: str) -> bool:
+    """Is it part of a run that is trained now? Neither side of it is touched."""
+    names = path.split("/")
+    return names[0] == What.RUNS and is_locked(root.run(names[1]))
+
+
+def _files_below(top: Path, folder: str) -> Iterator[str]:
+    """Plain files in the order of their names; a linked folder only where it is the first."""
+    for place, folders, names in os.walk(top / folder):
+        folders[:] = sorted(name for name in folders if _is_safe(name))
+        for name in sorted(names):
+            path = Path(place, name)
+            if _is_safe(name) and path.is_file():
+                yield str(path.relative_to(top))
+
+
+def _is_given_up(path: Path) -> bool:
+    """Is it the index of an archive that is being consumed? It says which root for."""
+    archive = path.with_name(path.name.removesuffix(SUFFIX))
+    return path.name.endswith(SUFFIX) and consumed_path(archive).exists()
+
+
+def _is_safe(name: str) -> bool:
+    return (
+        not name.startswith(".")
+        and name.isprintable()
+        and "\\" not in name
+        and 0 < len(os.fsencode(name)) <= _LONGEST_NAME
+    )

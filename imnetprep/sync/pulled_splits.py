@@ -1,0 +1,129 @@
+"""The splits that a pull brings: they grow out of sight under `.organizing`, and get their folder
+when all of their shards or images are there.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+
+from imnetprep.catalog.datasets import Split
+from imnetprep.errors import WrongBytes
+from imnetprep.fs import hard_link, sync_folder
+from imnetprep.layouts.webdataset import INDEX, read_index
+from imnetprep.manifest import open_manifest
+from imnetprep.roots import Layout, Root
+from imnetprep.s3.address import S3Address
+from imnetprep.sync.keys import What, what_of
+from imnetprep.sync.plan import Action, Step, SyncPlan
+
+
+class Splits:
+    """Those of one pull."""
+
+    def __init__(self, plan: SyncPlan, root: Root) -> None:
+        self._plan, self._root = plan, root
+        self._grown = root.organizing / "sync"
+        steps = plan.of(Action.FETCH, Action.COMPARE)
+        self._folders = {_folder(step) for step in steps}
+        self._others = {  # here are other ones of that name
+            folder
+            for step in steps
+            if (folder := _folder(step)) and step.path in plan.survey.here and plan.replace
+        }
+
+    def place(self, step: Step) -> Path:
+        """Where a file grows: beside its name, or where its split does."""
+        folder = _folder(step)
+        if folder is None or not self._grows(folder):
+            return self._root.path / step.path
+        return self._grown / step.path
+
+    def _grows(self, folder: str) -> bool:
+        """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
+        return folder in self._others or not (self._root.path / folder).exists()
+
+    def named(self, manifest: Path | None) -> Iterator[tuple[Split, Layout]]:
+        """Give their folders to the splits that are whole now.
+
+        Shards are whole by their index, images by what the bucket's manifest lists. Raises
+        WrongBytes for a split that is not.
+        """
+        address, replaced = self._plan.survey.address, self._grown / "replaced"
+        for split, layout in product(Split, Layout):
+            final = self._root.split(split, layout)
+            folder = str(final.relative_to(self._root.path))
+            grown = self._grown / folder
+            if folder not in self._folders or not grown.is_dir():
+                continue
+            if final.exists():
+                self._link_what_stays(folder)
+            if layout is Layout.WEBDATASET:
+                _check_shards(grown, address)
+            else:
+                _check_images(grown, split, manifest, address)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+                final.rename(replaced)
+            grown.rename(final)
+            sync_folder(final.parent)
+            yield split, layout
+        shutil.rmtree(replaced, ignore_errors=True)
+        for emptied in (self._grown / What.SHARDS, self._grown):
+            with suppress(OSError):  # another split grows there
+                emptied.rmdir()
+
+    def _link_what_stays(self, folder: str) -> None:
+        """What is here already and in the bucket too is part of the split that grows."""
+        for path in self._plan.survey.there:
+            here, grown = self._root.path / path, self._grown / path
+            if path.startswith(f"{folder}/") and here.exists():
+                grown.parent.mkdir(parents=True, exist_ok=True)
+                if not grown.exists():
+                    hard_link(here, grown)
+
+
+def _folder(step: Step) -> str | None:
+    """The folder of the split that a file is part of."""
+    match what_of(step.path):
+        case What.SHARDS | What.IMAGES as what:
+            depth = 2 if what is What.SHARDS else 1
+            return "/".join(step.path.split("/")[:depth])
+    return None
+
+
+def _check_shards(folder: Path, address: S3Address) -> None:
+    try:
+        index = read_index(folder)
+    except WrongBytes as error:
+        what = "an index of its shards that can be read"
+        raise _not_whole(address, what, f"shards/{folder.name}/{INDEX}") from error
+    there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    missing = [each.name for each in index.shards if there.get(each.name) != each.size_bytes]
+    if missing:
+        raise _not_whole(address, f"{len(missing):,} of {len(index.shards):,} shards", missing[0])
+
+
+def _check_images(folder: Path, split: Split, manifest: Path | None, address: S3Address) -> None:
+    if manifest is None:
+        raise _not_whole(address, "the manifest that lists them", "manifest.db")
+    with open_manifest(manifest) as opened:
+        held = opened.splits().get((split, Layout.IMAGEFOLDER))
+        if held is None:
+            raise _not_whole(address, f"the images of {split} in its manifest", split)
+        wnids = [synset.wnid for synset in opened.synsets()]
+        for label, columns in opened.columns(held):
+            for row in columns.rows():
+                name, size_bytes = row[0], row[1]
+                path = folder / wnids[label] / name
+                if not path.is_file() or path.stat().st_size != size_bytes:
+                    raise _not_whole(address, "images", f"{wnids[label]}/{name}")
+
+
+def _not_whole(address: S3Address, what: str, name: str) -> WrongBytes:
+    return WrongBytes(
+        f"{address} lacks {what} ({name})",
+        hint="it was not sent whole: run sync-s3 --push where it comes from; what came is kept",
+    )

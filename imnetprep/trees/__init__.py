@@ -1,1 +1,0 @@
-"""A tree as it lies against what should lie there: what verify, adopt and repair share."""
