@@ -14,17 +14,20 @@ import click
 from imnetprep import __version__
 from imnetprep.commands.clean import clean
 from imnetprep.commands.demo import demo
+from imnetprep.commands.divide import divide
 from imnetprep.commands.download import download
 from imnetprep.commands.evaluate import evaluate
 from imnetprep.commands.inspect import inspect
 from imnetprep.commands.organize import organize
 from imnetprep.commands.predict import predict
 from imnetprep.commands.repair import repair
+from imnetprep.commands.repair_archives import repair_archives
 from imnetprep.commands.status import status
 from imnetprep.commands.subset import subset
 from imnetprep.commands.sync_s3 import sync_s3
 from imnetprep.commands.train import train
 from imnetprep.commands.verify import verify
+from imnetprep.commands.verify_archives import verify_archives
 from imnetprep.errors import (
     INTERRUPTED_EXIT_CODE,
     OUR_BUG_EXIT_CODE,
@@ -89,6 +92,9 @@ for _verb in (
     organize,
     verify,
     repair,
+    verify_archives,
+    repair_archives,
+    divide,
     subset,
     status,
     clean,

@@ -147,7 +147,10 @@ def _make_class(plan: DividePlan, split: Split, label: int, growing: Path) -> li
 def _images(folder: Path) -> dict[str, dict[str, int]]:
     """The size of each image by its class and name. Hidden files are passed over."""
     if not folder.is_dir():
-        raise ImnetprepError(f"{folder} is no folder", hint="--archives with a folder of classes")
+        raise ImnetprepError(
+            f"{folder} is no folder",
+            hint="imnetprep divide FOLDER, with a folder of images for each class in it",
+        )
     classes: dict[str, dict[str, int]] = {}
     for class_folder in _entries(folder):
         if not class_folder.is_dir(follow_symlinks=False):

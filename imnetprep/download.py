@@ -152,7 +152,7 @@ def _refuse_two(path: Path) -> None:
     if path.exists() and path.with_name(f"{path.name}.part").exists():
         raise ImnetprepError(
             f"both {path} and {path.name}.part are there",
-            hint=f"imnetprep verify --archives tells what {path.name} is worth; remove one of them",
+            hint=f"imnetprep verify-archives tells what {path.name} is worth; remove one of them",
         )
     if consumed_path(path).exists():
         told = f" for {root}" if (root := consuming_root(path)) else ""

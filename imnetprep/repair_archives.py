@@ -58,7 +58,7 @@ class PlannedArchive:
 
 @dataclass(frozen=True)
 class ArchiveRepairPlan:
-    """What `repair --archives` will do in `folder`."""
+    """What `repair-archives` will do in `folder`."""
 
     folder: Path
     archives: tuple[PlannedArchive, ...]

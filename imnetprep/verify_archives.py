@@ -33,11 +33,13 @@ def archive_reports(
     dataset: str | None = None,
     splits: Sequence[Split],
     jobs: int | None,
+    record: bool = True,
     progress: Progress,
 ) -> Iterator[ArchiveReport]:
     """Read every archive in `folder` (those of `splits`, where some are named) and judge it.
 
-    In ROOT/archives the receipt learns which are proved, and forgets the proof of a wrong one.
+    With `record`, the receipt learns which archives of ROOT/archives are proved, and forgets the
+    proof of a wrong one.
     Raises ImnetprepError where an archive of a named split, or any, is not there.
     """
     known = dataset_for(root.manifest, dataset).published
@@ -50,7 +52,7 @@ def archive_reports(
                 f"{folder / archive.name} is not there",
                 hint="imnetprep download, or --archives DIR where the archives are",
             )
-    at_home = folder.absolute() == root.archives.absolute()
+    at_home = record and folder.absolute() == root.archives.absolute()
     total = 0
     for archive in there:
         path = folder / archive.name

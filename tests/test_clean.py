@@ -300,7 +300,7 @@ def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(
     shutil.rmtree(organized / "train")
     (organized / "archives").mkdir()
     shutil.copy(packed.parent / TRAIN, organized / "archives")
-    assert run("verify", "--root", organized, "--archives").returncode == 0
+    assert run("verify-archives", "--root", organized).returncode == 0
     assert [each["kind"] for each in _shown(run, organized)] == ["archive"]
     _journal(organized, "train", _fingerprint(organized))
     _grown(organized, "train")

@@ -118,7 +118,7 @@ def test_without_proof_nothing_is_given_up(packed: Path, tmp_path: Path, run: Ru
     done = run("organize", *words, "--archives", packed.parent)
     assert done.returncode == 1
     assert "before all of it is proved" in done.stderr
-    assert "imnetprep verify --archives" in done.stderr
+    assert "imnetprep verify-archives" in done.stderr
     assert (packed.parent / TRAIN).exists()
 
 
@@ -180,7 +180,7 @@ def digested(published: Path) -> Path:
 def _proved_root(tmp_path: Path, dataset: Path, run: Run) -> Path:
     root = _root(tmp_path, dataset)
     create_manifest(root / "manifest.db", load_dataset(str(dataset)))
-    done = run("verify", "--root", root, "--archives")
+    done = run("verify-archives", "--root", root)
     assert done.returncode == 0, done.stderr
     return root
 
@@ -208,7 +208,7 @@ def test_what_was_given_up_and_is_gone_is_told_plainly(
     consumed.unlink()
     index.unlink()
     shutil.copy(dataset.parent / TRAIN, root / "archives")
-    assert run("verify", "--root", root, "--archives").returncode == 0
+    assert run("verify-archives", "--root", root).returncode == 0
     assert run(*words).returncode == 0
     assert tree(root / "train") == _wanted(dataset, tmp_path, run)
 

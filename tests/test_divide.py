@@ -27,7 +27,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def _words(photos: Path, root: Path, *more: object) -> list[object]:
-    return ["organize", "--root", root, "--archives", photos, "--val-fraction", "0.25", *more]
+    return ["divide", photos, "--root", root, "--val-fraction", "0.25", *more]
 
 
 def _split_of(root: Path) -> dict[str, str]:

@@ -147,13 +147,13 @@ def test_the_archives_beside_it_are_judged_as_those_of_the_whole(
     root, other = _subset(published, tmp_path, here), _subset(unproved, tmp_path / "other", here)
     for each, toml in ((root, published), (other, unproved)):
         shutil.copytree(toml.parent, each / "archives")
-        done = here("verify", "--archives", "--root", each)
+        done = here("verify-archives", "--root", each)
         assert done.returncode == 0, done.stdout
     spoil(root / "archives" / TRAIN, 70_000)
-    done = here("verify", "--archives", "--root", root)
+    done = here("verify-archives", "--root", root)
     assert done.returncode == 5
     assert "bytes 65,536 to 131,072 (1 piece)" in done.stdout
-    done = here("repair", "--archives", "--root", root, "--from", published.parent)
+    done = here("repair-archives", "--root", root, "--from", published.parent)
     assert done.returncode == 0, done.stderr
     assert (root / "archives" / TRAIN).read_bytes() == (published.parent / TRAIN).read_bytes()
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.commands.repair_archives import repair_archives
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.progress import Silent
+from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 from imnetprep.roots import Root
 from imnetprep.sources.growing import Growing, record_path
 from imnetprep.sources.seeder import Seed, add_seed
@@ -44,32 +44,20 @@ class _Peer:
         return int(self._handle.status().total_payload_upload)
 
 
-def _repair(
-    root: Path,
-    *,
-    peer: str = "127.0.0.1:1",
-    address: str | None = None,
-    dry_run: bool = False,
-) -> None:
-    repair_archives(
-        Root(root),
-        None,
-        splits=(),
-        address=address,
-        network=Network(listen="127.0.0.1:0", dht=False, peers=(parse_peer(peer),)),
-        wait=10,
-        jobs=None,
-        dry_run=dry_run,
-        as_json=False,
-        quiet=True,
-    )
+def _repair(path: Path, *, peer: str = "127.0.0.1:1", address: str | None = None) -> None:
+    root, silent = Root(path), Silent()
+    network = Network(listen="127.0.0.1:0", dht=False, peers=(parse_peer(peer),))
+    plan = plan_archive_repair(root, None, splits=(), jobs=None, progress=silent)
+    source = address or Swarm(network, wait_s=10)
+    for _ in carry_out_archive_repair(plan, root, source=source, progress=silent):
+        pass
 
 
 def test_only_the_wrong_pieces_come_from_the_swarm(
     archived: Path, published: Path, run: Run
 ) -> None:
     path = archived / "archives" / TRAIN
-    assert run("verify", "--root", archived, "--archives").returncode == 0
+    assert run("verify-archives", "--root", archived).returncode == 0
     for start in (9 * PIECE + 10_240, 20 * PIECE):
         spoil(path, start)
     with path.open("r+b") as file:
@@ -81,7 +69,7 @@ def test_only_the_wrong_pieces_come_from_the_swarm(
     assert path.read_bytes() == (published.parent / TRAIN).read_bytes()
     assert {each.name for each in path.parent.iterdir()} == {".lock", TRAIN}
     assert receipt_of(archived)["archives"][TRAIN]
-    assert run("verify", "--root", archived, "--archives").returncode == 0
+    assert run("verify-archives", "--root", archived).returncode == 0
 
 
 def test_killed_before_it_has_a_record_it_trusts_no_older_one(
@@ -214,13 +202,23 @@ def test_only_the_wrong_pieces_come_from_a_web_server(
     assert receipt_of(spoiled)["archives"][TRAIN]
 
 
-def test_a_dry_run_says_how_much_is_wrong_and_touches_nothing(
-    spoiled: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_says_how_much_is_wrong_and_touches_nothing(spoiled: Path, here: Run) -> None:
     before = tree(spoiled)
-    _repair(spoiled, dry_run=True)
-    assert capsys.readouterr().out == f"{spoiled / 'archives' / TRAIN}: 131 kB to fetch\n"
+    done = here("repair-archives", "--root", spoiled, "--dry-run")
+    assert done.stdout == f"{spoiled / 'archives' / TRAIN}: 131 kB to fetch\n", done.stderr
     assert tree(spoiled) == before
+
+
+def test_archives_are_judged_by_the_dataset_that_is_named(
+    published: Path, tmp_path: Path, here: Run
+) -> None:
+    folder = ["--archives", published.parent, "--root", tmp_path / "none", "--dry-run"]
+    done = here("repair-archives", *folder, "--dataset", published, "--split", "train")
+    assert (done.returncode, done.stdout) == (0, f"{published.parent / TRAIN}: all pieces right\n")
+    done = here("repair-archives", *folder, "--split", "train")
+    assert done.returncode == 1, "by ilsvrc2012, the default, it is another file"
+    assert "this is another file" in done.stderr
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_body_that_ends_early_is_taken_up_where_it_ended(
@@ -289,9 +287,7 @@ def test_a_certificate_must_be_vouched_for_and_https_stays_https(
     server.server_close()
 
 
-def test_another_file_and_one_that_is_too_long_are_left_alone(
-    archived: Path, published: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_file_and_one_that_is_too_long_are_left_alone(archived: Path, here: Run) -> None:
     (archived / "archives" / VAL).unlink()
     path = archived / "archives" / TRAIN
     right = path.read_bytes()
@@ -305,5 +301,5 @@ def test_another_file_and_one_that_is_too_long_are_left_alone(
     with pytest.raises(ImnetprepError, match=r"both .* are there"):
         _repair(archived)
     path.with_name(f"{TRAIN}.part").unlink()
-    _repair(archived)
-    assert "all pieces right" in capsys.readouterr().out
+    done = here("repair-archives", "--root", archived)
+    assert "all pieces right" in done.stdout, done.stderr

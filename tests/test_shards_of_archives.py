@@ -77,7 +77,7 @@ def test_they_are_the_shards_of_class_folders(
 def test_an_archive_that_is_proved_is_read_shard_by_shard(
     archived: Path, wanted_published: dict[str, bytes], run: Run
 ) -> None:
-    assert run("verify", "--root", archived, "--archives").returncode == 0
+    assert run("verify-archives", "--root", archived).returncode == 0
     words = ["organize", "--root", archived, *WORDS]
     shown = run(*words, "--dry-run")
     assert shown.stdout.count("shard by shard") == 2, shown.stdout

@@ -49,7 +49,7 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     growing.save()
     growing.close()
     shutil.copy(packed.parent / VAL, organized / "archives" / "else.tar.consumed")
-    assert run("verify", "--root", organized, "--archives").returncode == 0
+    assert run("verify-archives", "--root", organized).returncode == 0
     assert run("verify", "--root", organized, "--digests", "--split", "val").returncode == 0
     folder = organized / "runs" / "resnet18"
     folder.mkdir(parents=True)

@@ -150,7 +150,7 @@ def test_an_archive_that_was_proved_before_proves_the_part(
     (root / "archives").mkdir(parents=True)
     create_manifest(root / "manifest.db", load_dataset(str(toml)))
     shutil.copy(toml.parent / TRAIN, root / "archives")
-    assert here("verify", "--archives", "--root", root).returncode == 0
+    assert here("verify-archives", "--root", root).returncode == 0
     words = ["subset", _listed(tmp_path, *CLASSES), "--archives", root / "archives"]
     for to, kind in ((tmp_path / "to", "md5"), (tmp_path / "touched", "none")):
         done = here(*words, "--split", "train", "--to", to)

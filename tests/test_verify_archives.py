@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.synthetic import pack_dataset
-from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil
+from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil, tree
 
 
 def _members(archive: Path) -> dict[str, bytes]:
@@ -24,7 +24,7 @@ def _members(archive: Path) -> dict[str, bytes]:
 
 
 def test_right_archives_are_proved_and_the_receipt_says_so(archived: Path, run: Run) -> None:
-    done = run("verify", "--root", archived, "--archives")
+    done = run("verify-archives", "--root", archived)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{TRAIN}: 2.02 MB, all 31 pieces right" in done.stdout
     assert f"{VAL}: 379 kB, its md5 is right" in done.stdout
@@ -34,11 +34,11 @@ def test_right_archives_are_proved_and_the_receipt_says_so(archived: Path, run: 
 
 def test_damage_is_named_by_bytes_classes_and_images(archived: Path, run: Run) -> None:
     path = archived / "archives" / TRAIN
-    assert run("verify", "--root", archived, "--archives").returncode == 0
+    assert run("verify-archives", "--root", archived).returncode == 0
     right, members = path.read_bytes(), _members(path)
     for start in (9 * PIECE + 10_240, 20 * PIECE, 21 * PIECE + 5):
         spoil(path, start, 3)
-    done = run("verify", "--root", archived, "--archives", "--json", "--split", "train")
+    done = run("verify-archives", "--root", archived, "--json", "--split", "train")
     assert done.returncode == 5
     first, second, summary = map(json.loads, done.stdout.splitlines())
     assert summary["findings"] == 2
@@ -62,7 +62,7 @@ def test_a_damaged_header_does_not_stop_the_naming(archived: Path, run: Run) -> 
     inside = sorted(at for name in names if 5 * PIECE <= (at := right.index(name)) < 6 * PIECE)
     for at in (0, inside[1], inside[2]):  # the first class tar's own header, and two images'
         spoil(path, at, 512)
-    done = run("verify", "--root", archived, "--archives", "--json", "--split", "train")
+    done = run("verify-archives", "--root", archived, "--json", "--split", "train")
     first, second, _ = map(json.loads, done.stdout.splitlines())
     assert (first["start"], second["start"]) == (0, 5 * PIECE)
     named = {right[at : right.index(b"\0", at)].decode() for at in inside}
@@ -76,14 +76,14 @@ def test_a_damaged_header_does_not_stop_the_naming(archived: Path, run: Run) -> 
 def test_a_truncated_archive_is_named_so(size_bytes: int, archived: Path, run: Run) -> None:
     with (archived / "archives" / TRAIN).open("r+b") as file:
         file.truncate(size_bytes)
-    done = run("verify", "--root", archived, "--archives", "--split", "train")
+    done = run("verify-archives", "--root", archived, "--split", "train")
     assert done.returncode == 5, done.stderr
     assert f"has {size_bytes:,} bytes, not " in done.stdout
 
 
 def test_a_wrong_digest_is_a_finding(archived: Path, run: Run) -> None:
     spoil(archived / "archives" / VAL, 5000)
-    done = run("verify", "--root", archived, "--archives", "--split", "val")
+    done = run("verify-archives", "--root", archived, "--split", "val")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (5, "1 finding in 1 archive")
     assert done.stdout.startswith(f"digest: {archived / 'archives' / VAL} its md5 is ")
 
@@ -96,7 +96,7 @@ def test_what_nothing_can_prove_is_looked_at_by_its_form(tmp_path: Path, run: Ru
     root = ["--root", tmp_path / "root"]
     words = [*root, "--dataset", toml, "--archives", tmp_path]
     assert run("organize", *words).returncode == 0
-    done = run("verify", *root, "--archives", tmp_path)
+    done = run("verify-archives", *root, "--archives", tmp_path)
     assert done.returncode == 0
     assert done.stdout.count("not proved: the dataset names no digest") == 2
     assert not receipt_of(tmp_path / "root")["archives"]
@@ -108,21 +108,28 @@ def test_what_nothing_can_prove_is_looked_at_by_its_form(tmp_path: Path, run: Ru
         (first + body, "is there a second time"),
     ):
         (tmp_path / VAL).write_bytes(wrong)
-        done = run("verify", *root, "--archives", tmp_path, "--split", "val")
+        done = run("verify-archives", *root, "--archives", tmp_path, "--split", "val")
         assert done.returncode == 5
         assert told in done.stdout
 
 
+def test_a_dry_run_judges_and_leaves_the_receipt(archived: Path, here: Run) -> None:
+    before = tree(archived)
+    done = here("verify-archives", "--root", archived, "--dry-run")
+    assert done.stdout.endswith("0 findings in 2 archives\n"), done.stderr
+    assert tree(archived) == before
+
+
 def test_images_and_archives_are_not_mixed_up(archived: Path, run: Run) -> None:
-    assert run("verify", "--root", archived, "--archives", "--digests").returncode == 2
+    assert run("verify-archives", "--root", archived, "--digests").returncode == 2
     (archived / "archives" / TRAIN).unlink()
-    done = run("verify", "--root", archived, "--archives", "--split", "train")
+    done = run("verify-archives", "--root", archived, "--split", "train")
     assert (done.returncode, "is not there" in done.stderr) == (1, True)
 
 
 def test_a_damaged_receipt_does_not_stop_the_check(archived: Path, run: Run) -> None:
     (archived / "receipt.json").write_text('{"archives": ')
-    done = run("verify", "--root", archived, "--archives")
+    done = run("verify-archives", "--root", archived)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 findings in 2 archives")
     assert (archived / "receipt.json").read_text() == '{"archives": '
 
@@ -130,7 +137,15 @@ def test_a_damaged_receipt_does_not_stop_the_check(archived: Path, run: Run) -> 
 def test_the_dataset_of_a_folder_of_archives_can_be_named(
     published: Path, tmp_path: Path, run: Run
 ) -> None:
-    words = ["verify", "--root", tmp_path, "--dataset", published, "--archives", published.parent]
+    words = [
+        "verify-archives",
+        "--root",
+        tmp_path,
+        "--dataset",
+        published,
+        "--archives",
+        published.parent,
+    ]
     done = run(*words)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "0 findings in 2 archives"

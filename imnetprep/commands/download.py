@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option("--max-up", type=RATE, default=0, help="The same for what is given to others.")
 @click.option("--seed-ratio", type=click.FloatRange(0), help="Then give back so many times it.")
 @click.option("--seed-for", type=DURATION, help="Then give back for so long. Default: leave.")
-@dry_run_option
+@dry_run_option()
 @json_option
 @quiet_option
 def download(

@@ -62,12 +62,11 @@ archives_option = click.option(
     help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
     "  [default: ROOT/archives]",
 )
-whole_archives_option = click.option(
+archives_folder_option = click.option(
     "--archives",
-    is_flag=False,
-    flag_value="",
-    metavar="[DIR]",
-    help="The archives themselves, every byte, not the images: those in DIR, or ROOT/archives.",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="The folder of the archives on this machine.  [default: ROOT/archives]",
 )
 split_option = click.option(
     "--split",
@@ -112,6 +111,11 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return gathered
 
 
+def dry_run_option(help: str = "Show the plan and change nothing.") -> Callable[..., Any]:  # noqa: A002
+    """`--dry-run`, after which nothing on the disk is another."""
+    return click.option("--dry-run", is_flag=True, help=help)
+
+
 jobs_option = click.option(
     "--jobs", type=click.IntRange(1), help="Parallel workers. Default: what the machine has."
 )
@@ -121,6 +125,5 @@ digests_option = click.option(
 decode_option = click.option(
     "--decode", is_flag=True, help="Also decode every image to its last pixel."
 )
-dry_run_option = click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Results as one JSON a line.")
 quiet_option = click.option("--quiet", is_flag=True, help="No progress.")

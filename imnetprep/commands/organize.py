@@ -1,8 +1,5 @@
 """`imnetprep organize`."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from imnetprep.catalog.datasets import Split
@@ -17,13 +14,10 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, print_split, progress
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
-
-if TYPE_CHECKING:
-    from imnetprep.manifest import SplitRecord
 
 
 @click.command(short_help="Make class folders of the archives, in one pass.")
@@ -35,16 +29,9 @@ if TYPE_CHECKING:
 @click.option(
     "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
 )
-@click.option(
-    "--val-fraction",
-    metavar="SHARE",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Of a folder of images by class, without splits, so much of each class for val.",
-)
-@click.option("--copy", is_flag=True, help="Copies of those images. Default: hard links.")
 @layout_option(help="Class folders (default), or shards.")
 @click.option("--shard-size", type=click.IntRange(1), help="Samples in a shard. Default: 1000.")
-@click.option("--seed", type=int, help="Of the order in the shards, or the division. Default: 0.")
+@click.option("--seed", type=int, help="Another seed shuffles the shards otherwise. Default: 0.")
 @click.option(
     "--resize",
     metavar="SIDE",
@@ -53,7 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option("--quality", type=click.IntRange(1, 100), help="Of those JPEGs. Default: 90.")
 @jobs_option
-@dry_run_option
+@dry_run_option()
 @json_option
 @quiet_option
 def organize(
@@ -63,8 +50,6 @@ def organize(
     archives: str | None,
     consume: bool,
     meta_bin: bool,
-    val_fraction: float | None,
-    copy: bool,
     layout: Layout | None,
     shard_size: int | None,
     seed: int | None,
@@ -87,48 +72,15 @@ def organize(
     where they are there, else straight from the archives. The same images, --seed and --shard-size
     give the same bytes; killed, it goes on.
 
-    With --val-fraction, --archives is a folder of your own, an image folder for each class. An
-    image's split depends on its name and --seed alone: images added later move no other.
-
     \b
     imnetprep organize
     imnetprep organize --dataset imagenette --archives imagenette2.tgz --root imagenette
-    imnetprep organize --archives photos --val-fraction 0.25 --root divided
     imnetprep organize --root /data/imagenet --archives s3://my-bucket/imagenet
     curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
     imnetprep organize --layout webdataset --resize 256
     """
     if quality and not resize:
         raise WrongUsage("--quality is that of resized images", hint="--resize SIDE --quality Q")
-    if val_fraction is not None:
-        if (
-            dataset
-            or splits
-            or consume
-            or meta_bin
-            or shard_size
-            or resize
-            or not archives
-            or layout
-        ):
-            raise WrongUsage(
-                "--val-fraction divides a folder of images, and makes a dataset of it",
-                hint="imnetprep organize --archives FOLDER --val-fraction 0.25 --root NEW",
-            )
-        _organize_folder(
-            root,
-            Path(archives),
-            val_fraction=val_fraction,
-            seed=seed or 0,
-            copy=copy,
-            jobs=jobs,
-            dry_run=dry_run,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return
-    if copy:
-        raise WrongUsage("--copy is for --val-fraction", hint="leave it out: archives stay")
     if layout is Layout.WEBDATASET:
         if meta_bin:
             raise WrongUsage(
@@ -182,36 +134,11 @@ def organize(
         )
         return
     for record in carry_out_organize(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        _print_organized(root, record, as_json=as_json)
+        print_split(root, record, as_json=as_json)
     if meta_bin:
         from imnetprep.training.meta_bin import write_meta_bin
 
         write_meta_bin(root, plan.dataset)
-
-
-def _organize_folder(
-    root: Root,
-    folder: Path,
-    *,
-    val_fraction: float,
-    seed: int,
-    copy: bool,
-    jobs: int | None,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from imnetprep.divide import carry_out_divide, plan_divide
-
-    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy)
-    if dry_run:
-        for split in plan.dataset.splits:
-            samples = plan.dataset.samples(split)
-            text = f"{split}: {count(samples, 'image')} of {folder}"
-            print_result(text, as_json=as_json, split=split, samples=samples)
-        return
-    for record in carry_out_divide(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        _print_organized(root, record, as_json=as_json)
 
 
 def _organize_shards(
@@ -251,11 +178,4 @@ def _organize_shards(
         print_result(text, as_json=as_json, needed_bytes=plan.needed_bytes)
         return
     for record in carry_out_organize_shards(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        _print_organized(root, record, as_json=as_json)
-
-
-def _print_organized(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
-    what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-    text = f"{record.split}: {what} in {root.split(record.split, record.layout)}"
-    text += f" ({record.change})" if record.change else ""
-    print_result(text, as_json=as_json, **record._asdict())
+        print_split(root, record, as_json=as_json)

@@ -1,6 +1,5 @@
 """`imnetprep repair`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,10 +15,7 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
     split_option,
-    swarm_options,
-    whole_archives_option,
 )
-from imnetprep.commands.repair_archives import repair_archives
 from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
@@ -27,7 +23,6 @@ from imnetprep.units import count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Mended, RepairPlan
-    from imnetprep.sources.session import Network
 
 
 @click.command(short_help="Mend what verify finds.")
@@ -38,15 +33,14 @@ if TYPE_CHECKING:  # --help loads none of it
     "--from",
     "source",
     metavar="PLACE",
-    help="Take what is wrong from there: a folder, s3://BUCKET/PREFIX, https://….",
+    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://…."
+    "  [default: ROOT/archives]",
 )
 @digests_option
 @decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
-@whole_archives_option
-@swarm_options
 @jobs_option
-@dry_run_option
+@dry_run_option()
 @json_option
 @quiet_option
 def repair(
@@ -57,9 +51,6 @@ def repair(
     digests: bool,
     decode: bool,
     delete: bool,
-    archives: str | None,
-    network: "Network",
-    wait: float,
     jobs: int | None,
     dry_run: bool,
     as_json: bool,
@@ -69,28 +60,13 @@ def repair(
 
     Images move to where their names belong; just the missing and damaged ones are taken anew from
     the archives. Nothing is deleted without --delete. What cannot be mended is printed, and the
-    exit code is 5. With --archives it mends the archives themselves: their wrong pieces, and only
-    those, come from the swarm or from --from. Killed at any instant, the same command goes on.
+    exit code is 5. Interrupted at any instant, the same command resumes. Archives are repaired by
+    `imnetprep repair-archives`.
 
     \b
     imnetprep repair --dry-run
     imnetprep repair --digests --from s3://my-bucket/imagenet
-    imnetprep repair --archives --split val
     """
-    if archives is not None:
-        repair_archives(
-            root,
-            Path(archives) if archives else None,
-            splits=splits,
-            address=source,
-            network=network,
-            wait=wait,
-            jobs=jobs,
-            dry_run=dry_run,
-            as_json=as_json,
-            quiet=quiet,
-        )
-        return 0
     from imnetprep.checking.read_files import Checks
     from imnetprep.checking.recognise import recognise
     from imnetprep.repair import Mended, carry_out_repair, plan_repair

@@ -1,24 +1,53 @@
-"""What `imnetprep repair --archives` does behind its options."""
+"""`imnetprep repair-archives`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from imnetprep.catalog.datasets import Split
+from imnetprep.commands.options import (
+    archives_folder_option,
+    dataset_option,
+    dry_run_option,
+    jobs_option,
+    json_option,
+    quiet_option,
+    root_option,
+    split_option,
+    swarm_options,
+)
 from imnetprep.commands.terminal import print_result, progress
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.repair_archives import PlannedArchive
     from imnetprep.sources.session import Network
 
 
+@click.command("repair-archives", short_help="Fetch the wrong pieces of the archives again.")
+@root_option
+@dataset_option
+@split_option
+@archives_folder_option
+@click.option(
+    "--from",
+    "source",
+    metavar="PLACE",
+    help="Fetch the pieces from a folder, s3://BUCKET/PREFIX or https://…, not from the swarm.",
+)
+@swarm_options
+@jobs_option
+@dry_run_option("Read the archives, say how much of each is wrong, and stop.")
+@json_option
+@quiet_option
 def repair_archives(
     root: Root,
-    folder: Path | None,
-    *,
-    splits: Sequence[Split],
-    address: str | None,
+    dataset: str | None,
+    splits: tuple[Split, ...],
+    archives: Path | None,
+    source: str | None,
     network: "Network",
     wait: float,
     jobs: int | None,
@@ -26,29 +55,43 @@ def repair_archives(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Print what is wrong with each archive (a dry run), or that it is right now."""
+    """Fetch just the wrong and missing pieces of the archives, each proved by its torrent.
+
+    Every archive is read first. While it is repaired it is called NAME.part, and nothing takes it
+    for whole. Interrupted at any instant, the same command resumes.
+
+    \b
+    imnetprep repair-archives --dry-run
+    imnetprep repair-archives --split val
+    imnetprep repair-archives --from s3://my-bucket/imagenet/archives
+    """
     from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 
     shown = progress(quiet=quiet)
-    plan = plan_archive_repair(root, folder, splits=splits, jobs=jobs, progress=shown)
-    source = address or Swarm(network, wait)
-    done = (
-        plan.archives
-        if dry_run
-        else carry_out_archive_repair(plan, root, source=source, progress=shown)
+    plan = plan_archive_repair(
+        root, archives, dataset=dataset, splits=splits, jobs=jobs, progress=shown
     )
-    for planned in done:
-        size_bytes = planned.wrong_bytes
-        size = "what its part lacks" if size_bytes is None else format_bytes(size_bytes)
-        what = "to fetch" if dry_run else "fetched"
-        text = f"{planned.path}: all pieces right"
-        if not planned.is_right:
-            text = f"{planned.path}: {size} {what}" + ("" if dry_run else ", all pieces right")
-        print_result(
-            text,
-            as_json=as_json,
-            path=planned.path,
-            wrong_bytes=size_bytes,
-            repaired=not dry_run and not planned.is_right,
-            proof=None if dry_run else planned.proof,
-        )
+    if dry_run:
+        for planned in plan.archives:
+            _print_archive(planned, dry_run=True, as_json=as_json)
+        return
+    place = source or Swarm(network, wait)
+    for repaired in carry_out_archive_repair(plan, root, source=place, progress=shown):
+        _print_archive(repaired, dry_run=False, as_json=as_json)
+
+
+def _print_archive(planned: "PlannedArchive", *, dry_run: bool, as_json: bool) -> None:
+    size_bytes = planned.wrong_bytes
+    size = "what its part lacks" if size_bytes is None else format_bytes(size_bytes)
+    text = f"{planned.path}: all pieces right"
+    if not planned.is_right:
+        done = "to fetch" if dry_run else "fetched, all pieces right"
+        text = f"{planned.path}: {size} {done}"
+    print_result(
+        text,
+        as_json=as_json,
+        path=planned.path,
+        wrong_bytes=size_bytes,
+        repaired=not dry_run and not planned.is_right,
+        proof=None if dry_run else planned.proof,
+    )

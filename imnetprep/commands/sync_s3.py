@@ -76,7 +76,7 @@ def _uncollected() -> Iterator[None]:
     help="Of whole objects. Default: CRC64NVME where awscrt is installed.",
 )
 @settings_options
-@dry_run_option
+@dry_run_option()
 @json_option
 @quiet_option
 def sync_s3(

@@ -5,13 +5,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imnetprep.checking.finding import Finding
 from imnetprep.progress import Progress, Silent, Task
-from imnetprep.units import format_bytes, format_duration
+from imnetprep.roots import Root
+from imnetprep.units import count, format_bytes, format_duration
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.manifest import SplitRecord
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -25,6 +29,14 @@ def print_finding(finding: Finding, *, as_json: bool) -> None:
     """One finding on stdout."""
     text = f"{finding.kind}: {finding.path} {finding.what}"
     print_result(text, as_json=as_json, **finding._asdict())
+
+
+def print_split(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
+    """A split that lies under `root`, on stdout."""
+    what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+    text = f"{record.split}: {what} in {root.split(record.split, record.layout)}"
+    text += f" ({record.change})" if record.change else ""
+    print_result(text, as_json=as_json, **record._asdict())
 
 
 def progress(*, quiet: bool) -> Progress:

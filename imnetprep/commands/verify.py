@@ -15,11 +15,9 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
     split_option,
-    whole_archives_option,
 )
 from imnetprep.commands.terminal import print_finding, print_result, progress
-from imnetprep.commands.verify_archives import verify_archives
-from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
+from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
 
@@ -31,7 +29,6 @@ from imnetprep.units import count, format_bytes
 @digests_option
 @decode_option
 @click.option("--adopt", is_flag=True, help="Write the manifest of a tree without findings.")
-@whole_archives_option
 @layout_option()
 @jobs_option
 @json_option
@@ -43,7 +40,6 @@ def verify(
     digests: bool,
     decode: bool,
     adopt: bool,
-    archives: str | None,
     layout: Layout | None,
     jobs: int | None,
     as_json: bool,
@@ -57,32 +53,13 @@ def verify(
     the sizes tell, where the dataset knows that of its tar. Then the manifest and all who read it
     say so.
 
-    With --archives it reads every byte of the published archives instead: it names the wrong
-    bytes, by the pieces of their torrent, and the images in them.
-
     A line for each finding; exit code 5 if there is any. Without --adopt nothing is changed but
-    the receipt, which keeps the result.
+    the receipt, which keeps the result. `imnetprep verify-archives` reads the published archives.
 
     \b
     imnetprep verify --digests --decode
-    imnetprep verify --archives
     imnetprep verify --root /data/somebodys-imagenet --adopt
     """
-    if archives is not None:
-        if digests or decode or adopt:
-            raise WrongUsage(
-                "--digests, --decode and --adopt are of images, --archives of archives",
-                hint="verify the one first, then the other",
-            )
-        return verify_archives(
-            root,
-            archives,
-            dataset=dataset,
-            splits=splits,
-            jobs=jobs,
-            as_json=as_json,
-            quiet=quiet,
-        )
     from imnetprep import adopt as adoption
     from imnetprep.checking.finding import CHANGED
     from imnetprep.checking.read_files import Checks

@@ -163,7 +163,7 @@ def require_consumable(
     if not _is_proved(archive, pieces, before):
         raise ImnetprepError(
             f"{path.name} would be given up before all of it is proved",
-            hint="imnetprep verify --archives proves it first",
+            hint="imnetprep verify-archives proves it first",
         )
 
 

@@ -102,7 +102,7 @@ class BodyPlaces:
             what = f"lacks {count(missing, 'image')}" if missing else "has an image twice"
             raise WrongBytes(
                 f"{self._archive.name} {what} of {self._dataset.name}",
-                hint="imnetprep verify --archives names them; fetch the archive again",
+                hint="imnetprep verify-archives names them; fetch the archive again",
             )
 
     def _read_at(self, offset: int, length: int) -> bytes:

@@ -148,7 +148,7 @@ class Push:
             part_bytes_of(step.size_bytes),
         )
         if step.path not in self._plan.survey.digests:  # nothing has proved it yet
-            hint = "imnetprep verify --archives says what is wrong; it is not sent"
+            hint = "imnetprep verify-archives says what is wrong; it is not sent"
             sending.pieces = pieces_of(
                 self._dataset, step.path, step.size_bytes, where=step.path, hint=hint
             )
@@ -212,7 +212,7 @@ class Push:
                     raise WrongBytes(
                         f"{sending.step.path}: piece {piece} is not what torrent"
                         f" {pieces.info_hash} says; it is not sent",
-                        hint="imnetprep repair --archives fetches the wrong pieces again",
+                        hint="imnetprep repair-archives fetches the wrong pieces again",
                     )
         return body, Checksum.empty(self._kind).over(body)
 

@@ -1,0 +1,71 @@
+"""`imnetprep divide`."""
+
+from pathlib import Path
+
+import click
+
+from imnetprep.commands.options import (
+    dry_run_option,
+    jobs_option,
+    json_option,
+    quiet_option,
+    root_option,
+)
+from imnetprep.commands.terminal import print_result, print_split, progress
+from imnetprep.roots import Root
+from imnetprep.units import count
+
+
+@click.command(short_help="Divide a folder of images by class into train and val.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@root_option
+@click.option(
+    "--val-fraction",
+    metavar="SHARE",
+    required=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="The share of each class that becomes val, between 0 and 1.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Another seed divides the images otherwise.",
+)
+@click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
+@jobs_option
+@dry_run_option()
+@json_option
+@quiet_option
+def divide(
+    folder: Path,
+    root: Root,
+    val_fraction: float,
+    seed: int,
+    copy: bool,
+    jobs: int | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Divide FOLDER, which holds a folder of images for each class, into train and val.
+
+    ROOT becomes a dataset of its own, called as FOLDER is. An image's split depends on its name
+    and --seed alone: images added later move no other. Interrupted at any instant, the same
+    command resumes.
+
+    \b
+    imnetprep divide photos --val-fraction 0.25 --root divided
+    """
+    from imnetprep.divide import carry_out_divide, plan_divide
+
+    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy)
+    if dry_run:
+        for split in plan.dataset.splits:
+            samples = plan.dataset.samples(split)
+            text = f"{split}: {count(samples, 'image')} of {folder}"
+            print_result(text, as_json=as_json, split=split, samples=samples)
+        return
+    for record in carry_out_divide(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
+        print_split(root, record, as_json=as_json)
