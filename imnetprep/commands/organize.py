@@ -136,7 +136,7 @@ def organize(
     for record in carry_out_organize(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
         print_split(root, record, as_json=as_json)
     if meta_bin:
-        from imnetprep.training.meta_bin import write_meta_bin
+        from imnetprep.layouts.meta_bin import write_meta_bin
 
         write_meta_bin(root, plan.dataset)
 
