@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -61,6 +62,9 @@ _OF_SQLITE = {
     sqlite3.SQLITE_PERM: errno.EACCES,
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
+
+# Packages of the extra [train]; all that only prepares works without them.
+_OF_TRAINING = ("torch", "torchvision", "matplotlib")
 
 
 class _InOrder(click.Group):
@@ -141,6 +145,13 @@ def run(arguments: list[str]) -> int:
             return _our_bug()
         what = f"a database under the root: {error}"
         return _tell(what, _OF_THE_MACHINE[code], ImnetprepError.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_TRAINING:
+            return _our_bug()
+        what = f"imnetprep {arguments[0]} needs {error.name}, which is not installed"
+        python = shlex.quote(sys.executable)
+        hint = f"{python} -m pip install 'imnetprep[train]'"
+        return _tell(what, hint, ImnetprepError.exit_code)
     except Exception:
         return _our_bug()
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
@@ -84,8 +85,11 @@ def run_demo(
 
     Goes on with what `path` has from an earlier time, unless `fresh`. `tell` is given each command
     before it runs; what that says goes straight to the terminal. Raises StepFailed, or
-    ImnetprepError where `path` holds something that is not a demo.
+    ImnetprepError where `path` holds something that is not a demo, and ModuleNotFoundError, before
+    anything is drawn, where torch is not installed.
     """
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("the demo trains a network", name="torch")
     size = size or DemoSize()
     folder = _opened(DemoFolder(path), fresh=fresh, tell=tell)
     story = _Story(tell)

@@ -44,6 +44,27 @@ def test_wrong_usage_is_two_lines_and_exit_code_2(words: list[str], told: str, r
     assert hint.startswith("Hint: imnetprep ") and hint.endswith("--help")
 
 
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "demo"])
+def test_without_torch_what_needs_it_says_what_to_install(
+    verb: str, organized_once: Path, tmp_path: Path
+) -> None:
+    words = {
+        "predict": [str(tmp_path / "best.pt"), str(tmp_path / "image.JPEG")],
+        "demo": ["--root", str(tmp_path / "demo")],
+    }.get(verb, ["--root", str(organized_once)])
+    for file in ("best.pt", "image.JPEG"):
+        (tmp_path / file).touch()
+    code = "import sys; sys.modules['torch'] = None; from imnetprep.cli import run\n"
+    code += "sys.exit(run(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, verb, *words]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error == f"Error: imnetprep {verb} needs torch, which is not installed"
+    assert hint == f"Hint: {sys.executable} -m pip install 'imnetprep[train]'"
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_bug_of_ours_keeps_its_traceback_in_a_file(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
