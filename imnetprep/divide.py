@@ -29,6 +29,8 @@ from imnetprep.organizing.publish import folder_splits, give_name, refuse_strang
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
+from imnetprep.split_plan import PlannedSplit
+from imnetprep.units import count
 
 # What Pillow and torchvision open, by its name.
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -36,23 +38,56 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class DividePlan:
-    """How the images in `folder` become the splits of `division`; `needs` are those of copies."""
+    """Images in `folder` to become the splits of `division`: a SplitPlan."""
 
+    root: Root
     folder: Path
     division: Division
     needs: Needs
     copy: bool
+    jobs: int | None
 
     @property
     def dataset(self) -> Dataset:
         """The dataset that the root will hold."""
         return self.division.dataset
 
+    def described(self) -> Iterator[PlannedSplit]:
+        """As `SplitPlan.described`."""
+        done = folder_splits(self.root)
+        for split in self.division.names:
+            source = f"{count(self.dataset.samples(split), 'image')} of {self.folder}"
+            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in done)
+
+    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
+        """As `SplitPlan.carry_out`. A kill costs the classes in flight."""
+        root = self.root
+        self.needs.require(root.path, what=f"to organize {self.dataset.name}")
+        with locked(root.organizing), open_journal(root.journal) as journal:
+            create_manifest(root.manifest, self.dataset)
+            for split in self.division.names:
+                whole = standing(root, journal, split, self.dataset)
+                if whole is None and split not in folder_splits(root):
+                    _grow(self, split, journal, progress)
+                    whole = standing(root, journal, split, self.dataset)
+                if whole is not None:
+                    files = "copies" if self.copy else "hard links"
+                    source = str(self.folder.absolute())
+                    give_name(root, journal, split, whole, archive=None, source=source, files=files)
+                    journal.forget(split)
+                yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+
 
 def plan_divide(
-    root: Root, folder: Path, *, val_fraction: float, seed: int, copy: bool
+    root: Root,
+    folder: Path,
+    *,
+    val_fraction: float,
+    seed: int,
+    copy: bool,
+    jobs: int | None,
 ) -> DividePlan:
-    """Look at the folder and the root; touches nothing.
+    """Look at the folder and the root, and change nothing.
 
     Raises ImnetprepError where the folder holds what is no image of a class, and where the root
     holds something else.
@@ -73,40 +108,12 @@ def plan_divide(
         for file, _ in of_class
     ]
     size_bytes = sum(to_make) if copy else 0
-    return DividePlan(folder, division, Needs(size_bytes, len(to_make), size_bytes), copy)
+    needs = Needs(size_bytes, len(to_make), size_bytes)
+    return DividePlan(root, folder, division, needs, copy, jobs)
 
 
-def carry_out_divide(
-    plan: DividePlan, root: Root, *, jobs: int | None, progress: Progress
-) -> Iterator[SplitRecord]:
-    """Make what is not there; yields each split once it stands under its name. A kill costs the
-    classes in flight."""
-    plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
-    with locked(root.organizing), open_journal(root.journal) as journal:
-        create_manifest(root.manifest, plan.dataset)
-        for split in plan.division.names:
-            whole = standing(root, journal, split, plan.dataset)
-            if whole is None and split not in folder_splits(root):
-                _grow(plan, root, split, journal, jobs=jobs, progress=progress)
-                whole = standing(root, journal, split, plan.dataset)
-            if whole is not None:
-                made = "copies" if plan.copy else "hard links"
-                source = str(plan.folder.absolute())
-                give_name(root, journal, split, whole, archive=None, source=source, files=made)
-                journal.forget(split)
-            yield organized_splits(root)[split, Layout.IMAGEFOLDER]
-
-
-def _grow(
-    plan: DividePlan,
-    root: Root,
-    split: Split,
-    journal: Journal,
-    *,
-    jobs: int | None,
-    progress: Progress,
-) -> None:
-    growing, fingerprint = root.organizing / split, plan.dataset.fingerprint
+def _grow(plan: DividePlan, split: Split, journal: Journal, progress: Progress) -> None:
+    growing, fingerprint = plan.root.organizing / split, plan.dataset.fingerprint
     made_of = f"{'copies' if plan.copy else 'links'} of {plan.folder.absolute()}"
     if not journal.has_begun(split, dataset=fingerprint, archive=made_of):
         journal.forget(split)
@@ -118,7 +125,7 @@ def _grow(
     with (
         progress.task(f"organize {split}", total=samples, unit="images") as task,
         committer(journal, growing, committed=lambda _: None) as give,
-        ThreadPoolExecutor(jobs or usable_cores()) as workers,
+        ThreadPoolExecutor(plan.jobs or usable_cores()) as workers,
     ):
         to_do = [synset.label for synset in plan.dataset.synsets if synset.label not in done]
         made = workers.map(lambda label: _make_class(plan, split, label, growing), to_do)

@@ -15,7 +15,7 @@ from imnetprep.images import Resize
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
-from imnetprep.organizing.journal import Whole, open_journal
+from imnetprep.organizing.journal import Journal, Whole, open_journal
 from imnetprep.organizing.plan import (
     Planned,
     in_flight_bytes,
@@ -28,21 +28,40 @@ from imnetprep.organizing.publish import folder_splits, refuse_strangers
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
+from imnetprep.split_plan import PlannedSplit
 
 
 @dataclass(frozen=True)
 class OrganizePlan:
-    """What `organize` will do, and what it will take: disk space, and files on it.
+    """Class folders to be made of archives: a SplitPlan. `facts` go into each split's receipt."""
 
-    `facts` are for the receipt of each split.
-    """
-
+    root: Root
     dataset: Dataset
     planned: tuple[Planned, ...]
     needs: Needs
     consume: bool
-    resize: Resize | None = None
+    resize: Resize | None
+    jobs: int | None
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def described(self) -> Iterator[PlannedSplit]:
+        """As `SplitPlan.described`."""
+        for each in self.planned:
+            source = f"from {', '.join(each.addresses)}"
+            for split in each.splits:
+                yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in each.done)
+
+    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
+        """As `SplitPlan.carry_out`."""
+        self.needs.require(self.root.path, what=f"to organize {self.dataset.name}")
+        with (
+            locked(self.root.organizing, forks=True),
+            open_journal(self.root.journal) as journal,
+        ):
+            create_manifest(self.root.manifest, self.dataset)
+            self.needs.tell_time(self.root.organizing, progress)
+            for planned in self.planned:
+                yield from _organized(self, planned, journal, progress)
 
 
 def plan_organize(
@@ -55,20 +74,25 @@ def plan_organize(
     resize: Resize | None = None,
     jobs: int | None = None,
 ) -> OrganizePlan:
-    """Look at what is there and what is wanted; touches nothing.
+    """Look at the archives and the root, and change nothing.
 
     Raises ImnetprepError where an archive is missing, and where something else stands in a split's
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
-    known = dataset_for(root.manifest, dataset)
     return plan_dataset(
-        root, known, splits=splits, archives=archives, consume=consume, resize=resize, jobs=jobs
+        root,
+        dataset_for(root.manifest, dataset),
+        splits=splits,
+        archives=archives,
+        consume=consume,
+        resize=resize,
+        jobs=jobs,
     )
 
 
 def plan_dataset(
     root: Root,
-    known: Dataset,
+    dataset: Dataset,
     *,
     splits: Sequence[Split],
     archives: str | None = None,
@@ -76,9 +100,9 @@ def plan_dataset(
     resize: Resize | None = None,
     jobs: int | None = None,
 ) -> OrganizePlan:
-    """The same, of the dataset `known` or part of it. Raises as `plan_organize`."""
+    """Plan `dataset`, which may be part of a published one. Raises as `plan_organize`."""
     planned = planned_splits(
-        root, known, splits or known.splits, archives=archives, done=folder_splits(root)
+        root, dataset, splits or dataset.splits, archives=archives, done=folder_splits(root)
     )
     needs = Needs()
     for each in planned:
@@ -86,8 +110,8 @@ def plan_dataset(
             if split in each.done:
                 _refuse_other_size(root, split, resize)
         if each.to_do:
-            needs += _check_planned(root, known, each, consume=consume, resize=resize, jobs=jobs)
-    return OrganizePlan(known, planned, needs, consume, resize)
+            needs += _check_planned(root, dataset, each, consume=consume, resize=resize, jobs=jobs)
+    return OrganizePlan(root, dataset, planned, needs, consume, resize, jobs)
 
 
 def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
@@ -103,50 +127,40 @@ def _other_images(folder: Path, what: str) -> ImnetprepError:
     )
 
 
-def carry_out_organize(
-    plan: OrganizePlan, root: Root, *, jobs: int | None, progress: Progress
+def _organized(
+    plan: OrganizePlan, planned: Planned, journal: Journal, progress: Progress
 ) -> Iterator[SplitRecord]:
-    """Organize what is not done; yields every split of the plan once it stands under its name.
-
-    Raises ImnetprepError where there is no room, and WrongBytes where an archive is not what the
-    dataset promises.
-    """
-    plan.needs.require(root.path, what=f"to organize {plan.dataset.name}")
-    with (
-        locked(root.organizing, forks=True),
-        open_journal(root.journal) as journal,
-    ):
-        create_manifest(root.manifest, plan.dataset)
-        plan.needs.tell_time(root.organizing, progress)
-        for planned in plan.planned:
-            with _sink(plan, root, jobs) as sink:
-                work = Work(
-                    plan.dataset,
-                    planned,
-                    root,
-                    journal,
-                    sink=sink,
-                    growing=root.organizing,
-                    consume=plan.consume,
-                )
-                there = folder_splits(root)
-                to_grow = [each for each in planned.splits if each not in there]
-                wholes = work.grown(to_grow, jobs=jobs, progress=progress)
-            for split, whole in wholes.items():
-                change = str(plan.resize) if plan.resize else None
-                work.give_name(split, whole, change=change, facts=plan.facts)
-            for split in planned.splits:
-                yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+    """Make the splits of archives that they share; yields each once it lies under its name."""
+    root = plan.root
+    with _sink(plan) as sink:
+        work = Work(
+            plan.dataset,
+            planned,
+            root,
+            journal,
+            sink=sink,
+            growing=root.organizing,
+            consume=plan.consume,
+        )
+        organized = folder_splits(root)
+        splits = [each for each in planned.splits if each not in organized]
+        wholes = work.grown(splits, jobs=plan.jobs, progress=progress)
+    for split, whole in wholes.items():
+        change = str(plan.resize) if plan.resize else None
+        work.give_name(split, whole, change=change, facts=plan.facts)
+    for split in planned.splits:
+        yield organized_splits(root)[split, Layout.IMAGEFOLDER]
 
 
 @contextmanager
-def _sink(plan: OrganizePlan, root: Root, jobs: int | None) -> Iterator[Sink]:
+def _sink(plan: OrganizePlan) -> Iterator[Sink]:
     """Where samples go: class folders, of images as published or made smaller."""
     if plan.resize is None:
-        yield ClassFolders(plan.dataset, root.organizing)
+        yield ClassFolders(plan.dataset, plan.root.organizing)
         return
-    jobs = jobs or usable_cores()
-    with closing(ResizedFolders(plan.dataset, root.organizing, plan.resize, jobs=jobs)) as resized:
+    jobs = plan.jobs or usable_cores()
+    folders = ResizedFolders(plan.dataset, plan.root.organizing, plan.resize, jobs=jobs)
+    with closing(folders) as resized:
         yield resized
 
 

@@ -32,6 +32,7 @@ from imnetprep.sharding.from_folders import ShardingPlan, carry_out_sharding, pl
 from imnetprep.sharding.from_spools import Spool, SpooledBodies, spool_path
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import Placement
+from imnetprep.split_plan import PlannedSplit
 from imnetprep.units import count
 
 
@@ -48,29 +49,53 @@ class FromArchive(NamedTuple):
 
 @dataclass(frozen=True)
 class ShardsPlan:
-    """What is made of class folders, what of archives, and what the latter takes."""
+    """Shards to be made of class folders and of archives: a SplitPlan."""
 
+    root: Root
     dataset: Dataset
     sharding: Sharding
     of_folders: ShardingPlan | None
     of_archives: tuple[FromArchive, ...]
-    needs: Needs
+    archive_needs: Needs
     consume: bool
+    jobs: int | None
 
     @property
-    def needed_bytes(self) -> int:
-        """The disk space it takes at most."""
-        return self.needs.disk_bytes + (self.of_folders.needed_bytes if self.of_folders else 0)
+    def needs(self) -> Needs:
+        """As `SplitPlan.needs`."""
+        folder_bytes = self.of_folders.needed_bytes if self.of_folders else 0
+        return self.archive_needs + Needs(disk_bytes=folder_bytes)
 
-    def described(self) -> Iterator[tuple[Split, str, bool]]:
-        """Each split: what its shards are made of, and whether they are there."""
+    def described(self) -> Iterator[PlannedSplit]:
+        """As `SplitPlan.described`."""
         for each in self.of_folders.splits if self.of_folders else ():
-            yield each.source.split, f"of {count(each.source.samples, 'image')}", each.done
+            source = f"of {count(each.source.samples, 'image')}"
+            yield PlannedSplit(each.source.split, Layout.WEBDATASET, source, each.done)
         for planned, proof in self.of_archives:
             way = "read once, with a spool on the disk" if proof is None else "shard by shard"
             source = f"from {', '.join(planned.addresses)}, {way}"
             for split in planned.splits:
-                yield split, source, split in planned.done
+                yield PlannedSplit(split, Layout.WEBDATASET, source, split in planned.done)
+
+    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
+        """As `SplitPlan.carry_out`."""
+        root, jobs = self.root, self.jobs
+        self.archive_needs.require(root.path, what=f"to make shards of {self.dataset.name}")
+        if self.of_folders is not None:
+            yield from carry_out_sharding(self.of_folders, root, jobs=jobs, progress=progress)
+            _drop_spools(root, [each.source.split for each in self.of_folders.splits])
+        if not self.of_archives:
+            return
+        with (
+            locked(root.organizing),
+            open_journal(root.spool_journal) as spooled,
+            open_journal(root.shards_journal) as journal,
+        ):
+            create_manifest(root.manifest, self.dataset)
+            self.archive_needs.tell_time(root.organizing, progress)
+            for each in self.of_archives:
+                work = _Work(self, each, root, spooled, journal)
+                yield from work.organize(jobs=jobs, progress=progress)
 
 
 def plan_organize_shards(
@@ -104,7 +129,7 @@ def plan_organize_shards(
             planner = ShardsNeeds(root, known, sharding, each, consume=consume)
             needs += planner.needs(jobs)
             found.append(FromArchive(each, planner.proof))
-    return ShardsPlan(known, sharding, of_folders, tuple(found), needs, consume)
+    return ShardsPlan(root, known, sharding, of_folders, tuple(found), needs, consume, jobs)
 
 
 def _needs_archive(root: Root, split: Split) -> bool:
@@ -120,31 +145,6 @@ def _needs_archive(root: Root, split: Split) -> bool:
                 if journal.grows_from(split) is not None:
                     return True
     return False
-
-
-def carry_out_organize_shards(
-    plan: ShardsPlan, root: Root, *, jobs: int | None, progress: Progress
-) -> Iterator[SplitRecord]:
-    """Make the shards that are not there; yields every split of the plan once it stands.
-
-    Raises as `carry_out_organize` and `carry_out_sharding`.
-    """
-    plan.needs.require(root.path, what=f"to make shards of {plan.dataset.name}")
-    if plan.of_folders is not None:
-        yield from carry_out_sharding(plan.of_folders, root, jobs=jobs, progress=progress)
-        _drop_spools(root, [each.source.split for each in plan.of_folders.splits])
-    if not plan.of_archives:
-        return
-    with (
-        locked(root.organizing),
-        open_journal(root.spool_journal) as spooled,
-        open_journal(root.shards_journal) as journal,
-    ):
-        create_manifest(root.manifest, plan.dataset)
-        plan.needs.tell_time(root.organizing, progress)
-        for each in plan.of_archives:
-            work = _Work(plan, each, root, spooled, journal)
-            yield from work.organize(jobs=jobs, progress=progress)
 
 
 def _drop_spools(root: Root, splits: Sequence[Split]) -> None:

@@ -24,37 +24,67 @@ from imnetprep.manifest import (
     organized_splits,
     refuse_other_dataset,
 )
+from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.journal import open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
 from imnetprep.proving.receipt import read_receipt, record_split
 from imnetprep.roots import Layout, Root
+from imnetprep.split_plan import PlannedSplit
 from imnetprep.units import count
 
 
 @dataclass(frozen=True)
 class SubsetPlan:
-    """Which `splits` of `source` become the dataset `chosen` of the root `to`.
+    """Splits of the root `source` to become the dataset `chosen` of another: a SplitPlan.
 
-    `to_make` are those that are not there yet, with their bytes.
+    `needed_bytes`: what the splits hold that `root` does not have yet.
     """
 
+    root: Root
     list_name: str
     source: Root
     chosen: Dataset
     splits: tuple[Split, ...]
-    to_make: Mapping[Split, int]
-    to: Root
+    needed_bytes: Mapping[Split, int]
+    copy: bool
+    jobs: int | None
+
+    @property
+    def needs(self) -> Needs:
+        """As `SplitPlan.needs`."""
+        size_bytes = sum(self.needed_bytes.values()) if self.copy else 0
+        files = sum(map(self.chosen.samples, self.needed_bytes))
+        return Needs(size_bytes, files, size_bytes)
+
+    def described(self) -> Iterator[PlannedSplit]:
+        """As `SplitPlan.described`."""
+        for split in self.splits:
+            folder = self.source.split(split)
+            source = f"{count(self.chosen.samples(split), 'image')} of {folder}"
+            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split not in self.needed_bytes)
+
+    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
+        """As `SplitPlan.carry_out`."""
+        with locked(self.root.organizing), open_manifest(self.source.manifest) as manifest:
+            create_manifest(self.root.manifest, self.chosen)
+            for split in self.splits:
+                key = split, Layout.IMAGEFOLDER
+                if key not in organized_splits(self.root):
+                    _make_split(self, split, manifest, progress)
+                yield organized_splits(self.root)[key]
 
 
-def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
-    """Look at the list and at both roots; touches nothing.
+def plan_subset(
+    list_name: str, source: Root, root: Root, *, copy: bool, jobs: int | None
+) -> SubsetPlan:
+    """Look at the list and at both roots, and change nothing.
 
     Raises ImnetprepError where `source` is not organized or lacks what the list names, and where
-    `to` holds something else.
+    `root` holds something else.
     """
     with open_manifest(source.manifest) as manifest:
-        chosen_list = read_list(listed)
+        chosen_list = read_list(list_name)
         chosen = subset_of(manifest.dataset(), chosen_list)
         splits = {
             split: record
@@ -66,11 +96,13 @@ def plan_subset(listed: str, source: Root, to: Root) -> SubsetPlan:
                 f"{source.path} has no class folders to take from",
                 hint=f"imnetprep organize --root {source.path}",
             )
-        to_make = {}
-        for split in _splits_to_make(splits, chosen, to):
-            samples = itertools.chain.from_iterable(_wanted(chosen, split, manifest))
-            to_make[split] = sum(sample.size_bytes for sample in samples)
-    return SubsetPlan(chosen_list.name, source, chosen, tuple(splits), to_make, to)
+        needed_bytes = {}
+        for split in _splits_to_make(splits, chosen, root):
+            samples = itertools.chain.from_iterable(_chosen_samples(chosen, split, manifest))
+            needed_bytes[split] = sum(sample.size_bytes for sample in samples)
+    return SubsetPlan(
+        root, chosen_list.name, source, chosen, tuple(splits), needed_bytes, copy, jobs
+    )
 
 
 def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Root) -> list[Split]:
@@ -103,21 +135,9 @@ def refuse_other_root(chosen: Dataset, to: Root) -> None:
         refuse_other_dataset(manifest, chosen, hint="take another --to")
 
 
-def carry_out_subset(plan: SubsetPlan, *, copy: bool, progress: Progress) -> Iterator[SplitRecord]:
-    """Make what is not there; yields every split of the plan once it stands under its name.
-
-    Raises WrongBytes where a file of the source is not what its manifest says.
-    """
-    with locked(plan.to.organizing), open_manifest(plan.source.manifest) as manifest:
-        create_manifest(plan.to.manifest, plan.chosen)
-        for split in plan.splits:
-            key = split, Layout.IMAGEFOLDER
-            if key not in organized_splits(plan.to):
-                _make_split(plan, split, manifest, copy=copy, progress=progress)
-            yield organized_splits(plan.to)[key]
-
-
-def _wanted(chosen: Dataset, split: Split, manifest: Manifest) -> Iterator[list[SampleRecord]]:
+def _chosen_samples(
+    chosen: Dataset, split: Split, manifest: Manifest
+) -> Iterator[list[SampleRecord]]:
     """The samples of `manifest` that `chosen` has, a list a class, with the labels of `chosen`.
 
     Raises WrongBytes where the manifest lists fewer of a class than `chosen` has.
@@ -143,65 +163,62 @@ def _wanted(chosen: Dataset, split: Split, manifest: Manifest) -> Iterator[list[
         yield samples
 
 
-def _make_split(
-    plan: SubsetPlan, split: Split, manifest: Manifest, *, copy: bool, progress: Progress
-) -> None:
+def _make_split(plan: SubsetPlan, split: Split, manifest: Manifest, progress: Progress) -> None:
     """Grow it in `.organizing`, list it, and give it its name last: only then is it there.
 
     The samples are read from `manifest` once for each step: a million of them are not held.
     """
-    growing = plan.to.organizing / split
-    if (grown := plan.to.journal).exists():
+    growing = plan.root.organizing / split
+    if (grown := plan.root.journal).exists():
         with open_journal(grown) as journal:
             journal.forget(split)  # what links replace is not to be written to from archives
     growing.mkdir(exist_ok=True)
-    if copy:
+    if plan.copy:
         grown_bytes = sum(path.stat().st_size for path in growing.glob("*/*"))
-        needed_bytes = max(0, plan.to_make.get(split, 0) - grown_bytes)
-        require_free(plan.to.path, needed_bytes, what=f"to copy {split} of {plan.chosen.name}")
-    _grow(plan, split, manifest, copy=copy, progress=progress)
+        needed_bytes = max(0, plan.needed_bytes.get(split, 0) - grown_bytes)
+        require_free(plan.root.path, needed_bytes, what=f"to copy {split} of {plan.chosen.name}")
+    _grow(plan, split, manifest, progress)
     sync_file_system(growing)
-    with open_manifest(plan.to.manifest, write=True) as made:
+    with open_manifest(plan.root.manifest, write=True) as made:
         key = split, Layout.IMAGEFOLDER
         made.drop_split(*key)  # of a run that was killed from here on
-        listed = itertools.chain.from_iterable(_wanted(plan.chosen, split, manifest))
+        listed = itertools.chain.from_iterable(_chosen_samples(plan.chosen, split, manifest))
         made.add_split(*key, listed, change=manifest.splits()[key].change)
         record = made.splits()[key]
     record_split(
-        plan.to,
+        plan.root,
         split,
         subset=plan.list_name,
         source={
             "root": str(plan.source.path.absolute()),
             **read_receipt(plan.source)["splits"].get(split, {}),
         },
-        files="copies" if copy else "hard links",
+        files="copies" if plan.copy else "hard links",
         layout=record.layout,
         samples=record.samples,
         size_bytes=record.size_bytes,
         change=record.change,
     )
-    growing.rename(plan.to.split(split))
-    sync_folder(plan.to.path)
+    growing.rename(plan.root.split(split))
+    sync_folder(plan.root.path)
 
 
-def _grow(
-    plan: SubsetPlan, split: Split, manifest: Manifest, *, copy: bool, progress: Progress
-) -> None:
-    growing, wnids = plan.to.organizing / split, set[str]()
+def _grow(plan: SubsetPlan, split: Split, manifest: Manifest, progress: Progress) -> None:
+    jobs = plan.jobs or usable_cores()
+    growing, wnids = plan.root.organizing / split, set[str]()
     under_way: deque[Future[int]] = deque()
     with (
         progress.task(f"subset {split}", total=plan.chosen.samples(split), unit="images") as task,
-        ThreadPoolExecutor(usable_cores()) as workers,
+        ThreadPoolExecutor(jobs) as workers,
     ):
-        for samples in _wanted(plan.chosen, split, manifest):
+        for samples in _chosen_samples(plan.chosen, split, manifest):
             if not samples:
                 continue
             wnid = plan.chosen.synsets[samples[0].label].wnid
             wnids.add(wnid)
             home = plan.source.split(split) / wnid
-            under_way.append(workers.submit(_grow_class, samples, home, growing, copy=copy))
-            while len(under_way) > usable_cores():
+            under_way.append(workers.submit(_grow_class, samples, home, growing, copy=plan.copy))
+            while len(under_way) > jobs:
                 task.advance(under_way.popleft().result())
         while under_way:
             task.advance(under_way.popleft().result())

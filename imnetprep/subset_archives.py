@@ -28,7 +28,7 @@ def plan_subset_of_archives(
     splits: Sequence[Split],
     jobs: int | None,
 ) -> OrganizePlan:
-    """Look at the list, the archives and the root `to`; touches nothing. Carry it out as any.
+    """Look at the list, the archives and the root `to`, and change nothing.
 
     Raises as `plan_organize`, and ImnetprepError on what the list names and that dataset lacks.
     """

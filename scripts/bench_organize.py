@@ -49,8 +49,8 @@ _OURS = (
 import imnetprep.extracting.class_folders as folders
 from imnetprep.catalog.datasets import Split
 from imnetprep.images import Resize
-from imnetprep.organize import carry_out_organize, plan_organize
-from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
+from imnetprep.organize import plan_organize
+from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.sharding.make import Sharding
 from imnetprep.progress import Silent
 from imnetprep.roots import Root
@@ -62,11 +62,11 @@ def work():
     if option == "resize to shards":
         sharding = Sharding(shard_size=50, resize=Resize(256, 90))
         plan = plan_organize_shards(Root(out), sharding, splits=[Split.TRAIN], **options)
-        list(carry_out_organize_shards(plan, Root(out), jobs=None, progress=Silent()))
+        list(plan.carry_out(Silent()))
         return
     resize = Resize(256, 90) if option == "resize" else None
     plan = plan_organize(Root(out), splits=[Split.TRAIN], resize=resize, **options)
-    list(carry_out_organize(plan, Root(out), jobs=None, progress=Silent()))
+    list(plan.carry_out(Silent()))
 timed(work)
 """
 )

@@ -421,7 +421,7 @@ def test_another_list_wants_another_root(
     ("words", "told"),
     [
         (["--archives", "x", "--to", "to", "--copy"], "--copy is for a root's files"),
-        (["--to", "to", "--jobs", "2"], "--dataset, --split and --jobs are for --archives"),
+        (["--to", "to", "--split", "val"], "--dataset and --split are for --archives"),
         ([], "--to is missing"),
         (["--archives", "-", "--to", "to"], "a pipe carries one archive"),
     ],

@@ -11,9 +11,8 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
 )
-from imnetprep.commands.terminal import print_result, print_split, progress
+from imnetprep.commands.terminal import carry_out
 from imnetprep.roots import Root
-from imnetprep.units import count
 
 
 @click.command(short_help="Divide a folder of images by class into train and val.")
@@ -58,14 +57,7 @@ def divide(
     \b
     imnetprep divide photos --val-fraction 0.25 --root divided
     """
-    from imnetprep.divide import carry_out_divide, plan_divide
+    from imnetprep.divide import plan_divide
 
-    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy)
-    if dry_run:
-        for split in plan.dataset.splits:
-            samples = plan.dataset.samples(split)
-            text = f"{split}: {count(samples, 'image')} of {folder}"
-            print_result(text, as_json=as_json, split=split, samples=samples)
-        return
-    for record in carry_out_divide(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        print_split(root, record, as_json=as_json)
+    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy, jobs=jobs)
+    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)

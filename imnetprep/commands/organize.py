@@ -1,5 +1,7 @@
 """`imnetprep organize`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from imnetprep.catalog.datasets import Split
@@ -14,10 +16,12 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result, print_split, progress
+from imnetprep.commands.terminal import carry_out
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count, format_bytes
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.split_plan import SplitPlan
 
 
 @click.command(short_help="Make class folders of the archives, in one pass.")
@@ -81,101 +85,45 @@ def organize(
     """
     if quality and not resize:
         raise WrongUsage("--quality is that of resized images", hint="--resize SIDE --quality Q")
+    from imnetprep.images import Resize
+
+    resized = Resize(resize, quality or 90) if resize else None
+    plan: SplitPlan
     if layout is Layout.WEBDATASET:
         if meta_bin:
             raise WrongUsage(
                 "--meta-bin is for torchvision's ImageNet class, which reads class folders",
-                hint="leave it out, or organize --layout imagefolder too",
+                hint="leave --meta-bin out, or organize --layout imagefolder too",
             )
-        _organize_shards(
+        from imnetprep.organize_shards import plan_organize_shards
+        from imnetprep.sharding.make import Sharding
+
+        plan = plan_organize_shards(
+            root,
+            Sharding(shard_size or 1000, seed or 0, resized),
+            dataset=dataset,
+            splits=splits,
+            archives=archives,
+            consume=consume,
+            jobs=jobs,
+        )
+    else:
+        if shard_size is not None or seed is not None:
+            raise WrongUsage("--shard-size and --seed are for shards", hint="--layout webdataset")
+        from imnetprep.organize import plan_organize
+
+        plan = plan_organize(
             root,
             dataset=dataset,
             splits=splits,
             archives=archives,
             consume=consume,
-            shard_size=shard_size or 1000,
-            seed=seed or 0,
-            resize=(resize, quality or 90) if resize else None,
+            resize=resized,
             jobs=jobs,
-            dry_run=dry_run,
-            as_json=as_json,
-            quiet=quiet,
         )
-        return
-    if shard_size is not None or seed is not None:
-        raise WrongUsage("--shard-size and --seed are for shards", hint="--layout webdataset")
-    from imnetprep.images import Resize
-    from imnetprep.organize import carry_out_organize, plan_organize
-
-    plan = plan_organize(
-        root,
-        dataset=dataset,
-        splits=splits,
-        archives=archives,
-        consume=consume,
-        resize=Resize(resize, quality or 90) if resize else None,
-        jobs=jobs,
-    )
-    if dry_run:
-        for planned in plan.planned:
-            for split in planned.splits:
-                done = split in planned.done
-                address = ", ".join(planned.addresses)
-                what = "is organized; nothing to do" if done else f"from {address}"
-                print_result(
-                    f"{split}: {what}", as_json=as_json, split=split, address=address, done=done
-                )
-        needs = plan.needs
-        print_result(
-            f"needs {format_bytes(needs.disk_bytes)} of disk, {count(needs.files, 'file')}",
-            as_json=as_json,
-            needed_bytes=needs.disk_bytes,
-            needed_files=needs.files,
-        )
-        return
-    for record in carry_out_organize(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        print_split(root, record, as_json=as_json)
-    if meta_bin:
+    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    if meta_bin and not dry_run:
         from imnetprep.layouts.meta_bin import write_meta_bin
+        from imnetprep.manifest import dataset_for
 
-        write_meta_bin(root, plan.dataset)
-
-
-def _organize_shards(
-    root: Root,
-    *,
-    dataset: str | None,
-    splits: tuple[Split, ...],
-    archives: str | None,
-    consume: bool,
-    shard_size: int,
-    seed: int,
-    resize: tuple[int, int] | None,
-    jobs: int | None,
-    dry_run: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    from imnetprep.images import Resize
-    from imnetprep.organize_shards import carry_out_organize_shards, plan_organize_shards
-    from imnetprep.sharding.make import Sharding
-
-    sharding = Sharding(shard_size, seed, Resize(*resize) if resize else None)
-    plan = plan_organize_shards(
-        root,
-        sharding,
-        dataset=dataset,
-        splits=splits,
-        archives=archives,
-        consume=consume,
-        jobs=jobs,
-    )
-    if dry_run:
-        for split, source, done in plan.described():
-            text = "there; nothing to do" if done else source
-            print_result(f"{split} shards: {text}", as_json=as_json, split=split, done=done)
-        text = f"needs {format_bytes(plan.needed_bytes)} of disk"
-        print_result(text, as_json=as_json, needed_bytes=plan.needed_bytes)
-        return
-    for record in carry_out_organize_shards(plan, root, jobs=jobs, progress=progress(quiet=quiet)):
-        print_split(root, record, as_json=as_json)
+        write_meta_bin(root, dataset_for(root.manifest, None))

@@ -8,21 +8,19 @@ import click
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
     dataset_option,
+    dry_run_option,
     jobs_option,
     json_option,
     quiet_option,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import carry_out
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from imnetprep.manifest import SplitRecord
+    from imnetprep.split_plan import SplitPlan
 
 
 @click.command(short_help="Make a root of some classes or files of a dataset.")
@@ -42,6 +40,7 @@ if TYPE_CHECKING:
 @dataset_option
 @split_option
 @jobs_option
+@dry_run_option()
 @json_option
 @quiet_option
 def subset(
@@ -53,6 +52,7 @@ def subset(
     dataset: str | None,
     splits: tuple[Split, ...],
     jobs: int | None,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -73,50 +73,25 @@ def subset(
     imnetprep subset mine.txt --root /data/imagenet --to /ssd/mine --copy
     imnetprep subset imagewoof --archives s3://my-bucket/imagenet --to imagewoof
     """
-    made = Root(to) if to else root
+    plan: SplitPlan
     if archives is None:
-        if dataset or splits or jobs:
+        if dataset or splits:
             raise WrongUsage(
-                "--dataset, --split and --jobs are for --archives",
+                "--dataset and --split are for --archives",
                 hint="leave them out: all that --root holds is taken",
             )
         if to is None:
             raise WrongUsage("--to is missing", hint="--to NEWROOT names the new root")
-        records = _of_root(chosen, root, made, copy=copy, quiet=quiet)
+        from imnetprep.subset import plan_subset
+
+        plan = plan_subset(chosen, root, Root(to), copy=copy, jobs=jobs)
     else:
         if copy:
             raise WrongUsage("--copy is for a root's files", hint="leave it out: archives stay")
-        records = _of_archives(
-            chosen, archives, made, dataset=dataset, splits=splits, jobs=jobs, quiet=quiet
+        from imnetprep.subset_archives import plan_subset_of_archives
+
+        made = Root(to) if to else root
+        plan = plan_subset_of_archives(
+            chosen, archives, made, dataset=dataset, splits=splits, jobs=jobs
         )
-    for record in records:
-        what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-        text = f"{record.split}: {what} in {made.split(record.split)}"
-        text += f" ({record.change})" if record.change else ""
-        print_result(text, as_json=as_json, **record._asdict())
-
-
-def _of_root(
-    chosen: str, root: Root, to: Root, *, copy: bool, quiet: bool
-) -> "Iterator[SplitRecord]":
-    from imnetprep.subset import carry_out_subset, plan_subset
-
-    plan = plan_subset(chosen, root, to)
-    return carry_out_subset(plan, copy=copy, progress=progress(quiet=quiet))
-
-
-def _of_archives(
-    chosen: str,
-    archives: str,
-    to: Root,
-    *,
-    dataset: str | None,
-    splits: tuple[Split, ...],
-    jobs: int | None,
-    quiet: bool,
-) -> "Iterator[SplitRecord]":
-    from imnetprep.organize import carry_out_organize
-    from imnetprep.subset_archives import plan_subset_of_archives
-
-    plan = plan_subset_of_archives(chosen, archives, to, dataset=dataset, splits=splits, jobs=jobs)
-    return carry_out_organize(plan, to, jobs=jobs, progress=progress(quiet=quiet))
+    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)

@@ -11,11 +11,12 @@ import click
 
 from imnetprep.checking.finding import Finding
 from imnetprep.progress import Progress, Silent, Task
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord
+    from imnetprep.split_plan import SplitPlan
 
 _SECONDS_BETWEEN_LINES = 10
 
@@ -37,6 +38,26 @@ def print_split(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
     text = f"{record.split}: {what} in {root.split(record.split, record.layout)}"
     text += f" ({record.change})" if record.change else ""
     print_result(text, as_json=as_json, **record._asdict())
+
+
+def carry_out(plan: "SplitPlan", *, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    """Print the splits of a plan and what they take; or make them, and print each."""
+    if dry_run:
+        for each in plan.described():
+            name = f"{each.split} shards" if each.layout is Layout.WEBDATASET else each.split
+            what = "is there; nothing to do" if each.is_done else each.source
+            print_result(f"{name}: {what}", as_json=as_json, **each._asdict())
+        needs = plan.needs
+        files = f", {count(needs.files, 'file')}" if needs.files else ""
+        print_result(
+            f"needs {format_bytes(needs.disk_bytes)} of disk{files}",
+            as_json=as_json,
+            needed_bytes=needs.disk_bytes,
+            needed_files=needs.files,
+        )
+        return
+    for record in plan.carry_out(progress(quiet=quiet)):
+        print_split(plan.root, record, as_json=as_json)
 
 
 def progress(*, quiet: bool) -> Progress:
