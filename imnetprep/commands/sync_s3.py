@@ -35,7 +35,8 @@ def _uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if not gc.get_freeze_count():  # once a process: what is frozen is never given back
+            gc.freeze()
         gc.enable()
 
 

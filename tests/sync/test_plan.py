@@ -1,5 +1,6 @@
 """Without a direction, and on a dry run, a sync only says what it would do, and what that costs."""
 
+import gc
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,16 @@ def test_without_a_direction_both_plans_are_told_and_nothing_is_done(
     assert tree(whole) == before
     assert not WRITES & {*names(proxy)}
     assert keys_there(s3, prefix) == {"archives/theirs.tar": 1000}
+
+
+def test_a_process_that_syncs_again_keeps_no_memory_of_the_first_time(
+    sync: Sync, whole: Path
+) -> None:
+    for _ in range(2):
+        assert sync(whole).returncode == 0
+    uncollected = gc.get_freeze_count()
+    assert sync(whole).returncode == 0
+    assert gc.get_freeze_count() == uncollected
 
 
 def test_a_root_that_is_not_there_is_not_made_by_looking(
