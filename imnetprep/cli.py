@@ -27,6 +27,7 @@ from imnetprep.commands.status import status
 from imnetprep.commands.subset import subset
 from imnetprep.commands.sync_s3 import sync_s3
 from imnetprep.commands.train import train
+from imnetprep.commands.verb import Verb
 from imnetprep.commands.verify import verify
 from imnetprep.commands.verify_archives import verify_archives
 from imnetprep.errors import (
@@ -75,7 +76,7 @@ class _InOrder(click.Group):
 
 
 @click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="imnetprep")
+@click.version_option(__version__, "-V", "--version", prog_name="imnetprep")
 def imnetprep() -> None:
     """ImageNet from where it is to a verified, training-ready tree, and on to a trained ResNet.
 
@@ -110,6 +111,23 @@ for _verb in (
     demo,
 ):
     imnetprep.add_command(_verb)
+
+
+@imnetprep.command("help", cls=Verb, short_help="Show what a verb does, and its options.")
+@click.argument("verb", required=False)
+@click.pass_context
+def show_help(ctx: click.Context, verb: str | None) -> None:
+    """Show what VERB does, and its options; without VERB, the list of verbs.
+
+    \b
+    imnetprep help organize
+    """
+    assert ctx.parent is not None
+    command = imnetprep.get_command(ctx, verb) if verb else imnetprep
+    if command is None:
+        raise WrongUsage(f"there is no verb {verb!r}", hint="imnetprep help")
+    with click.Context(command, info_name=verb, parent=ctx.parent) as shown:
+        click.echo((shown if verb else ctx.parent).get_help())
 
 
 def run(arguments: list[str]) -> int:

@@ -1,12 +1,18 @@
 """The contract of the command line: exit codes, errors of two lines, help that costs nothing."""
 
+import ast
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from imnetprep import cli
+from imnetprep import __version__, cli
+from imnetprep.commands.verb import Verb
 from tests.conftest import Run
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
@@ -92,3 +98,112 @@ def test_one_process_at_a_time_works_in_a_root(organized: Path, packed: Path, ru
         done = run("organize", "--root", organized, "--archives", packed.parent)
     assert done.returncode == 1
     assert "another imnetprep is at work" in done.stderr
+
+
+def test_the_version_and_the_help_of_a_verb(here: Run) -> None:
+    assert here("-V").stdout == here("--version").stdout == f"imnetprep, version {__version__}\n"
+    assert here("help", "organize").stdout == here("organize", "--help").stdout
+    assert here("help").stdout == here("--help").stdout
+    done = here("help", "fly")
+    assert (done.returncode, done.stderr.splitlines()[1]) == (2, "Hint: imnetprep help")
+
+
+@pytest.mark.parametrize("verb", list(cli.imnetprep.commands))
+def test_every_heading_of_a_help_has_options_of_that_verb(verb: str) -> None:
+    command = cli.imnetprep.commands[verb]
+    assert isinstance(command, Verb)
+    options = {each.name for each in command.params if isinstance(each, click.Option)}
+    named = [name for names in command.headings.values() for name in names]
+    assert options.issuperset(named) and len(named) == len(set(named))
+    if len(options) > 12:
+        assert command.headings, "so many options are found by their headings"
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["status", "tin"], "imnetprep status --root tin"),
+        (["verify", "my tin", "--split", "val"], "imnetprep verify --split val --root 'my tin'"),
+        (["status", "--root", "tin", "can"], "imnetprep status --help"),
+        (["subset", "imagenette", "tin", "--to", "x"], None),
+    ],
+)
+def test_a_root_without_its_option_is_hinted_at(
+    words: list[str], hint: str | None, here: Run
+) -> None:
+    done = here(*words)
+    assert done.returncode == 2
+    hint = hint or "imnetprep subset imagenette --to x --root tin"
+    assert done.stderr.splitlines()[1] == f"Hint: {hint}"
+
+
+def test_the_shell_completes_verbs_and_options(run: Run) -> None:
+    def completed(words: str) -> list[str]:
+        at = {"COMP_WORDS": f"imnetprep {words}", "COMP_CWORD": str(len(words.split()))}
+        done = run(env={**os.environ, "_IMNETPREP_COMPLETE": "bash_complete", **at})
+        return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
+
+    assert completed("verify") == ["verify", "verify-archives"]
+    assert completed("organize --layout web") == ["webdataset"]
+    assert completed("divide --val") == ["--val-fraction"]
+
+
+# Each fails where nothing is, or the root of `organized`, whose archives lie elsewhere.
+_FAILING = [
+    "verify",
+    "verify --layout webdataset",
+    "repair",
+    "verify-archives",
+    "verify-archives --split val",
+    "repair-archives",
+    "organize",
+    "organize --consume",
+    "organize --layout webdataset --resize 8",
+    "subset imagenette --to elsewhere",
+    "train",
+    "train --resume --run first",
+    "evaluate",
+    "evaluate --run first",
+    "inspect",
+]
+
+
+@pytest.mark.parametrize("words", _FAILING)
+@pytest.mark.parametrize("kind", ["nothing", "organized"])
+def test_a_hint_carries_the_root_of_the_command_that_failed(
+    words: str, kind: str, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "the root"
+    if kind == "organized":
+        root.mkdir()
+        for name in ("manifest.db", "receipt.json"):
+            shutil.copy(organized_once / name, root)
+    done = here(*words.split(), "--root", root)
+    if done.returncode in (0, 5):
+        return
+    hint = done.stderr.splitlines()[-1]
+    assert hint.startswith("Hint: ") and done.returncode < 70, done.stderr
+    for command in re.findall(r"imnetprep [a-z-]+(?! mak| has).*?(?=[;,]|$)", hint):
+        assert f"--root '{root}'" in command, hint
+
+
+def test_a_hint_carries_what_else_decides_and_leaves_another_root_alone(
+    tmp_path: Path, here: Run
+) -> None:
+    done = here("verify", "--root", tmp_path, "--layout", "webdataset")
+    assert f"imnetprep organize --root {tmp_path} --layout webdataset" in done.stderr
+    words = ["--archives", tmp_path, "--dataset", "imagenette", "--split", "train"]
+    done = here("organize", "--root", tmp_path, *words)
+    assert f"imnetprep download --root {tmp_path} --dataset imagenette" in done.stderr
+    assert "imnetprep download," in here("verify").stderr, "the default needs no option"
+
+
+def test_every_hint_names_a_verb_that_there_is() -> None:
+    package = Path(cli.__file__).parent
+    for path in package.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.keyword) or call.arg != "hint":
+                continue
+            texts = [each.value for each in ast.walk(call.value) if isinstance(each, ast.Constant)]
+            for verb in re.findall(r"imnetprep ([a-z][a-z0-9-]*)", " ".join(map(str, texts))):
+                assert verb in {*cli.imnetprep.commands, "that"}, f"{path}: {texts}"

@@ -4,6 +4,7 @@ import click
 
 from imnetprep.commands.options import json_option, root_option
 from imnetprep.commands.terminal import print_result
+from imnetprep.commands.verb import Verb, from_here
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
@@ -11,14 +12,14 @@ from imnetprep.units import count, format_bytes
 _KINDS = ("temporary", "part", "leftover", "archive", "growing")
 
 
-@click.command(short_help="Show what the root can do without; --yes removes it.")
+@click.command(cls=Verb, short_help="Show what the root can do without; --yes removes it.")
 @root_option
 @click.option(
     "--only",
     "kinds",
     multiple=True,
     type=click.Choice(_KINDS),
-    help="Only this kind; may be given again. Default: all but growing.",
+    help="Take this kind; may be repeated.  [default: every kind but growing]",
 )
 @click.option("--yes", is_flag=True, help="Remove what is shown.")
 @json_option
@@ -46,9 +47,9 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, as_json: bool) -> None:
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:
-        again = f"; again: {each.again}" if each.again else ""
+        again = from_here(f"; again: {each.again}") if each.again else ""
         text = f"{each.kind:9}  {format_bytes(each.size_bytes):>7}"
-        text = f"{text}  {each.path!s:{width}}  {each.why}{again}"
+        text = f"{text}  {each.path!s:{width}}  {from_here(each.why)}{again}"
         print_result(text, as_json=as_json, **each._asdict(), removed=yes)
         number, size_bytes = number + 1, size_bytes + each.size_bytes
     total = f"{count(number, 'thing')}, {format_bytes(size_bytes)}"

@@ -6,9 +6,10 @@ import click
 
 from imnetprep.commands.options import quiet_option
 from imnetprep.commands.terminal import progress
+from imnetprep.commands.verb import Verb
 
 
-@click.command(short_help="See the whole way once, on images drawn here.")
+@click.command(cls=Verb, short_help="See the whole way once, on images drawn here.")
 @click.option(
     "--root",
     "folder",
@@ -17,7 +18,9 @@ from imnetprep.commands.terminal import progress
     show_default=True,
     help="Where the demo keeps all its files.",
 )
-@click.option("--fresh", is_flag=True, help="Remove what an earlier demo left there, start over.")
+@click.option(
+    "--fresh", is_flag=True, help="Remove what an earlier demo left in --root, and start over."
+)
 @quiet_option
 def demo(folder: Path, fresh: bool, quiet: bool) -> None:
     """See the whole way once, on images that are drawn here: under 4 minutes on 2 cores.

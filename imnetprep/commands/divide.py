@@ -12,11 +12,12 @@ from imnetprep.commands.options import (
     root_option,
 )
 from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.verb import Verb
 from imnetprep.roots import Root
 
 
-@click.command(short_help="Divide a folder of images by class into train and val.")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.command(cls=Verb, short_help="Divide a folder of images by class into train and val.")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @root_option
 @click.option(
     "--val-fraction",
@@ -30,7 +31,7 @@ from imnetprep.roots import Root
     type=int,
     default=0,
     show_default=True,
-    help="Another seed divides the images otherwise.",
+    help="The seed by which images are divided.",
 )
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @jobs_option

@@ -10,6 +10,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
     DURATION,
     RATE,
+    SWARM,
     dataset_option,
     dry_run_option,
     json_option,
@@ -19,6 +20,7 @@ from imnetprep.commands.options import (
     swarm_options,
 )
 from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
 
@@ -26,23 +28,44 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network
 
 
-@click.command(short_help="Fetch the archives by torrent, each piece proved.")
+@click.command(
+    cls=Verb,
+    short_help="Fetch the archives by torrent, each piece proved.",
+    headings={
+        "What to fetch": ("dataset", "splits", "magnets", "torrents"),
+        "The swarm": (*SWARM, "max_down", "max_up", "seed_ratio", "seed_for"),
+    },
+)
 @root_option
 @dataset_option
 @split_option
-@click.option("--magnet", "magnets", multiple=True, metavar="URI", help="Take it from this swarm.")
+@click.option(
+    "--magnet",
+    "magnets",
+    multiple=True,
+    metavar="URI",
+    help="Fetch from the swarm of this magnet link; may be repeated.",
+)
 @click.option(
     "--torrent",
     "torrents",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Take it from the swarm of this .torrent.",
+    help="Fetch from the swarm of this .torrent file; may be repeated.",
 )
 @swarm_options
-@click.option("--max-down", type=RATE, default=0, help="At most so many bytes a second: 20MB.")
-@click.option("--max-up", type=RATE, default=0, help="The same for what is given to others.")
-@click.option("--seed-ratio", type=click.FloatRange(0), help="Then give back so many times it.")
-@click.option("--seed-for", type=DURATION, help="Then give back for so long. Default: leave.")
+@click.option(
+    "--max-down", type=RATE, default=0, help="Receive at most so many bytes a second: 20MB."
+)
+@click.option("--max-up", type=RATE, default=0, help="Send at most so many bytes a second: 5MB.")
+@click.option(
+    "--seed-ratio",
+    type=click.FloatRange(0),
+    help="Once done, seed until this many times the bytes are sent.",
+)
+@click.option(
+    "--seed-for", type=DURATION, help="Once done, seed for so long: 2h.  [default: leave]"
+)
 @dry_run_option()
 @json_option
 @quiet_option
@@ -64,8 +87,8 @@ def download(
 ) -> None:
     """Fetch the archives by torrent into ROOT/archives and prove every piece from the disk.
 
-    Without --magnet and --torrent it takes the dataset's own torrents. Killed at any instant, the
-    same command goes on and fetches again at most the pieces that were in flight.
+    Without --magnet and --torrent it takes the dataset's own torrents. Interrupted at any
+    instant, the same command resumes, and fetches again at most the pieces that were in flight.
 
     \b
     imnetprep download

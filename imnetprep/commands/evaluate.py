@@ -6,17 +6,24 @@ import click
 
 from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.roots import Layout, Root
 
 
-@click.command(short_help="Score a checkpoint on the validation split.")
+@click.command(cls=Verb, short_help="Score a checkpoint on the validation split.")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @root_option
 @layout_option()
-@click.option("--run", metavar="NAME", help="The best of this run. Default: of the newest run.")
-@click.option("--batch-size", type=click.IntRange(1), help="Default: as in training.")
-@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
-@click.option("--workers", type=click.IntRange(0), help="Processes that read images.")
+@click.option(
+    "--run", metavar="NAME", help="Score the best checkpoint of this run.  [default: newest]"
+)
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Images in a batch.  [default: as in training]"
+)
+@click.option(
+    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
+)
+@click.option("--workers", type=click.IntRange(0), help="How many processes read images.")
 @json_option
 @quiet_option
 def evaluate(

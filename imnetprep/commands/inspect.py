@@ -7,24 +7,31 @@ import click
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import json_option, layout_option, root_option, split_option
 from imnetprep.commands.terminal import print_result
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count
 
 
-@click.command(short_help="Draw what the network sees, as a contact sheet.")
+@click.command(cls=Verb, short_help="Draw what the network sees, as a contact sheet.")
 @root_option
 @split_option
 @layout_option()
-@click.option("--classes", type=click.IntRange(1), default=8, show_default=True, help="Rows.")
-@click.option("--images", type=click.IntRange(1), default=4, show_default=True, help="Of a class.")
-@click.option("--image-size", type=int, help="As in training. Default: 224.")
-@click.option("--crop-scale", type=float, help="As in training. Default: 0.08.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which samples, which crops.")
+@click.option(
+    "--classes", type=click.IntRange(1), default=8, show_default=True, help="How many classes."
+)
+@click.option(
+    "--images", type=click.IntRange(1), default=4, show_default=True, help="Images of each class."
+)
+@click.option("--image-size", type=int, help="Side of what the network sees, px.  [default: 224]")
+@click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The seed of samples and crops."
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Default: ROOT/inspect-SPLIT.png.",
+    help="Where the sheet goes.  [default: ROOT/inspect-SPLIT.png]",
 )
 @json_option
 def inspect(

@@ -49,17 +49,17 @@ root_option = click.option(
     default="imagenet",
     show_default=True,
     callback=_as_root,
-    help="The dataset's place on this machine (or IMNETPREP_ROOT).",
+    help="Where the dataset lies on this machine; or set IMNETPREP_ROOT.",
 )
 dataset_option = click.option(
     "--dataset",
     metavar="NAME|FILE.toml",
-    help="A built-in dataset or your own. Default: what the root holds, else ilsvrc2012.",
+    help="A built-in dataset or your own.  [default: what the root holds, else ilsvrc2012]",
 )
 archives_option = click.option(
     "--archives",
     metavar="PLACE",
-    help="Where they lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
+    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
     "  [default: ROOT/archives]",
 )
 archives_folder_option = click.option(
@@ -74,11 +74,11 @@ split_option = click.option(
     multiple=True,
     type=click.Choice([split.value for split in Split]),
     callback=_as_splits,
-    help="Only this split; may be given again.",
+    help="Take this split; may be repeated.  [default: every split]",
 )
 
 
-def layout_option(help: str = "Which, where the root holds a split in two.") -> Callable[..., Any]:  # noqa: A002
+def layout_option(help: str = "Which layout to use, if the root has both.") -> Callable[..., Any]:  # noqa: A002
     """`--layout`, which `organize` writes and the others read."""
     return click.option(
         "--layout",
@@ -88,14 +88,29 @@ def layout_option(help: str = "Which, where the root holds a split in two.") -> 
     )
 
 
+SWARM = ("peers", "no_dht", "listen", "wait")
+
+
 def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--peer`, `--no-dht` and `--listen`, which make one `network`; and `--wait`."""
 
-    @click.option("--peer", "peers", multiple=True, metavar="HOST:PORT", help="Dial this peer.")
-    @click.option("--no-dht", is_flag=True, help="No DHT, no local discovery, no port mapping.")
+    @click.option(
+        "--peer",
+        "peers",
+        multiple=True,
+        metavar="HOST:PORT",
+        help="Dial this peer; may be repeated.",
+    )
+    @click.option(
+        "--no-dht", is_flag=True, help="Use no DHT, no local discovery and no port mapping."
+    )
     @click.option("--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine.")
     @click.option(
-        "--wait", type=DURATION, default="30m", show_default=True, help="For a dead swarm."
+        "--wait",
+        type=DURATION,
+        default="30m",
+        show_default=True,
+        help="How long a swarm may deliver nothing.",
     )
     @wraps(command)
     def gathered(*, peers: tuple[str, ...], no_dht: bool, listen: str | None, **others: Any) -> Any:
@@ -117,13 +132,17 @@ def dry_run_option(help: str = "Show the plan and change nothing.") -> Callable[
 
 
 jobs_option = click.option(
-    "--jobs", type=click.IntRange(1), help="Parallel workers. Default: what the machine has."
+    "--jobs",
+    type=click.IntRange(1),
+    help="How many workers run side by side.  [default: as the machine has cores]",
 )
 digests_option = click.option(
-    "--digests", is_flag=True, help="Also read every byte and compare its xxh128."
+    "--digests", is_flag=True, help="Also read every image and compare its xxh128."
 )
 decode_option = click.option(
     "--decode", is_flag=True, help="Also decode every image to its last pixel."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Results as one JSON a line.")
-quiet_option = click.option("--quiet", is_flag=True, help="No progress.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print results as JSON, one object a line."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

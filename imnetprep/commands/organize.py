@@ -17,6 +17,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Layout, Root
 
@@ -24,25 +25,38 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.split_plan import SplitPlan
 
 
-@click.command(short_help="Make class folders of the archives, in one pass.")
+@click.command(
+    cls=Verb,
+    short_help="Make class folders or shards of the archives, in one pass.",
+    headings={
+        "What to read": ("dataset", "splits", "archives", "consume"),
+        "What to make": ("layout", "shard_size", "seed", "resize", "quality", "meta_bin"),
+    },
+)
 @root_option
 @dataset_option
 @split_option
 @archives_option
-@click.option("--consume", is_flag=True, help="Give the archive's blocks back as they are done.")
+@click.option(
+    "--consume",
+    is_flag=True,
+    help="Delete the archive while it is read: the disk then holds one copy, not two.",
+)
 @click.option(
     "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
 )
-@layout_option(help="Class folders (default), or shards.")
-@click.option("--shard-size", type=click.IntRange(1), help="Samples in a shard. Default: 1000.")
-@click.option("--seed", type=int, help="Another seed shuffles the shards otherwise. Default: 0.")
+@layout_option(help="A file for each image in class folders, or shards.  [default: imagefolder]")
+@click.option("--shard-size", type=click.IntRange(1), help="Images in a shard.  [default: 1000]")
+@click.option("--seed", type=int, help="The seed by which shards are shuffled.  [default: 0]")
 @click.option(
     "--resize",
     metavar="SIDE",
     type=click.IntRange(1),
-    help="The images as RGB JPEG, their shorter side at most SIDE px.",
+    help="Make the images RGB JPEG whose shorter side is at most SIDE px.",
 )
-@click.option("--quality", type=click.IntRange(1, 100), help="Of those JPEGs. Default: 90.")
+@click.option(
+    "--quality", type=click.IntRange(1, 100), help="JPEG quality for --resize.  [default: 90]"
+)
 @jobs_option
 @dry_run_option()
 @json_option

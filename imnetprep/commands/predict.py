@@ -7,14 +7,17 @@ import click
 
 from imnetprep.commands.options import json_option
 from imnetprep.commands.terminal import print_result
+from imnetprep.commands.verb import Verb
 
 
-@click.command(short_help="Name the five likeliest classes of images.")
+@click.command(cls=Verb, short_help="Name the five likeliest classes of images.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
+@click.option(
+    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
+)
 @json_option
 def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None, as_json: bool) -> None:
     """Name the five likeliest classes of each IMAGE, with their probabilities.

@@ -17,6 +17,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
 from imnetprep.units import count
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Mended, RepairPlan
 
 
-@click.command(short_help="Mend what verify finds.")
+@click.command(cls=Verb, short_help="Mend what verify finds.")
 @root_option
 @dataset_option
 @split_option

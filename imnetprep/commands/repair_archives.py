@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import (
+    SWARM,
     archives_folder_option,
     dataset_option,
     dry_run_option,
@@ -18,6 +19,7 @@ from imnetprep.commands.options import (
     swarm_options,
 )
 from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
 
@@ -26,7 +28,12 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network
 
 
-@click.command("repair-archives", short_help="Fetch the wrong pieces of the archives again.")
+@click.command(
+    "repair-archives",
+    cls=Verb,
+    short_help="Fetch the wrong pieces of the archives again.",
+    headings={"The swarm": SWARM},
+)
 @root_option
 @dataset_option
 @split_option

@@ -33,19 +33,33 @@ class PricesType(click.ParamType[tuple[float, float]]):
         return put, get
 
 
+AWS = (
+    "endpoint_url", "region", "profile", "path_style", "accelerate", "dual_stack",
+    "request_payer", "sse", "sse_kms_key_id", "storage_class", "tagging",
+)  # fmt: skip
+
+
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How the bucket is reached and what objects are made as, in the words of AWS: `settings`."""
 
-    @click.option("--endpoint-url", metavar="URL", help="Of a server that is not AWS.")
-    @click.option("--region", metavar="NAME", help="Where the bucket is.")
-    @click.option("--profile", metavar="NAME", help="Of ~/.aws; else AWS_PROFILE and the rest.")
-    @click.option("--path-style", is_flag=True, help="The bucket in the path, not in the host.")
-    @click.option("--accelerate", is_flag=True, help="By transfer acceleration (it costs).")
-    @click.option("--dual-stack", is_flag=True, help="By IPv6 where there is.")
-    @click.option("--request-payer", is_flag=True, help="You pay, not the bucket's owner.")
-    @click.option("--sse", type=click.Choice(["AES256", "aws:kms"]), help="Encrypt objects so.")
-    @click.option("--sse-kms-key-id", metavar="ID", help="With this key.")
-    @click.option("--storage-class", metavar="CLASS", help="Such as INTELLIGENT_TIERING.")
+    @click.option("--endpoint-url", metavar="URL", help="Address of an S3 server that is not AWS.")
+    @click.option("--region", metavar="NAME", help="Region of the bucket.")
+    @click.option("--profile", metavar="NAME", help="Profile of ~/.aws.  [default: AWS_PROFILE]")
+    @click.option(
+        "--path-style", is_flag=True, help="Name the bucket in the path, not in the host."
+    )
+    @click.option(
+        "--accelerate", is_flag=True, help="Use Transfer Acceleration, which costs extra."
+    )
+    @click.option("--dual-stack", is_flag=True, help="Use the endpoints that IPv6 reaches too.")
+    @click.option("--request-payer", is_flag=True, help="Pay in place of the bucket's owner.")
+    @click.option(
+        "--sse", type=click.Choice(["AES256", "aws:kms"]), help="Encryption of the objects at rest."
+    )
+    @click.option("--sse-kms-key-id", metavar="ID", help="The key of --sse aws:kms.")
+    @click.option(
+        "--storage-class", metavar="CLASS", help="Storage class, such as INTELLIGENT_TIERING."
+    )
     @click.option("--tagging", metavar="KEY=VALUE&…", help="Tags of the objects.")
     @wraps(command)
     def gathered(

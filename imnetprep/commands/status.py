@@ -7,6 +7,7 @@ import click
 
 from imnetprep.commands.options import json_option, root_option
 from imnetprep.commands.terminal import print_result
+from imnetprep.commands.verb import Verb, from_here
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus
 
 
-@click.command(short_help="Say what is under the root, and how far it is.")
+@click.command(cls=Verb, short_help="Say what is under the root, and how far it is.")
 @root_option
 @json_option
 def status(root: Root, as_json: bool) -> None:
@@ -36,7 +37,8 @@ def status(root: Root, as_json: bool) -> None:
         else:
             rows.append((kind, *_row(each)))
     if not as_json:
-        for line in _aligned(rows) or [f"{root.path} holds nothing yet: imnetprep download"]:
+        nothing = from_here(f"{root.path} holds nothing yet: imnetprep download")
+        for line in _aligned(rows) or [nothing]:
             print_result(line, as_json=False)
 
 

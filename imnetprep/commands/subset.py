@@ -16,6 +16,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Root
 
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from imnetprep.split_plan import SplitPlan
 
 
-@click.command(short_help="Make a root of some classes or files of a dataset.")
+@click.command(cls=Verb, short_help="Make a root of some classes or files of a dataset.")
 @click.argument("chosen", metavar="LIST")
 @root_option
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The new root. With --archives, --root is it by default.",
+    help="The new root.  [default: with --archives, --root]",
 )
-@click.option("--copy", is_flag=True, help="Copies, on any disk. Default: hard links.")
+@click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @click.option(
     "--archives",
     metavar="PLACE",
-    help="Straight from the archives there: a folder, s3://BUCKET/PREFIX, https://…, or -.",
+    help="Read archives, not a root: in a folder, s3://BUCKET/PREFIX, https://…, - for a pipe.",
 )
 @dataset_option
 @split_option
@@ -63,10 +64,11 @@ def subset(
     File names are taken from train; validation comes whole, for the classes of those files.
 
     The new root is a dataset of its own: its labels are ranks among its own classes.
-    Killed at any instant, the same command goes on.
+    Interrupted at any instant, the same command resumes.
 
     With --archives no organized root is needed. Of a tar of class tars that lies here, or that can
-    be read by ranges, only the chosen classes are read. --dataset is that of the archives.
+    be read by ranges, only the chosen classes are read. --dataset says which
+    dataset the archives are of.
 
     \b
     imnetprep subset imagenet100 --to imagenet100

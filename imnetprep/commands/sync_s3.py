@@ -15,9 +15,10 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
 )
-from imnetprep.commands.s3_options import DEFAULT_WHAT, PricesType, WhatType, settings_options
+from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
 from imnetprep.commands.sync_shown import refuse_images, show_plan, show_unfinished
 from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
@@ -40,7 +41,17 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-@click.command("sync-s3", short_help="Make a root and a bucket equal, and prove it.")
+@click.command(
+    "sync-s3",
+    cls=Verb,
+    short_help="Make a root and a bucket equal, and prove it.",
+    headings={
+        "What to do": ("push", "pull", "check", "deep", "what", "abort_stale"),
+        "Safety": ("replace", "delete", "yes", "dry_run"),
+        "Speed and price": ("jobs", "max_rate", "request_prices"),
+        "AWS": (*AWS, "checksum_algorithm"),
+    },
+)
 @click.argument("address", metavar="s3://BUCKET/PREFIX")
 @root_option
 @click.option("--push", is_flag=True, help="Send what the bucket lacks.")
@@ -54,27 +65,30 @@ def _uncollected() -> Iterator[None]:
     show_default=True,
     help="These parts of a root, or images (a request for each).",
 )
-@click.option("--replace", is_flag=True, help="Overwrite what is newer or different there.")
-@click.option("--delete", is_flag=True, help="List what the source side lacks; with --yes remove.")
-@click.option("--yes", is_flag=True, help="With --delete: remove what is listed.")
+@click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
+@click.option("--delete", is_flag=True, help="Also list what only the receiving side has.")
+@click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
 @click.option("--yes-many-objects", is_flag=True, help="With --what images: pay for each image.")
 @click.option(
-    "--abort-stale", type=DURATION, metavar="AGE", help="Drop unfinished uploads older than that."
+    "--abort-stale",
+    type=DURATION,
+    metavar="AGE",
+    help="Drop unfinished uploads older than AGE: 7d.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Parts at once. Default: 8.")
-@click.option("--max-rate", type=RATE, help="At most so many bytes a second: 20MB.")
+@click.option("--jobs", type=click.IntRange(1), help="Parts that move at once.  [default: 8]")
+@click.option("--max-rate", type=RATE, help="Move at most so many bytes a second: 20MB.")
 @click.option(
     "--request-prices",
     type=PricesType(),
     default="0.005,0.0004",
     metavar="PUT,GET",
     show_default=True,
-    help="USD per 1,000 requests.",
+    help="Price of 1,000 requests, in USD.",
 )
 @click.option(
     "--checksum-algorithm",
     type=click.Choice(["CRC64NVME", "CRC32"]),
-    help="Of whole objects. Default: CRC64NVME where awscrt is installed.",
+    help="Checksum of whole objects.  [default: CRC64NVME if awscrt is installed]",
 )
 @settings_options
 @dry_run_option()

@@ -6,34 +6,56 @@ import click
 
 from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.roots import Layout, Root
 from imnetprep.units import format_duration
 
 
-@click.command(short_help="Train a network, validated after each epoch.")
+@click.command(
+    cls=Verb,
+    short_help="Train a network, validated after each epoch.",
+    headings={
+        "The run": ("run", "resume"),
+        "The network and its images": ("arch", "image_size", "crop_scale", "val_resize"),
+        "The recipe": (
+            "epochs", "batch_size", "lr", "warmup_epochs", "weight_decay", "label_smoothing", "seed"
+        ),
+        "The machine": ("amp", "device", "workers"),
+    },
+)  # fmt: skip
 @root_option
 @layout_option()
-@click.option("--arch", help="A torchvision classification architecture. Default: resnet18.")
-@click.option("--epochs", type=int, help="Default: 90.")
-@click.option("--batch-size", type=int, help="Default: 256.")
-@click.option("--lr", type=float, help="The highest rate. Default: 0.1 × batch size / 256.")
-@click.option("--image-size", type=int, help="Side of what the network sees, px. Default: 224.")
-@click.option("--crop-scale", type=float, help="Smallest area of a training crop. Default: 0.08.")
+@click.option("--arch", help="A torchvision classification architecture.  [default: resnet18]")
+@click.option("--epochs", type=int, help="Passes over the train split.  [default: 90]")
+@click.option("--batch-size", type=int, help="Images in a batch.  [default: 256]")
+@click.option(
+    "--lr", type=float, help="The highest learning rate.  [default: 0.1 × batch size / 256]"
+)
+@click.option("--image-size", type=int, help="Side of what the network sees, px.  [default: 224]")
+@click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
 @click.option(
     "--val-resize",
     type=int,
-    help="Short side of a validation image, px, of which the centre is cut. Default: "
-    "image size × 256/224.",
+    help="Short side, px, of a validation image before its centre is cut."
+    "  [default: image size × 256/224]",
 )
-@click.option("--warmup-epochs", type=float, help="Default: a tenth of the epochs, at most 5.")
-@click.option("--weight-decay", type=float, help="Default: 0.0001.")
-@click.option("--label-smoothing", type=float, help="Default: 0.")
-@click.option("--seed", type=int, help="Of weights, order, crops and dropout. Default: 0.")
-@click.option("--amp/--no-amp", default=None, help="bfloat16. Default: on a GPU that has it.")
-@click.option("--device", help="cpu, cuda, cuda:1 or mps. Default: the best that is here.")
-@click.option("--workers", type=click.IntRange(0), help="Processes that read images.")
-@click.option("--run", metavar="NAME", help="The training's name under ROOT/runs. Default: --arch.")
-@click.option("--resume", is_flag=True, help="Go on with the run, from inside its epoch.")
+@click.option(
+    "--warmup-epochs", type=float, help="Epochs of rising rate.  [default: a tenth, at most 5]"
+)
+@click.option("--weight-decay", type=float, help="L2 penalty.  [default: 0.0001]")
+@click.option(
+    "--label-smoothing", type=float, help="Share of a label given to all classes.  [default: 0]"
+)
+@click.option("--seed", type=int, help="Seed of weights, order, crops, dropout.  [default: 0]")
+@click.option(
+    "--amp/--no-amp", default=None, help="Compute in bfloat16.  [default: if the GPU can]"
+)
+@click.option(
+    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
+)
+@click.option("--workers", type=click.IntRange(0), help="How many processes read images.")
+@click.option("--run", metavar="NAME", help="Name under ROOT/runs.  [default: --arch]")
+@click.option("--resume", is_flag=True, help="Resume a run, from inside its epoch.")
 @json_option
 @quiet_option
 def train(

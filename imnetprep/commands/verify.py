@@ -17,18 +17,19 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
 
 
-@click.command(short_help="Compare the images with the manifest, or the names.")
+@click.command(cls=Verb, short_help="Compare the images with the manifest, or the names.")
 @root_option
 @dataset_option
 @split_option
 @digests_option
 @decode_option
-@click.option("--adopt", is_flag=True, help="Write the manifest of a tree without findings.")
+@click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no findings.")
 @layout_option()
 @jobs_option
 @json_option

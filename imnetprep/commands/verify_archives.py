@@ -18,6 +18,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.verify_archives import ArchiveReport
 
 
-@click.command("verify-archives", short_help="Read the archives and prove every byte.")
+@click.command("verify-archives", cls=Verb, short_help="Read the archives and prove every byte.")
 @root_option
 @dataset_option
 @split_option
