@@ -54,7 +54,7 @@ def test_shows_what_the_training_transform_made(drawn: Root) -> None:
         shown = previews(samples, row.indices, split=Split.TRAIN, recipe=recipe)
         for index, preview in zip(row.indices, shown, strict=True):
             made = TrainTransform(48, 0.3, 7)(preview.plain, epoch=0, index=index)
-            assert np.array_equal(np.asarray(preview.seen), made)
+            assert np.array_equal(np.asarray(preview.crop), made)
 
 
 def test_long_names_end_in_an_ellipsis() -> None:

@@ -67,7 +67,7 @@ def train(
     workers: int | None,
     as_json: bool,
     quiet: bool,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Train a network on the organized root, and validate it after each epoch.
 
@@ -84,7 +84,7 @@ def train(
 
     reports = trained_epochs(
         root,
-        given=given,
+        options=options,
         run=run,
         resume=resume,
         device=device,

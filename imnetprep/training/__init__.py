@@ -1,4 +1,4 @@
-"""Recipe, data, model, loop, checkpoint, evaluate: the only home of torch."""
+"""Networks trained, evaluated and shown: the only home of torch."""
 
 import os
 

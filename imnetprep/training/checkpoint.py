@@ -112,7 +112,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if state.get("form") != FORM:
         raise ImnetprepError(
             f"{path} has form {state.get('form')}; this imnetprep reads form {FORM}",
-            hint=f"take the version that wrote it: {state.get('written_by')}",
+            hint=f"use the version that wrote it: {state.get('written_by')}",
         )
     try:
         return _parse(state)
@@ -120,9 +120,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error
 
 
-def _not_ours(path: Path, why: str) -> ImnetprepError:
+def _not_ours(path: Path, reason: str) -> ImnetprepError:
     return ImnetprepError(
-        f"{path} is not a checkpoint of imnetprep: {why}",
+        f"{path} is not a checkpoint of imnetprep: {reason}",
         hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be mended",
     )
 
@@ -134,7 +134,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         classes=_parse_classes(state),
         preprocessing=_parse_preprocessing(state["preprocessing"]),
         weights=_tensors(state["weights"]),
-        optimizer={str(name): _tensors(kept) for name, kept in state["optimizer"].items()},
+        optimizer={str(name): _tensors(table) for name, table in state["optimizer"].items()},
         position=Position(*(_count(state["position"][name]) for name in ("epoch", "step"))),
         sums={name: float(state["sums"][name]) for name in SUMS} if state["sums"] else {},
         best=Best(_count(best["epoch"]), _count(best["top1"])) if best else None,

@@ -1,4 +1,4 @@
-"""Samples to batches: which there are (from the manifest), in which order, read by workers.
+"""Samples to batches: listed from the manifest, put in order, read and cropped by workers.
 
 The order is a function of (seed, epoch). A million samples are one string of names and two flat
 arrays, which workers share by fork: an object a sample would be copied page by page.
@@ -81,8 +81,8 @@ class SampleList:
         finally:
             os.close(handle)
 
-    def told(self, index: int) -> str:
-        """The sample for people."""
+    def describe(self, index: int) -> str:
+        """The sample as an error names it: its file, and its name in a shard."""
         return f"{self.path(index)}" + (f": {self.name(index)}" if self.places else "")
 
 
@@ -144,14 +144,14 @@ class Batch(NamedTuple):
 
 
 class _Unreadable(NamedTuple):
-    """A worker's word about an image; an exception would lose its type on the way here."""
+    """An image that a worker cannot read; an exception would lose its type between processes."""
 
     image: str
-    why: str
+    reason: str
 
 
 class _Keys(NamedTuple):
-    """What a worker is asked for: these samples as they are in that epoch."""
+    """The samples that a worker is asked for, and the epoch whose crops it makes."""
 
     epoch: int
     indices: list[int]
@@ -167,7 +167,7 @@ class _Images(Dataset[Batch | _Unreadable]):
             try:
                 image = decode_rgb(self._samples.read(index))
             except (OSError, ValueError) as error:
-                return _Unreadable(self._samples.told(index), str(error))
+                return _Unreadable(self._samples.describe(index), str(error))
             pixels.append(self._transform(image, epoch=keys.epoch, index=index))
         labels = self._samples.labels[keys.indices].astype(np.int64)
         return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels))
@@ -200,8 +200,8 @@ def mixed_seed(*parts: int | str) -> int:
     return random.Random(" ".join(map(str, parts))).getrandbits(63)  # noqa: S311
 
 
-class _Asked:
-    """What the loader asks its workers for: set before each pass."""
+class _KeyBatches:
+    """The batches of keys of one epoch, from a step on: set before each pass."""
 
     def __init__(self, order: Order, batch_size: int) -> None:
         self._order, self._batch_size = order, batch_size
@@ -228,12 +228,12 @@ class Loader:
         self.samples, self.batch_size = samples, batch_size
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
-        self._asked = _Asked(order, batch_size)
+        self._keys = _KeyBatches(order, batch_size)
         self._loader: DataLoader[Batch | _Unreadable] = _quietly(
             DataLoader,
             _Images(samples, transform),
-            batch_sampler=self._asked,
-            collate_fn=_as_it_is,
+            batch_sampler=self._keys,
+            collate_fn=_unchanged,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
@@ -250,12 +250,12 @@ class Loader:
 
         Raises WrongBytes on an image that cannot be read, ImnetprepError when a worker died.
         """
-        self._asked.epoch, self._asked.first_step = epoch, first_step
+        self._keys.epoch, self._keys.first_step = epoch, first_step
         try:
             for batch in _quietly(iter, self._loader):
                 if isinstance(batch, _Unreadable):
                     raise WrongBytes(
-                        f"{batch.image}: {batch.why}",
+                        f"{batch.image}: {batch.reason}",
                         hint="imnetprep verify --decode names every such image",
                     )
                 yield batch
@@ -269,20 +269,20 @@ class Loader:
 
 
 def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Without the loader's doubts about more --workers than cores: the user chose."""
+    """Call `make` without the loader's warning about more --workers than cores: the user chose."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make(*arguments, **options)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 def _live_as_long_as_the_parent(_worker: int) -> None:
-    """A signal to the whole group reaches workers too: it is the parent that saves, then ends them.
+    """Let a worker survive signals to the whole group: the parent saves, then ends its workers.
 
-    A parent that is gone takes them along at once: they hold its lock on the run.
+    Workers end at once with a parent that is gone: they hold its lock on the run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))

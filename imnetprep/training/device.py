@@ -1,4 +1,4 @@
-"""Where a training runs, and what pays there."""
+"""The device that a network runs on: picked, and what is fast there."""
 
 import torch
 
@@ -11,22 +11,22 @@ def pick_device(name: str | None) -> torch.device:
 
     Raises WrongUsage on a name that is none, ImnetprepError where this machine lacks it.
     """
-    here = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name is None:
-        return torch.device(next(kind for kind, is_here in here.items() if is_here))
+        return torch.device(next(kind for kind, is_here in available.items() if is_here))
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in here:
+    if device is None or device.type not in available:
         raise WrongUsage(f"--device {name} is no device", hint="--device cpu, cuda, cuda:1 or mps")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if not here[device.type] or (device.index or 0) >= count:
-        found = ", ".join(kind for kind, is_here in here.items() if is_here)
+    if not available[device.type] or (device.index or 0) >= count:
+        found = ", ".join(kind for kind, is_here in available.items() if is_here)
         raise ImnetprepError(f"this machine has no {name}", hint=f"--device one of: {found}")
     return device
 

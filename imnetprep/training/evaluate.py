@@ -1,4 +1,4 @@
-"""How good a network is on a split: every image exactly once, hits counted in whole images."""
+"""A network's score on a split: every image exactly once, hits counted in whole images."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -54,13 +54,13 @@ class Validator:
         model: nn.Module,
         progress: Progress,
         *,
-        what: str = "validation",
+        title: str = "validation",
         after_batch: Callable[[], None] = lambda: None,
     ) -> Score:
         """The score of `model`, which is left in evaluation mode. `after_batch` may raise."""
         model.eval()
         meter = Meter(self._device)
-        with progress.task(what, total=self._loader.images, unit="images") as task:
+        with progress.task(title, total=self._loader.images, unit="images") as task:
             for batch in self._loader.batches(0):
                 pixels = batch.pixels.to(self._device, non_blocking=True)
                 labels = batch.labels.to(self._device, non_blocking=True)
@@ -104,7 +104,7 @@ def evaluate(
     checkpoint = load_checkpoint(path)
     place = pick_device(device)
     with open_manifest(root.manifest) as manifest:
-        refuse_other_classes(checkpoint.classes, classes_of(manifest), what=str(path))
+        refuse_other_classes(checkpoint.classes, classes_of(manifest), checkpoint=str(path))
         samples = read_samples(manifest, Split.VAL, root, layout=layout)
     validator = Validator(
         samples,
@@ -115,7 +115,7 @@ def evaluate(
         amp=checkpoint.recipe.amp,
     )
     with closing(validator):
-        return validator.score(restored_model(checkpoint, place), progress, what="evaluate")
+        return validator.score(restored_model(checkpoint, place), progress, title="evaluate")
 
 
 def classes_of(manifest: Manifest) -> Classes:
@@ -128,16 +128,20 @@ def classes_of(manifest: Manifest) -> Classes:
     )
 
 
-def refuse_other_classes(classes: Classes, held: Classes, *, what: str) -> None:
+def refuse_other_classes(classes: Classes, root_classes: Classes, *, checkpoint: str) -> None:
     """Raise ImnetprepError unless output 0, 1, … of the network stands for class 0, 1, … held."""
-    wnids = held.wnids
+    wnids = root_classes.wnids
     if classes.wnids == wnids:
         return
     hint = "take the root that it was trained on, by --root"
     if len(classes.wnids) != len(wnids):
-        told = f"{len(classes.wnids)} classes and the root has {len(wnids)}"
+        difference = f"{len(classes.wnids)} classes and the root has {len(wnids)}"
     else:
         pairs = zip(classes.wnids, wnids, strict=True)
-        at, (ours, theirs) = next((n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1])
-        told = f"class {at} {ours} where the root has {theirs}"
-    raise ImnetprepError(f"{what} was trained on {classes.dataset}: it has {told}", hint=hint)
+        at, (wnid, root_wnid) = next(
+            (n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1]
+        )
+        difference = f"class {at} {wnid} where the root has {root_wnid}"
+    raise ImnetprepError(
+        f"{checkpoint} was trained on {classes.dataset}: it has {difference}", hint=hint
+    )

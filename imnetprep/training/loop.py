@@ -1,4 +1,4 @@
-"""One training under way: the steps of an epoch, and how it is kept and taken up again.
+"""The steps of an epoch, and the state of a network in training as a checkpoint holds it.
 
 At any step the state is the weights, the optimizer's memory, the sums of the epoch and the
 position. All else (order, crops, dropout, learning rate) is a function of recipe and position.
@@ -58,16 +58,16 @@ class Trainer:
             self.waited_s = checkpoint.sums["waited_s"]
 
     def steps(self, progress: Progress) -> Iterator[None]:
-        """Train on what is left of the epoch; hands back control after each step.
+        """Train on the rest of the epoch; hands back control after each step.
 
-        Raises ImnetprepError when the loss is no number any more.
+        Raises ImnetprepError when the loss becomes NaN or infinite.
         """
         epoch, first = self.position.epoch, self.position.step
-        what = f"epoch {epoch + 1}/{self.recipe.epochs}"
-        done = min(first * self.recipe.batch_size, self._loader.images)
+        title = f"epoch {epoch + 1}/{self.recipe.epochs}"
+        initial = min(first * self.recipe.batch_size, self._loader.images)
         batches = self._loader.batches(epoch, first_step=first)
         self.model.train()
-        with progress.task(what, total=self._loader.images, unit="images", done=done) as task:
+        with progress.task(title, total=self._loader.images, unit="images", done=initial) as task:
             while self.position.step < self._loader.steps:
                 begun_s = time.monotonic()
                 batch = next(batches)
@@ -112,18 +112,18 @@ class Trainer:
         return lr_at(step, self.recipe, steps_per_epoch=self._loader.steps)
 
     def next_epoch(self, best: Best | None) -> None:
-        """The epoch is trained and validated."""
+        """Go to the next epoch: the one under way is trained and validated."""
         self.position, self.best = Position(self.position.epoch + 1), best
         self.meter = Meter(self.device)
         self.seconds = self.waited_s = 0.0
 
     def checkpoint(self) -> Checkpoint:
-        """The state to save. Raises ImnetprepError when it is not worth it: no finite numbers."""
+        """The state to save. Raises ImnetprepError when the loss or a weight is not finite."""
         self._finite_loss()
         weights = self.model.state_dict()
         floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
         if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
-            raise self._exploded()
+            raise self._not_finite()
         return replace(
             self._start,
             weights=weights,
@@ -136,12 +136,12 @@ class Trainer:
     def _finite_loss(self) -> float:
         loss = self.meter.score().loss
         if not math.isfinite(loss):
-            raise self._exploded()
+            raise self._not_finite()
         return loss
 
-    def _exploded(self) -> ImnetprepError:
+    def _not_finite(self) -> ImnetprepError:
         return ImnetprepError(
-            f"the loss is no number any more in epoch {self.position.epoch + 1},"
+            f"the loss became NaN or infinite in epoch {self.position.epoch + 1},"
             f" step {self.position.step} (lr {self.lr:.3g})",
             hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
             " or a longer --warmup-epochs",
@@ -149,17 +149,17 @@ class Trainer:
 
     def _optimizer_state(self) -> OptimizerState:
         return {
-            name: {key: kept for key, kept in self._optimizer.state[parameter].items()
-                   if isinstance(kept, Tensor)}
+            name: {key: value for key, value in self._optimizer.state[parameter].items()
+                   if isinstance(value, Tensor)}
             for name, parameter in self.model.named_parameters()
         }  # fmt: skip
 
     def _restore_optimizer(self, state: OptimizerState) -> None:
         for name, parameter in self.model.named_parameters():
-            for key, kept in state.get(name, {}).items():
-                if kept.shape != parameter.shape:
+            for key, value in state.get(name, {}).items():
+                if value.shape != parameter.shape:
                     raise ImnetprepError(
-                        f"the checkpoint's {key} of {name} has the shape {tuple(kept.shape)}",
+                        f"the checkpoint's {key} of {name} has the shape {tuple(value.shape)}",
                         hint="take another checkpoint; this one was altered",
                     )
-                self._optimizer.state[parameter][key] = kept.to(parameter)
+                self._optimizer.state[parameter][key] = value.to(parameter)

@@ -1,4 +1,4 @@
-"""Loss and hits, summed where they are computed and counted in whole images."""
+"""Loss and top-1 and top-5 hits, summed on the device and counted in whole images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -43,8 +43,8 @@ def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
 
     With fewer than five classes every row hits the top 5.
     """
-    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = ranked == labels[:, None]
+    ranking = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = ranking == labels[:, None]
     return torch.stack([hits[:, 0].sum(), hits.sum()])
 
 

@@ -1,4 +1,4 @@
-"""Networks: torchvision's classification architectures by name, and what they give back."""
+"""Networks: torchvision's classification architectures by name, and the loss of their outputs."""
 
 import difflib
 import warnings
@@ -51,9 +51,9 @@ def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Mo
             )
             _try_on(model, image_size)
         except (RuntimeError, ValueError, AssertionError) as error:
-            why = str(error).strip().splitlines()[0]
+            reason = str(error).strip().splitlines()[0]
             raise WrongUsage(
-                f"{arch} does not take images of {image_size} × {image_size} px: {why}",
+                f"{arch} does not take images of {image_size} × {image_size} px: {reason}",
                 hint=f"--image-size {299 if arch == 'inception_v3' else 224}",
             ) from error
     return model
@@ -76,11 +76,11 @@ def heads(output: Any) -> list[Tensor]:
 
 def loss_of(output: Any, labels: Tensor, *, label_smoothing: float) -> tuple[Tensor, Tensor]:
     """The loss to descend () and the main head's loss (), both means over the batch."""
-    main, *others = (
+    main, *aux = (
         nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
         for logits in heads(output)
     )
-    return main + _AUX_WEIGHT * sum(others, torch.zeros_like(main)), main
+    return main + _AUX_WEIGHT * sum(aux, torch.zeros_like(main)), main
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

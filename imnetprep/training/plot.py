@@ -1,4 +1,4 @@
-"""A run's picture: loss and accuracy by epoch."""
+"""The plot of a run: loss and accuracy by epoch, as a PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,9 +39,9 @@ def draw_plot(log: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> No
         figure.savefig(file, format="png", dpi=120)
 
 
-def _dress(axes: Axes, what: str) -> None:
+def _dress(axes: Axes, label: str) -> None:
     axes.set_xlabel("epoch")
-    axes.set_ylabel(what)
+    axes.set_ylabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

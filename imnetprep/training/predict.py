@@ -1,4 +1,4 @@
-"""The best classes of single images, by name."""
+"""The likeliest classes of single images, by a checkpoint."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,8 +49,8 @@ def predictions(
         pixels = torch.from_numpy(transform(_decoded(image)).copy())[None].to(place)
         with torch.inference_mode():
             shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
-            ranked = shares.topk(min(best, len(shares)))
-        pairs = zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+            top = shares.topk(min(best, len(shares)))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         guesses = tuple(Guess(classes.wnids[at], classes.names[at], share) for at, share in pairs)
         yield Prediction(image, guesses)
 
@@ -59,6 +59,6 @@ def _decoded(path: Path) -> Image.Image:
     try:
         return decode_rgb(path.read_bytes())
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or error
         hint = "leave it out, or name an image file"
-        raise ImnetprepError(f"{path}: {why}", hint=hint) from error
+        raise ImnetprepError(f"{path}: {reason}", hint=hint) from error

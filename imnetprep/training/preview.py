@@ -1,4 +1,4 @@
-"""Samples as they lie and as the network sees them, through the very transforms of training."""
+"""Samples as stored and as the network sees them, through the transforms of training."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Preview(NamedTuple):
     """One sample: the plain image, and what reaches the network, denormalised again."""
 
     plain: Image.Image
-    seen: Image.Image
+    crop: Image.Image
 
 
 def previews(
@@ -45,14 +45,14 @@ def previews(
             plain = decode_rgb(samples.read(index))
         except (OSError, ValueError) as error:
             raise WrongBytes(
-                f"{samples.told(index)}: {error}",
+                f"{samples.describe(index)}: {error}",
                 hint="imnetprep verify --decode names every such image",
             ) from error
         pixels = torch.from_numpy(transform(plain, epoch=0, index=index).copy())[None]
-        seen = normaliser.denormalised(normaliser.normalised(pixels))[0]
-        yield Preview(plain, Image.fromarray(seen))
+        crop = normaliser.denormalised(normaliser.normalised(pixels))[0]
+        yield Preview(plain, Image.fromarray(crop))
 
 
-def preview_recipe(**given: Any) -> Recipe:
-    """A recipe for looking: what is left out is as training has it."""
-    return plan_recipe(given, amp_pays=False)
+def preview_recipe(**options: Any) -> Recipe:
+    """The recipe that training would have with `options`, for a preview of its images."""
+    return plan_recipe(options, amp_pays=False)

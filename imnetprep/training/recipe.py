@@ -1,4 +1,4 @@
-"""The choices of a training: what it does, apart from the machine that it runs on.
+"""The recipe: all choices of a training but the machine that it runs on.
 
 A run keeps its recipe from its first step to its last; device and workers may change.
 """
@@ -66,32 +66,34 @@ class Recipe:
             )
 
 
-def plan_recipe(given: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
-    """The recipe of the options in `given`; what is left out follows from the rest.
+def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
+    """The recipe that `options` make, by name; what is None or absent follows from the rest.
 
     The learning rate grows with the batch (Goyal et al. 2017, arXiv:1706.02677), the warm-up is a
     tenth of the epochs and at most 5, and validation resizes by 256/224 as is usual at 224.
     """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    named = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
-    full = named | chosen
-    derived = {
+    choices = {name: value for name, value in options.items() if value is not None}
+    defaults = {
+        field.name: field.default for field in fields(Recipe) if field.default is not MISSING
+    }
+    full = defaults | choices
+    values = {
         "lr": _LR_OF_256 * full["batch_size"] / 256,
         "warmup_epochs": min(5.0, full["epochs"] / 10),
         "val_resize": round(full["image_size"] * _VAL_RESIZE),
         "amp": amp_pays,
     }
-    return Recipe(**(derived | full))
+    return Recipe(**(values | full))
 
 
-def refuse_contradiction(recipe: Recipe, given: Mapping[str, Any]) -> None:
-    """Raise WrongUsage if an option in `given` is not what the run's `recipe` says."""
-    for name, value in given.items():
-        kept = getattr(recipe, name)
-        if value is not None and value != kept:
+def refuse_contradiction(recipe: Recipe, options: Mapping[str, Any]) -> None:
+    """Raise WrongUsage if an option in `options` is not what the run's `recipe` says."""
+    for name, value in options.items():
+        of_run = getattr(recipe, name)
+        if value is not None and value != of_run:
             raise WrongUsage(
-                f"{_option(name, value)} contradicts the run, which has {_option(name, kept)}",
-                hint="leave it out to go on as the run began, or begin another with --run NAME",
+                f"{_option(name, value)} contradicts the run, which has {_option(name, of_run)}",
+                hint="leave it out to resume the run, or begin another with --run NAME",
             )
 
 

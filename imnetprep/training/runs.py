@@ -1,4 +1,4 @@
-"""The folder of one training: its name, its files, its log."""
+"""A run: the folder of one training, with its checkpoints, log and plot."""
 
 import json
 import re
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to go on from: a run exists from the moment that it does."""
+        """The checkpoint to resume from: a run exists once this file does."""
         return self.folder / "last.pt"
 
     @property
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def recipe(self) -> Path:
-        """What was chosen, and where it began."""
+        """The recipe, the dataset and the machine that the training began with."""
         return self.folder / "recipe.json"
 
     @property
@@ -83,7 +83,7 @@ class Run:
         return self.folder / "plot.png"
 
     def log_lines(self, epochs: int) -> list[dict[str, Any]]:
-        """The log's lines of the first `epochs` epochs: later ones are of a time that was lost."""
+        """The log's lines of the first `epochs` epochs: later ones are in no checkpoint."""
         if not self.log.exists():
             return []
         try:
@@ -115,7 +115,7 @@ def named_run(root: Root, name: str) -> Run:
 
 
 def newest_run(root: Root) -> Run | None:
-    """The run that was at work last, if there is any."""
+    """The run whose checkpoint was saved last, if there is any."""
     checkpoints = root.runs.glob("*/last.pt")
     newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
     return Run(newest.parent) if newest else None
@@ -127,7 +127,7 @@ def pick_checkpoint(root: Root, *, path: Path | None, run: str | None) -> Path:
         if run is not None:
             raise WrongUsage(f"both {path} and --run {run}", hint="name one of them")
         return path
-    chosen = named_run(root, run) if run else newest_run(root)
-    if chosen is None or not (chosen.best.exists() or run):
+    target = named_run(root, run) if run else newest_run(root)
+    if target is None or not (target.best.exists() or run):
         raise ImnetprepError(f"{root.path} has no trained run yet", hint="imnetprep train")
-    return chosen.best
+    return target.best

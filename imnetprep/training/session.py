@@ -1,4 +1,4 @@
-"""A run at work: its epochs, and what is saved when. Before all else, the state."""
+"""A training run epoch by epoch: train, save, validate, log, and stop when asked to."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -75,7 +75,7 @@ class Session:
         self._log = run.log_lines(checkpoint.position.epoch)
         if not checkpoint.weights:
             self._save()
-            run.write_recipe(_as_it_began(checkpoint, data, place))
+            run.write_recipe(_first_state(checkpoint, data, place))
         progress.note(
             f"{recipe.arch} on {place.device}: {len(data.train):,} training and"
             f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
@@ -86,7 +86,7 @@ class Session:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
     def epochs(self, stop: StopRequest) -> Iterator[EpochReport]:
-        """What is left of the training."""
+        """The epochs that are still to train, each after its validation."""
         if self._trainer.position.epoch >= self._recipe.epochs:
             self._progress.note(f"all {count(self._recipe.epochs, 'epoch')} are done")
         while self._trainer.position.epoch < self._recipe.epochs:
@@ -103,10 +103,10 @@ class Session:
 
     def _train_epoch(self, stop: StopRequest) -> None:
         saved_s = time.monotonic()
-        leave_if_asked = self._stopper(stop, save=True)
+        stop_if_requested = self._stopper(stop, save=True)
         try:
             for _ in self._trainer.steps(self._progress):
-                leave_if_asked()
+                stop_if_requested()
                 if time.monotonic() - saved_s >= self._save_every_s:
                     self._save()
                     saved_s = time.monotonic()
@@ -115,11 +115,14 @@ class Session:
             raise
         self._save()  # first save, then validate: validation may not live to its end
 
-    def _finish_epoch(self, lr: float, leave_if_asked: Callable[[], None]) -> EpochReport:
+    def _finish_epoch(self, lr: float, stop_if_requested: Callable[[], None]) -> EpochReport:
         trainer, number = self._trainer, self._trainer.position.epoch + 1
-        leave_if_asked()
+        stop_if_requested()
         val = self._validator.score(
-            trainer.model, self._progress, what=f"validation {number}", after_batch=leave_if_asked
+            trainer.model,
+            self._progress,
+            title=f"validation {number}",
+            after_batch=stop_if_requested,
         )
         is_best = trainer.best is None or val.top1 > trainer.best.top1
         best = Best(number, val.top1) if is_best else trainer.best
@@ -143,7 +146,7 @@ class Session:
         return report
 
     def _stopper(self, stop: StopRequest, *, save: bool = False) -> Callable[[], None]:
-        def leave_if_asked() -> None:
+        def stop_if_requested() -> None:
             if not stop:
                 return
             if save:
@@ -151,16 +154,16 @@ class Session:
             at = self._trainer.position
             raise stop.stopped(
                 f"saved at epoch {at.epoch + 1}, step {at.step} of {self._loader.steps};"
-                f" imnetprep train --resume --run {self._run.folder.name} goes on"
+                f" imnetprep train --resume --run {self._run.folder.name} resumes it"
             )
 
-        return leave_if_asked
+        return stop_if_requested
 
     def _save(self) -> None:
         save_checkpoint(self._run.last, self._trainer.checkpoint())
 
 
-def _as_it_began(checkpoint: Checkpoint, data: Data, place: Place) -> dict[str, Any]:
+def _first_state(checkpoint: Checkpoint, data: Data, place: Place) -> dict[str, Any]:
     return {
         "recipe": recipe_as_json(checkpoint.recipe),
         "dataset": checkpoint.classes.dataset,

@@ -1,4 +1,4 @@
-"""SIGTERM and ^C as a wish to stop, which the loop grants once its state is saved."""
+"""SIGTERM and ^C as a request to stop, honoured by the training once its state is saved."""
 
 import signal
 import threading
@@ -23,15 +23,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._signal is not None
 
-    def stopped(self, why: str) -> Stopped:
+    def stopped(self, message: str) -> Stopped:
         """What to raise once the state is saved."""
         assert self._signal is not None
-        return Stopped(_EXIT_CODES[self._signal], why)
+        return Stopped(_EXIT_CODES[self._signal], message)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """Note the wish; a second ^C leaves at once, with what was saved before."""
+        """Note the request; a second ^C ends the training at once, with what was saved earlier."""
         if self and number == signal.SIGINT:
-            raise Stopped(INTERRUPTED_EXIT_CODE, "at once; the last state that was saved stays")
+            raise Stopped(INTERRUPTED_EXIT_CODE, "at once; the last checkpoint stays")
         self._signal = signal.Signals(number)
 
 
@@ -45,9 +45,9 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request.on_signal) for number in _EXIT_CODES}
+    handlers = {number: signal.signal(number, request.on_signal) for number in _EXIT_CODES}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""The whole of a training: begun, or taken up again where it was."""
+"""A training from its first epoch to its last: a new one, or one that is resumed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -26,7 +26,7 @@ from imnetprep.units import count
 def train(
     root: Root,
     *,
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     run: str | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -35,28 +35,28 @@ def train(
     progress: Progress,
     save_every_s: float = 600,
 ) -> Iterator[EpochReport]:
-    """Train by the options `given` (a recipe's names; None where left out); yields each epoch.
+    """Train by `options` (a recipe's names; None where left out); yields each epoch.
 
-    With `resume` the run goes on, if it exists, as if it had never stopped. Raises Stopped once a
-    SIGTERM or ^C was honoured, WrongUsage where `given` contradicts the run.
+    With `resume` a run that exists continues as if it had never stopped. Raises Stopped once a
+    SIGTERM or ^C was honoured, WrongUsage where `options` contradicts the run.
     """
-    device_here = pick_device(device)
-    place = Place(device_here, default_workers(device_here) if workers is None else workers)
-    if given.get("arch"):
-        refuse_unknown(given["arch"])
-    chosen = _pick_run(root, run, arch=given.get("arch"), resume=resume)
+    torch_device = pick_device(device)
+    place = Place(torch_device, default_workers(torch_device) if workers is None else workers)
+    if options.get("arch"):
+        refuse_unknown(options["arch"])
+    target = _pick_run(root, run, arch=options.get("arch"), resume=resume)
     data = _read_data(root, layout)
-    with stop_requests() as stop, locked(chosen.folder):
-        if chosen.last.exists():
-            checkpoint = _taken_up(chosen, data, given, progress)
+    with stop_requests() as stop, locked(target.folder):
+        if target.last.exists():
+            checkpoint = _resumed(target, data, options, progress)
         else:
             if resume:
-                progress.note(f"there is no run {chosen.folder.name} yet: it begins")
-            recipe = plan_recipe(given, amp_pays=amp_pays(place.device))
-            _tell_lr(recipe, given, progress)
-            checkpoint = _begun(recipe, data)
+                progress.note(f"there is no run {target.folder.name} yet: it begins")
+            recipe = plan_recipe(options, amp_pays=amp_pays(place.device))
+            _tell_lr(recipe, options, progress)
+            checkpoint = _first_checkpoint(recipe, data)
         session = Session(
-            chosen, data, checkpoint, place=place, progress=progress, save_every_s=save_every_s
+            target, data, checkpoint, place=place, progress=progress, save_every_s=save_every_s
         )
         with closing(session):
             yield from session.epochs(stop)
@@ -69,7 +69,7 @@ def _pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -
     if run.last.exists() and not resume:
         raise WrongUsage(
             f"there is a run {run.folder.name} in {run.folder.parent} already",
-            hint="--resume goes on with it; --run OTHER begins another",
+            hint="--resume continues it; --run OTHER begins another",
         )
     return run
 
@@ -83,7 +83,7 @@ def _read_data(root: Root, layout: Layout | None) -> Data:
     return Data(classes, train, val)
 
 
-def _begun(recipe: Recipe, data: Data) -> Checkpoint:
+def _first_checkpoint(recipe: Recipe, data: Data) -> Checkpoint:
     return Checkpoint(
         recipe=recipe,
         classes=data.classes,
@@ -97,10 +97,10 @@ def _begun(recipe: Recipe, data: Data) -> Checkpoint:
     )
 
 
-def _taken_up(run: Run, data: Data, given: Mapping[str, Any], progress: Progress) -> Checkpoint:
+def _resumed(run: Run, data: Data, options: Mapping[str, Any], progress: Progress) -> Checkpoint:
     checkpoint = load_checkpoint(run.last)
-    refuse_contradiction(checkpoint.recipe, given)
-    refuse_other_classes(checkpoint.classes, data.classes, what=str(run.last))
+    refuse_contradiction(checkpoint.recipe, options)
+    refuse_other_classes(checkpoint.classes, data.classes, checkpoint=str(run.last))
     if checkpoint.train_samples != len(data.train):
         raise ImnetprepError(
             f"{run.last} was trained on {count(checkpoint.train_samples, 'image')}"
@@ -108,12 +108,12 @@ def _taken_up(run: Run, data: Data, given: Mapping[str, Any], progress: Progress
             hint="begin another run with --run NAME",
         )
     at = checkpoint.position
-    progress.note(f"run {run.folder.name} goes on from epoch {at.epoch + 1}, step {at.step}")
+    progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
     return checkpoint
 
 
-def _tell_lr(recipe: Recipe, given: Mapping[str, Any], progress: Progress) -> None:
-    if given.get("lr") is None:
+def _tell_lr(recipe: Recipe, options: Mapping[str, Any], progress: Progress) -> None:
+    if options.get("lr") is None:
         progress.note(
             f"lr {recipe.lr:g} = 0.1 × batch size {recipe.batch_size} / 256 (--lr sets another)"
         )

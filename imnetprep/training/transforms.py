@@ -55,10 +55,10 @@ class TrainTransform:
         chance = random.Random(f"{self.seed} {epoch} {index}")  # noqa: S311
         box = random_box(*image.size, smallest=self.crop_scale, chance=chance)
         side = (self.image_size, self.image_size)
-        seen = image.resize(side, Image.Resampling.BILINEAR, box=box)
+        crop = image.resize(side, Image.Resampling.BILINEAR, box=box)
         if chance.random() < 0.5:
-            seen = seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(seen)
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(crop)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ValTransform:
 
     def __call__(self, image: Image.Image, *, epoch: int = 0, index: int = 0) -> Pixels:
         side_px = self.image_size / self.resize * min(image.size)
-        left, top = (image.width - side_px) / 2, (image.height - side_px) / 2
-        box = (left, top, left + side_px, top + side_px)
+        x, y = (image.width - side_px) / 2, (image.height - side_px) / 2
+        box = (x, y, x + side_px, y + side_px)
         size = (self.image_size, self.image_size)
         return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
 
@@ -87,13 +87,13 @@ def random_box(width: int, height: int, *, smallest: float, chance: random.Rando
         ratio = math.exp(chance.uniform(low, high))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            left = chance.randint(0, width - box_width)
-            top = chance.randint(0, height - box_height)
-            return left, top, left + box_width, top + box_height
+            x = chance.randint(0, width - box_width)
+            y = chance.randint(0, height - box_height)
+            return x, y, x + box_width, y + box_height
     box_width = min(width, max(1, round(height * _RATIOS[1])))
     box_height = min(height, max(1, round(width / _RATIOS[0])))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return left, top, left + box_width, top + box_height
+    x, y = (width - box_width) // 2, (height - box_height) // 2
+    return x, y, x + box_width, y + box_height
 
 
 class Normaliser:
@@ -109,7 +109,7 @@ class Normaliser:
         # The permuted view of rows of RGB is channels-last already: no copy.
         return pixels.permute(0, 3, 1, 2).float().sub_(self._shift).mul_(self._scale)
 
-    def denormalised(self, seen: Tensor) -> Pixels:
+    def denormalised(self, batch: Tensor) -> Pixels:
         """What the network sees (B, 3, S, S) as pixels (B, S, S, 3) again."""
-        pixels = (seen / self._scale + self._shift).round_().clamp_(0, 255).to(torch.uint8)
+        pixels = (batch / self._scale + self._shift).round_().clamp_(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()

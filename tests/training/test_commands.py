@@ -123,4 +123,4 @@ def test_predict_names_a_file_that_is_no_image(best: Path, tmp_path: Path, run: 
 
 def test_a_root_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImnetprepError, match="holds no dataset yet"):
-        list(train(Root(tmp_path), given={}, progress=Silent()))
+        list(train(Root(tmp_path), options={}, progress=Silent()))

@@ -45,7 +45,7 @@ def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run
     said = json.loads(done.stdout)
     (report,) = train(
         both,
-        given=given,
+        options=given,
         run="files",
         device="cpu",
         workers=0,

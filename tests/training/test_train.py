@@ -29,7 +29,7 @@ SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epoch
 
 
 def trained(root: Root, **options: Any) -> list[EpochReport]:
-    options = {"given": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
+    options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
     return list(train(root, **{"progress": Silent(), **options}))
 
 
@@ -98,7 +98,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(
     assert stopped.value.exit_code == code
     assert "--resume --run a" in str(stopped.value)
     assert signal.getsignal(number) is before
-    trained(root, given={}, resume=True, workers=workers)
+    trained(root, options={}, resume=True, workers=workers)
     refuse_difference(Run(root.run("a")), unbroken)
 
 
@@ -108,7 +108,7 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
         "import signal, sys; from pathlib import Path\n"
         "from imnetprep.roots import Root; from imnetprep.training.train import train\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
-        "list(train(Root(Path(sys.argv[1])), given=SMALL, run='a', device='cpu', workers=1,"
+        "list(train(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu', workers=1,"
         " progress=SignalAt(signal.SIGKILL, batches=int(sys.argv[2])), save_every_s=0))"
     )
     arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
@@ -158,7 +158,7 @@ def test_refuses_a_run_that_exists(drawn: Root, unbroken: Run) -> None:
 def test_refuses_an_option_that_contradicts_the_run(drawn: Root, unbroken: Run) -> None:
     for given, told in (({"lr": 0.1}, "--lr 0.1 .*--lr 0.02"), ({"amp": True}, "--amp .*--no-amp")):
         with pytest.raises(WrongUsage, match=told):
-            trained(drawn, run="unbroken", resume=True, given=given)
+            trained(drawn, run="unbroken", resume=True, options=given)
 
 
 def test_a_finished_run_stays_as_it_is(drawn: Root, unbroken: Run) -> None:
@@ -168,7 +168,7 @@ def test_a_finished_run_stays_as_it_is(drawn: Root, unbroken: Run) -> None:
 
 
 def test_resume_without_words_takes_the_newest_run(drawn: Root, unbroken: Run) -> None:
-    assert trained(drawn, run=None, given={}, resume=True) == []
+    assert trained(drawn, run=None, options={}, resume=True) == []
 
 
 def test_refuses_to_go_on_with_other_classes_or_images(tmp_path: Path, unbroken: Run) -> None:
@@ -185,8 +185,8 @@ def test_refuses_to_go_on_with_other_classes_or_images(tmp_path: Path, unbroken:
 
 
 def test_a_loss_that_explodes_ends_with_a_hint_and_keeps_the_checkpoint(root: Root) -> None:
-    with pytest.raises(ImnetprepError, match="no number") as exploded:
-        trained(root, given=SMALL | {"lr": 1e6, "warmup_epochs": 0}, save_every_s=0)
+    with pytest.raises(ImnetprepError, match="NaN or infinite") as exploded:
+        trained(root, options=SMALL | {"lr": 1e6, "warmup_epochs": 0}, save_every_s=0)
     assert "--lr" in exploded.value.hint
     weights = load_checkpoint(Run(root.run("a")).last).weights
     assert all(bool(torch.isfinite(weight).all()) for weight in weights.values())
@@ -205,14 +205,14 @@ def test_an_image_that_is_none_is_named_and_the_state_saved(tmp_path: Path) -> N
 
 def test_learns_what_is_easy(root: Root) -> None:
     given = SMALL | {"arch": "resnet18", "epochs": 4, "lr": 0.01, "crop_scale": 0.5}
-    reports = trained(root, given=given)
+    reports = trained(root, options=given)
     assert reports[-1].val.top1 >= 17  # of 21; by chance 7
     assert math.isfinite(reports[-1].val.loss)
 
 
 def test_an_architecture_with_aux_heads_trains(root: Root) -> None:
     given = {"arch": "googlenet", "image_size": 64, "batch_size": 60, "epochs": 1}
-    (report,) = trained(root, given=given)
+    (report,) = trained(root, options=given)
     assert report.val.seen == 21
 
 
