@@ -8,17 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import webdataset
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import WrongUsage
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout, Root
-from imnetprep.training.data import read_samples
+from imnetprep.roots import Layout
 from tests.conftest import VAL, Run, command, tree
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 
 WORDS = ["--layout", "webdataset", "--shard-size", 7]
 
@@ -41,13 +38,17 @@ def sharded(tmp_path: Path, sharded_once: Path) -> Path:
 def _listed(root: Path) -> dict[str, tuple[int, bytes]]:
     """Label and body of each training image, by its name, as the class folders have them."""
     with open_manifest(root / "manifest.db") as manifest:
-        samples = read_samples(manifest, Split.TRAIN, Root(root), layout=Layout.IMAGEFOLDER)
-    return {
-        samples.name(at): (int(samples.labels[at]), samples.read(at)) for at in range(len(samples))
-    }
+        split = manifest.splits()[Split.TRAIN, Layout.IMAGEFOLDER]
+        return {
+            sample.name: (label, (root / "train" / wnid / sample.name).read_bytes())
+            for label, wnid in enumerate(synset.wnid for synset in manifest.synsets())
+            for sample in manifest.samples(split, label)
+        }
 
 
 def test_the_webdataset_library_reads_names_labels_and_bytes(sharded_once: Path) -> None:
+    import webdataset
+
     paths = sorted(map(str, (sharded_once / "shards" / "train").glob("*.tar")))
     assert len(paths) == 9  # 60 images, 7 in each
     read = list(webdataset.WebDataset(paths, shardshuffle=False))
@@ -58,17 +59,6 @@ def test_the_webdataset_library_reads_names_labels_and_bytes(sharded_once: Path)
     assert found == _listed(sharded_once)
     labels = [int(sample["cls"]) for sample in read]
     assert labels != sorted(labels)
-
-
-def test_our_reader_reads_the_same_in_the_same_order(sharded_once: Path) -> None:
-    with open_manifest(sharded_once / "manifest.db") as manifest:
-        files, shards = (
-            read_samples(manifest, Split.TRAIN, Root(sharded_once), layout=layout)
-            for layout in Layout
-        )
-    assert files.names == shards.names
-    assert files.labels.tolist() == shards.labels.tolist()
-    assert all(files.read(at) == shards.read(at) for at in range(60))
 
 
 def test_the_seed_and_the_shard_size_decide_and_the_jobs_do_not(
@@ -201,11 +191,6 @@ def test_with_two_layouts_a_verb_asks_for_one(sharded_once: Path, run: Run) -> N
     assert "Hint: --layout imagefolder or --layout webdataset" in done.stderr
     for layout in ("imagefolder", "webdataset"):
         assert run("verify", "--root", sharded_once, "--layout", layout).returncode == 0
-    with (
-        open_manifest(sharded_once / "manifest.db") as manifest,
-        pytest.raises(WrongUsage, match="holds val as imagefolder and as webdataset"),
-    ):
-        read_samples(manifest, Split.VAL, Root(sharded_once))
 
 
 def test_the_only_layout_needs_no_name(sharded: Path, run: Run) -> None:
@@ -320,6 +305,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_resized_shards_say_so_everywhere(drawn: Path, tmp_path: Path, run: Run) -> None:
+    import webdataset
+
     root = Path(shutil.copytree(drawn, tmp_path / "root"))
     words = ["organize", "--root", root, *WORDS, "--resize", 38, "--quality", 80]
     done = run(*words, "--json", "--jobs", 2)

@@ -15,7 +15,7 @@ from imnetprep.training.predict import predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
 from imnetprep.training.train import train
 from tests.conftest import Run as RunCommand
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 
 ARGUMENTS = "--arch resnet18 --image-size 32 --crop-scale 0.5 --batch-size 12 --epochs 3 --lr 0.01"
 

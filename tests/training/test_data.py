@@ -15,7 +15,7 @@ from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.roots import Layout, Root
 from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
 from imnetprep.training.transforms import TrainTransform
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 
 
 def samples_of(root: Root, split: Split = Split.TRAIN) -> SampleList:

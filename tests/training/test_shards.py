@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.errors import WrongBytes
+from imnetprep.errors import WrongBytes, WrongUsage
 from imnetprep.manifest import open_manifest
 from imnetprep.progress import Silent
 from imnetprep.roots import Layout, Root
@@ -13,7 +13,7 @@ from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.train import train
 from tests.conftest import Run
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 from tests.training.test_data import Split, loader_of, read_samples, same
 
 
@@ -24,6 +24,24 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Root:
     plan = plan_sharding(root, Sharding(25, 4), dataset=None, splits=())
     assert len(list(carry_out_sharding(plan, root, jobs=1, progress=Silent()))) == 2
     return root
+
+
+def test_our_reader_reads_the_same_in_the_same_order(both: Root) -> None:
+    with open_manifest(both.manifest) as manifest:
+        files, shards = (
+            read_samples(manifest, Split.TRAIN, both, layout=layout) for layout in Layout
+        )
+    assert files.names == shards.names
+    assert files.labels.tolist() == shards.labels.tolist()
+    assert all(files.read(at) == shards.read(at) for at in range(60))
+
+
+def test_with_two_layouts_the_reader_asks_for_one(both: Root) -> None:
+    with (
+        open_manifest(both.manifest) as manifest,
+        pytest.raises(WrongUsage, match="holds val as imagefolder and as webdataset"),
+    ):
+        read_samples(manifest, Split.VAL, both)
 
 
 def test_an_epoch_is_the_same_from_either_layout(both: Root) -> None:

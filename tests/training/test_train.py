@@ -21,7 +21,7 @@ from imnetprep.training.evaluate import evaluate
 from imnetprep.training.runs import EpochReport, Run
 from imnetprep.training.train import train
 from tests.conftest import command
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 from tests.training.stops import SignalAt
 
 # BatchNorm, dropout, and a checkpoint of a few megabytes.

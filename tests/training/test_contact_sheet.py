@@ -15,7 +15,7 @@ from imnetprep.training.data import read_samples
 from imnetprep.training.preview import preview_recipe, previews
 from imnetprep.training.transforms import TrainTransform
 from tests.conftest import Run
-from tests.training.conftest import draw_root
+from tests.drawn import draw_root
 
 
 @pytest.fixture(scope="module")
