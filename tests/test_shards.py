@@ -355,7 +355,8 @@ def test_an_image_that_cannot_be_resized_is_named(sharded: Path, run: Run) -> No
     shutil.rmtree(sharded / "shards")
     done = run("organize", "--root", sharded, *WORDS, "--resize", 64, "--jobs", 2)
     assert done.returncode == 4
-    assert ".JPEG: " in done.stderr and "verify --digests --decode" in done.stderr
+    hint = f"imnetprep verify --root {sharded} --layout imagefolder --digests --decode names"
+    assert ".JPEG: " in done.stderr and hint in done.stderr
     assert not (sharded / "shards").exists()
 
 

@@ -78,5 +78,6 @@ def _prepared(
 
 def _not_as_listed(image: Path | str, why: str) -> WrongBytes:
     return WrongBytes(
-        f"{image}: {why}", hint="imnetprep verify --digests --decode names every such image"
+        f"{image}: {why}",
+        hint="imnetprep verify --layout imagefolder --digests --decode names every such image",
     )
