@@ -85,7 +85,7 @@ def _read(
             f"adopt {split}",
             total=sum(counts),
             unit="images",
-            done=sum(counts[label] for label in done),
+            initial=sum(counts[label] for label in done),
         ) as task,
         ThreadPoolExecutor(jobs or usable_cores()) as workers,
     ):

@@ -147,7 +147,7 @@ def run(arguments: list[str]) -> int:
         click.echo(f"Stopped: {stop}", err=True)
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped: run the same command again to go on", err=True)
+        click.echo("Stopped: run the same command to resume", err=True)
         return INTERRUPTED_EXIT_CODE
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader of our results has seen enough

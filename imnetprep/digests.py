@@ -1,7 +1,4 @@
-"""Digests of bytes: xxh128 for samples, md5, sha1 or sha256 for archives, SHA-1 for pieces.
-
-And the checksums that object stores keep, which can be put together from those of the parts.
-"""
+"""Digests: xxh128 of samples, SHA-1 of torrent pieces, CRCs of objects and of their parts."""
 
 import base64
 import functools
@@ -21,7 +18,7 @@ def xxh128(body: bytes | memoryview) -> bytes:
 
 
 def running_xxh128() -> xxhash.xxh3_128:
-    """The same digest of bytes that come in parts."""
+    """A running xxh128, for bytes that come in parts."""
     return xxhash.xxh3_128()
 
 
@@ -40,7 +37,7 @@ class Pieces:
         return len(self.sha1s) // 20
 
     def is_right(self, piece: int, body: bytes | memoryview) -> bool:
-        """Is `body` that piece, to the bit?"""
+        """Is `body` the piece with number `piece`, to the bit?"""
         return hashlib.sha1(body).digest() == self.sha1s[20 * piece : 20 * piece + 20]
 
 
@@ -58,19 +55,19 @@ class Checksum:
 
     @staticmethod
     def is_known(kind: str) -> bool:
-        """Can it be computed here?"""
+        """Can a CRC of this kind be computed on this machine?"""
         return kind == "crc32" or (
             kind == "crc64nvme" and importlib.util.find_spec("awscrt") is not None
         )
 
     @classmethod
     def parse(cls, kind: str, text: str, size_bytes: int) -> "Checksum":
-        """As S3 writes it: base64 of the big-endian number."""
+        """The checksum in S3's form: base64 of the big-endian number."""
         return cls(kind, int.from_bytes(base64.b64decode(text), "big"), size_bytes)
 
     @property
     def text(self) -> str:
-        """As S3 writes it."""
+        """S3's form of it: base64 of the big-endian number."""
         width = _POLYNOMIALS[self.kind][0]
         return base64.b64encode(self.value.to_bytes(width // 8, "big")).decode()
 
@@ -80,7 +77,7 @@ class Checksum:
         return cls(kind, 0, 0)
 
     def over(self, body: bytes | memoryview) -> "Checksum":
-        """This one continued over the bytes that come next."""
+        """The checksum of these bytes with those of `body` behind them."""
         if self.kind == "crc32":
             value = zlib.crc32(body, self.value)
         else:

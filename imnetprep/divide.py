@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Split
 from imnetprep.catalog.divisions import Division, divided
-from imnetprep.catalog.naming import is_plain
+from imnetprep.catalog.file_names import is_plain
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import hard_link, locked

@@ -106,7 +106,7 @@ def carry_out_download(
         for one in growing:
             one.recover(progress)
         needed = sum(one.missing_disk_bytes for one in growing)
-        require_free(root.path, needed, what=f"to download {plan.dataset.name}")
+        require_free(root.path, needed, purpose=f"to download {plan.dataset.name}")
         fetch_files(
             session,
             growing,

@@ -1,4 +1,4 @@
-"""What can go wrong, each with its exit code and a hint that says what to type next."""
+"""The errors that reach the user, each with its exit code and a hint: what to type next."""
 
 from functools import partial
 from typing import Any
@@ -9,23 +9,23 @@ class ImnetprepError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, hint: str) -> None:
-        super().__init__(what)
+    def __init__(self, sentence: str, *, hint: str) -> None:
+        super().__init__(sentence)
         self.hint = hint
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """So that it comes out of a worker process as it was raised there."""
+        """Let pickle keep the hint, so that an error leaves a worker process as it was raised."""
         return partial(type(self), hint=self.hint), self.args
 
 
 class WrongUsage(ImnetprepError):
-    """What was asked for makes no sense, whatever the state of the world."""
+    """The command makes no sense, whatever lies on the disk or in the network."""
 
     exit_code = 2
 
 
 class SourceFailed(ImnetprepError):
-    """A source could not deliver: no peers, no metadata, a server that is gone."""
+    """A source did not deliver: no peers, no metadata, a server that is gone."""
 
     exit_code = 3
 
@@ -45,9 +45,9 @@ TERMINATED_EXIT_CODE = 143
 class Stopped(BaseException):
     """SIGINT or SIGTERM arrived and the state is saved. Not an Exception: nothing may swallow it.
 
-    `why` says what was saved and how to go on.
+    `message` says what was saved and how to resume.
     """
 
-    def __init__(self, exit_code: int, why: str = "run the same command to go on") -> None:
-        super().__init__(why)
+    def __init__(self, exit_code: int, message: str = "run the same command to resume") -> None:
+        super().__init__(message)
         self.exit_code = exit_code

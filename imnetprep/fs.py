@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the system calls that only some systems have.
+"""Files that are whole or absent, locks, and system calls that only some systems have.
 
 Every Linux-only call sits here beside its fallback, so that the rest runs on macOS as it is.
 """
@@ -22,7 +22,7 @@ from imnetprep.units import format_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOKS_FOR_FORKS, _SECONDS_BETWEEN_LOOKS = 400, 0.025
-_NO_LINKS_HERE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+_LINK_REFUSALS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -89,20 +89,20 @@ def data_ranges(handle: int, size_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def punch_hole(handle: int, start: int, end: int) -> None:
-    """Give the blocks from `start` to `end` of an open file back to the disk; it keeps its size.
+    """Release the blocks from `start` to `end` of an open file to the disk; it keeps its size.
 
     Raises OSError (EOPNOTSUPP) where the system or the file system cannot; only Linux can here.
     """
     if sys.platform != "linux":
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
     keep_size_and_punch = 0x01 | 0x02
-    where = ctypes.c_longlong(start), ctypes.c_longlong(end - start)
-    if ctypes.CDLL(None, use_errno=True).fallocate(handle, keep_size_and_punch, *where) != 0:
+    span = ctypes.c_longlong(start), ctypes.c_longlong(end - start)
+    if ctypes.CDLL(None, use_errno=True).fallocate(handle, keep_size_and_punch, *span) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def can_punch_holes(folder: Path) -> bool:
-    """Can files in `folder` give blocks back?"""
+    """Can files in `folder` release blocks to the disk (hole punching)?"""
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(bytes(1 << 16))
         file.flush()
@@ -141,12 +141,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing_folder(folder)).free
 
 
-def require_free(folder: Path, needed_bytes: int, *, what: str) -> None:
+def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
     """Raise ImnetprepError unless the disk of `folder` has `needed_bytes` free."""
     free = free_bytes(folder)
     if free < needed_bytes:
         raise ImnetprepError(
-            f"{what} needs {format_bytes(needed_bytes)}"
+            f"{purpose} needs {format_bytes(needed_bytes)}"
             f" and the disk of {folder} has {format_bytes(free)} free",
             hint=f"free {format_bytes(needed_bytes - free)}, or name another disk by --root",
         )
@@ -164,7 +164,7 @@ def hard_link(path: Path, place: Path) -> None:
     try:
         os.link(path, place, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_LINKS_HERE:
+        if error.errno not in _LINK_REFUSALS:
             raise
         raise ImnetprepError(
             f"{place} cannot be a hard link to {path}: {error.strerror}",
@@ -179,7 +179,7 @@ def locked(
     """Be the only process at work in `folder`; ImnetprepError where another one is, or `wait`.
 
     The lock ends with the process, however that ends; the file that it is taken on stays. If this
-    one `forks`, its workers count too: those of one that was killed are waited for, a little.
+    one `forks`, its workers count too: those of a killed run are waited for, a little.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("a") as file:
@@ -200,7 +200,7 @@ def locked(
 
 
 def _wait_for_forks(lock: IO[str], folder: Path) -> None:
-    """Whoever is forked holds the lock too, and ends with its parent if the disk lets it."""
+    """Wait for the workers of a killed run: they hold the lock until the disk lets them end."""
     for _ in range(_LOOKS_FOR_FORKS):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,16 +212,16 @@ def _wait_for_forks(lock: IO[str], folder: Path) -> None:
     )
 
 
-def claim(handle: int, path: Path, *, told: str = "") -> None:
+def claim(handle: int, path: Path, *, suffix: str = "") -> None:
     """Be the only one that works on the open file `path` until it is closed.
 
-    Raises ImnetprepError where another one is; `told` ends what that says.
+    Raises ImnetprepError, whose message ends in `suffix`, where another one is.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise ImnetprepError(
-            f"another imnetprep is at work on {path}{told}",
+            f"another imnetprep is at work on {path}{suffix}",
             hint="wait until it is done, or stop it first",
         ) from error
 
@@ -234,8 +234,8 @@ def is_locked(folder: Path, *, name: str = ".lock") -> bool:
     try:
         with (folder / name).open("rb") as file:
             if sys.platform == "linux":  # asks and takes nothing, as fcntl(2) has it
-                wanted = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-                answer = fcntl.fcntl(file, fcntl.F_GETLK, wanted)
+                query = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+                answer = fcntl.fcntl(file, fcntl.F_GETLK, query)
                 return bool(struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK)
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment
             return False

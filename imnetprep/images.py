@@ -1,4 +1,4 @@
-"""Encoded images to pixels, and smaller ones made of them: the one home of Pillow's codecs.
+"""Encoded images decoded, checked and made smaller: the one home of Pillow's codecs.
 
 EXIF orientation is not applied, as in the classic ImageFolder pipeline: the published accuracies
 were reached that way. An image that is made here carries no orientation, so that nobody turns it,
@@ -27,34 +27,34 @@ class Resize(NamedTuple):
         return f"resize {self.side_px} q{self.quality}"
 
 
-class Resized(NamedTuple):
-    """An encoded image, and what was done to make it; None: it is as it came, byte for byte."""
+class ResizedImage(NamedTuple):
+    """An encoded image and the change that made it; None: the original, byte for byte."""
 
     body: bytes
     change: str | None
 
 
-def resized_jpeg(body: bytes, wanted: Resize) -> Resized:
-    """The image in `body` as an RGB JPEG whose shorter side is at most `wanted.side_px`.
+def resized_jpeg(body: bytes, resize: Resize) -> ResizedImage:
+    """The image in `body` as an RGB JPEG whose shorter side is at most `resize.side_px`.
 
     Never larger than it was, and of the same shape to the pixel. An RGB JPEG that is small enough
     is left as it is; grey, CMYK or PNG is written anew. Raises ValueError as `decode_rgb` does.
     """
     with _opened(body) as image:
-        size = _fitted(image.size, wanted.side_px)
+        size = _fitted(image.size, resize.side_px)
         if (image.format, image.mode, image.size) == ("JPEG", "RGB", size):
             image.load()  # to its last pixel, as the others
-            return Resized(body, None)
+            return ResizedImage(body, None)
         smaller = size != image.size
         plain = image.convert("RGB")
     if smaller:
         # Lanczos keeps the most of what a training crop will look at.
         plain = plain.resize(size, Image.Resampling.LANCZOS)
     plain.info.clear()  # a comment would be copied
-    made = io.BytesIO()
-    plain.save(made, "JPEG", quality=wanted.quality, subsampling="4:2:0")
-    done = f"resized {wanted.side_px}" if smaller else "re-encoded"
-    return Resized(made.getvalue(), f"{done} q{wanted.quality}")
+    file = io.BytesIO()
+    plain.save(file, "JPEG", quality=resize.quality, subsampling="4:2:0")
+    verb = f"resized {resize.side_px}" if smaller else "re-encoded"
+    return ResizedImage(file.getvalue(), f"{verb} q{resize.quality}")
 
 
 def decode_rgb(body: bytes) -> Image.Image:

@@ -1,4 +1,4 @@
-"""How long work tells where it is. The library never prints: it is handed one of these."""
+"""The protocol by which long work reports its progress: the library itself never prints."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,9 +19,9 @@ class Progress(Protocol):
     """Where tasks and remarks are shown."""
 
     def task(
-        self, what: str, *, total: int, unit: str, done: int = 0
+        self, title: str, *, total: int, unit: str, initial: int = 0
     ) -> AbstractContextManager[Task]:
-        """Open a task of `total` units (`"B"` for bytes) of which `done` were done before."""
+        """Open a task of `total` units (`"B"` for bytes) of which `initial` are done already."""
 
     def note(self, line: str) -> None:
         """One line that stays, such as `no peers yet`."""
@@ -37,7 +37,7 @@ class Silent:
     """Shows nothing."""
 
     @contextmanager
-    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
         yield _SilentTask()
 
     def note(self, line: str) -> None: ...

@@ -130,7 +130,7 @@ def carry_out_archive_repair(
                         place = source
                     growing = _begun(planned, progress)
                     needed = growing.missing_disk_bytes
-                    require_free(plan.folder, needed, what=f"to repair {planned.path}")
+                    require_free(plan.folder, needed, purpose=f"to repair {planned.path}")
                     _fetch(growing, place, _recorder(planned, root), progress)
             elif file_state(planned.path) == planned.state:
                 _recorder(planned, root)(None)

@@ -1,4 +1,4 @@
-"""Trying again what a network failed to do: a few times, with longer and longer waits."""
+"""Network calls and reads retried a few times, with longer and longer waits."""
 
 import random
 import time
@@ -64,10 +64,10 @@ def resumed(
 def _filled(body: Any, length: int) -> bytes:
     chunk: bytes = body.read(length)
     while len(chunk) < length:
-        more = body.read(length - len(chunk))
-        if not more:
+        piece = body.read(length - len(chunk))
+        if not piece:
             raise EOFError(f"{length - len(chunk):,} bytes are missing")
-        chunk += more
+        chunk += piece
     return chunk
 
 

@@ -1,4 +1,4 @@
-"""Where things lie under a root."""
+"""A root's paths: where archives, splits, manifest, receipt, journals and runs lie under it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,12 +20,12 @@ class Root:
 
     @property
     def archives(self) -> Path:
-        """The published files; `*.part` beside its state while it grows."""
+        """The published files; an unfinished one is `*.part`, beside its state."""
         return self.path / "archives"
 
     @property
     def organizing(self) -> Path:
-        """Splits while they grow, and `journal.db`. Local, never synced."""
+        """Unfinished splits, and `journal.db`. Local, never synced."""
         return self.path / ".organizing"
 
     @property

@@ -176,7 +176,7 @@ def _make_split(plan: SubsetPlan, split: Split, manifest: Manifest, progress: Pr
     if plan.copy:
         grown_bytes = sum(path.stat().st_size for path in growing.glob("*/*"))
         needed_bytes = max(0, plan.needed_bytes.get(split, 0) - grown_bytes)
-        require_free(plan.root.path, needed_bytes, what=f"to copy {split} of {plan.chosen.name}")
+        require_free(plan.root.path, needed_bytes, purpose=f"to copy {split} of {plan.chosen.name}")
     _grow(plan, split, manifest, progress)
     sync_file_system(growing)
     with open_manifest(plan.root.manifest, write=True) as made:

@@ -26,8 +26,8 @@ class Enough(Exception):
 class StopsDrawing(Silent):
     """Stops the demo when it is about to draw."""
 
-    def task(self, what, *, total, unit, done=0):
-        raise Enough(what)
+    def task(self, title, *, total, unit, initial=0):
+        raise Enough(title)
 
 
 def commands(lines: list[str]) -> list[list[str]]:

@@ -315,7 +315,7 @@ def test_sigterm_while_a_pipe_is_read(
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
     assert process.returncode == 143
-    assert stderr.splitlines()[-1] == "Stopped: run the same command to go on"
+    assert stderr.splitlines()[-1] == "Stopped: run the same command to resume"
     _goes_on(root, _words(root, dataset), wanted, run)
 
 
@@ -332,5 +332,5 @@ def test_sigterm_while_a_server_is_read(
         _, stderr = process.communicate(timeout=60)
         web.wait_s = 0
         assert process.returncode == 143, stderr
-        assert stderr.splitlines()[-1] == "Stopped: run the same command to go on"
+        assert stderr.splitlines()[-1] == "Stopped: run the same command to resume"
         _goes_on(root, words, wanted, run)

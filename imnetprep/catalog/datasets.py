@@ -1,4 +1,4 @@
-"""A dataset as the catalog knows it, read lazily: labels without the train list, and so on.
+"""A dataset: its splits, archives, synsets and file names, parsed from TOML and read lazily.
 
 A dataset is a TOML file and the files it names beside it; `docs/catalog.md` has the form.
 The built-in ones lie in this package; a manifest carries a copy of any other.
@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.naming import Listed, Naming, patterns_of
+from imnetprep.catalog.file_names import FileNames, ListedNames, patterns_of
 from imnetprep.errors import ImnetprepError, WrongUsage
 
 DEFAULT = "ilsvrc2012"
@@ -79,19 +79,19 @@ class Synset:
 
 @dataclass(frozen=True, eq=False)
 class Archive:
-    """One published file; what is not known is None or absent.
+    """One published file; an unknown is None or absent.
 
     `members` has the pattern of the members' paths for each split in it, where the archive is not
-    just the samples of one; `beside` are globs of what else lies among those. `content`: what its
-    members hold that are no samples themselves. `packaging`: which way to pack the dataset it is
-    part of, if not the published one.
+    just the samples of one; `other_members` are globs of what else lies among them. `content`: what
+    its members hold that are no samples themselves. `packaging`: which way to pack the dataset it
+    is part of, if not the published one.
     """
 
     name: str
     splits: tuple[Split, ...]
     form: str | None
     members: Mapping[Split, str]
-    beside: tuple[str, ...]
+    other_members: tuple[str, ...]
     content: str | None
     packaging: str | None
     size_bytes: int | None
@@ -138,11 +138,11 @@ class Dataset:
 
     def archives_of(self, split: Split, packaging: str | None = None) -> tuple[Archive, ...]:
         """The archives that hold `split` in one packaging. Raises as `archive`."""
-        packed = self.packed(packaging)
-        if found := tuple(archive for archive in packed if split in archive.splits):
+        archives = self.packed(packaging)
+        if found := tuple(archive for archive in archives if split in archive.splits):
             return found
-        known = ", ".join(dict.fromkeys(split for archive in packed for split in archive.splits))
-        raise ImnetprepError(f"{self.name} has no {split} split", hint=f"--split one of: {known}")
+        splits = ", ".join(dict.fromkeys(split for archive in archives for split in archive.splits))
+        raise ImnetprepError(f"{self.name} has no {split} split", hint=f"--split one of: {splits}")
 
     def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
         """The published archives of `splits`, each once. Raises as `archive`."""
@@ -234,8 +234,8 @@ class Dataset:
             if (numbers := self.numbers(split)) is not None:
                 self._counts[split] = tuple(map(len, numbers))
             else:
-                of_each = int(self.table[split]["samples_per_class"])
-                self._counts[split] = (of_each,) * len(self._synset_rows)
+                per_class = int(self.table[split]["samples_per_class"])
+                self._counts[split] = (per_class,) * len(self._synset_rows)
         return self._counts[split]
 
     @cached_property
@@ -244,10 +244,10 @@ class Dataset:
 
     def label_of(self, split: Split, name: str) -> int | None:
         """The label of the sample called `name`; None if the dataset has no such sample."""
-        parsed = self._namings[split].parse(name)
-        if parsed is None:
+        parts = self._file_names[split].parse(name)
+        if parts is None:
             return None
-        wnid, number = parsed
+        wnid, number = parts
         if wnid is None:
             return self._label_of_number(split).get(number)
         label = self.label_of_wnid.get(wnid)
@@ -258,35 +258,35 @@ class Dataset:
 
     def number_of(self, split: Split, name: str) -> int:
         """The number of the name of a sample, one that has a label."""
-        parsed = self._namings[split].parse(name)
-        assert parsed is not None, name
-        return parsed[1]
+        parts = self._file_names[split].parse(name)
+        assert parts is not None, name
+        return parts[1]
 
     def name_of(self, split: Split, wnid: str, number: int) -> str:
         """The name with that number, whether the dataset has such a sample or not."""
-        return self._namings[split].format(wnid, number)
+        return self._file_names[split].format(wnid, number)
 
     def names(self, split: Split, label: int) -> Iterator[str] | None:
         """The file names of `split` with `label`, or None where only their count is known."""
         if (numbers := self.numbers(split)) is None:
             return None
-        naming, wnid = self._namings[split], self.synsets[label].wnid
-        return (naming.format(wnid, number) for number in numbers[label])
+        file_names, wnid = self._file_names[split], self.synsets[label].wnid
+        return (file_names.format(wnid, number) for number in numbers[label])
 
     def definition(self) -> dict[str, bytes]:
         """The files that make this dataset, by name: what a manifest keeps of one not built in."""
         tables = [self.table[split] for split in self.splits]
-        named = [self.table["synsets"]]
-        named += [table[key] for table in tables for key in ("names", "files") if key in table]
+        files = [self.table["synsets"]]
+        files += [table[key] for table in tables for key in ("names", "files") if key in table]
         if self.part_of is None:
-            named += [archive.torrent for archive in self.archives if archive.torrent]
+            files += [archive.torrent for archive in self.archives if archive.torrent]
         elif not self.part_of.built_in:
-            named += [f"{self.table['part_of']}/{name}" for name in self.part_of.definition()]
-        return {name: self.read(name) for name in [DEFINITION, *named]}
+            files += [f"{self.table['part_of']}/{name}" for name in self.part_of.definition()]
+        return {name: self.read(name) for name in [DEFINITION, *files]}
 
     @cached_property
     def fingerprint(self) -> str:
-        """What two datasets share only if they are the same, to the byte of their definitions."""
+        """A text that two datasets share only if their definitions are equal to the byte."""
         if self.built_in:
             return self.name
         digest = hashlib.sha256(repr(sorted(self.definition().items())).encode())
@@ -295,25 +295,25 @@ class Dataset:
     def preload(self, split: Split) -> None:
         """Read now all that `label_of` needs of `split`, before threads ask for it at once."""
         _ = self.counts(split), self.label_of_wnid, self.synsets
-        if not self._namings[split].says_wnid:
+        if not self._file_names[split].says_wnid:
             _ = self._label_of_number(split)
         if self.part_of is not None:
             self.part_of.preload(split)
 
     @cached_property
-    def _namings(self) -> Mapping[Split, Naming]:
-        return {split: self._naming(self.table[split]) for split in self.splits}
+    def _file_names(self) -> Mapping[Split, FileNames]:
+        return {split: self._names_of(self.table[split]) for split in self.splits}
 
-    def _naming(self, table: Mapping[str, Any]) -> Naming:
+    def _names_of(self, table: Mapping[str, Any]) -> FileNames:
         if "files" in table:
-            return Listed(self._text(table["files"]).splitlines())
+            return ListedNames(self._text(table["files"]).splitlines())
         return patterns_of(table)
 
     def _text(self, name: str) -> str:
         body = self.read(name)
         if name.endswith((".gz", ".xz")):
-            opened = gzip.open if name.endswith(".gz") else lzma.open
-            with opened(io.BytesIO(body)) as file:
+            open_file = gzip.open if name.endswith(".gz") else lzma.open
+            with open_file(io.BytesIO(body)) as file:
                 body = file.read(_LARGEST_FILE_BYTES + 1)
         if len(body) > _LARGEST_FILE_BYTES:
             raise ValueError(f"it has more than {_LARGEST_FILE_BYTES:,} bytes")
@@ -322,7 +322,7 @@ class Dataset:
 
 @contextmanager
 def _reading(file: str) -> Iterator[None]:
-    """What goes wrong in there is the fault of `file`, which the definition names."""
+    """Report what goes wrong in the block as the fault of `file`, which the definition names."""
     try:
         yield
     except _UNREADABLE as error:
@@ -375,14 +375,14 @@ def parse_dataset(
             raise ValueError(f"{table['name']} is part of another dataset itself")
         part_of = _whole_of(table["part_of"], read) if "part_of" in table else None
         archives = part_of.archives if part_of else tuple(map(_parse_archive, table["archives"]))
-        named = [table["synsets"], table["name"], *(archive.name for archive in archives)]
+        names = [table["synsets"], table["name"], *(archive.name for archive in archives)]
         for split in (Split.TRAIN, Split.VAL):
             if split in table:
-                named += [table[split][key] for key in ("names", "files") if key in table[split]]
+                names += [table[split][key] for key in ("names", "files") if key in table[split]]
                 _check_split(split, table[split])
                 if part_of and split not in part_of.splits:
                     raise ValueError(f"{part_of.name}, of which it is part, has no {split} split")
-        for name in named:
+        for name in names:
             if not SAFE_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a plain file name")
         return Dataset(
@@ -410,9 +410,9 @@ def _whole_of(name: str, read: Callable[[str], bytes]) -> Dataset:
     return parse_dataset(lambda file: read(f"{name}/{file}"), whole=True)
 
 
-def _bad_definition(what: str) -> ImnetprepError:
+def _bad_definition(problem: str) -> ImnetprepError:
     return ImnetprepError(
-        f"the dataset's definition does not hold: {what}", hint="docs/catalog.md has the form"
+        f"the dataset's definition does not hold: {problem}", hint="docs/catalog.md has the form"
     )
 
 
@@ -449,7 +449,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
         splits=splits,
         form=form,
         members={Split(split): str(pattern) for split, pattern in members.items()},
-        beside=tuple(table.get("beside", ())),
+        other_members=tuple(table.get("beside", ())),
         content=table.get("content"),
         packaging=table.get("packaging"),
         size_bytes=table.get("size_bytes"),

@@ -1,4 +1,4 @@
-"""A folder of images by class as a dataset with a train and a val split.
+"""A folder of images by class divided into train and val: a dataset made of it.
 
 Where an image goes depends on its own name and the seed alone, so that images that are added later
 move no other. Only a class that would be without one split lends it the image nearest to it.
@@ -35,15 +35,15 @@ def divided(
     for wnid, files in sorted(classes.items()):
         for split, of_split in _divided_class(wnid, files, val_fraction, seed).items():
             own = [(_own_name(wnid, file), file) for file in of_split]
-            names[split][wnid] = [(file, stored) for stored, file in sorted(own)]
+            names[split][wnid] = [(file, own_names) for own_names, file in sorted(own)]
     _refuse_doubles(names)
     bodies = {_SYNSETS: "".join(f"{line}\n" for line in ("wnid", *sorted(classes)))}
     splits: dict[str, Any] = {}
     for split, by_class in names.items():
-        stored = [own for of_class in by_class.values() for _, own in of_class]
+        own_names = [own for of_class in by_class.values() for _, own in of_class]
         lists = {"files": f"{split}_files.txt", "names": f"{split}_names.txt"}
-        splits[split] = {"samples": len(stored), **lists}
-        bodies[lists["files"]] = "".join(f"{own}\n" for own in stored)
+        splits[split] = {"samples": len(own_names), **lists}
+        bodies[lists["files"]] = "".join(f"{own}\n" for own in own_names)
         bodies[lists["names"]] = _ranks(by_class)
     table = {
         "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "images",
@@ -69,8 +69,8 @@ def _divided_class(
     numbers = sorted((_number(f"{wnid}/{file}", seed), file) for file in files)
     in_val = sum(number < val_fraction for number, _ in numbers)
     in_val = min(max(in_val, 1), len(files) - 1)
-    ordered = [file for _, file in numbers]
-    return {Split.TRAIN: ordered[in_val:], Split.VAL: ordered[:in_val]}
+    order = [file for _, file in numbers]
+    return {Split.TRAIN: order[in_val:], Split.VAL: order[:in_val]}
 
 
 def _number(text: str, seed: int) -> float:
@@ -84,12 +84,12 @@ def _own_name(wnid: str, file: str) -> str:
 
 
 def _refuse_doubles(names: Mapping[Split, Mapping[str, Sequence[tuple[str, str]]]]) -> None:
-    seen: dict[str, str] = {}
+    places: dict[str, str] = {}
     classes = [of_split for by_class in names.values() for of_split in by_class.items()]
     for wnid, of_class in classes:
         for file, own in of_class:
             place = f"{wnid}/{file}"
-            if (other := seen.setdefault(own, place)) != place:
+            if (other := places.setdefault(own, place)) != place:
                 raise ImnetprepError(
                     f"{other} and {place} would both be called {own}", hint="rename one of them"
                 )

@@ -1,4 +1,4 @@
-"""Part of a dataset as a dataset of its own: the classes, or the train files, that a list names.
+"""A subset: the classes or train files of a dataset that a list names, as a dataset of its own.
 
 The built-in lists are of ilsvrc2012; `docs/subsets.md` says what each is, `docs/catalog.md` from
 where. A user's list is a text file: wnids, or names of train files, one a line.
@@ -71,8 +71,8 @@ def _built_in(name: str) -> Iterator[str]:
             yield f"{wnid}_{number}.JPEG"
 
 
-def subset_of(source: Dataset, listed: SubsetList) -> Dataset:
-    """What `listed` chooses of `source`, as a dataset: its `label_of` is None for all the rest.
+def subset_of(source: Dataset, subset: SubsetList) -> Dataset:
+    """What `subset` chooses of `source`, as a dataset: its `label_of` is None for all the rest.
 
     A list of classes restricts every split. A list of files restricts train; of validation it
     leaves the listed files' classes whole. Labels are ranks among the chosen wnids. Where the
@@ -80,15 +80,15 @@ def subset_of(source: Dataset, listed: SubsetList) -> Dataset:
 
     Raises ImnetprepError on an entry that `source` does not have, with the entry's place.
     """
-    if listed.entries[0][1] in source.label_of_wnid:
-        chosen = [_label_of_wnid(source, *entry) for entry in listed.entries]
-        return _derived(source, listed.name, sorted(set(chosen)), files=None)
+    if subset.entries[0][1] in source.label_of_wnid:
+        labels = [_label_of_wnid(source, *entry) for entry in subset.entries]
+        return _derived(source, subset.name, sorted(set(labels)), files=None)
     files: dict[int, set[int]] = {}
-    for place, name in listed.entries:
+    for place, name in subset.entries:
         files.setdefault(_label_of_file(source, place, name), set()).add(
             source.number_of(Split.TRAIN, name)
         )
-    return _derived(source, listed.name, sorted(files), files=files)
+    return _derived(source, subset.name, sorted(files), files=files)
 
 
 def _label_of_wnid(source: Dataset, place: str, wnid: str) -> int:
@@ -104,9 +104,10 @@ def _label_of_file(source: Dataset, place: str, name: str) -> int:
     return label
 
 
-def _unknown(what: str) -> ImnetprepError:
+def _unknown(problem: str) -> ImnetprepError:
     return ImnetprepError(
-        what, hint="a list holds wnids, or names of train files, and not both; # starts a comment"
+        problem,
+        hint="a list holds wnids, or names of train files, and not both; # starts a comment",
     )
 
 
@@ -125,8 +126,8 @@ def _derived(
         elif (all_numbers := source.numbers(split)) is not None:
             numbers = [all_numbers[label] for label in labels]
         counts = [source.counts(split)[label] for label in labels]
-        known = {key: value for key, value in source.table[split].items() if key in _OF_SPLIT}
-        splits[split] = {**known, "samples": sum(counts)}
+        kept_table = {key: value for key, value in source.table[split].items() if key in _OF_SPLIT}
+        splits[split] = {**kept_table, "samples": sum(counts)}
         if numbers is not None:
             splits[split] |= {"samples": sum(map(len, numbers)), "names": f"{split}_names.txt"}
             if "files" in splits[split]:
@@ -152,11 +153,13 @@ def _derived(
 
 
 def _differences(numbers: Sequence[int]) -> str:
-    return " ".join(str(after - before) for before, after in itertools.pairwise([0, *numbers]))
+    return " ".join(
+        str(successor - number) for number, successor in itertools.pairwise([0, *numbers])
+    )
 
 
 def format_toml(table: Mapping[str, Any]) -> str:
-    """What we define is made of strings, numbers and lists of them, then tables of those."""
+    """A table as TOML: strings, numbers and lists of them first, then tables of those."""
     lines: list[str] = []
     tables: list[str] = []
     for key, value in table.items():

@@ -72,7 +72,7 @@ def _published_tar(dataset: Dataset, split: Split) -> Archive | None:
         return None  # its archives hold more
     held = [archive for archive in dataset.packed(None) if split in archive.splits]
     plain = len(held) == 1 and held[0].form in UNCOMPRESSED and not held[0].members
-    return held[0] if plain and not held[0].beside else None
+    return held[0] if plain and not held[0].other_members else None
 
 
 def _tar_bytes(members_bytes: int) -> int:

@@ -80,15 +80,15 @@ class _BarTask:
 
 class _Bars:
     @contextmanager
-    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # its thread would keep this process from forking
         unit = unit if unit == "B" else f" {unit}"
         with tqdm(
-            desc=what,
+            desc=title,
             total=total,
-            initial=done,
+            initial=initial,
             unit=unit,
             unit_scale=unit == "B",
             dynamic_ncols=True,
@@ -104,9 +104,9 @@ class _Bars:
 
 
 class _LineTask:
-    def __init__(self, what: str, total: int, unit: str, done: int) -> None:
-        self._what, self._total, self._unit = what, total, unit
-        self._begun, self._done, self._detail = done, done, ""
+    def __init__(self, title: str, total: int, unit: str, initial: int) -> None:
+        self._what, self._total, self._unit = title, total, unit
+        self._begun, self._done, self._detail = initial, initial, ""
         self._start_s = self._told_s = time.monotonic()
 
     def advance(self, amount: int) -> None:
@@ -139,8 +139,8 @@ class _LineTask:
 
 class _Lines:
     @contextmanager
-    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
-        yield _LineTask(what, total, unit, done)
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
+        yield _LineTask(title, total, unit, initial)
 
     def note(self, line: str) -> None:
         click.echo(line, err=True)

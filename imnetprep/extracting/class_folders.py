@@ -9,7 +9,7 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.extracting.samples import Batch, Sink, published_records
-from imnetprep.images import Resize, Resized, resized_jpeg
+from imnetprep.images import Resize, ResizedImage, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
 from imnetprep.processes import worker_killed, worker_pool
@@ -96,9 +96,9 @@ class ResizedFolders(Sink):
         return made
 
 
-def _resized(bodies: Sequence[bytes], resize: Resize) -> list[Resized | str]:
+def _resized(bodies: Sequence[bytes], resize: Resize) -> list[ResizedImage | str]:
     """Each made smaller, or why it cannot be."""
-    made: list[Resized | str] = []
+    made: list[ResizedImage | str] = []
     for body in bodies:
         try:
             made.append(resized_jpeg(body, resize))

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from imnetprep.archives.ranges import Section
 from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.catalog.placing import Place, Placing
+from imnetprep.catalog.member_paths import MemberPaths, Place
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
@@ -142,7 +142,7 @@ class Extraction:
         self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
         self._archive, self._splits, self._dataset = archive, splits, dataset
-        self._placing = Placing(archive, dataset) if archive.members else None
+        self._member_paths = MemberPaths(archive, dataset) if archive.members else None
         self.sink = sink
         self.cancelled = threading.Event()
 
@@ -154,7 +154,7 @@ class Extraction:
         Of part of a dataset the rest is passed over. Raises WrongBytes on a name that the dataset
         does not have there, or that comes twice, and on all that the readers of archives refuse.
         """
-        if self._placing is not None:
+        if self._member_paths is not None:
             self._extract_placed(section, stream, hand_over)
             return
         (split,) = self._splits
@@ -201,12 +201,12 @@ class Extraction:
         hand_over_batch()
 
     def _placed(self, section: Section) -> Iterator[tuple[Split, Sample]]:
-        assert self._placing is not None
-        placing = self._placing
+        assert self._member_paths is not None
+        paths = self._member_paths
         of_batches = self._archive.content == "cifar-batches"
         for member in section.members:
             try:
-                found = placing.match(member.name) if of_batches else placing.place(member.name)
+                found = paths.match(member.name) if of_batches else paths.place(member.name)
             except ValueError as error:
                 raise refused(self._archive, member.name, str(error)) from error
             if found is None or found[0] not in self._splits:

@@ -6,7 +6,7 @@ from imnetprep.archives.ranges import RUN_BYTES, Range, Section
 from imnetprep.archives.tar import Stream
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.catalog.placing import Placing
+from imnetprep.catalog.member_paths import MemberPaths
 from imnetprep.extracting.samples import LARGEST_SAMPLE_BYTES, refused
 
 
@@ -21,12 +21,12 @@ class Zip:
         size_bytes: int,
         read_at: Callable[[int, int], bytes],
     ) -> None:
-        placing = Placing(archive, dataset)
-        in_part = placing.place if dataset is not dataset.published else None
+        paths = MemberPaths(archive, dataset)
+        in_part = paths.place if dataset is not dataset.published else None
 
         def wanted(path: str, size_bytes: int) -> bool:
             try:
-                found = in_part(path) if in_part else placing.match(path)
+                found = in_part(path) if in_part else paths.match(path)
             except ValueError as error:
                 raise refused(archive, path, str(error)) from error
             if found is not None and size_bytes > LARGEST_SAMPLE_BYTES:

@@ -36,7 +36,7 @@ class Needs:
         """Raise ImnetprepError unless the disk of `folder` has room for the bytes and the files."""
         status = os.statvfs(existing_folder(folder))
         padding = self.files * status.f_frsize // 2 if self.disk_bytes else 0
-        require_free(folder, self.disk_bytes + padding, what=what)
+        require_free(folder, self.disk_bytes + padding, purpose=what)
         if status.f_files > 0 and status.f_favail < self.files:
             raise ImnetprepError(
                 f"{what} makes {count(self.files, 'file')}"

@@ -131,7 +131,7 @@ class Taking:
         self, progress: Progress, total: int, *, done: int = 0
     ) -> AbstractContextManager[Task]:
         what = f"organize {' and '.join(self._splits)}"
-        return progress.task(what, total=total, unit="B", done=done)
+        return progress.task(what, total=total, unit="B", initial=done)
 
     def _take_ranges(
         self,

@@ -47,7 +47,7 @@ class ConsumedFile(LocalFile):
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
         self._writable = os.open(self.path, os.O_RDWR)
         root = consuming_root(archive)  # another one may consume it too
-        claim(self._writable, self.path, told=f", for {root}" if root else "")
+        claim(self._writable, self.path, suffix=f", for {root}" if root else "")
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
         self._given_up = list(self._find_given_up())
 

@@ -119,7 +119,7 @@ def carry_out_sharding(
 
     Raises WrongBytes where an image is not what the manifest says, or not one that can be resized.
     """
-    require_free(root.path, plan.needed_bytes, what=f"to make shards of {plan.dataset.name}")
+    require_free(root.path, plan.needed_bytes, purpose=f"to make shards of {plan.dataset.name}")
     with locked(root.organizing), open_journal(root.shards_journal) as journal:
         for planned in plan.splits:
             if not planned.done:

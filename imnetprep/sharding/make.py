@@ -124,7 +124,7 @@ class ShardMaking:
             f"shard {self._split}",
             total=source.samples,
             unit="images",
-            done=sum(shard.samples for shard in done),
+            initial=sum(shard.samples for shard in done),
         ) as bar:
             tasks = self._tasks(source, done={shard.name for shard in done})
             for shard, records in in_processes(make_shard, tasks, jobs=jobs):

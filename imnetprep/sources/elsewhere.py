@@ -30,7 +30,7 @@ def fetch_pieces(
     saved_s = time.monotonic()
     try:
         with progress.task(
-            f"fetch {file.name}", total=growing.size_bytes, unit="B", done=growing.proved_bytes
+            f"fetch {file.name}", total=growing.size_bytes, unit="B", initial=growing.proved_bytes
         ) as task:
             for piece, body in _bodies(growing, file):
                 if growing.put(piece, body):

@@ -159,7 +159,7 @@ def fetch_files(
                 fetching.add(one, network)
             total = sum(one.size_bytes for one in growing)
             done = sum(one.proved_bytes for one in growing)
-            with progress.task("download", total=total, unit="B", done=done) as fetching.task:
+            with progress.task("download", total=total, unit="B", initial=done) as fetching.task:
                 while fetching.torrents:
                     fetching.step()
         finally:

@@ -81,7 +81,7 @@ class Pull:
             _, before = wanted.get(folder.stat().st_dev, (folder, 0))
             wanted[folder.stat().st_dev] = folder, before + self._missing_bytes(step)
         for folder, size_bytes in wanted.values():
-            require_free(folder, size_bytes, what="what is to be fetched")
+            require_free(folder, size_bytes, purpose="what is to be fetched")
 
     def _missing_bytes(self, step: Step) -> int:
         place = self.splits.place(step)

@@ -67,7 +67,9 @@ class Trainer:
         initial = min(first * self.recipe.batch_size, self._loader.images)
         batches = self._loader.batches(epoch, first_step=first)
         self.model.train()
-        with progress.task(title, total=self._loader.images, unit="images", done=initial) as task:
+        with progress.task(
+            title, total=self._loader.images, unit="images", initial=initial
+        ) as task:
             while self.position.step < self._loader.steps:
                 begun_s = time.monotonic()
                 batch = next(batches)

@@ -421,7 +421,7 @@ def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=20)
     assert process.returncode == 143
-    assert "run the same command to go on" in stderr
+    assert "run the same command to resume" in stderr
     body = make_torrent(archive)
     record = lt.bdecode(record_path(part.parent, read_torrent(body).info_hash).read_bytes())
     assert sum(byte.bit_count() for byte in record[b"proved"]) > 0

@@ -14,8 +14,8 @@ class SignalAt(Silent):
         self._number, self._left, self._what = number, batches, what
 
     @contextmanager
-    def task(self, what: str, *, total: int, unit: str, done: int = 0) -> Iterator[Task]:
-        yield _Counted(self if what.startswith(self._what) else None)
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
+        yield _Counted(self if title.startswith(self._what) else None)
 
     def batch_is_done(self) -> None:
         self._left -= 1

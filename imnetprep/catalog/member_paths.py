@@ -1,30 +1,30 @@
-"""Where a member of an archive belongs: its path to split, label and the dataset's own name."""
+"""A member's path in an archive to its split, label and file name; strangers are refused."""
 
 import re
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.catalog.naming import pattern_of
+from imnetprep.catalog.file_names import pattern_of
 
 
 class Place(NamedTuple):
-    """The place of a sample."""
+    """The split, label and file name of a sample."""
 
     split: Split
     label: int
     name: str
 
 
-class Placing:
+class MemberPaths:
     """The places of the members of `archive`, by its patterns (docs/catalog.md).
 
-    Of part of a dataset the rest is passed over, as long as the dataset has it there.
+    For a part of a dataset the other samples of the whole are passed over.
     """
 
     def __init__(self, archive: Archive, dataset: Dataset) -> None:
         self._dataset, self._published = dataset, dataset.published
-        self._beside = archive.beside
+        self._beside = archive.other_members
         self._patterns = [(split, pattern_of(text)) for split, text in archive.members.items()]
         folders = (text.partition("{")[0] for text in archive.members.values())
         self._folders = tuple(folder[: folder.rfind("/") + 1] for folder in folders)
@@ -37,15 +37,15 @@ class Placing:
         for split, pattern in self._patterns:
             if (match := pattern.fullmatch(path)) is not None:
                 return split, match
-        hidden = path.rpartition("/")[2].startswith(".")
-        if hidden or not path.startswith(self._folders):
+        is_hidden = path.rpartition("/")[2].startswith(".")
+        if is_hidden or not path.startswith(self._folders):
             return None
         if any(fnmatchcase(path, glob) for glob in self._beside):
             return None
         raise ValueError(f"which {self._published.name} does not have there")
 
     def place(self, path: str) -> Place | None:
-        """Where the sample at `path` belongs; as `match` otherwise.
+        """Where the sample at `path` belongs; None for what is to be passed over.
 
         Raises ValueError for a name that the dataset does not have, or has in another class.
         """

@@ -1,11 +1,11 @@
-"""How the samples of a split are called, and the number that stands for each name in the lists."""
+"""File names of samples to numbers and back: by a pattern, or by their place in a list."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Naming(Protocol):
+class FileNames(Protocol):
     """Names to numbers and back. `says_wnid`: does every name say its class?"""
 
     says_wnid: bool
@@ -17,7 +17,7 @@ class Naming(Protocol):
         """The name with that number."""
 
 
-class Patterns:
+class NamePatterns:
     """Names made by patterns. Of n patterns, the k-th (from 0) has the numbers n * number + k."""
 
     def __init__(self, file_names: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ class Patterns:
         return self._formats[at].format(wnid=wnid, number=number)
 
 
-class Listed:
+class ListedNames:
     """Names that follow no pattern: the number of each is its place in a list, from 0."""
 
     says_wnid = False
@@ -70,10 +70,10 @@ def is_plain(name: str) -> bool:
     return bool(name) and name[0] != "." and not re.search(r"[/\\\x00-\x1f]", name)
 
 
-def patterns_of(table: Mapping[str, Any]) -> Patterns:
+def patterns_of(table: Mapping[str, Any]) -> NamePatterns:
     """The patterns of a split's table. Raises ValueError on one without a number."""
     names = table["file_name"]
-    return Patterns([names] if isinstance(names, str) else names)
+    return NamePatterns([names] if isinstance(names, str) else names)
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
@@ -81,13 +81,13 @@ def pattern_of(text: str) -> re.Pattern[str]:
 
     `{name}` is any file name. What stands twice is the same both times.
     """
-    met: set[str] = set()
+    groups: set[str] = set()
 
     def group(field: re.Match[str]) -> str:
         name, width = field["name"], field["width"]
-        if name in met:
+        if name in groups:
             return f"(?P={name})"
-        met.add(name)
+        groups.add(name)
         number = f"[0-9]{{{int(width)}}}" if width else "0|[1-9][0-9]{0,17}"
         return f"(?P<{name}>{number if name == 'number' else '[^/]+'})"
 
