@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError
+from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.samples import Sink
 from imnetprep.fs import locked
@@ -120,6 +120,8 @@ def plan_organize_shards(
     of_folders = None
     if folders:
         of_folders = plan_sharding(root, sharding, dataset=dataset, splits=folders)
+        if (archives or consume) and not from_archives:
+            _refuse_archives(of_folders)
     found: list[FromArchive] = []
     needs = Needs()
     if from_archives:
@@ -130,6 +132,16 @@ def plan_organize_shards(
             needs += planner.needs(jobs)
             found.append(FromArchive(each, planner.proof))
     return ShardsPlan(root, known, sharding, of_folders, tuple(found), needs, consume, jobs)
+
+
+def _refuse_archives(plan: ShardingPlan) -> None:
+    """Raise WrongUsage where an archive was named, and no shard will be made of it."""
+    for each in plan.splits:
+        if not each.done:
+            raise WrongUsage(
+                f"the {each.source.split} shards are made of class folders: no archive is read",
+                hint="leave out --archives and --consume",
+            )
 
 
 def _needs_archive(root: Root, split: Split) -> bool:

@@ -207,3 +207,36 @@ def test_every_hint_names_a_verb_that_there_is() -> None:
             texts = [each.value for each in ast.walk(call.value) if isinstance(each, ast.Constant)]
             for verb in re.findall(r"imnetprep ([a-z][a-z0-9-]*)", " ".join(map(str, texts))):
                 assert verb in {*cli.imnetprep.commands, "that"}, f"{path}: {texts}"
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ("organize --quality 90", "--quality"),
+        ("organize --seed 1 --shard-size 9", "--shard-size and --seed"),
+        ("organize --layout webdataset --meta-bin", "--meta-bin"),
+        ("verify --layout webdataset --adopt", "--adopt"),
+        ("repair-archives --from x --wait 3s --no-dht", "--no-dht and --wait"),
+        ("subset imagenette --to x --dataset imagenette", "--dataset"),
+        ("subset imagenette --archives x --copy", "--copy"),
+        ("subset imagenette --archives x --to y --root z", "--root"),
+        ("sync-s3 s3://b --deep", "--deep"),
+        ("sync-s3 s3://b --push --yes", "--yes"),
+        ("sync-s3 s3://b --check --replace --delete", "--replace and --delete"),
+        ("sync-s3 s3://b --pull --sse AES256", "--sse"),
+        ("sync-s3 s3://b --pull --abort-stale 1d", "--abort-stale"),
+        ("sync-s3 s3://b --push --sse-kms-key-id k", "--sse-kms-key-id"),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_not_dropped(words: str, options: str, here: Run) -> None:
+    done = here(*words.split())
+    error, hint = done.stderr.splitlines()
+    assert (done.returncode, hint) == (2, f"Hint: leave out {options}")
+    assert error.startswith(f"Error: {options} cannot be used: ")
+
+
+def test_shards_of_class_folders_read_no_archive(organized_once: Path, here: Run) -> None:
+    words = ["--root", organized_once, "--layout", "webdataset", "--archives", "x", "--dry-run"]
+    done = here("organize", *words)
+    assert done.returncode == 2, done.stderr
+    assert "are made of class folders: no archive is read" in done.stderr

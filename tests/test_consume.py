@@ -155,7 +155,7 @@ def test_half_consumed_without_the_option_says_how_to_go_on(
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
     done = run(*words)
     assert done.returncode == 1
-    assert "imnetprep organize --consume" in done.stderr
+    assert f"imnetprep organize --root {root} " in done.stderr and "--consume;" in done.stderr
     assert list((root / "archives").iterdir())
 
 

@@ -98,11 +98,11 @@ def test_an_image_that_does_not_decode_stops_it_by_name(
 
 def test_shards_of_archives_are_resized_too(drawn: Path, tmp_path: Path, run: Run) -> None:
     made = []
-    words = ["--dataset", drawn, "--archives", drawn.parent]
+    words, archives = ["--dataset", drawn], ["--archives", drawn.parent]
     shards = ["--layout", "webdataset", "--shard-size", 9, *SMALLER]
-    assert run("organize", "--root", tmp_path / "a", *words).returncode == 0
-    for name in ("a", "b"):
-        done = run("organize", "--root", tmp_path / name, *words, *shards, "--jobs", 2)
+    assert run("organize", "--root", tmp_path / "a", *words, *archives).returncode == 0
+    for name, place in (("a", []), ("b", archives)):
+        done = run("organize", "--root", tmp_path / name, *words, *place, *shards, "--jobs", 2)
         assert done.returncode == 0, done.stderr
         made.append(tree(tmp_path / name / "shards"))
     assert made[0] == made[1]

@@ -420,8 +420,9 @@ def test_another_list_wants_another_root(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--archives", "x", "--to", "to", "--copy"], "--copy is for a root's files"),
-        (["--to", "to", "--split", "val"], "--dataset and --split are for --archives"),
+        (["--archives", "x", "--to", "to", "--copy"], "--copy cannot be used"),
+        (["--archives", "x", "--to", "to", "--root", "y"], "--root cannot be used"),
+        (["--to", "to", "--split", "val"], "--split cannot be used: all that --root holds"),
         ([], "--to is missing"),
         (["--archives", "-", "--to", "to"], "a pipe carries one archive"),
     ],

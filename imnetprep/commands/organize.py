@@ -17,8 +17,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import Verb
-from imnetprep.errors import WrongUsage
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.roots import Layout, Root
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -97,18 +96,17 @@ def organize(
     curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
     imnetprep organize --layout webdataset --resize 256
     """
-    if quality and not resize:
-        raise WrongUsage("--quality is that of resized images", hint="--resize SIDE --quality Q")
+    if resize is None:
+        refuse("only --resize SIDE makes JPEGs", "quality")
+    if layout is Layout.WEBDATASET:
+        refuse("torchvision's ImageNet class, which reads meta.bin, reads no shards", "meta_bin")
+    else:
+        refuse("class folders have no shards; --layout webdataset makes some", "shard_size", "seed")
     from imnetprep.images import Resize
 
     resized = Resize(resize, quality or 90) if resize else None
     plan: SplitPlan
     if layout is Layout.WEBDATASET:
-        if meta_bin:
-            raise WrongUsage(
-                "--meta-bin is for torchvision's ImageNet class, which reads class folders",
-                hint="leave --meta-bin out, or organize --layout imagefolder too",
-            )
         from imnetprep.organize_shards import plan_organize_shards
         from imnetprep.sharding.make import Sharding
 
@@ -122,8 +120,6 @@ def organize(
             jobs=jobs,
         )
     else:
-        if shard_size is not None or seed is not None:
-            raise WrongUsage("--shard-size and --seed are for shards", hint="--layout webdataset")
         from imnetprep.organize import plan_organize
 
         plan = plan_organize(

@@ -19,7 +19,7 @@ from imnetprep.commands.options import (
     swarm_options,
 )
 from imnetprep.commands.terminal import print_result, progress
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
 
@@ -74,6 +74,8 @@ def repair_archives(
     """
     from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 
+    if source is not None:
+        refuse("--from names one place, and no swarm is asked", *SWARM)
     shown = progress(quiet=quiet)
     plan = plan_archive_repair(
         root, archives, dataset=dataset, splits=splits, jobs=jobs, progress=shown

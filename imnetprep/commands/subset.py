@@ -16,7 +16,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import WrongUsage
 from imnetprep.roots import Root
 
@@ -77,23 +77,20 @@ def subset(
     """
     plan: SplitPlan
     if archives is None:
-        if dataset or splits:
-            raise WrongUsage(
-                "--dataset and --split are for --archives",
-                hint="leave them out: all that --root holds is taken",
-            )
+        refuse("all that --root holds is taken", "dataset", "splits")
         if to is None:
-            raise WrongUsage("--to is missing", hint="--to NEWROOT names the new root")
+            raise WrongUsage("--to is missing", hint="add --to NEWROOT, the new root")
         from imnetprep.subset import plan_subset
 
         plan = plan_subset(chosen, root, Root(to), copy=copy, jobs=jobs)
     else:
-        if copy:
-            raise WrongUsage("--copy is for a root's files", hint="leave it out: archives stay")
+        refuse("nothing is linked or copied from archives", "copy")
+        if to is not None:
+            refuse("--to names the new root, and --archives what is read", "root")
         from imnetprep.subset_archives import plan_subset_of_archives
 
-        made = Root(to) if to else root
+        new = Root(to) if to else root
         plan = plan_subset_of_archives(
-            chosen, archives, made, dataset=dataset, splits=splits, jobs=jobs
+            chosen, archives, new, dataset=dataset, splits=splits, jobs=jobs
         )
     carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)

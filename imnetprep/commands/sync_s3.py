@@ -18,7 +18,7 @@ from imnetprep.commands.options import (
 from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
 from imnetprep.commands.sync_shown import refuse_images, show_plan, show_unfinished
 from imnetprep.commands.terminal import print_finding, print_result, progress
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
@@ -63,7 +63,7 @@ def _uncollected() -> Iterator[None]:
     type=WhatType(),
     default=DEFAULT_WHAT,
     show_default=True,
-    help="These parts of a root, or images (a request for each).",
+    help="Parts of the root, with commas between; images takes a request for each.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
 @click.option("--delete", is_flag=True, help="Also list what only the receiving side has.")
@@ -122,7 +122,7 @@ def sync_s3(
     --check it stops there. Every byte is proved on its way, by a checksum that the server compares
     too. Nothing that differs is overwritten without --replace, nothing removed without --delete.
 
-    Killed at any instant, the same command goes on, from another machine too.
+    Interrupted at any instant, the same command resumes, from another machine too.
 
     \b
     imnetprep sync-s3 s3://my-bucket/imagenet
@@ -130,12 +130,10 @@ def sync_s3(
     imnetprep sync-s3 s3://my-bucket/imagenet --pull --what archives,manifest
     imnetprep organize --archives s3://my-bucket/imagenet/archives
     """
-    if push + pull + check > 1 or (deep and not check) or (yes and not delete):
-        raise WrongUsage(
-            "--push, --pull and --check are three things; --deep goes with --check, --yes with"
-            " --delete",
-            hint="imnetprep sync-s3 --help",
-        )
+    if push + pull + check > 1:
+        hint = f"imnetprep sync-s3 {address} --push, then the same with --pull or --check"
+        raise WrongUsage("--push, --pull and --check are done one after the other", hint=hint)
+    _refuse_unused(pull=pull, check=check, delete=delete, sse=settings.sse)
     with _uncollected():
         from imnetprep.fs import locked
         from imnetprep.s3.address import parse_s3_address
@@ -190,6 +188,20 @@ def sync_s3(
         for moved in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
             _show_moved(moved, as_json=as_json)
     return 0
+
+
+def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) -> None:
+    if not check:
+        refuse("only --check compares bytes", "deep")
+    if not delete:
+        refuse("nothing is removed without --delete", "yes")
+    if check:
+        refuse("--check moves nothing", "replace", "delete", "request_prices", "yes_many_objects")
+    if pull or check:
+        why = "only a push makes objects and uploads"
+        refuse(why, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
+    if sse != "aws:kms":
+        refuse("only --sse aws:kms has a key", "sse_kms_key_id")
 
 
 def _show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:

@@ -70,6 +70,15 @@ def from_here(text: str) -> str:
     return _from_here(text, click.get_current_context())
 
 
+def refuse(why: str, *names: str) -> None:
+    """Raise WrongUsage if any of these options was typed: nothing is dropped without a word."""
+    ctx = click.get_current_context()
+    typed = [name for name in names if _is_typed(ctx, name)]
+    options = " and ".join(_option(ctx.command, name) or name for name in typed)
+    if typed:
+        raise WrongUsage(f"{options} cannot be used: {why}", hint=f"leave out {options}")
+
+
 def _from_here(text: str, ctx: click.Context) -> str:
     assert ctx.parent is not None
     verbs = ctx.parent.command
@@ -81,6 +90,8 @@ def _from_here(text: str, ctx: click.Context) -> str:
             return match[0]
         words = [f"imnetprep {name}"]
         for each in _CARRIED:
+            if each == "layout" and ctx.info_name == "organize" != name:
+                continue  # which it was to make, and the others would read
             option = _option(command, each)
             if option and option not in rest and _is_typed(ctx, each):
                 value = getattr(ctx.params[each], "path", ctx.params[each])

@@ -17,7 +17,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import print_finding, print_result, progress
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
@@ -61,6 +61,8 @@ def verify(
     imnetprep verify --digests --decode
     imnetprep verify --root /data/somebodys-imagenet --adopt
     """
+    if layout is Layout.WEBDATASET:
+        refuse("only class folders that another program made can be adopted", "adopt")
     from imnetprep import adopt as adoption
     from imnetprep.checking.finding import CHANGED
     from imnetprep.checking.read_files import Checks

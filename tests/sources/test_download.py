@@ -509,4 +509,4 @@ def test_nothing_is_fetched_beside_another_state_of_an_archive(
     archive.with_name(f"{archive.name}.part").write_bytes(b"part")
     assert "both" in run(*words).stderr
     archive.rename(f"{archive}.consumed")
-    assert "organize --consume" in run(*words).stderr
+    assert "--consume goes on" in run(*words).stderr
