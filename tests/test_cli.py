@@ -13,7 +13,7 @@ import pytest
 
 from imnetprep import __version__, cli
 from imnetprep.commands.verb import Verb
-from tests.conftest import Run
+from tests.conftest import TRAIN, Run, spoil
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
 
@@ -240,3 +240,80 @@ def test_shards_of_class_folders_read_no_archive(organized_once: Path, here: Run
     done = here("organize", *words)
     assert done.returncode == 2, done.stderr
     assert "are made of class folders: no archive is read" in done.stderr
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, packed: Path, organized_once: Path, archived: Path, published: Path
+) -> Path:
+    """Whatever a verb may be run on: all of it as it is before the work."""
+    for name in ("mine", "damaged"):
+        shutil.copytree(organized_once, tmp_path / name)
+    for name in ("manifest.db", "receipt.json"):
+        (tmp_path / "mine" / name).unlink()
+    first, second, *_ = sorted((tmp_path / "damaged" / "train").glob("*/*"))
+    first.unlink()
+    spoil(second, 100)
+    (second.parent / "stray.txt").write_text("mine")
+    archived.rename(tmp_path / "archived")
+    spoil(tmp_path / "archived" / "archives" / TRAIN, 70_000)
+    shutil.copytree(published.parent, tmp_path / "published")
+    shutil.copytree(packed.parent, tmp_path / "packed")
+    (tmp_path / "archived" / "archives" / "x.part").write_text("left")
+    for at in range(8):
+        (tmp_path / "photos" / f"class{at % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / f"class{at % 2}" / f"{at}.jpg").write_bytes(b"%d" % at)
+    (tmp_path / "list.txt").write_text(f"{first.parent.name}\n")
+    return tmp_path
+
+
+_DRY = [
+    "download --root new --dataset published/packed.toml --split train",
+    "organize --root new --dataset published/packed.toml --archives published",
+    "organize --root archived --split val",
+    "organize --root archived --split val --resize 16 --meta-bin",
+    "organize --root archived --split val --layout webdataset",
+    "organize --root damaged --layout webdataset --shard-size 9",
+    "verify --root damaged --digests",
+    "verify --root mine --adopt --dataset packed/packed.toml",
+    "repair --root damaged --digests --delete --from packed",
+    "verify-archives --root archived",
+    "repair-archives --root archived --split train",
+    "divide photos --root new --val-fraction 0.5 --copy",
+    "subset list.txt --root damaged --to new --copy",
+    "subset list.txt --root damaged --to new",
+    "subset list.txt --archives published --root new --dataset published/packed.toml",
+    "clean --root archived --yes",
+]
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Every file and folder: its inode, when it changed, its bytes."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_ino,
+            path.lstat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("words", _DRY)
+def test_a_dry_run_changes_nothing_on_the_disk(
+    words: str, place: Path, monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    monkeypatch.chdir(place)
+    before = _snapshot(place)
+    done = here(*words.split(), "--dry-run")
+    assert _snapshot(place) == before
+    assert done.returncode in (0, 5) and done.stdout, done.stderr
+
+
+def test_every_verb_that_changes_something_has_a_dry_run() -> None:
+    tried = {words.split()[0] for words in _DRY} | {"sync-s3"}  # whose bucket is in tests/sync
+    verbs = cli.imnetprep.commands
+    assert {verb for verb in verbs if any(p.name == "dry_run" for p in verbs[verb].params)} == tried
+    assert set(verbs) - tried == {
+        "status", "inspect", "train", "evaluate", "predict", "demo", "help"
+    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import click
 
-from imnetprep.commands.options import json_option, root_option
+from imnetprep.commands.options import dry_run_option, json_option, root_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, from_here
 from imnetprep.roots import Root
@@ -22,8 +22,9 @@ _KINDS = ("temporary", "part", "leftover", "archive", "growing")
     help="Take this kind; may be repeated.  [default: every kind but growing]",
 )
 @click.option("--yes", is_flag=True, help="Remove what is shown.")
+@dry_run_option("Show what would be removed, with --yes too.")
 @json_option
-def clean(root: Root, kinds: tuple[str, ...], yes: bool, as_json: bool) -> None:
+def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Show what the root can do without, and why; with --yes, remove it.
 
     \b
@@ -42,6 +43,7 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, as_json: bool) -> None:
     from imnetprep.clean import carry_out_clean, plan_clean
 
     plan = plan_clean(root, kinds=kinds)
+    yes = yes and not dry_run
     for folder in () if yes else plan.busy:
         click.echo(f"another imnetprep is at work in {folder}: what it uses is not shown", err=True)
     width = max((len(str(each.path)) for each in plan.removable), default=0)

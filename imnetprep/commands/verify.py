@@ -1,6 +1,7 @@
 """`imnetprep verify`."""
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,7 @@ from imnetprep.commands.options import (
     dataset_option,
     decode_option,
     digests_option,
+    dry_run_option,
     jobs_option,
     json_option,
     layout_option,
@@ -19,8 +21,12 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import FINDINGS_EXIT_CODE
+from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.checking.recognise import Place, Recognised
 
 
 @click.command(cls=Verb, short_help="Compare the images with the manifest, or the names.")
@@ -32,6 +38,7 @@ from imnetprep.units import count, format_bytes
 @click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no findings.")
 @layout_option()
 @jobs_option
+@dry_run_option("Look for findings, and write neither receipt nor manifest.")
 @json_option
 @quiet_option
 def verify(
@@ -43,6 +50,7 @@ def verify(
     adopt: bool,
     layout: Layout | None,
     jobs: int | None,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
@@ -63,7 +71,6 @@ def verify(
     """
     if layout is Layout.WEBDATASET:
         refuse("only class folders that another program made can be adopted", "adopt")
-    from imnetprep import adopt as adoption
     from imnetprep.checking.finding import CHANGED
     from imnetprep.checking.read_files import Checks
     from imnetprep.checking.recognise import recognise
@@ -75,19 +82,7 @@ def verify(
     unlisted = [place for place in known.places.values() if not place.listed]
     for place in unlisted:
         if not splits or place.split in splits:
-            holds = (
-                f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
-            )
-            print_result(
-                f"{place.split}: {known.dataset.name} by its names, {holds}, no manifest",
-                as_json=as_json,
-                split=place.split,
-                dataset=known.dataset.name,
-                folder=place.folder,
-                images=place.images,
-                class_folders=place.class_folders,
-                manifest=False,
-            )
+            _print_unlisted(known, place, as_json=as_json)
     kinds = Counter[str]()
     checks = Checks(digests=digests, decode=decode)
     for finding in findings(
@@ -99,14 +94,50 @@ def verify(
     looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))
     looked_at += ["end markers"] * bool(unlisted and not decode)
     looked_at += ["digests"] * digests + ["decoding"] * decode
-    if root.manifest.exists():  # else it is somebody's tree, and stays as it is
+    if root.manifest.exists() and not dry_run:  # else it is somebody's tree, and stays as it is
         record_verify(root, "samples", splits=splits, checks=looked_at, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(looked_at)})", as_json=as_json, findings=found)
     if adopt and found == kinds[CHANGED]:
-        for record in adoption.adopt(root, known, splits=splits, jobs=jobs, progress=shown):
-            what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-            change = f" ({record.change})" if record.change else ""
-            text = f"{record.split}: {what} in {root.manifest}{change}"
-            print_result(text, as_json=as_json, **record._asdict())
+        _adopt(root, known, splits, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=shown)
     return FINDINGS_EXIT_CODE if found else 0
+
+
+def _print_unlisted(known: "Recognised", place: "Place", *, as_json: bool) -> None:
+    holds = f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
+    print_result(
+        f"{place.split}: {known.dataset.name} by its names, {holds}, no manifest",
+        as_json=as_json,
+        split=place.split,
+        dataset=known.dataset.name,
+        folder=place.folder,
+        images=place.images,
+        class_folders=place.class_folders,
+        manifest=False,
+    )
+
+
+def _adopt(
+    root: Root,
+    known: "Recognised",
+    splits: tuple[Split, ...],
+    *,
+    jobs: int | None,
+    dry_run: bool,
+    as_json: bool,
+    progress: Progress,
+) -> None:
+    """Write the manifest of each split that has none, or say what would be written."""
+    from imnetprep.adopt import adopt
+
+    if dry_run:
+        for place in known.places.values():
+            if not place.listed and (not splits or place.split in splits):
+                what = f"{count(place.images, 'image')} to read and list in {root.manifest}"
+                print_result(f"{place.split}: {what}", as_json=as_json, split=place.split)
+        return
+    for record in adopt(root, known, splits=splits, jobs=jobs, progress=progress):
+        what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+        change = f" ({record.change})" if record.change else ""
+        text = f"{record.split}: {what} in {root.manifest}{change}"
+        print_result(text, as_json=as_json, **record._asdict())
