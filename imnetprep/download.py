@@ -13,8 +13,8 @@ from imnetprep.progress import Progress
 from imnetprep.proving.consumed import consumed_path, consuming_root
 from imnetprep.proving.receipt import archive_proof, record_archive
 from imnetprep.roots import Root
-from imnetprep.sources.growing import Growing, read_record, record_path
 from imnetprep.sources.magnet import Magnet, parse_magnet
+from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.seeder import Seed, seed_until
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files, fetch_metadata
@@ -113,14 +113,14 @@ def carry_out_download(
             network=network,
             wait_s=wait_s,
             progress=progress,
-            arrived=_recorder(root, proofs),
+            on_whole=_recorder(root, proofs),
         )
     yield from ((archive, proofs[archive.name]) for archive in plan.wanted)
     if seeding != Seeding():
         seeds = [
-            Seed(one.torrent.body, one.wanted)
+            Seed(one.torrent.body, one.paths)
             for one in growing
-            if len(one.wanted) == len(one.torrent.files)
+            if len(one.paths) == len(one.torrent.files)
         ]
         if not seeds:
             progress.note("of a torrent that was fetched in part nothing is seeded")
@@ -128,10 +128,10 @@ def carry_out_download(
         seed_until(seeds, network, ratio=seeding.ratio, seconds=seeding.seconds, progress=progress)
 
 
-def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[Growing], None]:
-    def record(one: Growing) -> None:
+def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[PartFiles], None]:
+    def record(one: PartFiles) -> None:
         info_hash, pieces = one.torrent.info_hash, one.torrent.info.num_pieces()
-        for path in one.wanted.values():
+        for path in one.paths.values():
             proofs[path.name] = {"kind": "torrent", "info_hash": info_hash, "pieces": pieces}
             record_archive(root, path, proofs[path.name])
 
@@ -193,7 +193,7 @@ def _with_metadata(
     return torrent if torrent.info_hash == info_hash else each
 
 
-def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[Growing]:
+def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[PartFiles]:
     """Each wanted archive in the first torrent that has it; ImnetprepError where none has."""
     growing = []
     missing = [archive.name for archive in plan.wanted]
@@ -205,7 +205,7 @@ def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) ->
         }
         missing = [name for name in missing if folder / name not in files.values()]
         if files:
-            growing.append(Growing(torrent, files))
+            growing.append(PartFiles(torrent, files))
     if missing:
         raise ImnetprepError(
             f"none of the torrents has {', '.join(missing)}",

@@ -15,8 +15,8 @@ from imnetprep.manifest import dataset_for
 from imnetprep.progress import Progress
 from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
-from imnetprep.sources.elsewhere import fetch_pieces
-from imnetprep.sources.growing import Growing
+from imnetprep.sources.part_files import PartFiles
+from imnetprep.sources.pieces import fetch_pieces
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files
@@ -177,12 +177,12 @@ def _plan_archive(
     return PlannedArchive(archive, path, torrent, right, state)
 
 
-def _begun(planned: PlannedArchive, progress: Progress) -> Growing:
-    growing = Growing(planned.torrent, {planned.torrent.files[0].index: planned.path})
+def _begun(planned: PlannedArchive, progress: Progress) -> PartFiles:
+    growing = PartFiles(planned.torrent, {planned.torrent.files[0].index: planned.path})
     if planned.right is None:
         growing.recover(progress)
     elif file_state(planned.path) == planned.state:
-        growing.take_up(planned.right)
+        growing.begin_with(planned.right)
     else:
         raise ImnetprepError(
             f"{planned.path} changed since it was read", hint="run the same command again"
@@ -191,13 +191,13 @@ def _begun(planned: PlannedArchive, progress: Progress) -> Growing:
 
 
 def _fetch(
-    growing: Growing,
+    growing: PartFiles,
     source: Swarm | ArchiveFile,
-    arrived: Callable[[Growing], None],
+    arrived: Callable[[PartFiles], None],
     progress: Progress,
 ) -> None:
     if not isinstance(source, Swarm):
-        fetch_pieces(growing, source, progress=progress, arrived=arrived)
+        fetch_pieces(growing, source, progress=progress, on_whole=arrived)
         return
     with open_session(source.network) as session:
         fetch_files(
@@ -206,12 +206,12 @@ def _fetch(
             network=source.network,
             wait_s=source.wait_s,
             progress=progress,
-            arrived=arrived,
+            on_whole=arrived,
         )
 
 
-def _recorder(planned: PlannedArchive, root: Root) -> Callable[[Growing | None], None]:
-    def record(_: Growing | None) -> None:
+def _recorder(planned: PlannedArchive, root: Root) -> Callable[[PartFiles | None], None]:
+    def record(_: PartFiles | None) -> None:
         if planned.path.parent.absolute() == root.archives.absolute():
             record_archive(root, planned.path, planned.proof)
 

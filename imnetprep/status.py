@@ -13,7 +13,7 @@ from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.proving.receipt import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root
-from imnetprep.sources.part_records import read_part_records
+from imnetprep.sources.part_files import read_part_records
 
 
 class DatasetStatus(NamedTuple):

@@ -17,7 +17,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
 from imnetprep.organizing.journal import open_journal
 from imnetprep.progress import Silent
-from imnetprep.sources.growing import Growing
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
 from tests.conftest import TRAIN, VAL, Run, command, tree
@@ -52,7 +52,7 @@ def _part(root: Path, packed: Path) -> list[Path]:
     part = root / "archives" / f"{VAL}.part"
     shutil.copy(packed.parent / VAL, part)
     torrent = read_torrent(make_torrent(packed.parent / VAL))
-    growing = Growing(torrent, {0: part.with_suffix("")})
+    growing = PartFiles(torrent, {0: part.with_suffix("")})
     growing.recover(Silent())
     growing.save()
     growing.close()

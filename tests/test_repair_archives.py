@@ -16,7 +16,7 @@ from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.progress import Silent
 from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 from imnetprep.roots import Root
-from imnetprep.sources.growing import Growing, record_path
+from imnetprep.sources.part_files import PartFiles, record_path
 from imnetprep.sources.seeder import Seed, add_seed
 from imnetprep.sources.session import Network, listening_port, open_session, parse_peer
 from imnetprep.sources.torrent import read_torrent
@@ -78,17 +78,17 @@ def test_killed_before_it_has_a_record_it_trusts_no_older_one(
     path = archived / "archives" / TRAIN
     torrent = read_torrent((published.parent / "train.torrent").read_bytes())
     path.rename(path.with_name(f"{TRAIN}.part"))
-    earlier = Growing(torrent, {0: path})
+    earlier = PartFiles(torrent, {0: path})
     earlier.recover(Silent())
     earlier.save()  # all right, and killed before this record went
     earlier.finish()
     spoil(path, 9 * PIECE)
     right = set(earlier.pieces) - {9}
-    Growing(torrent, {0: path}).take_up(right)
+    PartFiles(torrent, {0: path}).begin_with(right)
     assert not record_path(path.parent, torrent.info_hash).exists()
-    again = Growing(torrent, {0: path})
+    again = PartFiles(torrent, {0: path})
     again.recover(Silent())
-    assert again.proved == right
+    assert again.proved_pieces == right
 
 
 def test_without_a_torrent_nothing_is_called_right(archived: Path) -> None:

@@ -18,7 +18,7 @@ from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
 from imnetprep.organizing.growing_splits import read_growing
 from imnetprep.organizing.journal import Done, open_journal
-from imnetprep.sources.growing import Growing
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
 from imnetprep.synthetic import pack_dataset
@@ -44,8 +44,8 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     body = (packed.parent / VAL).read_bytes()
     part.write_bytes(body[:32768] + bytes(len(body) - 32768))
     torrent = read_torrent(make_torrent(packed.parent / VAL, piece_bytes=16384))
-    growing = Growing(torrent, {0: part.with_suffix("")})
-    growing.proved = {0, 1}
+    growing = PartFiles(torrent, {0: part.with_suffix("")})
+    growing.proved_pieces = {0, 1}
     growing.save()
     growing.close()
     shutil.copy(packed.parent / VAL, organized / "archives" / "else.tar.consumed")

@@ -1,1 +1,1 @@
-"""Bytes to members: archives read as streams, over anything that can `read_at`."""
+"""Archives as bytes: members, ranges and indexes of tars and zips, read from any place."""

@@ -1,4 +1,4 @@
-"""The bytes of one archive, wherever they lie: here a file or a pipe; others meet the Protocol."""
+"""An open archive: the protocol of its bytes, met by a local file and by a pipe."""
 
 import os
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ from imnetprep.errors import ImnetprepError
 class ArchiveFile(Protocol):
     """An archive that is open for reading; nothing has proved yet what its reads return.
 
-    `seekable`: may its bytes be read in any order, and side by side? `far`: is each read a round
+    `seekable`: may its bytes be read in any order, and side by side? `is_far`: is each read a round
     trip to a server, so that many at once are faster than one? `checksum`: what its server keeps.
     """
 
     name: str
     size_bytes: int | None
     seekable: bool
-    far: bool
+    is_far: bool
     checksum: Checksum | None
 
     @property
     def identity(self) -> str:
-        """What changes when its bytes do, as far as that can be told without reading them."""
+        """A text that changes when the bytes do, as far as that shows without reading them."""
 
     def read_at(self, offset: int, length: int) -> bytes:
         """`length` bytes, fewer only where the archive ends. Safe from several threads."""
@@ -38,11 +38,11 @@ class ArchiveFile(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the archive."""
 
 
 def file_state(path: Path) -> dict[str, int]:
-    """What changes when a file does: two fetches may share size and mtime, not the rest."""
+    """Size, times and inode: two fetches of a file may share size and mtime, not the rest."""
     status = path.stat()
     return {
         "size_bytes": status.st_size,
@@ -55,7 +55,7 @@ def file_state(path: Path) -> dict[str, int]:
 class LocalFile:
     """An archive on this machine."""
 
-    seekable, far = True, False
+    seekable, is_far = True, False
     checksum: Checksum | None = None
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +81,7 @@ class LocalFile:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """A disk that fails is told by the file."""
+        """Name the file in an error of the disk."""
         try:
             yield
         except OSError as error:
@@ -95,7 +95,7 @@ class LocalFile:
 class Pipe:
     """An archive that another program writes into a pipe: read once, from its start to its end."""
 
-    seekable, far = False, False
+    seekable, is_far = False, False
     size_bytes: int | None = None
     checksum: Checksum | None = None
 
@@ -107,11 +107,11 @@ class Pipe:
     def read_at(self, offset: int, length: int) -> bytes:
         assert offset == self._position, "a pipe is read in order"
         # One system call at a time: Python's own loop sees no signal until it has all the bytes.
-        handle, parts, left = self._stream.fileno(), [], length
-        while left and (part := os.read(handle, left)):
+        handle, parts, rest = self._stream.fileno(), [], length
+        while rest and (part := os.read(handle, rest)):
             parts.append(part)
-            left -= len(part)
-        self._position += length - left
+            rest -= len(part)
+        self._position += length - rest
         return b"".join(parts)
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:

@@ -1,4 +1,4 @@
-"""The published pickles of CIFAR-10, read without executing them.
+"""CIFAR-10's published pickles, read without executing them.
 
 A pickle is a program. This reads only what the published files are made of (dicts, lists, tuples,
 strings, numbers and one numpy array of bytes), calls nothing, and refuses all else.
@@ -25,7 +25,7 @@ _VALUES = {
 }  # fmt: skip
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _EMPTY: dict[str, Any] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_IGNORED = {"PROTO", "FRAME"}
+_NO_OPS = {"PROTO", "FRAME"}
 _MARK = object()
 
 T = TypeVar("T")
@@ -37,8 +37,8 @@ class Global(NamedTuple):
     name: str
 
 
-class Built:
-    """What a call of `function` would make; `state` is what it is then given."""
+class CallResult:
+    """The object that a call of `function` would make; BUILD sets its `state`."""
 
     def __init__(self, function: Global, arguments: tuple[Any, ...]) -> None:
         self.function, self.arguments = function, arguments
@@ -64,11 +64,11 @@ def cifar_images(body: bytes | memoryview, *, name: str) -> Iterator[tuple[int, 
         yield label, planes[at * _IMAGE_BYTES : (at + 1) * _IMAGE_BYTES]
 
 
-def _array(built: Built) -> bytes:
+def _array(call: CallResult) -> bytes:
     """The bytes of an n x 3072 array of bytes, row after row."""
-    if built.function.name.split(" ")[1] != "_reconstruct":
+    if call.function.name.split(" ")[1] != "_reconstruct":
         raise ValueError("its data is no array")
-    _, shape, dtype, by_columns, raw = built.state
+    _, shape, dtype, by_columns, raw = call.state
     if isinstance(raw, str):  # Python 2 had no bytes
         raw = raw.encode("latin-1")
     rows, columns = shape
@@ -118,11 +118,11 @@ class _Machine:
             stack.append(self._memo[argument])
         elif name in _TUPLES:
             stack[-_TUPLES[name] :] = [tuple(stack[-_TUPLES[name] :])]
-        elif name not in _IGNORED:
+        elif name not in _NO_OPS:
             self._gather(name, argument)
 
     def _gather(self, name: str, argument: Any) -> None:
-        """What is put together from what lies on the stack."""
+        """Run an instruction that puts values of the stack together."""
         stack = self.stack
         match name:
             case "TUPLE":
@@ -136,14 +136,14 @@ class _Machine:
             case "GLOBAL":
                 stack.append(_global(argument))
             case "STACK_GLOBAL":
-                named, module = stack.pop(), stack.pop()
-                stack.append(_global(f"{module} {named}"))
+                name, module = stack.pop(), stack.pop()
+                stack.append(_global(f"{module} {name}"))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(Built(_of(Global, function), _of(tuple, arguments)))
+                stack.append(CallResult(_of(Global, function), _of(tuple, arguments)))
             case "BUILD":
                 state = stack.pop()
-                _of(Built, stack[-1]).state = _of(tuple, state)
+                _of(CallResult, stack[-1]).state = _of(tuple, state)
             case _:
                 raise ValueError(f"it has the instruction {name}")
 

@@ -23,7 +23,7 @@ class Ahead:
     The chunks of a range that starts with a header go on from there. One thread walks; close it.
     """
 
-    seekable, far = True, True
+    seekable, is_far = True, True
 
     def __init__(self, file: ArchiveFile) -> None:
         self._file, self.name, self.identity = file, file.name, file.identity

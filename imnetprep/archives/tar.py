@@ -1,4 +1,4 @@
-"""A tar read as a stream of members, hostile until shown otherwise (POSIX.1-2001, GNU long names).
+"""Members of a tar, read as a stream and taken for hostile (POSIX.1-2001, GNU long names).
 
 A tar that is cut between two members looks whole to many readers. This one wants the end marker.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from imnetprep.errors import WrongBytes
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
-UNCOMPRESSED = ("tar", "tar-of-tars")
+PLAIN_FORMS = ("tar", "tar-of-tars")
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 _EXTENSIONS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME)
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
@@ -98,22 +98,22 @@ def members(
         elif kind == tarfile.DIRTYPE:
             _check_folder(path, size_bytes, name)
         else:
-            what = "a link" if kind in _LINKS else "not a regular file"
-            raise _refused(name, f"member {path!r} is {what}")
+            kind_name = "a link" if kind in _LINKS else "not a regular file"
+            raise _refused(name, f"member {path!r} is {kind_name}")
         stream.skip(padded_end - stream.position)
 
 
 def _extended(stream: Stream, header: _Header, start: int, end: int, name: str) -> _Header:
     """The header behind all extensions from `header` on, as they want it read."""
     extensions: dict[str, str] = {}
-    met: set[bytes] = set()
+    kinds: set[bytes] = set()
     while header[2] in _EXTENSIONS:
         _, size, kind = header
         found = _read_extension(stream, size, kind, end, name)
         # Of two PAX headers GNU tar takes the second, tarfile both.
-        if kind in met or found.keys() & extensions.keys():
+        if kind in kinds or found.keys() & extensions.keys():
             raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
-        met.add(kind)
+        kinds.add(kind)
         extensions |= found
         header = _parse_header(_take(stream, BLOCK_BYTES, end, name), name, start)
     path, size, kind = header
@@ -124,7 +124,7 @@ def truncated(name: str, at: int) -> WrongBytes:
     """The error for an archive that ends too early."""
     return WrongBytes(
         f"{name} is truncated: it ends at byte {at:,} in the middle of its contents",
-        hint="fetch it again: imnetprep download goes on from the bytes that are right",
+        hint="fetch it again: imnetprep download keeps the bytes that are right",
     )
 
 
@@ -208,7 +208,8 @@ def safe_path(member: str, name: str) -> str:
     return plain
 
 
-def _refused(name: str, what: str) -> WrongBytes:
+def _refused(name: str, problem: str) -> WrongBytes:
     return WrongBytes(
-        f"{name}: {what}", hint="this is not the published archive; fetch it again from its source"
+        f"{name}: {problem}",
+        hint="this is not the published archive; fetch it again from its source",
     )

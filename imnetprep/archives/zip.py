@@ -1,4 +1,4 @@
-"""A zip over `read_at`, hostile until shown otherwise (PKWARE's APPNOTE 6.3.10).
+"""Members of a zip over `read_at`, taken for hostile (PKWARE's APPNOTE 6.3.10).
 
 Its directory, at its end, says where each member is and how large; a member's own header, its size
 and its CRC must agree with that. A million members are kept in arrays, not as objects.
@@ -18,7 +18,7 @@ from imnetprep.archives.tar import Member, Stream, safe_path, truncated
 from imnetprep.errors import WrongBytes
 
 STORED, DEFLATED = 0, 8
-_ENCRYPTED = 0x2041  # bits 0, 6 and 13: the body, strongly; the directory
+_ENCRYPTION_BITS = 0x2041  # bits 0, 6 and 13: the body, strongly; the directory
 _UTF8 = 0x800
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class Directory:
-    """The files of a zip that `wanted(name, size)` asks for, in the order in which they lie.
+    """The files of a zip that `is_sample(name, size)` asks for, in the order in which they lie.
 
     `starts` are those of all its members: each must have ended where the next one starts.
     """
@@ -51,43 +51,43 @@ class Directory:
         size_bytes: int,
         *,
         name: str,
-        wanted: Callable[[str, int], bool],
+        is_sample: Callable[[str, int], bool],
     ) -> None:
         self._name = name
         self.end, entries = _directory(read_at, size_bytes, name)
         self.starts = array("Q")  # of all members
-        self._found = [array(kind) for kind in "QQQIBI"]
+        self._columns = [array(kind) for kind in "QQQIBI"]
         for entry in entries:
             self.starts.append(entry.start)
             if entry.name.endswith("/"):
                 continue
-            if wanted(safe_path(entry.name, name), entry.size_bytes):
+            if is_sample(safe_path(entry.name, name), entry.size_bytes):
                 row = (*entry[1:], _crc_of(entry.name))
-                for column, value in zip(self._found, row, strict=True):
+                for column, value in zip(self._columns, row, strict=True):
                     column.append(value)
         (self.starts,) = _in_order([self.starts])
-        self._found = _in_order(self._found)
+        self._columns = _in_order(self._columns)
 
     def members(self, stream: Stream, end: int) -> "Members":
-        """Those from the stream's position to `end`."""
-        starts = self._found[0]
+        """The members from the stream's position to `end`."""
+        starts = self._columns[0]
         first, last = bisect_left(starts, stream.position), bisect_left(starts, end)
-        rows = (tuple(column[at] for column in self._found) for at in range(first, last))
+        rows = (tuple(column[at] for column in self._columns) for at in range(first, last))
         return Members(rows, stream, self)
 
-    def holds_wanted(self, start: int, end: int) -> bool:
-        """Does one of them start there, before `end`?"""
-        at = bisect_left(self._found[0], start)
-        return at < len(self._found[0]) and self._found[0][at] < end
+    def holds_samples(self, start: int, end: int) -> bool:
+        """Does a sample start in the bytes from `start` to `end`?"""
+        at = bisect_left(self._columns[0], start)
+        return at < len(self._columns[0]) and self._columns[0][at] < end
 
     def end_of(self, start: int) -> int:
         """Where the member that starts there must have ended."""
         at = bisect_left(self.starts, start) + 1
         return self.starts[at] if at < len(self.starts) else self.end
 
-    def refused(self, what: str) -> WrongBytes:
+    def refused(self, problem: str) -> WrongBytes:
         """The error about this zip."""
-        return _refused(self._name, what)
+        return _refused(self._name, problem)
 
 
 class Members:
@@ -110,7 +110,7 @@ class Members:
             signature, _, flags, own_method, *_, name_bytes, extra_bytes = header
             name = _text(bytes(self._stream.take(name_bytes)), flags)
             fits = signature == b"PK\3\4" and own_method == method
-            if not fits or _crc_of(name) != crc_of_name or flags & _ENCRYPTED:
+            if not fits or _crc_of(name) != crc_of_name or flags & _ENCRYPTION_BITS:
                 raise self._directory.refused(f"the header at byte {start:,} is not as listed")
             self._stream.skip(extra_bytes)
             yield Member(name, start, size_bytes)
@@ -186,14 +186,14 @@ def _entries(
 def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, name: str) -> Entry:
     _, made_by, _, flags, method, _, _, crc32, packed_bytes, size_bytes, *_, mode, start = fields
     member = _text(raw_name, flags)
-    if flags & _ENCRYPTED:
+    if flags & _ENCRYPTION_BITS:
         raise _refused(name, f"member {member!r} is encrypted")
     if method not in (STORED, DEFLATED):
         raise _refused(name, f"member {member!r} is compressed by method {method}")
     kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _MADE_BY_UNIX else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        what = "a link" if kind == stat.S_IFLNK else "not a regular file"
-        raise _refused(name, f"member {member!r} is {what}")
+        kind_name = "a link" if kind == stat.S_IFLNK else "not a regular file"
+        raise _refused(name, f"member {member!r} is {kind_name}")
     if _FULL in (size_bytes, packed_bytes, start):
         large = iter(_zip64_numbers(extra, name))
         size_bytes, packed_bytes, start = (
@@ -231,7 +231,8 @@ def _text(raw: bytes, flags: int) -> str:
     return raw.decode("utf-8", "surrogateescape") if flags & _UTF8 else raw.decode("cp437")
 
 
-def _refused(name: str, what: str) -> WrongBytes:
+def _refused(name: str, problem: str) -> WrongBytes:
     return WrongBytes(
-        f"{name}: {what}", hint="this is not the published archive; fetch it again from its source"
+        f"{name}: {problem}",
+        hint="this is not the published archive; fetch it again from its source",
     )

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imnetprep.archives.damaged import Placed, members_between
+from imnetprep.archives.damaged_tar import Stretch, members_between
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.checking.archive_form import form_problems
@@ -165,7 +165,7 @@ def _piece_findings(
 
 def _members_between(
     path: Path, start: int, end: int, archive: Archive, dataset: Dataset
-) -> list[Placed]:
+) -> list[Stretch]:
     """The images in these bytes, as far as headers can be read."""
     split = archive.split
     if split is None or split not in dataset.splits:
@@ -180,7 +180,7 @@ def _members_between(
         def read_at(offset: int, length: int) -> bytes:
             return _read(handle, offset, length)
 
-        return list(members_between(read_at, start, end, known=known))
+        return list(members_between(read_at, start, end, is_member=known))
 
 
 def _wnids(names: Sequence[str], archive: Archive, dataset: Dataset) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from imnetprep.archives.file import LocalFile
-from imnetprep.archives.tar import UNCOMPRESSED, FileStream, members
+from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.errors import WrongBytes
 from imnetprep.progress import Progress, Task
@@ -20,7 +20,7 @@ def form_problems(
 
     Of a split without labels only the structure is known; of what is no tar, or has paths, nothing.
     """
-    if archive.form not in UNCOMPRESSED or archive.members:
+    if archive.form not in PLAIN_FORMS or archive.members:
         return
     labelled = archive.split in dataset.splits
     found: Counter[int] = Counter()

@@ -6,7 +6,7 @@ Names and counts cannot tell images that somebody made smaller from the publishe
 import tarfile
 from collections import Counter
 
-from imnetprep.archives.tar import BLOCK_BYTES, UNCOMPRESSED
+from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.units import format_bytes
@@ -71,7 +71,7 @@ def _published_tar(dataset: Dataset, split: Split) -> Archive | None:
     if dataset.part_of is not None:
         return None  # its archives hold more
     held = [archive for archive in dataset.packed(None) if split in archive.splits]
-    plain = len(held) == 1 and held[0].form in UNCOMPRESSED and not held[0].members
+    plain = len(held) == 1 and held[0].form in PLAIN_FORMS and not held[0].members
     return held[0] if plain and not held[0].other_members else None
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imnetprep.archives.compressed import COMPRESSED
+from imnetprep.archives.compression import COMPRESSED_FORMS
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.prefetch import Ahead
 from imnetprep.archives.range_index import format_index, parse_index
@@ -61,8 +61,8 @@ class Ranges:
 
     def want_order(self) -> bool:
         """By its form; in a pipe; or where a server would be asked for many headers."""
-        one_by_one = self._file.far and self._archive.form == "tar" and not self._are_known
-        return self._archive.form in COMPRESSED or not self._file.seekable or one_by_one
+        one_by_one = self._file.is_far and self._archive.form == "tar" and not self._are_known
+        return self._archive.form in COMPRESSED_FORMS or not self._file.seekable or one_by_one
 
     def find(self) -> Sequence[Range]:
         """From the index that is kept, or by walking the archive's headers; then they are kept."""
@@ -82,7 +82,7 @@ class Ranges:
 
     def may_walk_ahead(self) -> bool:
         """Is it far, are its classes not known, and does no proof want to know them first?"""
-        by_class = self._file.far and self._archive.form == "tar-of-tars"
+        by_class = self._file.is_far and self._archive.form == "tar-of-tars"
         return by_class and self._source.pieces is None and not self._are_known
 
     def walk(self, ahead: Ahead) -> Iterator[Range]:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from imnetprep.archives.compressed import COMPRESSED, decompressed
+from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
 from imnetprep.catalog.datasets import Archive, Dataset
@@ -23,7 +23,7 @@ class Flow:
         self, file: ArchiveFile, archive: Archive, *, reader: Reader, told: Callable[[int], None]
     ) -> None:
         self._file, self._archive, self._told = file, archive, told
-        self._compressed = archive.form in COMPRESSED
+        self._compressed = archive.form in COMPRESSED_FORMS
         self._raw_bytes = 0
         chunks = reader.chunks(0, None)
         if self._compressed:

@@ -103,7 +103,7 @@ class Retake:
 
     def _walk(self, start: int, end: int) -> Stream:
         """A file here is read header by header; one far away in whole, with no trip for each."""
-        if self._file.far:
+        if self._file.is_far:
             chunks = PlainReader(self._file).chunks(start, end)
             return ChunkStream(chunks, start, name=self._archive.name, told=lambda _: None)
         stream = FileStream(self._read_at)

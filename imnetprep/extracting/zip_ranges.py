@@ -33,7 +33,7 @@ class Zip:
                 raise refused(archive, path, f"of {size_bytes:,} bytes")
             return found is not None
 
-        self._directory = Directory(read_at, size_bytes, name=archive.name, wanted=wanted)
+        self._directory = Directory(read_at, size_bytes, name=archive.name, is_sample=wanted)
 
     @property
     def ranges(self) -> Sequence[Range]:
@@ -47,7 +47,7 @@ class Zip:
 
     def holds_samples(self, each: Range) -> bool:
         """Does a sample lie in that range?"""
-        return self._directory.holds_wanted(each.start, each.end)
+        return self._directory.holds_samples(each.start, each.end)
 
     def section(self, each: Range, stream: Stream) -> Section:
         """The section of one range, from a stream that stands at its start."""

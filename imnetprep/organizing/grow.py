@@ -105,7 +105,7 @@ class Work:
                 released=consumed.release,
             )
         file = opened.enter_context(closing(open_archive(self._place, archive.name)))
-        indexed = file.far and archive.form in ("tar", "tar-of-tars")
+        indexed = file.is_far and archive.form in ("tar", "tar-of-tars")
         index = index_path(self._root.archives / archive.name) if indexed else None
         ranges = None
         if index is not None and not index.exists():

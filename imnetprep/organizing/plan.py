@@ -77,7 +77,7 @@ def _require_one_stream(planned: Sequence[Planned]) -> None:
 
 def jobs_for(jobs: int | None, file: ArchiveFile) -> int:
     """How many take ranges of `file` at once, if nobody says."""
-    if file.far:
+    if file.is_far:
         return jobs or min(_JOBS_AFAR_A_CORE * usable_cores(), _JOBS_AFAR_AT_MOST)
     return jobs or min(usable_cores(), _JOBS_AT_MOST)
 

@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from imnetprep.archives.tar import UNCOMPRESSED
+from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.proving.consume import require_consumable
@@ -113,7 +113,7 @@ def _require_one_tar(archives: Sequence[Archive], place: str | Path) -> None:
         raise WrongUsage(
             f"{addresses} is not on this machine: there is nothing to consume", hint=hint
         )
-    if len(archives) > 1 or archives[0].form not in UNCOMPRESSED or archives[0].split is None:
+    if len(archives) > 1 or archives[0].form not in PLAIN_FORMS or archives[0].split is None:
         raise WrongUsage(
             f"{addresses} cannot be consumed: only an uncompressed tar of one split can", hint=hint
         )

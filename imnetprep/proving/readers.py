@@ -120,13 +120,13 @@ class PlainReader:
     """The archive was proved before, or there is nothing to prove it by."""
 
     def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
-        self.in_order, self.apart = in_order, not file.far
+        self.in_order, self.apart = in_order, not file.is_far
         self.checksums: dict[int, Checksum] = {}
         self._file = file
-        self._reads = _Reads(ahead=in_order and file.far)
+        self._reads = _Reads(ahead=in_order and file.is_far)
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
-        length = _FAR_BYTES if self._file.far else _NEAR_BYTES
+        length = _FAR_BYTES if self._file.is_far else _NEAR_BYTES
         if end is None and self._file.size_bytes is None:
             return self._to_the_end(start, length)
         end = end or self._file.size_bytes or 0
@@ -160,9 +160,9 @@ class PieceReader:
         self.in_order = ranges is None
         self.checksums: dict[int, Checksum] = {}
         self._file, self._pieces, self._tail = file, pieces, tail
-        unit_bytes = _FAR_BYTES if self.in_order and file.far else _NEAR_BYTES
+        unit_bytes = _FAR_BYTES if self.in_order and file.is_far else _NEAR_BYTES
         self._most = max(1, unit_bytes // pieces.length_bytes)  # pieces in one read
-        self._reads = _Reads(ahead=self.in_order and file.far)
+        self._reads = _Reads(ahead=self.in_order and file.is_far)
         self._uses = Counter(
             piece
             for each in ranges or ()

@@ -17,7 +17,7 @@ from imnetprep.s3.settings import Settings
 class S3Object:
     """An archive in a bucket."""
 
-    seekable, far = True, True
+    seekable, is_far = True, True
 
     def __init__(self, address: S3Address) -> None:
         self.address, self.name = address, address.key.rpartition("/")[2]

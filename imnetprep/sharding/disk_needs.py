@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imnetprep.archives.tar import UNCOMPRESSED
+from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.organizing.disk_needs import Needs
@@ -113,7 +113,7 @@ class ShardsNeeds:
     def _proof(self) -> Mapping[str, Any] | None:
         """How the archive is proved before it is read, if it can be read shard by shard."""
         planned, archive = self._planned, self._planned.archives[0]
-        plain = len(planned.archives) == 1 and archive.form in UNCOMPRESSED and not archive.members
+        plain = len(planned.archives) == 1 and archive.form in PLAIN_FORMS and not archive.members
         if self._consume or not plain or not is_local(planned.place):
             return None
         path = Path(planned.place) / archive.name

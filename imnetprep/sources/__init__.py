@@ -1,1 +1,1 @@
-"""Where archives come from: one module per kind of address."""
+"""Sources of archives: folders, buckets, web servers, pipes and BitTorrent swarms."""

@@ -36,7 +36,7 @@ class HttpFile:
     A redirect is followed once and for all, never from https to http.
     """
 
-    seekable, far = True, True
+    seekable, is_far = True, True
     checksum: Checksum | None = None
 
     def __init__(self, address: str) -> None:

@@ -1,4 +1,4 @@
-"""Magnet links, read strictly so that a mistyped one is told what is wrong with it (BEP 9)."""
+"""Magnet links, parsed strictly: a mistyped one is refused with what is wrong in it (BEP 9)."""
 
 import base64
 import re
@@ -58,9 +58,9 @@ def _v2(uri: str, value: str) -> str:
     return value[4:].lower()
 
 
-def _bad(uri: str, why: str) -> WrongUsage:
-    shown = uri if len(uri) <= 80 else f"{uri[:77]}…"
+def _bad(uri: str, problem: str) -> WrongUsage:
+    excerpt = uri if len(uri) <= 80 else f"{uri[:77]}…"
     return WrongUsage(
-        f"bad magnet link {shown!r}: {why}",
+        f"bad magnet link {excerpt!r}: {problem}",
         hint="copy the whole link, and quote it: the shell reads & as the end of the command",
     )

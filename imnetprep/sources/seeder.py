@@ -1,4 +1,4 @@
-"""Making torrents of archives, and giving to the swarm what was taken from it."""
+"""Torrents made of archives, and archives seeded to the swarm."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ class Seeder(NamedTuple):
     handles: list[Any]
 
     def sent_bytes(self) -> int:
-        """What it has given so far, without the protocol around it."""
+        """The bytes sent so far, without the protocol around them."""
         return sum(handle.status().total_payload_upload for handle in self.handles)
 
 
@@ -72,7 +72,7 @@ def seed_until(
     seconds: float | None,
     progress: Progress,
 ) -> None:
-    """Seed until `ratio` times the bytes were given or `seconds` have passed, whichever is first.
+    """Seed until `ratio` times the bytes were sent or `seconds` have passed, whichever is first.
 
     The ratio counts what this call sends.
     """
@@ -81,12 +81,12 @@ def seed_until(
         size_bytes = sum(handle.status().total_wanted for handle in handles)
         until_s = time.monotonic() + seconds if seconds is not None else float("inf")
         goal = int(size_bytes * ratio) if ratio is not None else size_bytes
-        sent = 0
+        sent_bytes = 0
         with progress.task("seed", total=goal, unit="B") as task:
-            while time.monotonic() < until_s and (ratio is None or sent < goal):
+            while time.monotonic() < until_s and (ratio is None or sent_bytes < goal):
                 time.sleep(0.5)
                 states = [handle.status() for handle in handles]
-                now = sum(state.total_payload_upload for state in states)
-                task.advance(now - sent)
-                sent = now
+                total_bytes = sum(state.total_payload_upload for state in states)
+                task.advance(total_bytes - sent_bytes)
+                sent_bytes = total_bytes
                 task.tell(f"{sum(state.num_peers for state in states)} peers")

@@ -70,10 +70,10 @@ def open_session(network: Network) -> Iterator[Any]:
     """A session that listens. Raises ImnetprepError where it cannot listen at all."""
     session = lt.session(lt.session_params(_settings(network)))
     # Peers on the same network count too: by default libtorrent lets them pass every rate limit.
-    everyone = lt.ip_filter()
-    everyone.add_rule("0.0.0.0", "255.255.255.255", 1)  # noqa: S104 - a range of peers
-    everyone.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 1)
-    session.set_peer_class_filter(everyone)
+    all_peers = lt.ip_filter()
+    all_peers.add_rule("0.0.0.0", "255.255.255.255", 1)  # noqa: S104 - a range of peers
+    all_peers.add_rule("::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 1)
+    session.set_peer_class_filter(all_peers)
     try:
         yield session
     finally:

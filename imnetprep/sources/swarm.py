@@ -1,4 +1,4 @@
-"""Fetching from a swarm: metadata for magnet links, then files, each piece proved from the disk.
+"""Files fetched from a BitTorrent swarm, each piece proved as read back from the disk.
 
 libtorrent's `piece_finished_alert` comes before the bytes are in the file. A piece counts here
 when, after a `cache_flushed_alert`, its SHA-1 is right as read back; that is the archive's proof.
@@ -16,8 +16,8 @@ import libtorrent as lt
 
 from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.progress import Progress, Task
-from imnetprep.sources.growing import Growing
 from imnetprep.sources.magnet import Magnet
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.session import Network
 from imnetprep.sources.torrent import Torrent, info_hash_of, read_torrent, torrent_of_metadata
 from imnetprep.units import count, format_duration
@@ -42,14 +42,14 @@ class _Patience:
         self._wait_s = wait_s
         self._alive_s = time.monotonic()
         self._dialled_s = 0.0
-        self._told = self._utp = False
+        self._has_warned = self._utp = False
 
     def alive(self) -> None:
-        """Something useful came in."""
+        """Note that a peer sent something useful."""
         self._alive_s = time.monotonic()
-        self._told = False
+        self._has_warned = False
 
-    def watch(self, handles: Sequence[Any], peers: int, what: str) -> None:
+    def watch(self, handles: Sequence[Any], peers: int, subject: str) -> None:
         """Dial, warn, fall back to uTP, or raise SourceFailed, as the silence grows."""
         now_s = time.monotonic()
         silent_s = now_s - self._alive_s
@@ -58,18 +58,18 @@ class _Patience:
             for handle in handles:
                 for peer in self._network.peers:
                     handle.connect_peer(peer)
-        if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._told:
-            self._told = True
-            given_up = format_duration(max(0, self._wait_s - silent_s))
+        if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._has_warned:
+            self._has_warned = True
+            rest = format_duration(max(0, self._wait_s - silent_s))
             state = f"{count(peers, 'peer')} and nothing from them" if peers else "no peers"
-            self._progress.note(f"{what}: {state} yet; given up in {given_up} (--wait)")
+            self._progress.note(f"{subject}: {state} yet; given up in {rest} (--wait)")
         if silent_s > _TRY_UTP_AFTER_S and not self._utp:
             self._utp = True
             self._session.apply_settings({"enable_outgoing_utp": True})
         if silent_s > self._wait_s:
-            waited = format_duration(self._wait_s)
+            wait = format_duration(self._wait_s)
             state = f"{count(peers, 'peer')} sent nothing" if peers else "no peer was found"
-            raise SourceFailed(f"{what}: {state} in {waited}", hint=_NO_PEERS_HINT)
+            raise SourceFailed(f"{subject}: {state} in {wait}", hint=_NO_PEERS_HINT)
 
 
 def fetch_metadata(
@@ -94,10 +94,10 @@ def fetch_metadata(
                 body = torrent_of_metadata(info)
                 found[magnet] = read_torrent(body, magnet=magnet, peers=peers)
                 patience.alive()
-        missing = next((magnet for magnet in magnets if magnet not in found), None)
-        if missing is not None:
+        next_magnet = next((magnet for magnet in magnets if magnet not in found), None)
+        if next_magnet is not None:
             peers = sum(handle.status().num_peers for handle in handles)
-            patience.watch(list(handles), peers, f"metadata of {missing.name}")
+            patience.watch(list(handles), peers, f"metadata of {next_magnet.name}")
     for handle in handles:
         session.remove_torrent(handle)
     return [found[magnet] for magnet in magnets]
@@ -118,73 +118,75 @@ def _add_magnet(session: Any, magnet: Magnet, network: Network) -> Any:
 class _Torrent:
     """A torrent in the session and the pieces of it that are under way."""
 
-    growing: Growing
+    parts: PartFiles
     handle: Any
-    finished: set[int] = field(default_factory=set)  # by libtorrent's word
-    flushing: set[int] = field(default_factory=set)
+    finished_pieces: set[int] = field(default_factory=set)  # by libtorrent's word
+    flushing_pieces: set[int] = field(default_factory=set)
     proving: dict[Future[bool], int] = field(default_factory=dict)
     wrong_reads: dict[int, int] = field(default_factory=dict)
     flush_under_way: bool = False
     told_bytes: int = 0
-    rechecking: bool = False
-    checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
+    is_rechecking: bool = False
+    is_checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
 
     @property
-    def done(self) -> bool:
-        if not self.growing.torrent.has_v1:
-            return self.checked
-        return len(self.growing.proved) == len(self.growing.pieces)
+    def is_done(self) -> bool:
+        if not self.parts.torrent.has_v1:
+            return self.is_checked
+        return len(self.parts.proved_pieces) == len(self.parts.pieces)
 
 
 def fetch_files(
     session: Any,
-    growing: Sequence[Growing],
+    downloads: Sequence[PartFiles],
     *,
     network: Network,
     wait_s: float,
     progress: Progress,
-    arrived: Callable[[Growing], None],
+    on_whole: Callable[[PartFiles], None],
 ) -> None:
-    """Fetch what is missing; `arrived` is called for each torrent as soon as it is whole.
+    """Fetch what is missing; `on_whole` is called for each torrent as soon as it is whole.
 
     Whatever ends this, what was proved is on record. Raises SourceFailed, WrongBytes and
     ImnetprepError (disk full, files that cannot be written).
     """
     with ThreadPoolExecutor(3) as workers:
-        fetching = _Fetching(session, workers, arrived)
-        fetching.patience = _Patience(session, network, wait_s, progress)
+        loop = _FetchLoop(session, workers, on_whole)
+        loop.patience = _Patience(session, network, wait_s, progress)
         try:
-            for one in growing:
-                one.save()
-                fetching.add(one, network)
-            total = sum(one.size_bytes for one in growing)
-            done = sum(one.proved_bytes for one in growing)
-            with progress.task("download", total=total, unit="B", initial=done) as fetching.task:
-                while fetching.torrents:
-                    fetching.step()
+            for parts in downloads:
+                parts.save()
+                loop.add(parts, network)
+            total = sum(parts.size_bytes for parts in downloads)
+            proved_bytes = sum(parts.proved_bytes for parts in downloads)
+            with progress.task(
+                "download", total=total, unit="B", initial=proved_bytes
+            ) as loop.task:
+                while loop.torrents:
+                    loop.step()
         finally:
-            fetching.leave()
+            loop.leave()
 
 
-class _Fetching:
+class _FetchLoop:
     """The loop of `fetch_files`: alerts in, flushes and proofs out, saves now and then."""
 
     task: Task
     patience: _Patience
 
     def __init__(
-        self, session: Any, workers: ThreadPoolExecutor, arrived: Callable[[Growing], None]
+        self, session: Any, workers: ThreadPoolExecutor, on_whole: Callable[[PartFiles], None]
     ) -> None:
-        self._session, self._workers, self._arrived = session, workers, arrived
+        self._session, self._workers, self._on_whole = session, workers, on_whole
         self.torrents: dict[str, _Torrent] = {}
-        self._saving: Future[None] | None = None
+        self._save_under_way: Future[None] | None = None
         self._saved_s = self._flushed_s = time.monotonic()
 
-    def add(self, growing: Growing, network: Network) -> None:
-        handle = self._session.add_torrent(growing.params())
-        for peer in (*network.peers, *growing.torrent.peers):
+    def add(self, parts: PartFiles, network: Network) -> None:
+        handle = self._session.add_torrent(parts.params())
+        for peer in (*network.peers, *parts.torrent.peers):
             handle.connect_peer(peer)
-        self.torrents[growing.torrent.info_hash] = _Torrent(growing, handle)
+        self.torrents[parts.torrent.info_hash] = _Torrent(parts, handle)
 
     def step(self) -> None:
         self._session.wait_for_alert(250)
@@ -193,7 +195,7 @@ class _Fetching:
         now_s = time.monotonic()
         for torrent in list(self.torrents.values()):
             self._collect_proofs(torrent)
-            if torrent.done:
+            if torrent.is_done:
                 self._finish(torrent)
         if now_s - self._flushed_s > _SECONDS_BETWEEN_FLUSHES:
             self._flushed_s = now_s
@@ -209,8 +211,8 @@ class _Fetching:
         for torrent in self.torrents.values():
             self._session.remove_torrent(torrent.handle)
             with suppress(OSError):  # a full disk: what the record lacks is found at the next start
-                torrent.growing.save()
-            torrent.growing.close()
+                torrent.parts.save()
+            torrent.parts.close()
 
     def _on(self, alert: Any) -> None:
         handle = getattr(alert, "handle", None)
@@ -221,47 +223,47 @@ class _Fetching:
             return
         if isinstance(alert, lt.piece_finished_alert):
             self.patience.alive()
-            if torrent.growing.torrent.has_v1:
-                torrent.finished.add(int(alert.piece_index))
+            if torrent.parts.torrent.has_v1:
+                torrent.finished_pieces.add(int(alert.piece_index))
         elif isinstance(alert, lt.cache_flushed_alert):
             torrent.flush_under_way = False
-            for piece in torrent.flushing - torrent.growing.proved:
-                torrent.proving[self._workers.submit(torrent.growing.prove, piece)] = piece
-            torrent.flushing = set()
+            for piece in torrent.flushing_pieces - torrent.parts.proved_pieces:
+                torrent.proving[self._workers.submit(torrent.parts.prove, piece)] = piece
+            torrent.flushing_pieces = set()
         elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
             raise _disk_error(alert)
-        elif not torrent.growing.torrent.has_v1:
+        elif not torrent.parts.torrent.has_v1:
             self._on_unproved(alert, torrent)
 
     def _on_unproved(self, alert: Any, torrent: _Torrent) -> None:
         """Without SHA-1 pieces the proof is libtorrent's: it reads all back when all is there."""
-        if isinstance(alert, lt.torrent_finished_alert) and not torrent.rechecking:
-            torrent.rechecking = True
+        if isinstance(alert, lt.torrent_finished_alert) and not torrent.is_rechecking:
+            torrent.is_rechecking = True
             torrent.handle.force_recheck()
-        elif isinstance(alert, lt.torrent_checked_alert) and torrent.rechecking:
-            torrent.rechecking = False  # it says finished once more before it says checked
-            torrent.checked = torrent.handle.status().is_finished
+        elif isinstance(alert, lt.torrent_checked_alert) and torrent.is_rechecking:
+            torrent.is_rechecking = False  # it says finished once more before it says checked
+            torrent.is_checked = torrent.handle.status().is_finished
 
     def _collect_proofs(self, torrent: _Torrent) -> None:
         for future in [future for future in torrent.proving if future.done()]:
             piece = torrent.proving.pop(future)
             if future.result():
-                torrent.growing.proved.add(piece)
-                self.task.advance(torrent.growing.torrent.info.piece_size(piece))
+                torrent.parts.proved_pieces.add(piece)
+                self.task.advance(torrent.parts.torrent.info.piece_size(piece))
                 continue
             torrent.wrong_reads[piece] = torrent.wrong_reads.get(piece, 0) + 1
             if torrent.wrong_reads[piece] == _READS_OF_A_PIECE:
                 raise WrongBytes(
-                    f"piece {piece} of {torrent.growing.torrent.info.name()} arrived right and"
+                    f"piece {piece} of {torrent.parts.torrent.info.name()} arrived right and"
                     " reads back wrong from the disk",
                     hint="the disk or the memory may be failing; the same command fetches it again",
                 )
-            torrent.finished.add(piece)
+            torrent.finished_pieces.add(piece)
 
     def _flush(self) -> None:
         for torrent in self.torrents.values():
-            if torrent.finished and not torrent.flush_under_way:
-                torrent.flushing, torrent.finished = torrent.finished, set()
+            if torrent.finished_pieces and not torrent.flush_under_way:
+                torrent.flushing_pieces, torrent.finished_pieces = torrent.finished_pieces, set()
                 torrent.flush_under_way = True
                 torrent.handle.flush_cache()
 
@@ -270,34 +272,34 @@ class _Fetching:
         if not states:
             return
         for torrent, state in zip(self.torrents.values(), states, strict=True):
-            if not torrent.growing.torrent.has_v1 and state.total_wanted_done > torrent.told_bytes:
+            if not torrent.parts.torrent.has_v1 and state.total_wanted_done > torrent.told_bytes:
                 self.task.advance(state.total_wanted_done - torrent.told_bytes)
                 torrent.told_bytes = state.total_wanted_done
         peers = sum(state.num_peers for state in states)
         if any(state.download_payload_rate for state in states):
             self.patience.alive()
         self.task.tell(count(peers, "peer"))
-        names = ", ".join(one.growing.torrent.info.name() for one in self.torrents.values())
-        self.patience.watch([one.handle for one in self.torrents.values()], peers, names)
+        names = ", ".join(torrent.parts.torrent.info.name() for torrent in self.torrents.values())
+        self.patience.watch([torrent.handle for torrent in self.torrents.values()], peers, names)
 
     def _save(self) -> None:
-        if self._saving is None or self._saving.done():
-            growing = [torrent.growing for torrent in self.torrents.values()]
-            self._saving = self._workers.submit(_save_all, growing)
+        if self._save_under_way is None or self._save_under_way.done():
+            downloads = [torrent.parts for torrent in self.torrents.values()]
+            self._save_under_way = self._workers.submit(_save_all, downloads)
 
     def _finish(self, torrent: _Torrent) -> None:
-        if self._saving is not None:
-            self._saving.result()
+        if self._save_under_way is not None:
+            self._save_under_way.result()
         self._session.remove_torrent(torrent.handle)
-        torrent.growing.save()
-        del self.torrents[torrent.growing.torrent.info_hash]  # whose parts are gone from here on
-        torrent.growing.finish()
-        self._arrived(torrent.growing)
+        torrent.parts.save()
+        del self.torrents[torrent.parts.torrent.info_hash]  # whose parts are gone from here on
+        torrent.parts.finish()
+        self._on_whole(torrent.parts)
 
 
-def _save_all(growing: Sequence[Growing]) -> None:
-    for one in growing:
-        one.save()
+def _save_all(downloads: Sequence[PartFiles]) -> None:
+    for parts in downloads:
+        parts.save()
 
 
 def _disk_error(alert: Any) -> ImnetprepError:

@@ -1,6 +1,6 @@
-"""Small datasets made here and packed exactly as ImageNet's archives are packed."""
+"""Synthetic datasets: small, drawn or of noise, packed exactly as ImageNet's archives are."""
 
 from imnetprep.synthetic.drawing import draw_dataset
-from imnetprep.synthetic.packing import pack_dataset
+from imnetprep.synthetic.noise import pack_dataset
 
 __all__ = ["draw_dataset", "pack_dataset"]

@@ -1,4 +1,4 @@
-"""A dataset that is drawn: ten synsets that can be learned in minutes, packed as ImageNet is."""
+"""The drawn dataset: ten synsets that a network learns in minutes, packed as ImageNet is."""
 
 import io
 import random
@@ -10,7 +10,7 @@ from PIL import Image
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.progress import Progress, Silent
 from imnetprep.synthetic.figures import FIGURES
-from imnetprep.synthetic.packing import write_archives
+from imnetprep.synthetic.noise import write_archives
 from imnetprep.synthetic.photographs import draw_photograph
 from imnetprep.synthetic.plan import DatasetPlan, plan_dataset, write_definition
 from imnetprep.synthetic.tars import Member
@@ -28,16 +28,16 @@ def draw_dataset(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Path:
-    """Both archives and their definition `drawn.toml`, whose path returns.
+    """Draw both archives and write `drawn.toml`, their definition; returns its path.
 
     Up to ten `classes`, real wnids with drawings for photographs: JPEGs of many sizes, shorter
     side around `side_px`. As in ILSVRC2012, one image is a PNG named .JPEG and one a CMYK JPEG;
     the definition lists them as its odd files. The same arguments give the same bytes.
     """
     rng = random.Random(seed)  # noqa: S311 - a seed for the same bytes again, not a secret
-    known = load_dataset("ilsvrc2012")
+    ilsvrc2012 = load_dataset("ilsvrc2012")
     plan = plan_dataset(
-        [known.synsets[known.label_of_wnid[wnid]] for wnid in sorted(FIGURES)[:classes]],
+        [ilsvrc2012.synsets[ilsvrc2012.label_of_wnid[wnid]] for wnid in sorted(FIGURES)[:classes]],
         name="drawn",
         title="Drawings, packed as ImageNet is",
         train_per_class=train_per_class,

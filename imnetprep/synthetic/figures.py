@@ -1,4 +1,4 @@
-"""Ten things of ILSVRC2012 that can be told by their shape, drawn with a pen in any colours.
+"""Drawings of ten things of ILSVRC2012, known by their shape alone, in any colours.
 
 Each is drawn within the unit circle, y down, and varies in its proportions. A mirror image of it
 is the same thing, since training flips.
@@ -40,8 +40,8 @@ class Pen:
         self.area(round_trip @ axes + centre, colour)
 
     def _placed(self, points: Points) -> list[Pair]:
-        placed = points @ self.matrix[:, :2].T + self.matrix[:, 2]
-        return [(x, y) for x, y in placed.tolist()]
+        on_canvas = points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return [(x, y) for x, y in on_canvas.tolist()]
 
 
 @dataclass(frozen=True)

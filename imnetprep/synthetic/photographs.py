@@ -1,4 +1,4 @@
-"""One drawn photograph: a figure somewhere before a cluttered ground, in some light, with noise."""
+"""A drawn photograph: a figure before a cluttered ground, in some light, with noise."""
 
 import colorsys
 
@@ -48,11 +48,11 @@ def _placement(rng: np.random.Generator, size: tuple[int, int]) -> Points:
     radius = shorter * rng.uniform(0.34, 0.46)
     turn = rng.uniform(-0.4, 0.4)
     slant = np.array([[1, rng.uniform(-0.15, 0.15)], [0, rng.uniform(0.82, 1.1)]])
-    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ slant
-    mirrored = turned * ([-1, 1] if rng.random() < 0.5 else [1, 1])
+    turn_and_slant = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ slant
+    matrix = turn_and_slant * ([-1, 1] if rng.random() < 0.5 else [1, 1])
     free = shorter * 0.5 - radius
     middle = np.array(size) / 2 + rng.uniform(-free, free, size=2)
-    return np.concatenate([radius * mirrored, middle[:, None]], axis=1)
+    return np.concatenate([radius * matrix, middle[:, None]], axis=1)
 
 
 def _colour(rng: np.random.Generator, *, bright: bool) -> Colour:
@@ -77,8 +77,8 @@ def _ground(rng: np.random.Generator, size: tuple[int, int], *, bright: bool) ->
         grid = Image.fromarray(rng.random((cells, cells), dtype=np.float32))
         mix += weight * np.asarray(grid.resize(size, Image.Resampling.BICUBIC))
     mix = np.clip((mix - 0.5) * rng.uniform(1, 3) + 0.5, 0, 1)[..., None]
-    one, other = (np.array(_colour(rng, bright=bright), np.float32) for _ in range(2))
-    return Image.fromarray((one * mix + other * (1 - mix)).astype(np.uint8))
+    colour, second_colour = (np.array(_colour(rng, bright=bright), np.float32) for _ in range(2))
+    return Image.fromarray((colour * mix + second_colour * (1 - mix)).astype(np.uint8))
 
 
 def _clutter(
@@ -106,9 +106,9 @@ def _cast_shadow(image: Image.Image, layer: Image.Image, rng: np.random.Generato
     dx, dy = (int(offset) for offset in rng.uniform(-3 * radius, 3 * radius, size=2))
     strength = rng.uniform(0.2, 0.7)
     shadow = layer.getchannel("A").filter(ImageFilter.BoxBlur(radius))
-    moved = Image.new("L", image.size)
-    moved.paste(shadow.point(lambda alpha: alpha * strength), (dx, dy))
-    image.paste((0, 0, 0), mask=moved)
+    mask = Image.new("L", image.size)
+    mask.paste(shadow.point(lambda alpha: alpha * strength), (dx, dy))
+    image.paste((0, 0, 0), mask=mask)
 
 
 def _blades(draw: ImageDraw.ImageDraw, rng: np.random.Generator, size: tuple[int, int]) -> None:
@@ -130,5 +130,5 @@ def _developed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     light = (1 + across + down) * rng.uniform(0.7, 1.2)
     cast = rng.uniform(0.88, 1.1, size=3).astype(np.float32)
     noise = rng.standard_normal((height, width, 1), dtype=np.float32) * rng.uniform(2, 10)
-    developed = pixels * light[..., None] * cast + noise
-    return Image.fromarray(np.clip(developed, 0, 255).astype(np.uint8))
+    exposure = pixels * light[..., None] * cast + noise
+    return Image.fromarray(np.clip(exposure, 0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Which files a synthetic dataset has, and its definition in the form of the catalog's own."""
+"""The plan of a synthetic dataset: its files, and its definition for the catalog."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Split, Synset
 from imnetprep.fs import written_whole
-from imnetprep.synthetic.tars import Written
+from imnetprep.synthetic.tars import TarFile
 
 ARCHIVE_NAMES = {
     Split.TRAIN: "ILSVRC2012_img_train.tar",
@@ -68,7 +68,7 @@ def plan_dataset(
 def write_definition(
     folder: Path,
     plan: DatasetPlan,
-    archives: Mapping[Split, Written],
+    archives: Mapping[Split, TarFile],
     *,
     odd_files: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
@@ -104,7 +104,7 @@ def write_definition(
 
 def _differences(numbers: Iterable[int]) -> list[int]:
     """Each number as the difference to the one before it; the first to 0."""
-    return [after - before for before, after in itertools.pairwise([0, *numbers])]
+    return [successor - number for number, successor in itertools.pairwise([0, *numbers])]
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

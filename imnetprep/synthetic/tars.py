@@ -1,4 +1,4 @@
-"""Tars as the real archives are written: nested, streamed, and the same bytes every time."""
+"""Tars written as the real archives are: nested, streamed, the same bytes every time."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,15 +20,15 @@ class Member(NamedTuple):
     body: Callable[[], Iterable[bytes]]
 
 
-class Written(NamedTuple):
-    """What came to lie on the disk."""
+class TarFile(NamedTuple):
+    """A tar on the disk, with its size and MD5."""
 
     path: Path
     size_bytes: int
     md5: str
 
 
-def write_tar(path: Path, members: Iterable[Member]) -> Written:
+def write_tar(path: Path, members: Iterable[Member]) -> TarFile:
     """Write a tar of `members`, one at a time, and its digest on the way."""
     md5, size_bytes = hashlib.md5(), 0
     with written_whole(path) as file:
@@ -36,7 +36,7 @@ def write_tar(path: Path, members: Iterable[Member]) -> Written:
             file.write(chunk)
             md5.update(chunk)
             size_bytes += len(chunk)
-    return Written(path, size_bytes, md5.hexdigest())
+    return TarFile(path, size_bytes, md5.hexdigest())
 
 
 def tar_as_member(name: str, members: Sequence[Member]) -> Member:

@@ -35,7 +35,7 @@ def _read(body: bytes) -> dict[str, bytes]:
             raise WrongBytes("short", hint="")
         return part
 
-    directory = Directory(take, len(body), name="a.zip", wanted=lambda _, size: size < 1 << 20)
+    directory = Directory(take, len(body), name="a.zip", is_sample=lambda _, size: size < 1 << 20)
     members = directory.members(FileStream(take), directory.end)
     return {member.name: bytes(members.take(member.size_bytes)) for member in members}
 

@@ -16,7 +16,7 @@ import libtorrent as lt
 import pytest
 
 from imnetprep.progress import Silent
-from imnetprep.sources.growing import Growing, read_record, record_path
+from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.seeder import make_torrent, seeded
 from imnetprep.sources.torrent import read_torrent
 from imnetprep.synthetic import pack_dataset
@@ -134,9 +134,9 @@ def test_an_archive_longer_than_its_torrent_is_refused(tmp_path: Path, run: Run)
     assert "bytes; packed has" in done.stderr
 
 
-def _growing(folder: Path, archive: Path) -> Growing:
+def _growing(folder: Path, archive: Path) -> PartFiles:
     torrent = read_torrent(make_torrent(archive, piece_bytes=16384))
-    return Growing(torrent, {0: folder / archive.name})
+    return PartFiles(torrent, {0: folder / archive.name})
 
 
 def _recorded(folder: Path, archive: Path) -> set[int]:
@@ -146,7 +146,7 @@ def _recorded(folder: Path, archive: Path) -> set[int]:
     growing.recover(Silent())
     growing.save()
     growing.close()
-    return growing.proved
+    return growing.proved_pieces
 
 
 def test_pieces_that_no_record_covers_are_found(packed: Path, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_pieces_that_no_record_covers_are_found(packed: Path, tmp_path: Path) ->
         part.write(bytes(16384))  # piece 5, wrong
     growing = _growing(tmp_path, archive)
     growing.recover(Silent())
-    assert growing.proved == {2, 3}
+    assert growing.proved_pieces == {2, 3}
 
 
 def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_record_of_pieces_that_are_holes_is_not_trusted(packed: Path, tmp_path
         part.truncate(archive.stat().st_size)
     again = _growing(tmp_path, archive)
     again.recover(Silent())
-    assert again.proved == set()
+    assert again.proved_pieces == set()
 
 
 def test_a_record_of_another_file_is_not_trusted(packed: Path, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_record_of_another_file_is_not_trusted(packed: Path, tmp_path: Path) -
     (tmp_path / TRAIN).write_bytes(wrong)
     again = _growing(tmp_path, archive)
     again.recover(Silent())
-    assert again.proved == pieces - {40_000 // 16384}
+    assert again.proved_pieces == pieces - {40_000 // 16384}
 
 
 # Runs the command on a disk that is full when the archive has arrived.
@@ -252,7 +252,7 @@ def test_a_damaged_record_is_no_record(packed: Path, tmp_path: Path) -> None:
         path.write_bytes(lt.bencode({**record, **damage}))
         again = _growing(tmp_path, archive)
         again.recover(Silent())
-        assert again.proved == pieces, damage
+        assert again.proved_pieces == pieces, damage
     path.write_bytes(lt.bencode({b"torrent": record[b"torrent"]}))
     assert read_record(path) == {}
 

@@ -6,7 +6,7 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imnetprep.archives.damaged import Placed, members_between
+from imnetprep.archives.damaged_tar import Stretch, members_between
 
 
 def _tar(names: list[str], body: bytes) -> bytes:
@@ -23,14 +23,14 @@ IMAGES = [f"a_{number}.JPEG" for number in range(20)]
 WHOLE = _tar(["a.tar", "b.tar"], _tar(IMAGES, b"x" * 1500))
 
 
-def _between(body: bytes, start: int, end: int) -> list[Placed]:
+def _between(body: bytes, start: int, end: int) -> list[Stretch]:
     known = {*IMAGES, "a.tar", "b.tar"}
     return list(
         members_between(
             lambda offset, length: body[offset : offset + length],
             start,
             end,
-            known=known.__contains__,
+            is_member=known.__contains__,
         )
     )
 

@@ -1,4 +1,4 @@
-"""One torrent's files while they grow: `*.part` files, and a record of the pieces proved in them.
+"""The unfinished files of a torrent: `*.part` files, and the record of proved pieces in them.
 
 libtorrent trusts resume data that is older than the files, and calls a piece finished before it
 is on the disk. So the record here is ours: a piece is in it after its SHA-1 was right as read
@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import libtorrent as lt
 
@@ -46,35 +46,35 @@ def _bytes_of_bits(torrent: Torrent) -> int:
     return int(torrent.info.num_pieces() + 7) // 8
 
 
-class Growing:
-    """The wanted files of `torrent`, on their way to the paths in `wanted` (by file index)."""
+class PartFiles:
+    """The files of `torrent` that are on their way to `paths` (by file index)."""
 
-    def __init__(self, torrent: Torrent, wanted: Mapping[int, Path]) -> None:
+    def __init__(self, torrent: Torrent, paths: Mapping[int, Path]) -> None:
         self.torrent = torrent
-        self.wanted = wanted
-        self.folder = next(iter(wanted.values())).parent
+        self.paths = paths
+        self.folder = next(iter(paths.values())).parent
         files = torrent.info.layout()
         # A piece at the edge of a wanted file may reach into files that nobody wants.
         self._parts = {
-            index: wanted[index].with_name(f"{wanted[index].name}.part")
-            if index in wanted
+            index: paths[index].with_name(f"{paths[index].name}.part")
+            if index in paths
             else self.folder / f".{torrent.info_hash}-{index}.unwanted"
             for index in range(files.num_files())
         }
-        self.pieces = sorted({piece for index in wanted for piece in self._pieces_of(index)})
-        self.proved: set[int] = set()
+        self.pieces = sorted({piece for index in paths for piece in self._pieces_of(index)})
+        self.proved_pieces: set[int] = set()
         self._record = record_path(self.folder, torrent.info_hash)
         self._handles: dict[int, int] = {}
 
     @property
     def size_bytes(self) -> int:
-        """What is to be fetched in all, in whole pieces."""
+        """The bytes of all pieces to fetch, whole pieces counted."""
         return sum(map(self.torrent.info.piece_size, self.pieces))
 
     @property
     def proved_bytes(self) -> int:
-        """What is proved of it."""
-        return sum(map(self.torrent.info.piece_size, self.proved))
+        """The bytes of the proved pieces."""
+        return sum(map(self.torrent.info.piece_size, self.proved_pieces))
 
     @property
     def missing_disk_bytes(self) -> int:
@@ -85,32 +85,32 @@ class Growing:
         """Learn which pieces are there: those on record, and those that prove right now.
 
         A file that no record speaks of (under its final name, never proved, or a part from
-        elsewhere) is taken up if most of it is right; otherwise it is somebody's, and this raises
+        elsewhere) is used if most of it is right; otherwise it is somebody's, and this raises
         ImnetprepError and leaves it alone.
         """
         if not self.torrent.has_v1:
-            self._take_up()
+            self._rename_to_parts()
             return  # libtorrent checks SHA-256 trees itself, when it is given no record
         with_data = set(self._pieces_with_data())
-        recorded = self._recorded(with_data)
-        self.proved = recorded or set()
-        if unknown := sorted(with_data - self.proved):
-            self._check(unknown, progress)
-        if recorded is None and len(self.proved) * 2 < len(with_data):
+        pieces_on_record = self._recorded(with_data)
+        self.proved_pieces = pieces_on_record or set()
+        if pieces_to_check := sorted(with_data - self.proved_pieces):
+            self._check(pieces_to_check, progress)
+        if pieces_on_record is None and len(self.proved_pieces) * 2 < len(with_data):
             self.close()
-            found = next(path for path in map(self._place, self.wanted) if path.exists())
+            path = next(path for path in map(self._place, self.paths) if path.exists())
             raise ImnetprepError(
-                f"{found} is there, and {len(with_data) - len(self.proved):,} of its"
+                f"{path} is there, and {len(with_data) - len(self.proved_pieces):,} of its"
                 f" {len(with_data):,} pieces are not those of torrent {self.torrent.info_hash}",
-                hint=f"mv {found} {found}.old; then run the same command again",
+                hint=f"mv {path} {path}.old; then run the same command again",
             )
-        self._take_up()
+        self._rename_to_parts()
 
-    def take_up(self, proved: Iterable[int]) -> None:
-        """Begin with files of which somebody has just proved these pieces, and no others."""
+    def begin_with(self, pieces: Iterable[int]) -> None:
+        """Begin with files of which just now `pieces` were proved, and no others."""
         self._forget()  # of an earlier time: after a kill right here it would be believed
-        self.proved = set(proved)
-        self._take_up()
+        self.proved_pieces = set(pieces)
+        self._rename_to_parts()
 
     def put(self, piece: int, body: bytes) -> bool:
         """Write a piece that came another way and prove it; False if its SHA-1 is not right.
@@ -119,16 +119,16 @@ class Growing:
         """
         if hashlib.sha1(body).digest() != self.torrent.info.hash_for_piece(piece):
             return False
-        (index,) = self.wanted
+        (index,) = self.paths
         with self._parts[index].open("r+b") as part:
             part.seek(piece * self.torrent.info.piece_length())
             part.write(body)
         if not self.prove(piece):
             raise WrongBytes(
-                f"piece {piece} of {self.wanted[index].name} arrived right and reads back wrong",
+                f"piece {piece} of {self.paths[index].name} arrived right and reads back wrong",
                 hint="the disk or the memory may be failing; the same command fetches it again",
             )
-        self.proved.add(piece)
+        self.proved_pieces.add(piece)
         return True
 
     def _check(self, pieces: Sequence[int], progress: Progress) -> None:
@@ -139,7 +139,7 @@ class Growing:
                 for piece, right in zip(pieces, workers.map(self.prove, pieces), strict=True):
                     task.advance(size_of(piece))
                     if right:
-                        self.proved.add(piece)
+                        self.proved_pieces.add(piece)
         finally:
             workers.shutdown(cancel_futures=True)  # ^C does not wait for the rest
 
@@ -162,14 +162,14 @@ class Growing:
 
     def save(self) -> None:
         """Record the proved pieces, after a sync that covers them."""
-        proved = frozenset(self.proved)
-        for part in map(self._parts.__getitem__, self.wanted):
+        pieces = frozenset(self.proved_pieces)
+        for part in map(self._parts.__getitem__, self.paths):
             if not part.exists():
                 part.touch()  # so that the record can say in which file they lie
         for handle in list(self._handles.values()):
             os.fsync(handle)
         bits = bytearray(_bytes_of_bits(self.torrent))
-        for piece in proved:
+        for piece in pieces:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:
             record = {b"torrent": self.torrent.body, b"proved": bytes(bits)}
@@ -180,11 +180,11 @@ class Growing:
         params = self.torrent.params()
         params.save_path = str(self.folder.absolute())
         params.renamed_files = {index: part.name for index, part in self._parts.items()}
-        wanted = set(self.pieces)
+        pieces = set(self.pieces)
         numbers = range(self.torrent.info.num_pieces())
-        params.piece_priorities = [4 if piece in wanted else 0 for piece in numbers]
-        if self.proved:
-            params.have_pieces = [piece in self.proved for piece in numbers]
+        params.piece_priorities = [4 if piece in pieces else 0 for piece in numbers]
+        if self.proved_pieces:
+            params.have_pieces = [piece in self.proved_pieces for piece in numbers]
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         return params
 
@@ -193,11 +193,11 @@ class Growing:
 
         The record goes first: one that outlived the part would be believed of a later file.
         """
-        for index in self.wanted:
+        for index in self.paths:
             os.fsync(self._handle(index))
         self.close()
         self._forget()
-        for index, path in self.wanted.items():
+        for index, path in self.paths.items():
             self._parts[index].rename(path)
         for part in self._parts.values():
             part.unlink(missing_ok=True)
@@ -217,11 +217,11 @@ class Growing:
     def _place(self, index: int) -> Path:
         """Where the bytes of a file are now: in its part, or under its final name, not proved."""
         part = self._parts[index]
-        return self.wanted[index] if index in self.wanted and not part.exists() else part
+        return self.paths[index] if index in self.paths and not part.exists() else part
 
-    def _take_up(self) -> None:
+    def _rename_to_parts(self) -> None:
         self.close()
-        for index, path in self.wanted.items():
+        for index, path in self.paths.items():
             if self._place(index) == path and path.exists():
                 path.rename(self._parts[index])
 
@@ -232,20 +232,24 @@ class Growing:
         the file another one, they would not all be right.
         """
         record = read_record(self._record)
-        before, now = record.get(b"files", []), self._states()
-        named = any(self._place(index) == path for index, path in self.wanted.items())
-        if not record or named or [inode for inode, _ in before] != [inode for inode, _ in now]:
+        states, found = record.get(b"files", []), self._states()
+        has_final_name = any(self._place(index) == path for index, path in self.paths.items())
+        if (
+            not record
+            or has_final_name
+            or [inode for inode, _ in states] != [inode for inode, _ in found]
+        ):
             return None
         bits = record[b"proved"]
-        proved = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
-        if before == now:
-            return proved
-        again = random.sample(sorted(proved), min(len(proved), _PIECES_READ_AGAIN))
-        return proved if all(map(self.prove, again)) else None
+        pieces = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
+        if states == found:
+            return pieces
+        probes = random.sample(sorted(pieces), min(len(pieces), _PIECES_READ_AGAIN))
+        return pieces if all(map(self.prove, probes)) else None
 
     def _states(self) -> list[list[int]]:
         """Inode and mtime (ns) of each wanted file, zeros where it is not there yet."""
-        places = (self._place(index) for index in sorted(self.wanted))
+        places = (self._place(index) for index in sorted(self.paths))
         states = (place.stat() if place.exists() else None for place in places)
         return [[state.st_ino, state.st_mtime_ns] if state else [0, 0] for state in states]
 
@@ -263,7 +267,7 @@ class Growing:
 
     def _pieces_with_data(self) -> Iterator[int]:
         length = self.torrent.info.piece_length()
-        for index in self.wanted:
+        for index in self.paths:
             place = self._place(index)
             if not place.exists():
                 continue
@@ -277,3 +281,35 @@ class Growing:
             size_bytes = place.stat().st_size
             for start, end in data_ranges(self._handle(index), size_bytes):
                 yield from range((offset + start) // length, -(-(offset + end) // length))
+
+
+class PartRecord(NamedTuple):
+    """What a record says of one part: how much of it is proved, and of how much."""
+
+    proved_bytes: int
+    size_bytes: int
+
+
+def read_part_records(folder: Path) -> dict[str, PartRecord]:
+    """What the records in `folder` say of its parts, by the name of the archive; reads no part.
+
+    A record that cannot be read says nothing.
+    """
+    found = {}
+    for path in sorted(folder.glob(".*.resume")):
+        record = read_record(path)
+        try:
+            torrent = read_torrent(record[b"torrent"])
+            bits = record[b"proved"]
+            for file in torrent.files:
+                part = folder / f"{file.name}.part"
+                if not part.exists():
+                    continue
+                pieces = PartFiles(torrent, {file.index: folder / file.name}).pieces
+                in_record = (piece for piece in pieces if bits[piece // 8] >> (piece % 8) & 1)
+                proved_bytes = sum(map(torrent.info.piece_size, in_record))
+                size_bytes = file.size_bytes
+                found[file.name] = PartRecord(min(proved_bytes, size_bytes), size_bytes)
+        except (ImnetprepError, LookupError, TypeError):
+            continue
+    return found

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imnetprep.archives.compressed import decompressed
+from imnetprep.archives.compression import decompressed
 from imnetprep.errors import WrongBytes
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"tar.gz": gzip.compress, "tar.xz": lzma.compress}

@@ -1,4 +1,4 @@
-"""A gzip (RFC 1952) or xz stream as the bytes in it, some at a time, whatever they claim to be."""
+"""Gzip (RFC 1952) and xz streams decompressed in pieces of a bounded size."""
 
 import lzma
 import zlib
@@ -8,7 +8,7 @@ from typing import Any
 from imnetprep.archives.tar import truncated
 from imnetprep.errors import WrongBytes
 
-COMPRESSED = ("tar.gz", "tar.xz")
+COMPRESSED_FORMS = ("tar.gz", "tar.xz")
 _CHUNK_BYTES = 512 << 10
 _XZ_MEMORY_BYTES = 128 << 20  # `xz -9` wants 65 MiB
 
@@ -22,7 +22,7 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
     """
     open_stream = _Gzip if form == "tar.gz" else _Xz
     stream: _Gzip | _Xz | None = open_stream()
-    ended, read_bytes = False, 0
+    at_end, read_bytes = False, 0
     for chunk in chunks:
         read_bytes += len(chunk)
         data = bytes(chunk)
@@ -39,10 +39,10 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
                     f"{name} is no {form.removeprefix('tar.')} file, or damaged: {error}",
                     hint=f"fetch {name} again from its source",
                 ) from error
-            data, ended = stream.rest, stream.ended
-            if ended:
+            data, at_end = stream.rest, stream.ended
+            if at_end:
                 stream = None
-    if not ended:
+    if not at_end:
         raise truncated(name, read_bytes)
 
 

@@ -1,4 +1,4 @@
-"""What lies in some bytes of a tar that may be damaged: headers are looked for, not relied on."""
+"""Members found in a span of a tar that may be damaged: headers are searched, not relied on."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -7,6 +7,7 @@ from typing import NamedTuple
 from imnetprep.archives.tar import BLOCK_BYTES
 
 ReadAt = Callable[[int, int], bytes]
+IsMember = Callable[[str], bool]
 
 _CHUNK_BYTES = 1 << 20
 # No image of ILSVRC2012 comes near it; farther back no header can reach into the bytes.
@@ -15,7 +16,7 @@ _FARTHEST_BYTES = 128 << 20
 _MOST_PADDING_BYTES = 40 * BLOCK_BYTES
 
 
-class Placed(NamedTuple):
+class Stretch(NamedTuple):
     """A member: its header starts at `start`, its padded body ends before `end`.
 
     One without a name is a stretch that no header explains.
@@ -27,19 +28,19 @@ class Placed(NamedTuple):
 
 
 def members_between(
-    read_at: ReadAt, start: int, end: int, *, known: Callable[[str], bool]
-) -> Iterator[Placed]:
+    read_at: ReadAt, start: int, end: int, *, is_member: IsMember
+) -> Iterator[Stretch]:
     """The members, at any depth, of which a part lies in bytes `start` to `end`.
 
-    Only a header with a right checksum and a `known` name counts; where there is none the next is
-    looked for block by block. `read_at` may give fewer bytes at the end of the file.
+    Only a header with a right checksum and a name that `is_member` counts; where there is none the
+    next is looked for block by block. `read_at` may give fewer bytes at the end of the file.
     """
-    at = _last_header_before(read_at, start, known)
+    at = _last_header_before(read_at, start, is_member)
     while at < end:
-        member = _next_header(read_at, at, end, known)
+        member = _next_header(read_at, at, end, is_member)
         found = end if member is None else member.start
         if not _is_padding(read_at, max(at, start), found):
-            yield Placed("", max(at, start), found)
+            yield Stretch("", max(at, start), found)
         if member is None:
             return
         if member.end > start and not member.name.endswith(".tar"):
@@ -54,27 +55,25 @@ def _is_padding(read_at: ReadAt, start: int, end: int) -> bool:
     return end <= start or not any(read_at(start, end - start))
 
 
-def _last_header_before(read_at: ReadAt, start: int, known: Callable[[str], bool]) -> int:
+def _last_header_before(read_at: ReadAt, start: int, is_member: IsMember) -> int:
     """Where the last header before `start` lies; `start` itself, in whole blocks, without one."""
     first = start - start % BLOCK_BYTES
     for chunk_end in range(first, max(0, first - _FARTHEST_BYTES), -_CHUNK_BYTES):
         chunk_start = max(0, chunk_end - _CHUNK_BYTES)
-        for member in reversed(list(_headers(read_at, chunk_start, chunk_end, known))):
+        for member in reversed(list(_headers(read_at, chunk_start, chunk_end, is_member))):
             return member.start
     return first
 
 
-def _next_header(read_at: ReadAt, at: int, end: int, known: Callable[[str], bool]) -> Placed | None:
+def _next_header(read_at: ReadAt, at: int, end: int, is_member: IsMember) -> Stretch | None:
     for chunk_start in range(at, end, _CHUNK_BYTES):
         chunk_end = min(end, chunk_start + _CHUNK_BYTES)
-        for member in _headers(read_at, chunk_start, chunk_end, known):
+        for member in _headers(read_at, chunk_start, chunk_end, is_member):
             return member
     return None
 
 
-def _headers(
-    read_at: ReadAt, start: int, end: int, known: Callable[[str], bool]
-) -> Iterator[Placed]:
+def _headers(read_at: ReadAt, start: int, end: int, is_member: IsMember) -> Iterator[Stretch]:
     """Every block from `start` up to `end` that is a header, body or not."""
     for at, block in _blocks(read_at, start, end):
         try:
@@ -82,9 +81,9 @@ def _headers(
         except tarfile.HeaderError:
             continue
         name = info.name.removeprefix("./")
-        if info.isreg() and info.size >= 0 and known(name):
+        if info.isreg() and info.size >= 0 and is_member(name):
             body_bytes = -(-info.size // BLOCK_BYTES) * BLOCK_BYTES
-            yield Placed(name, at, at + BLOCK_BYTES + body_bytes)
+            yield Stretch(name, at, at + BLOCK_BYTES + body_bytes)
 
 
 def _blocks(read_at: ReadAt, start: int, end: int) -> Iterator[tuple[int, bytes]]:

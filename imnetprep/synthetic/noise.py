@@ -1,4 +1,4 @@
-"""A dataset packed as the real archives are: class tars in a tar, and a flat tar out of order."""
+"""The noise dataset, packed as the real archives: class tars in a tar; a flat tar, shuffled."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.synthetic.plan import ARCHIVE_NAMES, DatasetPlan, plan_dataset, write_definition
-from imnetprep.synthetic.tars import Member, Written, tar_as_member, write_tar
+from imnetprep.synthetic.tars import Member, TarFile, tar_as_member, write_tar
 
 _POOL_BYTES = 4 * 2**20
 _LEAST_BODY_BYTES = 64
@@ -21,7 +21,7 @@ def pack_dataset(
     image_bytes: int = 2_000,
     seed: int = 0,
 ) -> Path:
-    """Both archives with noise for images, and their definition `packed.toml`, whose path returns.
+    """Pack both archives with noise for images, and write `packed.toml`; returns its path.
 
     For tests and benchmarks where pixels do not matter: no body decodes, no two are the same, and
     their sizes are around `image_bytes`. The first `classes` (≤ 1000) of ILSVRC2012's wnids. A
@@ -54,7 +54,7 @@ def write_archives(
     member: Callable[[Split, int, int], Member],
     *,
     rng: random.Random,
-) -> dict[Split, Written]:
+) -> dict[Split, TarFile]:
     """Write the archive of each split; `member` makes the file of a (split, label, number)."""
     contents = {Split.TRAIN: _class_tars(plan, member), Split.VAL: _flat(plan, member, rng)}
     return {
@@ -65,20 +65,20 @@ def write_archives(
 def _class_tars(plan: DatasetPlan, member: Callable[[Split, int, int], Member]) -> Iterator[Member]:
     for label, numbers in enumerate(plan.numbers[Split.TRAIN]):
         members = [member(Split.TRAIN, label, number) for number in numbers]
-        members.sort(key=lambda one: one.name)  # as `ls` does: _10026 before _9981
+        members.sort(key=lambda file: file.name)  # as `ls` does: _10026 before _9981
         yield tar_as_member(f"{plan.synsets[label].wnid}.tar", members)
 
 
 def _flat(
     plan: DatasetPlan, member: Callable[[Split, int, int], Member], rng: random.Random
 ) -> Iterator[Member]:
-    labelled = [
+    files = [
         (label, number)
         for label, numbers in enumerate(plan.numbers[Split.VAL])
         for number in numbers
     ]
-    rng.shuffle(labelled)
-    for label, number in labelled:
+    rng.shuffle(files)
+    for label, number in files:
         yield member(Split.VAL, label, number)
 
 
