@@ -16,14 +16,13 @@ from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
     create_manifest,
-    open_manifest,
     organized_splits,
     packed,
 )
 from imnetprep.organizing.journal import Done, Journal, open_journal
+from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress
-from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
 
 _CHANGED_SAMPLE = b"changed by others\0"
@@ -50,22 +49,37 @@ def adopt(
             identity = f"adopted {folder.stat().st_ino}"
             begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
             key = split, Layout.IMAGEFOLDER
-            listed = key in organized_splits(root)
-            if not listed:
+            if key not in organized_splits(root):
                 if not begun:
                     journal.forget(split)
                     journal.begin(split, dataset=dataset.fingerprint, archive=identity)
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
-                with open_manifest(root.manifest, write=True) as manifest:
-                    change = _change(dataset, split, journal)
-                    columns = _marked(journal.columns(split), change)
-                    manifest.add_columns(*key, columns, change=change)
-            record = organized_splits(root)[key]
-            if begun or not listed:
-                _record(root, dataset, record)
+                _publish(root, dataset, split, journal)
+                begun = True
+            if begun:
                 journal.forget(split)
-            yield record
+            yield organized_splits(root)[key]
+
+
+def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> None:
+    """The receipt says that nobody proved these bytes, and what was looked at."""
+    change = _change(dataset, split, journal)
+    what = "names" if dataset.numbers(split) is not None else "counts"
+    if change is None and Sizes(dataset, split).known:
+        what += " and sizes"
+    publish(
+        root,
+        split,
+        Layout.IMAGEFOLDER,
+        growing=None,
+        listing=lambda: _marked(journal.columns(split), change),
+        change=change,
+        facts={
+            "archive": None,
+            "proof": {"kind": "none", "why": f"adopted: a tree whose {what} fit {dataset.name}"},
+        },
+    )
 
 
 def _read(
@@ -126,20 +140,3 @@ def _marked(
     for label, columns in classes:
         mark = _CHANGED_SAMPLE * columns.samples if change else b""
         yield label, columns._replace(changes=mark)
-
-
-def _record(root: Root, dataset: Dataset, record: SplitRecord) -> None:
-    """The receipt says that nobody proved these bytes, and what was looked at."""
-    names = "names" if dataset.numbers(record.split) is not None else "counts"
-    if record.change is None and Sizes(dataset, record.split).known:
-        names += " and sizes"
-    record_split(
-        root,
-        record.split,
-        archive=None,
-        proof={"kind": "none", "why": f"adopted: a tree whose {names} fit {dataset.name}"},
-        layout=record.layout,
-        samples=record.samples,
-        size_bytes=record.size_bytes,
-        change=record.change,
-    )

@@ -1,10 +1,9 @@
 """A folder of images by class, without splits, to a root with train and val: links or copies."""
 
 import os
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Split
@@ -12,21 +11,18 @@ from imnetprep.catalog.divisions import Division, divided
 from imnetprep.catalog.file_names import is_plain
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError
-from imnetprep.fs import hard_link, locked
-from imnetprep.layouts.imagefolder import make_class_folder, write_sample
+from imnetprep.fs import locked
 from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
     create_manifest,
     open_manifest,
-    organized_splits,
-    packed,
     refuse_other_dataset,
 )
 from imnetprep.organizing.disk_needs import Needs
-from imnetprep.organizing.journal import Done, Journal, committer, open_journal
-from imnetprep.organizing.publish import folder_splits, give_name, refuse_strangers, standing
-from imnetprep.processes import usable_cores
+from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
+from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.publish import folder_splits, refuse_strangers
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
@@ -66,16 +62,14 @@ class DividePlan:
         with locked(root.organizing), open_journal(root.journal) as journal:
             create_manifest(root.manifest, self.dataset)
             for split in self.division.names:
-                whole = standing(root, journal, split, self.dataset)
-                if whole is None and split not in folder_splits(root):
-                    _grow(self, split, journal, progress)
-                    whole = standing(root, journal, split, self.dataset)
-                if whole is not None:
-                    files = "copies" if self.copy else "hard links"
-                    source = str(self.folder.absolute())
-                    give_name(root, journal, split, whole, archive=None, source=source, files=files)
-                    journal.forget(split)
-                yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+                yield organize_from_folder(
+                    root,
+                    journal,
+                    self.dataset,
+                    _folder_source(self, split),
+                    jobs=self.jobs,
+                    progress=progress,
+                )
 
 
 def plan_divide(
@@ -112,41 +106,33 @@ def plan_divide(
     return DividePlan(root, folder, division, needs, copy, jobs)
 
 
-def _grow(plan: DividePlan, split: Split, journal: Journal, progress: Progress) -> None:
-    growing, fingerprint = plan.root.organizing / split, plan.dataset.fingerprint
-    made_of = f"{'copies' if plan.copy else 'links'} of {plan.folder.absolute()}"
-    if not journal.has_begun(split, dataset=fingerprint, archive=made_of):
-        journal.forget(split)
-        if growing.exists():
-            shutil.rmtree(growing)
-        journal.begin(split, dataset=fingerprint, archive=made_of)
-    growing.mkdir(parents=True, exist_ok=True)
-    done, samples = journal.done(split), plan.dataset.samples(split)
-    with (
-        progress.task(f"organize {split}", total=samples, unit="images") as task,
-        committer(journal, growing, committed=lambda _: None) as give,
-        ThreadPoolExecutor(plan.jobs or usable_cores()) as workers,
-    ):
-        to_do = [synset.label for synset in plan.dataset.synsets if synset.label not in done]
-        made = workers.map(lambda label: _make_class(plan, split, label, growing), to_do)
-        for label, records in zip(to_do, made, strict=True):
-            give(Done(label, {split: packed(records)}, None))
-            task.advance(len(records))
-    proof = {"kind": "none", "why": f"the images in {plan.folder.absolute()}, as they were"}
-    journal.mark_whole({split: growing}, proof)
+def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
+    place = plan.folder.absolute()
+    return FolderSource(
+        split=split,
+        made_of=f"{'copies' if plan.copy else 'links'} of {place}",
+        classes=lambda: (
+            (synset.label, partial(_make_class, plan, split, synset.label))
+            for synset in plan.dataset.synsets
+        ),
+        copied_bytes=0,  # `needs` are for all splits
+        facts={
+            "archive": None,
+            "source": str(place),
+            "files": "copies" if plan.copy else "hard links",
+            "proof": {"kind": "none", "why": f"the images in {place}, as they were"},
+        },
+        change=None,
+    )
 
 
-def _make_class(plan: DividePlan, split: Split, label: int, growing: Path) -> list[SampleRecord]:
-    """The samples of a class in its folder; what a killed run left there is replaced."""
-    wnid = plan.dataset.synsets[label].wnid
-    folder, records = make_class_folder(growing, wnid), []
+def _make_class(plan: DividePlan, split: Split, label: int, folder: Path) -> list[SampleRecord]:
+    """Make the samples of a class in `folder`."""
+    wnid, records = plan.dataset.synsets[label].wnid, []
     for file, own in plan.division.names[split][wnid]:
-        path, place = plan.folder / wnid / file, folder / own
+        path = plan.folder / wnid / file
         body = path.read_bytes()
-        if plan.copy:
-            write_sample(str(folder), own, body)
-        else:
-            hard_link(path, place)
+        link_or_copy(path, folder / own, body if plan.copy else None)
         records.append(SampleRecord(label, own, len(body), xxh128(body)))
     return records
 

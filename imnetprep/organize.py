@@ -147,7 +147,7 @@ def _organized(
         wholes = work.grown(splits, jobs=plan.jobs, progress=progress)
     for split, whole in wholes.items():
         change = str(plan.resize) if plan.resize else None
-        work.give_name(split, whole, change=change, facts=plan.facts)
+        work.publish(split, whole, change=change, facts=plan.facts)
     for split in planned.splits:
         yield organized_splits(root)[split, Layout.IMAGEFOLDER]
 

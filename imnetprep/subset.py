@@ -1,20 +1,17 @@
 """Part of an organized root as a root of its own: hard links or copies, whole or absent."""
 
 import itertools
-import os
 import stat
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError, WrongBytes
-from imnetprep.fs import hard_link, locked, require_free, sync_file_system, sync_folder
-from imnetprep.layouts import imagefolder
+from imnetprep.fs import locked
 from imnetprep.manifest import (
     Manifest,
     SampleRecord,
@@ -25,10 +22,16 @@ from imnetprep.manifest import (
     refuse_other_dataset,
 )
 from imnetprep.organizing.disk_needs import Needs
+from imnetprep.organizing.from_folder import (
+    FolderSource,
+    MakeClass,
+    link_or_copy,
+    organize_from_folder,
+)
 from imnetprep.organizing.journal import open_journal
-from imnetprep.processes import usable_cores
+from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.progress import Progress
-from imnetprep.proving.receipt import read_receipt, record_split
+from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
 from imnetprep.units import count
@@ -66,13 +69,21 @@ class SubsetPlan:
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
-        with locked(self.root.organizing), open_manifest(self.source.manifest) as manifest:
+        with (
+            locked(self.root.organizing),
+            open_journal(self.root.journal) as journal,
+            open_manifest(self.source.manifest) as manifest,
+        ):
             create_manifest(self.root.manifest, self.chosen)
             for split in self.splits:
-                key = split, Layout.IMAGEFOLDER
-                if key not in organized_splits(self.root):
-                    _make_split(self, split, manifest, progress)
-                yield organized_splits(self.root)[key]
+                yield organize_from_folder(
+                    self.root,
+                    journal,
+                    self.chosen,
+                    _folder_source(self, split, manifest),
+                    jobs=self.jobs,
+                    progress=progress,
+                )
 
 
 def plan_subset(
@@ -119,11 +130,8 @@ def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Ro
                 f"{to.split(split)} holds other images: {there[split].change or 'as published'}",
                 hint="take another --to",
             )
-        if split not in there and to.split(split).exists():
-            raise ImnetprepError(
-                f"{to.split(split)} is there, and {to.manifest.name} knows nothing of it",
-                hint="take another --to, or move it away",
-            )
+        if split not in there:
+            refuse_strangers(to, chosen, split)
     return [split for split in splits if split not in there]
 
 
@@ -163,79 +171,41 @@ def _chosen_samples(
         yield samples
 
 
-def _make_split(plan: SubsetPlan, split: Split, manifest: Manifest, progress: Progress) -> None:
-    """Grow it in `.organizing`, list it, and give it its name last: only then is it there.
+def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> FolderSource:
+    """The chosen samples; read from `manifest` class by class: a million of them are not held."""
+    held, root = manifest.splits()[split, Layout.IMAGEFOLDER], str(plan.source.path.absolute())
+    receipt = read_receipt(plan.source)["splits"].get(split, {})
 
-    The samples are read from `manifest` once for each step: a million of them are not held.
-    """
-    growing = plan.root.organizing / split
-    if (grown := plan.root.journal).exists():
-        with open_journal(grown) as journal:
-            journal.forget(split)  # what links replace is not to be written to from archives
-    growing.mkdir(exist_ok=True)
-    if plan.copy:
-        grown_bytes = sum(path.stat().st_size for path in growing.glob("*/*"))
-        needed_bytes = max(0, plan.needed_bytes.get(split, 0) - grown_bytes)
-        require_free(plan.root.path, needed_bytes, purpose=f"to copy {split} of {plan.chosen.name}")
-    _grow(plan, split, manifest, progress)
-    sync_file_system(growing)
-    with open_manifest(plan.root.manifest, write=True) as made:
-        key = split, Layout.IMAGEFOLDER
-        made.drop_split(*key)  # of a run that was killed from here on
-        listed = itertools.chain.from_iterable(_chosen_samples(plan.chosen, split, manifest))
-        made.add_split(*key, listed, change=manifest.splits()[key].change)
-        record = made.splits()[key]
-    record_split(
-        plan.root,
-        split,
-        subset=plan.list_name,
-        source={
-            "root": str(plan.source.path.absolute()),
-            **read_receipt(plan.source)["splits"].get(split, {}),
-        },
-        files="copies" if plan.copy else "hard links",
-        layout=record.layout,
-        samples=record.samples,
-        size_bytes=record.size_bytes,
-        change=record.change,
-    )
-    growing.rename(plan.root.split(split))
-    sync_folder(plan.root.path)
-
-
-def _grow(plan: SubsetPlan, split: Split, manifest: Manifest, progress: Progress) -> None:
-    jobs = plan.jobs or usable_cores()
-    growing, wnids = plan.root.organizing / split, set[str]()
-    under_way: deque[Future[int]] = deque()
-    with (
-        progress.task(f"subset {split}", total=plan.chosen.samples(split), unit="images") as task,
-        ThreadPoolExecutor(jobs) as workers,
-    ):
+    def classes() -> Iterator[tuple[int, MakeClass]]:
         for samples in _chosen_samples(plan.chosen, split, manifest):
-            if not samples:
-                continue
-            wnid = plan.chosen.synsets[samples[0].label].wnid
-            wnids.add(wnid)
-            home = plan.source.split(split) / wnid
-            under_way.append(workers.submit(_grow_class, samples, home, growing, copy=plan.copy))
-            while len(under_way) > jobs:
-                task.advance(under_way.popleft().result())
-        while under_way:
-            task.advance(under_way.popleft().result())
-    _refuse_others(growing, wnids)
+            if samples:
+                label = samples[0].label
+                home = plan.source.split(split) / plan.chosen.synsets[label].wnid
+                yield label, partial(_make_class, samples, home, copy=plan.copy)
+
+    return FolderSource(
+        split=split,
+        made_of=f"{'copies' if plan.copy else 'links'} of {root} {manifest.fingerprint(held)}",
+        classes=classes,
+        copied_bytes=plan.needed_bytes.get(split, 0) if plan.copy else 0,
+        facts={
+            "subset": plan.list_name,
+            "source": {"root": root, **receipt},
+            "files": "copies" if plan.copy else "hard links",
+        },
+        change=held.change,
+    )
 
 
-def _grow_class(samples: Sequence[SampleRecord], home: Path, growing: Path, *, copy: bool) -> int:
-    """The samples of one class from `home` into its folder below `growing`; how many."""
-    folder = imagefolder.make_class_folder(growing, home.name)
+def _make_class(
+    samples: Sequence[SampleRecord], home: Path, folder: Path, *, copy: bool
+) -> Sequence[SampleRecord]:
+    """Make the samples of one class in `folder` of those in `home`."""
     for sample in samples:
-        _check_source(home / sample.name, sample)
-        if copy:
-            _copy(home / sample.name, folder / sample.name, sample)
-        else:
-            hard_link(home / sample.name, folder / sample.name)
-    _refuse_others(folder, {sample.name for sample in samples})
-    return len(samples)
+        path = home / sample.name
+        _check_source(path, sample)
+        link_or_copy(path, folder / sample.name, _proved_body(path, sample) if copy else None)
+    return samples
 
 
 def _check_source(path: Path, sample: SampleRecord) -> None:
@@ -253,20 +223,8 @@ def _wrong_source(path: Path, what: str) -> WrongBytes:
     return WrongBytes(f"{path} {what}", hint=f"imnetprep verify --root {path.parents[2]}")
 
 
-def _copy(path: Path, place: Path, sample: SampleRecord) -> None:
+def _proved_body(path: Path, sample: SampleRecord) -> bytes:
     body = path.read_bytes()
     if xxh128(body) != sample.xxh128:
         raise _wrong_source(path, f"has another xxh128 than {sample.xxh128.hex()}")
-    if os.path.lexists(place):
-        if not place.samefile(path) and place.read_bytes() == body:
-            return  # of a run that was killed
-        place.unlink()
-    imagefolder.write_sample(str(place.parent), place.name, body)
-
-
-def _refuse_others(folder: Path, wanted: Set[str]) -> None:
-    if others := set(os.listdir(folder)) - wanted:  # noqa: PTH208 names, not paths
-        raise ImnetprepError(
-            f"{folder} holds what is not of this subset: {min(others)}",
-            hint=f"rm -r {folder}; then run the same command again",
-        )
+    return body

@@ -268,7 +268,7 @@ def test_what_stands_in_the_new_root_is_not_mixed_with_it(
     stray.write_text("stray")
     done = run("subset", _listed(tmp_path, *CLASSES), *words)
     assert done.returncode == 1
-    assert "holds what is not of this subset: stray.JPEG" in done.stderr
+    assert "holds what does not belong to the split: stray.JPEG" in done.stderr
     stray.unlink()
     assert run("subset", _listed(tmp_path, *CLASSES), *words).returncode == 0
     done = run("subset", _listed(tmp_path, CLASSES[0]), *words)

@@ -1,7 +1,7 @@
 """`imnetprep sync-s3`."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,20 +16,17 @@ from imnetprep.commands.options import (
     root_option,
 )
 from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
-from imnetprep.commands.sync_shown import (
-    refuse_images,
-    show_findings,
-    show_move,
-    show_plan,
-    show_unfinished,
-)
-from imnetprep.commands.terminal import stderr_progress
+from imnetprep.commands.sync_shown import refuse_images, show_plan, show_unfinished
+from imnetprep.commands.terminal import print_finding, print_result, progress
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.errors import WrongUsage
+from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.roots import Root
+from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.checking.finding import Finding
     from imnetprep.s3.settings import Settings
+    from imnetprep.sync.push import Moved
 
 
 @contextmanager
@@ -69,7 +66,7 @@ def _uncollected() -> Iterator[None]:
     help="Parts of the root, with commas between; images takes a request for each.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
-@click.option("--delete", is_flag=True, help="List what only the receiving side has, too.")
+@click.option("--delete", is_flag=True, help="Also list what only the receiving side has.")
 @click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
 @click.option("--yes-many-objects", is_flag=True, help="With --what images: pay for each image.")
 @click.option(
@@ -149,7 +146,7 @@ def sync_s3(
 
         place = parse_s3_address(address)
         bucket = Bucket(place.bucket, settings)
-    progress = stderr_progress(quiet=quiet)
+    shown = progress(quiet=quiet)
     parts = frozenset(map(What, what))
     kind = checksum_algorithm.lower() if checksum_algorithm else best_kind()
     acts = (push or pull or check) and not dry_run
@@ -158,19 +155,17 @@ def sync_s3(
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
-        found = survey(
-            root, bucket, place, journal, what=parts, uploads=not pull, progress=progress
-        )
+        found = survey(root, bucket, place, journal, what=parts, uploads=not pull, progress=shown)
         if check:
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
                 root, bucket, found, journal,
                 what=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
-                progress=progress,
+                progress=shown,
             )  # fmt: skip
-            return show_findings(findings, len(found.here), deep=deep, as_json=as_json)
-        directions = [Direction.PUSH] * push + [Direction.PULL] * pull
+            return _show_findings(findings, len(found.here), deep=deep, as_json=as_json)
+        directions = [each for each, wanted in zip(Direction, (push, pull), strict=True) if wanted]
         plans = [
             plan_sync(
                 root, bucket, found, journal,
@@ -180,18 +175,18 @@ def sync_s3(
             for direction in directions or Direction
         ]  # fmt: skip
         for plan in plans:
-            rate = max_rate or journal.rate(plan.direction)
-            show_plan(plan, rate, request_prices, as_json=as_json, removes=yes)
+            known_rate = max_rate or journal.rate(plan.direction)
+            show_plan(plan, known_rate, request_prices, as_json=as_json, removes=yes)
         show_unfinished(plans[0], bucket)
-        if What.IMAGES in parts and not yes_many_objects:
-            refuse_images(plans, request_prices, acts=acts)
         if not directions and not as_json:
             click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
+        if What.IMAGES in parts and not yes_many_objects:
+            refuse_images(plans, request_prices, acts=acts)
         if not acts:
             return 0
-        sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
-        for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            show_move(move, as_json=as_json)
+        sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=shown)
+        for moved in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
+            _show_moved(moved, as_json=as_json)
     return 0
 
 
@@ -203,7 +198,40 @@ def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) ->
     if check:
         refuse("--check moves nothing", "replace", "delete", "request_prices", "yes_many_objects")
     if pull or check:
-        reason = "only a push makes objects and uploads"
-        refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
+        why = "only a push makes objects and uploads"
+        refuse(why, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
     if sse != "aws:kms":
         refuse("only --sse aws:kms has a key", "sse_kms_key_id")
+
+
+def _show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:
+    """A line each and their sum; the exit code."""
+    found = 0
+    for finding in findings:
+        print_finding(finding, as_json=as_json)
+        found += 1
+    how = "every byte of both sides read" if deep else "sizes and checksums"
+    text = f"{count(found, 'finding')} in {count(files, 'file')} ({how})"
+    print_result(text, as_json=as_json, findings=found, files=files)
+    return FINDINGS_EXIT_CODE if found else 0
+
+
+def _show_moved(moved: "Moved", *, as_json: bool) -> None:
+    step, known = moved.step, moved.known
+    checksum = f"{known.whole.kind} {known.whole.value:x}" if known else None
+    proof = f", {checksum}" if checksum else ""
+    print_result(
+        f"{_DONE[moved.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
+        as_json=as_json,
+        file=step.path, done=moved.action, size_bytes=step.size_bytes, etag=moved.etag,
+        checksum=checksum,
+    )  # fmt: skip
+
+
+_DONE = {
+    "send": "sent",
+    "fetch": "fetched",
+    "skip": "the same",
+    "keep": "kept",
+    "delete": "removed",
+}

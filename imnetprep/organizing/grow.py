@@ -15,7 +15,7 @@ from imnetprep.extracting.samples import Sink
 from imnetprep.organizing.growth import Growth
 from imnetprep.organizing.journal import Journal, Whole
 from imnetprep.organizing.plan import Planned, home_of, jobs_for
-from imnetprep.organizing.publish import give_name, standing
+from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.progress import Progress
 from imnetprep.proving.consume import (
     ConsumedFile,
@@ -26,7 +26,7 @@ from imnetprep.proving.consume import (
 )
 from imnetprep.proving.consumed import index_path, name_consumer
 from imnetprep.proving.receipt import archive_proof, record_archive
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.torrent import published_pieces
 
@@ -64,8 +64,8 @@ class Work:
         return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
-        growing = self._growing / split
-        whole = standing(self._root, self._journal, split, self._dataset, growing=growing)
+        folders = self._growing / split, self._root.split(split)
+        whole = unpublished(self._journal, split, self._dataset, *folders)
         return whole if self._journal.made_as(split) == self._sink.made_as else None
 
     def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
@@ -132,17 +132,28 @@ class Work:
             return None
         return parse_index(body, archive, self._dataset.published, of=file)
 
-    def give_name(
+    def publish(
         self, split: Split, whole: Whole, *, change: str | None, facts: Mapping[str, Any]
     ) -> None:
-        """Give a whole split its name, manifest and receipt; a kill in between is made up."""
+        """Give a whole split its name, receipt and listing; a kill in between is made up."""
         names = ", ".join(each.name for each in self._archives if split in each.splits)
-        facts = {"archive": names, **facts}
-        give_name(self._root, self._journal, split, whole, change=change, **facts)
-        self.end(split)
+        publish_journalled(
+            self._root,
+            self._journal,
+            split,
+            Layout.IMAGEFOLDER,
+            whole=whole,
+            growing=self._growing / split,
+            change=change,
+            facts={"archive": names, **facts, "proof": whole.proof},
+            on_listed=self._release_archive,
+        )
 
     def end(self, split: Split) -> None:
         """It has its name, its manifest and its receipt: give up what it was made of."""
+        self._release_archive()
+        self._journal.forget(split)
+
+    def _release_archive(self) -> None:
         if self._consume:
             end_consumption(self._path(self._archives[0]))
-        self._journal.forget(split)

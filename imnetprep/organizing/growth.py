@@ -73,6 +73,8 @@ class Growth:
         begun = self._journal.has_begun(split, dataset=dataset, archive=archives)
         if begun and not self._folders[split].exists() and self._journal.done(split):
             begun = False  # somebody removed what had grown
+        if self._journal.whole(split, dataset=dataset):
+            begun = False  # so it was whole, and its folder is another one now
         if not begun:
             self._discard(split)
             self._journal.begin(split, dataset=dataset, archive=archives)

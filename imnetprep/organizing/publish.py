@@ -1,41 +1,124 @@
-"""A split that has grown whole gets its name, its place in the manifest and its receipt."""
+"""A whole split gets its name, its receipt and its place in the manifest: one order for every verb.
 
+A kill between any two steps is made up by the same command: what the manifest does not list is not
+organized yet, and the steps before are taken once more.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.columns import Columns
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_folder
-from imnetprep.manifest import open_manifest, organized_splits
+from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
 from imnetprep.organizing.journal import Journal, Whole, open_journal
 from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
+
+# The samples of a split, class by class; from the start at each call.
+Listing = Callable[[], Iterator[tuple[int, Columns]]]
+Key = tuple[Split, Layout]
+_WAIT_S = 60  # for another writer of the manifest
+
+
+def publish(
+    root: Root,
+    split: Split,
+    layout: Layout,
+    *,
+    growing: Path | None,
+    listing: Listing | None,
+    change: str | None,
+    facts: Mapping[str, Any],
+    replace: bool = False,
+) -> None:
+    """Name the whole, synced split in `growing` (None: it has its name), record it, list it.
+
+    `facts` go into the receipt; `change` is what was done to the images. Without a `listing` the
+    split gets its name and its receipt. What lies under the name or in the manifest gives way if
+    `replace`; else raises ImnetprepError on a folder, and leaves what is listed as it is.
+    """
+    key, folder = (split, layout), root.split(split, layout)
+    if growing is not None:
+        _rename(root, key, growing, replace=replace)
+    name = folder.relative_to(root.path).as_posix()
+    if listing is None:
+        record_split(root, name, **facts)
+    elif replace or key not in organized_splits(root):
+        record_split(root, name, **{**facts, **_counts(key, listing, change)})
+        with open_manifest(root.manifest, write=True, wait_s=_WAIT_S) as manifest:
+            is_listed = key in manifest.splits()
+            manifest.add_columns(*key, listing(), change=change, replace=is_listed)
+
+
+def _rename(root: Root, key: Key, growing: Path, *, replace: bool) -> None:
+    folder, replaced = root.split(*key), growing.with_name(f"{growing.name}.replaced")
+    if not folder.exists() and root.manifest.exists():
+        with open_manifest(root.manifest, write=True) as manifest:
+            manifest.drop_split(*key)  # of a folder that is gone
+    elif folder.exists():
+        if not replace:
+            raise in_the_way(folder, root)
+        shutil.rmtree(replaced, ignore_errors=True)
+        folder.rename(replaced)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    growing.rename(folder)
+    sync_folder(folder.parent)
+    sync_folder(root.path)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _counts(key: Key, listing: Listing, change: str | None) -> dict[str, Any]:
+    """What the receipt says of the samples."""
+    samples = size_bytes = 0
+    for _, columns in listing():
+        samples, size_bytes = samples + columns.samples, size_bytes + columns.size_bytes
+    return {"layout": key[1], "samples": samples, "size_bytes": size_bytes, "change": change}
+
+
+def publish_journalled(
+    root: Root,
+    journal: Journal,
+    split: Split,
+    layout: Layout,
+    *,
+    whole: Whole,
+    growing: Path,
+    change: str | None,
+    facts: Mapping[str, Any],
+    on_listed: Callable[[], None] = lambda: None,
+) -> SplitRecord:
+    """Publish the split that `journal` has as `whole`, and let the journal forget it.
+
+    `on_listed` is called before the journal forgets: what the split was made of may go.
+    """
+    publish(
+        root,
+        split,
+        layout,
+        growing=growing if whole.lies_in(growing) else None,
+        listing=lambda: journal.columns(split),
+        change=change,
+        facts=facts,
+    )
+    on_listed()
+    journal.forget(split)
+    return organized_splits(root)[split, layout]
+
+
+def unpublished(journal: Journal, split: Split, dataset: Dataset, *folders: Path) -> Whole | None:
+    """The split that is whole, lies in one of `folders` and lacks a step of `publish`, or None."""
+    whole = journal.whole(split, dataset=dataset.fingerprint)
+    return whole if whole and any(map(whole.lies_in, folders)) else None
 
 
 def folder_splits(root: Root) -> frozenset[Split]:
     """The splits that are organized as class folders."""
     organized = organized_splits(root)
     return frozenset(split for split, layout in organized if layout is Layout.IMAGEFOLDER)
-
-
-def standing(
-    root: Root,
-    journal: Journal,
-    split: Split,
-    dataset: Dataset,
-    *,
-    growing: Path | None = None,
-) -> Whole | None:
-    """The split that is whole and lacks its name, manifest or receipt; None where none is.
-
-    It lies in `growing`, by default where class folders grow.
-    """
-    folders = (growing or root.organizing / split, root.split(split))
-    whole = journal.whole(split, dataset=dataset.fingerprint)
-    if whole and not any(map(whole.lies_in, folders)):
-        journal.forget(split)  # somebody removed what had grown
-        return None
-    return whole
 
 
 def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
@@ -45,9 +128,8 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
         return False
     if path.exists():
         with open_journal(path) as journal:
-            whole = journal.whole(split, dataset=dataset.fingerprint)
-        if whole and whole.lies_in(folder):
-            return True
+            if unpublished(journal, split, dataset, folder):
+                return True
     raise ImnetprepError(
         f"{folder} is there, and {root.manifest.name} knows nothing of it",
         hint=f"mv {folder} {folder}.old; or, if it is {dataset.name} already,"
@@ -55,38 +137,9 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     )
 
 
-def give_name(
-    root: Root,
-    journal: Journal,
-    split: Split,
-    whole: Whole,
-    *,
-    change: str | None = None,
-    **facts: Any,
-) -> None:
-    """What a kill leaves undone of it is made up by the same call. `facts` are for the receipt.
-
-    `change` is what was done to the images.
-
-    The journal keeps the split until it is told to forget it.
-    """
-    growing, key = root.organizing / split, (split, Layout.IMAGEFOLDER)
-    if whole.lies_in(growing):
-        with open_manifest(root.manifest, write=True) as manifest:
-            manifest.drop_split(*key)  # of a folder that is gone
-        growing.rename(root.split(split))
-        sync_folder(root.path)
-    if key not in organized_splits(root):
-        with open_manifest(root.manifest, write=True) as manifest:
-            manifest.add_columns(*key, journal.columns(split), change=change)
-    record = organized_splits(root)[key]
-    record_split(
-        root,
-        split,
-        **facts,
-        proof=whole.proof,
-        layout=record.layout,
-        samples=record.samples,
-        size_bytes=record.size_bytes,
-        change=record.change,
+def in_the_way(folder: Path, root: Root) -> ImnetprepError:
+    """The error for a folder where a split belongs, of which the manifest knows nothing."""
+    return ImnetprepError(
+        f"{folder} is there, and {root.manifest.name} knows nothing of it",
+        hint=f"mv {folder} {folder}.old; then run the same command again",
     )

@@ -17,11 +17,12 @@ from imnetprep.organizing.plan import (
     refuse_consumed_elsewhere,
     size_in_archives,
 )
+from imnetprep.organizing.publish import in_the_way
 from imnetprep.proving.readers import choose_proof
 from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import refuse_other_shards, whole_shards_lie_in
-from imnetprep.sharding.make import Sharding, in_the_way
+from imnetprep.sharding.make import Sharding
 from imnetprep.sharding.order import require_names
 from imnetprep.sources.places import is_local
 from imnetprep.sources.torrent import published_pieces
@@ -87,7 +88,7 @@ class ShardsNeeds:
         if not folder.exists():
             return False
         if split not in self._planned.done and not whole_shards_lie_in(folder, self._root, split):
-            raise in_the_way(folder)
+            raise in_the_way(folder, self._root)
         resize = self._sharding.resize
         refuse_other_shards(folder, self._sharding, str(resize) if resize else None)
         return True

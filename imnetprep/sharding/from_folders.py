@@ -10,14 +10,10 @@ from imnetprep.fs import locked, require_free
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import SplitRecord, dataset_for, open_manifest, organized_splits
 from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.publish import in_the_way
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
-from imnetprep.sharding.make import (
-    Sharding,
-    ShardMaking,
-    ShardSource,
-    in_the_way,
-)
+from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import shuffling
 from imnetprep.sharding.shard_task import FilesOf
 
@@ -82,7 +78,7 @@ def _plan_split(root: Root, sharding: Sharding, split: Split) -> PlannedShards:
     folder = root.split(split, Layout.WEBDATASET)
     if folder.exists():
         if done is None and not whole_shards_lie_in(folder, root, split):
-            raise in_the_way(folder)
+            raise in_the_way(folder, root)
         refuse_other_shards(folder, sharding, change)
     return PlannedShards(source, change, done is not None)
 
@@ -122,7 +118,9 @@ def carry_out_sharding(
     require_free(root.path, plan.needed_bytes, purpose=f"to make shards of {plan.dataset.name}")
     with locked(root.organizing), open_journal(root.shards_journal) as journal:
         for planned in plan.splits:
-            if not planned.done:
+            if planned.done:
+                journal.forget(planned.source.split)  # a kill may have come before that
+            else:
                 _make(plan, planned, root, journal, jobs=jobs, progress=progress)
             yield organized_splits(root)[planned.source.split, Layout.WEBDATASET]
 

@@ -4,19 +4,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError
-from imnetprep.fs import sync_folder
 from imnetprep.images import Resize
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
-from imnetprep.manifest import SampleRecord, SplitRecord, open_manifest, organized_splits
+from imnetprep.manifest import SampleRecord, SplitRecord
 from imnetprep.organizing.journal import Journal, Whole
+from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import in_processes, usable_cores
 from imnetprep.progress import Progress
-from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
 
@@ -73,13 +70,11 @@ class ShardMaking:
         self._root, self._journal, self._dataset, self._split = root, journal, dataset, split
         self._sharding, self._change = sharding, change
         self.folder = root.organizing / "shards" / split
-        self._target = root.split(split, Layout.WEBDATASET)
 
     def whole(self) -> Whole | None:
         """The shards, if they lack no more than their name, their manifest or their receipt."""
-        whole = self._journal.whole(self._split, dataset=self._dataset.fingerprint)
-        there = whole and (whole.lies_in(self.folder) or whole.lies_in(self._target))
-        return whole if there else None
+        target = self._root.split(self._split, Layout.WEBDATASET)
+        return unpublished(self._journal, self._split, self._dataset, self.folder, target)
 
     def grown(self, source: ShardSource, *, jobs: int | None, progress: Progress) -> Whole:
         """Make the shards that are not journalled, and the index last."""
@@ -149,36 +144,19 @@ class ShardMaking:
         `placed` is called when they have them, before the journal forgets: what they are made of
         may go.
         """
-        key = self._split, Layout.WEBDATASET
-        if whole.lies_in(self.folder):
-            if self._target.exists():
-                raise in_the_way(self._target)
-            with open_manifest(self._root.manifest, write=True) as manifest:
-                manifest.drop_split(*key)  # of a folder that is gone
-            self._target.parent.mkdir(exist_ok=True)
-            self.folder.rename(self._target)
-            sync_folder(self._target.parent)
-            sync_folder(self._root.path)
-        if key not in organized_splits(self._root):
-            with open_manifest(self._root.manifest, write=True) as manifest:
-                manifest.add_columns(*key, self._journal.columns(self._split), change=self._change)
-        record = organized_splits(self._root)[key]
-        record_split(
-            self._root,
-            f"shards/{self._split}",
+        facts = {
             **whole.proof,
-            seed=self._sharding.seed,
-            shard_size=self._sharding.shard_size,
-            **{name: value for name, value in record._asdict().items() if name != "split"},
+            "seed": self._sharding.seed,
+            "shard_size": self._sharding.shard_size,
+        }
+        return publish_journalled(
+            self._root,
+            self._journal,
+            self._split,
+            Layout.WEBDATASET,
+            whole=whole,
+            growing=self.folder,
+            change=self._change,
+            facts=facts,
+            on_listed=placed,
         )
-        placed()
-        self._journal.forget(self._split)
-        return record
-
-
-def in_the_way(folder: Path) -> ImnetprepError:
-    """The error for a folder where the shards belong, which is not ours."""
-    return ImnetprepError(
-        f"{folder} is there, and the manifest knows nothing of it",
-        hint=f"mv {folder} {folder}.old; then run the same command again",
-    )

@@ -5,10 +5,13 @@ here. What comes from a bucket may lie: nothing of it is used before `read_fetch
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongBytes
@@ -21,6 +24,7 @@ from imnetprep.manifest import (
     open_manifest,
     refuse_other_dataset,
 )
+from imnetprep.organizing.publish import publish
 from imnetprep.roots import Layout, Root
 
 Key = tuple[Split, Layout]
@@ -144,35 +148,53 @@ def _as_it_is_now(path: Path, *, beside: Path) -> Iterator[Manifest]:
         copy.unlink(missing_ok=True)
 
 
-def take_splits(root: Root, fetched: Fetched, *, replace: bool) -> list[SplitRecord]:
-    """Add to the manifest of `root` what `fetched` lists and `root` has the folder of.
+def publish_pulled(
+    root: Root,
+    fetched: Fetched | None,
+    pulled: Iterable[tuple[Key, Path]] = (),
+    *,
+    facts: Callable[[str], Mapping[str, Any]] = lambda _: {},
+    replace: bool,
+) -> list[SplitRecord]:
+    """Publish the splits that were `pulled`, each in the folder where it grew.
 
-    A root without a manifest gets one, of the same dataset. A split at a time, each in one
-    transaction: run again after a kill, it adds the rest. Returns what was added.
+    Also lists what `fetched` lists and `root` has the folder of: a kill may have come between.
+    A root without a manifest gets one, of the same dataset. `facts` of a split's folder go into the
+    receipt. Returns what was listed.
 
     Raises ImnetprepError where the datasets differ; and when all else is taken, of splits that
     `root` lists with other samples or other places in shards, unless `replace`. Nobody else may be
     organizing meanwhile: the caller has the lock.
     """
-    if not root.manifest.exists():
+    if fetched is not None and not root.manifest.exists():
         create_manifest(root.manifest, fetched.dataset)
+    if fetched is not None:
+        with open_manifest(root.manifest) as ours:
+            refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
     taken, left = list[SplitRecord](), list[str]()
-    with (
-        open_manifest(root.manifest, write=True, wait_s=_WAIT_S) as ours,
-        open_manifest(fetched.path) as there,
-    ):
-        refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
-        held = ours.splits()
-        for key, record in there.splits().items():
-            if not root.split(*key).is_dir():
-                continue
-            if key in held and ours.fingerprint(held[key], placed=True) == fetched.told[key]:
-                continue
-            if key in held and not replace:
-                left.append(f"{key[0]} as {key[1]}")
-                continue
-            ours.add_columns(*key, there.columns(record), change=record.change, replace=key in held)
-            taken.append(ours.splits()[key])
+    with open_manifest(fetched.path) if fetched else nullcontext() as there:
+        records = there.splits() if there else {}
+        named: Iterable[tuple[Key, Path | None]] = ((key, None) for key in records)
+        for key, growing in chain(pulled, named):
+            record, folder = records.get(key), root.split(*key)
+            if growing is None:
+                listed = _fingerprint(root, key)
+                if not folder.is_dir() or (fetched and listed == fetched.told[key]):
+                    continue
+                if listed is not None and not replace:
+                    left.append(f"{key[0]} as {key[1]}")
+                    continue
+            publish(
+                root,
+                *key,
+                growing=growing,
+                listing=partial(there.columns, record) if there and record else None,
+                change=record.change if record else None,
+                facts=facts(folder.relative_to(root.path).as_posix()),
+                replace=replace,
+            )
+            if record:
+                taken.append(record)
     if left:
         raise ImnetprepError(
             f"{root.manifest} and the manifest in the bucket differ: {', '.join(left)}",
@@ -180,3 +202,10 @@ def take_splits(root: Root, fetched: Fetched, *, replace: bool) -> list[SplitRec
             " --replace takes the bucket's",
         )
     return taken
+
+
+def _fingerprint(root: Root, key: Key) -> str | None:
+    """The fingerprint of a split in the manifest of `root`; None: it is not listed."""
+    with open_manifest(root.manifest, wait_s=_WAIT_S) as manifest:
+        record = manifest.splits().get(key)
+        return None if record is None else manifest.fingerprint(record, placed=True)

@@ -5,12 +5,12 @@ when all of their shards or images are there.
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.errors import WrongBytes
-from imnetprep.fs import hard_link, sync_folder
+from imnetprep.fs import hard_link
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.manifest import open_manifest
 from imnetprep.roots import Layout, Root
@@ -44,13 +44,13 @@ class Splits:
         """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
         return folder in self._others or not (self._root.path / folder).exists()
 
-    def named(self, manifest: Path | None) -> Iterator[tuple[Split, Layout]]:
-        """Give their folders to the splits that are whole now.
+    def whole(self, manifest: Path | None) -> Iterator[tuple[tuple[Split, Layout], Path]]:
+        """The splits that have come whole, each with the folder in which it grew.
 
         Shards are whole by their index, images by what the bucket's manifest lists. Raises
         WrongBytes for a split that is not.
         """
-        address, replaced = self._plan.survey.address, self._grown / "replaced"
+        address = self._plan.survey.address
         for split, layout in product(Split, Layout):
             final = self._root.split(split, layout)
             folder = str(final.relative_to(self._root.path))
@@ -63,16 +63,14 @@ class Splits:
                 _check_shards(grown, address)
             else:
                 _check_images(grown, split, manifest, address)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if final.exists():
-                shutil.rmtree(replaced, ignore_errors=True)
-                final.rename(replaced)
-            grown.rename(final)
-            sync_folder(final.parent)
-            yield split, layout
-        shutil.rmtree(replaced, ignore_errors=True)
+            yield (split, layout), grown
+
+    def clear(self) -> None:
+        """Remove what is left where splits grew, unless another split grows there."""
+        for replaced in chain(self._grown.glob("*.replaced"), self._grown.glob("*/*.replaced")):
+            shutil.rmtree(replaced, ignore_errors=True)
         for emptied in (self._grown / What.SHARDS, self._grown):
-            with suppress(OSError):  # another split grows there
+            with suppress(OSError):
                 emptied.rmdir()
 
     def _link_what_stays(self, folder: str) -> None:

@@ -13,14 +13,13 @@ from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
 from imnetprep.progress import Progress
-from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
 from imnetprep.sync.bucket_manifest import (
     Key,
+    publish_pulled,
     splits_told,
-    take_splits,
     write_bucket_manifest,
 )
 from imnetprep.sync.bucket_receipt import push_receipt
@@ -175,19 +174,23 @@ class Sync:
         for moved in pull.moved(jobs or DEFAULT_JOBS):
             self._done.append(moved)
             yield moved
-        told_of = self._plan.survey.receipt.told.get("splits", {})
-        for split, layout in pull.splits.named(fetched.path if fetched else None):
-            name = self._root.split(split, layout).relative_to(self._root.path).as_posix()
-            facts = told_of.get(name, {})
-            if _is_record(facts):
-                record_split(self._root, name, **{**facts, "fetched_from": str(self._address)})
+        pulled = pull.splits.whole(fetched.path if fetched else None)
+        taken = publish_pulled(
+            self._root, fetched, pulled, facts=self._split_facts, replace=self._plan.replace
+        )
+        pull.splits.clear()
         if fetched is not None and found is not None:
-            taken = take_splits(self._root, fetched, replace=self._plan.replace)
             self._journal.keep_synced(address, found.etag, self._manifest_state(), "pull")
             fetched.path.unlink()
             if taken:
                 step = Step(MANIFEST, Action.FETCH, found.size_bytes, "lists them", found.etag)
                 yield Moved(step, Action.FETCH, None, found.etag)
+
+    def _split_facts(self, folder: str) -> dict[str, Any]:
+        """What the receipt in the bucket says of a split, and where that was."""
+        facts = self._plan.survey.receipt.told.get("splits", {}).get(folder, {})
+        fetched_from = {"fetched_from": str(self._address)}
+        return {**facts, **fetched_from} if _is_record(facts) else fetched_from
 
     def _manifest_state(self) -> str:
         """What changes with the manifest here."""

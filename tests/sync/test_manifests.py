@@ -16,9 +16,9 @@ from imnetprep.manifest import OtherForm, SampleRecord, create_manifest, open_ma
 from imnetprep.roots import Layout, Root
 from imnetprep.sync.bucket_manifest import (
     Key,
+    publish_pulled,
     read_fetched,
     splits_told,
-    take_splits,
     write_bucket_manifest,
 )
 from tests.conftest import DATASETS
@@ -110,7 +110,7 @@ def test_the_bucket_of_another_dataset_is_refused(tmp_path: Path) -> None:
     assert refused.value.hint == "name another address, or another --root"
     assert not (tmp_path / "copy.db").exists()
     with pytest.raises(ImnetprepError, match="root holds tiny10, not imagenette"):
-        take_splits(_root(tmp_path / "root", VAL), there, replace=True)
+        publish_pulled(_root(tmp_path / "root", VAL), there, replace=True)
     assert ours.read_bytes() == before
 
 
@@ -159,13 +159,13 @@ def test_splits_that_lie_otherwise_in_their_shards_are_told_apart(tmp_path: Path
 def test_a_root_without_a_manifest_gets_one_of_the_splits_that_are_there(tmp_path: Path) -> None:
     fetched = read_fetched(_list(tmp_path / "there.db", TRAIN, VAL, FILES))
     root = _root(tmp_path / "root", TRAIN, FILES)
-    assert [each[:2] for each in take_splits(root, fetched, replace=False)] == [TRAIN, FILES]
+    assert [each[:2] for each in publish_pulled(root, fetched, replace=False)] == [TRAIN, FILES]
     with open_manifest(root.manifest) as manifest:
         assert manifest.dataset().fingerprint == TINY.fingerprint
         assert manifest.dataset().synsets == TINY.synsets
     assert splits_told(root.manifest) == {key: fetched.told[key] for key in (TRAIN, FILES)}
     taken = root.manifest.read_bytes()
-    assert take_splits(root, fetched, replace=False) == []
+    assert publish_pulled(root, fetched, replace=False) == []
     assert root.manifest.read_bytes() == taken
 
 
@@ -175,10 +175,10 @@ def test_a_split_that_differs_is_left_alone_unless_told_to_replace_it(tmp_path: 
     ours = splits_told(root.manifest)
     fetched = read_fetched(_list(tmp_path / "there.db", TRAIN, VAL, at=1024))
     with pytest.raises(ImnetprepError, match="differ: train as webdataset") as refused:
-        take_splits(root, fetched, replace=False)
+        publish_pulled(root, fetched, replace=False)
     assert "--replace takes the bucket's" in refused.value.hint
     assert splits_told(root.manifest) == {TRAIN: ours[TRAIN], VAL: fetched.told[VAL]}
-    assert [each[:2] for each in take_splits(root, fetched, replace=True)] == [TRAIN]
+    assert [each[:2] for each in publish_pulled(root, fetched, replace=True)] == [TRAIN]
     assert splits_told(root.manifest) == fetched.told
 
 
@@ -192,7 +192,7 @@ import os, sys
 from pathlib import Path
 from imnetprep import manifest
 from imnetprep.roots import Root
-from imnetprep.sync.bucket_manifest import read_fetched, take_splits
+from imnetprep.sync.bucket_manifest import read_fetched, publish_pulled
 
 def opened(*arguments, connect=manifest.sqlite3.connect, **options):
     database = connect(*arguments, **options)
@@ -205,12 +205,12 @@ def told(sql):
 
 fetched = read_fetched(Path(sys.argv[2]))
 manifest.sqlite3.connect = opened
-take_splits(Root(Path(sys.argv[1])), fetched, replace=True)
+publish_pulled(Root(Path(sys.argv[1])), fetched, replace=True)
 """
     words = [sys.executable, "-c", code, str(root.path), str(fetched.path)]
     assert subprocess.run(words, check=False).returncode == -9
     assert splits_told(root.manifest) == {TRAIN: ours[TRAIN], VAL: fetched.told[VAL]}
-    assert [each[:2] for each in take_splits(root, fetched, replace=True)] == [TRAIN]
+    assert [each[:2] for each in publish_pulled(root, fetched, replace=True)] == [TRAIN]
     assert splits_told(root.manifest) == fetched.told
 
 
@@ -221,7 +221,7 @@ def test_the_definition_of_a_subset_travels_with_the_one_it_is_part_of(tmp_path:
     ours = _list(tmp_path / "manifest.db", TRAIN, dataset=subset)
     write_bucket_manifest(ours, tmp_path / "bucket.db", splits=[TRAIN])
     fetched, root = read_fetched(tmp_path / "bucket.db"), _root(tmp_path / "root", TRAIN)
-    take_splits(root, fetched, replace=False)
+    publish_pulled(root, fetched, replace=False)
     with open_manifest(root.manifest) as manifest:
         held = manifest.dataset()
     assert held.fingerprint == subset.fingerprint
@@ -286,7 +286,7 @@ def test_spoiled_bytes_are_refused_or_taken_as_they_were_read(
         except (WrongBytes, OtherForm):
             continue
         root = _root(tmp_path / f"root{at}", TRAIN, VAL)
-        take_splits(root, fetched, replace=False)
+        publish_pulled(root, fetched, replace=False)
         assert splits_told(root.manifest) == fetched.told
 
 

@@ -1,0 +1,155 @@
+"""A split made of other folders, class by class: links or copies, resumed at the class."""
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.errors import ImnetprepError
+from imnetprep.fs import hard_link, require_free
+from imnetprep.layouts.imagefolder import make_class_folder, write_sample
+from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
+from imnetprep.organizing.journal import Done, Journal, committer
+from imnetprep.organizing.publish import publish_journalled, unpublished
+from imnetprep.processes import usable_cores
+from imnetprep.progress import Progress
+from imnetprep.roots import Layout, Root
+
+# Makes one class in its folder, and tells its samples. Called in a thread.
+MakeClass = Callable[[Path], Sequence[SampleRecord]]
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """What `split` is made of: each label with what makes its class folder.
+
+    `made_of` differs where the files would. `copied_bytes` is what copies take, 0 for links;
+    `facts` go into the receipt, `change` is what was done to the images.
+    """
+
+    split: Split
+    made_of: str
+    classes: Callable[[], Iterable[tuple[int, MakeClass]]]
+    copied_bytes: int
+    facts: Mapping[str, Any]
+    change: str | None
+
+
+def organize_from_folder(
+    root: Root,
+    journal: Journal,
+    dataset: Dataset,
+    source: FolderSource,
+    *,
+    jobs: int | None,
+    progress: Progress,
+) -> SplitRecord:
+    """Make the split of `source` unless it is organized. A kill costs the classes in flight."""
+    split, key = source.split, (source.split, Layout.IMAGEFOLDER)
+    growing, folders = root.organizing / split, (root.organizing / split, root.split(split))
+    whole = unpublished(journal, split, dataset, *folders)
+    if whole is None and key not in organized_splits(root):
+        _grow(root, journal, dataset, source, jobs=jobs, progress=progress)
+        whole = unpublished(journal, split, dataset, *folders)
+    if whole is not None:
+        change = source.change
+        publish_journalled(
+            root, journal, *key, whole=whole, growing=growing, change=change, facts=whole.proof
+        )
+    return organized_splits(root)[key]
+
+
+def _grow(
+    root: Root,
+    journal: Journal,
+    dataset: Dataset,
+    source: FolderSource,
+    *,
+    jobs: int | None,
+    progress: Progress,
+) -> None:
+    split, growing = source.split, root.organizing / source.split
+    _begin(journal, dataset, source, growing)
+    done, wnids = journal.done(split), set[str]()
+    missing_bytes = max(0, source.copied_bytes - journal.size_bytes(split))
+    require_free(root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
+    with (
+        progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
+        committer(journal, growing, committed=lambda _: None) as give,
+    ):
+
+        def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:
+            for label, make in source.classes():
+                wnid = dataset.synsets[label].wnid
+                wnids.add(wnid)
+                if label not in done:
+                    yield label, partial(_make_class, make, growing, wnid)
+                else:
+                    task.advance(dataset.counts(split)[label])
+
+        for label, records in _in_threads(tasks(), jobs=jobs or usable_cores()):
+            give(Done(label, {split: packed(records)}, None))
+            task.advance(len(records))
+    _refuse_others(growing, wnids)
+    journal.mark_whole({split: growing}, source.facts)
+
+
+def _begin(journal: Journal, dataset: Dataset, source: FolderSource, growing: Path) -> None:
+    """Go on, or drop what grew of something else: archives are not to be written through links."""
+    split, made_of = source.split, source.made_of
+    is_begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=made_of)
+    if not is_begun or journal.whole(split, dataset=dataset.fingerprint) or not growing.exists():
+        if journal.grows_from(split) is not None and growing.exists():
+            shutil.rmtree(growing)
+        journal.forget(split)
+        journal.begin(split, dataset=dataset.fingerprint, archive=made_of)
+    growing.mkdir(parents=True, exist_ok=True)
+
+
+def _in_threads(
+    tasks: Iterable[tuple[int, Callable[[], Sequence[SampleRecord]]]], *, jobs: int
+) -> Iterator[tuple[int, Sequence[SampleRecord]]]:
+    """What each task makes, in order; few are begun at a time: a million samples are not held."""
+    under_way: deque[tuple[int, Future[Sequence[SampleRecord]]]] = deque()
+    with ThreadPoolExecutor(jobs) as workers:
+        try:
+            for label, make in tasks:
+                under_way.append((label, workers.submit(make)))
+                if len(under_way) > jobs:
+                    label, future = under_way.popleft()
+                    yield label, future.result()
+            while under_way:
+                label, future = under_way.popleft()
+                yield label, future.result()
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _make_class(make: MakeClass, growing: Path, wnid: str) -> Sequence[SampleRecord]:
+    folder = make_class_folder(growing, wnid)
+    records = make(folder)
+    _refuse_others(folder, {record.name for record in records})
+    return records
+
+
+def _refuse_others(folder: Path, names: Set[str]) -> None:
+    if others := set(os.listdir(folder)) - names:  # noqa: PTH208 names, not paths
+        raise ImnetprepError(
+            f"{folder} holds what does not belong to the split: {min(others)}",
+            hint=f"rm -r {folder}; then run the same command again",
+        )
+
+
+def link_or_copy(path: Path, place: Path, body: bytes | None) -> None:
+    """Make `place` a hard link to `path`, or a file of its own with `body`, whatever lies there."""
+    if body is None:
+        hard_link(path, place)
+        return
+    place.unlink(missing_ok=True)  # it may be a link
+    write_sample(str(place.parent), place.name, body)

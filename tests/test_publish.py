@@ -1,0 +1,184 @@
+"""Killed before any step in which a whole split gets its name, the same command ends the same."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imnetprep import cli
+from imnetprep.catalog.datasets import Split
+from imnetprep.manifest import Manifest, open_manifest
+from imnetprep.organizing import publish
+from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.roots import Layout, Root
+from tests.conftest import Run, receipt_of, tree
+from tests.servers import BUCKET, s3_served
+
+SHARDS = ["--layout", "webdataset", "--shard-size", "25", "--jobs", "1", "--split", "val"]
+_UNDATED = ("recorded_at", "imnetprep")
+
+
+def _kill_before(step: int) -> None:
+    """SIGKILL before that one of the steps from the moment on when a split is whole."""
+    steps, counts = 0, False
+
+    def counted(act: Callable[..., Any], *, first: bool = False) -> Callable[..., Any]:
+        def acted(*arguments: Any, **options: Any) -> Any:
+            nonlocal steps, counts
+            counts |= first
+            steps += counts
+            if counts and steps == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return act(*arguments, **options)
+
+        return acted
+
+    for owner, name in (
+        (publish, "record_split"),
+        (publish, "sync_folder"),
+        (Manifest, "drop_split"),
+        (Manifest, "add_columns"),
+        (Journal, "forget"),
+        (Path, "rename"),
+    ):
+        setattr(owner, name, counted(getattr(owner, name)))
+    Journal.mark_whole = counted(Journal.mark_whole, first=True)  # type: ignore[method-assign]
+    publish._rename = counted(publish._rename, first=True)
+    publish._counts = counted(publish._counts, first=True)
+
+
+def _run(words: list[str], kill_before: int | None) -> int:
+    """The exit code of the command in a fork of this process, its output in `out`."""
+    if (child := os.fork()) == 0:
+        handle = os.open("out", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        if kill_before is not None:
+            _kill_before(kill_before)
+        os._exit(cli.run(words))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _state(root: Path) -> dict[str, object]:
+    """What a root holds, but for dates: files, receipt, listings; and what still grows."""
+    listed: dict[str, object] = {}
+    if (root / "manifest.db").exists():
+        with open_manifest(root / "manifest.db") as manifest:
+            for key, record in manifest.splits().items():
+                listed["/".join(key)] = [*record, manifest.fingerprint(record, placed=True)]
+    growing = [
+        path.name
+        for path in (root / ".organizing").glob("*.db")
+        if "manifest" not in path.name
+        for split in Split
+        if _grows(path, split)
+    ]
+    folders = (path for path in (root / ".organizing").rglob("*") if path.is_dir())
+    growing += [path.name for path in folders if any(each.is_file() for each in path.iterdir())]
+    recorded = {
+        name: {key: value for key, value in facts.items() if key not in _UNDATED}  # type: ignore[attr-defined]
+        for name, facts in receipt_of(root)["splits"].items()
+    }
+    return {"files": _splits(root), "listed": listed, "recorded": recorded, "growing": growing}
+
+
+def _grows(path: Path, split: Split) -> bool:
+    with open_journal(path) as journal:
+        return journal.grows_from(split) is not None
+
+
+def _splits(root: Path) -> dict[str, dict[str, bytes]]:
+    folders = [Root(root).split(split, layout) for split in Split for layout in Layout]
+    return {str(each.relative_to(root)): tree(each) for each in folders if each.exists()}
+
+
+def rounds(begun: Path, words: list[str]) -> None:
+    """Kill the command before each step, each time on a copy of `begun`, and run it again."""
+
+    def root_of(name: str) -> tuple[Path, list[str]]:
+        root = Path(name)
+        if begun.exists():
+            shutil.copytree(begun, root)
+        return root, [str(root.absolute()) if word == "ROOT" else word for word in words]
+
+    root, full = root_of("whole")
+    assert _run(full, None) == 0, Path("out").read_text()
+    whole, step, code = _state(root), 0, -signal.SIGKILL
+    assert whole["growing"] == []
+    while code == -signal.SIGKILL:
+        step += 1
+        root, full = root_of(str(step))
+        code = _run(full, step)
+        wanted: Any = whole["files"]
+        for name, files in _splits(root).items():
+            assert files == wanted[name], f"killed before step {step}: half of {name}"
+        assert code == -signal.SIGKILL or code == 0, Path("out").read_text()
+        assert _run(full, None) == 0, (step, Path("out").read_text())
+        state = _state(root)
+        wrong = [name for name, found in state.items() if found != whole[name]]
+        assert not wrong, (step, wrong, [(state[name], whole[name]) for name in wrong][:1])
+        shutil.rmtree(root)
+    print(step)
+
+
+def _killed_at_each(folder: Path, begun: Path, *words: object) -> None:
+    """In one process that forks each run: it has imported everything, and has one thread."""
+    code = "import sys, json, pathlib; from tests.test_publish import rounds;"
+    code += "rounds(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
+    words = [json.dumps([str(word) for word in (*words, "--quiet")])]
+    script = [sys.executable, "-c", code, str(begun), *words]
+    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 5, done.stdout
+
+
+def test_organize(packed: Path, tmp_path: Path) -> None:
+    words = ["--root", "ROOT", "--dataset", packed, "--archives", packed.parent]
+    _killed_at_each(tmp_path, tmp_path / "none", "organize", *words, "--jobs", 1)
+
+
+def test_shards_of_class_folders(organized_once: Path, tmp_path: Path) -> None:
+    _killed_at_each(tmp_path, organized_once, "organize", "--root", "ROOT", *SHARDS)
+
+
+def test_shards_of_archives(packed: Path, tmp_path: Path) -> None:
+    words = ["--root", "ROOT", "--dataset", packed, "--archives", packed.parent]
+    _killed_at_each(tmp_path, tmp_path / "none", "organize", *words, *SHARDS)
+
+
+def test_subset(organized_once: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("n01440764\nn01443537\n")
+    words = [tmp_path / "list.txt", "--root", organized_once, "--to", "ROOT"]
+    _killed_at_each(tmp_path, tmp_path / "none", "subset", *words)
+
+
+def test_divide(organized_once: Path, tmp_path: Path) -> None:
+    shutil.copytree(organized_once / "train", tmp_path / "photos")
+    words = [tmp_path / "photos", "--root", "ROOT", "--val-fraction", "0.2"]
+    _killed_at_each(tmp_path, tmp_path / "none", "divide", *words)
+
+
+def test_adopt(organized_once: Path, packed: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(organized_once / split, tmp_path / "tree" / split)
+    words = ["--root", "ROOT", "--dataset", packed, "--adopt"]
+    _killed_at_each(tmp_path, tmp_path / "tree", "verify", *words)
+
+
+def test_pull(organized: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weed").mkdir()
+    with s3_served(tmp_path / "weed") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert run("organize", "--root", organized, *SHARDS).returncode == 0
+        words = ["sync-s3", f"s3://{BUCKET}/publish", "--root"]
+        done = run(*words, organized, "--push")
+        assert done.returncode == 0, done.stderr
+        _killed_at_each(tmp_path, tmp_path / "none", *words, "ROOT", "--pull")
