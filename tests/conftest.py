@@ -43,6 +43,18 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "imnetprep", *map(str, arguments)]
 
 
+_OF_SERVERS = {"s3", "server", "aria2_seed"}  # fixtures that start a program that is not ours
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `scripts/test --fast` cannot run: what trains, and what asks a real server."""
+    for item in items:
+        if "training" in item.path.parts:
+            item.add_marker("training")
+        if _OF_SERVERS & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("network")
+
+
 @pytest.fixture(scope="session")
 def run() -> Run:
     """Run one command as a user would; its output is text, its exit code is looked at by tests."""

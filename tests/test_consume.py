@@ -87,6 +87,7 @@ def test_the_archive_is_gone_when_its_split_stands(
     assert run("verify", "--root", root, "--digests").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_kill_between_any_two_steps_loses_nothing(
     published: Path, tmp_path: Path, run: Run
 ) -> None:

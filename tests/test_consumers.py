@@ -13,6 +13,8 @@ from imnetprep.roots import Layout
 from imnetprep.synthetic import draw_dataset
 from tests.conftest import Run
 
+pytestmark = pytest.mark.training
+
 Samples = dict[str, tuple[int, bytes]]  # wnid/name: label, digest
 SPLITS = pytest.mark.parametrize("split", [Split.TRAIN, Split.VAL])
 

@@ -15,6 +15,8 @@ from imnetprep.progress import Silent
 
 from .conftest import tree
 
+pytestmark = pytest.mark.training
+
 SMALL = DemoSize(train_per_class=8, val_per_class=3, epochs=1)
 VERBS = ["download", "organize", "verify", "inspect", "train", "evaluate", "predict"]
 

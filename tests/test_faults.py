@@ -21,6 +21,8 @@ from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 from tests.servers import web_served
 
+pytestmark = pytest.mark.slow
+
 TRAIN = "ILSVRC2012_img_train.tar"
 _DISK_BYTES = 40 << 20
 Done = subprocess.CompletedProcess[str]

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from tests.fuzzing.ground import Ground, read_by_gnu_tar
 from tests.fuzzing.inputs import inputs
 
+pytestmark = pytest.mark.slow
+
 _FORMS = {"flat": 2500, "class tars": 2500}
 _INPUTS = {"header": 3000, "index": 500, "magnet": 600, "torrent": 300}
 _INPUTS |= {"receipt": 300, "manifest": 300, "definition": 300}

@@ -11,6 +11,8 @@ from imnetprep.sources.seeder import seeded
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 
+pytestmark = pytest.mark.slow
+
 _KILLS = 20
 
 

@@ -281,6 +281,7 @@ def test_a_split_whose_folder_was_removed_is_made_again(
     assert run("verify", "--root", organized, "--digests").returncode == 0
 
 
+@pytest.mark.slow
 def test_peak_memory_stays_under_300_mb(tmp_path: Path) -> None:
     from imnetprep.synthetic import pack_dataset
 

@@ -258,6 +258,7 @@ def exactly(sock: socket.socket, count: int) -> bytes:
     return found
 
 
+@pytest.mark.network
 def test_stands_before_rclone(tmp_path: Path) -> None:
     with rclone_served(tmp_path) as server, proxied(server.endpoint) as proxy:
         send_in_parts(once(server, proxy), "sent")

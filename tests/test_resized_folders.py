@@ -64,14 +64,20 @@ def test_each_image_is_the_resized_one_and_it_is_said(
     verified = run("verify", "--root", tmp_path, "--digests", "--decode")
     assert (verified.returncode, verified.stdout[:10]) == (0, "0 findings")
     assert "the train images are not as published: resize 40 q80" in verified.stderr
-    drawn_sheet = run("inspect", "--root", tmp_path, "--classes", 2, "--images", 2)
-    assert "(resize 40 q80)" in drawn_sheet.stdout, drawn_sheet.stderr
     assert run("organize", *words, *SMALLER).stdout == done.stdout
     for other in ([], ["--resize", 41]):
         refused = run("organize", *words, *other)
         assert refused.returncode == 1
         assert "holds other images: resize 40 q80" in refused.stderr
     assert _made(tmp_path) == wanted
+
+
+@pytest.mark.training
+def test_the_contact_sheet_says_it_too(drawn: Path, tmp_path: Path, run: Run) -> None:
+    words = ["--root", tmp_path, "--dataset", drawn, "--archives", drawn.parent]
+    assert run("organize", *words, *SMALLER).returncode == 0
+    done = run("inspect", "--root", tmp_path, "--classes", 2, "--images", 2)
+    assert "(resize 40 q80)" in done.stdout, done.stderr
 
 
 def test_killed_it_goes_on_and_with_other_words_starts_over(
