@@ -128,10 +128,14 @@ def test_shards_come_straight_from_a_shared_archive_too(
     write_zip(archive, files) if form == "zip" else write_tar(archive, files)
     shards = ["--layout", "webdataset", "--shard-size", 2]
     made = []
-    for name, ways in (("folders", [[], shards]), ("direct", [shards, shards])):
+    place = ["--archives", toml.parent]
+    for name, ways in (
+        ("folders", [place, shards]),
+        ("direct", [[*place, *shards], [*place, *shards]]),
+    ):
         words = ["organize", "--root", tmp_path / name, "--dataset", toml]
         for way in ways:
-            done = here(*words, "--archives", toml.parent, *way)
+            done = here(*words, *way)
             assert done.returncode == 0, done.stderr
         made.append(tree(tmp_path / name / "shards"))
     assert made[0] == made[1]
