@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.checking.expected import Sizes
 from imnetprep.checking.recognise import Recognised
-from imnetprep.checking.sizes import Sizes
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes

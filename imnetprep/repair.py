@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.checking.check_folders import surveyed
-from imnetprep.checking.expected import Wanted
-from imnetprep.checking.finding import Finding
+from imnetprep.checking.expected import Expected
 from imnetprep.checking.plan_repair import Mending, Move, mend
-from imnetprep.checking.read_files import Checks
 from imnetprep.checking.recognise import Recognised, require_share
 from imnetprep.digests import xxh128
 from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.extracting.single_samples import Found, Retake
+from imnetprep.finding import Checks, Finding
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
@@ -88,7 +87,7 @@ def plan_repair(
         there = not is_local(archives) or (Path(archives) / name).is_file()
         listed = place is not None and place.listed
         with open_manifest(root.manifest) if listed else nullcontext() as manifest:
-            wanted = Wanted(known.dataset, split, manifest)
+            wanted = Expected(known.dataset, split, manifest)
             if there and wanted.change:
                 other = _other_images(root, split, wanted.change)
                 if source is not None:
@@ -191,7 +190,7 @@ class _Repair:
         group: list[tuple[Path, Found]] = []
         size_bytes = 0
         with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
-            wanted = Wanted(self._plan.dataset, self._mending.split, manifest)
+            wanted = Expected(self._plan.dataset, self._mending.split, manifest)
             for each, body in retake.bodies(found):
                 task.advance(each.end - each.start)
                 place = self._shown(each.label, each.name)

@@ -8,7 +8,7 @@ from typing import Any
 
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.checking.archive_check import wrong_pieces
+from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for

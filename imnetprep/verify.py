@@ -5,11 +5,10 @@ from contextlib import ExitStack
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_folders import surveyed
-from imnetprep.checking.finding import Finding
-from imnetprep.checking.read_files import Checks
+from imnetprep.checking.check_shards import surveyed_shards
 from imnetprep.checking.recognise import Recognised
-from imnetprep.checking.shard_check import surveyed_shards
 from imnetprep.errors import ImnetprepError
+from imnetprep.finding import Checks, Finding
 from imnetprep.manifest import open_manifest, pick_split
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.checking.archive_check import ArchiveCheck, ArchiveFinding, check_archive
+from imnetprep.checking.check_archive import ArchiveCheck, ArchiveFinding, check_archive
 from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for
 from imnetprep.progress import Progress

@@ -9,13 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.checking.expected import Wanted
-from imnetprep.checking.finding import CHANGED, Finding
-from imnetprep.checking.folders import Arranged, arrange
-from imnetprep.checking.read_files import Checks, Read, read_findings
+from imnetprep.checking.arrange_folders import Arranged, arrange
+from imnetprep.checking.expected import Expected, Sizes
+from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Recognised
-from imnetprep.checking.sizes import Sizes
 from imnetprep.errors import ImnetprepError
+from imnetprep.finding import CHANGED, Checks, Finding
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress, Task
@@ -50,7 +49,7 @@ def surveyed(
         )
     with ExitStack() as stack:
         manifest = stack.enter_context(open_manifest(root.manifest)) if place.listed else None
-        wanted = Wanted(known.dataset, split, manifest)
+        wanted = Expected(known.dataset, split, manifest)
         task = stack.enter_context(
             progress.task(f"verify {split}", total=wanted.samples, unit="images")
         )
@@ -65,7 +64,7 @@ class _Survey:
         self,
         root: Root,
         place: Place,
-        wanted: Wanted,
+        wanted: Expected,
         checks: Checks,
         workers: ThreadPoolExecutor,
         task: Task,

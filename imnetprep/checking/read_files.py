@@ -2,29 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.checking.finding import Finding
 from imnetprep.digests import xxh128
+from imnetprep.finding import Checks, Finding
 from imnetprep.images import decoding_problem
 from imnetprep.manifest import SampleRecord
 
 _JPEG_END = b"\xff\xd9"
-
-
-@dataclass(frozen=True)
-class Checks:
-    """What to look at beyond counts, names and sizes: every byte, and every image decoded."""
-
-    digests: bool = False
-    decode: bool = False
-
-    @property
-    def read_every_file(self) -> bool:
-        """Is any byte of a file needed whose size is right?"""
-        return self.digests or self.decode
 
 
 class Read(NamedTuple):

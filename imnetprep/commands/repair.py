@@ -68,8 +68,8 @@ def repair(
     imnetprep repair --dry-run
     imnetprep repair --digests --from s3://my-bucket/imagenet
     """
-    from imnetprep.checking.read_files import Checks
     from imnetprep.checking.recognise import recognise
+    from imnetprep.finding import Checks
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
 
     shown = progress(quiet=quiet)

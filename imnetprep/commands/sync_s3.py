@@ -24,7 +24,7 @@ from imnetprep.roots import Root
 from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.checking.finding import Finding
+    from imnetprep.finding import Finding
     from imnetprep.s3.settings import Settings
     from imnetprep.sync.push import Moved
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.checking.finding import Finding
+from imnetprep.finding import Finding
 from imnetprep.progress import Progress, Silent, Task
 from imnetprep.roots import Layout, Root
 from imnetprep.units import count, format_bytes, format_duration

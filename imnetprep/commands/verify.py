@@ -71,9 +71,8 @@ def verify(
     """
     if layout is Layout.WEBDATASET:
         refuse("only class folders that another program made can be adopted", "adopt")
-    from imnetprep.checking.finding import CHANGED
-    from imnetprep.checking.read_files import Checks
     from imnetprep.checking.recognise import recognise
+    from imnetprep.finding import CHANGED, Checks
     from imnetprep.proving.receipt import record_verify
     from imnetprep.verify import findings
 

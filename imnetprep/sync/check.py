@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from imnetprep.archives.file import file_state
-from imnetprep.checking.finding import Finding
 from imnetprep.digests import Checksum
+from imnetprep.finding import Finding
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root

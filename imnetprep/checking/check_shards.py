@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset
-from imnetprep.checking.finding import Finding
-from imnetprep.checking.read_files import Checks
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.errors import WrongBytes
+from imnetprep.finding import Checks, Finding
 from imnetprep.images import decoding_problem
 from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
 from imnetprep.manifest import Manifest, SampleRecord, SplitRecord

@@ -1,5 +1,6 @@
-"""What there is to say about a tree."""
+"""What there is to say about something that was checked, and how closely to look."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 # The kind that does not keep a tree from being adopted: its manifest says it.
@@ -17,3 +18,16 @@ class Finding(NamedTuple):
     path: str
     what: str
     belongs: str | None = None
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What to look at beyond counts, names and sizes: every byte, and every image decoded."""
+
+    digests: bool = False
+    decode: bool = False
+
+    @property
+    def read_every_file(self) -> bool:
+        """Is any byte of a file needed whose size is right?"""
+        return self.digests or self.decode
