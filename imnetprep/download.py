@@ -1,4 +1,4 @@
-"""Archives by torrent into `ROOT/archives`: resumable, proved piece by piece, checked by name."""
+"""Download archives by torrent into ROOT/archives: resumable, proved piece by piece."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,15 @@ from imnetprep.sources.torrent import Torrent, read_torrent
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What `download` will do: the archives still wanted, and the torrents to take them from.
+    """What `download` will do: the archives to fetch, and the torrents that have them.
 
-    A Magnet is a torrent whose metadata nobody here knows yet. `there` are the archives that
-    need no download: proved before, or organized.
+    A Magnet is a torrent whose metadata is still to be asked for. `present` are the archives that
+    need no download: proved already, or organized.
     """
 
     dataset: Dataset
-    wanted: tuple[Archive, ...]
-    there: tuple[Archive, ...]
+    to_fetch: tuple[Archive, ...]
+    present: tuple[Archive, ...]
     torrents: tuple[Torrent | Magnet, ...]
 
 
@@ -43,36 +43,37 @@ def plan_download(
     magnets: Sequence[str],
     torrents: Sequence[Path],
 ) -> DownloadPlan:
-    """Look at what is there and what is wanted; touches nothing and asks no network.
+    """Decide what to fetch, from what lies under `root`; touches nothing, asks no network.
 
     Raises WrongUsage on a bad magnet link, ImnetprepError on a .torrent that cannot be read, and
     where neither the user nor the dataset names a torrent for an archive.
     """
-    known = dataset_for(root.manifest, dataset)
-    archives = known.archives_for(splits or known.splits)
-    organized = set() if splits else {split for split, _ in organized_splits(root)}
-    there = [
-        each for each in archives if organized.issuperset(each.splits) or _is_proved(root, each)
+    definition = dataset_for(root.manifest, dataset)
+    archives = definition.archives_for(splits or definition.splits)
+    done_splits = set() if splits else {split for split, _ in organized_splits(root)}
+    present = [
+        each for each in archives if done_splits.issuperset(each.splits) or _is_proved(root, each)
     ]
-    wanted = [each for each in archives if each not in there]
-    for each in wanted:
+    to_fetch = [each for each in archives if each not in present]
+    for each in to_fetch:
         _refuse_two(root.archives / each.name)
-    given: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
-    given += [read_torrent(path.read_bytes()) for path in torrents]
-    if not given:
-        given = [_published_torrent(known, archive) for archive in wanted]
-    published = {
+    sources: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
+    sources += [read_torrent(path.read_bytes()) for path in torrents]
+    if not sources:
+        sources = [_published_torrent(definition, archive) for archive in to_fetch]
+    torrents_by_hash = {
         torrent.info_hash: torrent
-        for archive in known.archives
-        if archive.torrent and isinstance(torrent := _published_torrent(known, archive), Torrent)
+        for archive in definition.archives
+        if archive.torrent
+        and isinstance(torrent := _published_torrent(definition, archive), Torrent)
     }
-    resolved = {_info_hash(each): _with_metadata(each, published, root) for each in given}
-    return DownloadPlan(known, tuple(wanted), tuple(there), tuple(resolved.values()))
+    by_hash = {_info_hash(each): _with_metadata(each, torrents_by_hash, root) for each in sources}
+    return DownloadPlan(definition, tuple(to_fetch), tuple(present), tuple(by_hash.values()))
 
 
 @dataclass(frozen=True)
-class Seeding:
-    """How long to give back: until `ratio` times the bytes, or for `seconds`; None: not by that."""
+class SeedLimits:
+    """How long to seed: until `ratio` times the bytes, or for `seconds`; None: no such limit."""
 
     ratio: float | None = None
     seconds: float | None = None
@@ -84,62 +85,66 @@ def carry_out_download(
     *,
     network: Network,
     wait_s: float,
-    seeding: Seeding,
+    seed_limits: SeedLimits,
     progress: Progress,
 ) -> Iterator[tuple[Archive, dict[str, Any]]]:
-    """Fetch what is wanted; yields each archive with its proof. Then seeds, if that is asked for.
+    """Fetch the archives; yields each with its proof. Then seeds, if asked to.
 
     Raises SourceFailed where no peer delivers within `wait_s`, WrongBytes where a torrent is not
     of this dataset, and ImnetprepError on a disk that is too small, full or failing.
     """
-    if not plan.wanted:
-        if seeding != Seeding():
+    if not plan.to_fetch:
+        if seed_limits != SeedLimits():
             progress.note("nothing was fetched, so nothing is seeded")
         return
     proofs: dict[str, dict[str, Any]] = {}
     with locked(root.archives), open_session(network) as session:
         create_manifest(root.manifest, plan.dataset)
-        unknown = [each for each in plan.torrents if isinstance(each, Magnet)]
-        known = [each for each in plan.torrents if isinstance(each, Torrent)]
-        known += fetch_metadata(session, unknown, network=network, wait_s=wait_s, progress=progress)
-        growing = _match_all(known, plan, root.archives)
-        for one in growing:
-            one.recover(progress)
-        needed = sum(one.missing_disk_bytes for one in growing)
-        require_free(root.path, needed, purpose=f"to download {plan.dataset.name}")
+        bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
+        with_metadata = [each for each in plan.torrents if isinstance(each, Torrent)]
+        with_metadata += fetch_metadata(
+            session, bare_magnets, network=network, wait_s=wait_s, progress=progress
+        )
+        downloads = _match_all(with_metadata, plan, root.archives)
+        for parts in downloads:
+            parts.recover(progress)
+        needed_bytes = sum(parts.missing_disk_bytes for parts in downloads)
+        require_free(root.path, needed_bytes, purpose=f"to download {plan.dataset.name}")
         fetch_files(
             session,
-            growing,
+            downloads,
             network=network,
             wait_s=wait_s,
             progress=progress,
             on_whole=_recorder(root, proofs),
         )
-    yield from ((archive, proofs[archive.name]) for archive in plan.wanted)
-    if seeding != Seeding():
+    yield from ((archive, proofs[archive.name]) for archive in plan.to_fetch)
+    if seed_limits != SeedLimits():
         seeds = [
-            Seed(one.torrent.body, one.paths)
-            for one in growing
-            if len(one.paths) == len(one.torrent.files)
+            Seed(parts.torrent.body, parts.paths)
+            for parts in downloads
+            if len(parts.paths) == len(parts.torrent.files)
         ]
         if not seeds:
             progress.note("of a torrent that was fetched in part nothing is seeded")
             return
-        seed_until(seeds, network, ratio=seeding.ratio, seconds=seeding.seconds, progress=progress)
+        seed_until(
+            seeds, network, ratio=seed_limits.ratio, seconds=seed_limits.seconds, progress=progress
+        )
 
 
 def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[PartFiles], None]:
-    def record(one: PartFiles) -> None:
-        info_hash, pieces = one.torrent.info_hash, one.torrent.info.num_pieces()
-        for path in one.paths.values():
+    def record(parts: PartFiles) -> None:
+        info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
+        for path in parts.paths.values():
             proofs[path.name] = {"kind": "torrent", "info_hash": info_hash, "pieces": pieces}
             record_archive(root, path, proofs[path.name])
 
     return record
 
 
-def _info_hash(each: Torrent | Magnet) -> str:
-    return each.info_hash if isinstance(each, Torrent) else each.v1 or each.v2 or ""
+def _info_hash(source: Torrent | Magnet) -> str:
+    return source.info_hash if isinstance(source, Torrent) else source.v1 or source.v2 or ""
 
 
 def _is_proved(root: Root, archive: Archive) -> bool:
@@ -148,16 +153,17 @@ def _is_proved(root: Root, archive: Archive) -> bool:
 
 
 def _refuse_two(path: Path) -> None:
-    """Nothing is fetched over, or beside, another state of the same archive."""
+    """Refuse to fetch an archive beside another state of it: a part, or one being consumed."""
     if path.exists() and path.with_name(f"{path.name}.part").exists():
         raise ImnetprepError(
             f"both {path} and {path.name}.part are there",
             hint=f"imnetprep verify-archives tells what {path.name} is worth; remove one of them",
         )
     if consumed_path(path).exists():
-        told = f" for {root}" if (root := consuming_root(path)) else ""
+        owner = f" for {root}" if (root := consuming_root(path)) else ""
         raise ImnetprepError(
-            f"{path}.consumed is there: organize gives it up as it goes{told}",
+            f"{path}.consumed is there: organize --consume{owner} is unfinished, and deletes"
+            " it part by part",
             hint="imnetprep organize --consume goes on; remove it to fetch the archive again",
         )
 
@@ -178,40 +184,40 @@ def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:
 
 
 def _with_metadata(
-    each: Torrent | Magnet, published: dict[str, Torrent], root: Root
+    source: Torrent | Magnet, by_hash: dict[str, Torrent], root: Root
 ) -> Torrent | Magnet:
-    """A magnet link whose torrent the dataset, or the record of an earlier run, has already."""
-    if isinstance(each, Torrent):
-        return each
-    info_hash = _info_hash(each)
-    if info_hash in published:
-        return read_torrent(published[info_hash].body, magnet=each)
+    """The torrent of a magnet link, where the dataset or the record of an earlier run has it."""
+    if isinstance(source, Torrent):
+        return source
+    info_hash = _info_hash(source)
+    if info_hash in by_hash:
+        return read_torrent(by_hash[info_hash].body, magnet=source)
     record = read_record(record_path(root.archives, info_hash))
     if not record:
-        return each
-    torrent = read_torrent(record[b"torrent"], magnet=each)
-    return torrent if torrent.info_hash == info_hash else each
+        return source
+    torrent = read_torrent(record[b"torrent"], magnet=source)
+    return torrent if torrent.info_hash == info_hash else source
 
 
 def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[PartFiles]:
-    """Each wanted archive in the first torrent that has it; ImnetprepError where none has."""
-    growing = []
-    missing = [archive.name for archive in plan.wanted]
+    """The parts of each archive to fetch, of the first torrent that has it."""
+    downloads = []
+    names = [archive.name for archive in plan.to_fetch]
     for torrent in torrents:
         files = {
             index: folder / name
             for index, name in _archives_in(torrent, plan.dataset).items()
-            if name in missing
+            if name in names
         }
-        missing = [name for name in missing if folder / name not in files.values()]
+        names = [name for name in names if folder / name not in files.values()]
         if files:
-            growing.append(PartFiles(torrent, files))
-    if missing:
+            downloads.append(PartFiles(torrent, files))
+    if names:
         raise ImnetprepError(
-            f"none of the torrents has {', '.join(missing)}",
+            f"none of the torrents has {', '.join(names)}",
             hint="name one that has it, or just the splits that you want: --split NAME",
         )
-    return growing
+    return downloads
 
 
 def _archives_in(torrent: Torrent, dataset: Dataset) -> dict[int, str]:
@@ -224,17 +230,17 @@ def _archives_in(torrent: Torrent, dataset: Dataset) -> dict[int, str]:
     found = {file.index: file.name for file in torrent.files if file.name in archives}
     hint = "name the dataset it belongs to: --dataset NAME|FILE.toml"
     for file in torrent.files:
-        promised = archives[file.name].size_bytes if file.name in archives else None
-        if promised not in (None, file.size_bytes):
+        size_bytes = archives[file.name].size_bytes if file.name in archives else None
+        if size_bytes not in (None, file.size_bytes):
             raise WrongBytes(
                 f"the torrent's {file.name} has {file.size_bytes:,} bytes;"
-                f" {dataset.name} has {promised:,} there",
+                f" {dataset.name} has {size_bytes:,} there",
                 hint=hint,
             )
     if not found:
-        names = ", ".join(file.name for file in torrent.files[:3])
+        listed = ", ".join(file.name for file in torrent.files[:3])
         raise WrongBytes(
-            f"torrent {torrent.info_hash} has {names}; {dataset.name} has {', '.join(archives)}",
+            f"torrent {torrent.info_hash} has {listed}; {dataset.name} has {', '.join(archives)}",
             hint=hint,
         )
     return found

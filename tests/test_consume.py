@@ -329,7 +329,7 @@ def test_another_root_is_told_for_which_one_the_archive_is_given_up(
         claim(file.fileno(), consumed)
         assert f"at work on {consumed}, for {root}\n" in here(*words, "--consume").stderr
     done = here("download", "--root", root)
-    assert f"organize gives it up as it goes for {root}\n" in done.stderr
+    assert f"organize --consume for {root} is unfinished" in done.stderr
     assert allocated_bytes(consumed) == left_bytes
     own = here("organize", "--root", root)
     assert f"given up in part, for {root / '.organizing'}\n" in own.stderr

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from imnetprep.archives.tar import Member, Stream, safe_path, truncated
 from imnetprep.errors import WrongBytes
 
-STORED, DEFLATED = 0, 8
+NO_COMPRESSION, DEFLATE = 0, 8
 _ENCRYPTION_BITS = 0x2041  # bits 0, 6 and 13: the body, strongly; the directory
 _UTF8 = 0x800
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
@@ -122,7 +122,7 @@ class Members:
         if self._stream.position + packed_bytes > self._directory.end_of(start):
             raise self._directory.refused(f"the member at byte {start:,} overlaps the next")
         body = self._stream.take(packed_bytes)
-        if method == DEFLATED:
+        if method == DEFLATE:
             body = memoryview(self._inflated(body, size_bytes))
         if len(body) != size_bytes or zlib.crc32(body) != crc32:
             raise self._directory.refused(f"the member at byte {start:,} has a wrong CRC or size")
@@ -188,7 +188,7 @@ def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, name: s
     member = _text(raw_name, flags)
     if flags & _ENCRYPTION_BITS:
         raise _refused(name, f"member {member!r} is encrypted")
-    if method not in (STORED, DEFLATED):
+    if method not in (NO_COMPRESSION, DEFLATE):
         raise _refused(name, f"member {member!r} is compressed by method {method}")
     kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _MADE_BY_UNIX else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -23,8 +23,8 @@ class MemberPaths:
     """
 
     def __init__(self, archive: Archive, dataset: Dataset) -> None:
-        self._dataset, self._published = dataset, dataset.published
-        self._beside = archive.other_members
+        self._dataset, self._whole = dataset, dataset.published
+        self._other_members = archive.other_members
         self._patterns = [(split, pattern_of(text)) for split, text in archive.members.items()]
         folders = (text.partition("{")[0] for text in archive.members.values())
         self._folders = tuple(folder[: folder.rfind("/") + 1] for folder in folders)
@@ -40,9 +40,9 @@ class MemberPaths:
         is_hidden = path.rpartition("/")[2].startswith(".")
         if is_hidden or not path.startswith(self._folders):
             return None
-        if any(fnmatchcase(path, glob) for glob in self._beside):
+        if any(fnmatchcase(path, glob) for glob in self._other_members):
             return None
-        raise ValueError(f"which {self._published.name} does not have there")
+        raise ValueError(f"which {self._whole.name} does not have there")
 
     def place(self, path: str) -> Place | None:
         """Where the sample at `path` belongs; None for what is to be passed over.
@@ -55,15 +55,15 @@ class MemberPaths:
         wnid = groups.get("wnid")
         name = groups.get("name")
         if name is None:
-            name = self._published.name_of(split, wnid or "", int(groups["number"]))
+            name = self._whole.name_of(split, wnid or "", int(groups["number"]))
         elif name.startswith("."):
             return None
-        label = self._published.label_of(split, name)
+        label = self._whole.label_of(split, name)
         if label is None:
-            raise ValueError(f"which {self._published.name} does not have there")
-        own = self._published.synsets[label].wnid
+            raise ValueError(f"which {self._whole.name} does not have there")
+        own = self._whole.synsets[label].wnid
         if wnid not in (None, own):
-            raise ValueError(f"which {self._published.name} has in {own}")
-        if self._dataset is not self._published:
+            raise ValueError(f"which {self._whole.name} has in {own}")
+        if self._dataset is not self._whole:
             label = self._dataset.label_of(split, name)
         return None if label is None else Place(split, label, name)

@@ -95,27 +95,27 @@ def download(
     imnetprep download --split val --max-down 20MB
     imnetprep download --split val --magnet 'magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf'
     """
-    from imnetprep.download import Seeding, carry_out_download, plan_download
+    from imnetprep.download import SeedLimits, carry_out_download, plan_download
 
     plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
-    for archive in plan.there:
+    for archive in plan.present:
         text = f"{archive.name}: nothing to fetch"
         print_result(text, as_json=as_json, archive=archive.name, fetched=False)
     if dry_run:
-        for archive in plan.wanted:
+        for archive in plan.to_fetch:
             size = format_bytes(archive.size_bytes) if archive.size_bytes else "size not known"
             text = f"{archive.name}: to fetch, {size}"
             print_result(text, as_json=as_json, archive=archive.name, size_bytes=archive.size_bytes)
         return
     shown = progress(quiet=quiet)
-    if plan.wanted and plan.dataset.terms:
+    if plan.to_fetch and plan.dataset.terms:
         shown.note(f"The terms of {plan.dataset.title} are yours to accept: {plan.dataset.terms}")
     for archive, proof in carry_out_download(
         plan,
         root,
         network=replace(network, max_down=max_down, max_up=max_up),
         wait_s=wait,
-        seeding=Seeding(seed_ratio, seed_for),
+        seed_limits=SeedLimits(seed_ratio, seed_for),
         progress=shown,
     ):
         size_bytes = (root.archives / archive.name).stat().st_size

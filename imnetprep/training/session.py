@@ -17,7 +17,7 @@ from imnetprep.training.loop import Trainer
 from imnetprep.training.plot import draw_plot
 from imnetprep.training.recipe import recipe_as_json
 from imnetprep.training.runs import EpochReport, Run
-from imnetprep.training.stopping import StopRequest
+from imnetprep.training.stop_request import StopRequest
 from imnetprep.training.transforms import TrainTransform
 from imnetprep.units import count
 

@@ -18,7 +18,7 @@ from imnetprep.training.model import refuse_unknown
 from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
 from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
 from imnetprep.training.session import Data, Place, Session
-from imnetprep.training.stopping import stop_requests
+from imnetprep.training.stop_request import stop_requests
 from imnetprep.training.transforms import Preprocessing
 from imnetprep.units import count
 
