@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -22,9 +23,12 @@ KEY, SECRET, BUCKET = "anyone", "of-loopback", "imagenet"
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port to listen on, below those that the kernel gives to clients of other tests."""
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class S3Server:

@@ -211,6 +211,9 @@ def test_runs_as_a_process_with_a_log(server: S3Server, tmp_path: Path) -> None:
             time.sleep(0.01)
         client = server.client(endpoint=f"http://127.0.0.1:{(tmp_path / 'port').read_text()}")
         assert fetched(client) == BODY
+        deadline_s = time.monotonic() + 10  # a line is written after its answer has arrived
+        while len(read_log(tmp_path / "log")) < 2 and time.monotonic() < deadline_s:
+            time.sleep(0.01)
         process.terminate()
     log = read_log(tmp_path / "log")
     assert [(request.status, request.faults) for request in log] == [(503, ["refuse"]), (200, [])]

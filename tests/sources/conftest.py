@@ -11,14 +11,9 @@ import pytest
 
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
+from tests.servers import free_port
 
 Seed = Callable[[Path], tuple[list[str], str]]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _listens(port: int) -> bool:
@@ -41,7 +36,7 @@ def aria2_seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
             files.append(torrents / f"{archive.name}.torrent")
             files[-1].write_bytes(body)
             magnets.append(f"magnet:?xt=urn:btih:{read_torrent(body).info_hash}")
-        port = _free_port()
+        port = free_port()
         words = ["aria2c", "--quiet", "--interface=127.0.0.1", "--enable-dht=false"]
         words += ["--check-integrity=true", "--seed-ratio=0", f"--listen-port={port}"]
         clients.append(subprocess.Popen([*words, f"--dir={folder}", *files]))
