@@ -11,6 +11,7 @@ from imnetprep.checking.recognise import Recognised
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
+from imnetprep.extracting.sink import Done
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     SampleRecord,
@@ -19,7 +20,7 @@ from imnetprep.manifest import (
     organized_splits,
     packed,
 )
-from imnetprep.organizing.journal import Done, Journal, open_journal
+from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
 from imnetprep.progress import Progress

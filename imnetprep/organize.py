@@ -9,7 +9,7 @@ from typing import Any
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError
 from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders
-from imnetprep.extracting.samples import Sink
+from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits

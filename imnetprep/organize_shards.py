@@ -16,7 +16,7 @@ from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.extracting.class_folders import ClassFolders
-from imnetprep.extracting.samples import Sink
+from imnetprep.extracting.sink import Sink
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits

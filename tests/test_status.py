@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.extracting.sink import Done
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
 from imnetprep.organizing.growing_splits import read_growing
-from imnetprep.organizing.journal import Done, open_journal
+from imnetprep.organizing.journal import open_journal
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent

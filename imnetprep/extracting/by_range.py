@@ -11,12 +11,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 from imnetprep.archives.ranges import Range
-from imnetprep.catalog.datasets import Split
-from imnetprep.columns import Packed
+from imnetprep.extracting.sink import Written
 from imnetprep.processes import end_at_once, worker_pool
 
-# The samples of a range, by split and label.
-Written = dict[Split, Packed]
 Told = Callable[[int], None]
 Extract = Callable[[Range, Told], Written]
 

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable, Iterator
 
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.errors import WrongBytes
-from imnetprep.extracting.samples import ChunkStream
 from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.proving.readers import Reader
 

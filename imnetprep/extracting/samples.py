@@ -2,19 +2,15 @@
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
 
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import Section
-from imnetprep.archives.tar import truncated
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths, Place
-from imnetprep.digests import xxh128
-from imnetprep.errors import WrongBytes
+from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES, Batch, Sample, Sink, refused
 from imnetprep.manifest import SampleRecord
 
-# No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
-LARGEST_SAMPLE_BYTES = 128 << 20
 _BATCH_BYTES = 1 << 20
 # In each of CIFAR-10's pickles.
 _BATCH_IMAGES = 10_000
@@ -22,117 +18,6 @@ _BATCH_IMAGES = 10_000
 
 class Cancelled(Exception):
     """Another range failed, or the user stopped: this one is left as it is."""
-
-
-class Sample(NamedTuple):
-    """An encoded image with its label, in memory."""
-
-    label: int
-    name: str
-    body: bytes | memoryview
-
-
-class Batch(NamedTuple):
-    """Samples of one split."""
-
-    split: Split
-    samples: list[Sample]
-
-
-class Sink(Protocol):
-    """Where samples go; used from several threads. `made_as` is what the bytes there depend on
-    beside the archive: of other words, what has grown is dropped. `apart`: may several processes
-    write there, each with a copy of the sink? `threads_a_job` write best, where they are threads.
-    """
-
-    made_as: str
-    apart: bool
-    threads_a_job: int
-
-    def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
-        """These samples lie there already; what else does was left by a kill."""
-        return
-
-    def open_to_threads(self) -> None:
-        """This process writes itself, and will have threads from now on."""
-        return
-
-    def write(self, batch: Batch) -> list[SampleRecord]:
-        """Write the samples, in place of what a killed run left."""
-
-    def records(self, batch: Batch) -> list[SampleRecord]:
-        """What `write` would say of them, but for the place; writes nothing."""
-
-
-def published_records(batch: Batch) -> list[SampleRecord]:
-    """The samples as they are."""
-    return [
-        SampleRecord(label, name, len(body), xxh128(body)) for label, name, body in batch.samples
-    ]
-
-
-class ChunkStream:
-    """A stream over the chunks of an archive from `start` on; nothing is copied within a chunk.
-
-    `told` gets the length of each chunk once it is used up, and `before_turn` is called before
-    that: then the views of it must have been used.
-    """
-
-    def __init__(
-        self, chunks: Iterator[memoryview], start: int, *, name: str, told: Callable[[int], None]
-    ) -> None:
-        self.position = start
-        self._chunks, self._name, self._told = chunks, name, told
-        self._chunk = memoryview(b"")
-        self._at = self._size = 0  # in the chunk: how far it is used, and how long it is
-        self.before_turn: Callable[[], None] = lambda: None
-
-    def take(self, length: int) -> memoryview:
-        start, self._at = self._at, self._at + length
-        if self._at <= self._size:
-            self.position += length
-            return self._chunk[start : self._at]
-        self._at = start
-        body, at = memoryview(bytearray(length)), 0
-        for part in self._parts(length):
-            body[at : at + len(part)] = part
-            at += len(part)
-        return body
-
-    def skip(self, length: int) -> None:
-        if self._at + length <= self._size:
-            self._at += length
-            self.position += length
-            return
-        for _ in self._parts(length):
-            pass
-
-    def drain(self) -> None:
-        """Read on to where the chunks end."""
-        while self.skip_chunk():
-            pass
-
-    def skip_chunk(self) -> bool:
-        """Pass over what is left of the chunk at hand; is there another?"""
-        self.skip(self._size - self._at)
-        return self._next()
-
-    def _parts(self, length: int) -> Iterator[memoryview]:
-        while length:
-            if self._at == self._size and not self._next():
-                raise truncated(self._name, self.position)
-            part = self._chunk[self._at : self._at + length]
-            self._at += len(part)
-            self.position += len(part)
-            length -= len(part)
-            yield part
-
-    def _next(self) -> bool:
-        self.before_turn()
-        self._told(self._size)
-        self._chunk = next(self._chunks, memoryview(b""))
-        self._at, self._size = 0, len(self._chunk)
-        return self._size > 0
 
 
 class Extraction:
@@ -268,11 +153,3 @@ def _labels(dataset: Dataset, split: Split, wnid: str | None) -> Callable[[str],
     if (names := dataset.names(split, label)) is not None:
         return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
     return lambda name: label if dataset.label_of(split, name) == label else None
-
-
-def refused(archive: Archive, member: str, why: str) -> WrongBytes:
-    """The error for a member of `archive` that does not belong there."""
-    return WrongBytes(
-        f"{archive.name}: member {member!r}, {why}",
-        hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
-    )

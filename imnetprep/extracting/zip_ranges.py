@@ -7,7 +7,7 @@ from imnetprep.archives.tar import Stream
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.catalog.member_paths import MemberPaths
-from imnetprep.extracting.samples import LARGEST_SAMPLE_BYTES, refused
+from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES, refused
 
 
 class Zip:

@@ -11,7 +11,7 @@ from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.errors import SourceFailed
 from imnetprep.extracting.find_ranges import Source
-from imnetprep.extracting.samples import Sink
+from imnetprep.extracting.sink import Sink
 from imnetprep.organizing.growth import Growth
 from imnetprep.organizing.journal import Journal, Whole
 from imnetprep.organizing.plan import Planned, home_of, jobs_for

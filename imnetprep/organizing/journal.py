@@ -21,6 +21,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.columns import Columns, Packed, joined
 from imnetprep.digests import Checksum
 from imnetprep.errors import ImnetprepError
+from imnetprep.extracting.sink import Done
 from imnetprep.fs import sync_file_system
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
@@ -52,14 +53,6 @@ COMMIT;
 """
 _COLUMNS = ", ".join(Columns._fields)
 _SECONDS_BETWEEN_SYNCS = 0.2
-
-
-class Done(NamedTuple):
-    """A range that is written: where it starts, its samples by split, its checksum if needed."""
-
-    start: int
-    samples: Mapping[Split, Packed]
-    checksum: Checksum | None
 
 
 class Whole(NamedTuple):

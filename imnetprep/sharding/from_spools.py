@@ -14,7 +14,7 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
 from imnetprep.errors import WrongBytes
-from imnetprep.extracting.samples import Batch, Sink, published_records
+from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.manifest import SampleRecord
 from imnetprep.sharding.order import Placement
 

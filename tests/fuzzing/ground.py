@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from imnetprep import cli
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import open_section, plan_ranges, sections
 from imnetprep.catalog.datasets import Archive, Split, load_dataset
 from imnetprep.errors import WrongBytes
 from imnetprep.extracting.class_folders import ClassFolders
-from imnetprep.extracting.samples import ChunkStream, Extraction
+from imnetprep.extracting.samples import Extraction
 from imnetprep.manifest import SampleRecord
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import tree
