@@ -8,28 +8,13 @@ import sqlite3
 import sys
 import tempfile
 import traceback
+from importlib import import_module
 from types import FrameType
 
 import click
 
 from imnetprep import __version__
-from imnetprep.commands.clean import clean
-from imnetprep.commands.demo import demo
-from imnetprep.commands.divide import divide
-from imnetprep.commands.download import download
-from imnetprep.commands.evaluate import evaluate
-from imnetprep.commands.inspect import inspect
-from imnetprep.commands.organize import organize
-from imnetprep.commands.predict import predict
-from imnetprep.commands.repair import repair
-from imnetprep.commands.repair_archives import repair_archives
-from imnetprep.commands.status import status
-from imnetprep.commands.subset import subset
-from imnetprep.commands.sync_s3 import sync_s3
-from imnetprep.commands.train import train
 from imnetprep.commands.verb import Verb
-from imnetprep.commands.verify import verify
-from imnetprep.commands.verify_archives import verify_archives
 from imnetprep.errors import (
     INTERRUPTED_EXIT_CODE,
     OUR_BUG_EXIT_CODE,
@@ -92,25 +77,26 @@ def imnetprep() -> None:
     """
 
 
+# In the order of the work; each is a module of `commands` with a command of its name.
 for _verb in (
-    download,
-    organize,
-    verify,
-    repair,
-    verify_archives,
-    repair_archives,
-    divide,
-    subset,
-    status,
-    clean,
-    sync_s3,
-    inspect,
-    train,
-    evaluate,
-    predict,
-    demo,
+    "download",
+    "organize",
+    "verify",
+    "repair",
+    "verify_archives",
+    "repair_archives",
+    "divide",
+    "subset",
+    "status",
+    "clean",
+    "sync_s3",
+    "inspect",
+    "train",
+    "evaluate",
+    "predict",
+    "demo",
 ):
-    imnetprep.add_command(_verb)
+    imnetprep.add_command(getattr(import_module(f"imnetprep.commands.{_verb}"), _verb))
 
 
 @imnetprep.command("help", cls=Verb, short_help="Show what a verb does, and its options.")

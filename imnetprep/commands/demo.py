@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from imnetprep.commands.options import quiet_option
-from imnetprep.commands.terminal import progress
+from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb
 
 
@@ -36,4 +36,4 @@ def demo(folder: Path, fresh: bool, quiet: bool) -> None:
     """
     from imnetprep.demo import run_demo
 
-    run_demo(folder, fresh=fresh, tell=click.echo, progress=progress(quiet=quiet))
+    run_demo(folder, fresh=fresh, tell=click.echo, progress=stderr_progress(quiet=quiet))

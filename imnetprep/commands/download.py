@@ -19,7 +19,7 @@ from imnetprep.commands.options import (
     split_option,
     swarm_options,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
@@ -107,16 +107,17 @@ def download(
             text = f"{archive.name}: to fetch, {size}"
             print_result(text, as_json=as_json, archive=archive.name, size_bytes=archive.size_bytes)
         return
-    shown = progress(quiet=quiet)
+    progress = stderr_progress(quiet=quiet)
     if plan.to_fetch and plan.dataset.terms:
-        shown.note(f"The terms of {plan.dataset.title} are yours to accept: {plan.dataset.terms}")
+        title, terms = plan.dataset.title, plan.dataset.terms
+        progress.note(f"The terms of {title} are yours to accept: {terms}")
     for archive, proof in carry_out_download(
         plan,
         root,
         network=replace(network, max_down=max_down, max_up=max_up),
         wait_s=wait,
         seed_limits=SeedLimits(seed_ratio, seed_for),
-        progress=shown,
+        progress=progress,
     ):
         size_bytes = (root.archives / archive.name).stat().st_size
         print_result(

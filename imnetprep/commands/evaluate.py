@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.roots import Layout, Root
 
@@ -55,6 +55,6 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         layout=layout,
-        progress=progress(quiet=quiet),
+        progress=stderr_progress(quiet=quiet),
     )
     print_result(str(score), as_json=as_json, checkpoint=str(path), **score.as_json())

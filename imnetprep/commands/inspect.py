@@ -70,17 +70,17 @@ def inspect(
             crop_scale=crop_scale,
             seed=seed,
         )
-        shown = sum(len(row.indices) for row in rows)
+        image_count = sum(len(row.indices) for row in rows)
         with open_manifest(root.manifest) as manifest:
-            held = pick_split(manifest, root, split, layout=layout)
-        change = held.change if held else None
+            record = pick_split(manifest, root, split, layout=layout)
+        change = record.change if record else None
         print_result(
-            f"{path}: {count(shown, 'image')} of {count(len(rows), 'class')}"
+            f"{path}: {count(image_count, 'image')} of {count(len(rows), 'class')}"
             + (f" ({change})" if change else ""),
             as_json=as_json,
             split=split,
             out=path,
             change=change,
-            images=shown,
+            images=image_count,
             wnids=[row.synset.wnid for row in rows],
         )

@@ -12,7 +12,7 @@ from imnetprep.roots import Layout, Root
 from imnetprep.units import parse_bytes, parse_duration
 
 
-class _Parsed(click.ParamType[float]):
+class _UnitType(click.ParamType[float]):
     """A value with a unit; the parser's own sentence is the error."""
 
     def __init__(self, name: str, parse: Callable[[str], float]) -> None:
@@ -28,8 +28,8 @@ class _Parsed(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-RATE = _Parsed("rate", parse_bytes)
-DURATION = _Parsed("duration", parse_duration)
+RATE = _UnitType("rate", parse_bytes)
+DURATION = _UnitType("duration", parse_duration)
 
 
 def _as_root(_ctx: click.Context, _param: click.Parameter, value: Path) -> Root:
@@ -113,7 +113,9 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="How long a swarm may deliver nothing.",
     )
     @wraps(command)
-    def gathered(*, peers: tuple[str, ...], no_dht: bool, listen: str | None, **others: Any) -> Any:
+    def with_network(
+        *, peers: tuple[str, ...], no_dht: bool, listen: str | None, **options: Any
+    ) -> Any:
         from imnetprep.sources.session import DEFAULT_LISTEN, Network, parse_listen, parse_peer
 
         network = Network(
@@ -121,9 +123,9 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
             dht=not no_dht,
             peers=tuple(map(parse_peer, peers)),
         )
-        return command(network=network, **others)
+        return command(network=network, **options)
 
-    return gathered
+    return with_network
 
 
 def dry_run_option(help: str = "Show the plan and change nothing.") -> Callable[..., Any]:  # noqa: A002
@@ -137,10 +139,10 @@ jobs_option = click.option(
     help="How many workers run side by side.  [default: as the machine has cores]",
 )
 digests_option = click.option(
-    "--digests", is_flag=True, help="Also read every image and compare its xxh128."
+    "--digests", is_flag=True, help="Read every image too, and compare its xxh128."
 )
 decode_option = click.option(
-    "--decode", is_flag=True, help="Also decode every image to its last pixel."
+    "--decode", is_flag=True, help="Decode every image too, to its last pixel."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print results as JSON, one object a line."

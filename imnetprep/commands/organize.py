@@ -42,7 +42,7 @@ if TYPE_CHECKING:  # --help loads none of it
     help="Delete the archive while it is read: the disk then holds one copy, not two.",
 )
 @click.option(
-    "--meta-bin", is_flag=True, help="Also write ROOT/meta.bin, for torchvision's ImageNet class."
+    "--meta-bin", is_flag=True, help="Write ROOT/meta.bin too, for torchvision's ImageNet class."
 )
 @layout_option(help="A file for each image in class folders, or shards.  [default: imagefolder]")
 @click.option("--shard-size", type=click.IntRange(1), help="Images in a shard.  [default: 1000]")
@@ -104,7 +104,7 @@ def organize(
         refuse("class folders have no shards; --layout webdataset makes some", "shard_size", "seed")
     from imnetprep.images import Resize
 
-    resized = Resize(resize, quality or 90) if resize else None
+    image_size = Resize(resize, quality or 90) if resize else None
     plan: SplitPlan
     if layout is Layout.WEBDATASET:
         from imnetprep.organize_shards import plan_organize_shards
@@ -112,7 +112,7 @@ def organize(
 
         plan = plan_organize_shards(
             root,
-            Sharding(shard_size or 1000, seed or 0, resized),
+            Sharding(shard_size or 1000, seed or 0, image_size),
             dataset=dataset,
             splits=splits,
             archives=archives,
@@ -128,7 +128,7 @@ def organize(
             splits=splits,
             archives=archives,
             consume=consume,
-            resize=resized,
+            resize=image_size,
             jobs=jobs,
         )
     carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)

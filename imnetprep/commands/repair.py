@@ -16,7 +16,7 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
@@ -72,7 +72,7 @@ def repair(
     from imnetprep.finding import Checks
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
 
-    shown = progress(quiet=quiet)
+    progress = stderr_progress(quiet=quiet)
     plan = plan_repair(
         root,
         recognise(root, dataset=dataset),
@@ -81,21 +81,21 @@ def repair(
         source=source,
         delete=delete,
         jobs=jobs,
-        progress=shown,
+        progress=progress,
     )
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return 0
-    left = 0
-    for result in carry_out_repair(plan, root, progress=shown):
+    unsolved = 0
+    for result in carry_out_repair(plan, root, progress=progress):
         if isinstance(result, Mended):
             _print_mended(result, as_json=as_json)
         else:
-            left += 1
+            unsolved += 1
             print_finding(result, as_json=as_json)
-    if left:
-        print_result(f"{count(left, 'finding')} left", as_json=as_json, findings=left)
-    return FINDINGS_EXIT_CODE if left else 0
+    if unsolved:
+        print_result(f"{count(unsolved, 'finding')} left", as_json=as_json, findings=unsolved)
+    return FINDINGS_EXIT_CODE if unsolved else 0
 
 
 def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
@@ -108,9 +108,9 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
             step("move", move.path, move.to)
         for finding in [*mending.takes.values(), *mending.short.values()]:
             path = finding.belongs or finding.path
-            where = plan.address(mending.split)
-            text = f"take {path} from {where}: {finding.what}"
-            print_result(text, as_json=as_json, step="take", path=path, archive=where)
+            archive = plan.address(mending.split)
+            text = f"take {path} from {archive}: {finding.what}"
+            print_result(text, as_json=as_json, step="take", path=path, archive=archive)
         for path in mending.extra if plan.delete else ():
             step("delete", path)
         for finding in [*mending.left, *(() if plan.delete else mending.extra.values())]:

@@ -18,7 +18,7 @@ from imnetprep.commands.options import (
     split_option,
     swarm_options,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.roots import Root
 from imnetprep.units import format_bytes
@@ -76,31 +76,31 @@ def repair_archives(
 
     if source is not None:
         refuse("--from names one place, and no swarm is asked", *SWARM)
-    shown = progress(quiet=quiet)
+    progress = stderr_progress(quiet=quiet)
     plan = plan_archive_repair(
-        root, archives, dataset=dataset, splits=splits, jobs=jobs, progress=shown
+        root, archives, dataset=dataset, splits=splits, jobs=jobs, progress=progress
     )
     if dry_run:
-        for planned in plan.archives:
-            _print_archive(planned, dry_run=True, as_json=as_json)
+        for archive in plan.archives:
+            _print_archive(archive, dry_run=True, as_json=as_json)
         return
     place = source or Swarm(network, wait)
-    for repaired in carry_out_archive_repair(plan, root, source=place, progress=shown):
-        _print_archive(repaired, dry_run=False, as_json=as_json)
+    for archive in carry_out_archive_repair(plan, root, source=place, progress=progress):
+        _print_archive(archive, dry_run=False, as_json=as_json)
 
 
-def _print_archive(planned: "PlannedArchive", *, dry_run: bool, as_json: bool) -> None:
-    size_bytes = planned.wrong_bytes
+def _print_archive(archive: "PlannedArchive", *, dry_run: bool, as_json: bool) -> None:
+    size_bytes = archive.wrong_bytes
     size = "what its part lacks" if size_bytes is None else format_bytes(size_bytes)
-    text = f"{planned.path}: all pieces right"
-    if not planned.is_right:
-        done = "to fetch" if dry_run else "fetched, all pieces right"
-        text = f"{planned.path}: {size} {done}"
+    text = f"{archive.path}: all pieces right"
+    if not archive.is_right:
+        state = "to fetch" if dry_run else "fetched, all pieces right"
+        text = f"{archive.path}: {size} {state}"
     print_result(
         text,
         as_json=as_json,
-        path=planned.path,
+        path=archive.path,
         wrong_bytes=size_bytes,
-        repaired=not dry_run and not planned.is_right,
-        proof=None if dry_run else planned.proof,
+        repaired=not dry_run and not archive.is_right,
+        proof=None if dry_run else archive.proof,
     )

@@ -14,10 +14,10 @@ class WhatType(click.ParamType[frozenset[str]]):
     name = "what"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        wanted = [each.strip() for each in str(value).split(",")]
-        if unknown := [each for each in wanted if each not in WHAT]:
-            self.fail(f"{unknown[0]!r} is none of {', '.join(WHAT)}", param, ctx)
-        return frozenset(wanted)
+        names = [each.strip() for each in str(value).split(",")]
+        if strange := [each for each in names if each not in WHAT]:
+            self.fail(f"{strange[0]!r} is none of {', '.join(WHAT)}", param, ctx)
+        return frozenset(names)
 
 
 class PricesType(click.ParamType[tuple[float, float]]):
@@ -62,7 +62,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--tagging", metavar="KEY=VALUE&…", help="Tags of the objects.")
     @wraps(command)
-    def gathered(
+    def with_settings(
         *,
         endpoint_url: str | None,
         region: str | None,
@@ -75,7 +75,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sse_kms_key_id: str | None,
         storage_class: str | None,
         tagging: str | None,
-        **others: Any,
+        **options: Any,
     ) -> Any:
         from imnetprep.s3.settings import Settings
 
@@ -83,6 +83,6 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             endpoint_url, region, profile, path_style, accelerate, dual_stack, request_payer,
             sse, sse_kms_key_id, storage_class, tagging,
         )  # fmt: skip
-        return command(settings=settings, **others)
+        return command(settings=settings, **options)
 
-    return gathered
+    return with_settings

@@ -37,8 +37,8 @@ def status(root: Root, as_json: bool) -> None:
         else:
             rows.append((kind, *_row(each)))
     if not as_json:
-        nothing = from_here(f"{root.path} holds nothing yet: imnetprep download")
-        for line in _aligned(rows) or [nothing]:
+        advice = from_here(f"{root.path} holds nothing yet: imnetprep download")
+        for line in _aligned(rows) or [advice]:
             print_result(line, as_json=False)
 
 
@@ -73,11 +73,11 @@ def _format_archive(archive: "ArchiveStatus") -> str:
     if archive.state == "consumed":
         return f"consumed: its bodies were given back, {disk} are left"
     if archive.state == "part":
-        proved = "a part that no record speaks of"
+        text = "a part that no record speaks of"
         if archive.proved_bytes is not None:
             share = 100 * archive.proved_bytes / max(archive.size_bytes, 1)
-            proved = f"{format_bytes(archive.proved_bytes)} of {size} proved ({share:.0f} %)"
-        return f"{proved}, {disk} on the disk{', at work now' if archive.at_work else ''}"
+            text = f"{format_bytes(archive.proved_bytes)} of {size} proved ({share:.0f} %)"
+        return f"{text}, {disk} on the disk{', at work now' if archive.at_work else ''}"
     return f"{size}, {_format_proof(archive.proof)}"
 
 

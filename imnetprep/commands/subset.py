@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Verb, short_help="Make a root of some classes or files of a dataset.")
-@click.argument("chosen", metavar="LIST")
+@click.argument("list_name", metavar="LIST")
 @root_option
 @click.option(
     "--to",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @json_option
 @quiet_option
 def subset(
-    chosen: str,
+    list_name: str,
     root: Root,
     to: Path | None,
     copy: bool,
@@ -82,7 +82,7 @@ def subset(
             raise WrongUsage("--to is missing", hint="add --to NEWROOT, the new root")
         from imnetprep.subset import plan_subset
 
-        plan = plan_subset(chosen, root, Root(to), copy=copy, jobs=jobs)
+        plan = plan_subset(list_name, root, Root(to), copy=copy, jobs=jobs)
     else:
         refuse("nothing is linked or copied from archives", "copy")
         if to is not None:
@@ -91,6 +91,6 @@ def subset(
 
         new = Root(to) if to else root
         plan = plan_subset_of_archives(
-            chosen, archives, new, dataset=dataset, splits=splits, jobs=jobs
+            list_name, archives, new, dataset=dataset, splits=splits, jobs=jobs
         )
     carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)

@@ -17,7 +17,7 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
 from imnetprep.commands.sync_shown import refuse_images, show_plan, show_unfinished
-from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.roots import Root
@@ -66,7 +66,7 @@ def _uncollected() -> Iterator[None]:
     help="Parts of the root, with commas between; images takes a request for each.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
-@click.option("--delete", is_flag=True, help="Also list what only the receiving side has.")
+@click.option("--delete", is_flag=True, help="List what only the receiving side has, too.")
 @click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
 @click.option("--yes-many-objects", is_flag=True, help="With --what images: pay for each image.")
 @click.option(
@@ -146,7 +146,7 @@ def sync_s3(
 
         place = parse_s3_address(address)
         bucket = Bucket(place.bucket, settings)
-    shown = progress(quiet=quiet)
+    progress = stderr_progress(quiet=quiet)
     parts = frozenset(map(What, what))
     kind = checksum_algorithm.lower() if checksum_algorithm else best_kind()
     acts = (push or pull or check) and not dry_run
@@ -155,17 +155,19 @@ def sync_s3(
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
-        found = survey(root, bucket, place, journal, what=parts, uploads=not pull, progress=shown)
+        found = survey(
+            root, bucket, place, journal, what=parts, uploads=not pull, progress=progress
+        )
         if check:
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
                 root, bucket, found, journal,
                 what=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
-                progress=shown,
+                progress=progress,
             )  # fmt: skip
             return _show_findings(findings, len(found.here), deep=deep, as_json=as_json)
-        directions = [each for each, wanted in zip(Direction, (push, pull), strict=True) if wanted]
+        directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
                 root, bucket, found, journal,
@@ -184,9 +186,9 @@ def sync_s3(
             refuse_images(plans, request_prices, acts=acts)
         if not acts:
             return 0
-        sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=shown)
-        for moved in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            _show_moved(moved, as_json=as_json)
+        sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
+        for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
+            _show_move(move, as_json=as_json)
     return 0
 
 
@@ -198,8 +200,8 @@ def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) ->
     if check:
         refuse("--check moves nothing", "replace", "delete", "request_prices", "yes_many_objects")
     if pull or check:
-        why = "only a push makes objects and uploads"
-        refuse(why, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
+        reason = "only a push makes objects and uploads"
+        refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
     if sse != "aws:kms":
         refuse("only --sse aws:kms has a key", "sse_kms_key_id")
 
@@ -210,25 +212,25 @@ def _show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_
     for finding in findings:
         print_finding(finding, as_json=as_json)
         found += 1
-    how = "every byte of both sides read" if deep else "sizes and checksums"
-    text = f"{count(found, 'finding')} in {count(files, 'file')} ({how})"
+    depth = "every byte of both sides read" if deep else "sizes and checksums"
+    text = f"{count(found, 'finding')} in {count(files, 'file')} ({depth})"
     print_result(text, as_json=as_json, findings=found, files=files)
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def _show_moved(moved: "Moved", *, as_json: bool) -> None:
-    step, known = moved.step, moved.known
-    checksum = f"{known.whole.kind} {known.whole.value:x}" if known else None
+def _show_move(move: "Moved", *, as_json: bool) -> None:
+    step = move.step
+    checksum = f"{move.known.whole.kind} {move.known.whole.value:x}" if move.known else None
     proof = f", {checksum}" if checksum else ""
     print_result(
-        f"{_DONE[moved.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
+        f"{_PAST_TENSE[move.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
         as_json=as_json,
-        file=step.path, done=moved.action, size_bytes=step.size_bytes, etag=moved.etag,
+        file=step.path, done=move.action, size_bytes=step.size_bytes, etag=move.etag,
         checksum=checksum,
     )  # fmt: skip
 
 
-_DONE = {
+_PAST_TENSE = {
     "send": "sent",
     "fetch": "fetched",
     "skip": "the same",

@@ -34,8 +34,8 @@ def print_finding(finding: Finding, *, as_json: bool) -> None:
 
 def print_split(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
     """A split that lies under `root`, on stdout."""
-    what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-    text = f"{record.split}: {what} in {root.split(record.split, record.layout)}"
+    content = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+    text = f"{record.split}: {content} in {root.split(record.split, record.layout)}"
     text += f" ({record.change})" if record.change else ""
     print_result(text, as_json=as_json, **record._asdict())
 
@@ -45,8 +45,8 @@ def carry_out(plan: "SplitPlan", *, dry_run: bool, as_json: bool, quiet: bool) -
     if dry_run:
         for each in plan.described():
             name = f"{each.split} shards" if each.layout is Layout.WEBDATASET else each.split
-            what = "is there; nothing to do" if each.is_done else each.source
-            print_result(f"{name}: {what}", as_json=as_json, **each._asdict())
+            source = "is there; nothing to do" if each.is_done else each.source
+            print_result(f"{name}: {source}", as_json=as_json, **each._asdict())
         needs = plan.needs
         files = f", {count(needs.files, 'file')}" if needs.files else ""
         print_result(
@@ -56,11 +56,11 @@ def carry_out(plan: "SplitPlan", *, dry_run: bool, as_json: bool, quiet: bool) -
             needed_files=needs.files,
         )
         return
-    for record in plan.carry_out(progress(quiet=quiet)):
+    for record in plan.carry_out(stderr_progress(quiet=quiet)):
         print_split(plan.root, record, as_json=as_json)
 
 
-def progress(*, quiet: bool) -> Progress:
+def stderr_progress(*, quiet: bool) -> Progress:
     """The progress that suits where stderr goes: bars, lines now and then, or nothing."""
     if quiet:
         return Silent()
@@ -105,12 +105,12 @@ class _Bars:
 
 class _LineTask:
     def __init__(self, title: str, total: int, unit: str, initial: int) -> None:
-        self._what, self._total, self._unit = title, total, unit
-        self._begun, self._done, self._detail = initial, initial, ""
+        self._name, self._total, self._unit = title, total, unit
+        self._first, self._amount, self._detail = initial, initial, ""
         self._start_s = self._told_s = time.monotonic()
 
     def advance(self, amount: int) -> None:
-        self._done += amount
+        self._amount += amount
         self._tell_now_and_then()
 
     def tell(self, detail: str) -> None:
@@ -122,16 +122,16 @@ class _LineTask:
         if now_s - self._told_s < _SECONDS_BETWEEN_LINES:
             return
         self._told_s = now_s
-        rate = (self._done - self._begun) / (now_s - self._start_s)
-        parts = [f"{self._what}: {self._done / max(self._total, 1):.0%}"]
+        rate = (self._amount - self._first) / (now_s - self._start_s)
+        parts = [f"{self._name}: {self._amount / max(self._total, 1):.0%}"]
         if self._unit == "B":
-            parts.append(f"{format_bytes(self._done)} of {format_bytes(self._total)}")
+            parts.append(f"{format_bytes(self._amount)} of {format_bytes(self._total)}")
             parts.append(f"{format_bytes(rate)}/s")
         else:
-            parts.append(f"{self._done:,} of {self._total:,} {self._unit}")
+            parts.append(f"{self._amount:,} of {self._total:,} {self._unit}")
             parts.append(f"{rate:,.0f}/s")
         if rate > 0:
-            parts.append(f"{format_duration((self._total - self._done) / rate)} left")
+            parts.append(f"{format_duration((self._total - self._amount) / rate)} left")
         if self._detail:
             parts.append(self._detail)
         click.echo(", ".join(parts), err=True)

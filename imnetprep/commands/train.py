@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.roots import Layout, Root
 from imnetprep.units import format_duration
@@ -90,7 +90,7 @@ def train(
         device=device,
         workers=workers,
         layout=layout,
-        progress=progress(quiet=quiet),
+        progress=stderr_progress(quiet=quiet),
     )
     for report in reports:
         print_result(

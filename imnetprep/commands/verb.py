@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from imnetprep.errors import ImnetprepError, Stopped, WrongUsage
 
 # What a command that mends has in common with the one that failed.
-_CARRIED = (
+_CONTEXT = (
     "address", "root", "dataset", "archives", "layout", "run", "endpoint_url", "region", "profile"
 )  # fmt: skip
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
@@ -27,7 +27,7 @@ class Verb(click.Command):
         self.headings = headings or {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click has it, for each heading; first what belongs under none."""
+        """List the options under their headings; first those that have none."""
         heading_of = {name: each for each, names in self.headings.items() for name in names}
         rows: dict[str, list[tuple[str, str]]] = {}
         for heading in ("Options", *self.headings):
@@ -70,13 +70,14 @@ def from_here(text: str) -> str:
     return _from_here(text, click.get_current_context())
 
 
-def refuse(why: str, *names: str) -> None:
+def refuse(reason: str, *names: str) -> None:
     """Raise WrongUsage if any of these options was typed: nothing is dropped without a word."""
     ctx = click.get_current_context()
-    typed = [name for name in names if _is_typed(ctx, name)]
-    options = " and ".join(_option(ctx.command, name) or name for name in typed)
-    if typed:
-        raise WrongUsage(f"{options} cannot be used: {why}", hint=f"leave out {options}")
+    options = " and ".join(
+        _option(ctx.command, name) or name for name in names if _is_typed(ctx, name)
+    )
+    if options:
+        raise WrongUsage(f"{options} cannot be used: {reason}", hint=f"leave out {options}")
 
 
 def _from_here(text: str, ctx: click.Context) -> str:
@@ -89,7 +90,7 @@ def _from_here(text: str, ctx: click.Context) -> str:
         if command is None or "--root" in rest:
             return match[0]
         words = [f"imnetprep {name}"]
-        for each in _CARRIED:
+        for each in _CONTEXT:
             if each == "layout" and ctx.info_name == "organize" != name:
                 continue  # which it was to make, and the others would read
             option = _option(command, each)

@@ -18,7 +18,7 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_finding, print_result, progress
+from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.progress import Progress
@@ -76,39 +76,39 @@ def verify(
     from imnetprep.proving.receipt import record_verify
     from imnetprep.verify import findings
 
-    shown = progress(quiet=quiet)
-    known = recognise(root, dataset=dataset)
-    unlisted = [place for place in known.places.values() if not place.listed]
-    for place in unlisted:
+    progress = stderr_progress(quiet=quiet)
+    tree = recognise(root, dataset=dataset)
+    strangers = [place for place in tree.places.values() if not place.listed]
+    for place in strangers:
         if not splits or place.split in splits:
-            _print_unlisted(known, place, as_json=as_json)
+            _print_unlisted(tree, place, as_json=as_json)
     kinds = Counter[str]()
     checks = Checks(digests=digests, decode=decode)
     for finding in findings(
-        root, known, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=shown
+        root, tree, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=progress
     ):
         kinds[finding.kind] += 1
         print_finding(finding, as_json=as_json)
     found = kinds.total()
-    looked_at = ["counts", "names"] + ["sizes"] * (len(unlisted) < len(known.places))
-    looked_at += ["end markers"] * bool(unlisted and not decode)
-    looked_at += ["digests"] * digests + ["decoding"] * decode
+    kinds_of_check = ["counts", "names"] + ["sizes"] * (len(strangers) < len(tree.places))
+    kinds_of_check += ["end markers"] * bool(strangers and not decode)
+    kinds_of_check += ["digests"] * digests + ["decoding"] * decode
     if root.manifest.exists() and not dry_run:  # else it is somebody's tree, and stays as it is
-        record_verify(root, "samples", splits=splits, checks=looked_at, findings=found)
+        record_verify(root, "samples", splits=splits, checks=kinds_of_check, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
-    print_result(f"{summary} ({', '.join(looked_at)})", as_json=as_json, findings=found)
+    print_result(f"{summary} ({', '.join(kinds_of_check)})", as_json=as_json, findings=found)
     if adopt and found == kinds[CHANGED]:
-        _adopt(root, known, splits, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=shown)
+        _adopt(root, tree, splits, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=progress)
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def _print_unlisted(known: "Recognised", place: "Place", *, as_json: bool) -> None:
+def _print_unlisted(tree: "Recognised", place: "Place", *, as_json: bool) -> None:
     holds = f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
     print_result(
-        f"{place.split}: {known.dataset.name} by its names, {holds}, no manifest",
+        f"{place.split}: {tree.dataset.name} by its names, {holds}, no manifest",
         as_json=as_json,
         split=place.split,
-        dataset=known.dataset.name,
+        dataset=tree.dataset.name,
         folder=place.folder,
         images=place.images,
         class_folders=place.class_folders,
@@ -118,7 +118,7 @@ def _print_unlisted(known: "Recognised", place: "Place", *, as_json: bool) -> No
 
 def _adopt(
     root: Root,
-    known: "Recognised",
+    tree: "Recognised",
     splits: tuple[Split, ...],
     *,
     jobs: int | None,
@@ -130,13 +130,13 @@ def _adopt(
     from imnetprep.adopt import adopt
 
     if dry_run:
-        for place in known.places.values():
+        for place in tree.places.values():
             if not place.listed and (not splits or place.split in splits):
-                what = f"{count(place.images, 'image')} to read and list in {root.manifest}"
-                print_result(f"{place.split}: {what}", as_json=as_json, split=place.split)
+                text = f"{count(place.images, 'image')} to read and list in {root.manifest}"
+                print_result(f"{place.split}: {text}", as_json=as_json, split=place.split)
         return
-    for record in adopt(root, known, splits=splits, jobs=jobs, progress=progress):
-        what = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
+    for record in adopt(root, tree, splits=splits, jobs=jobs, progress=progress):
+        content = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
         change = f" ({record.change})" if record.change else ""
-        text = f"{record.split}: {what} in {root.manifest}{change}"
+        text = f"{record.split}: {content} in {root.manifest}{change}"
         print_result(text, as_json=as_json, **record._asdict())

@@ -17,7 +17,7 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result, progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.errors import FINDINGS_EXIT_CODE
 from imnetprep.roots import Root
@@ -69,7 +69,7 @@ def verify_archives(
         splits=splits,
         jobs=jobs,
         record=not dry_run,
-        progress=progress(quiet=quiet),
+        progress=stderr_progress(quiet=quiet),
     ):
         _print_report(report, as_json=as_json)
         found += len(report.findings)
