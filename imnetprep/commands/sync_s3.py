@@ -1,7 +1,7 @@
 """`imnetprep sync-s3`."""
 
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,17 +16,20 @@ from imnetprep.commands.options import (
     root_option,
 )
 from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
-from imnetprep.commands.sync_shown import refuse_images, show_plan, show_unfinished
-from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
+from imnetprep.commands.sync_shown import (
+    refuse_images,
+    show_findings,
+    show_move,
+    show_plan,
+    show_unfinished,
+)
+from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
+from imnetprep.errors import WrongUsage
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.finding import Finding
     from imnetprep.s3.settings import Settings
-    from imnetprep.sync.push import Moved
 
 
 @contextmanager
@@ -166,7 +169,7 @@ def sync_s3(
                 what=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
                 progress=progress,
             )  # fmt: skip
-            return _show_findings(findings, len(found.here), deep=deep, as_json=as_json)
+            return show_findings(findings, len(found.here), deep=deep, as_json=as_json)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
@@ -177,18 +180,18 @@ def sync_s3(
             for direction in directions or Direction
         ]  # fmt: skip
         for plan in plans:
-            known_rate = max_rate or journal.rate(plan.direction)
-            show_plan(plan, known_rate, request_prices, as_json=as_json, removes=yes)
+            rate = max_rate or journal.rate(plan.direction)
+            show_plan(plan, rate, request_prices, as_json=as_json, removes=yes)
         show_unfinished(plans[0], bucket)
-        if not directions and not as_json:
-            click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if What.IMAGES in parts and not yes_many_objects:
             refuse_images(plans, request_prices, acts=acts)
+        if not directions and not as_json:
+            click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if not acts:
             return 0
         sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
         for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            _show_move(move, as_json=as_json)
+            show_move(move, as_json=as_json)
     return 0
 
 
@@ -204,36 +207,3 @@ def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) ->
         refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
     if sse != "aws:kms":
         refuse("only --sse aws:kms has a key", "sse_kms_key_id")
-
-
-def _show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:
-    """A line each and their sum; the exit code."""
-    found = 0
-    for finding in findings:
-        print_finding(finding, as_json=as_json)
-        found += 1
-    depth = "every byte of both sides read" if deep else "sizes and checksums"
-    text = f"{count(found, 'finding')} in {count(files, 'file')} ({depth})"
-    print_result(text, as_json=as_json, findings=found, files=files)
-    return FINDINGS_EXIT_CODE if found else 0
-
-
-def _show_move(move: "Moved", *, as_json: bool) -> None:
-    step = move.step
-    checksum = f"{move.known.whole.kind} {move.known.whole.value:x}" if move.known else None
-    proof = f", {checksum}" if checksum else ""
-    print_result(
-        f"{_PAST_TENSE[move.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
-        as_json=as_json,
-        file=step.path, done=move.action, size_bytes=step.size_bytes, etag=move.etag,
-        checksum=checksum,
-    )  # fmt: skip
-
-
-_PAST_TENSE = {
-    "send": "sent",
-    "fetch": "fetched",
-    "skip": "the same",
-    "keep": "kept",
-    "delete": "removed",
-}

@@ -1,17 +1,20 @@
 """How the plan of a sync looks, and what it costs."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.commands.terminal import print_result
-from imnetprep.errors import WrongUsage
+from imnetprep.commands.terminal import print_finding, print_result
+from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
 from imnetprep.units import count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.finding import Finding
     from imnetprep.s3.bucket import Bucket
     from imnetprep.sync.plan import SyncPlan
+    from imnetprep.sync.push import Moved
 
 _LISTED_BEFORE_SUMMING_UP = 20
 _IMAGES_IN_A_SHARD = 1000
@@ -26,7 +29,16 @@ def show_plan(
     as_json: bool,
     removes: bool,
 ) -> None:
-    """What it would do, file by file where these are few, and what that takes."""
+    """Print each step of a plan, or their sum where they are many; then what they take."""
+    _show_steps(plan, as_json=as_json)
+    _show_sum(plan, rate, prices, as_json=as_json)
+    from imnetprep.sync.plan import Action
+
+    if (deletes := plan.of(Action.DELETE)) and not removes:
+        click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
+
+
+def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
     from imnetprep.sync.plan import Action, Step
 
     both = plan.survey.here.keys() & plan.survey.there.keys()
@@ -52,6 +64,13 @@ def show_plan(
                 f"{plan.direction}: {action:7} {format_bytes(size_bytes):>8}  in"
                 f" {count(len(left_out), 'file')} more"
             )
+
+
+def _show_sum(
+    plan: "SyncPlan", rate: float | None, prices: tuple[float, float], *, as_json: bool
+) -> None:
+    from imnetprep.sync.plan import Action
+
     moves = [step for step in plan.steps if plan.requests(step)]
     read = [step for step in plan.of(Action.COMPARE) if not plan.requests(step)]
     size_bytes = sum(step.size_bytes for step in moves)
@@ -77,12 +96,10 @@ def show_plan(
         cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
         read=len(read), unfinished=len(plan.survey.unfinished),
     )  # fmt: skip
-    if (deletes := plan.of(Action.DELETE)) and not removes:
-        click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
 
 
 def _price(plan: "SyncPlan", prices: tuple[float, float]) -> float:
-    """Of 1,000 of its requests, in USD."""
+    """The price of 1,000 requests of a plan, in USD."""
     return prices[plan.direction == "pull"]
 
 
@@ -125,3 +142,36 @@ def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts:
         )
     for line in told:
         click.echo(line, err=True)
+
+
+def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:
+    """A line each and their sum; the exit code."""
+    found = 0
+    for finding in findings:
+        print_finding(finding, as_json=as_json)
+        found += 1
+    depth = "every byte of both sides read" if deep else "sizes and checksums"
+    text = f"{count(found, 'finding')} in {count(files, 'file')} ({depth})"
+    print_result(text, as_json=as_json, findings=found, files=files)
+    return FINDINGS_EXIT_CODE if found else 0
+
+
+def show_move(move: "Moved", *, as_json: bool) -> None:
+    step = move.step
+    checksum = f"{move.known.whole.kind} {move.known.whole.value:x}" if move.known else None
+    proof = f", {checksum}" if checksum else ""
+    print_result(
+        f"{_PAST_TENSE[move.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
+        as_json=as_json,
+        file=step.path, done=move.action, size_bytes=step.size_bytes, etag=move.etag,
+        checksum=checksum,
+    )  # fmt: skip
+
+
+_PAST_TENSE = {
+    "send": "sent",
+    "fetch": "fetched",
+    "skip": "the same",
+    "keep": "kept",
+    "delete": "removed",
+}
