@@ -10,7 +10,6 @@ from imnetprep.checking.expected import Sizes
 from imnetprep.checking.recognise import Recognised
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import locked
 from imnetprep.manifest import (
@@ -20,10 +19,10 @@ from imnetprep.manifest import (
     organized_splits,
     packed,
 )
+from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 
 _CHANGED_SAMPLE = b"changed by others\0"

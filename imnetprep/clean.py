@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
+from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import open_journal
 from imnetprep.proving.consumed import consumed_path, other_consumer

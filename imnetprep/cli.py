@@ -15,7 +15,7 @@ import click
 
 from imnetprep import __version__
 from imnetprep.commands.verb import Verb
-from imnetprep.errors import (
+from imnetprep.messages import (
     INTERRUPTED_EXIT_CODE,
     OUR_BUG_EXIT_CODE,
     TERMINATED_EXIT_CODE,

@@ -9,14 +9,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imnetprep.catalog.datasets import Split, Synset
-from imnetprep.errors import WrongUsage
 from imnetprep.fs import written_whole
 from imnetprep.manifest import open_manifest
+from imnetprep.messages import WrongUsage, count
 from imnetprep.roots import Layout, Root
 from imnetprep.training.data import SampleList, read_samples
 from imnetprep.training.preview import Preview, preview_recipe, previews
 from imnetprep.training.recipe import Recipe
-from imnetprep.units import count
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88

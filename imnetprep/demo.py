@@ -17,12 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
-from imnetprep.errors import ImnetprepError
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress, format_bytes, format_duration
 from imnetprep.roots import Root
 from imnetprep.sources.seeder import Seeder, seeded
 from imnetprep.synthetic import draw_dataset
-from imnetprep.units import format_bytes, format_duration
 
 RUN_NAME = "demo"
 

@@ -10,7 +10,6 @@ from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Split
 from imnetprep.catalog.divisions import Division, divided
 from imnetprep.catalog.file_names import is_plain
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     SampleRecord,
@@ -19,14 +18,13 @@ from imnetprep.manifest import (
     open_manifest,
     refuse_other_dataset,
 )
+from imnetprep.messages import ImnetprepError, Progress, count
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import folder_splits, refuse_strangers
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
-from imnetprep.units import count
 
 # What Pillow and torchvision open, by its name.
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.proving.consumed import consumed_path, consuming_root
 from imnetprep.proving.receipt import archive_proof, record_archive
 from imnetprep.roots import Root

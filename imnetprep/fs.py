@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from imnetprep.errors import ImnetprepError
-from imnetprep.units import format_bytes
+from imnetprep.messages import ImnetprepError, format_bytes
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOOKS_FOR_FORKS, _SECONDS_BETWEEN_LOOKS = 400, 0.025

@@ -26,8 +26,8 @@ from imnetprep.catalog.datasets import (
 )
 from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128
-from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import written_whole
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.sorting import in_order
 

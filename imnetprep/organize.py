@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError
 from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Whole, open_journal
@@ -26,7 +26,6 @@ from imnetprep.organizing.plan import (
 )
 from imnetprep.organizing.publish import folder_splits, refuse_strangers
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
 

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 
 from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.plan import Planned, is_given_up, planned_splits
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.disk_needs import ShardsNeeds
 from imnetprep.sharding.from_archive import ArchiveBodies, BodyPlaces
@@ -33,7 +32,6 @@ from imnetprep.sharding.from_spools import Spool, SpooledBodies, spool_path
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import Placement
 from imnetprep.split_plan import PlannedSplit
-from imnetprep.units import count
 
 
 class FromArchive(NamedTuple):

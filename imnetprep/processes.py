@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _STOPS = {signal.SIGINT, signal.SIGTERM}

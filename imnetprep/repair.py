@@ -14,13 +14,19 @@ from imnetprep.checking.expected import Expected
 from imnetprep.checking.plan_repair import Mending, Move, mend
 from imnetprep.checking.recognise import Recognised, require_share
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.extracting.single_samples import Found, Retake
-from imnetprep.finding import Checks, Finding
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
-from imnetprep.progress import Progress, Task
+from imnetprep.messages import (
+    Checks,
+    Finding,
+    ImnetprepError,
+    Progress,
+    Task,
+    WrongBytes,
+    WrongUsage,
+)
 from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive

@@ -9,10 +9,9 @@ from typing import Any
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.checking.check_archive import wrong_pieces
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
 from imnetprep.sources.part_files import PartFiles

@@ -5,8 +5,8 @@ from typing import NamedTuple, Protocol
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import SplitRecord
+from imnetprep.messages import Progress
 from imnetprep.organizing.disk_needs import Needs
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 
 

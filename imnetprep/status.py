@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
+from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.proving.receipt import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root

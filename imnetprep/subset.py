@@ -10,7 +10,6 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     Manifest,
@@ -21,6 +20,7 @@ from imnetprep.manifest import (
     organized_splits,
     refuse_other_dataset,
 )
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import (
     FolderSource,
@@ -30,11 +30,9 @@ from imnetprep.organizing.from_folder import (
 )
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.progress import Progress
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
-from imnetprep.units import count
 
 
 @dataclass(frozen=True)

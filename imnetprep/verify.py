@@ -7,12 +7,9 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_folders import surveyed
 from imnetprep.checking.check_shards import surveyed_shards
 from imnetprep.checking.recognise import Recognised
-from imnetprep.errors import ImnetprepError
-from imnetprep.finding import Checks, Finding
 from imnetprep.manifest import open_manifest, pick_split
-from imnetprep.progress import Progress
+from imnetprep.messages import Checks, Finding, ImnetprepError, Progress, count
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count
 
 # From this share on, images under a wrong wnid are no accidents but labels given by position.
 _SHARE_BY_POSITION = 0.1

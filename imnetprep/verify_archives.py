@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_archive import ArchiveCheck, ArchiveFinding, check_archive
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.proving.receipt import (
     if_possible,
     record_archive,

@@ -52,7 +52,7 @@ from imnetprep.images import Resize
 from imnetprep.organize import plan_organize
 from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.sharding.make import Sharding
-from imnetprep.progress import Silent
+from imnetprep.messages import Silent
 from imnetprep.roots import Root
 if option.startswith("no digests"):
     folders.xxh128 = lambda body: bytes(16)

@@ -15,8 +15,8 @@ import pytest
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
+from imnetprep.messages import Silent
 from imnetprep.organizing.journal import open_journal
-from imnetprep.progress import Silent
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent

@@ -9,9 +9,8 @@ import pytest
 
 from imnetprep.catalog.datasets import load_dataset
 from imnetprep.demo import DemoFolder, DemoSize, StepFailed, run_demo
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import create_manifest, open_manifest
-from imnetprep.progress import Silent
+from imnetprep.messages import ImnetprepError, Silent
 
 from .conftest import tree
 

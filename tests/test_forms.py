@@ -16,7 +16,7 @@ from PIL import Image
 
 from imnetprep.archives.pickles import cifar_images
 from imnetprep.catalog.datasets import load_dataset
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 from tests.conftest import Run, command, tree
 from tests.packings import (
     Files,

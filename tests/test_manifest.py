@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
@@ -18,6 +17,7 @@ from imnetprep.manifest import (
     dataset_for,
     open_manifest,
 )
+from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Layout
 from tests.conftest import DATASETS, Run
 

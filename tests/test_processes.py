@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import in_processes
 
 

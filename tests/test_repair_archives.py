@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
-from imnetprep.progress import Silent
+from imnetprep.messages import ImnetprepError, Silent, SourceFailed, WrongBytes
 from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 from imnetprep.roots import Root
 from imnetprep.sources.part_files import PartFiles, record_path

@@ -14,11 +14,11 @@ import pytest
 
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.by_range import Told, Workers
 from imnetprep.extracting.sink import Written
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, packed
+from imnetprep.messages import WrongBytes
 from imnetprep.processes import is_safe_to_fork
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")

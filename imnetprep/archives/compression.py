@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from imnetprep.archives.tar import truncated
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 COMPRESSED_FORMS = ("tar.gz", "tar.xz")
 _CHUNK_BYTES = 512 << 10

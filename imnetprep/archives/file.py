@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 from imnetprep.archives.tar import truncated
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 
 
 class ArchiveFile(Protocol):

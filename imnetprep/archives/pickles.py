@@ -8,7 +8,7 @@ import pickletools
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 SIDE_PX = 32
 _IMAGE_BYTES = 3 * SIDE_PX * SIDE_PX

@@ -13,7 +13,7 @@ from typing import Any
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 
 SUFFIX = ".index.json"
 _DAMAGE = (ValueError, TypeError, LookupError, RecursionError)

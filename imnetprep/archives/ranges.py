@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol
 
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 # What a kill costs of a flat archive; a tar of tars has its classes.
 RUN_BYTES = 64 << 20

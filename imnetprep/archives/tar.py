@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 PLAIN_FORMS = ("tar", "tar-of-tars")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from imnetprep.archives.tar import Member, Stream, safe_path, truncated
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 NO_COMPRESSION, DEFLATE = 0, 8
 _ENCRYPTION_BITS = 0x2041  # bits 0, 6 and 13: the body, strongly; the directory

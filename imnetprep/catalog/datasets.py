@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.file_names import FileNames, ListedNames, patterns_of
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 
 DEFAULT = "ilsvrc2012"
 # Each with the folder of this package where its definition lies, as NAME.toml.

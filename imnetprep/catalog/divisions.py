@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
 from imnetprep.catalog.subsets import format_toml
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 
 _SYNSETS = "synsets.tsv"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 
 BUILT_IN_LISTS = (
     "simclr-1pct",

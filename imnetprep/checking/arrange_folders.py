@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from imnetprep.checking.expected import Expected
 from imnetprep.checking.recognise import Place
-from imnetprep.finding import Finding
+from imnetprep.messages import Finding, count
 from imnetprep.roots import Root
-from imnetprep.units import count
 
 
 @dataclass

@@ -16,12 +16,10 @@ from imnetprep.archives.file import LocalFile, file_state
 from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress, Task
 from imnetprep.proving.readers import choose_proof
 from imnetprep.sources.torrent import published_pieces
-from imnetprep.units import count
 
 _CHUNK_BYTES = 2 << 20
 _SHOWN = 3

@@ -13,13 +13,19 @@ from imnetprep.checking.arrange_folders import Arranged, arrange
 from imnetprep.checking.expected import Expected, Sizes
 from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Recognised
-from imnetprep.errors import ImnetprepError
-from imnetprep.finding import CHANGED, Checks, Finding
 from imnetprep.manifest import SampleRecord, open_manifest
+from imnetprep.messages import (
+    CHANGED,
+    Checks,
+    Finding,
+    ImnetprepError,
+    Progress,
+    Task,
+    count,
+    format_bytes,
+)
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress, Task
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 # Read but not yet judged, at most, so that memory does not grow with the dataset.
 _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32

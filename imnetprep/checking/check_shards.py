@@ -10,15 +10,12 @@ from typing import BinaryIO, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import running_xxh128, xxh128
-from imnetprep.errors import WrongBytes
-from imnetprep.finding import Checks, Finding
 from imnetprep.images import decoding_problem
 from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
 from imnetprep.manifest import Manifest, SampleRecord, SplitRecord
+from imnetprep.messages import Checks, Finding, Progress, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress
 from imnetprep.roots import Root
-from imnetprep.units import count
 
 _SHARDS_UNDER_WAY = 16
 

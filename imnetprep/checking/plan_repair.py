@@ -9,7 +9,7 @@ from typing import NamedTuple
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.expected import Expected
 from imnetprep.digests import xxh128
-from imnetprep.finding import Finding
+from imnetprep.messages import Finding
 
 _DAMAGED = ("size", "digest", "decode", "unreadable", "not-a-file")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.digests import xxh128
-from imnetprep.finding import Checks, Finding
 from imnetprep.images import decoding_problem
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import Checks, Finding
 
 _JPEG_END = b"\xff\xd9"
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import BUILT_IN, Dataset, Split, load_dataset
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for, open_manifest
+from imnetprep.messages import ImnetprepError, count
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
 _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32

@@ -5,8 +5,8 @@ import click
 from imnetprep.commands.options import dry_run_option, json_option, root_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, from_here
+from imnetprep.messages import count, format_bytes
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.
 _KINDS = ("temporary", "part", "leftover", "archive", "growing")

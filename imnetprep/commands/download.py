@@ -21,8 +21,8 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
+from imnetprep.messages import format_bytes
 from imnetprep.roots import Root
-from imnetprep.units import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network

@@ -8,9 +8,8 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.commands.options import json_option, layout_option, root_option, split_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage, count
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count
 
 
 @click.command(cls=Verb, short_help="Draw what the network sees, as a contact sheet.")

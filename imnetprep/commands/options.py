@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.messages import parse_bytes, parse_duration
 from imnetprep.roots import Layout, Root
-from imnetprep.units import parse_bytes, parse_duration
 
 
 class _UnitType(click.ParamType[float]):

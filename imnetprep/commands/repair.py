@@ -18,9 +18,8 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb
-from imnetprep.errors import FINDINGS_EXIT_CODE
+from imnetprep.messages import FINDINGS_EXIT_CODE, count
 from imnetprep.roots import Root
-from imnetprep.units import count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Mended, RepairPlan
@@ -69,7 +68,7 @@ def repair(
     imnetprep repair --digests --from s3://my-bucket/imagenet
     """
     from imnetprep.checking.recognise import recognise
-    from imnetprep.finding import Checks
+    from imnetprep.messages import Checks
     from imnetprep.repair import Mended, carry_out_repair, plan_repair
 
     progress = stderr_progress(quiet=quiet)

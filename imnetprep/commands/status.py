@@ -8,8 +8,8 @@ import click
 from imnetprep.commands.options import json_option, root_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, from_here
+from imnetprep.messages import count, format_bytes
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:
     from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus

@@ -17,7 +17,7 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import carry_out
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 from imnetprep.roots import Root
 
 if TYPE_CHECKING:

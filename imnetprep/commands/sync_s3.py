@@ -25,7 +25,7 @@ from imnetprep.commands.sync_shown import (
 )
 from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.commands.terminal import print_finding, print_result
-from imnetprep.errors import FINDINGS_EXIT_CODE, WrongUsage
-from imnetprep.units import count, format_bytes, format_duration
+from imnetprep.messages import FINDINGS_EXIT_CODE, WrongUsage, count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.finding import Finding
+    from imnetprep.messages import Finding
     from imnetprep.s3.bucket import Bucket
     from imnetprep.sync.plan import SyncPlan
     from imnetprep.sync.push import Moved

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.finding import Finding
-from imnetprep.progress import Progress, Silent, Task
+from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord

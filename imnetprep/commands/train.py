@@ -7,8 +7,8 @@ import click
 from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
+from imnetprep.messages import format_duration
 from imnetprep.roots import Layout, Root
-from imnetprep.units import format_duration
 
 
 @click.command(

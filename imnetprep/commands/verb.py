@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from imnetprep.errors import ImnetprepError, Stopped, WrongUsage
+from imnetprep.messages import ImnetprepError, Stopped, WrongUsage
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (

@@ -20,10 +20,8 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.errors import FINDINGS_EXIT_CODE
-from imnetprep.progress import Progress
+from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, format_bytes
 from imnetprep.roots import Layout, Root
-from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Recognised
@@ -72,7 +70,7 @@ def verify(
     if layout is Layout.WEBDATASET:
         refuse("only class folders that another program made can be adopted", "adopt")
     from imnetprep.checking.recognise import recognise
-    from imnetprep.finding import CHANGED, Checks
+    from imnetprep.messages import CHANGED, Checks
     from imnetprep.proving.receipt import record_verify
     from imnetprep.verify import findings
 

@@ -19,9 +19,8 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
-from imnetprep.errors import FINDINGS_EXIT_CODE
+from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes
 from imnetprep.roots import Root
-from imnetprep.units import count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.verify_archives import ArchiveReport

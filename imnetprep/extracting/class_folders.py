@@ -7,11 +7,11 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.images import Resize, ResizedImage, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 from imnetprep.processes import worker_killed, worker_pool
 
 

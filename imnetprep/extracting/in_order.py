@@ -8,8 +8,8 @@ from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
 from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.zip_ranges import Zip
+from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
 
 # What may follow the end of a tar: tar fills up a record, and nobody's is larger.

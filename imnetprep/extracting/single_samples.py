@@ -12,8 +12,8 @@ from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.readers import PieceReader, PlainReader, Reader, choose_proof
 from imnetprep.sources.torrent import published_pieces
 

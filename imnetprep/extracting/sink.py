@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 from imnetprep.catalog.datasets import Archive, Split
 from imnetprep.columns import Packed
 from imnetprep.digests import Checksum, xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 LARGEST_SAMPLE_BYTES = 128 << 20

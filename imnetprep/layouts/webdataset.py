@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.fs import written_whole
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 
 INDEX = "index.json"
 _FORM = 1

@@ -2,8 +2,7 @@
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.columns import Columns
-from imnetprep.errors import WrongBytes
-from imnetprep.units import count
+from imnetprep.messages import WrongBytes, count
 
 
 def check_count(

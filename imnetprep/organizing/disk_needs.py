@@ -6,11 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import existing_folder, require_free, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
-from imnetprep.progress import Progress
-from imnetprep.units import count, format_bytes, format_duration
+from imnetprep.messages import ImnetprepError, Progress, count, format_bytes, format_duration
 
 # Below it the work is over before a guess is worth its second.
 _WORTH_MEASURING_BYTES = 8 << 30

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import hard_link, require_free
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.organizing.journal import Journal, committer
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 
 # Makes one class in its folder, and tells its samples. Called in a thread.

@@ -9,14 +9,13 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.range_index import SUFFIX, parse_index
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import SourceFailed
 from imnetprep.extracting.find_ranges import Source
 from imnetprep.extracting.sink import Sink
+from imnetprep.messages import Progress, SourceFailed
 from imnetprep.organizing.growth import Growth
 from imnetprep.organizing.journal import Journal, Whole
 from imnetprep.organizing.plan import Planned, home_of, jobs_for
 from imnetprep.organizing.publish import publish_journalled, unpublished
-from imnetprep.progress import Progress
 from imnetprep.proving.consume import (
     ConsumedFile,
     begin_consumption,

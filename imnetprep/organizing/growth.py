@@ -8,10 +8,10 @@ from typing import Any
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.find_ranges import Source
 from imnetprep.extracting.sink import Sink
+from imnetprep.messages import Progress
 from imnetprep.organizing.counts import check_count, name_twice
 from imnetprep.organizing.journal import Journal
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
-from imnetprep.progress import Progress
 
 
 class Growth:

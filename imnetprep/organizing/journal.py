@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 from imnetprep.catalog.datasets import Split
 from imnetprep.columns import Columns, Packed, joined
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import sync_file_system
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
+from imnetprep.messages import ImnetprepError
 from imnetprep.sorting import in_order
 
 _FORM = 3

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.organizing.journal import open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.proving.archive_at import check_sizes, choose_archives

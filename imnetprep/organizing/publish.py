@@ -11,9 +11,9 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.columns import Columns
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
+from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import Journal, Whole, open_journal
 from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root

@@ -14,17 +14,16 @@ from imnetprep.archives.prefetch import Ahead
 from imnetprep.archives.ranges import Range, Section
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import Checksum
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.by_range import Told, Workers
 from imnetprep.extracting.find_ranges import Ranges, Source
 from imnetprep.extracting.in_order import Flow
 from imnetprep.extracting.samples import Cancelled, Extraction
 from imnetprep.extracting.sink import Batch, Done, Sink, Written
 from imnetprep.manifest import SampleRecord, packed
+from imnetprep.messages import Progress, Task, WrongBytes
 from imnetprep.organizing.counts import check_count, name_twice
 from imnetprep.organizing.journal import Journal, committer
 from imnetprep.processes import is_safe_to_fork, worker_killed
-from imnetprep.progress import Progress, Task
 from imnetprep.proving.readers import (
     PieceReader,
     Reader,

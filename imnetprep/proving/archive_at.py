@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.proving.consume import require_consumable
 from imnetprep.proving.consumed import consumed_path, other_consumer
 from imnetprep.proving.receipt import archive_proof

@@ -19,7 +19,6 @@ from imnetprep.archives.ranges import Range, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import (
     can_punch_holes,
     claim,
@@ -28,6 +27,7 @@ from imnetprep.fs import (
     sync_folder,
     written_whole,
 )
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.consumed import consumed_path, consuming_root, index_path
 from imnetprep.proving.readers import choose_proof
 from imnetprep.sources.torrent import published_pieces

@@ -15,7 +15,7 @@ from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive
 from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 # From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
 _NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20

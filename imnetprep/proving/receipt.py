@@ -10,8 +10,8 @@ from typing import Any
 
 from imnetprep import __version__
 from imnetprep.archives.file import file_state
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import locked, written_whole
+from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 
 

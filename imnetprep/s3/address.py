@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 
 SCHEME = "s3://"
 

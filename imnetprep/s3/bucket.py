@@ -20,7 +20,7 @@ from botocore.httpsession import URLLib3Session
 from botocore.parsers import create_parser
 from botocore.utils import get_environ_proxies
 
-from imnetprep.errors import SourceFailed, WrongBytes, WrongUsage
+from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage
 from imnetprep.retry import resumed, retried, wait_s
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.failures import PASSING, client_error, is_busy, told

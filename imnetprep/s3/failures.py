@@ -10,7 +10,7 @@ import botocore.exceptions as failures
 import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
-from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 
 
 class Busy(failures.ClientError):  # type: ignore[misc]

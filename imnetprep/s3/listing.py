@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import botocore.exceptions as failures
 
 from imnetprep.digests import Checksum
-from imnetprep.errors import SourceFailed
+from imnetprep.messages import SourceFailed
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import code_of
 

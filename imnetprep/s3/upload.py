@@ -15,7 +15,7 @@ import botocore.exceptions as failures
 from botocore.parsers import ResponseParserError
 
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.retry import retried
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import TRIES, Bucket

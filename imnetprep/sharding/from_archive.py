@@ -11,12 +11,10 @@ from imnetprep.archives.file import LocalFile, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
 from imnetprep.archives.tar import FileStream
 from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.samples import listed_samples
 from imnetprep.manifest import SampleRecord
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress, WrongBytes, count
 from imnetprep.sharding.order import Placement
-from imnetprep.units import count
 
 # Each waits for the disk most of the time.
 _WALKERS = 8

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.fs import locked, require_free
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import SplitRecord, dataset_for, open_manifest, organized_splits
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.publish import in_the_way
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import shuffling

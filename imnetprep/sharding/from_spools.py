@@ -13,9 +13,9 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 from imnetprep.sharding.order import Placement
 
 

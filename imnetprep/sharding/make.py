@@ -10,10 +10,10 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.images import Resize
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
 from imnetprep.manifest import SampleRecord, SplitRecord
+from imnetprep.messages import Progress
 from imnetprep.organizing.journal import Journal, Whole
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import in_processes, usable_cores
-from imnetprep.progress import Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 
 
 def shuffling(dataset: Dataset, split: Split, seed: int) -> Callable[[int, str], bytes]:

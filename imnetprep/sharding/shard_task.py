@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.digests import xxh128
-from imnetprep.errors import WrongBytes
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.layouts.webdataset import Shard, write_shard
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 
 # The published bytes of a sample, or WrongBytes; a value that another process can be given. A
 # sample whose digest is empty gets that of its body.

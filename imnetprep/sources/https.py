@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from imnetprep.digests import Checksum
-from imnetprep.errors import SourceFailed, WrongBytes
+from imnetprep.messages import SourceFailed, WrongBytes
 from imnetprep.retry import resumed, retried
 
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 
 
 @dataclass(frozen=True)

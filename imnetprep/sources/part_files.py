@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import libtorrent as lt
 
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.processes import usable_cores
-from imnetprep.progress import Progress
 from imnetprep.sources.torrent import Torrent, read_torrent
 
 _PIECES_READ_AGAIN = 64

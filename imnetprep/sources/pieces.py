@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from imnetprep.archives.file import ArchiveFile
-from imnetprep.errors import WrongBytes
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress, WrongBytes
 from imnetprep.sources.part_files import PartFiles
 
 _PIECES_A_READ = 4  # which a kill costs; 8 MiB of the published torrents

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import libtorrent as lt
 
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress
 from imnetprep.sources.session import Network, listening_port, open_session
 from imnetprep.sources.torrent import read_torrent
 

@@ -9,7 +9,7 @@ from typing import Any
 import libtorrent as lt
 
 from imnetprep import __version__
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 
 # One node alone leaves a magnet link without trackers hanging when that node is down.
 _DHT_NODES = (

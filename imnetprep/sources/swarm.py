@@ -14,13 +14,19 @@ from typing import Any
 
 import libtorrent as lt
 
-from imnetprep.errors import ImnetprepError, SourceFailed, WrongBytes
-from imnetprep.progress import Progress, Task
+from imnetprep.messages import (
+    ImnetprepError,
+    Progress,
+    SourceFailed,
+    Task,
+    WrongBytes,
+    count,
+    format_duration,
+)
 from imnetprep.sources.magnet import Magnet
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.session import Network
 from imnetprep.sources.torrent import Torrent, info_hash_of, read_torrent, torrent_of_metadata
-from imnetprep.units import count, format_duration
 
 _SAY_NO_PEERS_AFTER_S = 60
 _TRY_UTP_AFTER_S = 120

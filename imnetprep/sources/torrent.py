@@ -9,7 +9,7 @@ import libtorrent as lt
 
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 from imnetprep.sources.magnet import Magnet
 
 

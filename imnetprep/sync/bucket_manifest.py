@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.manifest import (
     Manifest,
     OtherForm,
@@ -24,6 +23,7 @@ from imnetprep.manifest import (
     open_manifest,
     refuse_other_dataset,
 )
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.organizing.publish import publish
 from imnetprep.roots import Layout, Root
 

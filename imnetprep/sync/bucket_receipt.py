@@ -6,7 +6,7 @@ from typing import Any
 import botocore.exceptions as failures
 
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.s3.failures import has_met, told
 from imnetprep.s3.upload import Guard, Sender

@@ -6,9 +6,8 @@ from functools import partial
 
 from imnetprep.archives.file import file_state
 from imnetprep.digests import Checksum
-from imnetprep.finding import Finding
 from imnetprep.layouts.webdataset import INDEX
-from imnetprep.progress import Progress
+from imnetprep.messages import Finding, Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told

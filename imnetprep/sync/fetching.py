@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.digests import Checksum, Pieces
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.failures import told
 from imnetprep.sync.journal import Known

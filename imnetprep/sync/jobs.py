@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import TypeVar
 
-from imnetprep.progress import Task
+from imnetprep.messages import Task
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import is_damage
+from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from imnetprep.archives.range_index import SUFFIX
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import is_locked
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress
 from imnetprep.proving.consumed import consumed_path
 from imnetprep.roots import Root
 

@@ -8,7 +8,7 @@ import botocore.exceptions as failures
 
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import status_of, told
 from imnetprep.s3.listing import head_object

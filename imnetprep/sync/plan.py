@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from imnetprep.archives.file import file_state
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.listing import Unfinished

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Dataset
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import (
     allocated_bytes,
     existing_folder,
@@ -19,6 +18,7 @@ from imnetprep.fs import (
     sync_file_system,
     sync_folder,
 )
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import record_archives
 from imnetprep.sync.bucket_manifest import Fetched, read_fetched
 from imnetprep.sync.fetching import Fetching, part_path

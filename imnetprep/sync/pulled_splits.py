@@ -9,10 +9,10 @@ from itertools import chain, product
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import WrongBytes
 from imnetprep.fs import hard_link
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.manifest import open_manifest
+from imnetprep.messages import WrongBytes
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
 from imnetprep.sync.keys import What, what_of

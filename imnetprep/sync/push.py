@@ -13,8 +13,8 @@ from imnetprep.archives.file import file_state
 from imnetprep.archives.range_index import SUFFIX
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.layouts.webdataset import INDEX
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.receipt import record_archive
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import ListedPart, listed_parts

@@ -8,11 +8,10 @@ from typing import Any
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError, SourceFailed
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress, SourceFailed
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told

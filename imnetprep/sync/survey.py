@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import Checksum
-from imnetprep.errors import WrongBytes
 from imnetprep.layouts.webdataset import INDEX, read_index
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress, WrongBytes
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress
 from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.sync.jobs import Flow

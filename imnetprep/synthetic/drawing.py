@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.progress import Progress, Silent
+from imnetprep.messages import Progress, Silent
 from imnetprep.synthetic.figures import FIGURES
 from imnetprep.synthetic.noise import write_archives
 from imnetprep.synthetic.photographs import draw_photograph

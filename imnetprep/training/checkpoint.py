@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from imnetprep import __version__
-from imnetprep.errors import ImnetprepError
 from imnetprep.fs import written_whole
+from imnetprep.messages import ImnetprepError
 from imnetprep.training.recipe import Recipe, parse_recipe, recipe_as_json
 from imnetprep.training.transforms import Preprocessing
 

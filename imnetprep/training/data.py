@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.images import decode_rgb
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import Manifest, pick_split
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
 from imnetprep.roots import Layout, Root
 from imnetprep.training.transforms import Transform

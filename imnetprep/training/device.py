@@ -2,7 +2,7 @@
 
 import torch
 
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.processes import usable_cores
 
 

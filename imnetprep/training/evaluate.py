@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import Manifest, open_manifest
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Classes, load_checkpoint
 from imnetprep.training.data import Loader, SampleList, in_turn, read_samples

@@ -12,8 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from imnetprep.errors import ImnetprepError
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
 from imnetprep.training.data import Batch, Loader, mixed_seed
 from imnetprep.training.device import memory_format

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision import models
 
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 
 # What the second heads of GoogLeNet and Inception add to the loss (Szegedy et al. 2014, 5).
 _AUX_WEIGHT = 0.3

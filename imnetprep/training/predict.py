@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from imnetprep.errors import ImnetprepError
 from imnetprep.images import decode_rgb
+from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
 from imnetprep.training.evaluate import restored_model

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import WrongBytes
 from imnetprep.images import decode_rgb
+from imnetprep.messages import WrongBytes
 from imnetprep.training.data import SampleList
 from imnetprep.training.recipe import Recipe, plan_recipe
 from imnetprep.training.transforms import (

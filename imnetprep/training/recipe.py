@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224

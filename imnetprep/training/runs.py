@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import written_whole
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.training.meters import Score
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 
 from imnetprep import __version__
-from imnetprep.errors import WrongBytes
-from imnetprep.progress import Progress
+from imnetprep.messages import Progress, WrongBytes, count
 from imnetprep.training.checkpoint import Best, Checkpoint, Classes, save_checkpoint
 from imnetprep.training.data import Loader, SampleList, shuffled
 from imnetprep.training.evaluate import Validator
@@ -19,7 +18,6 @@ from imnetprep.training.recipe import recipe_as_json
 from imnetprep.training.runs import EpochReport, Run
 from imnetprep.training.stop_request import StopRequest
 from imnetprep.training.transforms import TrainTransform
-from imnetprep.units import count
 
 
 @dataclass(frozen=True)

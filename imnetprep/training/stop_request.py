@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from imnetprep.errors import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Stopped
+from imnetprep.messages import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Stopped
 
 _EXIT_CODES = {
     signal.SIGINT: INTERRUPTED_EXIT_CODE,

@@ -5,10 +5,9 @@ from contextlib import closing
 from typing import Any
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.errors import ImnetprepError, WrongUsage
 from imnetprep.fs import locked
 from imnetprep.manifest import open_manifest
-from imnetprep.progress import Progress
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
 from imnetprep.training.data import read_samples
@@ -20,7 +19,6 @@ from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
 from imnetprep.training.session import Data, Place, Session
 from imnetprep.training.stop_request import stop_requests
 from imnetprep.training.transforms import Preprocessing
-from imnetprep.units import count
 
 
 def train(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imnetprep.archives.compression import decompressed
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 PACK: dict[str, Callable[[bytes], bytes]] = {"tar.gz": gzip.compress, "tar.xz": lzma.compress}
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imnetprep.archives.tar import FileStream, members
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 from tests.fuzzing.tars import Entry, packed, pax
 
 _NAMES = st.text("abcdefghij0123456789_.é", min_size=1, max_size=180).filter(

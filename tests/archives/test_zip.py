@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imnetprep.archives.tar import FileStream
 from imnetprep.archives.zip import Directory
-from imnetprep.errors import WrongBytes
+from imnetprep.messages import WrongBytes
 
 FILES = {f"folder/{at}.jpg": bytes([at]) * (50 * at) for at in range(6)}
 

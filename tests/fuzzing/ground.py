@@ -28,10 +28,10 @@ from imnetprep import cli
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import open_section, plan_ranges, sections
 from imnetprep.catalog.datasets import Archive, Split, load_dataset
-from imnetprep.errors import WrongBytes
 from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.samples import Extraction
 from imnetprep.manifest import SampleRecord
+from imnetprep.messages import WrongBytes
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import tree
 from tests.fuzzing.tars import CORPUS, Change, Entry, packed, tars

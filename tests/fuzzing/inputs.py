@@ -21,8 +21,8 @@ from imnetprep.archives.ranges import plan_ranges
 from imnetprep.archives.tar import _parse_header
 from imnetprep.catalog.datasets import DEFINITION, Split, load_dataset, parse_dataset
 from imnetprep.catalog.subsets import SubsetList, subset_of
-from imnetprep.errors import ImnetprepError
 from imnetprep.manifest import dataset_for, open_manifest, organized_splits
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import archive_proof, read_receipt, record_split
 from imnetprep.roots import Root
 from imnetprep.sources.magnet import parse_magnet

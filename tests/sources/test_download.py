@@ -15,7 +15,7 @@ from pathlib import Path
 import libtorrent as lt
 import pytest
 
-from imnetprep.progress import Silent
+from imnetprep.messages import Silent
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.seeder import make_torrent, seeded
 from imnetprep.sources.torrent import read_torrent

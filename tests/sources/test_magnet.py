@@ -2,7 +2,7 @@
 
 import pytest
 
-from imnetprep.errors import WrongUsage
+from imnetprep.messages import WrongUsage
 from imnetprep.sources.magnet import parse_magnet
 
 _V1 = "5d6d0df7ed81efd49ca99ea4737e0ae5e3a5f2e5"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.digests import Checksum
-from imnetprep.progress import Silent
+from imnetprep.messages import Silent
 from imnetprep.roots import Root
 from imnetprep.sync.fetching import _write_all
 from imnetprep.sync.jobs import Cancelled, Flow, side_by_side

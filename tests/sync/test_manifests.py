@@ -11,8 +11,8 @@ import pytest
 
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.manifest import OtherForm, SampleRecord, create_manifest, open_manifest
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.roots import Layout, Root
 from imnetprep.sync.bucket_manifest import (
     Key,

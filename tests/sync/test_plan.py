@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imnetprep.archives.file import file_state
 from imnetprep.digests import Checksum
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.listing import Listed

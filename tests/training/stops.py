@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from imnetprep.progress import Silent, Task
+from imnetprep.messages import Silent, Task
 
 
 class SignalAt(Silent):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from imnetprep.errors import ImnetprepError
+from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import (
     SUMS,
     Best,

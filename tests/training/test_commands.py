@@ -7,8 +7,7 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
-from imnetprep.errors import ImnetprepError, WrongUsage
-from imnetprep.progress import Silent
+from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.predict import predictions

@@ -8,8 +8,8 @@ from PIL import Image, ImageFont
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.contact_sheet import fitted, pick_rows, write_contact_sheet
-from imnetprep.errors import WrongUsage
 from imnetprep.manifest import open_manifest
+from imnetprep.messages import WrongUsage
 from imnetprep.roots import Root
 from imnetprep.training.data import read_samples
 from imnetprep.training.preview import preview_recipe, previews

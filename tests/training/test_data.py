@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.errors import ImnetprepError, WrongBytes
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.roots import Layout, Root
 from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
 from imnetprep.training.transforms import TrainTransform

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from imnetprep.errors import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.training.device import amp_pays, default_workers, pick_device
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import build_model, loss_of

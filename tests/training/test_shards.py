@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.errors import WrongBytes, WrongUsage
 from imnetprep.manifest import open_manifest
-from imnetprep.progress import Silent
+from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
 from imnetprep.sharding.make import Sharding

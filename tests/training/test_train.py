@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from imnetprep.errors import ImnetprepError, Stopped, WrongBytes, WrongUsage
-from imnetprep.progress import Silent
+from imnetprep.messages import ImnetprepError, Silent, Stopped, WrongBytes, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
