@@ -33,6 +33,11 @@ def test_no_more_docstrings_and_helps_point_elsewhere(measure: ModuleType) -> No
     assert len(found) <= POINTING_SENTENCES, "\n".join(map(str, found))
 
 
+def test_no_function_of_a_verb_is_longer_than_a_screen(measure: ModuleType) -> None:
+    lines, name = measure.longest_door()
+    assert lines <= 60, name
+
+
 @pytest.mark.parametrize(
     ("source", "is_counted"),
     [
