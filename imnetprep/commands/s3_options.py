@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-WHAT = ("archives", "shards", "runs", "manifest", "images")
-DEFAULT_WHAT = ",".join(WHAT[:-1])
+WHAT = ("archives", "shards", "runs", "manifest")
+DEFAULT_WHAT = ",".join(WHAT)
 
 
 class WhatType(click.ParamType[frozenset[str]]):

@@ -16,13 +16,7 @@ from imnetprep.commands.options import (
     root_option,
 )
 from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
-from imnetprep.commands.sync_shown import (
-    refuse_images,
-    show_findings,
-    show_move,
-    show_plan,
-    show_unfinished,
-)
+from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, show_unfinished
 from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage
@@ -66,12 +60,11 @@ def _uncollected() -> Iterator[None]:
     type=WhatType(),
     default=DEFAULT_WHAT,
     show_default=True,
-    help="Parts of the root, with commas between; images takes a request for each.",
+    help="Parts of the root, with commas between.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
 @click.option("--delete", is_flag=True, help="List what only the receiving side has, too.")
 @click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
-@click.option("--yes-many-objects", is_flag=True, help="With --what images: pay for each image.")
 @click.option(
     "--abort-stale",
     type=DURATION,
@@ -108,7 +101,6 @@ def sync_s3(
     replace: bool,
     delete: bool,
     yes: bool,
-    yes_many_objects: bool,
     abort_stale: float | None,
     jobs: int | None,
     max_rate: float | None,
@@ -183,8 +175,6 @@ def sync_s3(
             rate = max_rate or journal.rate(plan.direction)
             show_plan(plan, rate, request_prices, as_json=as_json, removes=yes)
         show_unfinished(plans[0], bucket)
-        if What.IMAGES in parts and not yes_many_objects:
-            refuse_images(plans, request_prices, acts=acts)
         if not directions and not as_json:
             click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if not acts:
@@ -201,7 +191,7 @@ def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) ->
     if not delete:
         refuse("nothing is removed without --delete", "yes")
     if check:
-        refuse("--check moves nothing", "replace", "delete", "request_prices", "yes_many_objects")
+        refuse("--check moves nothing", "replace", "delete", "request_prices")
     if pull or check:
         reason = "only a push makes objects and uploads"
         refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.commands.terminal import print_finding, print_result
-from imnetprep.messages import FINDINGS_EXIT_CODE, WrongUsage, count, format_bytes, format_duration
+from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.messages import Finding
@@ -16,7 +16,6 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sync.push import Moved
 
 _LISTED_BEFORE_SUMMING_UP = 20
-_IMAGES_IN_A_SHARD = 1000
 _VERBS = {"push": "send", "pull": "fetch"}
 
 
@@ -116,31 +115,6 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
             age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
             size = format_bytes(stored_bytes(bucket, upload))
             click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {what}", err=True)
-
-
-def refuse_images(plans: "list[SyncPlan]", prices: tuple[float, float], *, acts: bool) -> None:
-    """Say what images cost as they are, and what as shards. Raises WrongUsage if it `acts`."""
-    from imnetprep.sync.keys import What, what_of
-
-    told = []
-    for plan in plans:
-        images = sum(bool(plan.requests(s)) for s in plan.steps if what_of(s.path) is What.IMAGES)
-        if not images:
-            continue
-        shards = -(-images // _IMAGES_IN_A_SHARD)
-        price = _price(plan, prices) / 1000
-        told.append(
-            f"{plan.direction}: images take {count(images, 'request')} (${images * price:.4f});"
-            f" as shards {count(shards, 'request')} (${shards * price:.4f})"
-        )
-    if acts and told:
-        raise WrongUsage(
-            told[0],
-            hint="organize --layout webdataset makes shards, which every reader gets for as much"
-            " less; or say --yes-many-objects",
-        )
-    for line in told:
-        click.echo(line, err=True)
 
 
 def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:

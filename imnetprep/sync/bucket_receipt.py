@@ -74,16 +74,12 @@ def _merged(
             objects[path] = record
     digests = dict(digests_here(work.root, found.here.values()))  # some are proved only now
     for path, listed in found.there.items():
-        if path in gone or what_of(path) is What.IMAGES:
-            continue  # a million would make it larger than anybody reads
         known = known_there(found, path, None, work.journal)
-        if known is not None:
+        if known is not None and path not in gone:
             before_it = objects[path].digests if path in objects else {}
             objects[path] = ObjectRecord(listed.etag, known, before_it)
     for moved in done:
         path = moved.step.path
-        if what_of(path) is What.IMAGES:
-            continue
         if moved.action is Action.SEND and moved.known is not None and moved.etag:
             objects[path] = ObjectRecord(moved.etag, moved.known, digests.get(path, {}))
     here = read_receipt(work.root)

@@ -29,7 +29,6 @@ class What(StrEnum):
     SHARDS = "shards"
     RUNS = "runs"
     MANIFEST = "manifest"
-    IMAGES = "images"
 
 
 class FileHere(NamedTuple):
@@ -54,8 +53,6 @@ def what_of(path: str) -> What | None:
             return What.SHARDS
         case ["runs", _, _, *_]:
             return What.RUNS
-        case [split, _, _] if split in set(Split):
-            return What.IMAGES
     return None
 
 
@@ -69,8 +66,6 @@ def files_here(root: Root, what: Collection[What], progress: Progress) -> Iterat
                 progress.note(f"runs/{run} is being trained: left out")
             else:
                 folders.append(f"runs/{run}")
-    if What.IMAGES in what:
-        folders += list(Split)
     for folder in folders:
         for path in _files_below(root.path, folder):
             if what_of(path) in what and not _is_given_up(root.path / path):

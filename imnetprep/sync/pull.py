@@ -1,7 +1,7 @@
 """Carrying out a pull: objects to files, proved as they are written, whole or absent.
 
-A file gets its name after a sync that covers it. The shards or images of a split grow out of sight
-under `.organizing` and get their folder when all of them are there.
+A file gets its name after a sync that covers it. The shards of a split grow out of sight under
+`.organizing` and get their folder when all of them are there.
 """
 
 import time

@@ -1,17 +1,15 @@
-"""The splits that a pull brings: they grow out of sight under `.organizing`, and get their folder
-when all of their shards or images are there.
+"""The splits that a pull brings: their shards grow out of sight under `.organizing`, and get their
+folder when all of them are there.
 """
 
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import chain, product
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import hard_link
 from imnetprep.layouts.webdataset import INDEX, read_index
-from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongBytes
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
@@ -44,30 +42,26 @@ class Splits:
         """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
         return folder in self._others or not (self._root.path / folder).exists()
 
-    def whole(self, manifest: Path | None) -> Iterator[tuple[tuple[Split, Layout], Path]]:
-        """The splits that have come whole, each with the folder in which it grew.
+    def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
+        """The splits that have come whole by their index, each with the folder in which it grew.
 
-        Shards are whole by their index, images by what the bucket's manifest lists. Raises
-        WrongBytes for a split that is not.
+        Raises WrongBytes for a split that has not.
         """
         address = self._plan.survey.address
-        for split, layout in product(Split, Layout):
-            final = self._root.split(split, layout)
+        for split in Split:
+            final = self._root.split(split, Layout.WEBDATASET)
             folder = str(final.relative_to(self._root.path))
             grown = self._grown / folder
             if folder not in self._folders or not grown.is_dir():
                 continue
             if final.exists():
                 self._link_what_stays(folder)
-            if layout is Layout.WEBDATASET:
-                _check_shards(grown, address)
-            else:
-                _check_images(grown, split, manifest, address)
-            yield (split, layout), grown
+            _check_shards(grown, address)
+            yield (split, Layout.WEBDATASET), grown
 
     def clear(self) -> None:
         """Remove what is left where splits grew, unless another split grows there."""
-        for replaced in chain(self._grown.glob("*.replaced"), self._grown.glob("*/*.replaced")):
+        for replaced in self._grown.glob("*/*.replaced"):
             shutil.rmtree(replaced, ignore_errors=True)
         for emptied in (self._grown / What.SHARDS, self._grown):
             with suppress(OSError):
@@ -85,11 +79,7 @@ class Splits:
 
 def _folder(step: Step) -> str | None:
     """The folder of the split that a file is part of."""
-    match what_of(step.path):
-        case What.SHARDS | What.IMAGES as what:
-            depth = 2 if what is What.SHARDS else 1
-            return "/".join(step.path.split("/")[:depth])
-    return None
+    return step.path.rpartition("/")[0] if what_of(step.path) is What.SHARDS else None
 
 
 def _check_shards(folder: Path, address: S3Address) -> None:
@@ -102,22 +92,6 @@ def _check_shards(folder: Path, address: S3Address) -> None:
     missing = [each.name for each in index.shards if there.get(each.name) != each.size_bytes]
     if missing:
         raise _not_whole(address, f"{len(missing):,} of {len(index.shards):,} shards", missing[0])
-
-
-def _check_images(folder: Path, split: Split, manifest: Path | None, address: S3Address) -> None:
-    if manifest is None:
-        raise _not_whole(address, "the manifest that lists them", "manifest.db")
-    with open_manifest(manifest) as opened:
-        held = opened.splits().get((split, Layout.IMAGEFOLDER))
-        if held is None:
-            raise _not_whole(address, f"the images of {split} in its manifest", split)
-        wnids = [synset.wnid for synset in opened.synsets()]
-        for label, columns in opened.columns(held):
-            for row in columns.rows():
-                name, size_bytes = row[0], row[1]
-                path = folder / wnids[label] / name
-                if not path.is_file() or path.stat().st_size != size_bytes:
-                    raise _not_whole(address, "images", f"{wnids[label]}/{name}")
 
 
 def _not_whole(address: S3Address, what: str, name: str) -> WrongBytes:

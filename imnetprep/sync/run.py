@@ -121,8 +121,6 @@ class Sync:
         splits = {
             each for each in splits if each not in theirs or (fetched and each in fetched.told)
         }
-        if fetched is not None:
-            splits |= fetched.told.keys() - {(split, Layout.WEBDATASET) for split in Split}
         write_bucket_manifest(
             self._root.manifest, self._manifest_copy, splits=splits, fetched=fetched, theirs=theirs
         )
@@ -149,17 +147,11 @@ class Sync:
         splits, theirs = set[Key](), set[Key]()
         kept = {step.path for step in self._kept()}
         for split in Split:
-            folders = {
-                Layout.WEBDATASET: f"{What.SHARDS}/{split}/",
-                Layout.IMAGEFOLDER: f"{split}/",
-            }
-            if f"{folders[Layout.WEBDATASET]}{INDEX}" in there:
-                splits.add((split, Layout.WEBDATASET))
-            if any(path.startswith(folders[Layout.IMAGEFOLDER]) for path in there):
-                splits.add((split, Layout.IMAGEFOLDER))
-            for layout, folder in folders.items():
-                if any(path.startswith(folder) for path in kept):
-                    theirs.add((split, layout))
+            key, folder = (split, Layout.WEBDATASET), f"{What.SHARDS}/{split}/"
+            if f"{folder}{INDEX}" in there:
+                splits.add(key)
+            if any(path.startswith(folder) for path in kept):
+                theirs.add(key)
         return splits, theirs
 
     def _pull(self, work: Work, jobs: int | None) -> Iterator[Moved]:
@@ -173,10 +165,10 @@ class Sync:
         for moved in pull.moved(jobs or DEFAULT_JOBS):
             self._done.append(moved)
             yield moved
-        pulled = pull.splits.whole(fetched.path if fetched else None)
         taken = publish_pulled(
-            self._root, fetched, pulled, facts=self._split_facts, replace=self._plan.replace
-        )
+            self._root, fetched, pull.splits.whole(),
+            facts=self._split_facts, replace=self._plan.replace,
+        )  # fmt: skip
         pull.splits.clear()
         if fetched is not None and found is not None:
             self._journal.keep_synced(address, found.etag, self._manifest_state(), "pull")

@@ -71,7 +71,7 @@ def survey(
             tops[name] = Listed(each["Key"], each["Size"], etag, each["LastModified"])
         folders |= {each["Prefix"].removeprefix(prefix) for each in page.get("CommonPrefixes", ())}
     there: dict[str, Listed] = {}
-    for folder in sorted(folders & set(_folders(what))):
+    for folder in sorted(folders & {f"{each}/" for each in {*what} - {What.MANIFEST}}):
         for listed in listed_objects(bucket, prefix + folder):
             path = listed.key.removeprefix(prefix)
             if what_of(path) in what:
@@ -91,14 +91,6 @@ def survey(
         tops.get(MANIFEST) if What.MANIFEST in what else None,
         dict(digests_here(root, here)),
     )
-
-
-def _folders(what: Collection[What]) -> Iterator[str]:
-    for each in (What.ARCHIVES, What.SHARDS, What.RUNS):
-        if each in what:
-            yield f"{each}/"
-    if What.IMAGES in what:
-        yield from (f"{split}/" for split in Split)
 
 
 def fetch_receipt(
