@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.checking.expected import Sizes
-from imnetprep.checking.recognise import Recognised
+from imnetprep.checking.recognise import Tree
+from imnetprep.checking.roster import Sizes
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Done
@@ -30,7 +30,7 @@ _CHANGED_SAMPLE = b"changed by others\0"
 
 def adopt(
     root: Root,
-    known: Recognised,
+    tree: Tree,
     *,
     splits: Sequence[Split],
     jobs: int | None,
@@ -42,9 +42,9 @@ def adopt(
     changed are listed as such. Every file is read once. The manifest lists a whole split or nothing
     of it; what a killed run has read of whole classes is not read again.
     """
-    dataset = known.dataset
+    dataset = tree.dataset
     with locked(root.organizing), open_journal(root.journal) as journal:
-        for split in known.selected(root, splits):
+        for split in tree.selected(root, splits):
             folder = root.split(split)
             identity = f"adopted {folder.stat().st_ino}"
             begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)

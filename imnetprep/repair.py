@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.checking.check_folders import surveyed
-from imnetprep.checking.expected import Expected
 from imnetprep.checking.plan_repair import Mending, Move, mend
-from imnetprep.checking.recognise import Recognised, require_share
+from imnetprep.checking.recognise import Tree, require_share
+from imnetprep.checking.roster import Roster
 from imnetprep.digests import xxh128
 from imnetprep.extracting.single_samples import Found, Retake
 from imnetprep.fs import locked, sync_file_system
@@ -61,7 +61,7 @@ class Mended(NamedTuple):
 
 def plan_repair(
     root: Root,
-    known: Recognised,
+    tree: Tree,
     *,
     splits: Sequence[Split],
     checks: Checks,
@@ -81,28 +81,28 @@ def plan_repair(
             "repair looks for single images, and a pipe passes once",
             hint="--from with a folder, s3://… or https://…",
         )
-    for split in known.selected(root, splits):
-        if (place := known.places.get(split)) is not None:
-            require_share(root, known, place)
+    for split in tree.selected(root, splits):
+        if (place := tree.places.get(split)) is not None:
+            require_share(root, tree, place)
             if place.folder.is_symlink():
                 raise ImnetprepError(
                     f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
                     hint="name the root where the folder itself lies: --root DIR",
                 )
-        name = known.dataset.archive(split).name
+        name = tree.dataset.archive(split).name
         there = not is_local(archives) or (Path(archives) / name).is_file()
         listed = place is not None and place.listed
         with open_manifest(root.manifest) if listed else nullcontext() as manifest:
-            wanted = Expected(known.dataset, split, manifest)
+            wanted = Roster(tree.dataset, split, manifest)
             if there and wanted.change:
                 other = _other_images(root, split, wanted.change)
                 if source is not None:
                     raise other
                 progress.note(f"{other}: nothing is taken from there")
-            found = surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress)
+            found = surveyed(root, tree, split, checks=checks, jobs=jobs, progress=progress)
             archive = there and not wanted.change
             mendings.append(mend(root.path, wanted, found, archive=archive))
-    return RepairPlan(known.dataset, tuple(mendings), archives, delete)
+    return RepairPlan(tree.dataset, tuple(mendings), archives, delete)
 
 
 def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
@@ -196,7 +196,7 @@ class _Repair:
         group: list[tuple[Path, Found]] = []
         size_bytes = 0
         with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
-            wanted = Expected(self._plan.dataset, self._mending.split, manifest)
+            wanted = Roster(self._plan.dataset, self._mending.split, manifest)
             for each, body in retake.bodies(found):
                 task.advance(each.end - each.start)
                 place = self._shown(each.label, each.name)

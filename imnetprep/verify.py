@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_folders import surveyed
 from imnetprep.checking.check_shards import surveyed_shards
-from imnetprep.checking.recognise import Recognised
+from imnetprep.checking.recognise import Tree
 from imnetprep.manifest import open_manifest, pick_split
 from imnetprep.messages import Checks, Finding, ImnetprepError, Progress, count
 from imnetprep.roots import Layout, Root
@@ -17,7 +17,7 @@ _SHARE_BY_POSITION = 0.1
 
 def findings(
     root: Root,
-    known: Recognised,
+    tree: Tree,
     *,
     splits: Sequence[Split],
     layout: Layout | None = None,
@@ -31,60 +31,59 @@ def findings(
     one is there in two layouts and none is named.
     """
     with ExitStack() as stack:
-        there = root.manifest.exists()
-        manifest = stack.enter_context(open_manifest(root.manifest)) if there else None
-        selected = splits or known.dataset.splits
-        picked = {
+        manifest = None
+        if root.manifest.exists():
+            manifest = stack.enter_context(open_manifest(root.manifest))
+        records = {
             split: pick_split(manifest, root, split, layout=layout) if manifest else None
-            for split in selected
+            for split in splits or tree.dataset.splits
         }
-        trees = known.places if layout is not Layout.WEBDATASET else {}
-        for split in splits if trees or any(picked.values()) else known.dataset.splits:
-            if split not in trees and picked.get(split) is None:
+        places = tree.places if layout is not Layout.WEBDATASET else {}
+        for split in splits if places or any(records.values()) else tree.dataset.splits:
+            if split not in places and records.get(split) is None:
                 raise ImnetprepError(
-                    f"{split} of {known.dataset.name} is not organized in {root.path}",
+                    f"{split} of {tree.dataset.name} is not organized in {root.path}",
                     hint="imnetprep organize",
                 )
-        for split in selected:
-            held = picked[split]
-            if held and held.change:
-                progress.note(f"the {split} images are not as published: {held.change}")
-            if manifest and held and held.layout is Layout.WEBDATASET:
+        for split, record in records.items():
+            if record and record.change:
+                progress.note(f"the {split} images are not as published: {record.change}")
+            if manifest and record and record.layout is Layout.WEBDATASET:
                 yield from surveyed_shards(
-                    root, held, manifest, known.dataset,
+                    root, record, manifest, tree.dataset,
                     checks=checks, jobs=jobs, progress=progress,
                 )  # fmt: skip
-            elif held is None and layout is Layout.WEBDATASET:
+            elif record is None and layout is Layout.WEBDATASET:
                 yield Finding("missing-split", split, "is not organized")
             else:
                 yield from _tree_findings(
-                    root, known, split, checks=checks, jobs=jobs, progress=progress
+                    root, tree, split, checks=checks, jobs=jobs, progress=progress
                 )
 
 
 def _tree_findings(
     root: Root,
-    known: Recognised,
+    tree: Tree,
     split: Split,
     *,
     checks: Checks,
     jobs: int | None,
     progress: Progress,
 ) -> Iterator[Finding]:
-    first_flat, flat, misplaced = "", 0, 0
-    for finding in surveyed(root, known, split, checks=checks, jobs=jobs, progress=progress):
+    first_flat, flat, mislabels = "", 0, 0
+    for finding in surveyed(root, tree, split, checks=checks, jobs=jobs, progress=progress):
         if finding.kind == "flat":
             first_flat, flat = first_flat or finding.path, flat + 1
             continue
         is_image = finding.kind == "misplaced" and (finding.belongs or "").count("/") == 2
-        misplaced += is_image
+        mislabels += is_image
         yield finding
     if flat:
-        what = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
-        yield Finding("flat", first_flat, what)
-    if misplaced >= max(2, _SHARE_BY_POSITION * known.dataset.samples(split)):
-        what = (
-            f"{misplaced:,} of {count(known.dataset.samples(split), 'image')} lie under a wrong"
+        problem = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
+        yield Finding("flat", first_flat, problem)
+    if mislabels >= max(2, _SHARE_BY_POSITION * tree.dataset.samples(split)):
+        problem = (
+            f"{mislabels:,} of {count(tree.dataset.samples(split), 'image')} lie under a wrong"
             " wnid, as if labels had been given by position"
         )
-        yield Finding("positional", split, what)
+        yield Finding("positional", split, problem)

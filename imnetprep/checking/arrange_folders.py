@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.checking.expected import Expected
 from imnetprep.checking.recognise import Place
+from imnetprep.checking.roster import Roster
 from imnetprep.messages import Finding, count
 from imnetprep.roots import Root
 
@@ -22,7 +22,7 @@ class Arranged:
     displaced: list[str] = field(default_factory=list)
 
 
-def arrange(root: Root, place: Place, wanted: Expected) -> Generator[Finding, None, Arranged]:
+def arrange(root: Root, place: Place, wanted: Roster) -> Generator[Finding, None, Arranged]:
     """Yields what is wrong at the top of a split and returns what lies where.
 
     A folder of another name is the class that most of its files' names belong to, unless that
@@ -80,7 +80,7 @@ def _entries(place: Place) -> Iterator[_Entry]:
         yield _Entry(str(path), path.name, path.is_dir(), path.is_file(), True)
 
 
-def _class_of(names: Iterable[str], wanted: Expected) -> int | None:
+def _class_of(names: Iterable[str], wanted: Roster) -> int | None:
     """The label that more than half of `names` have."""
     labels = [wanted.label_of(name) for name in names]
     for label, number in Counter(labels).most_common(1):
@@ -88,7 +88,7 @@ def _class_of(names: Iterable[str], wanted: Expected) -> int | None:
     return None
 
 
-def _renamed(root: Root, classes: dict[Path, int], wanted: Expected) -> Iterator[Finding]:
+def _renamed(root: Root, classes: dict[Path, int], wanted: Roster) -> Iterator[Finding]:
     """The folders that hold a class under another name, and what their numbers are, if they are."""
     numbers = {int(path.name): label for path, label in classes.items() if path.name.isdecimal()}
     if numbers:
@@ -102,7 +102,7 @@ def _renamed(root: Root, classes: dict[Path, int], wanted: Expected) -> Iterator
         yield Finding("misplaced", shown, f"holds the images of {wnid}", home)
 
 
-def _numbering(numbers: dict[int, int], wanted: Expected) -> str:
+def _numbering(numbers: dict[int, int], wanted: Roster) -> str:
     """Which number of a class they are, as the names in them tell."""
     synsets = wanted.dataset.synsets
     if all(number == label for number, label in numbers.items()):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.arrange_folders import Arranged, arrange
-from imnetprep.checking.expected import Expected, Sizes
 from imnetprep.checking.read_files import Read, read_findings
-from imnetprep.checking.recognise import Place, Recognised
+from imnetprep.checking.recognise import Place, Tree
+from imnetprep.checking.roster import Roster, Sizes
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.messages import (
     CHANGED,
@@ -33,7 +33,7 @@ _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32
 
 def surveyed(
     root: Root,
-    known: Recognised,
+    tree: Tree,
     split: Split,
     *,
     checks: Checks,
@@ -44,7 +44,7 @@ def surveyed(
 
     Raises ImnetprepError where digests are wanted and no manifest has them.
     """
-    place = known.places.get(split)
+    place = tree.places.get(split)
     if place is None:
         yield Finding("missing-split", split, "is not organized")
         return
@@ -55,7 +55,7 @@ def surveyed(
         )
     with ExitStack() as stack:
         manifest = stack.enter_context(open_manifest(root.manifest)) if place.listed else None
-        wanted = Expected(known.dataset, split, manifest)
+        wanted = Roster(tree.dataset, split, manifest)
         task = stack.enter_context(
             progress.task(f"verify {split}", total=wanted.samples, unit="images")
         )
@@ -70,7 +70,7 @@ class _Survey:
         self,
         root: Root,
         place: Place,
-        wanted: Expected,
+        wanted: Roster,
         checks: Checks,
         workers: ThreadPoolExecutor,
         task: Task,

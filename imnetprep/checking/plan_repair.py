@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.checking.expected import Expected
+from imnetprep.checking.roster import Roster
 from imnetprep.digests import xxh128
 from imnetprep.messages import Finding
 
@@ -42,7 +42,7 @@ class Mending:
     left: list[Finding] = field(default_factory=list)
 
 
-def mend(root: Path, wanted: Expected, findings: Iterable[Finding], *, archive: bool) -> Mending:
+def mend(root: Path, wanted: Roster, findings: Iterable[Finding], *, archive: bool) -> Mending:
     """Decide what mends `findings`; reads files only where two want one name.
 
     `archive`: is there one to take samples from? What needs it is left where there is none.
@@ -51,7 +51,7 @@ def mend(root: Path, wanted: Expected, findings: Iterable[Finding], *, archive: 
 
 
 class _Mender:
-    def __init__(self, root: Path, wanted: Expected, *, archive: bool) -> None:
+    def __init__(self, root: Path, wanted: Roster, *, archive: bool) -> None:
         self._root, self._wanted, self._archive = root, wanted, archive
         self._mending = Mending(wanted.split, wanted.listed)
         self._holders: dict[str, list[str]] = {}  # a place -> the files that want it, outside it

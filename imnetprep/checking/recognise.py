@@ -40,7 +40,7 @@ class Place:
     images: int = 0
 
 
-class Recognised(NamedTuple):
+class Tree(NamedTuple):
     """A root's dataset and the splits that are there, by name."""
 
     dataset: Dataset
@@ -57,27 +57,28 @@ class Recognised(NamedTuple):
         return splits or self.dataset.splits
 
 
-def recognise(root: Root, *, dataset: str | None) -> Recognised:
+def recognise(root: Root, *, dataset: str | None) -> Tree:
     """What lies under `root`: what its manifest says, else what its names and counts tell.
 
     `dataset` is the one that the user names. Raises ImnetprepError where nothing is there, or
     nothing that a built-in dataset fits.
     """
-    listed: set[Split] = set()
+    listed_splits: set[Split] = set()
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
-            splits = manifest.splits()
-            listed = {split for split, layout in splits if layout is Layout.IMAGEFOLDER}
+            keys = manifest.splits()
+            listed_splits = {split for split, layout in keys if layout is Layout.IMAGEFOLDER}
     if root.manifest.exists() or dataset is not None:
-        known = dataset_for(root.manifest, dataset)
-        return Recognised(known, _places(root, known, listed))
-    tried = [Recognised(each, _places(root, each, listed)) for each in map(load_dataset, BUILT_IN)]
-    fits = [_fit(root, one) for one in tried]
-    best = [one for one, fit in zip(tried, fits, strict=True) if fit == max(fits)]
+        definition = dataset_for(root.manifest, dataset)
+        return Tree(definition, _places(root, definition, listed_splits))
+    trees = [Tree(each, _places(root, each, listed_splits)) for each in map(load_dataset, BUILT_IN)]
+    fits = [_fit(root, tree) for tree in trees]
+    best = [tree for tree, fit in zip(trees, fits, strict=True) if fit == max(fits)]
     if max(fits) >= _LEAST_SHARE:
         if len(best) > 1:
+            names = ", ".join(tree.dataset.name for tree in best)
             raise ImnetprepError(
-                f"{root.path} has the names of {', '.join(one.dataset.name for one in best)} alike",
+                f"{root.path} has the names of {names} alike",
                 hint="say which it is: --dataset NAME",
             )
         return best[0]
@@ -91,46 +92,46 @@ def recognise(root: Root, *, dataset: str | None) -> Recognised:
         raise AssertionError("there is no manifest")
 
 
-def require_share(root: Root, known: Recognised, place: Place) -> None:
+def require_share(root: Root, tree: Tree, place: Place) -> None:
     """Raise ImnetprepError where `place` is hardly a damaged copy of its dataset's split.
 
     Nothing may be moved by the names of a dataset that it is not.
     """
-    if place.listed or _share(root, known.dataset, place) >= _LEAST_SHARE:
+    if place.listed or _share(root, tree.dataset, place) >= _LEAST_SHARE:
         return
     raise ImnetprepError(
         f"{place.folder} has {count(place.images, 'image')}, hardly any of the"
-        f" {known.dataset.samples(place.split):,} that {known.dataset.name} has in {place.split}:"
+        f" {tree.dataset.samples(place.split):,} that {tree.dataset.name} has in {place.split}:"
         " it is another dataset",
         hint="name the right one: --dataset NAME|FILE.toml",
     )
 
 
-def _fit(root: Root, known: Recognised) -> float:
-    shares = [_share(root, known.dataset, place) for place in known.places.values()]
+def _fit(root: Root, tree: Tree) -> float:
+    shares = [_share(root, tree.dataset, place) for place in tree.places.values()]
     return max(shares, default=0)
 
 
 def _share(root: Root, dataset: Dataset, place: Place) -> float:
     """How much of the split is there, at most: its share of fitting names times its count."""
-    wanted = dataset.samples(place.split)
-    alike = min(place.images, wanted) / max(place.images, wanted, 1)
+    samples = dataset.samples(place.split)
+    size_ratio = min(place.images, samples) / max(place.images, samples, 1)
     folders = [place.folder] if place.folder != root.path else []
     folders += [stray for stray in place.strays if stray.is_dir()][:_SAMPLED_FOLDERS]
     names = [stray.name for stray in place.strays if stray.is_file()][:_SAMPLED_NAMES]
     names += [name for folder in folders if folder.is_dir() for name in _sampled_names(folder)]
-    return alike * _fitting(dataset, place.split, names)
+    return size_ratio * _fitting(dataset, place.split, names)
 
 
 def _fitting(dataset: Dataset, split: Split, names: Sequence[str]) -> float:
-    fitting = sum(dataset.label_of(split, name) is not None for name in names)
-    return fitting / max(len(names), 1)
+    samples = sum(dataset.label_of(split, name) is not None for name in names)
+    return samples / max(len(names), 1)
 
 
-def _places(root: Root, dataset: Dataset, listed: set[Split]) -> dict[Split, Place]:
+def _places(root: Root, dataset: Dataset, listed_splits: set[Split]) -> dict[Split, Place]:
     places = {}
     for split in dataset.splits:
-        if split in listed:
+        if split in listed_splits:
             places[split] = Place(split, root.split(split), listed=True)
         elif (place := _unlisted_place(root, dataset, split)) is not None:
             places[split] = place
@@ -143,17 +144,16 @@ def _unlisted_place(root: Root, dataset: Dataset, split: Split) -> Place | None:
     strays = tuple(_strays(root, dataset, split))
     folder = root.split(split)
     if not folder.is_dir():
-        others = [each for each in _other_folders(root, dataset) if _holds(each, dataset, split)]
-        if len(others) == 1:
-            folder = others[0]
+        holders = [each for each in _other_folders(root, dataset) if _holds(each, dataset, split)]
+        if len(holders) == 1:
+            folder = holders[0]
         elif not strays:
             return None
     folders = [stray for stray in strays if stray.is_dir()]
     images = len(strays) - len(folders)
     if folder.is_dir():
-        inside = [Path(entry) for entry in os.scandir(folder) if entry.is_dir()]
         images += sum(1 for entry in os.scandir(folder) if not entry.is_dir())
-        folders += inside
+        folders += [Path(entry) for entry in os.scandir(folder) if entry.is_dir()]
     images += sum(len(os.listdir(each)) for each in folders)  # noqa: PTH208 - a million names
     return Place(split, folder, False, strays, len(folders), images)
 
@@ -201,5 +201,5 @@ def _sampled_names(folder: Path) -> list[str]:
 
 
 def _spread(folders: Iterable[str]) -> list[str]:
-    ordered = sorted(folders)
-    return ordered[:: max(1, len(ordered) // _SAMPLED_FOLDERS)]
+    names = sorted(folders)
+    return names[:: max(1, len(names) // _SAMPLED_FOLDERS)]

@@ -24,7 +24,7 @@ from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, format_bytes
 from imnetprep.roots import Layout, Root
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.checking.recognise import Place, Recognised
+    from imnetprep.checking.recognise import Place, Tree
 
 
 @click.command(cls=Verb, short_help="Compare the images with the manifest, or the names.")
@@ -100,7 +100,7 @@ def verify(
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def _print_unlisted(tree: "Recognised", place: "Place", *, as_json: bool) -> None:
+def _print_unlisted(tree: "Tree", place: "Place", *, as_json: bool) -> None:
     holds = f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
     print_result(
         f"{place.split}: {tree.dataset.name} by its names, {holds}, no manifest",
@@ -116,7 +116,7 @@ def _print_unlisted(tree: "Recognised", place: "Place", *, as_json: bool) -> Non
 
 def _adopt(
     root: Root,
-    tree: "Recognised",
+    tree: "Tree",
     splits: tuple[Split, ...],
     *,
     jobs: int | None,

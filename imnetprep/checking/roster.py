@@ -1,7 +1,7 @@
 """What should lie in a split: the manifest's list, else the dataset's names, else its counts.
 
 Names and counts cannot tell images that somebody made smaller from the published ones: there the
-sizes are held against that of the published archive.
+sizes are compared with that of the published archive.
 """
 
 import tarfile
@@ -24,20 +24,20 @@ _RECORD_BYTES, _SLACK = tarfile.RECORDSIZE, 20_000
 _LONGER_HEADER_BYTES = 2 * BLOCK_BYTES
 
 
-class Expected:
+class Roster:
     """The samples that `split` should have. `manifest` is None where none lists the split."""
 
     def __init__(self, dataset: Dataset, split: Split, manifest: Manifest | None) -> None:
         self.dataset, self.split = dataset, split
         self._manifest = manifest
-        self._held = manifest.splits()[split, Layout.IMAGEFOLDER] if manifest else None
-        self.listed = manifest is not None
+        self._record = manifest.splits()[split, Layout.IMAGEFOLDER] if manifest else None
+        self.listed: bool = manifest is not None
         self._last: tuple[int, Mapping[str, SampleRecord | None] | None] = (-1, None)
 
     @property
     def change(self) -> str | None:
         """What was done to the images; None: nothing, as far as anybody knows."""
-        return self._held.change if self._held else None
+        return self._record.change if self._record else None
 
     @property
     def samples(self) -> int:
@@ -54,8 +54,8 @@ class Expected:
         return self._last[1]
 
     def _read(self, label: int) -> Mapping[str, SampleRecord | None] | None:
-        if self._manifest and self._held:
-            return {each.name: each for each in self._manifest.samples(self._held, label)}
+        if self._manifest and self._record:
+            return {each.name: each for each in self._manifest.samples(self._record, label)}
         names = self.dataset.names(self.split, label)
         return None if names is None else dict.fromkeys(names)
 
@@ -74,7 +74,7 @@ class Sizes:
     def __init__(self, dataset: Dataset, split: Split) -> None:
         archive = _published_tar(dataset, split)
         self._published_bytes = archive.size_bytes if archive else None
-        self._nested = archive is not None and archive.form == "tar-of-tars"
+        self._nested: bool = archive is not None and archive.form == "tar-of-tars"
         self._longer_header_bytes = 0 if dataset.built_in else _LONGER_HEADER_BYTES
         self._members = Counter[int]()  # label -> bytes of its headers and padded bodies
         self.images = self.size_bytes = 0
@@ -109,18 +109,19 @@ class Sizes:
         more_bytes = self.archive_bytes - self._published_bytes
         if abs(more_bytes) <= slack_bytes:
             return None
-        how, than = ("", "more") if more_bytes > 0 else ("made smaller or ", "less")
-        much = format_bytes(abs(more_bytes))
-        return f"{how}encoded anew by others, {much} {than} than published"
+        cause, sign = ("", "more") if more_bytes > 0 else ("made smaller or ", "less")
+        difference = format_bytes(abs(more_bytes))
+        return f"{cause}encoded anew by others, {difference} {sign} than published"
 
 
 def _published_tar(dataset: Dataset, split: Split) -> Archive | None:
     """The tar that has the images of `split` and nothing else, if there is one."""
     if dataset.part_of is not None:
         return None  # its archives hold more
-    held = [archive for archive in dataset.packed(None) if split in archive.splits]
-    plain = len(held) == 1 and held[0].form in PLAIN_FORMS and not held[0].members
-    return held[0] if plain and not held[0].other_members else None
+    archives = [archive for archive in dataset.packed(None) if split in archive.splits]
+    if len(archives) != 1 or archives[0].form not in PLAIN_FORMS:
+        return None
+    return None if archives[0].members or archives[0].other_members else archives[0]
 
 
 def _tar_bytes(members_bytes: int) -> int:
