@@ -20,7 +20,7 @@ from imnetprep.messages import (
     OUR_BUG_EXIT_CODE,
     TERMINATED_EXIT_CODE,
     ImnetprepError,
-    Stopped,
+    Interruption,
     WrongUsage,
 )
 
@@ -129,7 +129,7 @@ def run(arguments: list[str]) -> int:
         return _tell(error.format_message(), f"{path} --help", error.exit_code)
     except ImnetprepError as error:
         return _tell(str(error), error.hint, error.exit_code)
-    except Stopped as stop:
+    except Interruption as stop:
         click.echo(f"Stopped: {stop}", err=True)
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -167,7 +167,7 @@ def main() -> None:
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise Stopped(TERMINATED_EXIT_CODE)
+    raise Interruption(TERMINATED_EXIT_CODE)
 
 
 def _tell(what: str, hint: str, exit_code: int) -> int:

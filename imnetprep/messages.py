@@ -46,7 +46,7 @@ INTERRUPTED_EXIT_CODE = 130
 TERMINATED_EXIT_CODE = 143
 
 
-class Stopped(BaseException):
+class Interruption(BaseException):
     """SIGINT or SIGTERM arrived and the state is saved. Not an Exception: nothing may swallow it.
 
     `message` says what was saved and how to resume.
@@ -58,7 +58,7 @@ class Stopped(BaseException):
 
 
 # The kind that does not keep a tree from being adopted: its manifest says it.
-CHANGED = "changed"
+CHANGE_KIND = "changed"
 
 
 class Finding(NamedTuple):
@@ -70,7 +70,7 @@ class Finding(NamedTuple):
 
     kind: str
     path: str
-    what: str
+    message: str
     belongs: str | None = None
 
 

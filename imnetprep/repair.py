@@ -236,7 +236,9 @@ class _Repair:
         told = {finding.path for finding in self._left}
         for key, finding in self._mending.takes.items():
             if key not in self._taken and finding.path not in told:
-                self._left.append(finding._replace(what=f"{finding.what}; {archive} lacks it"))
+                self._left.append(
+                    finding._replace(message=f"{finding.message}; {archive} lacks it")
+                )
         for label, finding in self._mending.short.items():
             there = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
             if there != self._plan.dataset.counts(self._mending.split)[label]:

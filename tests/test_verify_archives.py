@@ -68,7 +68,7 @@ def test_a_damaged_header_does_not_stop_the_naming(archived: Path, run: Run) -> 
     named = {right[at : right.index(b"\0", at)].decode() for at in inside}
     gone = {right[at : right.index(b"\0", at)].decode() for at in inside[1:3]}
     assert named - set(second["images"]) == gone
-    assert "in which no header can be read" in second["what"]
+    assert "in which no header can be read" in second["message"]
     assert first["classes"] == ["n01440764"]
 
 

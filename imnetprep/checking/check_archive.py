@@ -29,7 +29,7 @@ class ArchiveFinding(NamedTuple):
     """One thing that is wrong with an archive; of damage, the bytes and what lies in them."""
 
     kind: str
-    what: str
+    message: str
     start: int | None = None
     end: int | None = None
     classes: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ from imnetprep.checking.recognise import Place, Tree
 from imnetprep.checking.roster import Roster, Sizes
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.messages import (
-    CHANGED,
+    CHANGE_KIND,
     Checks,
     Finding,
     ImnetprepError,
@@ -103,7 +103,7 @@ class _Survey:
         if whole and not self._listed and (change := self._sizes.change):
             size = format_bytes(self._sizes.size_bytes)
             what = f"{count(self._sizes.images, 'image')}, {size}: {change}"
-            yield Finding(CHANGED, self._split, what)
+            yield Finding(CHANGE_KIND, self._split, what)
 
     def _class(self, label: int, wnid: str, arranged: Arranged) -> Iterator[Finding]:
         home = f"{self._split}/{wnid}"

@@ -108,12 +108,12 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
         for finding in [*mending.takes.values(), *mending.short.values()]:
             path = finding.belongs or finding.path
             archive = plan.address(mending.split)
-            text = f"take {path} from {archive}: {finding.what}"
+            text = f"take {path} from {archive}: {finding.message}"
             print_result(text, as_json=as_json, step="take", path=path, archive=archive)
         for path in mending.extra if plan.delete else ():
             step("delete", path)
         for finding in [*mending.left, *(() if plan.delete else mending.extra.values())]:
-            text = f"leave {finding.path}: {finding.what}"
+            text = f"leave {finding.path}: {finding.message}"
             print_result(text, as_json=as_json, step="leave", **finding._asdict())
 
 

@@ -26,7 +26,7 @@ def print_result(text: str, *, as_json: bool, **fields: Any) -> None:
 
 def print_finding(finding: Finding, *, as_json: bool) -> None:
     """One finding on stdout."""
-    text = f"{finding.kind}: {finding.path} {finding.what}"
+    text = f"{finding.kind}: {finding.path} {finding.message}"
     print_result(text, as_json=as_json, **finding._asdict())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from imnetprep.messages import ImnetprepError, Stopped, WrongUsage
+from imnetprep.messages import ImnetprepError, Interruption, WrongUsage
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (
@@ -60,7 +60,7 @@ class Verb(click.Command):
         except ImnetprepError as error:
             error.hint = _from_here(error.hint, ctx)
             raise
-        except Stopped as stop:
+        except Interruption as stop:
             stop.args = (_from_here(str(stop), ctx),)
             raise
 

@@ -70,7 +70,7 @@ def verify(
     if layout is Layout.WEBDATASET:
         refuse("only class folders that another program made can be adopted", "adopt")
     from imnetprep.checking.recognise import recognise
-    from imnetprep.messages import CHANGED, Checks
+    from imnetprep.messages import CHANGE_KIND, Checks
     from imnetprep.proving.receipt import record_verify
     from imnetprep.verify import findings
 
@@ -95,7 +95,7 @@ def verify(
         record_verify(root, "samples", splits=splits, checks=kinds_of_check, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(kinds_of_check)})", as_json=as_json, findings=found)
-    if adopt and found == kinds[CHANGED]:
+    if adopt and found == kinds[CHANGE_KIND]:
         _adopt(root, tree, splits, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=progress)
     return FINDINGS_EXIT_CODE if found else 0
 

@@ -81,7 +81,7 @@ def verify_archives(
 def _print_report(report: "ArchiveReport", *, as_json: bool) -> None:
     path = str(report.path)
     for finding in report.findings:
-        text = f"{finding.kind}: {path} {finding.what}"
+        text = f"{finding.kind}: {path} {finding.message}"
         print_result(text, as_json=as_json, path=path, **finding._asdict())
     if not report.findings:
         size_bytes, proof = report.path.stat().st_size, report.proof

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from imnetprep.messages import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Stopped
+from imnetprep.messages import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Interruption
 
 _EXIT_CODES = {
     signal.SIGINT: INTERRUPTED_EXIT_CODE,
@@ -23,15 +23,15 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self._signal is not None
 
-    def stopped(self, message: str) -> Stopped:
+    def stopped(self, message: str) -> Interruption:
         """What to raise once the state is saved."""
         assert self._signal is not None
-        return Stopped(_EXIT_CODES[self._signal], message)
+        return Interruption(_EXIT_CODES[self._signal], message)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Note the request; a second ^C ends the training at once, with what was saved earlier."""
         if self and number == signal.SIGINT:
-            raise Stopped(INTERRUPTED_EXIT_CODE, "at once; the last checkpoint stays")
+            raise Interruption(INTERRUPTED_EXIT_CODE, "at once; the last checkpoint stays")
         self._signal = signal.Signals(number)
 
 

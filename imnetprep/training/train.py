@@ -35,7 +35,7 @@ def train(
 ) -> Iterator[EpochReport]:
     """Train by `options` (a recipe's names; None where left out); yields each epoch.
 
-    With `resume` a run that exists continues as if it had never stopped. Raises Stopped once a
+    With `resume` a run that exists continues as if it had never stopped. Raises Interruption once a
     SIGTERM or ^C was honoured, WrongUsage where `options` contradicts the run.
     """
     torch_device = pick_device(device)

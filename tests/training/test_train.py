@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from imnetprep.messages import ImnetprepError, Silent, Stopped, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
 from imnetprep.roots import Root
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
@@ -92,7 +92,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(
     root: Root, unbroken: Run, number: int, code: int, what: str, batches: int, workers: int
 ) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(Interruption) as stopped:
         trained(root, progress=SignalAt(number, batches=batches, what=what), workers=workers)
     assert stopped.value.exit_code == code
     assert "--resume --run a" in str(stopped.value)
@@ -125,7 +125,7 @@ def test_a_second_interrupt_leaves_at_once(root: Root) -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Stopped, match="at once"):
+    with pytest.raises(Interruption, match="at once"):
         trained(root, progress=Twice(signal.SIGINT, batches=0))
     assert load_checkpoint(Run(root.run("a")).last).position.step == 0
 
