@@ -34,9 +34,24 @@ class Row:
     indices: tuple[int, ...]
 
 
-def write_contact_sheet(
+@dataclass(frozen=True)
+class ContactSheet:
+    """Samples that were picked, and how the network sees them."""
+
+    rows: list[Row]
+    samples: SampleList
+    dataset: str
+    recipe: Recipe
+
+    def write(self, out: Path) -> None:
+        """Draw the sheet to the PNG `out`."""
+        sheet = _draw(self)
+        with written_whole(out) as file:
+            sheet.save(file, format="PNG", optimize=True)
+
+
+def plan_contact_sheet(
     root: Root,
-    out: Path,
     *,
     split: Split,
     layout: Layout | None = None,
@@ -45,10 +60,10 @@ def write_contact_sheet(
     image_size: int | None = None,
     crop_scale: float | None = None,
     seed: int = 0,
-) -> list[Row]:
-    """Draw `classes` × `images` samples of `split` to the PNG `out`; says what it shows.
+) -> ContactSheet:
+    """A sheet of `classes` × `images` samples of `split`, or fewer where there are not as many.
 
-    Fewer where there are not as many. Raises WrongUsage on a sheet too large to look at.
+    Raises WrongUsage on a sheet too large to look at.
     """
     if images * _pair_px() > _WIDEST_PX or classes * _CELL_PX > _WIDEST_PX:
         raise WrongUsage(
@@ -60,11 +75,7 @@ def write_contact_sheet(
         dataset, synsets = manifest.dataset().name, manifest.synsets()
         samples = read_samples(manifest, split, root, layout=layout)
     rows = pick_rows(samples, synsets, classes=classes, images=images, seed=seed)
-    title = ", ".join(filter(None, (dataset, split, samples.change)))
-    sheet = _draw(rows, samples, title=title, split=split, recipe=recipe)
-    with written_whole(out) as file:
-        sheet.save(file, format="PNG", optimize=True)
-    return rows
+    return ContactSheet(rows, samples, dataset, recipe)
 
 
 def pick_rows(
@@ -85,22 +96,22 @@ def pick_rows(
     return rows
 
 
-def _draw(
-    rows: Sequence[Row], samples: SampleList, *, title: str, split: Split, recipe: Recipe
-) -> Image.Image:
+def _draw(sheet: ContactSheet) -> Image.Image:
+    rows, samples, split = sheet.rows, sheet.samples, sheet.samples.split
     most = max(len(row.indices) for row in rows)
     width = 2 * _MARGIN_PX + _LABEL_PX + most * _pair_px() - _PAIR_GAP_PX
     height = _HEADER_PX + len(rows) * (_CELL_PX + _GAP_PX) + _MARGIN_PX
-    sheet = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(sheet)
-    _draw_header(draw, width, columns=most, lines=(title, _explained(split, recipe)))
+    paper = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(paper)
+    title = ", ".join(filter(None, (sheet.dataset, split, samples.change)))
+    _draw_header(draw, width, columns=most, lines=(title, _explained(split, sheet.recipe)))
     for number, row in enumerate(rows):
         top = _HEADER_PX + number * (_CELL_PX + _GAP_PX)
         _draw_label(draw, row, top)
-        shown = previews(samples, row.indices, split=split, recipe=recipe)
+        shown = previews(samples, row.indices, split=split, recipe=sheet.recipe)
         for column, preview in enumerate(shown):
-            _paste_pair(sheet, preview, _left(column), top)
-    return sheet
+            _paste_pair(paper, preview, _left(column), top)
+    return paper
 
 
 def _explained(split: Split, recipe: Recipe) -> str:

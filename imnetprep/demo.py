@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,12 +19,11 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
 from imnetprep.messages import ImnetprepError, Progress, format_bytes, format_duration
 from imnetprep.roots import Root
-from imnetprep.sources.seeder import Seeder, seeded
+from imnetprep.sources.seeder import seeded
 from imnetprep.synthetic import draw_dataset
 
 RUN_NAME = "demo"
 
-_MARK = ".imnetprep-demo"
 _PREDICTED = 3
 _TO_LEAVE_S = 20.0
 
@@ -59,6 +58,16 @@ class DemoFolder:
         """What the commands make of it."""
         return Root(self.path / "imagenet")
 
+    @property
+    def mark(self) -> Path:
+        """An empty file that says whose folder it is: --fresh removes nobody else's."""
+        return self.path / ".imnetprep-demo"
+
+    @property
+    def run(self) -> Path:
+        """The folder of the training."""
+        return self.root.run(RUN_NAME)
+
 
 class StepFailed(ImnetprepError):
     """A command of the demo did not end with 0; the demo ends as that did."""
@@ -75,37 +84,39 @@ def run_demo(
     path: Path,
     *,
     fresh: bool = False,
+    dry_run: bool = False,
     size: DemoSize | None = None,
     tell: Callable[[str], None],
     progress: Progress,
 ) -> None:
     """Draw, seed, download, organize, verify, inspect, train, evaluate, predict.
 
-    Goes on with what `path` has from an earlier time, unless `fresh`. `tell` is given each command
-    before it runs; what that says goes straight to the terminal. Raises StepFailed, or
-    ImnetprepError where `path` holds something that is not a demo, and ModuleNotFoundError, before
-    anything is drawn, where torch is not installed.
+    Goes on with what `path` has from an earlier time, unless `fresh`. `tell` is called with each
+    command before it runs, or without running it if `dry_run`; what a command says goes straight
+    to the terminal. Raises StepFailed, or ImnetprepError where `path` holds something that is not a
+    demo, and ModuleNotFoundError, before anything is drawn, where torch is not installed.
     """
     if find_spec("torch") is None:
         raise ModuleNotFoundError("the demo trains a network", name="torch")
     size = size or DemoSize()
-    folder = _opened(DemoFolder(path), fresh=fresh, tell=tell)
-    story = _Story(tell)
+    folder, story = DemoFolder(path), _Story(tell, dry_run=dry_run)
+    resumes = not fresh and (folder.run / "last.pt").exists()
+    _open(folder, fresh=fresh, dry_run=dry_run, tell=tell)
+    if dry_run:
+        tell(f"Draws a small ImageNet in {folder.published}, seeds it, and runs:")
+        story.run("download", *_download_options(folder, ["MAGNET"], "127.0.0.1:PORT"))
+        _run_steps(story, folder, size, resumes=resumes)
+        story.run("predict", str(folder.run / "best.pt"), "IMAGE...")
+        return
     with story.timed("draw"):
         dataset = _drawn(folder, size, tell, progress)
     archives = [folder.published / archive.name for archive in dataset.archives]
     with seeded(archives) as seeder:
         tell(f"\nA second session seeds it on {seeder.peer}. From here on: what a user types.")
-        story.run("download", *_download_options(folder, seeder))
-    root = ["--root", str(folder.root.path)]
-    story.run("organize", *root)
-    story.run("verify", *root, "--digests", "--decode")
-    story.run("inspect", *root, "--classes", "10", "--images", "4", *_VIEW)
-    story.run("train", *root, *_train_options(folder, size))
-    story.run("evaluate", *root)
-    best = folder.root.run(RUN_NAME) / "best.pt"
+        story.run("download", *_download_options(folder, seeder.magnets, seeder.peer))
+    _run_steps(story, folder, size, resumes=resumes)
     pictures = dict(_pictures(folder, dataset))
-    story.run("predict", str(best), *map(str, pictures))
+    story.run("predict", str(folder.run / "best.pt"), *map(str, pictures))
     tell(f"In truth: {', '.join(pictures.values())}")
     tell(_summary(folder, story))
 
@@ -118,8 +129,8 @@ _RECIPE = ("--batch-size", "16", "--lr", "0.01", "--warmup-epochs", "1", "--weig
 class _Story:
     """The steps as they run, and how long each took."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[str], None], *, dry_run: bool) -> None:
+        self._tell, self._dry_run = tell, dry_run
         self.seconds: dict[str, float] = {}
 
     @contextmanager
@@ -129,8 +140,10 @@ class _Story:
         self.seconds[step] = time.monotonic() - start_s
 
     def run(self, verb: str, *options: str) -> None:
-        """Show one command and run it. Raises StepFailed."""
+        """Show one command, and run it unless all is a dry run. Raises StepFailed."""
         self._tell(f"\n$ {shlex.join(['imnetprep', verb, *options])}")
+        if self._dry_run:
+            return
         with self.timed(verb):
             exit_code = _exit_code_of([sys.executable, "-m", "imnetprep", verb, *options])
         if exit_code != 0:
@@ -155,23 +168,33 @@ def _exit_code_of(command: list[str]) -> int:
     return exit_code if exit_code >= 0 else 128 - exit_code
 
 
-def _opened(folder: DemoFolder, *, fresh: bool, tell: Callable[[str], None]) -> DemoFolder:
-    """`folder` with our mark in it, emptied of what a demo left there if `fresh`."""
-    mark = folder.path / _MARK
-    if folder.path.exists() and not mark.exists() and any(folder.path.iterdir()):
+def _run_steps(story: _Story, folder: DemoFolder, size: DemoSize, *, resumes: bool) -> None:
+    root = ["--root", str(folder.root.path)]
+    story.run("organize", *root)
+    story.run("verify", *root, "--digests", "--decode")
+    story.run("inspect", *root, "--classes", "10", "--images", "4", *_VIEW)
+    story.run("train", *root, *_train_options(size, resumes=resumes))
+    story.run("evaluate", *root)
+
+
+def _open(folder: DemoFolder, *, fresh: bool, dry_run: bool, tell: Callable[[str], None]) -> None:
+    """Put our mark in the folder, emptied of what a demo left there if `fresh`."""
+    if folder.path.exists() and not folder.mark.exists() and any(folder.path.iterdir()):
         raise ImnetprepError(
             f"{folder.path} is there and is not a demo's", hint="name another place by --root"
         )
-    if fresh and mark.exists():
+    leftovers = [folder.published, folder.root.path] if fresh and folder.mark.exists() else []
+    if leftovers:
         tell(f"Removes {folder.published} and {folder.root.path}, and starts over.")
-        for place in (folder.published, folder.root.path):
-            if place.exists():
-                shutil.rmtree(place)
     elif folder.definition.exists():
         tell(f"Goes on with what is in {folder.path} (--fresh starts over).")
+    if dry_run:
+        return
+    for place in leftovers:
+        if place.exists():
+            shutil.rmtree(place)
     folder.path.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return folder
+    folder.mark.touch()
 
 
 def _drawn(
@@ -195,23 +218,15 @@ def _drawn(
     return dataset
 
 
-def _download_options(folder: DemoFolder, seeder: Seeder) -> list[str]:
-    magnets = [option for magnet in seeder.magnets for option in ("--magnet", magnet)]
-    network = ["--peer", seeder.peer, "--no-dht", "--listen", "127.0.0.1:0"]
-    return [
-        "--root",
-        str(folder.root.path),
-        "--dataset",
-        str(folder.definition),
-        *magnets,
-        *network,
-    ]
+def _download_options(folder: DemoFolder, magnets: Sequence[str], peer: str) -> list[str]:
+    place = ["--root", str(folder.root.path), "--dataset", str(folder.definition)]
+    sources = [option for magnet in magnets for option in ("--magnet", magnet)]
+    return [*place, *sources, "--peer", peer, "--no-dht", "--listen", "127.0.0.1:0"]
 
 
-def _train_options(folder: DemoFolder, size: DemoSize) -> list[str]:
+def _train_options(size: DemoSize, *, resumes: bool) -> list[str]:
     options = ["--arch", "resnet18", "--run", RUN_NAME, "--epochs", str(size.epochs)]
-    begun = (folder.root.run(RUN_NAME) / "last.pt").exists()
-    return [*options, *_VIEW, *_RECIPE, *(["--resume"] if begun else [])]
+    return [*options, *_VIEW, *_RECIPE, *(["--resume"] if resumes else [])]
 
 
 def _pictures(folder: DemoFolder, dataset: Dataset) -> Iterator[tuple[Path, str]]:
@@ -223,7 +238,7 @@ def _pictures(folder: DemoFolder, dataset: Dataset) -> Iterator[tuple[Path, str]
 
 
 def _summary(folder: DemoFolder, story: _Story) -> str:
-    run = folder.root.run(RUN_NAME)
+    run = folder.run
     epochs = [json.loads(line)["val"] for line in (run / "log.jsonl").read_text().splitlines()]
     best = max(epochs, key=lambda val: int(val["top1"]))
     spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())

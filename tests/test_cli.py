@@ -13,7 +13,7 @@ import pytest
 
 from imnetprep import __version__, cli
 from imnetprep.commands.verb import Verb
-from tests.conftest import TRAIN, Run, spoil
+from tests.conftest import TRAIN, Run, snapshot, spoil
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
 
@@ -287,33 +287,30 @@ _DRY = [
 ]
 
 
-def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Every file and folder: its inode, when it changed, its bytes."""
-    return {
-        str(path.relative_to(folder)): (
-            path.lstat().st_ino,
-            path.lstat().st_mtime_ns,
-            path.read_bytes() if path.is_file() else b"",
-        )
-        for path in folder.rglob("*")
-    }
-
-
 @pytest.mark.parametrize("words", _DRY)
 def test_a_dry_run_changes_nothing_on_the_disk(
     words: str, place: Path, monkeypatch: pytest.MonkeyPatch, here: Run
 ) -> None:
     monkeypatch.chdir(place)
-    before = _snapshot(place)
+    before = snapshot(place)
     done = here(*words.split(), "--dry-run")
-    assert _snapshot(place) == before
+    assert snapshot(place) == before
     assert done.returncode in (0, 5) and done.stdout, done.stderr
 
 
 def test_every_verb_that_changes_something_has_a_dry_run() -> None:
-    tried = {words.split()[0] for words in _DRY} | {"sync-s3"}  # whose bucket is in tests/sync
+    tried = {words.split()[0] for words in _DRY}
+    tried |= {"sync-s3", "train", "inspect", "demo"}  # in tests/sync, training and test_demo.py
     verbs = cli.imnetprep.commands
     assert {verb for verb in verbs if any(p.name == "dry_run" for p in verbs[verb].params)} == tried
-    assert set(verbs) - tried == {
-        "status", "inspect", "train", "evaluate", "predict", "demo", "help"
-    }  # fmt: skip
+    assert set(verbs) - tried == {"status", "evaluate", "predict", "help"}
+
+
+@pytest.mark.parametrize("words", ["status --root damaged", "status --root archived", "help clean"])
+def test_a_verb_without_a_dry_run_changes_nothing(
+    words: str, place: Path, monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    monkeypatch.chdir(place)
+    before = snapshot(place)
+    done = here(*words.split())
+    assert (snapshot(place), done.returncode) == (before, 0)

@@ -12,7 +12,7 @@ from imnetprep.demo import DemoFolder, DemoSize, StepFailed, run_demo
 from imnetprep.manifest import create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Silent
 
-from .conftest import tree
+from .conftest import snapshot, tree
 
 pytestmark = pytest.mark.training
 
@@ -115,3 +115,20 @@ def test_help_says_how_long_it_takes_and_shows_an_example(run):
     assert shown.returncode == 0
     assert "4 minutes" in shown.stdout
     assert "imnetprep demo --fresh" in shown.stdout
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_dry_run_shows_the_commands_and_changes_nothing(tmp_path, fresh):
+    folder = DemoFolder(tmp_path / "demo")
+    for place in (folder.run, folder.published):
+        place.mkdir(parents=True)
+    for file in (folder.mark, folder.definition, folder.run / "last.pt"):
+        file.touch()
+    before = snapshot(tmp_path)
+    lines: list[str] = []
+    run_demo(folder.path, fresh=fresh, dry_run=True, tell=lines.append, progress=Silent())
+    assert snapshot(tmp_path) == before
+    assert lines[0].startswith("Removes" if fresh else "Goes on")
+    shown = commands(lines)
+    assert [words[1] for words in shown] == VERBS
+    assert ("--resume" in shown[VERBS.index("train")]) is not fresh

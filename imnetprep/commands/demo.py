@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from imnetprep.commands.options import quiet_option
+from imnetprep.commands.options import dry_run_option, quiet_option
 from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb
 
@@ -21,8 +21,9 @@ from imnetprep.commands.verb import Verb
 @click.option(
     "--fresh", is_flag=True, help="Remove what an earlier demo left in --root, and start over."
 )
+@dry_run_option("Show the commands, and run none.")
 @quiet_option
-def demo(folder: Path, fresh: bool, quiet: bool) -> None:
+def demo(folder: Path, fresh: bool, dry_run: bool, quiet: bool) -> None:
     """See the whole way once, on images that are drawn here: under 4 minutes on 2 cores.
 
     Draws ten synsets, packs them as ImageNet's archives are packed and seeds them on this machine.
@@ -36,4 +37,5 @@ def demo(folder: Path, fresh: bool, quiet: bool) -> None:
     """
     from imnetprep.demo import run_demo
 
-    run_demo(folder, fresh=fresh, tell=click.echo, progress=stderr_progress(quiet=quiet))
+    progress = stderr_progress(quiet=quiet)
+    run_demo(folder, fresh=fresh, dry_run=dry_run, tell=click.echo, progress=progress)

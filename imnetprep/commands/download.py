@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @click.option(
     "--magnet",
     "magnets",

@@ -5,7 +5,13 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.commands.options import json_option, layout_option, root_option, split_option
+from imnetprep.commands.options import (
+    dry_run_option,
+    json_option,
+    layout_option,
+    root_option,
+    split_option,
+)
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import WrongUsage, count
@@ -14,7 +20,7 @@ from imnetprep.roots import Layout, Root
 
 @click.command(cls=Verb, short_help="Draw what the network sees, as a contact sheet.")
 @root_option
-@split_option
+@split_option(default="train")
 @layout_option()
 @click.option(
     "--classes", type=click.IntRange(1), default=8, show_default=True, help="How many classes."
@@ -32,6 +38,7 @@ from imnetprep.roots import Layout, Root
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where the sheet goes.  [default: ROOT/inspect-SPLIT.png]",
 )
+@dry_run_option("Pick the images, and draw nothing.")
 @json_option
 def inspect(
     root: Root,
@@ -43,6 +50,7 @@ def inspect(
     crop_scale: float | None,
     seed: int,
     out: Path | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Draw a contact sheet: each image as it lies, and beside it what the network sees of it.
@@ -51,16 +59,14 @@ def inspect(
     imnetprep inspect                          the train split, ROOT/inspect-train.png
     imnetprep inspect --split val --classes 20
     """
-    from imnetprep.contact_sheet import write_contact_sheet
-    from imnetprep.manifest import open_manifest, pick_split
+    from imnetprep.contact_sheet import plan_contact_sheet
 
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
     for split in splits or (Split.TRAIN,):
         path = out or root.path / f"inspect-{split}.png"
-        rows = write_contact_sheet(
+        sheet = plan_contact_sheet(
             root,
-            path,
             split=split,
             layout=layout,
             classes=classes,
@@ -69,16 +75,18 @@ def inspect(
             crop_scale=crop_scale,
             seed=seed,
         )
+        if not dry_run:
+            sheet.write(path)
+        rows, change = sheet.rows, sheet.samples.change
         image_count = sum(len(row.indices) for row in rows)
-        with open_manifest(root.manifest) as manifest:
-            record = pick_split(manifest, root, split, layout=layout)
-        change = record.change if record else None
         print_result(
             f"{path}: {count(image_count, 'image')} of {count(len(rows), 'class')}"
-            + (f" ({change})" if change else ""),
+            + (f" ({change})" if change else "")
+            + (", not drawn" if dry_run else ""),
             as_json=as_json,
             split=split,
             out=path,
+            drawn=not dry_run,
             change=change,
             images=image_count,
             wnids=[row.synset.wnid for row in rows],

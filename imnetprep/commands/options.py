@@ -68,14 +68,18 @@ archives_folder_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="The folder of the archives on this machine.  [default: ROOT/archives]",
 )
-split_option = click.option(
-    "--split",
-    "splits",
-    multiple=True,
-    type=click.Choice([split.value for split in Split]),
-    callback=_as_splits,
-    help="Take this split; may be repeated.  [default: every split]",
-)
+
+
+def split_option(default: str = "every split") -> Callable[..., Any]:
+    """`--split`, which may be repeated: the `splits` of a verb."""
+    return click.option(
+        "--split",
+        "splits",
+        multiple=True,
+        type=click.Choice([split.value for split in Split]),
+        callback=_as_splits,
+        help=f"Take this split; may be repeated.  [default: {default}]",
+    )
 
 
 def layout_option(help: str = "Which layout to use, if the root has both.") -> Callable[..., Any]:  # noqa: A002

@@ -34,7 +34,7 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @archives_option
 @click.option(
     "--consume",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.command(cls=Verb, short_help="Mend what verify finds.")
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @click.option(
     "--from",
     "source",

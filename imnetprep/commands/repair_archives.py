@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @archives_folder_option
 @click.option(
     "--from",

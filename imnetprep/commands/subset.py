@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="Read archives, not a root: in a folder, s3://BUCKET/PREFIX, https://…, - for a pipe.",
 )
 @dataset_option
-@split_option
+@split_option()
 @jobs_option
 @dry_run_option()
 @json_option

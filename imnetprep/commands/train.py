@@ -1,14 +1,24 @@
 """`imnetprep train`."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
+from imnetprep.commands.options import (
+    dry_run_option,
+    json_option,
+    layout_option,
+    quiet_option,
+    root_option,
+)
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
-from imnetprep.messages import format_duration
+from imnetprep.messages import Progress, count, format_duration
 from imnetprep.roots import Layout, Root
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.training.train import TrainPlan
 
 
 @click.command(
@@ -56,6 +66,7 @@ from imnetprep.roots import Layout, Root
 @click.option("--workers", type=click.IntRange(0), help="How many processes read images.")
 @click.option("--run", metavar="NAME", help="Name under ROOT/runs.  [default: --arch]")
 @click.option("--resume", is_flag=True, help="Resume a run, from inside its epoch.")
+@dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
 @quiet_option
 def train(
@@ -65,6 +76,7 @@ def train(
     resume: bool,
     device: str | None,
     workers: int | None,
+    dry_run: bool,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -80,9 +92,11 @@ def train(
     leaving; kill -9 costs ten minutes at most. With --resume the run goes on with the numbers
     that it would have had; options that contradict it are refused.
     """
+    from imnetprep.training.train import plan_training
     from imnetprep.training.train import train as trained_epochs
 
-    reports = trained_epochs(
+    progress = stderr_progress(quiet=quiet)
+    plan = plan_training(
         root,
         options=options,
         run=run,
@@ -90,9 +104,12 @@ def train(
         device=device,
         workers=workers,
         layout=layout,
-        progress=stderr_progress(quiet=quiet),
+        progress=progress,
     )
-    for report in reports:
+    if dry_run:
+        _print_plan(plan, progress, as_json=as_json)
+        return
+    for report in trained_epochs(plan, progress=progress):
         print_result(
             f"epoch {report.epoch}/{report.epochs}"
             f"{'  best' if report.is_best else ''}"
@@ -103,3 +120,22 @@ def train(
             as_json=as_json,
             **report.as_json(),
         )
+
+
+def _print_plan(plan: "TrainPlan", progress: Progress, *, as_json: bool) -> None:
+    start = plan.checkpoint(progress)
+    recipe, data = start.recipe, plan.data
+    epochs = count(recipe.epochs - start.position.epoch, "epoch")
+    images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
+    print_result(
+        f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
+        f" validated on {len(data.val):,}",
+        as_json=as_json,
+        run=plan.run.folder,
+        device=plan.place.device,
+        workers=plan.place.workers,
+        epoch=start.position.epoch + 1,
+        train_images=len(data.train),
+        val_images=len(data.val),
+        recipe=asdict(recipe),
+    )

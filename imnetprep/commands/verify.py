@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.command(cls=Verb, short_help="Compare the images with the manifest, or the names.")
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @digests_option
 @decode_option
 @click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no findings.")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.command("verify-archives", cls=Verb, short_help="Read the archives and prove every byte.")
 @root_option
 @dataset_option
-@split_option
+@split_option()
 @archives_folder_option
 @jobs_option
 @dry_run_option("Read and judge the archives, and leave the receipt as it is.")

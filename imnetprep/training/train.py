@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from imnetprep.catalog.datasets import Split
@@ -21,7 +22,25 @@ from imnetprep.training.stop_request import stop_requests
 from imnetprep.training.transforms import Preprocessing
 
 
-def train(
+@dataclass(frozen=True)
+class TrainPlan:
+    """A run, what it trains on and where, and the recipe's options as they were typed."""
+
+    run: Run
+    data: Data
+    place: Place
+    options: Mapping[str, Any]
+
+    def checkpoint(self, progress: Progress) -> Checkpoint:
+        """Where the run begins, or resumes. Raises WrongUsage where the options contradict it."""
+        if self.run.last.exists():
+            return _resumed(self.run, self.data, self.options, progress)
+        recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
+        _tell_lr(recipe, self.options, progress)
+        return _first_checkpoint(recipe, self.data)
+
+
+def plan_training(
     root: Root,
     *,
     options: Mapping[str, Any],
@@ -31,12 +50,11 @@ def train(
     workers: int | None = None,
     layout: Layout | None = None,
     progress: Progress,
-    save_every_s: float = 600,
-) -> Iterator[EpochReport]:
-    """Train by `options` (a recipe's names; None where left out); yields each epoch.
+) -> TrainPlan:
+    """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
 
-    With `resume` a run that exists continues as if it had never stopped. Raises Interruption once a
-    SIGTERM or ^C was honoured, WrongUsage where `options` contradicts the run.
+    With `resume` a run that exists continues as if it had never stopped. Raises WrongUsage where
+    there is one and it is not to be resumed.
     """
     torch_device = pick_device(device)
     place = Place(torch_device, default_workers(torch_device) if workers is None else workers)
@@ -44,17 +62,27 @@ def train(
         refuse_unknown(options["arch"])
     target = _pick_run(root, run, arch=options.get("arch"), resume=resume)
     data = _read_data(root, layout)
-    with stop_requests() as stop, locked(target.folder):
-        if target.last.exists():
-            checkpoint = _resumed(target, data, options, progress)
-        else:
-            if resume:
-                progress.note(f"there is no run {target.folder.name} yet: it begins")
-            recipe = plan_recipe(options, amp_pays=amp_pays(place.device))
-            _tell_lr(recipe, options, progress)
-            checkpoint = _first_checkpoint(recipe, data)
+    if resume and not target.last.exists():
+        progress.note(f"there is no run {target.folder.name} yet: it begins")
+    return TrainPlan(target, data, place, options)
+
+
+def train(
+    plan: TrainPlan, *, progress: Progress, save_every_s: float = 600
+) -> Iterator[EpochReport]:
+    """Train what `plan` says; yields each epoch.
+
+    Raises Interruption once a SIGTERM or ^C was honoured, WrongUsage where the options contradict
+    the run.
+    """
+    with stop_requests() as stop, locked(plan.run.folder):
         session = Session(
-            target, data, checkpoint, place=place, progress=progress, save_every_s=save_every_s
+            plan.run,
+            plan.data,
+            plan.checkpoint(progress),
+            place=plan.place,
+            progress=progress,
+            save_every_s=save_every_s,
         )
         with closing(session):
             yield from session.epochs(stop)

@@ -12,8 +12,9 @@ from imnetprep.roots import Root
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.predict import predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
-from imnetprep.training.train import train
+from imnetprep.training.train import plan_training
 from tests.conftest import Run as RunCommand
+from tests.conftest import snapshot
 from tests.drawn import draw_root
 
 ARGUMENTS = "--arch resnet18 --image-size 32 --crop-scale 0.5 --batch-size 12 --epochs 3 --lr 0.01"
@@ -122,4 +123,24 @@ def test_predict_names_a_file_that_is_no_image(best: Path, tmp_path: Path, run: 
 
 def test_a_root_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ImnetprepError, match="holds no dataset yet"):
-        list(train(Root(tmp_path), options={}, progress=Silent()))
+        plan_training(Root(tmp_path), options={}, progress=Silent())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("train --arch squeezenet1_1 --dry-run", "squeezenet1_1 on cpu, 90 epochs of 60 images"),
+        ("train --resume --epochs 3 --dry-run", "resnet18 on cpu, 0 epochs of 60 images"),
+        ("inspect --dry-run", "inspect-train.png: 12 images of 3 classes, not drawn"),
+        ("inspect --split val --dry-run --json", '"drawn": false'),
+        ("evaluate", "top-1"),
+    ],
+)
+def test_a_dry_run_changes_nothing_on_the_disk(
+    words: str, told: str, learned: Root, best: Path, run: RunCommand
+) -> None:
+    options = ["--root", learned.path, *(["--device", "cpu"] if "inspect" not in words else [])]
+    before = snapshot(learned.path)
+    done = run(*words.split(), *options)
+    assert told in done.stdout, done.stderr
+    assert snapshot(learned.path) == before

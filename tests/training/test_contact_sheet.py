@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.contact_sheet import fitted, pick_rows, write_contact_sheet
+from imnetprep.contact_sheet import fitted, pick_rows, plan_contact_sheet
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
 from imnetprep.roots import Root
@@ -25,12 +25,14 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Root:
 
 def test_draws_as_many_rows_and_columns_as_asked(drawn: Root, tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
-    rows = write_contact_sheet(drawn, out, split=Split.TRAIN, classes=3, images=2, seed=4)
-    assert [len(row.indices) for row in rows] == [2, 2, 2]
+    sheet = plan_contact_sheet(drawn, split=Split.TRAIN, classes=3, images=2, seed=4)
+    sheet.write(out)
+    assert [len(row.indices) for row in sheet.rows] == [2, 2, 2]
     with Image.open(out) as small:
         width, height = small.size
-    rows = write_contact_sheet(drawn, out, split=Split.VAL, classes=9, images=9)
-    assert [len(row.indices) for row in rows] == [2, 2, 2, 2]  # all that there are
+    sheet = plan_contact_sheet(drawn, split=Split.VAL, classes=9, images=9)
+    sheet.write(out)
+    assert [len(row.indices) for row in sheet.rows] == [2, 2, 2, 2]  # all that there are
     with Image.open(out) as large:
         assert (large.width, large.height > height) == (width, True)
 
@@ -39,7 +41,8 @@ def test_the_same_seed_gives_the_same_sheet(drawn: Root, tmp_path: Path) -> None
     bodies = []
     for seed in (1, 1, 2):
         out = tmp_path / "sheet.png"
-        write_contact_sheet(drawn, out, split=Split.TRAIN, classes=2, images=2, seed=seed)
+        sheet = plan_contact_sheet(drawn, split=Split.TRAIN, classes=2, images=2, seed=seed)
+        sheet.write(out)
         bodies.append(out.read_bytes())
     assert bodies[0] == bodies[1] != bodies[2]
 
@@ -65,9 +68,9 @@ def test_long_names_end_in_an_ellipsis() -> None:
     assert font.getlength(cut) <= 100
 
 
-def test_a_sheet_too_large_is_refused(drawn: Root, tmp_path: Path) -> None:
+def test_a_sheet_too_large_is_refused(drawn: Root) -> None:
     with pytest.raises(WrongUsage, match="too large"):
-        write_contact_sheet(drawn, tmp_path / "x", split=Split.VAL, classes=5000, images=1)
+        plan_contact_sheet(drawn, split=Split.VAL, classes=5000, images=1)
 
 
 def test_inspect_says_where_the_sheet_is(drawn: Root, run: Run) -> None:

@@ -10,7 +10,7 @@ from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
 from imnetprep.sharding.make import Sharding
-from imnetprep.training.train import train
+from imnetprep.training.train import plan_training, train
 from tests.conftest import Run
 from tests.drawn import draw_root
 from tests.training.test_data import Split, loader_of, read_samples, same
@@ -60,7 +60,7 @@ def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run
     done = run("train", *words, "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
-    (report,) = train(
+    plan = plan_training(
         both,
         options=given,
         run="files",
@@ -69,6 +69,7 @@ def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run
         layout=Layout.IMAGEFOLDER,
         progress=Silent(),
     )
+    (report,) = train(plan, progress=Silent())
     assert said["train"]["loss"] == report.as_json()["train"]["loss"]
     assert said["val"] == report.as_json()["val"]
 

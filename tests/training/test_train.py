@@ -18,7 +18,7 @@ from imnetprep.roots import Root
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.runs import EpochReport, Run
-from imnetprep.training.train import train
+from imnetprep.training.train import plan_training, train
 from tests.conftest import command
 from tests.drawn import draw_root
 from tests.training.stops import SignalAt
@@ -29,7 +29,8 @@ SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epoch
 
 def trained(root: Root, **options: Any) -> list[EpochReport]:
     options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
-    return list(train(root, **{"progress": Silent(), **options}))
+    options = {"progress": Silent(), **options}
+    return list(train(plan_training(root, **options), progress=options["progress"]))
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:
@@ -105,10 +106,13 @@ def test_stopped_and_resumed_gives_the_same_numbers(
 def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, batches: int) -> None:
     script = (
         "import signal, sys; from pathlib import Path\n"
-        "from imnetprep.roots import Root; from imnetprep.training.train import train\n"
+        "from imnetprep.roots import Root\n"
+        "from imnetprep.training.train import plan_training, train\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
-        "list(train(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu', workers=1,"
-        " progress=SignalAt(signal.SIGKILL, batches=int(sys.argv[2])), save_every_s=0))"
+        "progress = SignalAt(signal.SIGKILL, batches=int(sys.argv[2]))\n"
+        "plan = plan_training(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu',"
+        " workers=1, progress=progress)\n"
+        "list(train(plan, progress=progress, save_every_s=0))"
     )
     arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
     killed = subprocess.run(arguments, check=False, cwd=Path(__file__).parents[2])
