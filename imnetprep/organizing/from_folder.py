@@ -16,7 +16,8 @@ from imnetprep.fs import hard_link, require_free
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.organizing.journal import Journal, committer
+from imnetprep.organizing.committer import committer
+from imnetprep.organizing.journal import Journal
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import usable_cores
 from imnetprep.roots import Layout, Root
@@ -81,7 +82,7 @@ def _grow(
     require_free(root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
     with (
         progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
-        committer(journal, growing, committed=lambda _: None) as give,
+        committer(journal, growing) as commit,
     ):
 
         def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:
@@ -94,7 +95,7 @@ def _grow(
                     task.advance(dataset.counts(split)[label])
 
         for label, records in _in_threads(tasks(), jobs=jobs or usable_cores()):
-            give(Done(label, {split: packed(records)}, None))
+            commit(Done(label, {split: packed(records)}, None))
             task.advance(len(records))
     _refuse_others(growing, wnids)
     journal.mark_whole({split: growing}, source.facts)

@@ -6,11 +6,10 @@
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
 
 import json
-import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import astuple
 from itertools import groupby
 from operator import itemgetter
@@ -21,7 +20,6 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.columns import Columns, Packed, joined
 from imnetprep.digests import Checksum
 from imnetprep.extracting.sink import Done
-from imnetprep.fs import sync_file_system
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError
@@ -52,7 +50,6 @@ PRAGMA user_version = {_FORM};
 COMMIT;
 """
 _COLUMNS = ", ".join(Columns._fields)
-_SECONDS_BETWEEN_SYNCS = 0.2
 
 
 class Whole(NamedTuple):
@@ -241,61 +238,3 @@ def open_journal(path: Path) -> Iterator[Journal]:
                 f"{path} is damaged: {error}",
                 hint=f"rm -r {path.parent}; the splits that grow there start over",
             ) from error
-
-
-@contextmanager
-def committer(
-    journal: Journal,
-    folder: Path,
-    *,
-    committed: Callable[[Iterable[int]], None],
-    waiting_at_most: int = 0,
-) -> Iterator[Callable[[Done], None]]:
-    """Gives a function that takes finished ranges; a thread syncs and journals them in groups.
-
-    When the block ends, however it ends, all that was given is journalled. `committed` is told the
-    starts of what is. With `waiting_at_most` a call waits while so many are not. What the thread
-    ran into (a full disk) is raised by the next call or at the end.
-    """
-    finished: queue.Queue[Done | None] = queue.Queue(waiting_at_most)
-    leaving = threading.Event()
-    failures: list[Exception] = []
-
-    def work() -> None:
-        ended = False
-        while not ended and not failures:
-            batch = [finished.get()]
-            while not finished.empty():
-                batch.append(finished.get())
-            ended = None in batch
-            try:
-                sync_file_system(folder)
-                journal.add([each for each in batch if each is not None])
-                committed(each.start for each in batch if each is not None)
-            except Exception as error:
-                failures.append(error)
-            leaving.wait(_SECONDS_BETWEEN_SYNCS)
-
-    def give(done: Done) -> None:
-        put(done)
-        if failures:
-            raise failures[0]
-
-    def put(done: Done | None) -> None:
-        given = False
-        while not given and thread.is_alive():
-            with suppress(queue.Full):
-                finished.put(done, timeout=0.1)
-                given = True
-
-    # A daemon: a signal as it starts would leave it waiting for ever.
-    thread = threading.Thread(target=work, name="committer", daemon=True)
-    thread.start()
-    try:
-        yield give
-    finally:
-        leaving.set()
-        put(None)
-        thread.join()
-    if failures:
-        raise failures[0]

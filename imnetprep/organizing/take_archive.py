@@ -21,8 +21,9 @@ from imnetprep.extracting.samples import Cancelled, Extraction
 from imnetprep.extracting.sink import Batch, Done, Sink, Written
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import Progress, Task, WrongBytes
+from imnetprep.organizing.committer import committer
 from imnetprep.organizing.counts import check_count, name_twice
-from imnetprep.organizing.journal import Journal, committer
+from imnetprep.organizing.journal import Journal
 from imnetprep.processes import is_safe_to_fork, worker_killed
 from imnetprep.proving.readers import (
     PieceReader,
@@ -280,8 +281,8 @@ class Taking:
         return committer(
             self._journal,
             self._folder,
-            committed=self._release_journalled,
-            waiting_at_most=0 if self._source.released is None else 1,  # else the disk holds more
+            on_committed=self._release_journalled,
+            queue_size=0 if self._source.released is None else 1,  # else the disk holds more
         )
 
     @contextmanager
