@@ -7,7 +7,6 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.checking.recognise import Tree
-from imnetprep.checking.roster import Sizes
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Done
@@ -47,27 +46,30 @@ def adopt(
         for split in tree.selected(root, splits):
             folder = root.split(split)
             identity = f"adopted {folder.stat().st_ino}"
-            begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
+            has_begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
             key = split, Layout.IMAGEFOLDER
             if key not in organized_splits(root):
-                if not begun:
+                if not has_begun:
                     journal.forget(split)
                     journal.begin(split, dataset=dataset.fingerprint, archive=identity)
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
-                _publish(root, dataset, split, journal)
-                begun = True
-            if begun:
+                _publish(root, tree, split, journal)
+                has_begun = True
+            if has_begun:
                 journal.forget(split)
             yield organized_splits(root)[key]
 
 
-def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> None:
+def _publish(root: Root, tree: Tree, split: Split, journal: Journal) -> None:
     """The receipt says that nobody proved these bytes, and what was looked at."""
-    change = _change(dataset, split, journal)
-    what = "names" if dataset.numbers(split) is not None else "counts"
-    if change is None and Sizes(dataset, split).known:
-        what += " and sizes"
+    dataset, sizes = tree.dataset, tree.sizes(split)
+    for sample in journal.samples(split):
+        sizes.add(sample.label, sample.size_bytes)
+    change = sizes.change  # by others
+    basis = "names" if dataset.numbers(split) is not None else "counts"
+    if change is None and sizes.known:
+        basis += " and sizes"
     publish(
         root,
         split,
@@ -77,7 +79,10 @@ def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> No
         change=change,
         facts={
             "archive": None,
-            "proof": {"kind": "none", "why": f"adopted: a tree whose {what} fit {dataset.name}"},
+            "proof": {
+                "kind": "none",
+                "why": f"adopted: a tree whose {basis} fit {dataset.name}",
+            },
         },
     )
 
@@ -92,19 +97,19 @@ def _read(
     progress: Progress,
 ) -> None:
     """Size and digest of every file, class by class, into the journal."""
-    done = journal.done(split)
+    labels = journal.done(split)
     counts = dataset.counts(split)
     with (
         progress.task(
             f"adopt {split}",
             total=sum(counts),
             unit="images",
-            initial=sum(counts[label] for label in done),
+            initial=sum(counts[label] for label in labels),
         ) as task,
         ThreadPoolExecutor(jobs or usable_cores()) as workers,
     ):
         for synset in dataset.synsets:
-            if synset.label in done:
+            if synset.label in labels:
                 continue
             names = os.listdir(folder / synset.wnid)  # noqa: PTH208 - names, not paths
 
@@ -123,14 +128,6 @@ def _read(
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
             journal.add([Done(synset.label, {split: packed(records)}, None)])
-
-
-def _change(dataset: Dataset, split: Split, journal: Journal) -> str | None:
-    """What others did to the images, by the sizes that were read."""
-    sizes = Sizes(dataset, split)
-    for sample in journal.samples(split):
-        sizes.add(sample.label, sample.size_bytes)
-    return sizes.change
 
 
 def _marked(

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.checking.check_folders import surveyed
-from imnetprep.checking.plan_repair import Mending, Move, mend
+from imnetprep.catalog.datasets import Split
+from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, require_share
-from imnetprep.checking.roster import Roster
 from imnetprep.digests import xxh128
 from imnetprep.extracting.single_samples import Found, Retake
 from imnetprep.fs import locked, sync_file_system
@@ -39,23 +37,23 @@ _GROUP_BYTES = 64 << 20
 class RepairPlan:
     """What repair will do, split by split, and where the archives are that it takes from."""
 
-    dataset: Dataset
-    mendings: tuple[Mending, ...]
+    tree: Tree
+    remedies: tuple[Remedy, ...]
     place: str | Path
     delete: bool
 
     def address(self, split: Split) -> str:
         """The archive of `split`, as people would write it."""
-        return address_of(self.place, self.dataset.archive(split).name)
+        return address_of(self.place, self.tree.dataset.archive(split).name)
 
 
-class Mended(NamedTuple):
+class Outcome(NamedTuple):
     """What was done for a split. `proof` says what proved the samples taken; None: nothing did."""
 
     split: Split
-    moved: int
-    taken: int
-    deleted: int
+    moves: int
+    takes: int
+    deletions: int
     proof: str | None
 
 
@@ -75,7 +73,7 @@ def plan_repair(
     Raises ImnetprepError where the tree is another dataset than it is taken for, or a link, and
     where `source` has other images than a split that was made smaller.
     """
-    mendings, archives = [], source or root.archives
+    remedies, archives = [], source or root.archives
     if source == STDIN:
         raise WrongUsage(
             "repair looks for single images, and a pipe passes once",
@@ -90,19 +88,21 @@ def plan_repair(
                     hint="name the root where the folder itself lies: --root DIR",
                 )
         name = tree.dataset.archive(split).name
-        there = not is_local(archives) or (Path(archives) / name).is_file()
-        listed = place is not None and place.listed
-        with open_manifest(root.manifest) if listed else nullcontext() as manifest:
-            wanted = Roster(tree.dataset, split, manifest)
-            if there and wanted.change:
-                other = _other_images(root, split, wanted.change)
+        has_archive = not is_local(archives) or (Path(archives) / name).is_file()
+        is_listed = place is not None and place.listed
+        with open_manifest(root.manifest) if is_listed else nullcontext() as manifest:
+            roster = tree.roster(split, manifest)
+            if has_archive and roster.change:
+                other = _other_images(root, split, roster.change)
                 if source is not None:
                     raise other
                 progress.note(f"{other}: nothing is taken from there")
-            found = surveyed(root, tree, split, checks=checks, jobs=jobs, progress=progress)
-            archive = there and not wanted.change
-            mendings.append(mend(root.path, wanted, found, archive=archive))
-    return RepairPlan(tree.dataset, tuple(mendings), archives, delete)
+            remedy = plan_remedy(
+                root, tree, roster, archive=has_archive and not roster.change,
+                checks=checks, jobs=jobs, progress=progress,
+            )  # fmt: skip
+            remedies.append(remedy)
+    return RepairPlan(tree, tuple(remedies), archives, delete)
 
 
 def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
@@ -116,49 +116,50 @@ def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
 
 def carry_out_repair(
     plan: RepairPlan, root: Root, *, progress: Progress
-) -> Iterator[Mended | Finding]:
+) -> Iterator[Outcome | Finding]:
     """Do it; yields what was done for each split, and every finding that is left.
 
     A kill leaves each file under its old name or its new one, whole; the next run goes on.
     """
     with locked(root.organizing):
-        for mending in plan.mendings:
-            yield from _Repair(plan, mending, root, progress).carried_out()
+        for remedy in plan.remedies:
+            yield from _Repair(plan, remedy, root, progress).carried_out()
 
 
 class _Repair:
-    def __init__(self, plan: RepairPlan, mending: Mending, root: Root, progress: Progress) -> None:
-        self._plan, self._mending, self._root, self._progress = plan, mending, root, progress
-        self._left = list(mending.left)
-        self._taken: set[tuple[int, str]] = set()
+    def __init__(self, plan: RepairPlan, remedy: Remedy, root: Root, progress: Progress) -> None:
+        self._plan, self._remedy, self._root, self._progress = plan, remedy, root, progress
+        self._dataset = plan.tree.dataset
+        self._leftovers = list(remedy.leftovers)
+        self._arrivals: set[tuple[int, str]] = set()
         self._draft = root.organizing / "repair"
 
-    def carried_out(self) -> Iterator[Mended | Finding]:
-        mending = self._mending
-        moves = [*mending.renames, *mending.moves]
-        moved = self._move_all(moves) if moves else 0
-        proof = self._take() if mending.takes or mending.short else None
-        deleted = self._delete()
-        if moved or self._taken or deleted or mending.folders:
+    def carried_out(self) -> Iterator[Outcome | Finding]:
+        remedy = self._remedy
+        steps = [*remedy.renames, *remedy.moves]
+        moves = self._move_all(steps) if steps else 0
+        proof = self._take() if remedy.takes or remedy.short else None
+        deletions = self._delete()
+        if moves or self._arrivals or deletions or remedy.folders:
             sync_file_system(self._root.path)
-        yield Mended(mending.split, moved, len(self._taken), deleted, proof)
-        yield from self._left
+        yield Outcome(remedy.split, moves, len(self._arrivals), deletions, proof)
+        yield from self._leftovers
 
-    def _move_all(self, moves: Sequence[Move]) -> int:
-        moved = 0
-        what = f"sort {self._mending.split}"
-        with self._progress.task(what, total=len(moves), unit="files") as task:
-            for move in moves:
-                moved += self._move(move)
+    def _move_all(self, steps: Sequence[Move]) -> int:
+        moves = 0
+        with self._progress.task(
+            f"sort {self._remedy.split}", total=len(steps), unit="files"
+        ) as task:
+            for step in steps:
+                moves += self._move(step)
                 task.advance(1)
-        return moved
+        return moves
 
     def _move(self, move: Move) -> bool:
         source, target = self._root.path / move.path, self._root.path / move.to
-        blocked = target.parent.is_symlink() or (os.path.lexists(target) and not move.replaces)
-        if blocked:
-            what = f"cannot take {move.path}: something is in the way, or its folder is a link"
-            self._left.append(Finding("conflict", move.to, what, move.to))
+        if target.parent.is_symlink() or (os.path.lexists(target) and not move.replaces):
+            message = f"cannot take {move.path}: something is in the way, or its folder is a link"
+            self._leave("conflict", move.to, message)
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
@@ -166,47 +167,46 @@ class _Repair:
 
     def _take(self) -> str | None:
         """Missing and damaged samples from the archive; says what proved them."""
-        name = self._plan.dataset.archive(self._mending.split).name
+        name = self._dataset.archive(self._remedy.split).name
         at_home = self._plan.place == self._root.archives
-        labels = {label for label, _ in self._mending.takes} | set(self._mending.short)
-        before = archive_proof(self._root, self._root.archives / name) if at_home else None
+        labels = {label for label, _ in self._remedy.takes} | set(self._remedy.short)
+        old_proof = archive_proof(self._root, self._root.archives / name) if at_home else None
         shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
         self._draft.mkdir(parents=True)
         with closing(open_archive(self._plan.place, name)) as file:
-            retake = Retake(self._plan.dataset, self._mending.split, file, before=before)
+            retake = Retake(self._dataset, self._remedy.split, file, before=old_proof)
             found = list(retake.found(labels, self._wants))
             total = sum(each.end - each.start for each in found)
-            what = f"take {self._mending.split}"
-            with self._progress.task(what, total=total, unit="B") as task:
-                self._take_found(retake, found, task)
+            with self._progress.task(f"take {self._remedy.split}", total=total, unit="B") as task:
+                self._take_all(retake, found, task)
             proof = retake.proof
         shutil.rmtree(self._draft)
         self._leave_untaken(name)
-        if self._taken and self._listed:
+        if self._arrivals and self._listed:
             return f"the manifest's digests, {proof}" if proof else "the manifest's digests"
-        return proof if self._taken else None
+        return proof if self._arrivals else None
 
     def _wants(self, label: int, name: str) -> bool:
-        if (label, name) in self._mending.takes:
+        if (label, name) in self._remedy.takes:
             return True
-        return label in self._mending.short and not os.path.lexists(self._home(label) / name)
+        return label in self._remedy.short and not os.path.lexists(self._home(label) / name)
 
-    def _take_found(self, retake: Retake, found: Sequence[Found], task: Task) -> None:
+    def _take_all(self, retake: Retake, samples: Sequence[Found], task: Task) -> None:
         """Into the draft folder, whole groups synced, and only then under their names."""
         group: list[tuple[Path, Found]] = []
         size_bytes = 0
         with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
-            wanted = Roster(self._plan.dataset, self._mending.split, manifest)
-            for each, body in retake.bodies(found):
+            roster = self._plan.tree.roster(self._remedy.split, manifest)
+            for each, body in retake.bodies(samples):
                 task.advance(each.end - each.start)
                 place = self._shown(each.label, each.name)
-                record = (wanted.records(each.label) or {}).get(each.name)
+                record = (roster.records(each.label) or {}).get(each.name)
                 if isinstance(body, WrongBytes):
-                    self._left.append(Finding("archive", place, f"stays as it is: {body}", place))
+                    self._leave("archive", place, f"stays as it is: {body}")
                     continue
                 if record is not None and xxh128(body) != record.xxh128:
-                    what = "has another digest in the manifest than in the archive"
-                    self._left.append(Finding("digest", place, what, place))
+                    message = "has another digest in the manifest than in the archive"
+                    self._leave("digest", place, message)
                     continue
                 name = f"{len(group)}"
                 write_sample(str(self._draft), name, body)
@@ -224,48 +224,50 @@ class _Repair:
             place = self._shown(each.label, each.name)
             is_folder = (home / each.name).is_dir() and not (home / each.name).is_symlink()
             if is_folder or home.is_symlink():  # nothing is written through a link
-                what = "is a folder" if is_folder else "has a link for a class folder"
-                self._left.append(Finding("conflict", place, what, place))
+                message = "is a folder" if is_folder else "has a link for a class folder"
+                self._leave("conflict", place, message)
                 continue
             home.mkdir(parents=True, exist_ok=True)
             draft.replace(home / each.name)
-            self._taken.add((each.label, each.name))
+            self._arrivals.add((each.label, each.name))
         group.clear()
 
+    def _leave(self, kind: str, place: str, message: str) -> None:
+        self._leftovers.append(Finding(kind, place, message, place))
+
     def _leave_untaken(self, archive: str) -> None:
-        told = {finding.path for finding in self._left}
-        for key, finding in self._mending.takes.items():
-            if key not in self._taken and finding.path not in told:
-                self._left.append(
-                    finding._replace(message=f"{finding.message}; {archive} lacks it")
-                )
-        for label, finding in self._mending.short.items():
-            there = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
-            if there != self._plan.dataset.counts(self._mending.split)[label]:
-                self._left.append(finding)
+        paths = {finding.path for finding in self._leftovers}
+        for key, finding in self._remedy.takes.items():
+            if key not in self._arrivals and finding.path not in paths:
+                message = f"{finding.message}; {archive} lacks it"
+                self._leftovers.append(finding._replace(message=message))
+        for label, finding in self._remedy.short.items():
+            images = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
+            if images != self._dataset.counts(self._remedy.split)[label]:
+                self._leftovers.append(finding)
 
     def _delete(self) -> int:
         """What is too many, if asked for; folders in which nothing is left, in any case."""
-        deleted, undecided = 0, {finding.path for finding in self._left}
-        for path, finding in self._mending.extra.items():
-            if not self._plan.delete or finding.belongs in undecided:
-                self._left.append(finding)
+        deletions, open_places = 0, {finding.path for finding in self._leftovers}
+        for path, finding in self._remedy.extra.items():
+            if not self._plan.delete or finding.belongs in open_places:
+                self._leftovers.append(finding)
                 continue
             (self._root.path / path).unlink(missing_ok=True)
-            deleted += 1
-        for path in self._mending.folders:
+            deletions += 1
+        for path in self._remedy.folders:
             for folder, _, _ in os.walk(self._root.path / path, topdown=False):
                 if not os.listdir(folder):  # noqa: PTH208
                     Path(folder).rmdir()
-        return deleted
+        return deletions
 
     @property
     def _listed(self) -> bool:
-        return self._mending.listed
+        return self._remedy.listed
 
     def _home(self, label: int) -> Path:
-        wnid = self._plan.dataset.synsets[label].wnid
-        return self._root.split(self._mending.split) / wnid
+        wnid = self._dataset.synsets[label].wnid
+        return self._root.split(self._remedy.split) / wnid
 
     def _shown(self, label: int, name: str) -> str:
         return str((self._home(label) / name).relative_to(self._root.path))

@@ -79,11 +79,11 @@ def _tree_findings(
         mislabels += is_image
         yield finding
     if flat:
-        problem = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
-        yield Finding("flat", first_flat, problem)
+        message = f"{count(flat, 'image')} flat in {split}/, outside any class folder"
+        yield Finding("flat", first_flat, message)
     if mislabels >= max(2, _SHARE_BY_POSITION * tree.dataset.samples(split)):
-        problem = (
+        message = (
             f"{mislabels:,} of {count(tree.dataset.samples(split), 'image')} lie under a wrong"
             " wnid, as if labels had been given by position"
         )
-        yield Finding("positional", split, problem)
+        yield Finding("positional", split, message)

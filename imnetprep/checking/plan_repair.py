@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Split
+from imnetprep.checking.check_folders import surveyed
+from imnetprep.checking.recognise import Tree
 from imnetprep.checking.roster import Roster
 from imnetprep.digests import xxh128
-from imnetprep.messages import Finding
+from imnetprep.messages import Checks, Finding, Progress
+from imnetprep.roots import Root
 
-_DAMAGED = ("size", "digest", "decode", "unreadable", "not-a-file")
+_DAMAGES = ("size", "digest", "decode", "unreadable", "not-a-file")
 
 
 class Move(NamedTuple):
@@ -23,12 +26,12 @@ class Move(NamedTuple):
 
 
 @dataclass
-class Mending:
+class Remedy:
     """What mends one split. Paths are relative to the root.
 
     `renames` are of folders, in this order; all other paths are those after them. `takes` are the
     places of missing and damaged samples, by label and name; of `short` labels all that is not
-    there is taken.
+    there is taken. `leftovers` are findings that nothing mends.
     """
 
     split: Split
@@ -39,65 +42,75 @@ class Mending:
     short: dict[int, Finding] = field(default_factory=dict)
     extra: dict[str, Finding] = field(default_factory=dict)
     folders: list[str] = field(default_factory=list)  # removed if nothing is left in them
-    left: list[Finding] = field(default_factory=list)
+    leftovers: list[Finding] = field(default_factory=list)
 
 
-def mend(root: Path, wanted: Roster, findings: Iterable[Finding], *, archive: bool) -> Mending:
-    """Decide what mends `findings`; reads files only where two want one name.
+def plan_remedy(
+    root: Root,
+    tree: Tree,
+    roster: Roster,
+    *,
+    archive: bool,
+    checks: Checks,
+    jobs: int | None,
+    progress: Progress,
+) -> Remedy:
+    """Survey the split of `roster` and decide what mends it; touches nothing.
 
     `archive`: is there one to take samples from? What needs it is left where there is none.
     """
-    return _Mender(root, wanted, archive=archive).mended(findings)
+    findings = surveyed(root, tree, roster.split, checks=checks, jobs=jobs, progress=progress)
+    return _Mender(root.path, roster, archive=archive).remedy(findings)
 
 
 class _Mender:
-    def __init__(self, root: Path, wanted: Roster, *, archive: bool) -> None:
-        self._root, self._wanted, self._archive = root, wanted, archive
-        self._mending = Mending(wanted.split, wanted.listed)
+    def __init__(self, root: Path, roster: Roster, *, archive: bool) -> None:
+        self._root, self._roster, self._archive = root, roster, archive
+        self._remedy = Remedy(roster.split, roster.listed)
         self._holders: dict[str, list[str]] = {}  # a place -> the files that want it, outside it
         self._empty: dict[str, Finding] = {}  # a place that nothing holds
         self._extra_folders: list[Finding] = []
 
-    def mended(self, findings: Iterable[Finding]) -> Mending:
+    def remedy(self, findings: Iterable[Finding]) -> Remedy:
         for finding in findings:
             self._sort(finding)
         for place, paths in self._holders.items():
             self._settle(place, paths)
-        mending = self._mending
+        remedy = self._remedy
         for finding in self._extra_folders:
             self._extra_folder(finding)
         self._count_short()
         if not self._archive:
             self._leave_takes()
-        return mending
+        return remedy
 
     def _count_short(self) -> None:
         """Some short classes are not, once what lies elsewhere has moved in."""
-        for label, finding in list(self._mending.short.items()):
-            home = f"{self._wanted.split}/{self._wanted.dataset.synsets[label].wnid}"
+        for label, finding in list(self._remedy.short.items()):
+            home = f"{self._roster.split}/{self._roster.dataset.synsets[label].wnid}"
             folder = self._root / self._before(home)
             names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-            there = sum(self._wanted.label_of(name) == label for name in names)
-            there += sum(move.to.startswith(f"{home}/") for move in self._mending.moves)
-            if there >= self._wanted.count(label):
-                del self._mending.short[label]
-            if there > self._wanted.count(label):  # nothing tells which of them are too many
-                self._mending.left.append(finding)
+            images = sum(self._roster.label_of(name) == label for name in names)
+            images += sum(move.to.startswith(f"{home}/") for move in self._remedy.moves)
+            if images >= self._roster.count(label):
+                del self._remedy.short[label]
+            if images > self._roster.count(label):  # nothing tells which of them are too many
+                self._remedy.leftovers.append(finding)
 
     def _leave_takes(self) -> None:
-        mending = self._mending
-        undecided = {finding.path for finding in mending.takes.values()}
-        for path, finding in list(mending.extra.items()):
-            if finding.belongs in undecided:
-                mending.left.append(mending.extra.pop(path))
-        mending.left += [*mending.takes.values(), *mending.short.values()]
-        mending.takes.clear()
-        mending.short.clear()
+        remedy = self._remedy
+        open_places = {finding.path for finding in remedy.takes.values()}
+        for path, finding in list(remedy.extra.items()):
+            if finding.belongs in open_places:
+                remedy.leftovers.append(remedy.extra.pop(path))
+        remedy.leftovers += [*remedy.takes.values(), *remedy.short.values()]
+        remedy.takes.clear()
+        remedy.short.clear()
 
     def _sort(self, finding: Finding) -> None:
         kind, path, _, belongs = finding
         if kind == "misplaced" and belongs is not None and belongs.count("/") < 2:
-            self._mending.renames.append(Move(self._after(path), belongs))
+            self._remedy.renames.append(Move(self._after(path), belongs))
         elif kind in ("misplaced", "flat") and belongs is not None:
             self._holders.setdefault(belongs, []).insert(0, self._after(path))
             self._empty[belongs] = finding
@@ -107,65 +120,65 @@ class _Mender:
             self._too_many(self._after(path), finding)
         elif kind == "extra-folder":
             self._extra_folders.append(finding)
-        elif belongs is not None and kind in (*_DAMAGED, "missing"):
+        elif belongs is not None and kind in (*_DAMAGES, "missing"):
             self._take(finding._replace(path=belongs))
         elif kind == "missing-class" or (kind == "count" and belongs is not None):
             self._class(finding)
         elif kind not in ("numeric", "positional"):
-            self._mending.left.append(finding)
+            self._remedy.leftovers.append(finding)
 
     def _take(self, finding: Finding) -> None:
-        self._mending.takes[self._key(finding.path)] = finding
+        self._remedy.takes[self._key(finding.path)] = finding
 
     def _class(self, finding: Finding) -> None:
         label = self._label(finding.path if finding.belongs is None else finding.belongs)
-        records = self._wanted.records(label)
+        records = self._roster.records(label)
         if records is None:
-            self._mending.short[label] = finding
+            self._remedy.short[label] = finding
             return
         for name in records:
             place = f"{finding.belongs}/{name}"
             self._take(Finding("missing", place, "is not there", place))
 
-    def _settle(self, place: str, outside: list[str]) -> None:
+    def _settle(self, place: str, rivals: list[str]) -> None:
         """Which of the files that want one place is the right one? The others are too many."""
         key = self._key(place)
-        damaged = self._mending.takes.get(key)
+        damage = self._remedy.takes.get(key)
         if place in self._empty:
-            candidates = outside
-            if damaged is not None and damaged.kind == "missing":
-                del self._mending.takes[key]  # one of a missing class, which lies elsewhere
+            candidates = rivals
+            if damage is not None and damage.kind == "missing":
+                del self._remedy.takes[key]  # one of a missing class, which lies elsewhere
         else:
-            candidates = [place, *outside]
-        chosen: str | None = candidates[0]
+            candidates = [place, *rivals]
+        winner: str | None = candidates[0]
         if len(candidates) > 1:
-            chosen = self._right_one(place, candidates)
-        if chosen is None:
-            self._mending.takes[key] = Finding(
+            winner = self._right_one(place, candidates)
+        if winner is None:
+            self._remedy.takes[key] = Finding(
                 "conflict", place, f"{len(candidates)} files want this place and differ", place
             )
             if self._archive and candidates[0] != place:
-                chosen = candidates[0]  # it is overwritten at once by what the archive has
-        elif len(candidates) > 1 and self._wanted.listed:
-            self._mending.takes.pop(key, None)  # its digest is right
+                winner = candidates[0]  # it is overwritten at once by what the archive has
+        elif len(candidates) > 1 and self._roster.listed:
+            self._remedy.takes.pop(key, None)  # its digest is right
         for path in candidates:
-            if path == chosen and path != place:
-                self._mending.moves.append(Move(path, place, replaces=place not in self._empty))
-            elif path != chosen and path != place:
-                what = f"is there a second time: {place}"
-                self._too_many(path, Finding("extra", path, what, place))
+            if path == winner and path != place:
+                self._remedy.moves.append(Move(path, place, replaces=place not in self._empty))
+            elif path != winner and path != place:
+                message = f"is there a second time: {place}"
+                self._too_many(path, Finding("extra", path, message, place))
 
     def _right_one(self, place: str, candidates: list[str]) -> str | None:
         """By the manifest's digest; without it only if all are the same to the byte."""
         label, name = self._key(place)
-        record = (self._wanted.records(label) or {}).get(name)
+        record = (self._roster.records(label) or {}).get(name)
         bodies = [self._read(path) for path in candidates]
         if record is not None:
             for path, body in zip(candidates, bodies, strict=True):
                 if body is not None and xxh128(body) == record.xxh128:
                     return path
             return None
-        if (label, name) in self._mending.takes and candidates[0] == place:
+        if (label, name) in self._remedy.takes and candidates[0] == place:
             return (
                 None  # the one in its place is damaged, and nothing tells if another one is right
             )
@@ -181,41 +194,41 @@ class _Mender:
     def _too_many(self, path: str, finding: Finding) -> None:
         present = self._root / self._before(path)
         if present.is_dir() and not present.is_symlink():
-            self._mending.folders.append(path)
-            for inside in _files_below(present):
-                below = f"{path}/{inside}"
-                self._mending.extra[below] = Finding("extra", below, "is not of the dataset")
+            self._remedy.folders.append(path)
+            for name in _files_below(present):
+                file = f"{path}/{name}"
+                self._remedy.extra[file] = Finding("extra", file, "is not of the dataset")
         else:
-            self._mending.extra[path] = finding._replace(path=path)
+            self._remedy.extra[path] = finding._replace(path=path)
 
     def _extra_folder(self, finding: Finding) -> None:
         path = self._after(finding.path)
         present = self._root / finding.path
         if present.is_symlink() or not present.is_dir():
-            self._mending.extra[path] = finding._replace(path=path)
+            self._remedy.extra[path] = finding._replace(path=path)
             return
-        moved = {move.path for move in self._mending.moves}
-        self._mending.folders.append(path)
-        for inside in _files_below(present):
-            below = f"{path}/{inside}"
-            if below not in moved and below not in self._mending.extra:
-                self._mending.extra[below] = Finding("extra", below, "is not of the dataset")
+        sources = {move.path for move in self._remedy.moves}
+        self._remedy.folders.append(path)
+        for name in _files_below(present):
+            file = f"{path}/{name}"
+            if file not in sources and file not in self._remedy.extra:
+                self._remedy.extra[file] = Finding("extra", file, "is not of the dataset")
 
     def _key(self, place: str) -> tuple[int, str]:
         return self._label(place.rpartition("/")[0]), place.rpartition("/")[2]
 
     def _label(self, home: str) -> int:
-        return self._wanted.dataset.label_of_wnid[home.rpartition("/")[2]]
+        return self._roster.dataset.label_of_wnid[home.rpartition("/")[2]]
 
     def _after(self, path: str) -> str:
         """Where what lies at `path` lies once the folders are renamed."""
-        for move in self._mending.renames:
+        for move in self._remedy.renames:
             if path == move.path or path.startswith(f"{move.path}/"):
                 path = move.to + path[len(move.path) :]
         return path
 
     def _before(self, path: str) -> str:
-        for move in reversed(self._mending.renames):
+        for move in reversed(self._remedy.renames):
             if path == move.to or path.startswith(f"{move.to}/"):
                 path = move.path + path[len(move.to) :]
         return path

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import BUILT_IN, Dataset, Split, load_dataset
-from imnetprep.manifest import dataset_for, open_manifest
+from imnetprep.checking.roster import Roster, Sizes
+from imnetprep.manifest import Manifest, dataset_for, open_manifest
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.roots import Layout, Root
 
@@ -55,6 +56,14 @@ class Tree(NamedTuple):
                     hint="imnetprep organize",
                 )
         return splits or self.dataset.splits
+
+    def roster(self, split: Split, manifest: Manifest | None) -> Roster:
+        """What should lie in `split`; `manifest` is None where none lists it."""
+        return Roster(self.dataset, split, manifest)
+
+    def sizes(self, split: Split) -> Sizes:
+        """None yet, to be compared with those of the published images of `split`."""
+        return Sizes(self.dataset, split)
 
 
 def recognise(root: Root, *, dataset: str | None) -> Tree:

@@ -22,7 +22,7 @@ from imnetprep.messages import FINDINGS_EXIT_CODE, count
 from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.repair import Mended, RepairPlan
+    from imnetprep.repair import Outcome, RepairPlan
 
 
 @click.command(cls=Verb, short_help="Mend what verify finds.")
@@ -69,7 +69,7 @@ def repair(
     """
     from imnetprep.checking.recognise import recognise
     from imnetprep.messages import Checks
-    from imnetprep.repair import Mended, carry_out_repair, plan_repair
+    from imnetprep.repair import Outcome, carry_out_repair, plan_repair
 
     progress = stderr_progress(quiet=quiet)
     plan = plan_repair(
@@ -87,8 +87,8 @@ def repair(
         return 0
     unsolved = 0
     for result in carry_out_repair(plan, root, progress=progress):
-        if isinstance(result, Mended):
-            _print_mended(result, as_json=as_json)
+        if isinstance(result, Outcome):
+            _print_outcome(result, as_json=as_json)
         else:
             unsolved += 1
             print_finding(result, as_json=as_json)
@@ -102,25 +102,33 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
         text = f"{verb} {path}{f' to {to}' if to else ''}"
         print_result(text, as_json=as_json, step=verb, path=path, to=to or None)
 
-    for mending in plan.mendings:
-        for move in [*mending.renames, *mending.moves]:
+    for remedy in plan.remedies:
+        for move in [*remedy.renames, *remedy.moves]:
             step("move", move.path, move.to)
-        for finding in [*mending.takes.values(), *mending.short.values()]:
+        for finding in [*remedy.takes.values(), *remedy.short.values()]:
             path = finding.belongs or finding.path
-            archive = plan.address(mending.split)
+            archive = plan.address(remedy.split)
             text = f"take {path} from {archive}: {finding.message}"
             print_result(text, as_json=as_json, step="take", path=path, archive=archive)
-        for path in mending.extra if plan.delete else ():
+        for path in remedy.extra if plan.delete else ():
             step("delete", path)
-        for finding in [*mending.left, *(() if plan.delete else mending.extra.values())]:
+        for finding in [*remedy.leftovers, *(() if plan.delete else remedy.extra.values())]:
             text = f"leave {finding.path}: {finding.message}"
             print_result(text, as_json=as_json, step="leave", **finding._asdict())
 
 
-def _print_mended(mended: "Mended", *, as_json: bool) -> None:
-    proof = f" (proved by {mended.proof or 'nothing but their names'})" if mended.taken else ""
+def _print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
+    proof = f" (proved by {outcome.proof or 'nothing but their names'})" if outcome.takes else ""
     text = (
-        f"{mended.split}: {mended.moved:,} moved, {mended.taken:,} taken from the archive{proof},"
-        f" {mended.deleted:,} deleted"
+        f"{outcome.split}: {outcome.moves:,} moved,"
+        f" {outcome.takes:,} taken from the archive{proof}, {outcome.deletions:,} deleted"
     )
-    print_result(text, as_json=as_json, **mended._asdict())
+    print_result(
+        text,
+        as_json=as_json,
+        split=outcome.split,
+        moved=outcome.moves,
+        taken=outcome.takes,
+        deleted=outcome.deletions,
+        proof=outcome.proof,
+    )
