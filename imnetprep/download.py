@@ -8,7 +8,7 @@ from typing import Any
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.proving.consumed import consumed_path, consuming_root
 from imnetprep.proving.receipt import archive_proof, record_archive
 from imnetprep.roots import Root
@@ -199,21 +199,29 @@ def _with_metadata(
 
 
 def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[PartFiles]:
-    """The parts of each archive to fetch, of the first torrent that has it."""
+    """The parts of each archive to fetch. Raises WrongUsage on a torrent that nothing is left for.
+
+    A torrent of archives that are present is none such: the same command resumes.
+    """
     downloads = []
-    names = [archive.name for archive in plan.to_fetch]
+    missing = {archive.name for archive in plan.to_fetch}
+    names = missing | {archive.name for archive in plan.present}
     for torrent in torrents:
-        files = {
-            index: folder / name
-            for index, name in _archives_in(torrent, plan.dataset).items()
-            if name in names
-        }
-        names = [name for name in names if folder / name not in files.values()]
+        archives = _archives_in(torrent, plan.dataset)
+        if names.isdisjoint(archives.values()):
+            raise WrongUsage(
+                f"torrent {torrent.info_hash} is not used: it has {', '.join(archives.values())},"
+                " which --split leaves out or another torrent has",
+                hint="leave out its --magnet or --torrent",
+            )
+        names.difference_update(archives.values())
+        files = {index: folder / name for index, name in archives.items() if name in missing}
+        missing.difference_update(archives.values())
         if files:
             downloads.append(PartFiles(torrent, files))
-    if names:
+    if missing:
         raise ImnetprepError(
-            f"none of the torrents has {', '.join(names)}",
+            f"none of the torrents has {', '.join(sorted(missing))}",
             hint="name one that has it, or just the splits that you want: --split NAME",
         )
     return downloads

@@ -216,6 +216,7 @@ def test_every_hint_names_a_verb_that_there_is() -> None:
         ("organize --seed 1 --shard-size 9", "--shard-size and --seed"),
         ("organize --layout webdataset --meta-bin", "--meta-bin"),
         ("verify --layout webdataset --adopt", "--adopt"),
+        ("inspect --split val --crop-scale 0.5", "--crop-scale"),
         ("repair-archives --from x --wait 3s --no-dht", "--no-dht and --wait"),
         ("subset imagenette --to x --dataset imagenette", "--dataset"),
         ("subset imagenette --archives x --copy", "--copy"),
@@ -296,6 +297,7 @@ def test_a_dry_run_changes_nothing_on_the_disk(
     done = here(*words.split(), "--dry-run")
     assert snapshot(place) == before
     assert done.returncode in (0, 5) and done.stdout, done.stderr
+    assert ("meta.bin" in done.stdout) == ("--meta-bin" in words)
 
 
 def test_every_verb_that_changes_something_has_a_dry_run() -> None:

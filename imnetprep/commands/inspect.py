@@ -13,7 +13,7 @@ from imnetprep.commands.options import (
     split_option,
 )
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage, count
 from imnetprep.roots import Layout, Root
 
@@ -59,11 +59,14 @@ def inspect(
     imnetprep inspect                          the train split, ROOT/inspect-train.png
     imnetprep inspect --split val --classes 20
     """
-    from imnetprep.contact_sheet import plan_contact_sheet
-
+    splits = splits or (Split.TRAIN,)
+    if Split.TRAIN not in splits:
+        refuse("only crops of train are random", "crop_scale")
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
-    for split in splits or (Split.TRAIN,):
+    from imnetprep.contact_sheet import plan_contact_sheet
+
+    for split in splits:
         path = out or root.path / f"inspect-{split}.png"
         sheet = plan_contact_sheet(
             root,

@@ -16,7 +16,7 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.terminal import carry_out, print_result
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.roots import Layout, Root
 
@@ -132,7 +132,10 @@ def organize(
             jobs=jobs,
         )
     carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
-    if meta_bin and not dry_run:
+    if meta_bin and dry_run:
+        path = root.path / "meta.bin"
+        print_result(f"{path}: the classes, for torchvision", as_json=as_json, meta_bin=path)
+    elif meta_bin:
         from imnetprep.layouts.meta_bin import write_meta_bin
         from imnetprep.manifest import dataset_for
 

@@ -281,6 +281,17 @@ def test_the_same_magnet_twice_is_one(packed: Path, tmp_path: Path, run: Run) ->
     assert done.returncode == 0, done.stderr
 
 
+def test_a_torrent_that_gives_nothing_is_refused(packed: Path, tmp_path: Path, run: Run) -> None:
+    torrents: list[object] = []
+    for name in (TRAIN, VAL):
+        torrents += ["--torrent", tmp_path / f"{name}.torrent"]
+        (tmp_path / f"{name}.torrent").write_bytes(make_torrent(packed.parent / name))
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "val", *CLOSED]
+    done = run("download", *words, *torrents)
+    assert done.returncode == 2, done.stderr
+    assert f"is not used: it has {TRAIN}, which --split leaves out" in done.stderr
+
+
 def test_an_archive_nobody_proved_is_completed_not_fetched_again(
     packed: Path, tmp_path: Path, run: Run
 ) -> None:
