@@ -1,6 +1,4 @@
-"""The splits that a pull brings: their shards grow out of sight under `.organizing`, and get their
-folder when all of them are there.
-"""
+"""Splits that a pull brings: shards grow out of sight, and get their folder when all are there."""
 
 import shutil
 from collections.abc import Iterator
