@@ -29,12 +29,12 @@ class Columns(NamedTuple):
 
     @property
     def samples(self) -> int:
-        """How many they are."""
+        """How many samples there are."""
         return len(self.xxh128) // 16
 
     @property
     def size_bytes(self) -> int:
-        """What they take."""
+        """How much the images take."""
         return sum(struct.unpack(f"<{self.samples}q", self.sizes))
 
     def check(self, *, in_shards: bool) -> None:
@@ -44,8 +44,8 @@ class Columns(NamedTuple):
         names, changes = self.names.decode().split("\0"), self.changes.decode().split("\0")
         if names.pop() or changes.pop() or len(changes) not in (0, len(names)):
             raise ValueError("a text has no end")
-        samples, placed = len(names), len(names) * in_shards
-        if tuple(map(len, self[1:5])) != (8 * samples, 4 * placed, 8 * placed, 16 * samples):
+        samples, places = len(names), len(names) * in_shards
+        if tuple(map(len, self[1:5])) != (8 * samples, 4 * places, 8 * places, 16 * samples):
             raise ValueError("its columns differ in length")
         if max(self.sizes[7::8] + self.offsets[7::8], default=0) > 127:
             raise ValueError("a number is below zero")
@@ -67,25 +67,25 @@ class Columns(NamedTuple):
 
 
 # The samples of a split by label.
-Packed = Mapping[int, Columns]
+ClassColumns = Mapping[int, Columns]
 
 
 def pack(rows: Iterable[Row]) -> Columns:
     """The columns of these samples, at least one, which may come in any order."""
     by_name = sorted(rows, key=itemgetter(0))
     names, sizes, digests, changes, shards, offsets = zip(*by_name, strict=True)
-    placed = 0 if shards[0] is None else len(names)
+    places = 0 if shards[0] is None else len(names)
     columns = Columns(
         names="".join(f"{name}\0" for name in names).encode(),
         sizes=struct.pack(f"<{len(names)}q", *sizes),
-        shards=struct.pack(f"<{placed}I", *shards[:placed]),
-        offsets=struct.pack(f"<{placed}q", *offsets[:placed]),
+        shards=struct.pack(f"<{places}I", *shards[:places]),
+        offsets=struct.pack(f"<{places}q", *offsets[:places]),
         xxh128=b"".join(digests),
         changes="".join(f"{change or ''}\0" for change in changes).encode()
         if any(changes)
         else b"",
     )
-    columns.check(in_shards=placed > 0)
+    columns.check(in_shards=places > 0)
     return columns
 
 

@@ -88,9 +88,9 @@ def pick_rows(
         start, end = (bisect_left(samples.labels, synset.label + step) for step in (0, 1))
         if start < end:
             ranges.append((synset, range(start, end)))
-    chosen = chance.sample(ranges, min(classes, len(ranges)))
+    picks = chance.sample(ranges, min(classes, len(ranges)))
     rows = []
-    for synset, of_class in sorted(chosen, key=lambda pair: pair[0].label):
+    for synset, of_class in sorted(picks, key=lambda pair: pair[0].label):
         indices = chance.sample(of_class, min(images, len(of_class)))
         rows.append(Row(synset, len(of_class), tuple(sorted(indices))))
     return rows
@@ -98,18 +98,18 @@ def pick_rows(
 
 def _draw(sheet: ContactSheet) -> Image.Image:
     rows, samples, split = sheet.rows, sheet.samples, sheet.samples.split
-    most = max(len(row.indices) for row in rows)
-    width = 2 * _MARGIN_PX + _LABEL_PX + most * _pair_px() - _PAIR_GAP_PX
+    columns = max(len(row.indices) for row in rows)
+    width = 2 * _MARGIN_PX + _LABEL_PX + columns * _pair_px() - _PAIR_GAP_PX
     height = _HEADER_PX + len(rows) * (_CELL_PX + _GAP_PX) + _MARGIN_PX
     paper = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(paper)
     title = ", ".join(filter(None, (sheet.dataset, split, samples.change)))
-    _draw_header(draw, width, columns=most, lines=(title, _explained(split, sheet.recipe)))
+    _draw_header(draw, width, columns=columns, lines=(title, _explained(split, sheet.recipe)))
     for number, row in enumerate(rows):
         top = _HEADER_PX + number * (_CELL_PX + _GAP_PX)
         _draw_label(draw, row, top)
-        shown = previews(samples, row.indices, split=split, recipe=sheet.recipe)
-        for column, preview in enumerate(shown):
+        pairs = previews(samples, row.indices, split=split, recipe=sheet.recipe)
+        for column, preview in enumerate(pairs):
             _paste_pair(paper, preview, _left(column), top)
     return paper
 
@@ -137,10 +137,10 @@ def _draw_header(
 
 def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
     synset, room = row.synset, _LABEL_PX - 14
-    others = ", ".join(synset.words.split(", ")[1:])
+    synonyms = ", ".join(synset.words.split(", ")[1:])
     lines = (
         (synset.name, 17, _INK),
-        (others, 12, _FAINT),
+        (synonyms, 12, _FAINT),
         (synset.wnid, 13, _INK),
         (count(row.samples, "image"), 12, _FAINT),
     )
@@ -152,22 +152,22 @@ def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
             down += size_px + 9
 
 
-def _paste_pair(sheet: Image.Image, preview: Preview, left: int, top: int) -> None:
+def _paste_pair(sheet: Image.Image, preview: Preview, start: int, top: int) -> None:
     for half, image in enumerate(preview):
         tray = Image.new("RGB", (_CELL_PX, _CELL_PX), _TRAY)
-        shown = ImageOps.contain(image, tray.size, Image.Resampling.BICUBIC)
-        tray.paste(shown, ((_CELL_PX - shown.width) // 2, (_CELL_PX - shown.height) // 2))
-        sheet.paste(tray, (left + half * (_CELL_PX + _GAP_PX), top))
+        picture = ImageOps.contain(image, tray.size, Image.Resampling.BICUBIC)
+        tray.paste(picture, ((_CELL_PX - picture.width) // 2, (_CELL_PX - picture.height) // 2))
+        sheet.paste(tray, (start + half * (_CELL_PX + _GAP_PX), top))
 
 
 def fitted(text: str, font: Font, room_px: float) -> str:
     """`text`, cut with an ellipsis if it is wider than `room_px`."""
     if font.getlength(text) <= room_px:
         return text
-    kept = len(text)
-    while kept and font.getlength(text[:kept].rstrip(" ,") + "…") > room_px:
-        kept -= 1
-    return text[:kept].rstrip(" ,") + "…"
+    length = len(text)
+    while length and font.getlength(text[:length].rstrip(" ,") + "…") > room_px:
+        length -= 1
+    return text[:length].rstrip(" ,") + "…"
 
 
 def _font(size_px: int) -> Font:

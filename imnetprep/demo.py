@@ -245,7 +245,7 @@ def _summary(folder: DemoFolder, story: _Story) -> str:
     root = folder.root
     return "\n".join([
         "",
-        f"Top-1 {best['top1_percent']:.1f} % ({best['top1']} of {best['seen']} validation images)"
+        f"Top-1 {best['top1_percent']:.1f} % ({best['top1']} of {best['images']} validation images)"
         f" after {format_duration(sum(story.seconds.values()))}: {spent}.",
         f"  {root.archives}  the archives as they came",
         f"  {root.split('train')}, {root.split('val')}  the verified trees",

@@ -86,15 +86,15 @@ class Checksum:
             value = awscrt.checksums.crc64nvme(body, self.value)
         return Checksum(self.kind, value, self.size_bytes + len(body))
 
-    def followed_by(self, other: "Checksum") -> "Checksum":
-        """The checksum of these bytes with those of `other` behind them.
+    def followed_by(self, tail: "Checksum") -> "Checksum":
+        """The checksum of these bytes with those of `tail` behind them.
 
         In the ring of polynomials modulo the CRC's own: ours times x to the bits of the other
         (Adler's crc32_combine in zlib).
         """
-        factor = _shift(self.kind, other.size_bytes)
-        value = _multiply(factor, self.value, *_POLYNOMIALS[self.kind]) ^ other.value
-        return Checksum(self.kind, value, self.size_bytes + other.size_bytes)
+        factor = _shift(self.kind, tail.size_bytes)
+        value = _multiply(factor, self.value, *_POLYNOMIALS[self.kind]) ^ tail.value
+        return Checksum(self.kind, value, self.size_bytes + tail.size_bytes)
 
 
 @functools.lru_cache(maxsize=64)  # the parts of an object have one size, but for the last

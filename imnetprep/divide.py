@@ -48,10 +48,10 @@ class DividePlan:
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
-        done = folder_splits(self.root)
+        folders = folder_splits(self.root)
         for split in self.division.names:
             source = f"{count(self.dataset.samples(split), 'image')} of {self.folder}"
-            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in done)
+            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in folders)
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`. A kill costs the classes in flight."""
@@ -89,8 +89,8 @@ def plan_divide(
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             refuse_other_dataset(manifest, division.dataset)
-    done = folder_splits(root)
-    to_do = [split for split in division.names if split not in done]
+    folders = folder_splits(root)
+    to_do = [split for split in division.names if split not in folders]
     for split in to_do:
         refuse_strangers(root, division.dataset, split)
     to_make = [
@@ -165,9 +165,9 @@ def _images(folder: Path) -> dict[str, dict[str, int]]:
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        seen = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(seen, key=lambda entry: entry.name)
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: entry.name)
 
 
-def _stray(path: str, what: str) -> ImnetprepError:
-    return ImnetprepError(f"{path} {what}", hint="move it away, and run the same command again")
+def _stray(path: str, problem: str) -> ImnetprepError:
+    return ImnetprepError(f"{path} {problem}", hint="move it away, and run the same command again")

@@ -26,10 +26,10 @@ from imnetprep.catalog.datasets import (
 )
 from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128
+from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.roots import Layout, Root
-from imnetprep.sorting import in_order
 
 # The first byte of SQLite's result code.
 _OF_THE_MACHINE = (
@@ -132,69 +132,70 @@ class Manifest:
             raise self._damaged(str(error)) from error
         return {(record.split, record.layout): record for record in records}
 
-    def samples(self, held: SplitRecord, label: int) -> Iterator[SampleRecord]:
+    def samples(self, record: SplitRecord, label: int) -> Iterator[SampleRecord]:
         """The samples of a split with `label` in the order of their names."""
-        for _, columns in self._columns(held, "AND label = ?", label):
+        for _, columns in self._columns(record, "AND label = ?", label):
             yield from (SampleRecord(label, *row) for row in columns.rows())
 
-    def columns(self, held: SplitRecord) -> Iterator[tuple[int, Columns]]:
+    def columns(self, record: SplitRecord) -> Iterator[tuple[int, Columns]]:
         """The samples of a split, class by class: its label and its columns."""
-        return self._columns(held, "ORDER BY label")
+        return self._columns(record, "ORDER BY label")
 
     def _columns(
-        self, held: SplitRecord, which: str, *values: int
+        self, record: SplitRecord, condition: str, *values: int
     ) -> Iterator[tuple[int, Columns]]:
         rows = self._database.execute(
-            f"SELECT label, {', '.join(Columns._fields)} FROM samples WHERE {_OF_SPLIT} {which}",
-            [held.split, held.layout, *values],
+            f"SELECT label, {', '.join(Columns._fields)} FROM samples"
+            f" WHERE {_OF_SPLIT} {condition}",
+            [record.split, record.layout, *values],
         )
         for label, *row in rows:
             columns = Columns(*row)
             try:
-                columns.check(in_shards=held.layout == Layout.WEBDATASET)
+                columns.check(in_shards=record.layout == Layout.WEBDATASET)
             except ValueError as error:
-                raise self._damaged(f"{held.split} class {label}: {error}") from error
+                raise self._damaged(f"{record.split} class {label}: {error}") from error
             yield label, columns
 
-    def _damaged(self, what: str) -> ImnetprepError:
+    def _damaged(self, problem: str) -> ImnetprepError:
         return ImnetprepError(
-            f"{self.path} is damaged: {what}", hint="move it away and organize again"
+            f"{self.path} is damaged: {problem}", hint="move it away and organize again"
         )
 
-    def counts(self, held: SplitRecord) -> dict[int, int]:
+    def counts(self, record: SplitRecord) -> dict[int, int]:
         """How many samples of a split each label has."""
         rows = self._database.execute(
             f"SELECT label, length(xxh128) / 16 FROM samples WHERE {_OF_SPLIT}",
-            [held.split, held.layout],
+            [record.split, record.layout],
         )
         return dict(rows)
 
     def shuffled(
-        self, held: SplitRecord, key: Callable[[int, str], bytes]
+        self, record: SplitRecord, key: Callable[[int, str], bytes]
     ) -> Iterator[SampleRecord]:
         """The samples of a split, sorted by `key` of their label and name."""
-        keyed = ((key(sample.label, sample.name), *sample) for sample in self._all(held))
-        return (SampleRecord._make(item[1:]) for item in in_order(keyed))
+        items = ((key(sample.label, sample.name), *sample) for sample in self._all(record))
+        return (SampleRecord._make(item[1:]) for item in in_order(items))
 
-    def in_shards(self, held: SplitRecord) -> Iterator[SampleRecord]:
+    def in_shards(self, record: SplitRecord) -> Iterator[SampleRecord]:
         """The samples of a sharded split as they lie in its shards."""
-        placed = ((sample.shard, sample.offset_bytes, *sample) for sample in self._all(held))
-        return (SampleRecord._make(item[2:]) for item in in_order(placed))
+        items = ((sample.shard, sample.offset_bytes, *sample) for sample in self._all(record))
+        return (SampleRecord._make(item[2:]) for item in in_order(items))
 
-    def _all(self, held: SplitRecord) -> Iterator[SampleRecord]:
-        for label, columns in self.columns(held):
+    def _all(self, record: SplitRecord) -> Iterator[SampleRecord]:
+        for label, columns in self.columns(record):
             yield from (SampleRecord(label, *row) for row in columns.rows())
 
-    def fingerprint(self, held: SplitRecord, *, placed: bool = False) -> str:
+    def fingerprint(self, record: SplitRecord, *, with_places: bool = False) -> str:
         """What two splits share only if they are the same images, to the byte.
 
-        `placed`: and lie at the same places in their shards.
+        `with_places`: at the same places in their shards, too.
         """
         digest = running_xxh128()
-        for label, columns in self.columns(held):
+        for label, columns in self.columns(record):
             images = columns.names, columns.xxh128, columns.changes
-            told = label, *(columns if placed else images)
-            digest.update(repr(told).encode())
+            facts = label, *(columns if with_places else images)
+            digest.update(repr(facts).encode())
         return digest.hexdigest()
 
     def check_form(self) -> None:
@@ -203,18 +204,18 @@ class Manifest:
         No trigger, no view; no page in two places, which would make a small file endless.
         """
         of_form = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name"
-        with closing(sqlite3.connect(":memory:")) as ours:
-            ours.executescript(_SCHEMA)
-            if self._database.execute(of_form).fetchall() != ours.execute(of_form).fetchall():
+        with closing(sqlite3.connect(":memory:")) as fresh:
+            fresh.executescript(_SCHEMA)
+            if self._database.execute(of_form).fetchall() != fresh.execute(of_form).fetchall():
                 raise self._damaged("its tables are not those of a manifest")
         ((found,),) = self._database.execute("PRAGMA quick_check(1)")
         if found != "ok":
             raise self._damaged(found.splitlines()[-1])
 
     def copy_to(self, path: Path) -> None:
-        """Write one moment of it to `path`, whoever writes meanwhile. They wait for a short time.
+        """Write a snapshot to `path`, whoever writes meanwhile; writers wait for a short time.
 
-        `path` is absent or empty; the copy may be half there after a kill.
+        `path` is absent or empty; an interrupted copy may be half there.
         """
         self._database.execute("VACUUM INTO ?", [str(path.absolute())])
 
@@ -248,7 +249,7 @@ class Manifest:
         change: str | None = None,
         replace: bool = False,
     ) -> None:
-        """The same of samples that are packed, each label once; `replace` what is listed."""
+        """Add a split of packed samples, each label once; `replace` one that is listed already."""
         with self._database as database:
             if replace:
                 self._drop(split, layout)
@@ -274,8 +275,8 @@ def packed(samples: Iterable[SampleRecord]) -> dict[int, Columns]:
 
     A part at a time: as records, a million are too many to hold.
     """
-    left, parts = iter(samples), defaultdict[int, list[Columns]](list)
-    while by_label := _by_label(islice(left, _PACKED_AT_ONCE)):
+    stream, parts = iter(samples), defaultdict[int, list[Columns]](list)
+    while by_label := _by_label(islice(stream, _PACKED_AT_ONCE)):
         for label, rows in by_label.items():
             parts[label].append(pack(rows))
     return {label: joined(parts.pop(label)) for label in sorted(parts)}
@@ -389,14 +390,14 @@ def pick_split(
     One whose folder is gone counts where there is no other. Raises WrongUsage where two are there.
     """
     keys = [key for key in manifest.splits() if key[0] == split and layout in (None, key[1])]
-    there = [key for key in keys if root.split(*key).exists()] or keys
-    if len(there) > 1:
-        names = [each.value for _, each in there]
+    on_disk = [key for key in keys if root.split(*key).exists()] or keys
+    if len(on_disk) > 1:
+        names = [each.value for _, each in on_disk]
         raise WrongUsage(
             f"{root.path} holds {split} as {' and as '.join(names)}",
             hint=f"--layout {' or --layout '.join(names)}",
         )
-    return manifest.splits()[there[0]] if there else None
+    return manifest.splits()[on_disk[0]] if on_disk else None
 
 
 def refuse_other_dataset(
@@ -406,10 +407,10 @@ def refuse_other_dataset(
     hint: str = "leave --dataset out, or take another --root",
 ) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
-    held = manifest.dataset()
-    if held.fingerprint != dataset.fingerprint:
-        other = "another " if held.name == dataset.name else ""
+    root_dataset = manifest.dataset()
+    if root_dataset.fingerprint != dataset.fingerprint:
+        prefix = "another " if root_dataset.name == dataset.name else ""
         raise ImnetprepError(
-            f"{manifest.path.parent} holds {other}{held.name}, not {dataset.name}",
+            f"{manifest.path.parent} holds {prefix}{root_dataset.name}, not {dataset.name}",
             hint=hint,
         )

@@ -36,7 +36,7 @@ class OrganizePlan:
 
     root: Root
     dataset: Dataset
-    planned: tuple[Planned, ...]
+    groups: tuple[Planned, ...]
     needs: Needs
     consume: bool
     resize: Resize | None
@@ -45,7 +45,7 @@ class OrganizePlan:
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
-        for each in self.planned:
+        for each in self.groups:
             source = f"from {', '.join(each.addresses)}"
             for split in each.splits:
                 yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in each.done)
@@ -59,8 +59,8 @@ class OrganizePlan:
         ):
             create_manifest(self.root.manifest, self.dataset)
             self.needs.tell_time(self.root.organizing, progress)
-            for planned in self.planned:
-                yield from _organized(self, planned, journal, progress)
+            for group in self.groups:
+                yield from _organized(self, group, journal, progress)
 
 
 def plan_organize(
@@ -100,17 +100,17 @@ def plan_dataset(
     jobs: int | None = None,
 ) -> OrganizePlan:
     """Plan `dataset`, which may be part of a published one. Raises as `plan_organize`."""
-    planned = planned_splits(
+    groups = planned_splits(
         root, dataset, splits or dataset.splits, archives=archives, done=folder_splits(root)
     )
     needs = Needs()
-    for each in planned:
+    for each in groups:
         for split in each.splits:
             if split in each.done:
                 _refuse_other_size(root, split, resize)
         if each.to_do:
-            needs += _check_planned(root, dataset, each, consume=consume, resize=resize, jobs=jobs)
-    return OrganizePlan(root, dataset, planned, needs, consume, resize, jobs)
+            needs += _group_needs(root, dataset, each, consume=consume, resize=resize, jobs=jobs)
+    return OrganizePlan(root, dataset, groups, needs, consume, resize, jobs)
 
 
 def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
@@ -119,35 +119,35 @@ def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
         raise _other_images(root.split(split), change or "as published")
 
 
-def _other_images(folder: Path, what: str) -> ImnetprepError:
+def _other_images(folder: Path, description: str) -> ImnetprepError:
     return ImnetprepError(
-        f"{folder} holds other images: {what}",
+        f"{folder} holds other images: {description}",
         hint=f"mv {folder} {folder}.old; then run the same command again",
     )
 
 
 def _organized(
-    plan: OrganizePlan, planned: Planned, journal: Journal, progress: Progress
+    plan: OrganizePlan, group: Planned, journal: Journal, progress: Progress
 ) -> Iterator[SplitRecord]:
     """Make the splits of archives that they share; yields each once it lies under its name."""
     root = plan.root
     with _sink(plan) as sink:
         work = Work(
             plan.dataset,
-            planned,
+            group,
             root,
             journal,
             sink=sink,
             growing=root.organizing,
             consume=plan.consume,
         )
-        organized = folder_splits(root)
-        splits = [each for each in planned.splits if each not in organized]
+        folders = folder_splits(root)
+        splits = [each for each in group.splits if each not in folders]
         wholes = work.grown(splits, jobs=plan.jobs, progress=progress)
     for split, whole in wholes.items():
         change = str(plan.resize) if plan.resize else None
         work.publish(split, whole, change=change, facts=plan.facts)
-    for split in planned.splits:
+    for split in group.splits:
         yield organized_splits(root)[split, Layout.IMAGEFOLDER]
 
 
@@ -159,14 +159,14 @@ def _sink(plan: OrganizePlan) -> Iterator[Sink]:
         return
     jobs = plan.jobs or usable_cores()
     folders = ResizedFolders(plan.dataset, plan.root.organizing, plan.resize, jobs=jobs)
-    with closing(folders) as resized:
-        yield resized
+    with closing(folders) as sink:
+        yield sink
 
 
-def _check_planned(
+def _group_needs(
     root: Root,
     dataset: Dataset,
-    planned: Planned,
+    group: Planned,
     *,
     consume: bool,
     resize: Resize | None,
@@ -174,35 +174,35 @@ def _check_planned(
 ) -> Needs:
     """What the splits will still take."""
     wholes: dict[Split, Whole | None] = {}
-    done_bytes: dict[Split, int] = {}
+    bytes_by_split: dict[Split, int] = {}
     if root.journal.exists():
         with open_journal(root.journal) as journal:
-            for split in planned.to_do:
+            for split in group.to_do:
                 made_as = journal.made_as(split)
                 if made_as == (repr(resize) if resize else ""):
                     wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
-                    done_bytes[split] = journal.size_bytes(split)
+                    bytes_by_split[split] = journal.size_bytes(split)
                 elif made_as is not None:
-                    refuse_consumed(planned, "of images of another size: --resize and --quality")
+                    refuse_consumed(group, "of images of another size: --resize and --quality")
     to_grow = []
-    for split in planned.to_do:
+    for split in group.to_do:
         whole = wholes.get(split)
-        named = refuse_strangers(root, dataset, split)
-        if named and split not in wholes:
+        has_name = refuse_strangers(root, dataset, split)
+        if has_name and split not in wholes:
             raise _other_images(root.split(split), "of another size")
-        if not named and not (whole and whole.lies_in(root.organizing / split)):
+        if not has_name and not (whole and whole.lies_in(root.organizing / split)):
             to_grow.append(split)
     if not to_grow:
         return Needs()
-    refuse_consumed_elsewhere(planned, root.spool_journal)
-    size_bytes = size_in_archives(root, dataset, planned, to_grow, consume=consume)
+    refuse_consumed_elsewhere(group, root.spool_journal)
+    size_bytes = size_in_archives(root, dataset, group, to_grow, consume=consume)
     files = sum(dataset.samples(split) for split in to_grow)
-    done = sum(done_bytes.get(split, 0) for split in to_grow)
-    disk_bytes = to_write = max(0, size_bytes - done)
+    journal_bytes = sum(bytes_by_split.get(split, 0) for split in to_grow)
+    disk_bytes = to_write = max(0, size_bytes - journal_bytes)
     if consume:
-        disk_bytes = min(to_write, in_flight_bytes(dataset, planned, jobs))
+        disk_bytes = min(to_write, in_flight_bytes(dataset, group, jobs))
     if disk_bytes > free_bytes(root.path):  # what is written and not journalled is written over
-        lying = sum(bytes_below(root.organizing / split) for split in to_grow)
-        disk_bytes = max(0, disk_bytes - max(0, lying - done))
-    done_files = files * done // max(1, size_bytes)
+        present_bytes = sum(bytes_below(root.organizing / split) for split in to_grow)
+        disk_bytes = max(0, disk_bytes - max(0, present_bytes - journal_bytes))
+    done_files = files * journal_bytes // max(1, size_bytes)
     return Needs(to_write, max(0, files - done_files), disk_bytes)

@@ -42,16 +42,16 @@ def in_processes(
         yield from map(work, tasks)
         return
     pool = worker_pool(jobs)
-    under_way: set[Future[Result]] = set()
+    futures: set[Future[Result]] = set()
     try:
         for task in tasks:
-            under_way.add(pool.submit(work, task))
-            if len(under_way) > jobs:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while under_way:
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+            futures.add(pool.submit(work, task))
+            if len(futures) > jobs:
+                ready, futures = wait(futures, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in ready)
+        while futures:
+            ready, futures = wait(futures, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in ready)
     except BrokenProcessPool as error:
         raise worker_killed() from error
     except BaseException:
@@ -88,11 +88,11 @@ def worker_pool(
 @contextmanager
 def _stops_held() -> Iterator[None]:
     """SIGINT and SIGTERM wait until the block ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def end_at_once(pool: ProcessPoolExecutor) -> None:

@@ -1,4 +1,4 @@
-"""Archives with wrong or missing pieces made right: just those are fetched, each proved."""
+"""Archives repaired piece by piece: only wrong pieces are fetched, and each is verified."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -23,7 +23,7 @@ from imnetprep.sources.torrent import Torrent, published_pieces, read_torrent
 
 
 @dataclass(frozen=True)
-class PlannedArchive:
+class ArchiveRepair:
     """One archive and what is wrong with it. `state`: the file as it was judged.
 
     Where an earlier repair or download left a part, `right` is None: its record knows.
@@ -60,12 +60,12 @@ class ArchiveRepairPlan:
     """What `repair-archives` will do in `folder`."""
 
     folder: Path
-    archives: tuple[PlannedArchive, ...]
+    archives: tuple[ArchiveRepair, ...]
 
 
 @dataclass(frozen=True)
 class Swarm:
-    """Other peers as the source of pieces; one that is silent for `wait_s` is given up."""
+    """A swarm as the source of pieces; a peer that is silent for `wait_s` is dropped."""
 
     network: Network
     wait_s: float
@@ -85,60 +85,62 @@ def plan_archive_repair(
     Raises ImnetprepError where an archive of a named split, or any, is not there or has no
     torrent, and where one is too long or mostly wrong: that is another file.
     """
-    known = dataset_for(root.manifest, dataset).published
+    origin = dataset_for(root.manifest, dataset).published
     folder = root.archives if folder is None else folder
-    wanted = known.archives_for(splits)
-    wanted = wanted or [each for each in known.archives if _is_there(folder / each.name)]
-    if not wanted:
+    archives = origin.archives_for(splits)
+    archives = archives or [each for each in origin.archives if _is_there(folder / each.name)]
+    if not archives:
         raise ImnetprepError(
-            f"{folder} has no archive of {known.name}",
+            f"{folder} has no archive of {origin.name}",
             hint="imnetprep download, or name the folder where the archives are",
         )
-    with_torrent = [each for each in wanted if each.torrent]
+    with_torrent = [each for each in archives if each.torrent]
     if not splits and with_torrent:
-        for each in wanted:
+        for each in archives:
             if each not in with_torrent:
                 progress.note(f"{each.name} has no torrent, so it is left as it is")
-        wanted = with_torrent
+        archives = with_torrent
     return ArchiveRepairPlan(
         folder,
         tuple(
-            _plan_archive(known, each, folder / each.name, jobs=jobs, progress=progress)
-            for each in wanted
+            _plan_archive(origin, each, folder / each.name, jobs=jobs, progress=progress)
+            for each in archives
         ),
     )
 
 
 def carry_out_archive_repair(
     plan: ArchiveRepairPlan, root: Root, *, source: Swarm | str, progress: Progress
-) -> Iterator[PlannedArchive]:
+) -> Iterator[ArchiveRepair]:
     """Fetch what is wrong from `source`, a swarm or a place; yields each right archive.
 
-    Until all of it is right an archive is called NAME.part, so nobody takes it for whole. Killed
-    at any instant, the same goes on. Raises SourceFailed, WrongBytes and ImnetprepError.
+    Until all of it is right an archive is called NAME.part, so nobody takes it for whole. After
+    an interruption at any instant, the same call resumes. Raises SourceFailed, WrongBytes and
+    ImnetprepError.
     """
     with locked(plan.folder):
-        for planned in plan.archives:
-            if not planned.is_right:
+        for each in plan.archives:
+            if not each.is_right:
                 with ExitStack() as stack:
                     place: Swarm | ArchiveFile
                     if isinstance(source, str):  # a bad one is refused before a byte is touched
-                        file = open_archive(source, planned.archive.name)
+                        file = open_archive(source, each.archive.name)
                         place = stack.enter_context(closing(file))
                     else:
                         place = source
-                    growing = _begun(planned, progress)
-                    needed = growing.missing_disk_bytes
-                    require_free(plan.folder, needed, purpose=f"to repair {planned.path}")
-                    _fetch(growing, place, _recorder(planned, root), progress)
-            elif file_state(planned.path) == planned.state:
-                _recorder(planned, root)(None)
-            yield planned
+                    part = _begun(each, progress)
+                    require_free(
+                        plan.folder, part.missing_disk_bytes, purpose=f"to repair {each.path}"
+                    )
+                    _fetch(part, place, _recorder(each, root), progress)
+            elif file_state(each.path) == each.state:
+                _recorder(each, root)(None)
+            yield each
 
 
 def _plan_archive(
     dataset: Dataset, archive: Archive, path: Path, *, jobs: int | None, progress: Progress
-) -> PlannedArchive:
+) -> ArchiveRepair:
     pieces = published_pieces(dataset, archive)
     if archive.torrent is None or pieces is None:
         raise ImnetprepError(
@@ -153,7 +155,7 @@ def _plan_archive(
             f"both {path} and {part.name} are there", hint=f"rm {part}, or move {path} away"
         )
     if part.exists():
-        return PlannedArchive(archive, path, torrent, None, None)
+        return ArchiveRepair(archive, path, torrent, None, None)
     if not path.exists():
         raise ImnetprepError(
             f"{path} is not there", hint=f"imnetprep download --split {archive.split}"
@@ -173,46 +175,46 @@ def _plan_archive(
             hint=f"mv {path} {path}.old; imnetprep download --split {archive.split}",
         )
     right = frozenset(range(pieces.count)) - frozenset(wrong)
-    return PlannedArchive(archive, path, torrent, right, state)
+    return ArchiveRepair(archive, path, torrent, right, state)
 
 
-def _begun(planned: PlannedArchive, progress: Progress) -> PartFiles:
-    growing = PartFiles(planned.torrent, {planned.torrent.files[0].index: planned.path})
-    if planned.right is None:
-        growing.recover(progress)
-    elif file_state(planned.path) == planned.state:
-        growing.begin_with(planned.right)
+def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
+    part = PartFiles(repair.torrent, {repair.torrent.files[0].index: repair.path})
+    if repair.right is None:
+        part.recover(progress)
+    elif file_state(repair.path) == repair.state:
+        part.begin_with(repair.right)
     else:
         raise ImnetprepError(
-            f"{planned.path} changed since it was read", hint="run the same command again"
+            f"{repair.path} changed since it was read", hint="run the same command again"
         )
-    return growing
+    return part
 
 
 def _fetch(
-    growing: PartFiles,
+    part: PartFiles,
     source: Swarm | ArchiveFile,
-    arrived: Callable[[PartFiles], None],
+    on_whole: Callable[[PartFiles], None],
     progress: Progress,
 ) -> None:
     if not isinstance(source, Swarm):
-        fetch_pieces(growing, source, progress=progress, on_whole=arrived)
+        fetch_pieces(part, source, progress=progress, on_whole=on_whole)
         return
     with open_session(source.network) as session:
         fetch_files(
             session,
-            [growing],
+            [part],
             network=source.network,
             wait_s=source.wait_s,
             progress=progress,
-            on_whole=arrived,
+            on_whole=on_whole,
         )
 
 
-def _recorder(planned: PlannedArchive, root: Root) -> Callable[[PartFiles | None], None]:
+def _recorder(repair: ArchiveRepair, root: Root) -> Callable[[PartFiles | None], None]:
     def record(_: PartFiles | None) -> None:
-        if planned.path.parent.absolute() == root.archives.absolute():
-            record_archive(root, planned.path, planned.proof)
+        if repair.path.parent.absolute() == root.archives.absolute():
+            record_archive(root, repair.path, repair.proof)
 
     return record
 

@@ -37,7 +37,7 @@ from imnetprep.split_plan import PlannedSplit
 
 @dataclass(frozen=True)
 class SubsetPlan:
-    """Splits of the root `source` to become the dataset `chosen` of another: a SplitPlan.
+    """Splits of the root `source` to become `dataset` in another root: a SplitPlan.
 
     `needed_bytes`: what the splits hold that `root` does not have yet.
     """
@@ -45,7 +45,7 @@ class SubsetPlan:
     root: Root
     list_name: str
     source: Root
-    chosen: Dataset
+    dataset: Dataset
     splits: tuple[Split, ...]
     needed_bytes: Mapping[Split, int]
     copy: bool
@@ -55,14 +55,14 @@ class SubsetPlan:
     def needs(self) -> Needs:
         """As `SplitPlan.needs`."""
         size_bytes = sum(self.needed_bytes.values()) if self.copy else 0
-        files = sum(map(self.chosen.samples, self.needed_bytes))
+        files = sum(map(self.dataset.samples, self.needed_bytes))
         return Needs(size_bytes, files, size_bytes)
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
         for split in self.splits:
             folder = self.source.split(split)
-            source = f"{count(self.chosen.samples(split), 'image')} of {folder}"
+            source = f"{count(self.dataset.samples(split), 'image')} of {folder}"
             yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split not in self.needed_bytes)
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
@@ -72,12 +72,12 @@ class SubsetPlan:
             open_journal(self.root.journal) as journal,
             open_manifest(self.source.manifest) as manifest,
         ):
-            create_manifest(self.root.manifest, self.chosen)
+            create_manifest(self.root.manifest, self.dataset)
             for split in self.splits:
                 yield organize_from_folder(
                     self.root,
                     journal,
-                    self.chosen,
+                    self.dataset,
                     _folder_source(self, split, manifest),
                     jobs=self.jobs,
                     progress=progress,
@@ -93,8 +93,8 @@ def plan_subset(
     `root` holds something else.
     """
     with open_manifest(source.manifest) as manifest:
-        chosen_list = read_list(list_name)
-        chosen = subset_of(manifest.dataset(), chosen_list)
+        subset_list = read_list(list_name)
+        dataset = subset_of(manifest.dataset(), subset_list)
         splits = {
             split: record
             for (split, layout), record in organized_splits(source).items()
@@ -106,63 +106,63 @@ def plan_subset(
                 hint=f"imnetprep organize --root {source.path}",
             )
         needed_bytes = {}
-        for split in _splits_to_make(splits, chosen, root):
-            samples = itertools.chain.from_iterable(_chosen_samples(chosen, split, manifest))
+        for split in _splits_to_make(splits, dataset, root):
+            samples = itertools.chain.from_iterable(_subset_samples(dataset, split, manifest))
             needed_bytes[split] = sum(sample.size_bytes for sample in samples)
     return SubsetPlan(
-        root, chosen_list.name, source, chosen, tuple(splits), needed_bytes, copy, jobs
+        root, subset_list.name, source, dataset, tuple(splits), needed_bytes, copy, jobs
     )
 
 
-def _splits_to_make(splits: Mapping[Split, SplitRecord], chosen: Dataset, to: Root) -> list[Split]:
-    """Those that `to` does not have yet; ImnetprepError where something else is in the way."""
-    refuse_other_root(chosen, to)
-    there = {
+def _splits_to_make(splits: Mapping[Split, SplitRecord], dataset: Dataset, to: Root) -> list[Split]:
+    """The splits that `to` lacks; ImnetprepError where something else is in the way."""
+    refuse_other_root(dataset, to)
+    records = {
         split: record
         for (split, layout), record in organized_splits(to).items()
         if layout is Layout.IMAGEFOLDER
     }
-    for split, offered in splits.items():
-        if split in there and there[split].change != offered.change:
+    for split, source_record in splits.items():
+        if split in records and records[split].change != source_record.change:
             raise ImnetprepError(
-                f"{to.split(split)} holds other images: {there[split].change or 'as published'}",
+                f"{to.split(split)} holds other images: {records[split].change or 'as published'}",
                 hint="take another --to",
             )
-        if split not in there:
-            refuse_strangers(to, chosen, split)
-    return [split for split in splits if split not in there]
+        if split not in records:
+            refuse_strangers(to, dataset, split)
+    return [split for split in splits if split not in records]
 
 
-def refuse_other_root(chosen: Dataset, to: Root) -> None:
-    """Raise ImnetprepError where `to` holds another dataset than `chosen`."""
+def refuse_other_root(dataset: Dataset, to: Root) -> None:
+    """Raise ImnetprepError where `to` holds a dataset other than `dataset`."""
     if not to.manifest.exists():
         return
     with open_manifest(to.manifest) as manifest:
-        refuse_other_dataset(manifest, chosen, hint="take another --to")
+        refuse_other_dataset(manifest, dataset, hint="take another --to")
 
 
-def _chosen_samples(
-    chosen: Dataset, split: Split, manifest: Manifest
+def _subset_samples(
+    dataset: Dataset, split: Split, manifest: Manifest
 ) -> Iterator[list[SampleRecord]]:
-    """The samples of `manifest` that `chosen` has, a list a class, with the labels of `chosen`.
+    """The samples of `manifest` that `dataset` has, a list a class, with its labels.
 
-    Raises WrongBytes where the manifest lists fewer of a class than `chosen` has.
+    Raises WrongBytes where the manifest lists fewer of a class than `dataset` has.
     """
-    label_there = manifest.dataset().label_of_wnid
-    held = manifest.splits()[split, Layout.IMAGEFOLDER]
-    for synset in chosen.synsets:
+    source_labels = manifest.dataset().label_of_wnid
+    record = manifest.splits()[split, Layout.IMAGEFOLDER]
+    for synset in dataset.synsets:
         samples = [
             sample._replace(label=synset.label)
-            for sample in manifest.samples(held, label_there[synset.wnid])
-            if chosen.label_of(split, sample.name) == synset.label
+            for sample in manifest.samples(record, source_labels[synset.wnid])
+            if dataset.label_of(split, sample.name) == synset.label
         ]
-        if len(samples) != (wanted := chosen.counts(split)[synset.label]):
-            there = {sample.name for sample in samples}
-            names = chosen.names(split, synset.label) or ()
-            lost = ", ".join(itertools.islice((name for name in names if name not in there), 3))
+        if len(samples) != (promise := dataset.counts(split)[synset.label]):
+            listed_names = {sample.name for sample in samples}
+            names = dataset.names(split, synset.label) or ()
+            examples = ", ".join([name for name in names if name not in listed_names][:3])
             raise WrongBytes(
                 f"{manifest.path} lists {count(len(samples), f'{split} image')} of {synset.wnid},"
-                f" not {wanted:,}{lost and f'; missing: {lost}'}",
+                f" not {promise:,}{examples and f'; missing: {examples}'}",
                 hint="the list is of another dataset, or that root is not whole:"
                 f" imnetprep verify --root {manifest.path.parent}",
             )
@@ -171,19 +171,19 @@ def _chosen_samples(
 
 def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> FolderSource:
     """The chosen samples; read from `manifest` class by class: a million of them are not held."""
-    held, root = manifest.splits()[split, Layout.IMAGEFOLDER], str(plan.source.path.absolute())
+    record, root = manifest.splits()[split, Layout.IMAGEFOLDER], str(plan.source.path.absolute())
     receipt = read_receipt(plan.source)["splits"].get(split, {})
 
     def classes() -> Iterator[tuple[int, MakeClass]]:
-        for samples in _chosen_samples(plan.chosen, split, manifest):
+        for samples in _subset_samples(plan.dataset, split, manifest):
             if samples:
                 label = samples[0].label
-                home = plan.source.split(split) / plan.chosen.synsets[label].wnid
+                home = plan.source.split(split) / plan.dataset.synsets[label].wnid
                 yield label, partial(_make_class, samples, home, copy=plan.copy)
 
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if plan.copy else 'links'} of {root} {manifest.fingerprint(held)}",
+        made_of=f"{'copies' if plan.copy else 'links'} of {root} {manifest.fingerprint(record)}",
         classes=classes,
         copied_bytes=plan.needed_bytes.get(split, 0) if plan.copy else 0,
         facts={
@@ -191,7 +191,7 @@ def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> Folder
             "source": {"root": root, **receipt},
             "files": "copies" if plan.copy else "hard links",
         },
-        change=held.change,
+        change=record.change,
     )
 
 
@@ -217,8 +217,8 @@ def _check_source(path: Path, sample: SampleRecord) -> None:
         raise _wrong_source(path, f"has {status.st_size:,} bytes, not {sample.size_bytes:,}")
 
 
-def _wrong_source(path: Path, what: str) -> WrongBytes:
-    return WrongBytes(f"{path} {what}", hint=f"imnetprep verify --root {path.parents[2]}")
+def _wrong_source(path: Path, problem: str) -> WrongBytes:
+    return WrongBytes(f"{path} {problem}", hint=f"imnetprep verify --root {path.parents[2]}")
 
 
 def _proved_body(path: Path, sample: SampleRecord) -> bytes:

@@ -20,7 +20,7 @@ from imnetprep.subset import refuse_other_root
 
 
 def plan_subset_of_archives(
-    listed: str,
+    list_name: str,
     archives: str,
     to: Root,
     *,
@@ -32,12 +32,12 @@ def plan_subset_of_archives(
 
     Raises as `plan_organize`, and ImnetprepError on what the list names and that dataset lacks.
     """
-    source, listed_part = _dataset_at(archives, dataset, to), read_list(listed)
-    chosen = subset_of(source, listed_part)
-    refuse_other_root(chosen, to)
-    plan = plan_dataset(to, chosen, splits=splits, archives=archives, jobs=jobs)
-    facts: dict[str, Any] = {"dataset": source.name, "place": _shown(plan.planned[0].place)}
-    return replace(plan, facts={"subset": listed_part.name, "source": facts})
+    source, subset_list = _dataset_at(archives, dataset, to), read_list(list_name)
+    part = subset_of(source, subset_list)
+    refuse_other_root(part, to)
+    plan = plan_dataset(to, part, splits=splits, archives=archives, jobs=jobs)
+    facts: dict[str, Any] = {"dataset": source.name, "place": _public_place(plan.groups[0].place)}
+    return replace(plan, facts={"subset": subset_list.name, "source": facts})
 
 
 def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
@@ -51,6 +51,6 @@ def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
     return dataset_for(home.manifest, None)
 
 
-def _shown(place: str | Path) -> str:
-    """As the receipt says it: what follows an address may be a signature."""
+def _public_place(place: str | Path) -> str:
+    """`place` for the receipt: without a query, which may be a signature."""
     return str(Path(place).absolute()) if is_local(place) else str(place).partition("?")[0]

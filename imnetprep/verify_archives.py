@@ -41,21 +41,21 @@ def archive_reports(
     proof of a wrong one.
     Raises ImnetprepError where an archive of a named split, or any, is not there.
     """
-    known = dataset_for(root.manifest, dataset).published
+    origin = dataset_for(root.manifest, dataset).published
     folder = root.archives if folder is None else folder
-    named = known.archives_for(splits)
-    there = [each for each in named or known.archives if (folder / each.name).is_file()]
-    for archive in named or ([] if there else known.archives[:1]):
-        if archive not in there:
+    of_splits = origin.archives_for(splits)
+    present = [each for each in of_splits or origin.archives if (folder / each.name).is_file()]
+    for archive in of_splits or ([] if present else origin.archives[:1]):
+        if archive not in present:
             raise ImnetprepError(
                 f"{folder / archive.name} is not there",
                 hint="imnetprep download, or --archives DIR where the archives are",
             )
     at_home = record and folder.absolute() == root.archives.absolute()
     total = 0
-    for archive in there:
+    for archive in present:
         path = folder / archive.name
-        check = check_archive(path, archive, known, jobs=jobs, progress=progress)
+        check = check_archive(path, archive, origin, jobs=jobs, progress=progress)
         if at_home:
             with if_possible():
                 _note(root, path, check)

@@ -72,7 +72,7 @@ def _state(root: Path) -> dict[str, object]:
     if (root / "manifest.db").exists():
         with open_manifest(root / "manifest.db") as manifest:
             for key, record in manifest.splits().items():
-                listed["/".join(key)] = [*record, manifest.fingerprint(record, placed=True)]
+                listed["/".join(key)] = [*record, manifest.fingerprint(record, with_places=True)]
     growing = [
         path.name
         for path in (root / ".organizing").glob("*.db")

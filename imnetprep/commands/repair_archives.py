@@ -24,7 +24,7 @@ from imnetprep.messages import format_bytes
 from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.repair_archives import PlannedArchive
+    from imnetprep.repair_archives import ArchiveRepair
     from imnetprep.sources.session import Network
 
 
@@ -89,7 +89,7 @@ def repair_archives(
         _print_archive(archive, dry_run=False, as_json=as_json)
 
 
-def _print_archive(archive: "PlannedArchive", *, dry_run: bool, as_json: bool) -> None:
+def _print_archive(archive: "ArchiveRepair", *, dry_run: bool, as_json: bool) -> None:
     size_bytes = archive.wrong_bytes
     size = "what its part lacks" if size_bytes is None else format_bytes(size_bytes)
     text = f"{archive.path}: all pieces right"

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from imnetprep.catalog.datasets import Archive, Split
-from imnetprep.columns import Packed
+from imnetprep.columns import ClassColumns
 from imnetprep.digests import Checksum, xxh128
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
@@ -12,7 +12,7 @@ from imnetprep.messages import WrongBytes
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 LARGEST_SAMPLE_BYTES = 128 << 20
 # The samples of a range, by split and label.
-Written = Mapping[Split, Packed]
+Written = Mapping[Split, ClassColumns]
 
 
 class Sample(NamedTuple):

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.columns import Columns, Packed, joined
+from imnetprep.columns import ClassColumns, Columns, joined
 from imnetprep.digests import Checksum
+from imnetprep.external_sort import in_order
 from imnetprep.extracting.sink import Done
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError
-from imnetprep.sorting import in_order
 
 _FORM = 3
 _SCHEMA = f"""
@@ -187,7 +187,11 @@ class Journal:
 
 
 def _insert(
-    database: sqlite3.Connection, split: Split, start: int, packed: Packed, checksum: str | None
+    database: sqlite3.Connection,
+    split: Split,
+    start: int,
+    packed: ClassColumns,
+    checksum: str | None,
 ) -> None:
     size_bytes = sum(columns.size_bytes for columns in packed.values())
     row = [split.value, start, size_bytes, checksum]

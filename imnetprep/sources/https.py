@@ -14,16 +14,16 @@ from imnetprep.retry import resumed, retried
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 8
-_EXPIRED = (401, 403, 410)  # what a signed address says when its time is over
-_PASSING = (429, 500, 502, 503, 504)
+_EXPIRED_STATUSES = (401, 403, 410)  # what a signed address says when its time is over
+_PASSING_STATUSES = (429, 500, 502, 503, 504)
 
 
-class _Passing(Exception):
+class _PassingFailure(Exception):
     """A failure that may be gone at the next try."""
 
 
 _MAY_PASS = (
-    _Passing,
+    _PassingFailure,
     urllib3.exceptions.ProtocolError,
     urllib3.exceptions.TimeoutError,
     urllib3.exceptions.NewConnectionError,
@@ -41,7 +41,7 @@ class HttpFile:
 
     def __init__(self, address: str) -> None:
         self.address, self.name = address, urlsplit(address).path.rpartition("/")[2]
-        self._shown = address.partition("?")[0]  # what follows may be a signature
+        self._title = address.partition("?")[0]  # what follows may be a signature
         timeout = urllib3.Timeout(connect=5, read=15)
         self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
         self._url = address
@@ -52,16 +52,16 @@ class HttpFile:
     @property
     def identity(self) -> str:
         """The address, the size, and what the server calls this version of it."""
-        return f"{self._shown} {self._state}"
+        return f"{self._title} {self._state}"
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """As ArchiveFile.read_at. Raises WrongBytes where the file has changed meanwhile."""
+        """As `ArchiveFile.read_at`. Raises WrongBytes where the file has changed meanwhile."""
         end = min(offset + length, self.size_bytes or 0)
         return self._ask(offset, end) if offset < end else b""
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
-        """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
-        with self._told():
+        """As `ArchiveFile.chunks`: one request, and one more for each time that it breaks."""
+        with self._errors():
             yield from resumed(
                 lambda at: self._open(at, end), start, end, length=length, on=_MAY_PASS
             )
@@ -71,16 +71,16 @@ class HttpFile:
 
     def _ask(self, start: int, end: int) -> bytes:
         times = 7 if self._state else 3  # one that never answered may not be there at all
-        with self._told():
+        with self._errors():
             return retried(lambda: self._get(start, end), on=_MAY_PASS, times=times)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (EOFError, _Passing, urllib3.exceptions.HTTPError) as error:
+        except (EOFError, _PassingFailure, urllib3.exceptions.HTTPError) as error:
             raise SourceFailed(
-                f"{self._shown}: {error}",
+                f"{self._title}: {error}",
                 hint="check the network; run the same command to go on from where it was",
             ) from error
 
@@ -88,7 +88,7 @@ class HttpFile:
         with closing(self._open(start, end)) as response:
             body: bytes = response.read()
         if len(body) != end - start:
-            raise _Passing(f"the server sent {len(body):,} bytes of {end - start:,}")
+            raise _PassingFailure(f"the server sent {len(body):,} bytes of {end - start:,}")
         return body
 
     def _open(self, start: int, end: int) -> Any:
@@ -104,13 +104,13 @@ class HttpFile:
         return response
 
     def _check(self, response: Any, start: int, end: int) -> None:
-        if response.status in _EXPIRED and self._url != self.address:
+        if response.status in _EXPIRED_STATUSES and self._url != self.address:
             self._url = self.address  # ask for a fresh redirect
-            raise _Passing(f"the server says {response.status}")
-        if response.status in _PASSING:
-            raise _Passing(f"the server says {response.status}")
-        told = response.headers.get("Content-Range", "")
-        found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", told)
+            raise _PassingFailure(f"the server says {response.status}")
+        if response.status in _PASSING_STATUSES:
+            raise _PassingFailure(f"the server says {response.status}")
+        content_range = response.headers.get("Content-Range", "")
+        found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", content_range)
         if response.status != 206 or found is None:
             raise self._refused(response.status)
         state = (found[3], response.headers.get("ETag"), response.headers.get("Last-Modified"))
@@ -118,11 +118,11 @@ class HttpFile:
             self._state, self.size_bytes = state, int(found[3])
         if state != self._state:
             raise WrongBytes(
-                f"{self._shown} has changed while it was read",
+                f"{self._title} has changed while it was read",
                 hint="run the same command again: what was made of the old one is dropped",
             )
         if (int(found[1]), int(found[2]) + 1) != (start, end):
-            raise _Passing(f"the server sent other bytes than {start:,} to {end:,}")
+            raise _PassingFailure(f"the server sent other bytes than {start:,} to {end:,}")
 
     def _follow(self, headers: dict[str, str]) -> Any:
         for _ in range(_MOST_REDIRECTS):
@@ -135,19 +135,19 @@ class HttpFile:
             url = urljoin(self._url, response.headers.get("Location", ""))
             if urlsplit(self._url).scheme == "https" and urlsplit(url).scheme != "https":
                 raise SourceFailed(
-                    f"{self._shown} leads from https to {urlsplit(url).scheme}",
+                    f"{self._title} leads from https to {urlsplit(url).scheme}",
                     hint="name an address that stays encrypted",
                 )
             self._url = url
-        raise SourceFailed(f"{self._shown} leads in a circle", hint="look at it in a browser")
+        raise SourceFailed(f"{self._title} leads in a circle", hint="look at it in a browser")
 
     def _refused(self, status: int) -> SourceFailed:
         if status == 200:
             return SourceFailed(
-                f"{self._shown}: the server gives no byte ranges",
-                hint=f"curl -L {self._shown} | imnetprep organize --archives - --split SPLIT",
+                f"{self._title}: the server gives no byte ranges",
+                hint=f"curl -L {self._title} | imnetprep organize --archives - --split SPLIT",
             )
         return SourceFailed(
-            f"{self._shown}: the server says {status}",
+            f"{self._title}: the server says {status}",
             hint="check the address, and that it can be had without a login",
         )

@@ -39,7 +39,7 @@ class Torrent:
 
     @property
     def files(self) -> tuple[TorrentFile, ...]:
-        """Its files, padding left out."""
+        """The files of the torrent, padding left out."""
         files = self.info.layout()
         return tuple(
             TorrentFile(index, PurePosixPath(files.file_path(index)).name, files.file_size(index))
@@ -51,11 +51,11 @@ class Torrent:
         """What libtorrent needs to join the swarm; a magnet link's trackers and peers included."""
         params = lt.load_torrent_buffer(self.body)
         if self.magnet is not None:
-            linked = lt.parse_magnet_uri(self.magnet.uri)
-            params.trackers = list(dict.fromkeys([*params.trackers, *linked.trackers]))
+            link = lt.parse_magnet_uri(self.magnet.uri)
+            params.trackers = list(dict.fromkeys([*params.trackers, *link.trackers]))
             params.tracker_tiers = []
-            params.url_seeds = list(dict.fromkeys([*params.url_seeds, *linked.url_seeds]))
-            params.peers = linked.peers
+            params.url_seeds = list(dict.fromkeys([*params.url_seeds, *link.url_seeds]))
+            params.peers = link.peers
         return params
 
 

@@ -55,7 +55,7 @@ def splits_told(path: Path) -> dict[Key, str]:
 
 def _told(manifest: Manifest) -> dict[Key, str]:
     held = manifest.splits()
-    return {key: manifest.fingerprint(record, placed=True) for key, record in held.items()}
+    return {key: manifest.fingerprint(record, with_places=True) for key, record in held.items()}
 
 
 def read_fetched(path: Path) -> Fetched:
@@ -208,4 +208,4 @@ def _fingerprint(root: Root, key: Key) -> str | None:
     """The fingerprint of a split in the manifest of `root`; None: it is not listed."""
     with open_manifest(root.manifest, wait_s=_WAIT_S) as manifest:
         record = manifest.splits().get(key)
-        return None if record is None else manifest.fingerprint(record, placed=True)
+        return None if record is None else manifest.fingerprint(record, with_places=True)

@@ -19,7 +19,7 @@ from imnetprep.training.recipe import Recipe, parse_recipe, recipe_as_json
 from imnetprep.training.transforms import Preprocessing
 
 FORM = 1
-SUMS = ("loss", "top1", "top5", "seen", "seconds", "waited_s")
+SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _MOST_PIXELS = 4096
 

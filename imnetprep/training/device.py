@@ -17,7 +17,7 @@ def pick_device(name: str | None) -> torch.device:
         "cpu": True,
     }
     if name is None:
-        return torch.device(next(kind for kind, is_here in available.items() if is_here))
+        return torch.device(next(kind for kind, usable in available.items() if usable))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -26,7 +26,7 @@ def pick_device(name: str | None) -> torch.device:
         raise WrongUsage(f"--device {name} is no device", hint="--device cpu, cuda, cuda:1 or mps")
     count = torch.cuda.device_count() if device.type == "cuda" else 1
     if not available[device.type] or (device.index or 0) >= count:
-        found = ", ".join(kind for kind, is_here in available.items() if is_here)
+        found = ", ".join(kind for kind, usable in available.items() if usable)
         raise ImnetprepError(f"this machine has no {name}", hint=f"--device one of: {found}")
     return device
 

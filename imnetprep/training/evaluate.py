@@ -69,7 +69,7 @@ class Validator:
                 task.advance(len(labels))
                 after_batch()
         score = meter.score()
-        assert score.seen == self._loader.images
+        assert score.images == self._loader.images
         return score
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Score:
-    """How good a network is on `seen` images: hits are counts, `loss` is their mean."""
+    """How good a network is: hits are counts of `images`, `loss` is their mean."""
 
     loss: float
     top1: int
     top5: int
-    seen: int
+    images: int
 
     def __str__(self) -> str:
         return f"{self.hits()}  loss {self.loss:.4f}"
@@ -22,7 +22,7 @@ class Score:
     def hits(self) -> str:
         """`top-1 371/500 74.20 %  top-5 480/500 96.00 %`."""
         return "  ".join(
-            f"{name} {hits}/{self.seen} {hits / max(self.seen, 1):.2%}".replace("%", " %")
+            f"{name} {hits}/{self.images} {hits / max(self.images, 1):.2%}".replace("%", " %")
             for name, hits in (("top-1", self.top1), ("top-5", self.top5))
         )
 
@@ -32,9 +32,9 @@ class Score:
             "loss": self.loss,
             "top1": self.top1,
             "top5": self.top5,
-            "seen": self.seen,
-            "top1_percent": 100 * self.top1 / max(self.seen, 1),
-            "top5_percent": 100 * self.top5 / max(self.seen, 1),
+            "images": self.images,
+            "top1_percent": 100 * self.top1 / max(self.images, 1),
+            "top5_percent": 100 * self.top5 / max(self.images, 1),
         }
 
 
@@ -43,8 +43,8 @@ def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
 
     With fewer than five classes every row hits the top 5.
     """
-    ranking = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = ranking == labels[:, None]
+    ranks = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = ranks == labels[:, None]
     return torch.stack([hits[:, 0].sum(), hits.sum()])
 
 
@@ -55,26 +55,26 @@ class Meter:
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         self._loss = torch.zeros((), dtype=exact, device=device)
         self._hits = torch.zeros(2, dtype=torch.int64, device=device)
-        self._seen = 0
+        self._images = 0
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch of which `loss` () is the mean."""
         self._loss += loss.detach() * len(labels)
         self._hits += count_hits(logits.detach(), labels)
-        self._seen += len(labels)
+        self._images += len(labels)
 
     def score(self) -> Score:
         """The score so far."""
         top1, top5 = self._hits.tolist()
-        return Score(self._loss.item() / max(self._seen, 1), top1, top5, self._seen)
+        return Score(self._loss.item() / max(self._images, 1), top1, top5, self._images)
 
     def sums(self) -> dict[str, float]:
         """The sums so far as plain numbers, exactly."""
         top1, top5 = self._hits.tolist()
-        return {"loss": self._loss.item(), "top1": top1, "top5": top5, "seen": self._seen}
+        return {"loss": self._loss.item(), "top1": top1, "top5": top5, "images": self._images}
 
     def restore(self, sums: dict[str, float]) -> None:
         """Go on from `sums`."""
         self._loss.fill_(sums["loss"])
         self._hits.copy_(torch.tensor([int(sums["top1"]), int(sums["top5"])]))
-        self._seen = int(sums["seen"])
+        self._images = int(sums["images"])

@@ -31,7 +31,7 @@ def draw_plot(log: Sequence[Mapping[str, Any]], path: Path, *, title: str) -> No
     best = max(log, key=lambda line: line["val"]["top1"])
     val = best["val"]
     accuracy.set_title(
-        f"best: epoch {best['epoch']}, top-1 {val['top1']:,}/{val['seen']:,}"
+        f"best: epoch {best['epoch']}, top-1 {val['top1']:,}/{val['images']:,}"
         f" = {val['top1_percent']:.2f} %",
         fontsize="medium",
     )

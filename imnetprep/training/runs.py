@@ -34,7 +34,7 @@ class EpochReport:
     @property
     def images_per_second(self) -> float:
         """Training images by training seconds."""
-        return self.train.seen / self.seconds if self.seconds else 0.0
+        return self.train.images / self.seconds if self.seconds else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The line that the log has of it."""

@@ -51,14 +51,14 @@ def test_train_without_lr_says_how_it_follows_from_the_batch(root: Root, run: Ru
     told = run("train", *small.split(), "--root", root.path, "--workers", 0)
     assert "lr 0.0125 = 0.1 × batch size 32 / 256" in told.stderr
     (line,) = map(json.loads, told.stdout.splitlines())
-    assert (line["epoch"], line["val"]["seen"]) == (1, 21)
+    assert (line["epoch"], line["val"]["images"]) == (1, 21)
 
 
 def test_evaluate_scores_the_newest_run(learned: Root, best: Path, run: RunCommand) -> None:
     told = run("evaluate", "--root", learned.path, "--workers", 0, "--quiet")
     score = evaluate(learned, best, device="cpu", workers=0, progress=Silent())
     assert told.stdout == f"{score}\n"
-    assert score.seen == 21
+    assert score.images == 21
     told = run("evaluate", best, "--root", learned.path, "--workers", 0, "--json")
     assert json.loads(told.stdout) == {"checkpoint": str(best), **score.as_json()}
 
@@ -68,7 +68,7 @@ def test_the_score_is_the_same_in_any_batches(learned: Root, best: Path) -> None
         evaluate(learned, best, device="cpu", batch_size=size, workers=workers, progress=Silent())
         for size, workers in ((1, 0), (4, 1), (500, 0))
     ]
-    assert len({(score.top1, score.top5, score.seen) for score in scores}) == 1
+    assert len({(score.top1, score.top5, score.images) for score in scores}) == 1
     assert scores[0].loss == pytest.approx(scores[2].loss, rel=1e-5)
 
 

@@ -134,7 +134,7 @@ def test_a_meter_counts_and_goes_on_from_its_sums() -> None:
     meter.add(torch.tensor(1.0), logits[:1], labels[:1])
     again.restore(meter.sums())
     for score in (meter.score(), again.score()):
-        assert (score.top1, score.top5, score.seen) == (2, 3, 4)
+        assert (score.top1, score.top5, score.images) == (2, 3, 4)
         assert score.loss == (2.0 * 3 + 1.0) / 4
     assert str(meter.score()) == "top-1 2/4 50.00 %  top-5 3/4 75.00 %  loss 1.7500"
 

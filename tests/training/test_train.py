@@ -65,8 +65,8 @@ def test_leaves_a_log_a_plot_and_checkpoints(drawn: Root, unbroken: Run) -> None
     }  # fmt: skip
     lines = numbers(unbroken)
     assert [line["epoch"] for line in lines] == [1, 2]
-    assert [line["train"]["seen"] for line in lines] == [56, 56]  # whole batches of 8 of 60
-    assert [line["val"]["seen"] for line in lines] == [21, 21]
+    assert [line["train"]["images"] for line in lines] == [56, 56]  # whole batches of 8 of 60
+    assert [line["val"]["images"] for line in lines] == [21, 21]
     assert lines[0]["val"]["top5"] == 21  # three classes
     assert unbroken.plot.read_bytes().startswith(b"\x89PNG")
     assert json.loads(unbroken.recipe.read_text())["recipe"]["lr"] == 0.02
@@ -216,7 +216,7 @@ def test_learns_what_is_easy(root: Root) -> None:
 def test_an_architecture_with_aux_heads_trains(root: Root) -> None:
     given = {"arch": "googlenet", "image_size": 64, "batch_size": 60, "epochs": 1}
     (report,) = trained(root, options=given)
-    assert report.val.seen == 21
+    assert report.val.images == 21
 
 
 @pytest.mark.gpu

@@ -16,8 +16,8 @@ Item = tuple[Any, ...]
 
 def in_order(items: Iterable[Item]) -> Iterator[Item]:
     """All of `items`, the least first. They are all taken before the first is given."""
-    left, runs = iter(items), list[Iterator[Item]]()
-    while run := sorted(islice(left, _HELD_AT_ONCE)):
+    stream, runs = iter(items), list[Iterator[Item]]()
+    while run := sorted(islice(stream, _HELD_AT_ONCE)):
         runs.append(_from_file(run))
     return heapq.merge(*runs)
 
