@@ -22,7 +22,7 @@ from imnetprep.proving.readers import choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 _CHUNK_BYTES = 2 << 20
-_SHOWN = 3
+_EXAMPLES = 3
 
 
 class ArchiveFinding(NamedTuple):
@@ -53,18 +53,18 @@ def check_archive(
     """
     pieces = published_pieces(dataset, archive)
     proof = choose_proof(archive, pieces, None, None)
-    before = file_state(path)
+    state = file_state(path)
     if pieces is not None:
-        found = list(_size_findings(before["size_bytes"], pieces.size_bytes))
+        found = list(_size_findings(state["size_bytes"], pieces.size_bytes))
         wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
         found += _piece_findings(path, archive, dataset, pieces, wrong)
     elif proof["kind"] != "none":
-        found = list(_size_findings(before["size_bytes"], archive.size_bytes))
+        found = list(_size_findings(state["size_bytes"], archive.size_bytes))
         found += _digest_findings(path, proof, progress)
     else:
         problems = _form_problems(path, archive, dataset, progress)
-        found = [ArchiveFinding(kind, what) for kind, what in problems]
-    if file_state(path) != before:
+        found = [ArchiveFinding(kind, message) for kind, message in problems]
+    if file_state(path) != state:
         raise ImnetprepError(
             f"{path} changed while it was read", hint="run the same command when it is at rest"
         )
@@ -78,11 +78,11 @@ def wrong_pieces(path: Path, pieces: Pieces, *, jobs: int | None, progress: Prog
     """
     wrong: list[int] = []
     numbers = iter(range(pieces.count))  # taking the next is one step under the interpreter's lock
-    lock, cancelled = threading.Lock(), threading.Event()
+    lock, cancel = threading.Lock(), threading.Event()
 
     def work(handle: int, task: Task) -> None:
         for piece in numbers:
-            if cancelled.is_set():
+            if cancel.is_set():
                 return
             offset = piece * pieces.length_bytes
             length = min(pieces.length_bytes, pieces.size_bytes - offset)
@@ -102,7 +102,7 @@ def wrong_pieces(path: Path, pieces: Pieces, *, jobs: int | None, progress: Prog
             for each in [workers.submit(work, handle, task) for _ in range(jobs)]:
                 each.result()
         finally:
-            cancelled.set()  # ^C does not wait for the rest
+            cancel.set()  # ^C does not wait for the rest
     return sorted(wrong)
 
 
@@ -138,28 +138,28 @@ def _read(handle: int, offset: int, length: int) -> bytes:
         return b""
 
 
-def _size_findings(size_bytes: int, promised: int | None) -> Iterator[ArchiveFinding]:
-    if promised not in (None, size_bytes):
-        yield ArchiveFinding("size", f"has {size_bytes:,} bytes, not {promised:,}")
+def _size_findings(size_bytes: int, promised_bytes: int | None) -> Iterator[ArchiveFinding]:
+    if promised_bytes not in (None, size_bytes):
+        yield ArchiveFinding("size", f"has {size_bytes:,} bytes, not {promised_bytes:,}")
 
 
 def _piece_findings(
     path: Path, archive: Archive, dataset: Dataset, pieces: Pieces, wrong: Sequence[int]
 ) -> Iterator[ArchiveFinding]:
     if len(wrong) == pieces.count:
-        what = f"not one of its {pieces.count:,} pieces is of torrent {pieces.info_hash}"
-        yield ArchiveFinding("another-file", what, 0, pieces.size_bytes)
+        message = f"not one of its {pieces.count:,} pieces is of torrent {pieces.info_hash}"
+        yield ArchiveFinding("another-file", message, 0, pieces.size_bytes)
         return
-    for first, behind in merged(wrong):
+    for first, stop in merged(wrong):
         start = first * pieces.length_bytes
-        end = min(behind * pieces.length_bytes, pieces.size_bytes)
+        end = min(stop * pieces.length_bytes, pieces.size_bytes)
         members = _members_between(path, start, end, archive, dataset)
         names = tuple(member.name for member in members if member.name)
         wnids = _wnids(names, archive, dataset)
-        where = f"bytes {start:,} to {end:,} ({count(behind - first, 'piece')})"
+        stretch = f"bytes {start:,} to {end:,} ({count(stop - first, 'piece')})"
         unknown_bytes = sum(member.end - member.start for member in members if not member.name)
-        what = f"{where}: {_format_images(names, wnids, unknown_bytes)}"
-        yield ArchiveFinding("damaged", what, start, end, wnids, names)
+        message = f"{stretch}: {_format_images(names, wnids, unknown_bytes)}"
+        yield ArchiveFinding("damaged", message, start, end, wnids, names)
 
 
 def _members_between(
@@ -190,16 +190,16 @@ def _wnids(names: Sequence[str], archive: Archive, dataset: Dataset) -> tuple[st
 
 
 def _format_images(names: Sequence[str], wnids: Sequence[str], unknown_bytes: int) -> str:
-    unknown = f"{unknown_bytes:,} bytes in which no header can be read" if unknown_bytes else ""
+    gaps = f"{unknown_bytes:,} bytes in which no header can be read" if unknown_bytes else ""
     if not names:
-        return unknown or "no image"
-    named = f"{count(len(names), 'image')} ({_some(names)}) of {_some(wnids)}"
-    return f"{named}, and {unknown}" if unknown else named
+        return gaps or "no image"
+    images = f"{count(len(names), 'image')} ({_some(names)}) of {_some(wnids)}"
+    return f"{images}, and {gaps}" if gaps else images
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    rest = f" and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else ""
+    return ", ".join(names[:_EXAMPLES]) + rest
 
 
 def _digest_findings(
@@ -214,8 +214,8 @@ def _digest_findings(
             digest.update(chunk)
             task.advance(len(chunk))
     if digest.hexdigest() != proof["digest"]:
-        what = f"its {proof['kind']} is {digest.hexdigest()}, not {proof['digest']}"
-        yield ArchiveFinding("digest", f"{what}; which bytes are wrong it does not tell")
+        message = f"its {proof['kind']} is {digest.hexdigest()}, not {proof['digest']}"
+        yield ArchiveFinding("digest", f"{message}; which bytes are wrong it does not tell")
 
 
 def _form_problems(
@@ -227,46 +227,46 @@ def _form_problems(
     """
     if archive.form not in PLAIN_FORMS or archive.members:
         return
-    labelled = archive.split in dataset.splits
-    found: Counter[int] = Counter()
-    seen: set[str] = set()
+    has_labels = archive.split in dataset.splits
+    counts: Counter[int] = Counter()
+    names: set[str] = set()
     last_wnid = None
     with progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task:
         try:
             for name, wnid in _images(path, archive, task):
                 if wnid != last_wnid:
-                    seen.clear()  # a name is of one class, so no other class tar may have it
+                    names.clear()  # a name is of one class, so no other class tar may have it
                     last_wnid = wnid
-                label = _label(dataset, archive, name) if labelled else None
-                if name in seen:
+                label = _label(dataset, archive, name) if has_labels else None
+                if name in names:
                     yield "twice", f"member {name!r} is there a second time"
-                elif labelled and (
+                elif has_labels and (
                     label is None or wnid not in (None, dataset.synsets[label].wnid)
                 ):
                     yield "extra", f"member {name!r} is not of {dataset.name} there"
                 elif label is not None:
-                    found[label] += 1
-                seen.add(name)
+                    counts[label] += 1
+                names.add(name)
         except WrongBytes as error:
             yield "structure", str(error)
             return
-    yield from _count_problems(found, archive, dataset)
+    yield from _count_problems(counts, archive, dataset)
 
 
 def _count_problems(
-    found: Counter[int], archive: Archive, dataset: Dataset
+    counts: Counter[int], archive: Archive, dataset: Dataset
 ) -> Iterator[tuple[str, str]]:
     if archive.split is None or archive.split not in dataset.splits:
         return
-    for label, wanted in enumerate(dataset.counts(archive.split)):
-        if found[label] != wanted:
+    for label, images in enumerate(dataset.counts(archive.split)):
+        if counts[label] != images:
             wnid = dataset.synsets[label].wnid
-            yield "count", f"{wnid} has {count(found[label], 'image')}, not {wanted:,}"
+            yield "count", f"{wnid} has {count(counts[label], 'image')}, not {images:,}"
 
 
 def _images(path: Path, archive: Archive, task: Task) -> Iterator[tuple[str, str | None]]:
     """The name of every image, with the wnid of the class tar that it is in, if it is in one."""
-    told = 0
+    read_bytes = 0
     with closing(LocalFile(path)) as file:
         stream = FileStream(file.read_at)
         for member in members(stream, name=archive.name, end=file.size_bytes or 0):
@@ -276,8 +276,8 @@ def _images(path: Path, archive: Archive, task: Task) -> Iterator[tuple[str, str
                     yield inner.name, member.name.removesuffix(".tar")
             else:
                 yield member.name, None
-            task.advance(stream.position - told)
-            told = stream.position
+            task.advance(stream.position - read_bytes)
+            read_bytes = stream.position
 
 
 def _label(dataset: Dataset, archive: Archive, name: str) -> int | None:

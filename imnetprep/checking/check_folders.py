@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.checking.arrange_folders import Arranged, arrange
+from imnetprep.checking.arrange_folders import Arrangement, arrange
 from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Tree
 from imnetprep.checking.roster import Roster, Sizes
@@ -55,12 +55,12 @@ def surveyed(
         )
     with ExitStack() as stack:
         manifest = stack.enter_context(open_manifest(root.manifest)) if place.listed else None
-        wanted = Roster(tree.dataset, split, manifest)
+        roster = tree.roster(split, manifest)
         task = stack.enter_context(
-            progress.task(f"verify {split}", total=wanted.samples, unit="images")
+            progress.task(f"verify {split}", total=roster.samples, unit="images")
         )
         workers = stack.enter_context(ThreadPoolExecutor(jobs or usable_cores()))
-        yield from _Survey(root, place, wanted, checks, workers, task).findings()
+        yield from _Survey(root, place, roster, checks, workers, task).findings()
 
 
 class _Survey:
@@ -70,56 +70,56 @@ class _Survey:
         self,
         root: Root,
         place: Place,
-        wanted: Roster,
+        roster: Roster,
         checks: Checks,
         workers: ThreadPoolExecutor,
         task: Task,
     ) -> None:
-        self._root, self._place, self._wanted = root, place, wanted
+        self._root, self._place, self._roster = root, place, roster
         self._checks, self._workers, self._task = checks, workers, task
         self._split = place.split
         self._prefix = len(str(root.path / "x")) - 1
-        self._missing: dict[str, int] = {}  # name -> its label
-        self._displaced: list[str] = []
+        self._gaps: dict[str, int] = {}  # name -> its label
+        self._misfits: list[str] = []
         self._chunks: deque[Future[list[Finding]]] = deque()
         self._reads: list[Read] = []
-        self._sizes, self._damaged = Sizes(wanted.dataset, place.split), False
+        self._sizes, self._has_damage = Sizes(roster.dataset, place.split), False
 
     def findings(self) -> Iterator[Finding]:
         if not (self._place.folder.is_dir() or self._place.strays):
             yield Finding("missing-split", self._split, "the folder is gone")
             return
         if self._place.folder != self._root.split(self._split) and self._place.folder.is_dir():
-            what = f"holds the {self._split} split of {self._wanted.dataset.name}"
-            yield Finding("misplaced", self._shown(str(self._place.folder)), what, self._split)
-        arranged = yield from arrange(self._root, self._place, self._wanted)
-        for synset in self._wanted.dataset.synsets:
-            yield from self._class(synset.label, synset.wnid, arranged)
-        yield from self._judged(until=0)
-        self._displaced += arranged.displaced
-        yield from self._out_of_place(arranged)
-        yield from self._judged(until=0)
-        whole = self._sizes.images == self._wanted.samples and not self._damaged
-        if whole and not self._listed and (change := self._sizes.change):
+            message = f"holds the {self._split} split of {self._roster.dataset.name}"
+            yield Finding("misplaced", self._in_root(str(self._place.folder)), message, self._split)
+        arrangement = yield from arrange(self._root, self._place, self._roster)
+        for synset in self._roster.dataset.synsets:
+            yield from self._class(synset.label, synset.wnid, arrangement)
+        yield from self._judged(backlog=0)
+        self._misfits += arrangement.misfits
+        yield from self._out_of_place(arrangement)
+        yield from self._judged(backlog=0)
+        is_whole = self._sizes.images == self._roster.samples and not self._has_damage
+        if is_whole and not self._listed and (change := self._sizes.change):
             size = format_bytes(self._sizes.size_bytes)
-            what = f"{count(self._sizes.images, 'image')}, {size}: {change}"
-            yield Finding(CHANGE_KIND, self._split, what)
+            message = f"{count(self._sizes.images, 'image')}, {size}: {change}"
+            yield Finding(CHANGE_KIND, self._split, message)
 
-    def _class(self, label: int, wnid: str, arranged: Arranged) -> Iterator[Finding]:
+    def _class(self, label: int, wnid: str, arrangement: Arrangement) -> Iterator[Finding]:
         home = f"{self._split}/{wnid}"
-        records = self._wanted.records(label)
-        wanted = self._wanted.count(label)
-        if self._wanted.listed and records is not None and len(records) != wanted:
-            what = f"the manifest lists {count(len(records), 'image')}, not {wanted:,}"
-            yield Finding("count", home, what)
-        folder = arranged.folders.get(label)
-        number = wanted if records is None else len(records)
+        records = self._roster.records(label)
+        images = self._roster.count(label)
+        if self._roster.listed and records is not None and len(records) != images:
+            message = f"the manifest lists {count(len(records), 'image')}, not {images:,}"
+            yield Finding("count", home, message)
+        folder = arrangement.folders.get(label)
+        number = images if records is None else len(records)
         if folder is not None:
             yield from self._contents(folder, label, records)
         elif number:
-            what = f"the class folder is missing, with its {count(number, 'image')}"
-            yield Finding("missing-class", home, what, home)
-            self._missing |= dict.fromkeys(records or (), label)
+            message = f"the class folder is missing, with its {count(number, 'image')}"
+            yield Finding("missing-class", home, message, home)
+            self._gaps |= dict.fromkeys(records or (), label)
         self._task.advance(number)
 
     def _contents(
@@ -129,97 +129,97 @@ class _Survey:
         sizes: dict[str, int | None] = {}  # None: not a regular file
         with os.scandir(folder) as entries:
             for entry in entries:
-                regular = entry.is_file(follow_symlinks=False)
-                sizes[entry.name] = entry.stat().st_size if regular else None
+                is_regular = entry.is_file(follow_symlinks=False)
+                sizes[entry.name] = entry.stat().st_size if is_regular else None
         if records is None:
-            fitting = (name for name in sizes if self._wanted.label_of(name) == label)
-            records = dict.fromkeys(fitting)
-            if len(records) != self._wanted.count(label):
-                what = f"has {count(len(records), 'image')}, not {self._wanted.count(label):,}"
-                yield Finding("count", self._shown(str(folder)), what, home)
+            names = (name for name in sizes if self._roster.label_of(name) == label)
+            records = dict.fromkeys(names)
+            if len(records) != self._roster.count(label):
+                message = f"has {count(len(records), 'image')}, not {self._roster.count(label):,}"
+                yield Finding("count", self._in_root(str(folder)), message, home)
         for name, record in records.items():
             size_bytes = sizes.pop(name, -1)
             if size_bytes == -1:
-                self._missing[name] = label
+                self._gaps[name] = label
             else:
                 yield from self._sample(f"{folder}/{name}", label, size_bytes, record)
-        self._displaced += (f"{folder}/{name}" for name in sizes)
+        self._misfits += (f"{folder}/{name}" for name in sizes)
 
     def _sample(
         self, path: str, label: int, size_bytes: int | None, record: SampleRecord | None
     ) -> Iterator[Finding]:
         """What is wrong with a file that is in its place, or has one."""
-        shown, belongs = self._shown(path), self._home(label, path.rpartition("/")[2])
+        path_in_root, belongs = self._in_root(path), self._home(label, path.rpartition("/")[2])
         if size_bytes is None:
-            yield Finding("not-a-file", shown, "is not a regular file", belongs)
+            yield Finding("not-a-file", path_in_root, "is not a regular file", belongs)
             return
         if record is not None and size_bytes != record.size_bytes:
-            what = f"has {size_bytes:,} bytes, not {record.size_bytes:,}"
-            yield Finding("size", shown, what, belongs)
+            message = f"has {size_bytes:,} bytes, not {record.size_bytes:,}"
+            yield Finding("size", path_in_root, message, belongs)
         elif size_bytes == 0:
-            yield Finding("size", shown, "is empty", belongs)
+            yield Finding("size", path_in_root, "is empty", belongs)
             return
         self._sizes.add(label, size_bytes)
         if self._checks.read_every_file or record is None:
-            self._reads.append(Read(path, shown, belongs, record))
+            self._reads.append(Read(path, path_in_root, belongs, record))
             if len(self._reads) == _CHUNK_READS:
-                yield from self._judged(until=_CHUNKS_UNDER_WAY)
+                yield from self._judged(backlog=_CHUNKS_UNDER_WAY)
 
-    def _judged(self, *, until: int) -> Iterator[Finding]:
+    def _judged(self, *, backlog: int) -> Iterator[Finding]:
         if self._reads:
             self._chunks.append(self._workers.submit(read_findings, self._reads, self._checks))
             self._reads = []
-        while len(self._chunks) > until:
+        while len(self._chunks) > backlog:
             found = self._chunks.popleft().result()
-            self._damaged |= bool(found)
+            self._has_damage |= bool(found)
             yield from found
 
-    def _out_of_place(self, arranged: Arranged) -> Iterator[Finding]:
+    def _out_of_place(self, arrangement: Arrangement) -> Iterator[Finding]:
         """Names that are missing in their class and lie elsewhere; then what is nowhere."""
-        seen: dict[str, str] = {}
-        for path in [*sorted(arranged.flat), *sorted(self._displaced)]:
-            name, shown = path.rpartition("/")[2], self._shown(path)
-            label = self._missing.pop(name, None)
-            if label is None and not self._names_known and name not in seen:
-                label = self._wanted.label_of(name)
-                if label is not None and (folder := arranged.folders.get(label)) is not None:
+        homes: dict[str, str] = {}  # of names that lie elsewhere
+        for path in [*sorted(arrangement.flat), *sorted(self._misfits)]:
+            name, path_in_root = path.rpartition("/")[2], self._in_root(path)
+            label = self._gaps.pop(name, None)
+            if label is None and not self._names_known and name not in homes:
+                label = self._roster.label_of(name)
+                if label is not None and (folder := arrangement.folders.get(label)) is not None:
                     label = None if (folder / name).exists() else label
             status = os.lstat(path)
             if label is not None and stat.S_ISREG(status.st_mode):
                 home = self._home(label)
-                seen[name] = f"{home}/{name}"
-                kind = "flat" if path in arranged.flat else "misplaced"
-                yield Finding(kind, shown, f"belongs in {home}/", seen[name])
-                record = (self._wanted.records(label) or {}).get(name) if self._listed else None
+                homes[name] = f"{home}/{name}"
+                kind = "flat" if path in arrangement.flat else "misplaced"
+                yield Finding(kind, path_in_root, f"belongs in {home}/", homes[name])
+                record = (self._roster.records(label) or {}).get(name) if self._listed else None
                 yield from self._sample(path, label, status.st_size, record)
-            elif (place := seen.get(name) or self._home_of(name)) is not None:
-                yield Finding("extra", shown, f"is there a second time: {place}", place)
+            elif (place := homes.get(name) or self._home_of(name)) is not None:
+                yield Finding("extra", path_in_root, f"is there a second time: {place}", place)
             else:
-                yield Finding("extra", shown, "is not of the dataset")
-        for name, label in sorted(self._missing.items()):
-            if label in arranged.folders:
+                yield Finding("extra", path_in_root, "is not of the dataset")
+        for name, label in sorted(self._gaps.items()):
+            if label in arrangement.folders:
                 home = self._home(label, name)
                 yield Finding("missing", home, "is not there", home)
 
     @property
     def _listed(self) -> bool:
-        return self._wanted.listed
+        return self._roster.listed
 
     @property
     def _names_known(self) -> bool:
-        return self._listed or self._wanted.dataset.numbers(self._split) is not None
+        return self._listed or self._roster.dataset.numbers(self._split) is not None
 
     def _home_of(self, name: str) -> str | None:
         """Where the sample called `name` belongs, if the split has it."""
-        label = self._wanted.label_of(name)
-        if label is None or (self._listed and name not in (self._wanted.records(label) or ())):
+        label = self._roster.label_of(name)
+        if label is None or (self._listed and name not in (self._roster.records(label) or ())):
             return None
         return self._home(label, name)
 
     def _home(self, label: int, name: str = "") -> str:
-        home = f"{self._split}/{self._wanted.dataset.synsets[label].wnid}"
+        home = f"{self._split}/{self._roster.dataset.synsets[label].wnid}"
         return f"{home}/{name}" if name else home
 
-    def _shown(self, path: str) -> str:
+    def _in_root(self, path: str) -> str:
         """`path` without the root; strings, because a million Paths take half a minute."""
         return path[self._prefix :]

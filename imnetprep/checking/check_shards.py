@@ -22,7 +22,7 @@ _SHARDS_UNDER_WAY = 16
 
 def surveyed_shards(
     root: Root,
-    held: SplitRecord,
+    record: SplitRecord,
     manifest: Manifest,
     dataset: Dataset,
     *,
@@ -31,24 +31,24 @@ def surveyed_shards(
     progress: Progress,
 ) -> Iterator[Finding]:
     """All that is wrong with the shards of a split."""
-    folder = root.split(held.split, held.layout)
+    folder = root.split(record.split, record.layout)
     if not folder.is_dir():
-        yield Finding("missing-split", held.split, "the folder is gone")
+        yield Finding("missing-split", record.split, "the folder is gone")
         return
-    listed, wanted = manifest.counts(held), dataset.counts(held.split)
+    counts, dataset_counts = manifest.counts(record), dataset.counts(record.split)
     for synset in dataset.synsets:
-        samples = listed.get(synset.label, 0)
-        if samples != wanted[synset.label]:
-            what = f"the manifest lists {count(samples, 'image')}, not {wanted[synset.label]:,}"
-            yield Finding("count", f"{held.split}/{synset.wnid}", what)
-    shown = str(folder.relative_to(root.path))
+        samples, images = counts.get(synset.label, 0), dataset_counts[synset.label]
+        if samples != images:
+            message = f"the manifest lists {count(samples, 'image')}, not {images:,}"
+            yield Finding("count", f"{record.split}/{synset.wnid}", message)
+    home = str(folder.relative_to(root.path))
     try:
         index = read_index(folder)
     except WrongBytes as error:
-        yield Finding("index", f"{shown}/{INDEX}", str(error))
+        yield Finding("index", f"{home}/{INDEX}", str(error))
         return
     with (
-        progress.task(f"verify {held.split}", total=held.samples, unit="images") as task,
+        progress.task(f"verify {record.split}", total=record.samples, unit="images") as task,
         ThreadPoolExecutor(jobs or usable_cores()) as workers,
     ):
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
@@ -56,18 +56,18 @@ def surveyed_shards(
         shards = {shard.name: shard for shard in index.shards}
         wnids, key = [synset.wnid for synset in dataset.synsets], 0
         under_way: deque[Future[list[Finding]]] = deque()
-        for number, group in groupby(manifest.in_shards(held), lambda one: one.shard):
-            records, name = list(group), shard_name(held.split, number or 0)
-            shard, path = shards.pop(name, None), f"{shown}/{name}"
+        for number, group in groupby(manifest.in_shards(record), lambda sample: sample.shard):
+            records, name = list(group), shard_name(record.split, number or 0)
+            shard, path = shards.pop(name, None), f"{home}/{name}"
             if shard is None or shard.samples != len(records):
-                what = f"lists {shard.samples if shard else 0:,} samples of {path}"
-                yield Finding("index", f"{shown}/{INDEX}", f"{what}, not {len(records):,}")
+                message = f"lists {shard.samples if shard else 0:,} samples of {path}"
+                yield Finding("index", f"{home}/{INDEX}", f"{message}, not {len(records):,}")
             if (size_bytes := sizes.pop(name, None)) is None:
                 yield Finding("missing", path, f"is not there, with its {len(records):,} samples")
             elif shard:
                 if size_bytes != shard.size_bytes:
-                    what = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
-                    yield Finding("size", path, what)
+                    message = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
+                    yield Finding("size", path, message)
                 check = _ShardCheck(root.path / path, path, shard, key, wnids, checks)
                 under_way.append(workers.submit(check.findings, records))
             key += len(records)
@@ -77,14 +77,14 @@ def surveyed_shards(
         for future in under_way:
             yield from future.result()
         for name in sorted({*sizes, *shards}):
-            yield Finding("extra", f"{shown}/{name}", "holds no sample of the manifest")
+            yield Finding("extra", f"{home}/{name}", "holds no sample of the manifest")
 
 
 class _ShardCheck(NamedTuple):
     """The check of one shard, whose first sample has the key `first_key`."""
 
     path: Path
-    shown: str
+    path_in_root: str
     shard: Shard
     first_key: int
     wnids: Sequence[str]
@@ -96,7 +96,7 @@ class _ShardCheck(NamedTuple):
             with self.path.open("rb") as file:
                 return list(self._wrong(file, samples))
         except OSError as error:
-            return [Finding("unreadable", self.shown, f"cannot be read: {error.strerror}")]
+            return [Finding("unreadable", self.path_in_root, f"cannot be read: {error.strerror}")]
 
     def _wrong(self, file: BinaryIO, samples: Sequence[SampleRecord]) -> Iterator[Finding]:
         digest = running_xxh128()
@@ -107,25 +107,26 @@ class _ShardCheck(NamedTuple):
             return body
 
         for key, sample in enumerate(samples, self.first_key):
-            shown = f"{self.shown}: {sample.name}"
-            known = 0 <= sample.label < len(self.wnids)
-            head, tail = frame(sample, key=key, wnid=self.wnids[sample.label] if known else "")
+            title = f"{self.path_in_root}: {sample.name}"
+            has_wnid = 0 <= sample.label < len(self.wnids)
+            wnid = self.wnids[sample.label] if has_wnid else ""
+            head, tail = frame(sample, key=key, wnid=wnid)
             file.seek(max(0, (sample.offset_bytes or 0) - len(head)))
-            framed = read(len(head)) == head
+            is_framed = read(len(head)) == head
             if self.checks.read_every_file:
-                yield from self._body_findings(read(sample.size_bytes), shown, sample)
+                yield from self._body_findings(read(sample.size_bytes), title, sample)
             else:
                 file.seek(sample.size_bytes, os.SEEK_CUR)
-            if not framed or read(len(tail)) != tail:
-                what = f"is not there under key {key:08} with label {sample.label}"
-                yield Finding("misplaced", shown, what)
+            if not is_framed or read(len(tail)) != tail:
+                message = f"is not there under key {key:08} with label {sample.label}"
+                yield Finding("misplaced", title, message)
         if self.checks.digests:
             read(self.shard.size_bytes - file.tell())
             if digest.hexdigest() != self.shard.xxh128:
-                yield Finding("digest", self.shown, f"its xxh128 is not {self.shard.xxh128}")
+                yield Finding("digest", self.path_in_root, f"its xxh128 is not {self.shard.xxh128}")
 
-    def _body_findings(self, body: bytes, shown: str, sample: SampleRecord) -> Iterator[Finding]:
+    def _body_findings(self, body: bytes, title: str, sample: SampleRecord) -> Iterator[Finding]:
         if self.checks.digests and xxh128(body) != sample.xxh128:
-            yield Finding("digest", shown, f"its xxh128 is not {sample.xxh128.hex()}")
+            yield Finding("digest", title, f"its xxh128 is not {sample.xxh128.hex()}")
         if self.checks.decode and (problem := decoding_problem(body)) is not None:
-            yield Finding("decode", shown, problem)
+            yield Finding("decode", title, problem)

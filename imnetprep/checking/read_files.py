@@ -17,7 +17,7 @@ class Read(NamedTuple):
     """A file to read. `record` is what the manifest says of it, where one lists it."""
 
     path: str
-    shown: str
+    path_in_root: str
     belongs: str
     record: SampleRecord | None
 
@@ -30,7 +30,8 @@ def read_findings(reads: Sequence[Read], checks: Checks) -> list[Finding]:
             problems = _problems(read, checks)
         except OSError as error:
             problems = [("unreadable", f"cannot be read: {error.strerror}")]
-        found += [Finding(kind, read.shown, what, read.belongs) for kind, what in problems]
+        for kind, message in problems:
+            found.append(Finding(kind, read.path_in_root, message, read.belongs))
     return found
 
 
@@ -42,8 +43,8 @@ def _problems(read: Read, checks: Checks) -> list[tuple[str, str]]:
     if checks.digests and read.record is not None and xxh128(body) != read.record.xxh128:
         problems.append(("digest", f"its xxh128 is not {read.record.xxh128.hex()}"))
     # Without the end marker it may still be whole: a PNG, or bytes behind the marker.
-    if (checks.decode or not checks.read_every_file) and (why := decoding_problem(body)):
-        problems.append(("decode", why))
+    if (checks.decode or not checks.read_every_file) and (problem := decoding_problem(body)):
+        problems.append(("decode", problem))
     return problems
 
 

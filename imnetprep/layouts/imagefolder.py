@@ -16,9 +16,9 @@ def write_sample(class_folder: str, name: str, body: bytes | memoryview) -> None
     path = f"{class_folder}/{name}"  # a Path costs as much as the system calls
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        written = os.write(handle, body)
-        while written < len(body):
-            written += os.write(handle, memoryview(body)[written:])
+        offset = os.write(handle, body)
+        while offset < len(body):
+            offset += os.write(handle, memoryview(body)[offset:])
     except OSError as error:
         error.filename = path  # a full disk is told by name
         raise

@@ -87,11 +87,11 @@ def write_shard(
 
 def frame(sample: SampleRecord, *, key: int, wnid: str) -> tuple[bytes, bytes]:
     """What stands in a shard before and after the body of `sample`: all of it but the image."""
-    told = {"name": sample.name, "wnid": wnid}
+    facts = {"name": sample.name, "wnid": wnid}
     if sample.change is not None:
-        told["change"] = sample.change
+        facts["change"] = sample.change
     tail = padding(sample.size_bytes)
-    for kind, body in (("cls", str(sample.label)), ("json", json.dumps(told))):
+    for kind, body in (("cls", str(sample.label)), ("json", json.dumps(facts))):
         tail += header(f"{key:08}.{kind}", len(body)) + body.encode() + padding(len(body))
     return header(f"{key:08}.jpg", sample.size_bytes), tail
 
@@ -106,23 +106,23 @@ def write_index(folder: Path, index: Index) -> None:
     """Say what the shards in `folder` are."""
     shards = [shard._asdict() for shard in index.shards]
     with written_whole(folder / INDEX) as file:
-        told = {"form": _FORM, **asdict(index), "shards": shards}
-        file.write(json.dumps(told, indent=1).encode() + b"\n")
+        facts = {"form": _FORM, **asdict(index), "shards": shards}
+        file.write(json.dumps(facts, indent=1).encode() + b"\n")
 
 
 def read_index(folder: Path) -> Index:
     """What the shards in `folder` are. Raises WrongBytes where the index does not say."""
     try:
-        told = json.loads((folder / INDEX).read_bytes())
-        if told.pop("form") != _FORM:
+        facts = json.loads((folder / INDEX).read_bytes())
+        if facts.pop("form") != _FORM:
             raise ValueError("of another form")
         kinds = {"name": str, "samples": int, "size_bytes": int, "xxh128": str}
         shards = tuple(
             Shard(**{key: kind(shard[key]) for key, kind in kinds.items()})
-            for shard in told.pop("shards")
+            for shard in facts.pop("shards")
         )
-        told |= {"seed": int(told["seed"]), "shard_size": int(told["shard_size"])}
-        return Index(**told, shards=shards)
+        facts |= {"seed": int(facts["seed"]), "shard_size": int(facts["shard_size"])}
+        return Index(**facts, shards=shards)
     except _DAMAGE as error:
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
