@@ -17,7 +17,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import open_journal
 from imnetprep.proving.consumed import consumed_path, other_consumer
-from imnetprep.proving.receipt import archive_proof
+from imnetprep.proving.receipt import is_proved
 from imnetprep.roots import Layout, Root
 
 KINDS = ("temporary", "part", "leftover", "archive", "growing")
@@ -194,7 +194,7 @@ def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[R
         consumed = consumed_path(path)
         if archive.split not in done or not _is_folder(root.archives):
             continue
-        if _is_file(path) and (archive_proof(root, path) or {"kind": "none"})["kind"] != "none":
+        if _is_file(path) and is_proved(root, path):
             why = f"proved, and {archive.split} is organized"
             yield _found("archive", path, why, again=_again(archive))
         if _is_file(consumed):

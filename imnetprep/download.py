@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.proving.consumed import consumed_path, consuming_root
-from imnetprep.proving.receipt import archive_proof, record_archive
+from imnetprep.proving.proof import TorrentProof
+from imnetprep.proving.receipt import is_proved, record_archive
 from imnetprep.roots import Root
 from imnetprep.sources.magnet import Magnet, parse_magnet
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
@@ -51,7 +51,9 @@ def plan_download(
     archives = definition.archives_for(splits or definition.splits)
     done_splits = set() if splits else {split for split, _ in organized_splits(root)}
     present = [
-        each for each in archives if done_splits.issuperset(each.splits) or _is_proved(root, each)
+        each
+        for each in archives
+        if done_splits.issuperset(each.splits) or is_proved(root, root.archives / each.name)
     ]
     to_fetch = [each for each in archives if each not in present]
     for each in to_fetch:
@@ -86,7 +88,7 @@ def carry_out_download(
     wait_s: float,
     seed_limits: SeedLimits,
     progress: Progress,
-) -> Iterator[tuple[Archive, dict[str, Any]]]:
+) -> Iterator[tuple[Archive, TorrentProof]]:
     """Fetch the archives; yields each with its proof. Then seeds, if asked to.
 
     Raises SourceFailed where no peer delivers within `wait_s`, WrongBytes where a torrent is not
@@ -96,7 +98,7 @@ def carry_out_download(
         if seed_limits != SeedLimits():
             progress.note("nothing was fetched, so nothing is seeded")
         return
-    proofs: dict[str, dict[str, Any]] = {}
+    proofs: dict[str, TorrentProof] = {}
     with locked(root.archives), open_session(network) as session:
         create_manifest(root.manifest, plan.dataset)
         bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
@@ -132,11 +134,11 @@ def carry_out_download(
         )
 
 
-def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[PartFiles], None]:
+def _recorder(root: Root, proofs: dict[str, TorrentProof]) -> Callable[[PartFiles], None]:
     def record(parts: PartFiles) -> None:
         info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
         for path in parts.paths.values():
-            proofs[path.name] = {"kind": "torrent", "info_hash": info_hash, "pieces": pieces}
+            proofs[path.name] = TorrentProof(info_hash, pieces)
             record_archive(root, path, proofs[path.name])
 
     return record
@@ -144,11 +146,6 @@ def _recorder(root: Root, proofs: dict[str, dict[str, Any]]) -> Callable[[PartFi
 
 def _info_hash(source: Torrent | Magnet) -> str:
     return source.info_hash if isinstance(source, Torrent) else source.v1 or source.v2 or ""
-
-
-def _is_proved(root: Root, archive: Archive) -> bool:
-    proof = archive_proof(root, root.archives / archive.name)
-    return proof is not None and proof["kind"] != "none"
 
 
 def _refuse_two(path: Path) -> None:

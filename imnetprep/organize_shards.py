@@ -24,6 +24,7 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.plan import Planned, is_given_up, planned_splits
+from imnetprep.proving.proof import Proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.disk_needs import ShardsNeeds
 from imnetprep.sharding.from_archive import ArchiveBodies, BodyPlaces
@@ -42,7 +43,7 @@ class FromArchive(NamedTuple):
     """
 
     planned: Planned
-    proof: Mapping[str, Any] | None
+    proof: Proof | None
 
 
 @dataclass(frozen=True)
@@ -281,9 +282,7 @@ class _Work:
         if lost or made_as not in (None, str(self._sharding)):
             self._spooled.forget(split)
 
-    def _walk(
-        self, placement: Placement, proof: Mapping[str, Any], *, progress: Progress
-    ) -> ShardSource:
+    def _walk(self, placement: Placement, proof: Proof, *, progress: Progress) -> ShardSource:
         """Find each body in the archive; each shard then reads its own."""
         (archive,) = self._planned.archives
         path = Path(self._planned.place) / archive.name
@@ -295,7 +294,7 @@ class _Work:
                 made_of=file.identity,
                 shuffled=places.samples,
                 body_of=ArchiveBodies(path, file.identity),
-                facts={"archive": archive.name, "proof": proof},
+                facts={"archive": archive.name, "proof": proof.as_json()},
             )
 
     def _work(self, sink: Sink) -> Work:

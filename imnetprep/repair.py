@@ -174,7 +174,7 @@ class _Repair:
         shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
         self._draft.mkdir(parents=True)
         with closing(open_archive(self._plan.place, name)) as file:
-            retake = Retake(self._dataset, self._remedy.split, file, before=old_proof)
+            retake = Retake(self._dataset, self._remedy.split, file, earlier=old_proof)
             found = list(retake.found(labels, self._wants))
             total = sum(each.end - each.start for each in found)
             with self._progress.task(f"take {self._remedy.split}", total=total, unit="B") as task:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Split
@@ -12,6 +11,7 @@ from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.proving.proof import TorrentProof
 from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
 from imnetprep.sources.part_files import PartFiles
@@ -49,10 +49,9 @@ class ArchiveRepair:
         return self.wrong_bytes == 0
 
     @property
-    def proof(self) -> dict[str, Any]:
+    def proof(self) -> TorrentProof:
         """What the receipt says of it once all is right."""
-        pieces = int(self.torrent.info.num_pieces())
-        return {"kind": "torrent", "info_hash": self.torrent.info_hash, "pieces": pieces}
+        return TorrentProof(self.torrent.info_hash, int(self.torrent.info.num_pieces()))
 
 
 @dataclass(frozen=True)

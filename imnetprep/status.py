@@ -4,13 +4,14 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
+from imnetprep.proving.proof import Proof
 from imnetprep.proving.receipt import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.part_files import read_part_records
@@ -36,7 +37,7 @@ class ArchiveStatus(NamedTuple):
     size_bytes: int
     disk_bytes: int
     proved_bytes: int | None
-    proof: Mapping[str, Any] | None
+    proof: Proof | None
     at_work: bool
 
 
@@ -164,7 +165,7 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
             yield _damaged(path, error)
 
 
-def _proof(root: Root, path: Path) -> Mapping[str, Any] | None:
+def _proof(root: Root, path: Path) -> Proof | None:
     try:
         return archive_proof(root, path)
     except _UNREADABLE:

@@ -1,13 +1,14 @@
 """The published archives on this machine against what the dataset promises of them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_archive import ArchiveCheck, ArchiveFinding, check_archive
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.proving.proof import Proof, Unproved
 from imnetprep.proving.receipt import (
     if_possible,
     record_archive,
@@ -21,7 +22,7 @@ class ArchiveReport(NamedTuple):
     """One archive: what was found in it, and what proves it if nothing was."""
 
     path: Path
-    proof: Mapping[str, Any]
+    proof: Proof
     findings: tuple[ArchiveFinding, ...]
 
 
@@ -69,5 +70,5 @@ def archive_reports(
 def _note(root: Root, path: Path, check: ArchiveCheck) -> None:
     if check.findings:
         withdraw_archive(root, path)
-    elif check.proof["kind"] != "none":
+    elif not isinstance(check.proof, Unproved):
         record_archive(root, path, check.proof)

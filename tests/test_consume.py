@@ -23,7 +23,7 @@ _KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
 from imnetprep import cli
-from imnetprep.organizing import growth, journal
+from imnetprep.organizing import committer, growth, journal
 from imnetprep.proving import consume
 
 left = int(sys.argv[1])
@@ -40,7 +40,7 @@ def counted(act):
 consume.written_whole = counted(consume.written_whole)
 consume.punch_hole = counted(consume.punch_hole)
 consume.sync_folder = counted(consume.sync_folder)
-journal.sync_file_system = counted(journal.sync_file_system)
+committer.sync_file_system = counted(committer.sync_file_system)
 journal.Journal.add = counted(journal.Journal.add)
 journal.Journal.mark_whole = counted(journal.Journal.mark_whole)
 journal.Journal.forget = counted(journal.Journal.forget)
@@ -118,7 +118,7 @@ def test_without_proof_nothing_is_given_up(packed: Path, tmp_path: Path, run: Ru
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", "--consume"]
     done = run("organize", *words, "--archives", packed.parent)
     assert done.returncode == 1
-    assert "before all of it is proved" in done.stderr
+    assert "it must be verified first" in done.stderr
     assert "imnetprep verify-archives" in done.stderr
     assert (packed.parent / TRAIN).exists()
 

@@ -134,7 +134,19 @@ def _killed_at_each(folder: Path, begun: Path, *words: object) -> None:
     code += "rounds(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
     words = [json.dumps([str(word) for word in (*words, "--quiet")])]
     script = [sys.executable, "-c", code, str(begun), *words]
-    done = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=False)
+    path = {
+        "PYTHONPATH": os.pathsep.join(
+            map(str, (Path(__file__).parent.parent, os.getenv("PYTHONPATH", "")))
+        )
+    }
+    done = subprocess.run(
+        script,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 5, done.stdout
 

@@ -174,7 +174,7 @@ import os, signal, sys
 from pathlib import Path
 from imnetprep import cli
 from imnetprep.layouts import webdataset
-from imnetprep.organizing import journal, publish
+from imnetprep.organizing import committer, journal, publish
 from imnetprep.proving import consume
 
 left = int(sys.argv[1])
@@ -192,7 +192,7 @@ consume.written_whole = counted(consume.written_whole)
 consume.punch_hole = counted(consume.punch_hole)
 webdataset.written_whole = counted(webdataset.written_whole)
 publish.record_split = counted(publish.record_split)
-journal.sync_file_system = counted(journal.sync_file_system)
+committer.sync_file_system = counted(committer.sync_file_system)
 for name in ("begin", "add", "add_shard", "mark_whole", "forget"):
     setattr(journal.Journal, name, counted(getattr(journal.Journal, name)))
 Path.rename = counted(Path.rename)

@@ -76,7 +76,7 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     assert _of("run", told)["resnet18"].items() >= wanted.items()
     shown = run("status", "--root", organized).stdout
     assert "2 of 90 epochs, best top-1 30.50 %" in shown
-    assert f"{VAL}    32.8 kB of" in shown and "proved by its md5" in shown
+    assert f"{VAL}    32.8 kB of" in shown and "its md5 is right" in shown
 
 
 def test_a_run_does_not_load_torch(organized: Path) -> None:

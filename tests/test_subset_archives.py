@@ -100,9 +100,9 @@ def test_what_comes_of_the_archives_is_what_comes_of_a_whole_root(
     # All of the flat archive is read, so its digest proves it.
     assert val["proof"]["kind"] == proof
     assert train["proof"]["kind"] == ("torrent" if proof == "torrent" else "none")
-    told = "its md5 is of the whole, and part of it was read"
+    told = "only part of it was read, and its md5 covers the whole file"
     assert (train["proof"].get("why") == told) is (proof == "md5")
-    assert (f"{TRAIN} is not proved: {told}" in done.stderr) is (proof == "md5")
+    assert (f"{TRAIN} is not verified: {told}" in done.stderr) is (proof == "md5")
     assert (train["proof"].get("of") == "what was read") is (proof == "torrent")
 
 

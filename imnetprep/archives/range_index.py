@@ -30,7 +30,7 @@ def format_index(
 ) -> bytes:
     """The index of the archive `of`, as it is kept.
 
-    `proof` says how that was proved before; it holds for the file with this `inode`. `root` is the
+    `proof` is the record of what proved it; it holds for the file with this `inode`. `root` is the
     one that it is consumed for.
     """
     table = {"archive": of.name, "size_bytes": of.size_bytes, "proof": proof, "inode": inode}
@@ -70,19 +70,16 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
     return ranges
 
 
-def parse_proof(body: bytes, archive: str, *, inode: int) -> Mapping[str, Any] | None:
-    """How the file with this `inode` was proved before, by its index; None where that is not told.
+def proof_record(body: bytes, archive: str, *, inode: int) -> object:
+    """What an index records as the proof of the file with this `inode`, unparsed; None: nothing.
 
     Raises ImnetprepError where the index is damaged.
     """
     try:
         table = json.loads(body)
-        proof, of = table["proof"], table["inode"]
-        if proof is not None and not isinstance(proof["kind"], str):
-            raise ValueError("its proof is of no kind")
+        return table["proof"] if table["inode"] == inode else None
     except _DAMAGE as error:
         raise _damaged(archive, error) from error
-    return proof if of == inode else None
 
 
 def parse_root(body: bytes) -> Path | None:

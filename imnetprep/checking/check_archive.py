@@ -5,11 +5,11 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.archives.damaged_tar import Stretch, members_between
 from imnetprep.archives.file import LocalFile, file_state
@@ -18,7 +18,7 @@ from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.proving.readers import choose_proof
+from imnetprep.proving.proof import ArchiveProof, DigestProof, Unproved, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 _CHUNK_BYTES = 2 << 20
@@ -37,9 +37,9 @@ class ArchiveFinding(NamedTuple):
 
 
 class ArchiveCheck(NamedTuple):
-    """What was found in an archive. `proof`: how it would be proved, were nothing found."""
+    """What was found in an archive. `proof`: what proves it, if nothing was found."""
 
-    proof: Mapping[str, Any]
+    proof: ArchiveProof
     findings: tuple[ArchiveFinding, ...]
 
 
@@ -52,13 +52,13 @@ def check_archive(
     the names and the counts are looked at. Raises ImnetprepError where the file changes meanwhile.
     """
     pieces = published_pieces(dataset, archive)
-    proof = choose_proof(archive, pieces, None, None)
+    proof = choose_proof(archive, pieces)
     state = file_state(path)
     if pieces is not None:
         found = list(_size_findings(state["size_bytes"], pieces.size_bytes))
         wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
         found += _piece_findings(path, archive, dataset, pieces, wrong)
-    elif proof["kind"] != "none":
+    elif isinstance(proof, DigestProof):
         found = list(_size_findings(state["size_bytes"], archive.size_bytes))
         found += _digest_findings(path, proof, progress)
     else:
@@ -68,6 +68,8 @@ def check_archive(
         raise ImnetprepError(
             f"{path} changed while it was read", hint="run the same command when it is at rest"
         )
+    if isinstance(proof, Unproved):
+        proof = Unproved(f"{proof.why}; what can be seen of its form is right")
     return ArchiveCheck(proof, tuple(found))
 
 
@@ -203,9 +205,9 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _digest_findings(
-    path: Path, proof: Mapping[str, Any], progress: Progress
+    path: Path, proof: DigestProof, progress: Progress
 ) -> Iterator[ArchiveFinding]:
-    digest = hashlib.new(proof["kind"], usedforsecurity=False)
+    digest = hashlib.new(proof.kind, usedforsecurity=False)
     with (
         path.open("rb", buffering=0) as file,
         progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task,
@@ -213,8 +215,8 @@ def _digest_findings(
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             task.advance(len(chunk))
-    if digest.hexdigest() != proof["digest"]:
-        message = f"its {proof['kind']} is {digest.hexdigest()}, not {proof['digest']}"
+    if digest.hexdigest() != proof.digest:
+        message = f"its {proof.kind} is {digest.hexdigest()}, not {proof.digest}"
         yield ArchiveFinding("digest", f"{message}; which bytes are wrong it does not tell")
 
 

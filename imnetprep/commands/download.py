@@ -121,8 +121,7 @@ def download(
     ):
         size_bytes = (root.archives / archive.name).stat().st_size
         print_result(
-            f"{archive.name}: {format_bytes(size_bytes)}, all {proof['pieces']:,} pieces right"
-            f" (torrent {proof['info_hash']})",
+            f"{archive.name}: {format_bytes(size_bytes)}, {proof.describe()}",
             as_json=as_json,
             archive=archive.name,
             fetched=True,

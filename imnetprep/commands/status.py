@@ -1,7 +1,6 @@
 """`imnetprep status`."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -78,15 +77,7 @@ def _format_archive(archive: "ArchiveStatus") -> str:
             share = 100 * archive.proved_bytes / max(archive.size_bytes, 1)
             text = f"{format_bytes(archive.proved_bytes)} of {size} proved ({share:.0f} %)"
         return f"{text}, {disk} on the disk{', at work now' if archive.at_work else ''}"
-    return f"{size}, {_format_proof(archive.proof)}"
-
-
-def _format_proof(proof: Mapping[str, Any] | None) -> str:
-    if proof is None or proof.get("kind") == "none":
-        return "not proved"
-    if proof["kind"] == "torrent":
-        return f"proved by the pieces of torrent {str(proof['info_hash'])[:10]}"
-    return f"proved by its {proof['kind']}"
+    return f"{size}, {archive.proof.describe() if archive.proof else 'not proved'}"
 
 
 def _format_split(split: "SplitStatus") -> str:

@@ -21,7 +21,11 @@ _SECONDS_BETWEEN_LINES = 10
 
 def print_result(text: str, *, as_json: bool, **fields: Any) -> None:
     """One result on stdout: `text` for people, or `fields` as one JSON object a line."""
-    click.echo(json.dumps(fields, default=str) if as_json else text)
+    click.echo(json.dumps(fields, default=_as_json) if as_json else text)
+
+
+def _as_json(value: Any) -> Any:
+    return value.as_json() if hasattr(value, "as_json") else str(value)
 
 
 def print_finding(finding: Finding, *, as_json: bool) -> None:

@@ -1,8 +1,7 @@
 """`imnetprep verify-archives`."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -86,17 +85,9 @@ def _print_report(report: "ArchiveReport", *, as_json: bool) -> None:
     if not report.findings:
         size_bytes, proof = report.path.stat().st_size, report.proof
         print_result(
-            f"{path}: {format_bytes(size_bytes)}, {_format_proof(proof)}",
+            f"{path}: {format_bytes(size_bytes)}, {proof.describe()}",
             as_json=as_json,
             path=path,
             size_bytes=size_bytes,
             proof=proof,
         )
-
-
-def _format_proof(proof: Mapping[str, Any]) -> str:
-    if proof["kind"] == "torrent":
-        return f"all {proof['pieces']:,} pieces right (torrent {proof['info_hash']})"
-    if proof["kind"] == "none":
-        return f"not proved: {proof['why']}; what can be seen of its form is right"
-    return f"its {proof['kind']} is right ({proof['digest']})"

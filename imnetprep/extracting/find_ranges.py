@@ -1,9 +1,8 @@
 """An open archive, and which ranges it has: from its index, its directory or its headers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from imnetprep.archives.compression import COMPRESSED_FORMS
 from imnetprep.archives.file import ArchiveFile, read_all
@@ -15,13 +14,14 @@ from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.fs import written_whole
+from imnetprep.proving.proof import Proof
 
 
 @dataclass(frozen=True)
 class Source:
     """An archive that is open as `file`.
 
-    `pieces` are those of its torrent; `before` says how it was proved before. `index` is where its
+    `pieces` are those of its torrent; `earlier` is what proved it already. `index` is where its
     ranges are kept, `ranges` what is known of them already; `released` is called with each range
     once its samples are safe on the disk.
     """
@@ -29,7 +29,7 @@ class Source:
     archive: Archive
     file: ArchiveFile
     pieces: Pieces | None = None
-    before: Mapping[str, Any] | None = None
+    earlier: Proof | None = None
     index: Path | None = None
     ranges: Sequence[Range] | None = None
     released: Callable[[Range], None] | None = None

@@ -3,9 +3,9 @@
 The one place where repair touches the readers of archives.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.file import ArchiveFile, read_all
@@ -14,7 +14,8 @@ from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, memb
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.proving.readers import PieceReader, PlainReader, Reader, choose_proof
+from imnetprep.proving.proof import Proof, choose_proof
+from imnetprep.proving.readers import PieceReader, PlainReader, Reader
 from imnetprep.sources.torrent import published_pieces
 
 
@@ -28,10 +29,10 @@ class Found(NamedTuple):
 
 
 class Retake:
-    """The archive of `split`, open as `file`; `before` is how the receipt says it was proved."""
+    """The archive of `split`, open as `file`; `earlier` is what proved it already."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, file: ArchiveFile, *, before: Mapping[str, Any] | None
+        self, dataset: Dataset, split: Split, file: ArchiveFile, *, earlier: Proof | None
     ) -> None:
         self._dataset, self._split, self._file = dataset, split, file
         self._archive = dataset.archive(split)
@@ -41,15 +42,15 @@ class Retake:
                 hint=f"mv the {split} folder away, then imnetprep organize makes it again",
             )
         self._pieces = published_pieces(dataset, self._archive)
-        wanted = choose_proof(self._archive, self._pieces, before, None)
-        self._proved_before = before is not None and wanted == before
+        proof = choose_proof(self._archive, self._pieces, earlier=earlier)
+        self._is_proved = proof == earlier
 
     @property
     def proof(self) -> str | None:
         """What proves the bytes that are given out, beside what the manifest says of them."""
         if self._pieces is not None:
             return "the torrent's pieces"
-        return "the archive's receipt" if self._proved_before else None
+        return "the archive's receipt" if self._is_proved else None
 
     def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[Found]:
         """The samples of `labels` in the archive that `wants(label, name)`; bodies are not read."""
@@ -64,7 +65,7 @@ class Retake:
     def bodies(self, found: Sequence[Found]) -> Iterator[tuple[Found, bytes | WrongBytes]]:
         """The proved bytes of each, or what is wrong with them."""
         reader: Reader = PlainReader(self._file)
-        if self._pieces is not None and not self._proved_before:
+        if self._pieces is not None and not self._is_proved:
             ranges = [Range(each.start, each.end, None) for each in found]
             reader = PieceReader(self._file, self._pieces, ranges, 0)
         with closing(reader):

@@ -20,8 +20,8 @@ from imnetprep.proving.consume import (
     ConsumedFile,
     begin_consumption,
     consumed_ranges,
+    earlier_proof,
     end_consumption,
-    proof_before,
 )
 from imnetprep.proving.consumed import index_path, name_consumer
 from imnetprep.proving.receipt import archive_proof, record_archive
@@ -78,18 +78,18 @@ class Work:
             takings = growth.grow(sources, jobs=jobs, progress=progress)
         for taking, source in zip(takings, sources, strict=True):
             kept = self._at_home and not self._consume
-            if kept and taking.read_all and taking.proof != source.before:
+            if kept and taking.read_all and taking.proof != source.earlier:
                 record_archive(self._root, self._path(taking.archive), taking.proof)
 
     def _source(self, archive: Archive, opened: ExitStack) -> Source:
         pieces = published_pieces(self._dataset.published, archive)
         path = self._path(archive)
         home = home_of(self._place)
-        before = None if home is None else archive_proof(home, path)
+        earlier = None if home is None else archive_proof(home, path)
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
             root = self._root.path
-            begin_consumption(path, archive, self._dataset, before=before, root=root)
+            begin_consumption(path, archive, self._dataset, earlier=earlier, root=root)
             all_ranges = consumed_ranges(path, archive, self._dataset)
             consumed = ConsumedFile(path, ranges=all_ranges, unit_bytes=unit_bytes)
             opened.enter_context(closing(consumed))
@@ -99,7 +99,7 @@ class Work:
                 archive,
                 consumed,
                 pieces=pieces,
-                before=proof_before(path),
+                earlier=earlier_proof(path),
                 index=index_path(path),
                 released=consumed.release,
             )
@@ -109,7 +109,7 @@ class Work:
         ranges = None
         if index is not None and not index.exists():
             ranges = self._published_ranges(archive, file)
-        return Source(archive, file, pieces=pieces, before=before, index=index, ranges=ranges)
+        return Source(archive, file, pieces=pieces, earlier=earlier, index=index, ranges=ranges)
 
     def _path(self, archive: Archive) -> Path:
         """The archive, if it is on this machine."""

@@ -1,9 +1,8 @@
 """Splits from nothing to whole: one archive after the other, and at the end every class counted."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.find_ranges import Source
@@ -12,6 +11,7 @@ from imnetprep.messages import Progress
 from imnetprep.organizing.counts import check_count, name_twice
 from imnetprep.organizing.journal import Journal
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
+from imnetprep.proving.proof import Proof, Several
 
 
 class Growth:
@@ -64,7 +64,7 @@ class Growth:
                 taking.mark_taken()
         for split in self._folders:
             self._check_counts(split)
-        self._journal.mark_whole(self._folders, _proof_of(takings))
+        self._journal.mark_whole(self._folders, _proof_of(takings).as_json())
         return takings
 
     def _begin(self, split: Split, archives: str) -> None:
@@ -102,7 +102,7 @@ class Growth:
             check_count(self._dataset, split, label, None, where=self._archives)
 
 
-def _proof_of(takings: Sequence[Taking]) -> Mapping[str, Any]:
+def _proof_of(takings: Sequence[Taking]) -> Proof:
     if len(takings) == 1:
         return takings[0].proof
-    return {"kind": "several", "of": {taking.archive.name: taking.proof for taking in takings}}
+    return Several({taking.archive.name: taking.proof for taking in takings})

@@ -25,12 +25,11 @@ from imnetprep.organizing.committer import committer
 from imnetprep.organizing.counts import check_count, name_twice
 from imnetprep.organizing.journal import Journal
 from imnetprep.processes import is_safe_to_fork, worker_killed
+from imnetprep.proving.proof import Unproved, choose_proof, proof_of_part
 from imnetprep.proving.readers import (
     PieceReader,
     Reader,
-    choose_proof,
     open_reader,
-    proof_of_part,
     wants_order,
 )
 
@@ -72,19 +71,21 @@ class Taking:
         self._discard = discard
         self._ranges = Ranges(source, dataset)
         self._extraction = Extraction(self.archive, self._splits, dataset=dataset, sink=sink)
-        self.proof = choose_proof(self.archive, source.pieces, source.before, self._file.checksum)
+        self.proof = choose_proof(
+            self.archive, source.pieces, earlier=source.earlier, checksum=self._file.checksum
+        )
         self.read_all = False  # has `take` itself proved every byte of the file?
 
     def take(self, *, jobs: int, progress: Progress) -> None:
         """Do all that is not done. Raises WrongBytes on what is not the dataset's."""
         if self._ranges.leave_out():
-            whole, self.proof = self.proof, proof_of_part(self.proof, self._source.before)
-            if self.proof["kind"] != whole["kind"]:
-                progress.note(f"{self.archive.name} is not proved: {self.proof['why']}")
+            self.proof = proof_of_part(self.proof, earlier=self._source.earlier)
+            if isinstance(self.proof, Unproved) and self.archive.digests:
+                progress.note(f"{self.archive.name} is not verified: {self.proof.why}")
         done = self._done()
         if MOST_BYTES - 1 in done:
             return  # in a run before this one
-        if wants_order(self.proof, self._source.before) or self._ranges.want_order():
+        if wants_order(self.proof, earlier=self._source.earlier) or self._ranges.want_order():
             self._take_in_order(done, jobs=jobs, progress=progress)
         elif not done and self._ranges.may_walk_ahead():
             with closing(Ahead(self._file)) as ahead:
@@ -122,7 +123,7 @@ class Taking:
         return open_reader(
             file,
             proof=self.proof,
-            before=self._source.before,
+            earlier=self._source.earlier,
             pieces=self._source.pieces,
             ranges=ranges,
             tail=tail,

@@ -127,8 +127,8 @@ def _size_bytes(
     path = Path(place) / archive.name
     consumed = consumed_path(path)
     if consume:
-        before = archive_proof(root, path) if place == root.archives else None
-        require_consumable(path, archive, pieces=pieces, before=before)
+        earlier = archive_proof(root, path) if place == root.archives else None
+        require_consumable(path, archive, pieces=pieces, earlier=earlier)
         if consumed.exists():
             return consumed.stat().st_size
     elif consumed.exists() and not path.exists():

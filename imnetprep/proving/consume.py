@@ -7,14 +7,13 @@ the pieces which two ranges share can still be proved.
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from imnetprep.archives.file import LocalFile
-from imnetprep.archives.range_index import format_index, parse_index, parse_proof
+from imnetprep.archives.range_index import format_index, parse_index, proof_record
 from imnetprep.archives.ranges import Range, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES
 from imnetprep.catalog.datasets import Archive, Dataset
@@ -29,7 +28,7 @@ from imnetprep.fs import (
 )
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.consumed import consumed_path, consuming_root, index_path
-from imnetprep.proving.readers import choose_proof
+from imnetprep.proving.proof import Proof, TorrentProof, Unproved, choose_proof, parse_proof
 from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096
@@ -139,7 +138,7 @@ def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
 
 
 def require_consumable(
-    path: Path, archive: Archive, *, pieces: Pieces | None, before: Mapping[str, Any] | None
+    path: Path, archive: Archive, *, pieces: Pieces | None, earlier: Proof | None
 ) -> None:
     """Raise ImnetprepError unless its bytes are proved before they go, and can go, and go once."""
     consumed = consumed_path(path)
@@ -160,21 +159,22 @@ def require_consumable(
             f"the file system of {path.parent} cannot give back parts of a file",
             hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
-    if not _is_proved(archive, pieces, before):
+    if not _is_proved(archive, pieces, earlier):
         raise ImnetprepError(
-            f"{path.name} would be given up before all of it is proved",
-            hint="imnetprep verify-archives proves it first",
+            f"--consume deletes the archive while it is read, so it must be verified first;"
+            f" {path.name} is not",
+            hint="imnetprep verify-archives",
         )
 
 
-def _is_proved(archive: Archive, pieces: Pieces | None, before: Mapping[str, Any] | None) -> bool:
-    """Is what is read of it right, since it was proved before or is piece by piece?"""
-    wanted = choose_proof(archive, pieces, before, None)
-    return wanted["kind"] != "none" and (wanted == before or wanted["kind"] == "torrent")
+def _is_proved(archive: Archive, pieces: Pieces | None, earlier: Proof | None) -> bool:
+    """Is each range right as it is read, since all was proved earlier or its pieces are now?"""
+    proof = choose_proof(archive, pieces, earlier=earlier)
+    return isinstance(proof, TorrentProof) or (proof == earlier and not isinstance(proof, Unproved))
 
 
 def begin_consumption(
-    path: Path, archive: Archive, dataset: Dataset, *, before: Mapping[str, Any] | None, root: Path
+    path: Path, archive: Archive, dataset: Dataset, *, earlier: Proof | None, root: Path
 ) -> None:
     """Write the index, then take the archive's name from it; both are synced."""
     if consumed_path(path).exists():
@@ -182,16 +182,24 @@ def begin_consumption(
     root = root.resolve()
     with closing(LocalFile(path)) as file, written_whole(index_path(path)) as index:
         ranges, inode = _walked(file, archive, dataset), path.stat().st_ino
-        index.write(format_index(ranges, of=file, proof=before, inode=inode, root=root))
+        proof = None if earlier is None else earlier.as_json()
+        index.write(format_index(ranges, of=file, proof=proof, inode=inode, root=root))
     path.rename(consumed_path(path))
     sync_folder(path.parent)
 
 
-def proof_before(path: Path) -> Mapping[str, Any] | None:
-    """How the archive that is being consumed was proved before it was; None: nothing tells."""
-    with _unusable_told(path):
+def earlier_proof(path: Path) -> Proof | None:
+    """What proved the archive before it was consumed, by its index; None: that says nothing.
+
+    Raises ImnetprepError where the index cannot be used.
+    """
+    with _unusable_index(path):
         inode = consumed_path(path).stat().st_ino
-        return parse_proof(index_path(path).read_bytes(), path.name, inode=inode)
+        record = proof_record(index_path(path).read_bytes(), path.name, inode=inode)
+        try:
+            return None if record is None else parse_proof(record)
+        except ValueError as error:
+            raise _beyond_help(path, f"{index_path(path).name} is damaged: {error}") from error
 
 
 def end_consumption(path: Path) -> None:
@@ -213,17 +221,17 @@ def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Rang
 
     Raises ImnetprepError where its index cannot be used, or nothing proves what is left of it.
     """
-    with closing(LocalFile(consumed_path(path))) as file, _unusable_told(path):
+    with closing(LocalFile(consumed_path(path))) as file, _unusable_index(path):
         file.name = archive.name
         ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
-        before = proof_before(path)
-    if not _is_proved(archive, published_pieces(dataset, archive), before):
+        earlier = earlier_proof(path)
+    if not _is_proved(archive, published_pieces(dataset, archive), earlier):
         raise _beyond_help(path, f"{index_path(path).name} does not say how this file was proved")
     return ranges
 
 
 @contextmanager
-def _unusable_told(path: Path) -> Iterator[None]:
+def _unusable_index(path: Path) -> Iterator[None]:
     """What is wrong with the index of a consumed archive ends in the one hint that serves."""
     try:
         yield

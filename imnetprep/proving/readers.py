@@ -9,13 +9,19 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol
 
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range
-from imnetprep.catalog.datasets import Archive
-from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
+from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
+from imnetprep.proving.proof import (
+    ArchiveProof,
+    DigestProof,
+    Proof,
+    ServerChecksum,
+    TorrentProof,
+)
 
 # From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
 _NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20
@@ -49,67 +55,33 @@ class Reader(Protocol):
         """End its threads; the archive itself stays open."""
 
 
-def choose_proof(
-    archive: Archive,
-    pieces: Pieces | None,
-    before: Mapping[str, Any] | None,
-    checksum: Checksum | None,
-) -> Mapping[str, Any]:
-    """What proves `archive`: its torrent's pieces, else a digest, else the checksum that its
-    server keeps, else nothing (and it says so).
-
-    `before` is how the bytes at hand were proved already. It serves if the dataset names that very
-    digest or torrent, or names nothing by which they could be proved.
-    """
-    digest = next((kind for kind in ARCHIVE_DIGESTS if kind in archive.digests), None)
-    if pieces is not None:
-        wanted = {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
-    elif digest is not None:
-        wanted = {"kind": digest, "digest": archive.digests[digest]}
-    elif checksum is not None and before is None:
-        wanted = {"kind": checksum.kind, "digest": f"{checksum.value:x}", "of": "its server"}
-    else:
-        return before or {"kind": "none", "why": "the dataset names no digest of its archive"}
-    return wanted
-
-
-def proof_of_part(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """What is left of `proof` where only part of the archive is read.
-
-    Its pieces prove that part; and all of it may be proved already. A digest of the whole cannot.
-    """
-    if proof == before or proof["kind"] == "none":
-        return proof
-    if proof["kind"] == "torrent":
-        return {**proof, "of": "what was read"}
-    return {"kind": "none", "why": f"its {proof['kind']} is of the whole, and part of it was read"}
-
-
-def wants_order(proof: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+def wants_order(proof: ArchiveProof, *, earlier: Proof | None) -> bool:
     """Does `proof` need the bytes in order?"""
-    return proof["kind"] in ARCHIVE_DIGESTS and proof != before
+    return isinstance(proof, DigestProof) and proof != earlier
 
 
 def open_reader(
     file: ArchiveFile,
     *,
-    proof: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
+    proof: ArchiveProof,
+    earlier: Proof | None,
     pieces: Pieces | None,
     ranges: Sequence[Range] | None,
     tail: int = 0,
     checksums: Mapping[int, Checksum] | None = None,
 ) -> Reader:
-    """The reader that establishes `proof` while it reads, or plainly reads what has it already.
+    """The reader that establishes `proof` while it reads, or a plain one if `earlier` is as much.
 
     `ranges` are those that will be asked for and `tail` where the last of the archive's ends;
     None: all will be read in order. `checksums` are those of the ranges that were read before.
     """
-    if proof["kind"] == "torrent" and proof != before and pieces is not None:
+    if proof == earlier:
+        return PlainReader(file, in_order=ranges is None)
+    if isinstance(proof, TorrentProof) and pieces is not None:
         return PieceReader(file, pieces, ranges, tail)
-    if wants_order(proof, before):
-        return DigestReader(file, proof["kind"], proof["digest"])
-    if file.checksum is not None and proof["kind"] == file.checksum.kind and proof != before:
+    if isinstance(proof, DigestProof):
+        return DigestReader(file, proof)
+    if isinstance(proof, ServerChecksum) and file.checksum is not None:
         if ranges is None:
             return ChecksumReader(file, file.checksum, {}, in_order=True)
         return ChecksumReader(file, file.checksum, checksums or {}, in_order=False)
@@ -117,7 +89,7 @@ def open_reader(
 
 
 class PlainReader:
-    """The archive was proved before, or there is nothing to prove it by."""
+    """The archive was proved earlier, or nothing could prove it."""
 
     def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
         self.in_order, self.apart = in_order, not file.is_far
@@ -257,11 +229,11 @@ class DigestReader:
 
     in_order, apart = True, False
 
-    def __init__(self, file: ArchiveFile, kind: str, digest: str) -> None:
+    def __init__(self, file: ArchiveFile, proof: DigestProof) -> None:
         self._plain, self._name = PlainReader(file, in_order=True), file.name
         self.checksums: dict[int, Checksum] = {}
-        self._kind, self._digest = kind, digest
-        self._hasher: Any = hashlib.new(kind, usedforsecurity=False)
+        self._proof = proof
+        self._hasher = hashlib.new(proof.kind, usedforsecurity=False)
         self._hashing = ThreadPoolExecutor(1)
         self._waiting: deque[Future[None]] = deque()
 
@@ -276,9 +248,10 @@ class DigestReader:
     def finish(self) -> None:
         for future in self._waiting:
             future.result()
-        if self._hasher.hexdigest() != self._digest:
+        if self._hasher.hexdigest() != self._proof.digest:
             raise WrongBytes(
-                f"{self._name}: {self._kind} is {self._hasher.hexdigest()}, not {self._digest}",
+                f"{self._name}: {self._proof.kind} is {self._hasher.hexdigest()},"
+                f" not {self._proof.digest}",
                 hint=f"fetch {self._name} again; what was made of it is not used",
             )
 
@@ -295,37 +268,34 @@ class ChecksumReader:
     def __init__(
         self,
         file: ArchiveFile,
-        wanted: Checksum,
-        before: Mapping[int, Checksum],
+        expected: Checksum,
+        checksums: Mapping[int, Checksum],
         *,
         in_order: bool,
     ) -> None:
         self.in_order = in_order
-        self.checksums = dict(before)
-        self._plain, self._name, self._wanted = (
-            PlainReader(file, in_order=in_order),
-            file.name,
-            wanted,
-        )
+        self.checksums = dict(checksums)
+        self._plain, self._name = PlainReader(file, in_order=in_order), file.name
+        self._expected = expected
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
-        checksum = Checksum.empty(self._wanted.kind)
+        checksum = Checksum.empty(self._expected.kind)
         for body in self._plain.chunks(start, end):
             checksum = checksum.over(body)
             yield body
         self.checksums[start] = checksum
 
     def finish(self) -> None:
-        whole = Checksum.empty(self._wanted.kind)
+        whole = Checksum.empty(self._expected.kind)
         for start, checksum in sorted(self.checksums.items()):
             assert start == whole.size_bytes, "ranges lie end to end"
             whole = whole.followed_by(checksum)
-        for body in self._plain.chunks(whole.size_bytes, self._wanted.size_bytes):
+        for body in self._plain.chunks(whole.size_bytes, self._expected.size_bytes):
             whole = whole.followed_by(Checksum.empty(whole.kind).over(body))
-        if whole != self._wanted:
+        if whole != self._expected:
             raise WrongBytes(
                 f"{self._name}: {whole.kind} is {whole.value:x}; its server has"
-                f" {self._wanted.value:x}",
+                f" {self._expected.value:x}",
                 hint="run the same command again; what was made of it is not used",
             )
 

@@ -12,6 +12,7 @@ from imnetprep import __version__
 from imnetprep.archives.file import file_state
 from imnetprep.fs import locked, written_whole
 from imnetprep.messages import ImnetprepError
+from imnetprep.proving.proof import Proof, Unproved, parse_proof
 from imnetprep.roots import Root
 
 
@@ -38,32 +39,39 @@ def _check(receipt: Mapping[str, Any]) -> None:
         if not isinstance(receipt[kind], dict):
             raise ValueError(f"{kind} is no table")
         for name, record in receipt[kind].items():
-            proof = record.get("proof", {}) if isinstance(record, dict) else None
-            if not isinstance(proof, dict) or not isinstance(proof.get("kind", ""), str):
+            if not isinstance(record, dict):
                 raise ValueError(f"what it says of {name} is no record")
-    if not all("kind" in record.get("proof", {}) for record in receipt["archives"].values()):
-        raise ValueError("an archive has no proof")
+            if "proof" in record or kind == "archives":
+                parse_proof(record.get("proof"))
 
 
-def record_archive(root: Root, archive: Path, proof: Mapping[str, Any]) -> None:
+def record_archive(root: Root, archive: Path, proof: Proof) -> None:
     """`archive` is proved; the record holds for as long as the file is not touched."""
     record_archives(root, {archive: proof})
 
 
-def record_archives(root: Root, proofs: Mapping[Path, Mapping[str, Any]]) -> None:
-    """The same of several."""
+def record_archives(root: Root, proofs: Mapping[Path, Proof]) -> None:
+    """Several archives are proved, as `record_archive` has one."""
     facts = {
-        archive.name: {**file_state(archive), "proof": proof} for archive, proof in proofs.items()
+        archive.name: {**file_state(archive), "proof": proof.as_json()}
+        for archive, proof in proofs.items()
     }
     _record(root, "archives", facts)
 
 
-def archive_proof(root: Root, archive: Path) -> Mapping[str, Any] | None:
+def archive_proof(root: Root, archive: Path) -> Proof | None:
     """How `archive` was proved, or None: never, or the file has changed since."""
     record = read_receipt(root)["archives"].get(archive.name)
     if record is None or not archive.exists():
         return None
-    return record["proof"] if record.items() >= file_state(archive).items() else None
+    if not record.items() >= file_state(archive).items():
+        return None
+    return parse_proof(record["proof"])
+
+
+def is_proved(root: Root, archive: Path) -> bool:
+    """Does the receipt say what proved the bytes of `archive`?"""
+    return not isinstance(archive_proof(root, archive), Unproved | None)
 
 
 def withdraw_archive(root: Root, archive: Path) -> None:
@@ -73,12 +81,12 @@ def withdraw_archive(root: Root, archive: Path) -> None:
 
 
 def record_verify(
-    root: Root, what: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
+    root: Root, subject: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
 ) -> None:
-    """What verify found in `what`, samples or archives, if it can be kept."""
+    """What verify found in `subject`, samples or archives, if it can be kept."""
     facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
     with if_possible():
-        _record(root, "verified", {what: facts})
+        _record(root, "verified", {subject: facts})
 
 
 @contextmanager
@@ -98,12 +106,12 @@ def record_split(root: Root, split: str, **facts: Any) -> None:
     _record(root, "splits", {split: facts})
 
 
-def _record(root: Root, kind: str, told: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Set what the receipt says of each of these, or drop it."""
+def _record(root: Root, kind: str, records: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Set the records of the table `kind`, by name; None drops one."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
         receipt = read_receipt(root)
-        for name, facts in told.items():
+        for name, facts in records.items():
             if facts is None:
                 receipt[kind].pop(name, None)
             else:

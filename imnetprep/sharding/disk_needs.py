@@ -1,8 +1,6 @@
 """What is there already of splits on their way into shards, and what they will still take."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Split
@@ -18,7 +16,7 @@ from imnetprep.organizing.plan import (
     size_in_archives,
 )
 from imnetprep.organizing.publish import in_the_way
-from imnetprep.proving.readers import choose_proof
+from imnetprep.proving.proof import Proof, Unproved, choose_proof
 from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import refuse_other_shards, whole_shards_lie_in
@@ -111,7 +109,7 @@ class ShardsNeeds:
         with open_journal(self._root.shards_journal) as journal:
             return sum(shard.size_bytes for shard in journal.shards(split))
 
-    def _proof(self) -> Mapping[str, Any] | None:
+    def _proof(self) -> Proof | None:
         """How the archive is proved before it is read, if it can be read shard by shard."""
         planned, archive = self._planned, self._planned.archives[0]
         plain = len(planned.archives) == 1 and archive.form in PLAIN_FORMS and not archive.members
@@ -119,6 +117,6 @@ class ShardsNeeds:
             return None
         path = Path(planned.place) / archive.name
         home = home_of(planned.place)
-        before = None if home is None else archive_proof(home, path)
-        proof = choose_proof(archive, published_pieces(self._known, archive), before, None)
-        return proof if proof == before or proof["kind"] == "none" else None
+        earlier = None if home is None else archive_proof(home, path)
+        proof = choose_proof(archive, published_pieces(self._known, archive), earlier=earlier)
+        return proof if proof == earlier or isinstance(proof, Unproved) else None

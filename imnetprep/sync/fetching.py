@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
+from imnetprep.proving.proof import Proof, ServerChecksum, TorrentProof
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.failures import told
 from imnetprep.sync.journal import Known
@@ -229,14 +229,14 @@ class Fetching:
         )
 
     @property
-    def proof(self) -> dict[str, Any] | None:
+    def proof(self) -> Proof | None:
         """What proves an archive that came, if anything does."""
         if (pieces := self.pieces) is not None:
-            return {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
+            return TorrentProof(pieces.info_hash, pieces.count)
         if self._wanted is None:
             return None
         whole = self.known.whole
-        return {"kind": whole.kind, "digest": f"{whole.value:x}", "of": str(self.address)}
+        return ServerChecksum(whole.kind, f"{whole.value:x}", str(self.address))
 
     def close(self) -> None:
         """Let go of its part."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.archives.file import file_state
 from imnetprep.archives.range_index import SUFFIX
@@ -15,6 +15,7 @@ from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.proving.proof import Proof, TorrentProof
 from imnetprep.proving.receipt import record_archive
 from imnetprep.s3.failures import told
 from imnetprep.s3.listing import ListedPart, listed_parts
@@ -40,7 +41,7 @@ class Moved(NamedTuple):
     known: Known | None
     etag: str | None
     state: Mapping[str, int] | None = None
-    proof: Mapping[str, Any] | None = None
+    proof: Proof | None = None
 
 
 @dataclass
@@ -268,9 +269,8 @@ class Push:
         return self._sent(sending, known, head.etag)
 
     def _sent(self, sending: _Sending, known: Known, etag: str) -> Moved:
-        proof = None
-        if (pieces := sending.pieces) is not None:
-            proof = {"kind": "torrent", "info_hash": pieces.info_hash, "pieces": pieces.count}
+        pieces = sending.pieces
+        proof = None if pieces is None else TorrentProof(pieces.info_hash, pieces.count)
         return Moved(sending.step, Action.SEND, known, etag, sending.state, proof)
 
     def _compare(self, sending: _Sending) -> Moved:

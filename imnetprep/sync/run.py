@@ -12,6 +12,7 @@ from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, SourceFailed
+from imnetprep.proving.proof import parse_proof
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import told
@@ -229,6 +230,9 @@ class Sync:
 
 def _is_record(facts: Any) -> bool:
     """Is it what `record_split` may write? It comes from a bucket."""
-    proof = facts.get("proof", {}) if isinstance(facts, dict) else None
-    is_one = isinstance(proof, dict) and isinstance(proof.get("kind", ""), str)
-    return is_one and not {"root", "split"} & facts.keys()
+    if not isinstance(facts, dict) or {"root", "split"} & facts.keys():
+        return False
+    try:
+        return "proof" not in facts or bool(parse_proof(facts["proof"]))
+    except ValueError:
+        return False

@@ -1,0 +1,70 @@
+"""Proofs as values: kept as JSON, parsed from hostile JSON, and chosen."""
+
+import json
+
+import pytest
+
+from imnetprep.proving.proof import (
+    DigestProof,
+    Proof,
+    ServerChecksum,
+    Several,
+    TorrentProof,
+    Unproved,
+    parse_proof,
+    proof_of_part,
+)
+
+PIECES = TorrentProof("8a8d57e8945cbc10e28b00b952f1394f428a7330", 112)
+MD5 = DigestProof("md5", "1d675b47d978889d74fa0da5fadfb00e")
+CHECKSUM = ServerChecksum("crc64nvme", "88dcb4613a55ef52")
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        PIECES,
+        TorrentProof(PIECES.info_hash, 112, part=True),
+        MD5,
+        CHECKSUM,
+        ServerChecksum("crc64nvme", "88dcb4613a55ef52", "s3://bucket/a.tar"),
+        Unproved("the dataset names no digest of its archive"),
+        Several({"a.tar": PIECES, "b.tar": Unproved("nothing")}),
+    ],
+)
+def test_a_proof_is_read_as_it_was_written(proof: Proof) -> None:
+    assert parse_proof(json.loads(json.dumps(proof.as_json()))) == proof
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        None,
+        [],
+        "md5",
+        {},
+        {"kind": "md5"},
+        {"kind": "md4", "digest": "0"},
+        {"kind": "md5", "digest": 0},
+        {"kind": "md5", "digest": "0", "more": 1},
+        {"kind": "none"},
+        {"kind": "torrent", "info_hash": "0", "pieces": 0},
+        {"kind": "torrent", "info_hash": "0", "pieces": "1"},
+        {"kind": "torrent", "info_hash": "0", "pieces": 1, "of": "its server"},
+        {"kind": "several", "of": {}},
+        {"kind": "several", "of": {"a.tar": {"kind": "md5"}}},
+        {"kind": "several", "of": {"a.tar": Several({"b.tar": MD5}).as_json()}},
+    ],
+)
+def test_what_is_no_proof_is_refused(table: object) -> None:
+    with pytest.raises(ValueError, match="proof"):
+        parse_proof(table)
+
+
+def test_a_part_is_proved_by_its_pieces_and_never_by_a_digest_of_the_whole() -> None:
+    assert proof_of_part(PIECES, earlier=None) == TorrentProof(PIECES.info_hash, 112, part=True)
+    assert proof_of_part(MD5, earlier=MD5) == MD5
+    unproved = proof_of_part(MD5, earlier=None)
+    assert unproved.describe() == (
+        "not proved: only part of it was read, and its md5 covers the whole file"
+    )
