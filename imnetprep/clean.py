@@ -20,8 +20,8 @@ from imnetprep.proving.consumed import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 from imnetprep.roots import Layout, Root
 
-KINDS = ("temporary", "part", "leftover", "archive", "growing")
-DEFAULT_KINDS = KINDS[:-1]  # a growth can go on, and is taken by its name only
+KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
+DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
 
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
@@ -49,12 +49,12 @@ class CleanPlan:
 
     @property
     def size_bytes(self) -> int:
-        """What that gives back to the disk."""
+        """How much of the disk removing it frees."""
         return sum(each.size_bytes for each in self.removable)
 
 
 def plan_clean(root: Root, *, kinds: Sequence[str] = ()) -> CleanPlan:
-    """Find what is of `kinds` (all but `growing`, where none is named); touches nothing.
+    """Find what is of `kinds` (all but `unfinished`, where none is named); touches nothing.
 
     Links are not followed: what lies behind one is not of this root. What is in a folder where
     another process is at work is left out. Raises ImnetprepError where the manifest or the receipt
@@ -115,9 +115,9 @@ def _temporary(root: Root, busy: Sequence[Path]) -> Iterator[Removable]:
 def _parts(root: Root) -> Iterator[Removable]:
     for path in filter(_is_file, _entries(root.archives)):
         if path.suffix == ".part":
-            yield _found("part", path, "not whole; imnetprep download would go on with it")
+            yield _found("part", path, "not whole; imnetprep download would resume it")
         elif path.name.startswith(".") and path.suffix == ".fetching":
-            yield _found("part", path, "not whole; imnetprep sync-s3 --pull would go on with it")
+            yield _found("part", path, "not whole; imnetprep sync-s3 --pull would resume it")
         elif _RECORD.fullmatch(path.name):
             yield _found("part", path, "what is known of the parts")
 
@@ -136,7 +136,7 @@ def _growth(
         if path.name in ("shards", "spool") and _is_folder(path):
             yield from _shards_growth(root, path, organized)
         elif path.name == "sync" and _is_folder(path):
-            yield _found("growing", path, "imnetprep sync-s3 --pull would go on with it")
+            yield _found("unfinished", path, "imnetprep sync-s3 --pull would resume it")
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:
@@ -147,7 +147,7 @@ def _growth(
             elif (each.split, Layout.IMAGEFOLDER) in organized and not each.is_whole:
                 yield _found("leftover", path, "the split is organized")
             else:
-                yield _found("growing", path, "imnetprep organize would go on with it")
+                yield _found("unfinished", path, "imnetprep organize would resume it")
         elif growing is None and path.name.startswith(journal.name) and _is_file(path):
             yield _found("leftover", path, "the journal is damaged")
 
@@ -171,8 +171,8 @@ def _shards_growth(
         if (path.name, Layout.WEBDATASET) in organized:
             yield _found("leftover", path, "the split is organized in shards")
         elif path.name in growing:
-            why = "imnetprep organize --layout webdataset would go on with it"
-            yield _found("growing", path, why)
+            why = "imnetprep organize --layout webdataset would resume it"
+            yield _found("unfinished", path, why)
         else:
             yield _found("leftover", path, "the journal knows nothing of it")
 
@@ -199,8 +199,8 @@ def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[R
             yield _found("archive", path, why, again=_again(archive))
         if _is_file(consumed):
             other = other_consumer(path, root.path)
-            told = f" in part, for {other}" if other else ""
-            why = f"given back{told}, and {archive.split} is organized"
+            told = f" in part, by {other}" if other else ""
+            why = f"consumed{told}, and {archive.split} is organized"
             yield _found("archive", consumed, why, again=_again(archive))
 
 

@@ -25,7 +25,7 @@ from imnetprep.messages import (
 )
 
 _OF_THE_MACHINE = {
-    errno.ENOSPC: "free some space and run the same command again; it goes on from where it was",
+    errno.ENOSPC: "free some space and run the same command again; it resumes where it stopped",
     errno.EDQUOT: "your quota is used up: free some space and run the same command again",
     errno.EACCES: "give this user the permission, or name another place: --root, --archives",
     errno.EPERM: "give this user the permission, or name another place: --root, --archives",
@@ -72,7 +72,7 @@ def imnetprep() -> None:
     imnetprep train --arch resnet18
 
     Everything lies under --root (or IMNETPREP_ROOT, or ./imagenet). Every long command can be
-    killed at any instant and run again with the same words (train: with --resume): it goes on
+    interrupted at any instant and run again with the same words (train: with --resume): it resumes
     from where it was.
     """
 

@@ -75,7 +75,7 @@ class StepFailed(ImnetprepError):
     def __init__(self, verb: str, exit_code: int) -> None:
         super().__init__(
             f"imnetprep {verb} ended with exit code {exit_code}, and the demo with it",
-            hint="what it said stands above; run the demo again to go on",
+            hint="what it said stands above; run the demo again to resume",
         )
         self.exit_code = exit_code
 
@@ -91,7 +91,7 @@ def run_demo(
 ) -> None:
     """Draw, seed, download, organize, verify, inspect, train, evaluate, predict.
 
-    Goes on with what `path` has from an earlier time, unless `fresh`. `tell` is called with each
+    Resumes with what `path` has from an earlier time, unless `fresh`. `tell` is called with each
     command before it runs, or without running it if `dry_run`; what a command says goes straight
     to the terminal. Raises StepFailed, or ImnetprepError where `path` holds something that is not a
     demo, and ModuleNotFoundError, before anything is drawn, where torch is not installed.
@@ -187,7 +187,7 @@ def _open(folder: DemoFolder, *, fresh: bool, dry_run: bool, tell: Callable[[str
     if leftovers:
         tell(f"Removes {folder.published} and {folder.root.path}, and starts over.")
     elif folder.definition.exists():
-        tell(f"Goes on with what is in {folder.path} (--fresh starts over).")
+        tell(f"Resumes with what is in {folder.path} (--fresh starts over).")
     if dry_run:
         return
     for place in leftovers:

@@ -160,7 +160,7 @@ def _refuse_two(path: Path) -> None:
         raise ImnetprepError(
             f"{path}.consumed is there: organize --consume{owner} is unfinished, and deletes"
             " it part by part",
-            hint="imnetprep organize --consume goes on; remove it to fetch the archive again",
+            hint="imnetprep organize --consume resumes it; remove it to fetch the archive again",
         )
 
 

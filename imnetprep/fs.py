@@ -206,7 +206,7 @@ def _wait_for_forks(lock: IO[str], folder: Path) -> None:
             return
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     raise ImnetprepError(
-        f"workers of a run that was killed are still at work in {folder}",
+        f"worker processes of an interrupted run are still at work in {folder}",
         hint="the disk may not answer; wait, or kill them: pkill -9 imnetprep",
     )
 

@@ -266,7 +266,7 @@ class _Work:
             if not is_made and not spool.exists():
                 raise ImnetprepError(
                     f"{path if name in made else spool} is gone or has changed, and the archive"
-                    " has been given up for it",
+                    " data it was made of is deleted",
                     hint="put it back if you have it; to start over, rm -r"
                     f" {self._root.organizing} and download the archive again",
                 )

@@ -117,7 +117,7 @@ def worker_killed() -> ImnetprepError:
     """The error for a BrokenProcessPool: the system takes memory back by killing."""
     return ImnetprepError(
         "a worker process was killed",
-        hint="fewer --jobs need less memory; the same command goes on from where it was",
+        hint="fewer --jobs need less memory; the same command resumes",
     )
 
 

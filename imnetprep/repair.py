@@ -119,7 +119,7 @@ def carry_out_repair(
 ) -> Iterator[Outcome | Finding]:
     """Do it; yields what was done for each split, and every finding that is left.
 
-    A kill leaves each file under its old name or its new one, whole; the next run goes on.
+    An interruption leaves each file under its old name or its new one, whole; the next run resumes.
     """
     with locked(root.organizing):
         for remedy in plan.remedies:

@@ -26,7 +26,7 @@ class DatasetStatus(NamedTuple):
 
 
 class ArchiveStatus(NamedTuple):
-    """An archive: `whole`, or a `part` that grows, or `consumed` (its bodies given back).
+    """An archive: `whole`, or a `part` that grows, or `consumed` (its image data deleted).
 
     Of a whole one `proof` is how it was proved, and None where it never was or has changed since;
     of a part `proved_bytes` are on record, of `size_bytes` in all. `disk_bytes` is what it takes.
@@ -42,7 +42,7 @@ class ArchiveStatus(NamedTuple):
 
 
 class SplitStatus(NamedTuple):
-    """A split: `organized` in a layout, `growing` (into that layout, if not files), or `missing`.
+    """A split: `organized` in a layout, `unfinished` (into it, if not files), or `missing`.
 
     Also `leftover`, where what grew is of another dataset; `gone`, where the folder of an organized
     one is missing; `unlisted`, where the manifest knows nothing of a folder. `classes` are those
@@ -209,7 +209,7 @@ def _splits(
             )
         if split in into_shards:
             each = into_shards[split]
-            state = "growing" if each.dataset == dataset.fingerprint else "leftover"
+            state = "unfinished" if each.dataset == dataset.fingerprint else "leftover"
             yield SplitStatus(
                 split,
                 state,
@@ -219,13 +219,13 @@ def _splits(
                 each.samples,
                 all_samples,
                 each.size_bytes,
-                at_work and state == "growing",
+                at_work and state == "unfinished",
             )
         if split not in growing and (held or split in into_shards):
             continue
         if split in growing:
             each = growing[split]
-            state = "growing" if each.dataset == dataset.fingerprint else "leftover"
+            state = "unfinished" if each.dataset == dataset.fingerprint else "leftover"
             samples, size_bytes = each.samples, each.size_bytes
             if dataset.archive(split).form == "tar-of-tars":
                 classes = each.ranges
@@ -240,7 +240,7 @@ def _splits(
             samples,
             all_samples,
             size_bytes,
-            at_work and state == "growing",
+            at_work and state == "unfinished",
         )
 
 

@@ -192,9 +192,9 @@ def test_growth_that_can_go_on_is_taken_by_its_name_only(
     process.wait()
     assert _shown(run, root) == []
     assert _shown(run, root, "--yes") == []
-    (shown,) = _shown(run, root, "--only", "growing")
-    assert (shown["kind"], Path(shown["path"]).name) == ("growing", "train")
-    _shown(run, root, "--only", "growing", "--yes")
+    (shown,) = _shown(run, root, "--only", "unfinished")
+    assert (shown["kind"], Path(shown["path"]).name) == ("unfinished", "train")
+    _shown(run, root, "--only", "unfinished", "--yes")
     assert not (root / ".organizing" / "train").exists()
     assert run("organize", *words).returncode == 0
     assert run("verify", "--root", root, "--digests").returncode == 0
@@ -263,7 +263,7 @@ def test_without_a_manifest_growth_is_not_called_of_another_dataset(root: Path, 
     _grown(root, "train")
     (root / "manifest.db").unlink()
     assert _shown(run, root) == []
-    assert [each["kind"] for each in _shown(run, root, "--only", "growing")] == ["growing"]
+    assert [each["kind"] for each in _shown(run, root, "--only", "unfinished")] == ["unfinished"]
 
 
 def test_an_empty_root_has_nothing_and_gets_nothing(tmp_path: Path, run: Run) -> None:
@@ -286,7 +286,7 @@ def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path
     assert done.returncode == 0, done.stderr
     assert set(tree(growing)) >= {"shards/train/0", "spool/train/0"}
     assert not set(tree(growing)) & {"shards/val/0", "repair/0"}
-    assert run("clean", "--root", organized, "--only", "growing", "--yes").returncode == 0
+    assert run("clean", "--root", organized, "--only", "unfinished", "--yes").returncode == 0
     assert not set(tree(growing)) & {"shards/train/0", "spool/train/0"}
     for name in ("shards.db", "spool.db"):
         with open_journal(growing / name) as journal:
@@ -306,4 +306,4 @@ def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(
     _journal(organized, "train", _fingerprint(organized))
     _grown(organized, "train")
     assert _shown(run, organized) == []
-    assert "growing: " in run("status", "--root", organized).stdout
+    assert "unfinished: " in run("status", "--root", organized).stdout

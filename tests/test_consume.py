@@ -201,7 +201,9 @@ def test_what_was_given_up_and_is_gone_is_told_plainly(
         done = run(*words)
         assert done.returncode == 1, done.stderr
         error, hint = done.stderr.splitlines()[-2:]
-        assert error.startswith(f"Error: what had grown of {TRAIN} is gone, and {consumed.name}")
+        assert error.startswith(
+            f"Error: what was organized of {TRAIN} is gone, and {consumed.name}"
+        )
         assert error.endswith("n01440764 is the first that is in neither")
         index = root / "archives" / f"{TRAIN}.index.json"
         assert f"rm -f {consumed} {index}; then fetch {TRAIN} again" in hint
@@ -237,9 +239,9 @@ def test_an_index_that_cannot_be_used_is_told_and_nothing_is_touched(
         _edited(index, ranges=json.loads(right)["ranges"][1:]): "is of other bytes",
         _edited(index, proof="md5"): "is damaged",
         _edited(index, proof={}): "is damaged",
-        _edited(index, proof=None): "does not say how this file was proved",
+        _edited(index, proof=None): "does not say how this file was verified",
         _edited(index, proof={**md5, "digest": "0" * 32}): "does not say how this file",
-        _edited(index, inode=index.stat().st_ino): "does not say how this file was proved",
+        _edited(index, inode=index.stat().st_ino): "does not say how this file was verified",
     }.items():
         index.write_bytes(damage)
         done = here(*words)
@@ -319,12 +321,12 @@ def test_another_root_is_told_for_which_one_the_archive_is_given_up(
     done = here(*words)
     error, hint = done.stderr.splitlines()[-2:]
     assert (done.returncode, error) == (
-        1, f"Error: {consumed} has been given up in part, for {root}",
+        1, f"Error: {consumed} was partly deleted by an unfinished organize --consume of {root}",
     )  # fmt: skip
-    assert hint.startswith("Hint: go on there, with the words with which that was begun; or ")
+    assert hint.startswith("Hint: resume there, with the options that it was begun with; or ")
     done = here(*words, "--consume")
     assert done.returncode == 1
-    assert f"Hint: it is given up for {root}: if that is another root, go on there" in done.stderr
+    assert f"Hint: it is consumed for {root}: if that is another root, resume there" in done.stderr
     with consumed.open("r+b") as file:
         claim(file.fileno(), consumed)
         assert f"at work on {consumed}, for {root}\n" in here(*words, "--consume").stderr
@@ -332,7 +334,7 @@ def test_another_root_is_told_for_which_one_the_archive_is_given_up(
     assert f"organize --consume for {root} is unfinished" in done.stderr
     assert allocated_bytes(consumed) == left_bytes
     own = here("organize", "--root", root)
-    assert f"given up in part, for {root / '.organizing'}\n" in own.stderr
+    assert f"by an unfinished organize --consume of {root}\n" in own.stderr
     assert here("organize", "--root", root, "--consume").returncode == 0
     assert tree(root / "train") == _wanted(published, tmp_path, run)
 
@@ -346,7 +348,7 @@ def test_clean_says_for_whom_an_archive_is_given_up(
     script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
     shown = here("clean", "--root", root)
-    assert f"given back in part, for {tmp_path / 'b'}, and train is organized" in shown.stdout
+    assert f"consumed in part, by {tmp_path / 'b'}, and train is organized" in shown.stdout
     assert here(*words).returncode == 0
 
 
@@ -388,7 +390,7 @@ def test_what_an_index_says_of_a_root_is_shown_only_if_it_is_a_plain_path(
             assert done.returncode == 1, (told, done.stderr)
             assert len(done.stderr.splitlines()) == 2, (told, done.stderr)
             assert f" for {tmp_path / 'b' / '.organizing'}\n" in done.stderr or more
-            assert "if another root is being made of it, go on there" in done.stderr or not more
+            assert "if another root is being made of it, resume there" in done.stderr or not more
     index.write_bytes(b"[" * 100_000)
     assert here(*words).returncode == 1
     index.unlink()

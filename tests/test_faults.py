@@ -233,7 +233,7 @@ def test_a_server_that_dies_for_good(
         web.dies_after = 3 if "md5" in dataset.read_text() else 10
         words = _words(root, dataset, archives=web.address)
         error, hint = _told(run(*words), code=3)
-        assert web.address in error and "go on from where it was" in hint
+        assert web.address in error and "run the same command to resume" in hint
         web.dies_after = None
         _goes_on(root, words, wanted, run)
 

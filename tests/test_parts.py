@@ -136,7 +136,7 @@ def test_no_archive_of_the_whole_is_given_up_for_a_part(
         words = ["--split", split, "--archives", folder, "--layout", layout, "--consume"]
         done = here("organize", "--root", root, *words)
         assert done.returncode == 2
-        assert "packed-mine is part of packed: --consume would give up all of" in done.stderr
+        assert "packed-mine is part of packed: --consume would delete all of" in done.stderr
     assert tree(folder) == before
 
 

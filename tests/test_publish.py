@@ -86,7 +86,7 @@ def _state(root: Path) -> dict[str, object]:
         name: {key: value for key, value in facts.items() if key not in _UNDATED}  # type: ignore[attr-defined]
         for name, facts in receipt_of(root)["splits"].items()
     }
-    return {"files": _splits(root), "listed": listed, "recorded": recorded, "growing": growing}
+    return {"files": _splits(root), "listed": listed, "recorded": recorded, "unfinished": growing}
 
 
 def _grows(path: Path, split: Split) -> bool:
@@ -111,7 +111,7 @@ def rounds(begun: Path, words: list[str]) -> None:
     root, full = root_of("whole")
     assert _run(full, None) == 0, Path("out").read_text()
     whole, step, code = _state(root), 0, -signal.SIGKILL
-    assert whole["growing"] == []
+    assert whole["unfinished"] == []
     while code == -signal.SIGKILL:
         step += 1
         root, full = root_of(str(step))

@@ -261,8 +261,8 @@ def test_other_words_start_over_and_the_same_words_go_on(
     assert list((archived / ".organizing/spool/train").iterdir())
     assert run("clean", "--root", archived, "--yes").returncode == 0
     assert list((archived / ".organizing/spool/train").iterdir())
-    shown = run("clean", "--root", archived, "--only", "growing")
-    assert "--layout webdataset would go on with it" in shown.stdout
+    shown = run("clean", "--root", archived, "--only", "unfinished")
+    assert "--layout webdataset would resume it" in shown.stdout
     done = run(*words)
     assert done.returncode == 0, done.stderr
     assert tree(archived / "shards") == wanted_published
@@ -314,4 +314,4 @@ def test_spools_go_when_the_shards_are_made_of_class_folders(
     assert tree(archived / "shards") == wanted_published
     assert not list((archived / ".organizing").rglob("*.spool"))
     told = run("status", "--root", archived).stdout
-    assert "growing" not in told
+    assert "unfinished" not in told

@@ -163,7 +163,7 @@ def test_a_growing_split_is_told_while_organize_is_at_work(tmp_path: Path, run: 
         while organize.poll() is None:
             if root.is_dir():
                 split = _of("split", _status(run, root)).get("train")
-                if split is not None and split["state"] == "growing" and organize.poll() is None:
+                if split is not None and split["state"] == "unfinished" and organize.poll() is None:
                     seen.append(split)
     assert organize.returncode == 0
     assert seen and all(each["all_classes"] == 100 for each in seen)
@@ -191,12 +191,12 @@ def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
     told = [each for each in _status(run, organized) if each["kind"] == "split"]
     assert [(each["split"], each["state"], each["layout"], each["samples"]) for each in told] == [
         ("train", "organized", "imagefolder", 60),
-        ("train", "growing", "webdataset", 2),
+        ("train", "unfinished", "webdataset", 2),
         ("val", "gone", "imagefolder", 20),
-        ("val", "growing", "webdataset", 3),
+        ("val", "unfinished", "webdataset", 3),
     ]
     shown = run("status", "--root", organized).stdout
-    assert "growing into shards: 2 of 60 images" in shown
+    assert "unfinished into shards: 2 of 60 images" in shown
 
 
 def test_a_writer_is_not_waited_for(organized: Path, run: Run) -> None:

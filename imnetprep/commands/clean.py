@@ -9,7 +9,7 @@ from imnetprep.messages import count, format_bytes
 from imnetprep.roots import Root
 
 # As imnetprep.clean has them, which is not loaded for --help.
-_KINDS = ("temporary", "part", "leftover", "archive", "growing")
+_KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 
 
 @click.command(cls=Verb, short_help="Show what the root can do without; --yes removes it.")
@@ -19,7 +19,7 @@ _KINDS = ("temporary", "part", "leftover", "archive", "growing")
     "kinds",
     multiple=True,
     type=click.Choice(_KINDS),
-    help="Take this kind; may be repeated.  [default: every kind but growing]",
+    help="Take this kind; may be repeated.  [default: every kind but unfinished]",
 )
 @click.option("--yes", is_flag=True, help="Remove what is shown.")
 @dry_run_option("Show what would be removed, with --yes too.")
@@ -28,11 +28,11 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json:
     """Show what the root can do without, and why; with --yes, remove it.
 
     \b
-    temporary  files of processes that are gone
-    part       archives that are not whole, and what is known of their pieces
-    leftover   of organizing: growth that cannot go on
-    archive    archives that are proved and whose images are organized
-    growing    growth that can go on: taken only with --only growing
+    temporary   files of processes that are gone
+    part        unfinished archives, and what is known of their pieces
+    leftover    what organize left and cannot resume
+    archive     archives that are verified and whose images are organized
+    unfinished  what organize can resume: taken only with --only unfinished
 
     Where another imnetprep is at work in the root nothing is removed. Links are left alone.
 
@@ -50,7 +50,7 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json:
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:
         source = from_here(f"; again: {each.again}") if each.again else ""
-        text = f"{each.kind:9}  {format_bytes(each.size_bytes):>7}"
+        text = f"{each.kind:10}  {format_bytes(each.size_bytes):>7}"
         text = f"{text}  {each.path!s:{width}}  {from_here(each.why)}{source}"
         print_result(text, as_json=as_json, **each._asdict(), removed=yes)
         number, size_bytes = number + 1, size_bytes + each.size_bytes

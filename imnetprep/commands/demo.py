@@ -32,7 +32,7 @@ def demo(folder: Path, fresh: bool, dry_run: bool, quiet: bool) -> None:
 
     \b
     imnetprep demo
-    imnetprep demo --root /tmp/demo            goes on where it was stopped
+    imnetprep demo --root /tmp/demo            resumes where it stopped
     imnetprep demo --fresh                     starts over
     """
     from imnetprep.demo import run_demo

@@ -80,14 +80,15 @@ def organize(
     """Make class folders of the archives, in one pass: train/<wnid>/, val/<wnid>/.
 
     A split appears under its name when its archive is proved and its counts fit, never before.
-    Killed at any instant, the same command goes on from the last class that was safe on the disk.
+    Interrupted at any instant, the same command resumes from the last class that was safe on
+    the disk.
 
     With --consume the disk holds one copy, not two: of an archive that is proved, what is done is
     given up class by class; it is called NAME.consumed from then on.
 
     With --layout webdataset, make shuffled shards: shards/train/, shards/val/. Of the class folders
     where they are there, else straight from the archives. The same images, --seed and --shard-size
-    give the same bytes; killed, it goes on.
+    give the same bytes; interrupted, it resumes.
 
     \b
     imnetprep organize

@@ -70,7 +70,7 @@ def _row(each: "Status") -> tuple[str, str]:
 def _format_archive(archive: "ArchiveStatus") -> str:
     size, disk = format_bytes(archive.size_bytes), format_bytes(archive.disk_bytes)
     if archive.state == "consumed":
-        return f"consumed: its bodies were given back, {disk} are left"
+        return f"consumed: image data deleted after extraction, headers kept ({disk})"
     if archive.state == "part":
         text = "a part that no record speaks of"
         if archive.proved_bytes is not None:
@@ -87,7 +87,7 @@ def _format_split(split: "SplitStatus") -> str:
         case "organized":
             change = f", {split.change}" if split.change else ""
             return f"{count(split.samples, 'image')}, {size}, {split.layout}{change}"
-        case "growing" | "leftover":
+        case "unfinished" | "leftover":
             of = (
                 f"{split.classes:,} of {split.all_classes:,} classes, "
                 if split.classes is not None
@@ -96,7 +96,7 @@ def _format_split(split: "SplitStatus") -> str:
             end = ", at work now" if split.at_work else ""
             end = ", of another dataset" if split.state == "leftover" else end
             into = " into shards" if split.layout else ""
-            return f"growing{into}: {of}{images}, {size}{end}"
+            return f"unfinished{into}: {of}{images}, {size}{end}"
         case "gone":
             return f"organized, but its folder is gone ({count(split.samples, 'image')})"
         case "unlisted":

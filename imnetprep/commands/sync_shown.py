@@ -109,8 +109,8 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
     planned = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
     for uploads, aborted in ((plan.survey.unfinished, False), (plan.stale, True)):
         for upload in uploads:
-            goes_on = "a" if planned.get(upload.key) is Action.SEND else "no"
-            what = f"{goes_on} push goes on with it, --abort-stale drops it"
+            article = "a" if planned.get(upload.key) is Action.SEND else "no"
+            what = f"{article} push resumes it, --abort-stale removes it"
             what = "to abort" if aborted else what
             age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
             size = format_bytes(stored_bytes(bucket, upload))

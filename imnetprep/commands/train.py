@@ -85,11 +85,11 @@ def train(
 
     \b
     imnetprep train --arch resnet18
-    imnetprep train --resume                   the newest run goes on
+    imnetprep train --resume                   the newest run resumes
     imnetprep train --arch resnet50 --epochs 16 --run short
 
     ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM and ^C save before
-    leaving; kill -9 costs ten minutes at most. With --resume the run goes on with the numbers
+    leaving; kill -9 costs ten minutes at most. With --resume the run continues with the numbers
     that it would have had; options that contradict it are refused.
     """
     from imnetprep.training.train import plan_training

@@ -68,7 +68,7 @@ class Growth:
         return takings
 
     def _begin(self, split: Split, archives: str) -> None:
-        """Go on, or drop what grew from other bytes; a kill in between drops it once more."""
+        """Go on, or drop what was made of other bytes; a kill in between drops it once more."""
         dataset = self._dataset.fingerprint
         begun = self._journal.has_begun(split, dataset=dataset, archive=archives)
         if begun and not self._folders[split].exists() and self._journal.done(split):

@@ -240,5 +240,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
                 raise
             raise ImnetprepError(
                 f"{path} is damaged: {error}",
-                hint=f"rm -r {path.parent}; the splits that grow there start over",
+                hint=f"rm -r {path.parent}; the unfinished splits there start over",
             ) from error

@@ -101,7 +101,7 @@ def _check_part(dataset: Dataset, planned: Planned, *, consume: bool) -> None:
     for archive in planned.archives:
         if consume:
             raise WrongUsage(
-                f"{whole}: --consume would give up all of {archive.name} for it",
+                f"{whole}: --consume would delete all of {archive.name} for it",
                 hint="leave --consume out; the archive stays as it is",
             )
         path = Path(planned.place) / archive.name
@@ -134,8 +134,9 @@ def refuse_consumed(planned: Planned, what: str) -> None:
         consumed = consumed_path(Path(planned.place) / archive.name)
         if is_local(planned.place) and consumed.exists():
             raise ImnetprepError(
-                f"{consumed} has been given up in part, for a split {what}",
-                hint="go on with --consume and the words with which that was begun",
+                f"{consumed} was partly deleted by an unfinished organize --consume, for a split"
+                f" {what}",
+                hint="resume with --consume and the options that it was begun with",
             )
 
 

@@ -133,10 +133,11 @@ def _size_bytes(
             return consumed.stat().st_size
     elif consumed.exists() and not path.exists():
         other = other_consumer(path, root.path)
-        go_on = "there, with the words with which that was begun"
+        how = "there, with the options that it was begun with"
         raise ImnetprepError(
-            f"{consumed} has been given up in part, for {other or root.organizing}",
-            hint=f"go on {go_on if other else 'with imnetprep organize --consume'};"
+            f"{consumed} was partly deleted by an unfinished organize --consume of"
+            f" {other or root.path}",
+            hint=f"resume {how if other else 'with imnetprep organize --consume'};"
             " or remove it and download again",
         )
     with closing(open_archive(place, archive.name)) as file:

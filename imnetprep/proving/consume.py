@@ -122,8 +122,8 @@ class ConsumedFile(LocalFile):
             what = self._given_up[at].wnid or f"what begins at byte {self._given_up[at].start:,}"
             raise _beyond_help(
                 self.path.with_name(self.name),
-                f"what had grown of {self.name} is gone, and {self.path.name} gave it up when it"
-                f" was done: {what} is the first that is in neither",
+                f"what was organized of {self.name} is gone, and {self.path.name} has no longer the"
+                f" bytes: {what} is the first that is in neither",
             )
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ def require_consumable(
         )
     if not can_punch_holes(path.parent):
         raise ImnetprepError(
-            f"the file system of {path.parent} cannot give back parts of a file",
+            f"the file system of {path.parent} cannot punch holes into a file, as --consume does",
             hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
     if not _is_proved(archive, pieces, earlier):
@@ -226,7 +226,7 @@ def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Rang
         ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
         earlier = earlier_proof(path)
     if not _is_proved(archive, published_pieces(dataset, archive), earlier):
-        raise _beyond_help(path, f"{index_path(path).name} does not say how this file was proved")
+        raise _beyond_help(path, f"{index_path(path).name} does not say how this file was verified")
     return ranges
 
 
@@ -244,10 +244,10 @@ def _unusable_index(path: Path) -> Iterator[None]:
 def _beyond_help(path: Path, what: str) -> ImnetprepError:
     other = "if another root is being made of it"
     if root := consuming_root(path):
-        other = f"it is given up for {root}: if that is another root"
+        other = f"it is consumed for {root}: if that is another root"
     return ImnetprepError(
         what,
-        hint=f"{other}, go on there; if nothing is being made of it, rm -f"
+        hint=f"{other}, resume there; if nothing is being made of it, rm -f"
         f" {consumed_path(path)} {index_path(path)};"
         f" then fetch {path.name} again: imnetprep download, or from where it came",
     )

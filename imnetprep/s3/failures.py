@@ -53,10 +53,10 @@ _NETWORK = (
     urllib3.exceptions.HTTPError,
 )
 _WHO = "aws sts get-caller-identity shows who you are"
-_AGAIN = "run the same command again; it goes on from where it was"
-_EXPIRED = "log in again (aws sso login), then run the same command; it goes on"
-_LATER = "run the same command later, or with fewer --jobs; it goes on from where it was"
-_FULL = "the server has no room left: free some there, then run the same command; it goes on"
+_AGAIN = "run the same command again; it resumes where it stopped"
+_EXPIRED = "log in again (aws sso login), then run the same command; it resumes"
+_LATER = "run the same command later, or with fewer --jobs; it resumes where it stopped"
+_FULL = "the server has no room left: free some there, then run the same command; it resumes"
 _OPTIONS = (
     "the server does not take what was asked for: look at --sse, --sse-kms-key-id, --storage-class,"
     " --tagging and --endpoint-url"
@@ -123,12 +123,12 @@ def told(where: object) -> Iterator[None]:
         raise SourceFailed(
             f"{where}: no connection to {_server(error)}",
             hint="check the network, and --endpoint-url or AWS_ENDPOINT_URL; run the same command"
-            " to go on",
+            " to resume",
         ) from error
     except _NETWORK as error:
         raise SourceFailed(
             f"{where}: {_line(str(error))}",
-            hint="check the network; run the same command to go on",
+            hint="check the network; run the same command to resume",
         ) from error
     except ResponseParserError as error:
         raise SourceFailed(

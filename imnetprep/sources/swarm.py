@@ -68,7 +68,7 @@ class _Patience:
             self._has_warned = True
             rest = format_duration(max(0, self._wait_s - silent_s))
             state = f"{count(peers, 'peer')} and nothing from them" if peers else "no peers"
-            self._progress.note(f"{subject}: {state} yet; given up in {rest} (--wait)")
+            self._progress.note(f"{subject}: {state} yet; --wait ends in {rest}")
         if silent_s > _TRY_UTP_AFTER_S and not self._utp:
             self._utp = True
             self._session.apply_settings({"enable_outgoing_utp": True})
@@ -314,7 +314,7 @@ def _disk_error(alert: Any) -> ImnetprepError:
     if alert.error.value() == errno.ENOSPC:
         return ImnetprepError(
             f"the disk is full: {place}",
-            hint="free some space and run the same command again; it goes on from where it was",
+            hint="free some space and run the same command again; it resumes where it stopped",
         )
     return ImnetprepError(
         f"{place} cannot be written: {alert.error.message()}",

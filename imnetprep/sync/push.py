@@ -307,5 +307,5 @@ def read_known(path: Path, like: Known, flow: Flow) -> Known:
 def _changed(sending: _Sending) -> ImnetprepError:
     return ImnetprepError(
         f"{sending.path} changed while it was read",
-        hint="run the same command when it is at rest; it goes on from where it was",
+        hint="run the same command when it is at rest; it resumes where it stopped",
     )

@@ -98,7 +98,7 @@ def test_the_torrents_pieces_prove_an_archive_from_elsewhere(tmp_path: Path, run
     with (tmp_path / TRAIN).open("r+b") as file:
         file.seek(600_000)
         file.write(right)
-    assert run("organize", *words).returncode == 0, "and goes on from the classes that were right"
+    assert run("organize", *words).returncode == 0, "and resumes from the classes that were right"
 
 
 def test_an_archive_that_was_read_in_part_is_not_called_proved(tmp_path: Path, run: Run) -> None:
@@ -415,7 +415,7 @@ def test_a_dead_swarm_is_given_up(
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *source]
     done = run("download", *words, "--wait", "2s", *CLOSED)
     assert done.returncode == 3
-    assert "no peers yet; given up in" in done.stderr
+    assert "no peers yet; --wait ends in" in done.stderr
     assert "no peer was found in 0:02" in done.stderr
     assert ("metadata" in done.stderr) == (not with_metadata)
 
@@ -520,4 +520,4 @@ def test_nothing_is_fetched_beside_another_state_of_an_archive(
     archive.with_name(f"{archive.name}.part").write_bytes(b"part")
     assert "both" in run(*words).stderr
     archive.rename(f"{archive}.consumed")
-    assert "--consume goes on" in run(*words).stderr
+    assert "--consume resumes it" in run(*words).stderr

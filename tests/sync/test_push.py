@@ -432,11 +432,11 @@ def test_stale_uploads_are_shown_with_size_and_age_and_only_those_asked_for_go(
     done = sync(root, "--dry-run", "--push")
     line = next(line for line in done.stderr.splitlines() if "archives/a.tar" in line)
     assert "5.24 MB" in line and re.search(r"0:\d\d old", line)
-    assert "; a push goes on with it" in line
+    assert "; a push resumes it" in line
     assert "somebody" not in done.stderr
     put(s3, f"{prefix}/archives/a.tar", b"b")
     both = sync(root).stderr
-    assert both.count("unfinished upload") == 1 and "; no push goes on with it" in both
+    assert both.count("unfinished upload") == 1 and "; no push resumes it" in both
     s3.client().delete_object(Bucket=BUCKET, Key=f"{prefix}/archives/a.tar")
     assert sync(root, "--push", "--what", "runs", "--abort-stale", "0s").returncode == 0
     assert left() == {ours, theirs}

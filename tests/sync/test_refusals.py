@@ -131,7 +131,7 @@ def test_of_a_session_that_has_expired(
     proxy.rules = [expired()]
     error, hint = told(sync(root, "--push"))
     assert "your session has expired (400)" in error
-    assert hint == "log in again (aws sso login), then run the same command; it goes on"
+    assert hint == "log in again (aws sso login), then run the same command; it resumes"
     assert len(proxy.requests) == 1  # it does not pass by waiting
 
 
