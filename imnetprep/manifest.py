@@ -152,7 +152,7 @@ class Manifest:
         for label, *row in rows:
             columns = Columns(*row)
             try:
-                columns.check(in_shards=record.layout == Layout.WEBDATASET)
+                columns.check(in_shards=record.layout.in_shards)
             except ValueError as error:
                 raise self._damaged(f"{record.split} class {label}: {error}") from error
             yield label, columns

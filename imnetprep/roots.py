@@ -3,13 +3,27 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Self
 
 
 class Layout(StrEnum):
-    """How the samples of a split lie on the disk: a file each, or in shards."""
+    """How the samples of a split lie on the disk: a file each, or in shards.
 
-    IMAGEFOLDER = "imagefolder"
-    WEBDATASET = "webdataset"
+    `parent` is the folder of its splits, as `Root` has it. `in_shards`: samples share files, and
+    the manifest lists the place of each.
+    """
+
+    parent: str
+    in_shards: bool
+
+    IMAGEFOLDER = "imagefolder", "", False
+    WEBDATASET = "webdataset", "shards", True
+
+    def __new__(cls, name: str, parent: str = "", in_shards: bool = False) -> Self:
+        """One line of the table above. (`Layout(name)` looks one up.)"""
+        layout = str.__new__(cls, name)
+        layout._value_, layout.parent, layout.in_shards = name, parent, in_shards
+        return layout
 
 
 @dataclass(frozen=True)
@@ -55,7 +69,7 @@ class Root:
 
     def split(self, split: str, layout: Layout = Layout.IMAGEFOLDER) -> Path:
         """The folder of an organized split: of its class folders, or of its shards."""
-        return self.path / "shards" / split if layout is Layout.WEBDATASET else self.path / split
+        return self.path / layout.parent / split
 
     def run(self, name: str) -> Path:
         """The folder of one training."""

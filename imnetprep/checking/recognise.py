@@ -22,7 +22,7 @@ _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32
 # Below it a tree is not a damaged copy of the dataset but another one that shares some names:
 # ten classes of Tiny-ImageNet have 1 % of the validation names of ILSVRC2012, with other labels.
 _LEAST_SHARE = 0.05
-_NOT_SPLITS = {"archives", "runs", "shards", *Split}
+_NOT_SPLITS = {"archives", "runs", *(layout.parent for layout in Layout), *Split}
 
 
 @dataclass(frozen=True)

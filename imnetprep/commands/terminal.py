@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
-from imnetprep.roots import Layout, Root
+from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord
@@ -46,7 +46,7 @@ def carry_out(plan: "SplitPlan", *, dry_run: bool, as_json: bool, quiet: bool) -
     """Print the splits of a plan and what they take; or make them, and print each."""
     if dry_run:
         for each in plan.described():
-            name = f"{each.split} shards" if each.layout is Layout.WEBDATASET else each.split
+            name = f"{each.split} {each.layout.parent}".strip()
             source = "is there; nothing to do" if each.is_done else each.source
             print_result(f"{name}: {source}", as_json=as_json, **each._asdict())
         needs = plan.needs
