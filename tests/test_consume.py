@@ -23,7 +23,7 @@ _KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
 from imnetprep import cli
-from imnetprep.organizing import committer, growth, journal
+from imnetprep.organizing import committer, journal
 from imnetprep.proving import consume
 
 left = int(sys.argv[1])

@@ -14,7 +14,7 @@ import pytest
 
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Split
-from imnetprep.extracting.by_range import Told, Workers
+from imnetprep.extracting.by_range import OnBytes, Workers
 from imnetprep.extracting.sink import Written
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, packed
@@ -25,19 +25,19 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked
 RANGES = [Range(start, start + 10, None) for start in range(0, 100, 10)]
 
 
-def _extract(each: Range, told: Told) -> Written:
-    if each.start == 1000:
+def _extract(span: Range, on_bytes: OnBytes) -> Written:
+    if span.start == 1000:
         raise WrongBytes("these are wrong", hint="fetch them again")
-    told(each.end - each.start)
-    return {Split.TRAIN: packed([SampleRecord(0, str(os.getpid()), each.start, bytes(16))])}
+    on_bytes(span.end - span.start)
+    return {Split.TRAIN: packed([SampleRecord(0, str(os.getpid()), span.start, bytes(16))])}
 
 
-def pids(*, apart: bool) -> set[int]:
-    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
+def pids(*, forked: bool) -> set[int]:
+    with closing(Workers(_extract, jobs=2, forked=forked)) as workers:
         futures = [workers.submit(each) for each in RANGES]
         rows = [next(future.result()[Split.TRAIN][0].rows()) for future in futures]
         assert [size_bytes for _, size_bytes, *_ in rows] == [each.start for each in RANGES]
-        assert (workers.told(), workers.told()) == (100, 0)
+        assert (workers.used_bytes(), workers.used_bytes()) == (100, 0)
     return {int(name) for name, *_ in rows}
 
 
@@ -52,16 +52,16 @@ def test_a_process_with_threads_is_not_forked() -> None:
     thread.join()
 
 
-def refused_as_raised(*, apart: bool) -> None:
+def refused_as_raised(*, forked: bool) -> None:
     """What a worker raises comes out as it was."""
-    with closing(Workers(_extract, jobs=2, apart=apart)) as workers:
+    with closing(Workers(_extract, jobs=2, forked=forked)) as workers:
         with pytest.raises(WrongBytes, match="these are wrong") as refused:
             workers.submit(Range(1000, 1010, None)).result()
         assert refused.value.hint == "fetch them again"
 
 
 def test_an_error_of_a_thread_comes_out_as_it_was_raised() -> None:
-    refused_as_raised(apart=False)
+    refused_as_raised(forked=False)
 
 
 @linux
@@ -72,11 +72,11 @@ import os
 from imnetprep.processes import is_safe_to_fork
 from tests.test_workers import pids, refused_as_raised
 assert is_safe_to_fork()
-assert pids(apart=False) == {os.getpid()}
+assert pids(forked=False) == {os.getpid()}
 assert is_safe_to_fork()
-assert os.getpid() not in pids(apart=True)
+assert os.getpid() not in pids(forked=True)
 assert is_safe_to_fork(), "nothing of it is left"
-refused_as_raised(apart=True)
+refused_as_raised(forked=True)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

@@ -1,5 +1,6 @@
 """A stream over the chunks of an archive: no byte of a sample is copied within a chunk."""
 
+import sys
 from collections.abc import Callable, Iterator
 
 from imnetprep.archives.tar import truncated
@@ -8,15 +9,20 @@ from imnetprep.archives.tar import truncated
 class ChunkStream:
     """A stream over the chunks of an archive from `start` on; nothing is copied within a chunk.
 
-    `told` gets the length of each chunk once it is used up, and `before_turn` is called before
+    `on_bytes` gets the length of each chunk once it is used up, and `before_turn` is called before
     that: then the views of it must have been used.
     """
 
     def __init__(
-        self, chunks: Iterator[memoryview], start: int, *, name: str, told: Callable[[int], None]
+        self,
+        chunks: Iterator[memoryview],
+        start: int,
+        *,
+        name: str,
+        on_bytes: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.position = start
-        self._chunks, self._name, self._told = chunks, name, told
+        self._chunks, self._name, self._on_bytes = chunks, name, on_bytes
         self._chunk = memoryview(b"")
         self._at = self._size = 0  # in the chunk: how far it is used, and how long it is
         self.before_turn: Callable[[], None] = lambda: None
@@ -41,29 +47,25 @@ class ChunkStream:
         for _ in self._parts(length):
             pass
 
-    def drain(self) -> None:
-        """Read on to where the chunks end."""
-        while self.skip_chunk():
+    def drain(self, limit_bytes: int = sys.maxsize) -> bool:
+        """Pass over what is left; False where that is more than `limit_bytes`."""
+        for _ in self._parts(limit_bytes + 1, may_end=True):
             pass
+        return self._size == 0
 
-    def skip_chunk(self) -> bool:
-        """Pass over what is left of the chunk at hand; is there another?"""
-        self.skip(self._size - self._at)
-        return self._next()
-
-    def _parts(self, length: int) -> Iterator[memoryview]:
+    def _parts(self, length: int, *, may_end: bool = False) -> Iterator[memoryview]:
         while length:
-            if self._at == self._size and not self._next():
-                raise truncated(self._name, self.position)
+            if self._at == self._size:
+                self.before_turn()
+                self._on_bytes(self._size)
+                self._chunk = next(self._chunks, memoryview(b""))
+                self._at, self._size = 0, len(self._chunk)
+                if not self._size:
+                    if may_end:
+                        return
+                    raise truncated(self._name, self.position)
             part = self._chunk[self._at : self._at + length]
             self._at += len(part)
             self.position += len(part)
             length -= len(part)
             yield part
-
-    def _next(self) -> bool:
-        self.before_turn()
-        self._told(self._size)
-        self._chunk = next(self._chunks, memoryview(b""))
-        self._at, self._size = 0, len(self._chunk)
-        return self._size > 0

@@ -83,7 +83,9 @@ def members(
     """
     while marked or stream.position < end:
         start = stream.position
-        header = _take(stream, BLOCK_BYTES, end, name)
+        if start + BLOCK_BYTES > end:
+            raise truncated(name, end)
+        header = bytes(stream.take(BLOCK_BYTES))
         if header == _END_OF_ARCHIVE:
             return
         path, size_bytes, kind = _parse_header(header, name, start)

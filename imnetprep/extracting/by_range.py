@@ -1,51 +1,68 @@
-"""Workers that take ranges out of an archive side by side: forked processes where that is safe.
+"""Ranges of an archive side by side: a worker reads, proves and writes one at a time.
 
-Threads take turns at the interpreter; where images come from a file here, that is what they wait
-for most.
+Workers are forked processes where that is safe. Threads take turns at the interpreter; where images
+come from a local file, that is what they wait for most.
 """
 
 import multiprocessing
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
 from typing import Any
 
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import Range
-from imnetprep.extracting.sink import Written
-from imnetprep.processes import end_at_once, worker_pool
+from imnetprep.extracting.find_ranges import Ranges
+from imnetprep.extracting.samples import Extraction
+from imnetprep.extracting.sink import Batch, Done, Written
+from imnetprep.processes import end_at_once, is_safe_to_fork, worker_killed, worker_pool
+from imnetprep.proving.readers import Reader
 
-Told = Callable[[int], None]
-Extract = Callable[[Range, Told], Written]
+# How often the progress of the ranges under way is told.
+_SECONDS_BETWEEN_REPORTS = 0.2
+
+OnBytes = Callable[[int], None]
+Extract = Callable[[Range, OnBytes], Written]
 
 
 class Workers:
-    """`jobs` of them, each of which calls `extract`; that is told how to tell how far it is.
+    """`jobs` processes if `forked`, else threads: each calls `extract` with a range at a time.
 
-    They are processes if `apart`, forked ones. Close it; stop it first if all is lost.
+    `extract` gets what to call with the bytes that it has used up. Close the workers; stop them
+    first if all is lost.
     """
 
-    def __init__(self, extract: Extract, *, jobs: int, apart: bool) -> None:
+    def __init__(self, extract: Extract, *, jobs: int, forked: bool) -> None:
+        self.jobs = jobs
         self._pool: ProcessPoolExecutor | ThreadPoolExecutor
-        self._told_bytes = 0
-        if apart:
+        self._reported_bytes = 0
+        if forked:
             self._bytes: Any = multiprocessing.Value("q", 0)
             self._pool = worker_pool(jobs, _begin, (extract, self._bytes))
             self._work: Callable[[Range], Written] = _extract
         else:
             self._bytes = _Count()
             self._pool = ThreadPoolExecutor(jobs)
-            told = _telling(self._bytes)
-            self._work = lambda each: extract(each, told)
+            on_bytes = _adding_to(self._bytes)
+            self._work = lambda span: extract(span, on_bytes)
 
-    def submit(self, each: Range) -> Future[Written]:
+    def submit(self, span: Range) -> Future[Written]:
         """What a range holds, once all of its samples are written."""
-        return self._pool.submit(self._work, each)
+        return self._pool.submit(self._work, span)
 
-    def told(self) -> int:
+    def used_bytes(self) -> int:
         """The bytes that they have used up since the last call."""
         # Not through the lock: a worker that was killed may hold it.
-        before, self._told_bytes = self._told_bytes, self._bytes.get_obj().value
-        return self._told_bytes - before
+        reported, self._reported_bytes = self._reported_bytes, self._bytes.get_obj().value
+        return self._reported_bytes - reported
 
     def stop(self) -> None:
         """End processes at once, whatever they are at; threads end by themselves."""
@@ -55,6 +72,74 @@ class Workers:
     def close(self) -> None:
         """Wait for what they are at."""
         self._pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def open_workers(
+    extraction: Extraction, ranges: Ranges, reader: Reader, *, jobs: int
+) -> Iterator[Workers]:
+    """Workers for `extract_by_range`, to be started before this process has another thread."""
+    sink = extraction.sink
+    forked = sink.apart and reader.apart and is_safe_to_fork()
+    if not forked:
+        sink.open_to_threads()
+        jobs *= sink.threads_a_job
+
+    def extract(span: Range, on_bytes: OnBytes) -> Written:
+        stream = ChunkStream(
+            reader.chunks(span.start, span.end),
+            span.start,
+            name=ranges.source.archive.name,
+            on_bytes=extraction.unless_cancelled(on_bytes),
+        )
+        records = extraction.no_records()
+
+        def write(batch: Batch) -> None:
+            records[batch.split] += extraction.write(batch)
+
+        extraction.extract(ranges.open(span, stream), stream, write)
+        stream.drain()  # so that what lies behind is proved too
+        return extraction.packed(records, span.wnid)
+
+    with closing(Workers(extract, jobs=jobs, forked=forked)) as workers:
+        try:
+            yield workers
+        except BaseException as error:
+            extraction.cancelled.set()
+            workers.stop()
+            if isinstance(error, BrokenProcessPool):
+                raise worker_killed() from error
+            raise
+
+
+def extract_by_range(
+    workers: Workers,
+    reader: Reader,
+    spans: Iterable[Range],
+    *,
+    queue_size: int,
+    on_bytes: OnBytes,
+) -> Generator[Done, None, None]:
+    """Each of the ranges `spans` once it is written, in whatever order; `queue_size` wait for it.
+
+    Raises WrongBytes on what is not the dataset's.
+    """
+    futures: dict[Future[Written], Range] = {}
+
+    def collected(*, behind: int) -> Iterator[Done]:
+        while len(futures) > behind:
+            finished, _ = wait(
+                futures, timeout=_SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED
+            )
+            on_bytes(workers.used_bytes())
+            for future in finished:
+                start = futures.pop(future).start
+                yield Done(start, future.result(), reader.checksums.get(start))
+
+    for span in spans:
+        yield from collected(behind=workers.jobs + queue_size - 1)
+        futures[workers.submit(span)] = span
+    yield from collected(behind=0)
 
 
 class _Count:
@@ -70,22 +155,22 @@ class _Count:
         return self
 
 
-def _telling(count: Any) -> Told:
-    def told(amount: int) -> None:
+def _adding_to(count: Any) -> OnBytes:
+    def on_bytes(amount: int) -> None:
         with count.get_lock():
             count.value += amount
 
-    return told
+    return on_bytes
 
 
 # In a worker process only: what it does, set as it is forked.
-_at_work: list[Callable[[Range], Written]] = []
+_extracts: list[Callable[[Range], Written]] = []
 
 
 def _begin(extract: Extract, count: Any) -> None:
-    told = _telling(count)
-    _at_work.append(lambda each: extract(each, told))
+    on_bytes = _adding_to(count)
+    _extracts.append(lambda span: extract(span, on_bytes))
 
 
-def _extract(each: Range) -> Written:
-    return _at_work[0](each)
+def _extract(span: Range) -> Written:
+    return _extracts[0](span)

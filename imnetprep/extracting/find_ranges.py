@@ -47,15 +47,15 @@ class Ranges:
     """
 
     def __init__(self, source: Source, dataset: Dataset) -> None:
-        self._source, self._archive, self._file = source, source.archive, source.file
-        self._dataset = dataset
+        self.source, self.dataset = source, dataset
+        self._archive, self._file = source.archive, source.file
         self._zip: Zip | None = None
         self.known = source.ranges
 
     @property
     def size_bytes(self) -> int:
         """How long the archive is, as far as anybody knows."""
-        pieces = self._source.pieces
+        pieces = self.source.pieces
         known = self._file.size_bytes or self._archive.size_bytes
         return known or (pieces.size_bytes if pieces else 0)
 
@@ -66,12 +66,12 @@ class Ranges:
 
     def find(self) -> Sequence[Range]:
         """From the index that is kept, or by walking the archive's headers; then they are kept."""
-        index = self._source.index
+        index = self.source.index
         if (opened := self.open_zip()) is not None:
             self.known = opened.ranges
             return self.known
         if self.known is None and index is not None and index.exists():
-            published = self._dataset.published
+            published = self.dataset.published
             self.known = parse_index(index.read_bytes(), self._archive, published, of=self._file)
         if self.known is None:
             self.known = self._plan()
@@ -83,14 +83,14 @@ class Ranges:
     def may_walk_ahead(self) -> bool:
         """Is it far, are its classes not known, and does no proof want to know them first?"""
         by_class = self._file.is_far and self._archive.form == "tar-of-tars"
-        return by_class and self._source.pieces is None and not self._are_known
+        return by_class and self.source.pieces is None and not self._are_known
 
     def walk(self, ahead: Ahead) -> Iterator[Range]:
         """As `find`, each as soon as it is known; they are kept once all are."""
         found = []
         for each in walked_ranges(
             self._archive,
-            self._dataset.published,
+            self.dataset.published,
             size_bytes=self._seekable_bytes,
             read_at=lambda offset, length: read_all(ahead, offset, offset + length),
         ):
@@ -101,17 +101,17 @@ class Ranges:
 
     def leave_out(self) -> bool:
         """Are there ranges that need not be read, for nothing of the dataset lies in them?"""
-        if self._dataset is self._dataset.published or not self._file.seekable:
+        if self.dataset is self.dataset.published or not self._file.seekable:
             return False
         by_class = self._archive.form in ("tar-of-tars", "zip")
         return by_class and not all(map(self.may_hold, self.find()))
 
     def may_hold(self, each: Range | Section) -> bool:
         """May samples of the dataset lie there?"""
-        if self._dataset is self._dataset.published:
+        if self.dataset is self.dataset.published:
             return True
         if each.wnid is not None:
-            return each.wnid in self._dataset.label_of_wnid
+            return each.wnid in self.dataset.label_of_wnid
         return not isinstance(each, Range) or self._zip is None or self._zip.holds_samples(each)
 
     def open(self, each: Range, stream: Stream) -> Section:
@@ -124,17 +124,17 @@ class Ranges:
         """The directory of a zip, read once; None for other forms."""
         if self._zip is None and self._archive.form == "zip":
             self._zip = Zip(
-                self._archive, self._dataset, size_bytes=self._seekable_bytes, read_at=self._read_at
+                self._archive, self.dataset, size_bytes=self._seekable_bytes, read_at=self._read_at
             )
         return self._zip
 
     @property
     def _are_known(self) -> bool:
-        index = self._source.index
+        index = self.source.index
         return self.known is not None or (index is not None and index.exists())
 
     def _plan(self) -> list[Range]:
-        published = self._dataset.published
+        published = self.dataset.published
         size_bytes = self._seekable_bytes
         return plan_ranges(self._archive, published, size_bytes=size_bytes, read_at=self._read_at)
 

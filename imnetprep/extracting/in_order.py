@@ -1,74 +1,136 @@
-"""An archive read once, from its start to its end, as the sections in it: plain or compressed."""
+"""An archive read once, from its start to its end, plain or compressed, while threads write."""
 
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
-from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
-from imnetprep.catalog.datasets import Archive, Dataset
-from imnetprep.extracting.zip_ranges import Zip
+from imnetprep.catalog.datasets import Split
+from imnetprep.extracting.find_ranges import Ranges
+from imnetprep.extracting.samples import Extraction
+from imnetprep.extracting.sink import Batch, Done
+from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
 
 # What may follow the end of a tar: tar fills up a record, and nobody's is larger.
 _MOST_PADDING_BYTES = 64 << 20
+# Batches of samples that wait for their writer: for each of the jobs, and in all. Each holds a
+# chunk of the archive, of up to 4 MB.
+_BATCHES_PER_JOB, _BATCHES_AT_MOST = 2, 24
+
+Check = Callable[[Batch], None]
+_Futures = list[tuple[Split, Future[list[SampleRecord]]]]
 
 
-class Flow:
-    """The bytes that `reader` gives, as sections. `told` gets the length of what is used up."""
+def extract_in_order(
+    extraction: Extraction,
+    ranges: Ranges,
+    reader: Reader,
+    *,
+    jobs: int,
+    check_of: Callable[[int], Check | None],
+    on_bytes: Callable[[int], None],
+) -> Generator[Done, None, None]:
+    """Each range of the archive, once `jobs` threads have written what one reader found in it.
 
-    def __init__(
-        self, file: ArchiveFile, archive: Archive, *, reader: Reader, told: Callable[[int], None]
-    ) -> None:
-        self._file, self._archive, self._told = file, archive, told
-        self._compressed = archive.form in COMPRESSED_FORMS
+    `check_of` gets the start of a range. If it gives a check, the range was written in a run
+    before: its batches are read again for the proof, and go to the check alone. Raises WrongBytes
+    on what is not the dataset's; the ranges in front of that are yielded before.
+    """
+    flow = _Flow(ranges, reader, extraction.unless_cancelled(on_bytes))
+    batches = min(_BATCHES_PER_JOB * jobs, _BATCHES_AT_MOST)
+    free_batches = threading.BoundedSemaphore(batches)
+    queue: deque[tuple[Section, _Futures]] = deque()
+    futures: _Futures = []
+
+    def write(batch: Batch) -> list[SampleRecord]:
+        try:
+            return extraction.write(batch)
+        finally:
+            free_batches.release()
+
+    def submit(batch: Batch) -> None:
+        free_batches.acquire()
+        futures.append((batch.split, writers.submit(write, batch)))
+
+    def collected(*, behind: int) -> Iterator[Done]:
+        while len(queue) > behind:
+            section, of_section = queue.popleft()
+            records = extraction.no_records()
+            for split, future in of_section:
+                records[split] += future.result()
+            if ranges.may_hold(section):  # else its names were looked at, on the way
+                yield Done(section.start, extraction.packed(records, section.wnid), None)
+
+    with ThreadPoolExecutor(jobs) as writers:
+        try:
+            for section in flow.sections():
+                if check := check_of(section.start):
+                    extraction.extract(section, flow.stream, check)
+                    continue
+                futures = []
+                extraction.extract(section, flow.stream, submit)
+                queue.append((section, futures))
+                yield from collected(behind=batches)
+            flow.finish()
+            yield from collected(behind=0)
+        except Exception:
+            with suppress(Exception):  # the sections in front are whole all the same
+                yield from collected(behind=0)
+            raise
+        finally:
+            extraction.cancelled.set()
+
+
+class _Flow:
+    """The bytes that `reader` gives, as sections; `on_bytes` gets the length of what is used up."""
+
+    def __init__(self, ranges: Ranges, reader: Reader, on_bytes: Callable[[int], None]) -> None:
+        self._ranges, self._on_bytes = ranges, on_bytes
+        self._file, self._archive = ranges.source.file, ranges.source.archive
+        self._is_compressed = self._archive.form in COMPRESSED_FORMS
         self._raw_bytes = 0
-        chunks = reader.chunks(0, None)
-        if self._compressed:
-            chunks = decompressed(self._counted(chunks), form=archive.form or "", name=archive.name)
-            told = _nobody
-        self.stream = ChunkStream(chunks, 0, name=archive.name, told=told)
+        name, chunks = self._archive.name, reader.chunks(0, None)
+        if self._is_compressed:
+            raw = self._counted(chunks)
+            chunks = decompressed(raw, form=self._archive.form or "", name=name)
+            self.stream = ChunkStream(chunks, 0, name=name)
+        else:
+            self.stream = ChunkStream(chunks, 0, name=name, on_bytes=on_bytes)
 
-    def sections(self, dataset: Dataset, opened: Zip | None) -> Iterator[Section]:
-        """All of them in order; `opened` where the archive is a zip."""
-        if opened is not None:
-            return opened.sections(self.stream)
-        end = (None if self._compressed else self._file.size_bytes) or sys.maxsize
-        return sections(self.stream, self._archive, dataset, end=end)
+    def sections(self) -> Iterator[Section]:
+        """All of them in order."""
+        if (directory := self._ranges.open_zip()) is not None:
+            return directory.sections(self.stream)
+        end = (None if self._is_compressed else self._file.size_bytes) or sys.maxsize
+        return sections(self.stream, self._archive, self._ranges.dataset.published, end=end)
 
     def finish(self) -> None:
         """Read on to the end. Raises WrongBytes where that is not where it should be."""
-        if self._compressed:
-            self._drain()
-        else:
-            self.stream.drain()
-        read_bytes = self._raw_bytes if self._compressed else self.stream.position
-        wanted = self._archive.size_bytes or read_bytes
-        if read_bytes != wanted or self._file.read_at(wanted, 1):
-            raise WrongBytes(
-                f"{self._archive.name} has not the {wanted:,} bytes that it should have",
-                hint="fetch it again from its source",
-            )
-
-    def _drain(self) -> None:
-        """As far as the padding of a tar goes: a few bytes may decompress to any number."""
-        end = self.stream.position + _MOST_PADDING_BYTES
-        while (rest := self.stream.skip_chunk()) and self.stream.position <= end:
-            pass
-        if rest:
+        # A few compressed bytes may decompress to any number.
+        limit_bytes = _MOST_PADDING_BYTES if self._is_compressed else sys.maxsize
+        if not self.stream.drain(limit_bytes):
             raise WrongBytes(
                 f"{self._archive.name} goes on for more than {_MOST_PADDING_BYTES:,} bytes behind"
                 " its end",
                 hint="this is not the published archive; fetch it again from its source",
+            )
+        read_bytes = self._raw_bytes if self._is_compressed else self.stream.position
+        size_bytes = self._archive.size_bytes or read_bytes
+        if read_bytes != size_bytes or self._file.read_at(size_bytes, 1):
+            raise WrongBytes(
+                f"{self._archive.name} has not the {size_bytes:,} bytes that it should have",
+                hint="fetch it again from its source",
             )
 
     def _counted(self, chunks: Iterator[memoryview]) -> Iterator[memoryview]:
         for chunk in chunks:
             yield chunk
             self._raw_bytes += len(chunk)
-            self._told(len(chunk))
-
-
-def _nobody(_: int) -> None: ...
+            self._on_bytes(len(chunk))

@@ -1,15 +1,24 @@
-"""Samples of an archive to a sink, every name checked against the dataset."""
+"""Samples of an archive to a sink, every name and every count checked against the dataset."""
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import Section
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths, Place
-from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES, Batch, Sample, Sink, refused
-from imnetprep.manifest import SampleRecord
+from imnetprep.columns import Columns
+from imnetprep.extracting.sink import (
+    LARGEST_SAMPLE_BYTES,
+    Batch,
+    Sample,
+    Sink,
+    Written,
+    refused,
+)
+from imnetprep.manifest import SampleRecord, packed
+from imnetprep.messages import WrongBytes, count
 
 _BATCH_BYTES = 1 << 20
 # In each of CIFAR-10's pickles.
@@ -62,6 +71,35 @@ class Extraction:
         if self.cancelled.is_set():
             raise Cancelled
         return self.sink.write(batch)
+
+    def no_records(self) -> dict[Split, list[SampleRecord]]:
+        """What a range holds before its first sample."""
+        return {split: [] for split in self._splits}
+
+    def packed(
+        self, records: Mapping[Split, Iterable[SampleRecord]], wnid: str | None = None
+    ) -> Written:
+        """The records of a range. Raises WrongBytes unless a class has all of its images, once."""
+        try:
+            by_split = {split: packed(of_split) for split, of_split in records.items()}
+        except ValueError as error:
+            raise name_twice(self._archive.name) from error
+        if wnid is not None:
+            label = self._dataset.label_of_wnid[wnid]
+            for split, by_label in by_split.items():
+                columns = by_label.get(label)
+                check_count(self._dataset, split, label, columns, archives=self._archive.name)
+        return by_split
+
+    def unless_cancelled(self, on_bytes: Callable[[int], None]) -> Callable[[int], None]:
+        """`on_bytes`, but whoever calls it is stopped when another thread has failed."""
+
+        def call(amount: int) -> None:
+            if self.cancelled.is_set():
+                raise Cancelled
+            on_bytes(amount)
+
+        return call
 
     def _extract_placed(
         self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
@@ -153,3 +191,29 @@ def _labels(dataset: Dataset, split: Split, wnid: str | None) -> Callable[[str],
     if (names := dataset.names(split, label)) is not None:
         return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
     return lambda name: label if dataset.label_of(split, name) == label else None
+
+
+def check_count(
+    dataset: Dataset, split: Split, label: int, columns: Columns | None, *, archives: str
+) -> None:
+    """Raise WrongBytes unless `columns` has as many images as `dataset` has with that label."""
+    expected, samples = dataset.counts(split)[label], columns.samples if columns else 0
+    if samples == expected:
+        return
+    names = {name for name, *_ in columns.rows()} if columns else set()
+    missing = [name for name in dataset.names(split, label) or () if name not in names]
+    listing = f"; missing: {', '.join(missing[:3])}" if missing else ""
+    listing += f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+    wnid = dataset.synsets[label].wnid
+    raise WrongBytes(
+        f"{archives}: {wnid} has {count(samples, 'image')}, not {expected:,}{listing}",
+        hint=f"this is not the whole {dataset.published.name}; fetch the archive again",
+    )
+
+
+def name_twice(archives: str) -> WrongBytes:
+    """The error for two images of one name, which `packed` and `joined` find."""
+    return WrongBytes(
+        f"{archives}: an image stands there twice",
+        hint="this is not the published archive; fetch it again from its source",
+    )

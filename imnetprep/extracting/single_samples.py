@@ -107,7 +107,7 @@ class Retake:
         """A file here is read header by header; one far away in whole, with no trip for each."""
         if self._file.is_far:
             chunks = PlainReader(self._file).chunks(start, end)
-            return ChunkStream(chunks, start, name=self._archive.name, told=lambda _: None)
+            return ChunkStream(chunks, start, name=self._archive.name)
         stream = FileStream(self._read_at)
         stream.position = start
         return stream

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.find_ranges import Source
+from imnetprep.extracting.samples import check_count, name_twice
 from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress
-from imnetprep.organizing.counts import check_count, name_twice
 from imnetprep.organizing.journal import Journal
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
 from imnetprep.proving.proof import Proof, Several
@@ -95,11 +95,11 @@ class Growth:
         try:
             for label, columns in self._journal.columns(split):
                 labels.remove(label)
-                check_count(self._dataset, split, label, columns, where=self._archives)
+                check_count(self._dataset, split, label, columns, archives=self._archives)
         except ValueError as error:
             raise name_twice(self._archives) from error
         for label in sorted(labels):
-            check_count(self._dataset, split, label, None, where=self._archives)
+            check_count(self._dataset, split, label, None, archives=self._archives)
 
 
 def _proof_of(takings: Sequence[Taking]) -> Proof:

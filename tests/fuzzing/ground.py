@@ -274,7 +274,7 @@ def _stream(body: bytes, start: int, end: int, archive: Archive) -> ChunkStream:
     whole = memoryview(body)
     spans = range(start, end, _CHUNK_BYTES)
     chunks = (whole[at : min(at + _CHUNK_BYTES, end)] for at in spans)
-    return ChunkStream(chunks, start, name=archive.name, told=lambda _: None)
+    return ChunkStream(chunks, start, name=archive.name)
 
 
 _allowed: str | None = None
