@@ -195,7 +195,7 @@ def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[R
         if archive.split not in done or not _is_folder(root.archives):
             continue
         if _is_file(path) and is_proved(root, path):
-            why = f"proved, and {archive.split} is organized"
+            why = f"verified, and {archive.split} is organized"
             yield _found("archive", path, why, again=_again(archive))
         if _is_file(consumed):
             other = other_consumer(path, root.path)

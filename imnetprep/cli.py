@@ -66,7 +66,7 @@ def imnetprep() -> None:
     """ImageNet from where it is to a verified, training-ready tree, and on to a trained ResNet.
 
     \b
-    imnetprep download            both archives by torrent, proved piece by piece
+    imnetprep download            both archives by torrent, verified piece by piece
     imnetprep organize            train/<wnid>/ and val/<wnid>/ in one pass
     imnetprep verify              counts, names and sizes (--digests: every byte)
     imnetprep train --arch resnet18

@@ -174,7 +174,7 @@ def test_an_archive_comes_with_the_way_to_get_it_again(root: Path, packed: Path,
     assert shown["again"] == f"the dataset names no place that has {TRAIN}"
     assert shown["size_bytes"] == (root / "archives" / TRAIN).stat().st_blocks * 512
     told = run("clean", "--root", root).stdout.splitlines()
-    assert "proved, and train is organized; again: " in told[0]
+    assert "verified, and train is organized; again: " in told[0]
     assert told[-1].startswith("1 thing, ") and "--yes" in told[-1]
     shutil.rmtree(root / "train")
     assert _shown(run, root) == [], "its images are gone, so it is wanted"

@@ -76,8 +76,8 @@ def test_it_is_mended_from_the_archives_of_the_whole(
     done = here("repair", "--root", root, "--from", published.parent, "--digests")
     assert done.returncode == 0, done.stdout + done.stderr
     train, val = done.stdout.splitlines()
-    assert "2 taken from the archive (proved by the manifest's digests, the torrent's" in train
-    assert "2 taken from the archive (proved by the manifest's digests)" in val
+    assert "2 taken from the archive (verified by the manifest's digests, the torrent's" in train
+    assert "2 taken from the archive (verified by the manifest's digests)" in val
     assert _splits(root) == before
     assert here("verify", "--root", root, "--digests").returncode == 0
 

@@ -133,7 +133,7 @@ def test_a_flipped_bit_is_taken_anew(organized: Path, packed: Path, here: Run) -
     words = ["--root", organized, "--from", packed.parent]
     assert "0 taken" in here("repair", *words).stdout  # its name and size are right
     done = here("repair", *words, "--digests", "--split", "train")
-    wanted = "1 taken from the archive (proved by the manifest's digests)"
+    wanted = "1 taken from the archive (verified by the manifest's digests)"
     assert done.returncode == 0 and wanted in done.stdout, done.stdout
     assert _samples(organized) == before
 
@@ -255,7 +255,7 @@ def test_the_pieces_of_the_torrent_prove_what_is_taken(
     archive.write_bytes(right)
     done = here("repair", *words, "--from", folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "proved by the torrent's pieces" in done.stdout
+    assert "verified by the torrent's pieces" in done.stdout
     assert tree(root / "val") == before
 
 
@@ -276,7 +276,7 @@ def test_a_dataset_that_knows_only_counts_is_mended_too(
     assert f"count: train/{WNID} has 10 images, not 12" in found
     done = here("repair", *words, "--from", folder)
     assert done.returncode == 0, done.stdout
-    assert "proved by nothing but their names" in done.stdout
+    assert "verified by nothing but their names" in done.stdout
     assert _samples(organized) == before
     assert here("verify", *words).returncode == 0
 

@@ -98,7 +98,7 @@ def test_what_nothing_can_prove_is_looked_at_by_its_form(tmp_path: Path, run: Ru
     assert run("organize", *words).returncode == 0
     done = run("verify-archives", *root, "--archives", tmp_path)
     assert done.returncode == 0
-    assert done.stdout.count("not proved: the dataset names no digest") == 2
+    assert done.stdout.count("not verified: the dataset names no digest") == 2
     assert not receipt_of(tmp_path / "root")["archives"]
     body = (tmp_path / VAL).read_bytes()
     first = body[:512] + body[512 : 512 + -(-int(body[124:135], 8) // 512) * 512]

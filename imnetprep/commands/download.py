@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # --help loads none of it
 
 @click.command(
     cls=Verb,
-    short_help="Fetch the archives by torrent, each piece proved.",
+    short_help="Fetch the archives by torrent, each piece verified.",
     headings={
         "What to fetch": ("dataset", "splits", "magnets", "torrents"),
         "The swarm": (*SWARM, "max_down", "max_up", "seed_ratio", "seed_for"),
@@ -85,7 +85,7 @@ def download(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch the archives by torrent into ROOT/archives and prove every piece from the disk.
+    """Fetch the archives by torrent into ROOT/archives and verify every piece on the disk.
 
     Without --magnet and --torrent it takes the dataset's own torrents. Interrupted at any
     instant, the same command resumes, and fetches again at most the pieces that were in flight.

@@ -79,12 +79,12 @@ def organize(
 ) -> None:
     """Make class folders of the archives, in one pass: train/<wnid>/, val/<wnid>/.
 
-    A split appears under its name when its archive is proved and its counts fit, never before.
+    A split appears under its name when its archive is verified and its counts fit, not before.
     Interrupted at any instant, the same command resumes from the last class that was safe on
     the disk.
 
-    With --consume the disk holds one copy, not two: of an archive that is proved, what is done is
-    given up class by class; it is called NAME.consumed from then on.
+    With --consume the disk holds one copy, not two: of an archive that is verified, what is done
+    is deleted class by class; it is called NAME.consumed from then on.
 
     With --layout webdataset, make shuffled shards: shards/train/, shards/val/. Of the class folders
     where they are there, else straight from the archives. The same images, --seed and --shard-size

@@ -118,7 +118,7 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
-    proof = f" (proved by {outcome.proof or 'nothing but their names'})" if outcome.takes else ""
+    proof = f" (verified by {outcome.proof or 'nothing but their names'})" if outcome.takes else ""
     text = (
         f"{outcome.split}: {outcome.moves:,} moved,"
         f" {outcome.takes:,} taken from the archive{proof}, {outcome.deletions:,} deleted"

@@ -62,7 +62,7 @@ def repair_archives(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Fetch just the wrong and missing pieces of the archives, each proved by its torrent.
+    """Fetch just the wrong and missing pieces of the archives, each verified by its torrent.
 
     Every archive is read first. While it is repaired it is called NAME.part, and nothing takes it
     for whole. Interrupted at any instant, the same command resumes.

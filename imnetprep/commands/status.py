@@ -75,7 +75,7 @@ def _format_archive(archive: "ArchiveStatus") -> str:
         text = "a part that no record speaks of"
         if archive.proved_bytes is not None:
             share = 100 * archive.proved_bytes / max(archive.size_bytes, 1)
-            text = f"{format_bytes(archive.proved_bytes)} of {size} proved ({share:.0f} %)"
+            text = f"{format_bytes(archive.proved_bytes)} of {size} verified ({share:.0f} %)"
         return f"{text}, {disk} on the disk{', at work now' if archive.at_work else ''}"
     return f"{size}, {archive.proof.describe() if archive.proof else 'not proved'}"
 

@@ -41,7 +41,7 @@ def _uncollected() -> Iterator[None]:
 @click.command(
     "sync-s3",
     cls=Verb,
-    short_help="Make a root and a bucket equal, and prove it.",
+    short_help="Make a root and a bucket equal, and verify it.",
     headings={
         "What to do": ("push", "pull", "check", "deep", "what", "abort_stale"),
         "Safety": ("replace", "delete", "yes", "dry_run"),
@@ -114,8 +114,9 @@ def sync_s3(
     """Make ROOT and a place in a bucket equal: archives, shards, runs and the manifest.
 
     Says first what it would send and fetch, and what the requests cost; without --push, --pull or
-    --check it stops there. Every byte is proved on its way, by a checksum that the server compares
-    too. Nothing that differs is overwritten without --replace, nothing removed without --delete.
+    --check it stops there. Every byte is verified on its way, by a checksum that the server
+    compares too. Nothing that differs is overwritten without --replace, and nothing is removed
+    without --delete.
 
     Interrupted at any instant, the same command resumes, from another machine too.
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.verify_archives import ArchiveReport
 
 
-@click.command("verify-archives", cls=Verb, short_help="Read the archives and prove every byte.")
+@click.command("verify-archives", cls=Verb, short_help="Read the archives and verify every byte.")
 @root_option
 @dataset_option
 @split_option()
@@ -46,9 +46,9 @@ def verify_archives(
 ) -> int:
     """Read every byte of the published archives, and name the wrong bytes and the images in them.
 
-    An archive is proved by the pieces of its torrent, else by its digest; where the dataset has
+    An archive is verified by the pieces of its torrent, else by its digest; where the dataset has
     neither, its form and its counts are looked at. The receipt of ROOT learns which archives of
-    ROOT/archives are proved, and forgets the proof of a wrong one; then organize, sync-s3 and
+    ROOT/archives are verified, and forgets the proof of a wrong one; then organize, sync-s3 and
     clean need not read them again.
 
     A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` mends them.

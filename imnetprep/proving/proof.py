@@ -74,7 +74,7 @@ class Unproved:
 
     def describe(self) -> str:
         """As `TorrentProof.describe`."""
-        return f"not proved: {self.why}"
+        return f"not verified: {self.why}"
 
 
 @dataclass(frozen=True)

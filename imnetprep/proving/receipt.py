@@ -29,7 +29,7 @@ def read_receipt(root: Root) -> dict[str, Any]:
     except (ValueError, TypeError, RecursionError) as error:
         raise ImnetprepError(
             f"{root.receipt} is damaged: {error}",
-            hint="move it away; what it said of the archives is then proved again",
+            hint="move it away; the archives are then verified again",
         ) from error
 
 

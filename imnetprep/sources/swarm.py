@@ -318,5 +318,5 @@ def _disk_error(alert: Any) -> ImnetprepError:
         )
     return ImnetprepError(
         f"{place} cannot be written: {alert.error.message()}",
-        hint="mend what the system says and run the same command again",
+        hint="fix what the system says and run the same command again",
     )

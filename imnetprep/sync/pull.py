@@ -118,7 +118,7 @@ class Pull:
         wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
         where = self._address / step.path
         if wanted is None:
-            what = "the server keeps no checksum, nothing proves its bytes"
+            what = "the server keeps no checksum, nothing verifies its bytes"
             self._work.progress.note(f"{where}: {what}")
         hint = "it is another file: name the right prefix, or leave it out by --what"
         pieces = pieces_of(self._dataset, step.path, step.size_bytes, where=where, hint=hint)

@@ -66,5 +66,5 @@ def test_a_part_is_proved_by_its_pieces_and_never_by_a_digest_of_the_whole() -> 
     assert proof_of_part(MD5, earlier=MD5) == MD5
     unproved = proof_of_part(MD5, earlier=None)
     assert unproved.describe() == (
-        "not proved: only part of it was read, and its md5 covers the whole file"
+        "not verified: only part of it was read, and its md5 covers the whole file"
     )

@@ -303,7 +303,7 @@ def test_a_receipt_of_100_mb_is_not_fetched(
         done = sync(root, "--pull")
     assert done.returncode == 0, done.stderr
     assert "receipt.json is no receipt and is not believed: has 104,857,600 bytes" in done.stderr
-    assert "nothing proves its bytes" in done.stderr
+    assert "nothing verifies its bytes" in done.stderr
     assert (root / "archives/a.tar").read_bytes() == b"right"
 
 
