@@ -117,7 +117,7 @@ def _parts(root: Root) -> Iterator[Removable]:
         if path.suffix == ".part":
             yield _found("part", path, "not whole; imnetprep download would resume it")
         elif path.name.startswith(".") and path.suffix == ".fetching":
-            yield _found("part", path, "not whole; imnetprep sync-s3 --pull would resume it")
+            yield _found("part", path, "not whole; imnetprep sync-s3 s3://… --pull would resume it")
         elif _RECORD.fullmatch(path.name):
             yield _found("part", path, "what is known of the parts")
 
@@ -136,7 +136,7 @@ def _growth(
         if path.name in ("shards", "spool") and _is_folder(path):
             yield from _shards_growth(root, path, organized)
         elif path.name == "sync" and _is_folder(path):
-            yield _found("unfinished", path, "imnetprep sync-s3 --pull would resume it")
+            yield _found("unfinished", path, "imnetprep sync-s3 s3://… --pull would resume it")
         elif _is_folder(path):
             each = None if growing is None else growing.get(path.name)
             if each is None:

@@ -28,7 +28,7 @@ from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
-from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage, move_away
 from imnetprep.roots import Layout, Root
 
 # The first byte of SQLite's result code.
@@ -159,7 +159,8 @@ class Manifest:
 
     def _damaged(self, problem: str) -> ImnetprepError:
         return ImnetprepError(
-            f"{self.path} is damaged: {problem}", hint="move it away and organize again"
+            f"{self.path} is damaged: {problem}",
+            hint=f"{move_away(self.path)}; then imnetprep verify --adopt",
         )
 
     def counts(self, record: SplitRecord) -> dict[int, int]:

@@ -1,11 +1,27 @@
 """What the library tells people: errors with exit codes, findings, progress, and numbers."""
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
+
+
+def shell_command(*words: object) -> str:
+    """A command for a hint, quoted as a shell needs it."""
+    return shlex.join(map(str, words))
+
+
+def move_away(path: object) -> str:
+    """The command that keeps what lies at `path` under another name."""
+    return shell_command("mv", path, f"{path}.old")
+
+
+def removal(folder: object) -> str:
+    """The command that removes `folder` and all that it holds."""
+    return shell_command("rm", "-r", folder)
 
 
 class ImnetprepError(Exception):

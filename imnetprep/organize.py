@@ -12,7 +12,7 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
-from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Whole, open_journal
@@ -122,7 +122,7 @@ def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
 def _other_images(folder: Path, description: str) -> ImnetprepError:
     return ImnetprepError(
         f"{folder} holds other images: {description}",
-        hint=f"mv {folder} {folder}.old; then run the same command again",
+        hint=f"{move_away(folder)}; then run the same command again",
     )
 
 

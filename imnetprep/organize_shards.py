@@ -19,7 +19,7 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
-from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, removal
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, open_journal
@@ -267,8 +267,8 @@ class _Work:
                 raise ImnetprepError(
                     f"{path if name in made else spool} is gone or has changed, and the archive"
                     " data it was made of is deleted",
-                    hint="put it back if you have it; to start over, rm -r"
-                    f" {self._root.organizing} and download the archive again",
+                    hint="put it back if you have it; to start over,"
+                    f" {removal(self._root.organizing)}; imnetprep download",
                 )
 
     def _drop_unusable(self, split: Split, spools: Mapping[str, Path]) -> None:

@@ -24,6 +24,7 @@ from imnetprep.messages import (
     Task,
     WrongBytes,
     WrongUsage,
+    move_away,
 )
 from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Root
@@ -109,7 +110,7 @@ def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
     folder = root.split(split)
     return ImnetprepError(
         f"the {split} images are not those of their archive: {change}",
-        hint=f"without --from what lies wrong is sorted; for the rest mv {folder} {folder}.old,"
+        hint=f"without --from what lies wrong is sorted; for the rest {move_away(folder)},"
         f" then imnetprep organize --split {split}, with the same --resize if any, makes it again",
     )
 

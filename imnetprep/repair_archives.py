@@ -10,7 +10,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
 from imnetprep.proving.proof import TorrentProof
 from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
@@ -151,7 +151,8 @@ def _plan_archive(
     part = _part(path)
     if part.exists() and path.exists():
         raise ImnetprepError(
-            f"both {path} and {part.name} are there", hint=f"rm {part}, or move {path} away"
+            f"both {path} and {part.name} are there",
+            hint=f"{shell_command('rm', part)}, or {move_away(path)}",
         )
     if part.exists():
         return ArchiveRepair(archive, path, torrent, None, None)
@@ -163,15 +164,15 @@ def _plan_archive(
     if state["size_bytes"] > pieces.size_bytes:
         raise ImnetprepError(
             f"{path} has {state['size_bytes']:,} bytes; the torrent's has {pieces.size_bytes:,}",
-            hint=f"if it is that archive with something behind it:"
-            f" truncate -s {pieces.size_bytes} {path}",
+            hint="if it is that archive with something behind it: "
+            + shell_command("truncate", "-s", pieces.size_bytes, path),
         )
     wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
     if len(wrong) * 2 > pieces.count:
         raise ImnetprepError(
             f"{len(wrong):,} of the {pieces.count:,} pieces of {path} are not those of torrent"
             f" {pieces.info_hash}: this is another file",
-            hint=f"mv {path} {path}.old; imnetprep download --split {archive.split}",
+            hint=f"{move_away(path)}; imnetprep download --split {archive.split}",
         )
     right = frozenset(range(pieces.count)) - frozenset(wrong)
     return ArchiveRepair(archive, path, torrent, right, state)

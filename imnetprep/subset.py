@@ -20,7 +20,7 @@ from imnetprep.manifest import (
     organized_splits,
     refuse_other_dataset,
 )
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shell_command
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import (
     FolderSource,
@@ -103,7 +103,7 @@ def plan_subset(
         if not splits:
             raise ImnetprepError(
                 f"{source.path} has no class folders to take from",
-                hint=f"imnetprep organize --root {source.path}",
+                hint=shell_command("imnetprep", "organize", "--root", source.path),
             )
         needed_bytes = {}
         for split in _splits_to_make(splits, dataset, root):
@@ -163,8 +163,8 @@ def _subset_samples(
             raise WrongBytes(
                 f"{manifest.path} lists {count(len(samples), f'{split} image')} of {synset.wnid},"
                 f" not {promise:,}{examples and f'; missing: {examples}'}",
-                hint="the list is of another dataset, or that root is not whole:"
-                f" imnetprep verify --root {manifest.path.parent}",
+                hint="the list is of another dataset, or that root is not whole: "
+                + shell_command("imnetprep", "verify", "--root", manifest.path.parent),
             )
         yield samples
 
@@ -218,7 +218,8 @@ def _check_source(path: Path, sample: SampleRecord) -> None:
 
 
 def _wrong_source(path: Path, problem: str) -> WrongBytes:
-    return WrongBytes(f"{path} {problem}", hint=f"imnetprep verify --root {path.parents[2]}")
+    hint = shell_command("imnetprep", "verify", "--root", path.parents[2])
+    return WrongBytes(f"{path} {problem}", hint=hint)
 
 
 def _proved_body(path: Path, sample: SampleRecord) -> bytes:

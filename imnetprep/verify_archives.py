@@ -50,7 +50,7 @@ def archive_reports(
         if archive not in present:
             raise ImnetprepError(
                 f"{folder / archive.name} is not there",
-                hint="imnetprep download, or --archives DIR where the archives are",
+                hint="imnetprep download, or name the folder where the archives are",
             )
     at_home = record and folder.absolute() == root.archives.absolute()
     total = 0

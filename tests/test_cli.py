@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from imnetprep import __version__, cli
 from imnetprep.commands.verb import Verb
-from tests.conftest import TRAIN, Run, snapshot, spoil
+from tests.conftest import TRAIN, VAL, Run, snapshot, spoil
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
 
@@ -183,8 +184,25 @@ def test_a_hint_carries_the_root_of_the_command_that_failed(
         return
     hint = done.stderr.splitlines()[-1]
     assert hint.startswith("Hint: ") and done.returncode < 70, done.stderr
-    for command in re.findall(r"imnetprep [a-z-]+(?! mak| has).*?(?=[;,]|$)", hint):
-        assert f"--root '{root}'" in command, hint
+    assert all(f"--root '{root}'" in command for command in hinted(hint)), hint
+
+
+def hinted(hint: str) -> list[str]:
+    """The commands in a hint, each of which the command line takes as it stands."""
+    commands = []
+    for verb, rest in re.findall(r"\bimnetprep ([a-z][a-z-]*)([^;,\n]*)", hint):
+        if rest.startswith((" makes", " has", " was")):
+            continue
+        command = cli.imnetprep.commands[verb]
+        options = {name: each for each in command.params for name in each.opts}
+        words = shlex.split(rest)
+        used = 0
+        while used < len(words) and words[used] in options:
+            option = options[words[used]]
+            used += 1 if isinstance(option, click.Option) and option.is_flag else 2
+        command.make_context(verb, words[:used])
+        commands.append(shlex.join(["imnetprep", verb, *words[:used]]))
+    return commands
 
 
 def test_a_hint_carries_what_else_decides_and_leaves_another_root_alone(
@@ -198,15 +216,50 @@ def test_a_hint_carries_what_else_decides_and_leaves_another_root_alone(
     assert "imnetprep download," in here("verify").stderr, "the default needs no option"
 
 
+def test_the_hint_at_a_wrong_archive_mends_it_where_it_lies(
+    archived: Path, published: Path, here: Run
+) -> None:
+    spoil(archived / "archives" / TRAIN, 70_000)
+    folder = (archived / "archives").rename(archived.parent / "the archives")
+    words = ["--root", archived, "--split", "train"]
+    done = here("organize", *words, "--archives", folder)
+    mend, again = hinted(done.stderr)
+    assert mend == f"imnetprep repair-archives --root {archived} --archives '{folder}'"
+    assert again == f"imnetprep download --root {archived}"
+    assert here(*shlex.split(mend)[1:], "--split", "train", "--dry-run").returncode == 0
+    assert here(*shlex.split(mend)[1:], "--from", published.parent).returncode == 0
+    assert here("organize", *words, "--archives", folder).returncode == 0
+
+
+def test_the_hints_of_consume_lead_to_it(archived: Path, here: Run) -> None:
+    words = ["organize", "--root", archived, "--split", "val", "--consume"]
+    elsewhere = archived.parent / "elsewhere"
+    elsewhere.mkdir()
+    (archived / "archives" / VAL).rename(elsewhere / VAL)
+    hint = here(*words, "--archives", elsewhere).stderr.splitlines()[-1].removeprefix("Hint: ")
+    assert hint.startswith(f"mv {elsewhere / VAL} {archived / 'archives'}; imnetprep ")
+    subprocess.run(shlex.split(hint.partition(";")[0]), check=True)
+    (prove,) = hinted(hint)
+    assert here(*words).stderr.endswith(f"Hint: {prove}\n")
+    assert here(*shlex.split(prove)[1:]).returncode == 0
+    assert here(*words, "--archives", archived / "archives").returncode == 0
+
+
 def test_every_hint_names_a_verb_that_there_is() -> None:
-    package = Path(cli.__file__).parent
+    package, verbs = Path(cli.__file__).parent, cli.imnetprep.commands
     for path in package.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.keyword) or call.arg != "hint":
                 continue
             texts = [each.value for each in ast.walk(call.value) if isinstance(each, ast.Constant)]
-            for verb in re.findall(r"imnetprep ([a-z][a-z0-9-]*)", " ".join(map(str, texts))):
-                assert verb in {*cli.imnetprep.commands, "that"}, f"{path}: {texts}"
+            text = " ".join(map(str, texts))
+            for verb, rest in re.findall(r"imnetprep ([a-z][a-z0-9-]*)((?: +-[^;,]*)?)", text):
+                if verb != "that":  # wrote it
+                    options = {name for each in verbs[verb].params for name in each.opts}
+                    assert {"--help", *options}.issuperset(re.findall("--[a-z][a-z-]+", rest)), (
+                        texts
+                    )
+            assert not re.search(rf"(?<!imnetprep )\b({'|'.join(verbs)}) --", text), texts
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,7 @@ def _killed_at_each(folder: Path, begun: Path, *words: object) -> None:
     code += "rounds(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
     words = [json.dumps([str(word) for word in (*words, "--quiet")])]
     script = [sys.executable, "-c", code, str(begun), *words]
-    path = {
-        "PYTHONPATH": os.pathsep.join(
-            map(str, (Path(__file__).parent.parent, os.getenv("PYTHONPATH", "")))
-        )
-    }
+    path = [str(Path(__file__).parent.parent), os.getenv("PYTHONPATH", "")]
     done = subprocess.run(
         script,
         cwd=folder,

@@ -137,5 +137,5 @@ def open_local(path: Path) -> LocalFile:
         part = path.with_name(f"{path.name}.part")
         raise ImnetprepError(
             f"{path} is {'not whole yet' if part.exists() else 'not there'}",
-            hint="imnetprep download, or --archives with the place where the archives are",
+            hint="imnetprep download, or name the place where the archives are",
         ) from None

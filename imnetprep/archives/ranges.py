@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
+from imnetprep.archives.tar import BLOCK_BYTES, FETCH_AGAIN, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.messages import WrongBytes
 
@@ -161,5 +161,5 @@ def _empty(archive: Archive) -> WrongBytes:
     return WrongBytes(
         f"{archive.name} has no member at its start; another program may have reserved its"
         " space and not filled it",
-        hint="imnetprep download fetches what is missing of it",
+        hint=FETCH_AGAIN,
     )

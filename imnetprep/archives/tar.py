@@ -122,11 +122,18 @@ def _extended(stream: Stream, header: _Header, start: int, end: int, name: str) 
     return extensions.get("path", path), int(extensions.get("size", size)), kind
 
 
+# Whatever read it: a folder's archive is mended where it lies, a bucket's is not.
+FETCH_AGAIN = (
+    "if it lies on this machine, imnetprep repair-archives fetches what is wrong of it;"
+    " else imnetprep download"
+)
+
+
 def truncated(name: str, at: int) -> WrongBytes:
     """The error for an archive that ends too early."""
     return WrongBytes(
         f"{name} is truncated: it ends at byte {at:,} in the middle of its contents",
-        hint="fetch it again: imnetprep download keeps the bytes that are right",
+        hint=FETCH_AGAIN,
     )
 
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -93,14 +94,29 @@ def _from_here(text: str, ctx: click.Context) -> str:
         for each in _CONTEXT:
             if each == "layout" and ctx.info_name == "organize" != name:
                 continue  # which it was to make, and the others would read
-            option = _option(command, each)
-            if option and option not in rest and _is_typed(ctx, each):
-                value = getattr(ctx.params[each], "path", ctx.params[each])
+            option, value = _option(command, each), _typed_value(ctx, command, each)
+            if option and option not in rest and value is not None:
                 words += [option] if option.startswith("-") else []
                 words.append(shlex.quote(str(value)))
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)
+
+
+def _typed_value(ctx: click.Context, command: click.Command, name: str) -> Any:
+    """What was typed for the option `name`, as `command` takes it; None: nothing that it can."""
+    if name == "archives" and ctx.info_name == "repair":
+        name = "source"  # --from says there where the archives lie
+    if not _is_typed(ctx, name):
+        return None
+    value = getattr(ctx.params[name], "path", ctx.params[name])
+    is_folder = any(
+        isinstance(each.type, click.Path) for each in command.params if each.name == "archives"
+    )
+    if name in ("archives", "source") and is_folder:
+        path = Path(value)
+        return path if path.is_dir() else path.parent if path.is_file() else None
+    return value
 
 
 def _option(command: click.Command, name: str) -> str | None:

@@ -16,7 +16,7 @@ from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
 from imnetprep.fs import written_whole
 from imnetprep.manifest import SampleRecord
-from imnetprep.messages import WrongBytes
+from imnetprep.messages import WrongBytes, move_away
 
 INDEX = "index.json"
 _FORM = 1
@@ -126,5 +126,5 @@ def read_index(folder: Path) -> Index:
     except _DAMAGE as error:
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
-            hint=f"mv {folder} {folder}.old; then organize --layout webdataset makes them again",
+            hint=f"{move_away(folder)}; then imnetprep organize --layout webdataset makes it",
         ) from error

@@ -15,7 +15,7 @@ from imnetprep.extracting.sink import Done
 from imnetprep.fs import hard_link, require_free
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
-from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.messages import ImnetprepError, Progress, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal
 from imnetprep.organizing.publish import publish_journalled, unpublished
@@ -143,7 +143,7 @@ def _refuse_others(folder: Path, names: Set[str]) -> None:
     if others := set(os.listdir(folder)) - names:  # noqa: PTH208 names, not paths
         raise ImnetprepError(
             f"{folder} holds what does not belong to the split: {min(others)}",
-            hint=f"rm -r {folder}; then run the same command again",
+            hint=f"{removal(folder)}; then run the same command again",
         )
 
 

@@ -23,7 +23,7 @@ from imnetprep.external_sort import in_order
 from imnetprep.extracting.sink import Done
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, removal
 
 _FORM = 3
 _SCHEMA = f"""
@@ -240,5 +240,5 @@ def open_journal(path: Path) -> Iterator[Journal]:
                 raise
             raise ImnetprepError(
                 f"{path} is damaged: {error}",
-                hint=f"rm -r {path.parent}; the unfinished splits there start over",
+                hint=f"{removal(path.parent)}; the unfinished splits there start over",
             ) from error

@@ -13,7 +13,7 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.columns import Columns
 from imnetprep.fs import sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, move_away
 from imnetprep.organizing.journal import Journal, Whole, open_journal
 from imnetprep.proving.receipt import record_split
 from imnetprep.roots import Layout, Root
@@ -132,8 +132,7 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
                 return True
     raise ImnetprepError(
         f"{folder} is there, and {root.manifest.name} knows nothing of it",
-        hint=f"mv {folder} {folder}.old; or, if it is {dataset.name} already,"
-        " imnetprep verify --adopt",
+        hint=f"{move_away(folder)}; or, if it is {dataset.name} already, imnetprep verify --adopt",
     )
 
 
@@ -141,5 +140,5 @@ def in_the_way(folder: Path, root: Root) -> ImnetprepError:
     """The error for a folder where a split belongs, of which the manifest knows nothing."""
     return ImnetprepError(
         f"{folder} is there, and {root.manifest.name} knows nothing of it",
-        hint=f"mv {folder} {folder}.old; then run the same command again",
+        hint=f"{move_away(folder)}; then run the same command again",
     )

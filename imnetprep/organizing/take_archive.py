@@ -14,7 +14,7 @@ from imnetprep.extracting.find_ranges import Ranges, Source
 from imnetprep.extracting.in_order import Check, extract_in_order
 from imnetprep.extracting.samples import Extraction
 from imnetprep.extracting.sink import Batch, Done, Sink
-from imnetprep.messages import Progress, Task, WrongBytes
+from imnetprep.messages import Progress, Task, WrongBytes, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal
 from imnetprep.proving.proof import Unproved, choose_proof, proof_of_part
@@ -209,7 +209,7 @@ class Taking:
                 if record not in known[batch.split]:
                     raise WrongBytes(
                         f"{self.archive.name}: {record.name} is not what it was when this began",
-                        hint=f"if it is another archive, rm -r {self._folder} to start over",
+                        hint=f"if it is another archive, {removal(self._folder)} to start over",
                     )
 
         return check

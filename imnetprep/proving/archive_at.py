@@ -5,12 +5,11 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from imnetprep.archives.tar import PLAIN_FORMS
+from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.proving.consume import require_consumable
 from imnetprep.proving.consumed import consumed_path, other_consumer
-from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
@@ -127,8 +126,7 @@ def _size_bytes(
     path = Path(place) / archive.name
     consumed = consumed_path(path)
     if consume:
-        earlier = archive_proof(root, path) if place == root.archives else None
-        require_consumable(path, archive, pieces=pieces, earlier=earlier)
+        require_consumable(root, path, archive, pieces=pieces)
         if consumed.exists():
             return consumed.stat().st_size
     elif consumed.exists() and not path.exists():
@@ -138,7 +136,7 @@ def _size_bytes(
             f"{consumed} was partly deleted by an unfinished organize --consume of"
             f" {other or root.path}",
             hint=f"resume {how if other else 'with imnetprep organize --consume'};"
-            " or remove it and download again",
+            " or remove it, and imnetprep download",
         )
     with closing(open_archive(place, archive.name)) as file:
         size_bytes = file.size_bytes
@@ -146,7 +144,6 @@ def _size_bytes(
         raise WrongBytes(
             f"{address_of(place, archive.name)} has {size_bytes:,} bytes;"
             f" {dataset.name} has {promised:,} there",
-            hint="if it is cut short, imnetprep download completes it;"
-            " if it is another dataset, name that: --dataset NAME|FILE.toml",
+            hint=f"--dataset NAME|FILE.toml if it is another dataset; {FETCH_AGAIN}",
         )
     return size_bytes or promised or 0

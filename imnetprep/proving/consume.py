@@ -26,9 +26,11 @@ from imnetprep.fs import (
     sync_folder,
     written_whole,
 )
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, shell_command
 from imnetprep.proving.consumed import consumed_path, consuming_root, index_path
 from imnetprep.proving.proof import Proof, TorrentProof, Unproved, choose_proof, parse_proof
+from imnetprep.proving.receipt import archive_proof
+from imnetprep.roots import Root
 from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096
@@ -137,33 +139,36 @@ def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
     return start, each.end // unit_bytes * unit_bytes
 
 
-def require_consumable(
-    path: Path, archive: Archive, *, pieces: Pieces | None, earlier: Proof | None
-) -> None:
+def require_consumable(root: Root, path: Path, archive: Archive, *, pieces: Pieces | None) -> None:
     """Raise ImnetprepError unless its bytes are proved before they go, and can go, and go once."""
     consumed = consumed_path(path)
     if path.exists() and consumed.exists():
         raise ImnetprepError(
             f"{path.name} is there, and {consumed.name} too",
-            hint=f"rm {consumed} if {path.name} is to be used",
+            hint=f"{shell_command('rm', consumed)} if {path.name} is to be used",
         )
     if not path.exists():
         return
     if path.is_symlink() or path.stat().st_nlink > 1:
         raise ImnetprepError(
             f"{path.name} has another name, under which it would pass for whole with its holes",
-            hint="organize without --consume; or leave it the one name, in its own folder",
+            hint="leave out --consume; or leave the file one name, in its own folder",
         )
     if not can_punch_holes(path.parent):
         raise ImnetprepError(
             f"the file system of {path.parent} cannot punch holes into a file, as --consume does",
-            hint="organize without --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
+            hint="leave out --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
-    if not _is_proved(archive, pieces, earlier):
+    at_home = path.parent.absolute() == root.archives.absolute()
+    if not _is_proved(archive, pieces, archive_proof(root, path) if at_home else None):
+        verify = "imnetprep verify-archives"
+        if not at_home:
+            verify = shell_command("imnetprep", "verify-archives", "--root", root.path)
+            verify = f"{shell_command('mv', path, root.archives)}; {verify}; leave out --archives"
         raise ImnetprepError(
             f"--consume deletes the archive while it is read, so it must be verified first;"
             f" {path.name} is not",
-            hint="imnetprep verify-archives",
+            hint=verify,
         )
 
 
@@ -247,8 +252,8 @@ def _beyond_help(path: Path, what: str) -> ImnetprepError:
         other = f"it is consumed for {root}: if that is another root"
     return ImnetprepError(
         what,
-        hint=f"{other}, resume there; if nothing is being made of it, rm -f"
-        f" {consumed_path(path)} {index_path(path)};"
+        hint=f"{other}, resume there; if nothing is being made of it,"
+        f" {shell_command('rm', '-f', consumed_path(path), index_path(path))};"
         f" then fetch {path.name} again: imnetprep download, or from where it came",
     )
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range
+from imnetprep.archives.tar import FETCH_AGAIN
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.proof import (
@@ -201,7 +202,7 @@ class PieceReader:
                 raise WrongBytes(
                     f"{self._file.name}: piece {piece} (bytes {start:,} to {end:,}) is not what"
                     f" torrent {self._pieces.info_hash} says",
-                    hint="imnetprep download fetches the wrong pieces again, and only those",
+                    hint=FETCH_AGAIN,
                 )
         return body
 

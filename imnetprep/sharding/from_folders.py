@@ -8,7 +8,7 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import SplitRecord, dataset_for, open_manifest, organized_splits
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, move_away
 from imnetprep.organizing.journal import Journal, open_journal
 from imnetprep.organizing.publish import in_the_way
 from imnetprep.roots import Layout, Root
@@ -66,7 +66,8 @@ def _plan_split(root: Root, sharding: Sharding, split: Split) -> PlannedShards:
     if source is None:
         raise ImnetprepError(
             f"{root.path} has no {split} split to make shards of",
-            hint=f"imnetprep organize --split {split}; then the same command again",
+            hint=f"imnetprep organize --split {split} --layout imagefolder;"
+            " then the same command again",
         )
     change = str(sharding.resize) if sharding.resize else source.change
     if sharding.resize and source is not done and source.change:
@@ -103,7 +104,7 @@ def refuse_other_shards(folder: Path, sharding: Sharding, change: str | None) ->
         raise ImnetprepError(
             f"{folder} holds other shards: of {index.shard_size:,} samples, seed {index.seed},"
             f" {index.change or 'images as published'}",
-            hint=f"mv {folder} {folder}.old; then run the same command again",
+            hint=f"{move_away(folder)}; then run the same command again",
         )
 
 

@@ -15,7 +15,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.manifest import SampleRecord
-from imnetprep.messages import WrongBytes
+from imnetprep.messages import WrongBytes, removal
 from imnetprep.sharding.order import Placement
 
 
@@ -88,6 +88,6 @@ class SpooledBodies:
         if xxh128(body) != sample.xxh128:
             raise WrongBytes(
                 f"{path}: {sample.name} is not what was written there",
-                hint=f"the disk may be failing; rm -r {self.folder} to start over",
+                hint=f"the disk may be failing; {removal(self.folder)} to start over",
             )
         return body

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import libtorrent as lt
 
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
 from imnetprep.processes import usable_cores
 from imnetprep.sources.torrent import Torrent, read_torrent
 
@@ -101,7 +101,7 @@ class PartFiles:
             raise ImnetprepError(
                 f"{path} is there, and {len(with_data) - len(self.proved_pieces):,} of its"
                 f" {len(with_data):,} pieces are not those of torrent {self.torrent.info_hash}",
-                hint=f"mv {path} {path}.old; then run the same command again",
+                hint=f"{move_away(path)}; then run the same command again",
             )
         self._rename_to_parts()
 
@@ -275,7 +275,7 @@ class PartFiles:
             if place.stat().st_size > size_bytes:
                 raise ImnetprepError(
                     f"{place} has {place.stat().st_size:,} bytes; the torrent's has {size_bytes:,}",
-                    hint=f"mv {place} {place}.old; then run the same command again",
+                    hint=f"{move_away(place)}; then run the same command again",
                 )
             size_bytes = place.stat().st_size
             for start, end in data_ranges(self._handle(index), size_bytes):

@@ -95,5 +95,5 @@ def _check_shards(folder: Path, address: S3Address) -> None:
 def _not_whole(address: S3Address, what: str, name: str) -> WrongBytes:
     return WrongBytes(
         f"{address} lacks {what} ({name})",
-        hint="it was not sent whole: run sync-s3 --push where it comes from; what came is kept",
+        hint="it was not sent whole: imnetprep sync-s3 --push where it comes from",
     )
