@@ -43,7 +43,7 @@ def _uncollected() -> Iterator[None]:
     cls=Verb,
     short_help="Make a root and a bucket equal, and verify it.",
     headings={
-        "What to do": ("push", "pull", "check", "deep", "what", "abort_stale"),
+        "What to do": ("push", "pull", "check", "deep", "contents", "abort_stale"),
         "Safety": ("replace", "delete", "yes", "dry_run"),
         "Speed and price": ("jobs", "max_rate", "request_prices"),
         "AWS": (*AWS, "checksum_algorithm"),
@@ -57,6 +57,7 @@ def _uncollected() -> Iterator[None]:
 @click.option("--deep", is_flag=True, help="With --check: read every byte of both sides.")
 @click.option(
     "--what",
+    "contents",
     type=WhatType(),
     default=DEFAULT_WHAT,
     show_default=True,
@@ -97,7 +98,7 @@ def sync_s3(
     pull: bool,
     check: bool,
     deep: bool,
-    what: frozenset[str],
+    contents: frozenset[str],
     replace: bool,
     delete: bool,
     yes: bool,
@@ -135,7 +136,7 @@ def sync_s3(
         from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.bucket import Bucket
         from imnetprep.sync.journal import open_sync_journal
-        from imnetprep.sync.keys import What
+        from imnetprep.sync.keys import Content
         from imnetprep.sync.plan import Direction, plan_sync
         from imnetprep.sync.run import DEFAULT_JOBS, Sync, best_kind
         from imnetprep.sync.survey import survey
@@ -143,7 +144,7 @@ def sync_s3(
         place = parse_s3_address(address)
         bucket = Bucket(place.bucket, settings)
     progress = stderr_progress(quiet=quiet)
-    parts = frozenset(map(What, what))
+    parts = frozenset(map(Content, contents))
     kind = checksum_algorithm.lower() if checksum_algorithm else best_kind()
     acts = (push or pull or check) and not dry_run
     with ExitStack() as stack:
@@ -152,22 +153,22 @@ def sync_s3(
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
         found = survey(
-            root, bucket, place, journal, what=parts, uploads=not pull, progress=progress
+            root, bucket, place, journal, contents=parts, uploads=not pull, progress=progress
         )
         if check:
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
                 root, bucket, found, journal,
-                what=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
+                contents=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
                 progress=progress,
             )  # fmt: skip
-            return show_findings(findings, len(found.here), deep=deep, as_json=as_json)
+            return show_findings(findings, len(found.local), deep=deep, as_json=as_json)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
                 root, bucket, found, journal,
-                direction=direction, what=parts, replace=replace, delete=delete,
+                direction=direction, contents=parts, replace=replace, delete=delete,
                 abort_stale_s=abort_stale,
             )
             for direction in directions or Direction

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.messages import Finding
     from imnetprep.s3.bucket import Bucket
     from imnetprep.sync.plan import SyncPlan
-    from imnetprep.sync.push import Moved
+    from imnetprep.sync.push import Outcome
 
 _LISTED_BEFORE_SUMMING_UP = 20
 _VERBS = {"push": "send", "pull": "fetch"}
@@ -39,7 +39,7 @@ def show_plan(
 def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
     from imnetprep.sync.plan import Action, Step
 
-    both = plan.survey.here.keys() & plan.survey.there.keys()
+    both = plan.survey.local.keys() & plan.survey.remote.keys()
     by_action = {action: plan.of(action) for action in Action if plan.of(action)}
     for action, steps in by_action.items():
         listed, left_out = list[Step](), list[Step]()
@@ -51,10 +51,10 @@ def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
         for step in listed:
             print_result(
                 f"{plan.direction}: {action:7} {format_bytes(step.size_bytes):>8}  {step.path}"
-                f"  ({step.why})",
+                f"  ({step.reason})",
                 as_json=as_json,
                 direction=plan.direction, action=action, file=step.path,
-                size_bytes=step.size_bytes, why=step.why, requests=plan.requests(step),
+                size_bytes=step.size_bytes, why=step.reason, requests=plan.requests(step),
             )  # fmt: skip
         if left_out:
             size_bytes = sum(step.size_bytes for step in left_out)
@@ -92,7 +92,7 @@ def _show_sum(
         text, as_json=as_json,
         direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=requests,
         cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
-        read=len(read), unfinished=len(plan.survey.unfinished),
+        read=len(read), unfinished=len(plan.survey.uploads),
     )  # fmt: skip
 
 
@@ -107,7 +107,7 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
     from imnetprep.sync.plan import Action
 
     planned = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
-    for uploads, aborted in ((plan.survey.unfinished, False), (plan.stale, True)):
+    for uploads, aborted in ((plan.survey.uploads, False), (plan.stale, True)):
         for upload in uploads:
             article = "a" if planned.get(upload.key) is Action.SEND else "no"
             what = f"{article} push resumes it, --abort-stale removes it"
@@ -129,15 +129,18 @@ def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_j
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def show_move(move: "Moved", *, as_json: bool) -> None:
-    step = move.step
-    checksum = f"{move.known.whole.kind} {move.known.whole.value:x}" if move.known else None
+def show_move(outcome: "Outcome", *, as_json: bool) -> None:
+    """A line for a file, with the checksum that its bytes have on both sides."""
+    step, checksum = outcome.step, ""
+    if outcome.checksums:
+        whole = outcome.checksums.whole
+        checksum = f"{whole.kind} {whole.value:x}"
     proof = f", {checksum}" if checksum else ""
     print_result(
-        f"{_PAST_TENSE[move.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
+        f"{_PAST_TENSE[outcome.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
         as_json=as_json,
-        file=step.path, done=move.action, size_bytes=step.size_bytes, etag=move.etag,
-        checksum=checksum,
+        file=step.path, done=outcome.action, size_bytes=step.size_bytes, etag=outcome.etag,
+        checksum=checksum or None,
     )  # fmt: skip
 
 

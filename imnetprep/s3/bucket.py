@@ -23,7 +23,7 @@ from botocore.utils import get_environ_proxies
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage
 from imnetprep.retry import resumed, retried, wait_s
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.failures import PASSING, client_error, is_busy, told
+from imnetprep.s3.failures import TRANSIENT, client_error, explained, is_busy
 from imnetprep.s3.settings import Settings
 
 _CONNECT_S, _SILENT_S = 10, 10
@@ -41,7 +41,7 @@ class Bucket:
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
         session = botocore.session.Session(profile=settings.profile)
-        with told(f"s3://{name}"):
+        with explained(f"s3://{name}"):
             try:
                 self.client = session.create_client(
                     "s3",
@@ -93,7 +93,7 @@ class Bucket:
         """How long botocore waits before it tries again; None: it does not."""
         tries = TRIES
         if response is None:
-            passing = isinstance(caught_exception, PASSING)
+            passing = isinstance(caught_exception, TRANSIENT)
             if isinstance(caught_exception, (EndpointConnectionError, ConnectTimeoutError)):
                 tries = TRIES if self._has_answered else _TRIES_TO_CONNECT
         else:
@@ -107,7 +107,7 @@ class Bucket:
 
     def pages(self, operation: str, **params: Any) -> Iterator[Any]:
         """The pages of a listing. Raises SourceFailed where the bucket is in another region."""
-        with told(S3Address(self.name, params.get("Prefix", ""))):
+        with explained(S3Address(self.name, params.get("Prefix", ""))):
             for page in self.client.get_paginator(operation).paginate(Bucket=self.name, **params):
                 headers = page["ResponseMetadata"].get("HTTPHeaders", {})
                 region = headers.get("x-amz-bucket-region", self.region)
@@ -126,7 +126,7 @@ class Bucket:
         *,
         etag: str,
         length: int,
-        asked: Callable[[], None] = lambda: None,
+        on_request: Callable[[], None] = lambda: None,
     ) -> Iterator[memoryview]:
         """The bytes from `start` to `end` of the object as it was under `etag`, `length` at a time.
 
@@ -135,7 +135,7 @@ class Bucket:
         """
 
         def open_at(at: int) -> Any:
-            asked()
+            on_request()
             headers = {"If-Match": f'"{etag}"', "Range": f"bytes={at}-{end - 1}"}
             answer = self.send("GET", key, headers=headers)
             told_of = answer.headers.get("content-range", "bytes 0-")
@@ -147,7 +147,7 @@ class Bucket:
                 )
             return answer.raw
 
-        yield from resumed(open_at, start, end, length=length, on=PASSING, times=TRIES)
+        yield from resumed(open_at, start, end, length=length, on=TRANSIENT, times=TRIES)
 
     def put(
         self,
@@ -156,7 +156,7 @@ class Bucket:
         *,
         headers: Mapping[str, str],
         query: Mapping[str, str] | None = None,
-        sent: Callable[[int], None],
+        on_bytes: Callable[[int], None],
     ) -> Mapping[str, str]:
         """Send a body, again where that may help; the answer's headers. `sent` hears each chunk.
 
@@ -170,7 +170,7 @@ class Bucket:
                 nonlocal done
                 for at in range(0, len(body), _SENT_BYTES):
                     chunk = body[at : at + _SENT_BYTES]
-                    sent(len(chunk))
+                    on_bytes(len(chunk))
                     done += len(chunk)
                     yield chunk
 
@@ -180,10 +180,10 @@ class Bucket:
                 answer = self.send("PUT", key, headers=all_headers, query=query, body=chunks())
                 return dict(answer.headers.items())
             except BaseException:
-                sent(-done)
+                on_bytes(-done)
                 raise
 
-        return retried(attempt, on=PASSING, times=TRIES)
+        return retried(attempt, on=TRANSIENT, times=TRIES)
 
     def send(
         self,

@@ -18,7 +18,7 @@ class Busy(failures.ClientError):  # type: ignore[misc]
 
 
 # What may pass: the request is tried again.
-PASSING = (
+TRANSIENT = (
     Busy,
     failures.HTTPClientError,
     failures.EndpointConnectionError,
@@ -98,19 +98,19 @@ _LONGEST_SAID = 300
 
 
 @contextmanager
-def told(where: object) -> Iterator[None]:
+def explained(place: object) -> Iterator[None]:
     """What botocore says of a failure at `where`, as we say it."""
     try:
         yield
     except failures.ClientError as error:
-        raise _refusal(where, error) from error
+        raise _refusal(place, error) from error
     except failures.ProfileNotFound as error:
         raise ImnetprepError(
             _line(str(error)), hint="aws configure list-profiles shows those there are"
         ) from error
     except _CREDENTIALS as error:
         raise ImnetprepError(
-            f"no AWS credentials for {where}: {_line(str(error))}",
+            f"no AWS credentials for {place}: {_line(str(error))}",
             hint="aws configure, or aws sso login; or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY",
         ) from error
@@ -121,23 +121,23 @@ def told(where: object) -> Iterator[None]:
         ) from error
     except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
         raise SourceFailed(
-            f"{where}: no connection to {_server(error)}",
+            f"{place}: no connection to {_server(error)}",
             hint="check the network, and --endpoint-url or AWS_ENDPOINT_URL; run the same command"
             " to resume",
         ) from error
     except _NETWORK as error:
         raise SourceFailed(
-            f"{where}: {_line(str(error))}",
+            f"{place}: {_line(str(error))}",
             hint="check the network; run the same command to resume",
         ) from error
     except ResponseParserError as error:
         raise SourceFailed(
-            f"{where}: the answer is not one of S3: {_line(str(error))}",
+            f"{place}: the answer is not one of S3: {_line(str(error))}",
             hint="check --endpoint-url, or AWS_ENDPOINT_URL",
         ) from error
     except failures.BotoCoreError as error:
         raise WrongUsage(
-            f"{where}: {_line(str(error))}",
+            f"{place}: {_line(str(error))}",
             hint="check the address, the options, the AWS_… variables and ~/.aws/config",
         ) from error
 

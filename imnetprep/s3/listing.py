@@ -15,7 +15,7 @@ from imnetprep.s3.failures import code_of
 CHECKSUM_FIELDS = {"crc64nvme": "ChecksumCRC64NVME", "crc32": "ChecksumCRC32"}
 
 
-class Listed(NamedTuple):
+class ListedObject(NamedTuple):
     """An object as a listing has it. The ETag changes with the object, and is no digest of it."""
 
     key: str
@@ -32,7 +32,7 @@ class Head(NamedTuple):
     checksum: Checksum | None
 
 
-class Unfinished(NamedTuple):
+class UnfinishedUpload(NamedTuple):
     """An upload in parts that was begun and neither completed nor aborted.
 
     `algorithm`: of its checksums, where the server tells.
@@ -52,12 +52,12 @@ class ListedPart(NamedTuple):
     checksum: Checksum | None
 
 
-def listed_objects(bucket: Bucket, prefix: str) -> Iterator[Listed]:
+def listed_objects(bucket: Bucket, prefix: str) -> Iterator[ListedObject]:
     """All objects whose key begins with `prefix`: a request a thousand."""
     for page in bucket.pages("list_objects_v2", Prefix=prefix):
         for each in page.get("Contents", ()):
             etag = each["ETag"].strip('"')
-            yield Listed(each["Key"], each["Size"], etag, each["LastModified"])
+            yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
 
 
 def head_object(bucket: Bucket, key: str) -> Head:
@@ -66,13 +66,13 @@ def head_object(bucket: Bucket, key: str) -> Head:
     return Head(head["ContentLength"], head["ETag"].strip('"'), full_checksum(head))
 
 
-def unfinished_uploads(bucket: Bucket, prefix: str) -> Iterator[Unfinished]:
+def unfinished_uploads(bucket: Bucket, prefix: str) -> Iterator[UnfinishedUpload]:
     """The uploads under `prefix` that are not finished: they are stored and paid for, unseen."""
     try:
         for page in bucket.pages("list_multipart_uploads", Prefix=prefix):
             for each in page.get("Uploads", ()):
                 algorithm = each.get("ChecksumAlgorithm")
-                yield Unfinished(each["Key"], each["UploadId"], each["Initiated"], algorithm)
+                yield UnfinishedUpload(each["Key"], each["UploadId"], each["Initiated"], algorithm)
     except SourceFailed as error:
         # rclone says so of a bucket in which none was begun since it serves it.
         if not _is_none_there(error):
@@ -95,7 +95,7 @@ def listed_parts(bucket: Bucket, key: str, upload_id: str) -> dict[int, ListedPa
     return parts
 
 
-def stored_bytes(bucket: Bucket, upload: Unfinished) -> int:
+def stored_bytes(bucket: Bucket, upload: UnfinishedUpload) -> int:
     """How much an unfinished upload has; none where somebody has just finished it."""
     try:
         parts = listed_parts(bucket, upload.key, upload.upload_id).values()

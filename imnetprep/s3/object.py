@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from imnetprep.digests import Checksum
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.failures import told
+from imnetprep.s3.failures import explained
 from imnetprep.s3.listing import head_object
 from imnetprep.s3.settings import Settings
 
@@ -22,7 +22,7 @@ class S3Object:
     def __init__(self, address: S3Address) -> None:
         self.address, self.name = address, address.key.rpartition("/")[2]
         self._bucket = _opened(address.bucket)
-        with told(address):
+        with explained(address):
             head = head_object(self._bucket, address.key)
         self.size_bytes: int | None = head.size_bytes
         self._etag = head.etag
@@ -36,7 +36,7 @@ class S3Object:
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
         """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
-        with told(self.address):
+        with explained(self.address):
             key = self.address.key
             yield from self._bucket.chunks(key, start, end, etag=self._etag, length=length)
 

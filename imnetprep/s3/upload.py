@@ -19,7 +19,7 @@ from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.retry import retried
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import TRIES, Bucket
-from imnetprep.s3.failures import PASSING, code_of, has_met, status_of
+from imnetprep.s3.failures import TRANSIENT, code_of, has_met, status_of
 from imnetprep.s3.listing import (
     CHECKSUM_FIELDS,
     Head,
@@ -55,8 +55,8 @@ class Guard:
     Which it is shows with the first answer; `told` hears it once if it is not the one wanted.
     """
 
-    def __init__(self, kind: str, told: Callable[[str], None]) -> None:
-        self.kind, self._told = kind, told
+    def __init__(self, kind: str, on_note: Callable[[str], None]) -> None:
+        self.kind, self._on_note = kind, on_note
         self.is_kept = True
 
     def headers(self, body: memoryview, checksum: Checksum) -> dict[str, str]:
@@ -72,7 +72,7 @@ class Guard:
             return
         self.is_kept = False
         other = "" if self.kind == "crc32" else "; --checksum-algorithm CRC32 may do more"
-        self._told(f"the server keeps no {self.kind}: it compares the MD5 of each part{other}")
+        self._on_note(f"the server keeps no {self.kind}: it compares the MD5 of each part{other}")
 
     def is_refused(self, error: failures.ClientError) -> bool:
         """Does the server refuse the checksum itself? It goes without one from here on."""
@@ -91,11 +91,11 @@ class Sender:
         bucket: Bucket,
         guard: Guard,
         *,
-        sent: Callable[[int], None],
-        told: Callable[[str], None],
+        on_bytes: Callable[[int], None],
+        on_note: Callable[[str], None],
     ) -> None:
         self.bucket, self.guard = bucket, guard
-        self._sent, self._told = sent, told
+        self._on_bytes, self._on_note = on_bytes, on_note
 
     def put(
         self, key: str, body: memoryview, checksum: Checksum, headers: Mapping[str, str]
@@ -114,7 +114,7 @@ class Sender:
             return head.etag
         return _etag(answer)
 
-    def begin(self, key: str, headers: Mapping[str, str], *, known: Collection[str]) -> str:
+    def begin(self, key: str, headers: Mapping[str, str], *, old_ids: Collection[str]) -> str:
         """The id of a new upload in parts: of one that is not `known`, if an answer was lost."""
         tries = itertools.count()
         all_headers = {**self.bucket.settings.object_headers, **headers}
@@ -124,7 +124,7 @@ class Sender:
 
         def attempt() -> str:
             for each in unfinished_uploads(self.bucket, key) if next(tries) else ():
-                if each.key == key and each.upload_id not in known:
+                if each.key == key and each.upload_id not in old_ids:
                     return each.upload_id
             try:
                 answer = self.bucket.send("POST", key, headers=all_headers, query={"uploads": ""})
@@ -139,7 +139,7 @@ class Sender:
                 raise ResponseParserError("it has no UploadId")
             return str(table["UploadId"])
 
-        return retried(attempt, on=PASSING, times=TRIES)
+        return retried(attempt, on=TRANSIENT, times=TRIES)
 
     def send_part(
         self, key: str, upload_id: str, number: int, body: memoryview, checksum: Checksum
@@ -161,8 +161,8 @@ class Sender:
         field = CHECKSUM_FIELDS[whole.kind]
         listed = []
         for number, part in enumerate(parts, 1):
-            told = {"PartNumber": number, "ETag": f'"{part.etag}"'}
-            listed.append(told | ({field: part.checksum.text} if self.guard.is_kept else {}))
+            on_note = {"PartNumber": number, "ETag": f'"{part.etag}"'}
+            listed.append(on_note | ({field: part.checksum.text} if self.guard.is_kept else {}))
         params = {"IfNoneMatch": "*"} if "If-None-Match" in headers else {}
         if etag := headers.get("If-Match"):
             params = {"IfMatch": etag}
@@ -229,7 +229,7 @@ class Sender:
             kept, guard = self.guard.is_kept, self.guard.headers(body, checksum)
             try:
                 answer = self.bucket.put(
-                    key, body, headers={**headers, **guard}, query=query, sent=self._sent
+                    key, body, headers={**headers, **guard}, query=query, on_bytes=self._on_bytes
                 )
             except failures.ClientError as error:
                 if kept and query is None and self.guard.is_refused(error):
@@ -237,7 +237,7 @@ class Sender:
                 if code_of(error) not in _WRONG_ON_ARRIVAL:
                     raise
                 if attempt < _TRIES:
-                    self._told(f"{where}: {what} arrived wrong; sent again")
+                    self._on_note(f"{where}: {what} arrived wrong; sent again")
                     continue
                 raise WrongBytes(
                     f"{where}: {what} arrived wrong, {_TRIES} times",
@@ -246,7 +246,7 @@ class Sender:
             answer = {name.lower(): value for name, value in answer.items()}
             if query is None and kept and not _is_echoed(answer):
                 self.guard.heard(is_kept=False)
-                self._sent(-len(body))
+                self._on_bytes(-len(body))
                 continue  # it was not compared
             return answer
         raise ImnetprepError(f"{where}: {what} was not compared", hint="run the same command again")

@@ -1,7 +1,7 @@
 """What manifests list, from a root to a bucket and back: whole splits, never half of one.
 
-The one in the bucket lists the splits whose data is in the bucket, the local one those that are
-here. What comes from a bucket may lie: nothing of it is used before `read_fetched` has seen it.
+The one in the bucket lists the splits whose data is in the bucket, the local one those of the
+root. What comes from a bucket may lie: nothing of it is used before `read_remote_manifest`.
 """
 
 import os
@@ -34,15 +34,15 @@ _WAIT_S = 60  # a million samples take a slow disk some seconds
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A manifest from a bucket, read and found to be one. `told`: as `splits_told`."""
+class RemoteManifest:
+    """A manifest from a bucket, read and found to be one. `fingerprints`: of its splits."""
 
     path: Path
     dataset: Dataset
-    told: Mapping[Key, str]
+    fingerprints: Mapping[Key, str]
 
 
-def splits_told(path: Path) -> dict[Key, str]:
+def split_fingerprints(path: Path) -> dict[Key, str]:
     """The splits that the manifest at `path` lists, if there is one, each with its fingerprint.
 
     Two share it only if the samples are the same and lie at the same places in their shards.
@@ -50,15 +50,15 @@ def splits_told(path: Path) -> dict[Key, str]:
     if not path.exists():
         return {}
     with open_manifest(path) as manifest:
-        return _told(manifest)
+        return _fingerprints(manifest)
 
 
-def _told(manifest: Manifest) -> dict[Key, str]:
-    held = manifest.splits()
-    return {key: manifest.fingerprint(record, with_places=True) for key, record in held.items()}
+def _fingerprints(manifest: Manifest) -> dict[Key, str]:
+    splits = manifest.splits()
+    return {key: manifest.fingerprint(record, with_places=True) for key, record in splits.items()}
 
 
-def read_fetched(path: Path) -> Fetched:
+def read_remote_manifest(path: Path) -> RemoteManifest:
     """Look through the manifest that was fetched to `path`, in a folder that only we write.
 
     Raises WrongBytes where it is none, or does not hold together, and OtherForm.
@@ -73,7 +73,7 @@ def read_fetched(path: Path) -> Fetched:
             _ = dataset.fingerprint  # reads all of its definition
             for record in manifest.splits().values():
                 _check_split(manifest, record, classes=len(dataset.synsets))
-            return Fetched(path, dataset, _told(manifest))
+            return RemoteManifest(path, dataset, _fingerprints(manifest))
     except OtherForm:
         raise
     except ImnetprepError as error:
@@ -98,8 +98,8 @@ def _check_split(manifest: Manifest, record: SplitRecord, *, classes: int) -> No
         raise _wrong(record, f"what was done to it is {record.change!r}")
 
 
-def _wrong(record: SplitRecord, what: str) -> ImnetprepError:
-    return WrongBytes(f"{record.split} as {record.layout}: {what}", hint="")
+def _wrong(record: SplitRecord, problem: str) -> ImnetprepError:
+    return WrongBytes(f"{record.split} as {record.layout}: {problem}", hint="")
 
 
 def write_bucket_manifest(
@@ -107,42 +107,42 @@ def write_bucket_manifest(
     to: Path,
     *,
     splits: Collection[Key],
-    fetched: Fetched | None = None,
-    theirs: Collection[Key] = (),
+    remote: RemoteManifest | None = None,
+    conflicts: Collection[Key] = (),
 ) -> list[SplitRecord]:
     """Write to `to`, whole or not at all, a manifest of those `splits` that one of two lists.
 
-    The local `manifest` says what they are, and `fetched` does of what that does not list and of
-    `theirs`. The same splits make the same bytes, in whatever order they were organized. Another
+    The local `manifest` says what they are, and `remote` does of what that does not list and of
+    `conflicts`. The same splits make the same bytes, in whatever order they were organized. Another
     process may write `manifest` meanwhile. Raises ImnetprepError where the datasets differ.
     """
     with ExitStack() as stack:
-        ours = stack.enter_context(_as_it_is_now(manifest, beside=to))
-        listed = {key: (ours, record) for key, record in ours.splits().items()}
-        if fetched is not None:
-            refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
-            there = stack.enter_context(open_manifest(fetched.path))
-            for key, record in there.splits().items():
-                if key in theirs or key not in listed:
-                    listed[key] = there, record
-        made = stack.enter_context(manifest_written(to, ours.dataset()))
-        for key in sorted(listed.keys() & {*splits}):
-            source, record = listed[key]
-            made.add_columns(*key, source.columns(record), change=record.change)
-        return list(made.splits().values())
+        local = stack.enter_context(_snapshot(manifest, target=to))
+        sources = {key: (local, record) for key, record in local.splits().items()}
+        if remote is not None:
+            refuse_other_dataset(local, remote.dataset, hint=_OTHER_DATASET)
+            listing = stack.enter_context(open_manifest(remote.path))
+            for key, record in listing.splits().items():
+                if key in conflicts or key not in sources:
+                    sources[key] = listing, record
+        copy = stack.enter_context(manifest_written(to, local.dataset()))
+        for key in sorted(sources.keys() & {*splits}):
+            source, record = sources[key]
+            copy.add_columns(*key, source.columns(record), change=record.change)
+        return list(copy.splits().values())
 
 
 @contextmanager
-def _as_it_is_now(path: Path, *, beside: Path) -> Iterator[Manifest]:
+def _snapshot(path: Path, *, target: Path) -> Iterator[Manifest]:
     """One moment of the manifest at `path`. Its writers wait for one copy, not for all we do."""
-    copy = beside.with_name(f".{beside.name}.now.{os.getpid()}.tmp")
-    beside.parent.mkdir(parents=True, exist_ok=True)
+    copy = target.with_name(f".{target.name}.now.{os.getpid()}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
     copy.unlink(missing_ok=True)
     try:
         with open_manifest(path, wait_s=_WAIT_S) as manifest:
             manifest.copy_to(copy)
         with open_manifest(copy) as manifest:
-            manifest.path = path  # is told where it is damaged
+            manifest.path = path  # errors name the one that is damaged
             yield manifest
     finally:
         copy.unlink(missing_ok=True)
@@ -150,58 +150,58 @@ def _as_it_is_now(path: Path, *, beside: Path) -> Iterator[Manifest]:
 
 def publish_pulled(
     root: Root,
-    fetched: Fetched | None,
-    pulled: Iterable[tuple[Key, Path]] = (),
+    remote: RemoteManifest | None,
+    splits: Iterable[tuple[Key, Path]] = (),
     *,
     facts: Callable[[str], Mapping[str, Any]] = lambda _: {},
     replace: bool,
 ) -> list[SplitRecord]:
-    """Publish the splits that were `pulled`, each in the folder where it grew.
+    """Publish the pulled `splits`, each from the folder where it grew.
 
-    Also lists what `fetched` lists and `root` has the folder of: a kill may have come between.
+    Also lists what `remote` lists and `root` has the folder of: a kill may have come between.
     A root without a manifest gets one, of the same dataset. `facts` of a split's folder go into the
     receipt. Returns what was listed.
 
-    Raises ImnetprepError where the datasets differ; and when all else is taken, of splits that
+    Raises ImnetprepError where the datasets differ; and when all else is listed, of splits that
     `root` lists with other samples or other places in shards, unless `replace`. Nobody else may be
     organizing meanwhile: the caller has the lock.
     """
-    if fetched is not None and not root.manifest.exists():
-        create_manifest(root.manifest, fetched.dataset)
-    if fetched is not None:
-        with open_manifest(root.manifest) as ours:
-            refuse_other_dataset(ours, fetched.dataset, hint=_OTHER_DATASET)
-    taken, left = list[SplitRecord](), list[str]()
-    with open_manifest(fetched.path) if fetched else nullcontext() as there:
-        records = there.splits() if there else {}
-        named: Iterable[tuple[Key, Path | None]] = ((key, None) for key in records)
-        for key, growing in chain(pulled, named):
+    if remote is not None and not root.manifest.exists():
+        create_manifest(root.manifest, remote.dataset)
+    if remote is not None:
+        with open_manifest(root.manifest) as local:
+            refuse_other_dataset(local, remote.dataset, hint=_OTHER_DATASET)
+    new_records, conflicts = list[SplitRecord](), list[str]()
+    with open_manifest(remote.path) if remote else nullcontext() as manifest:
+        records = manifest.splits() if manifest else {}
+        folders: Iterable[tuple[Key, Path | None]] = ((key, None) for key in records)
+        for key, workspace in chain(splits, folders):
             record, folder = records.get(key), root.split(*key)
-            if growing is None:
-                listed = _fingerprint(root, key)
-                if not folder.is_dir() or (fetched and listed == fetched.told[key]):
+            if workspace is None:
+                fingerprint = _fingerprint(root, key)
+                if not folder.is_dir() or (remote and fingerprint == remote.fingerprints[key]):
                     continue
-                if listed is not None and not replace:
-                    left.append(f"{key[0]} as {key[1]}")
+                if fingerprint is not None and not replace:
+                    conflicts.append(f"{key[0]} as {key[1]}")
                     continue
             publish(
                 root,
                 *key,
-                growing=growing,
-                listing=partial(there.columns, record) if there and record else None,
+                growing=workspace,
+                listing=partial(manifest.columns, record) if manifest and record else None,
                 change=record.change if record else None,
                 facts=facts(folder.relative_to(root.path).as_posix()),
                 replace=replace,
             )
             if record:
-                taken.append(record)
-    if left:
+                new_records.append(record)
+    if conflicts:
         raise ImnetprepError(
-            f"{root.manifest} and the manifest in the bucket differ: {', '.join(left)}",
+            f"{root.manifest} and the manifest in the bucket differ: {', '.join(conflicts)}",
             hint=f"imnetprep verify --root {root.path} says whether ours is right;"
             " --replace takes the bucket's",
         )
-    return taken
+    return new_records
 
 
 def _fingerprint(root: Root, key: Key) -> str | None:

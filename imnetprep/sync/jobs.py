@@ -11,14 +11,14 @@ from imnetprep.messages import Task
 T = TypeVar("T")
 
 
-class Cancelled(BaseException):
-    """Another unit has failed, or the user has had enough."""
+class Cancellation(BaseException):
+    """Raised where work ends early: another unit has failed, or the user has had enough."""
 
 
 class Flow:
-    """Every byte that goes over the network is told here, from any thread.
+    """Hears of every byte that goes over the network, from any thread.
 
-    It keeps the rate, moves the bar, and ends what is under way once it is `stopped`.
+    Keeps the rate, moves the bar, and ends what is under way once `stop` is set.
     """
 
     def __init__(self, task: Task, max_rate: float | None) -> None:
@@ -26,35 +26,35 @@ class Flow:
         self._lock = threading.Lock()
         self._free_at = 0.0
         self._under_way: dict[str, int] = {}
-        self.stopped = threading.Event()
+        self.stop = threading.Event()
         self.moved_bytes = 0
 
     def moved(self, size_bytes: int) -> None:
-        """So many bytes more; less, where they are to go again. Raises Cancelled."""
+        """Count bytes that moved; below zero, where they are to go again. Raises Cancellation."""
         self.go_on()
         wait_s = 0.0
         with self._lock:
             self._task.advance(size_bytes)
             self.moved_bytes += size_bytes
             if self._max_rate and size_bytes > 0:
-                now = time.monotonic()
-                wait_s = max(0.0, self._free_at - now)
-                self._free_at = max(now, self._free_at) + size_bytes / self._max_rate
-        if wait_s and self.stopped.wait(wait_s):
-            raise Cancelled
+                clock_s = time.monotonic()
+                wait_s = max(0.0, self._free_at - clock_s)
+                self._free_at = max(clock_s, self._free_at) + size_bytes / self._max_rate
+        if wait_s and self.stop.wait(wait_s):
+            raise Cancellation
 
     def go_on(self) -> None:
-        """Raise Cancelled where nothing more is to be begun."""
-        if self.stopped.is_set():
-            raise Cancelled
+        """Raise Cancellation where nothing more is to be begun."""
+        if self.stop.is_set():
+            raise Cancellation
 
     def read(self, size_bytes: int) -> None:
-        """So many bytes were read here. Raises Cancelled."""
+        """Count bytes of a file that were read. Raises Cancellation."""
         self.go_on()
         self.skipped(size_bytes)
 
     def skipped(self, size_bytes: int) -> None:
-        """So many bytes are there already."""
+        """Count bytes that need not move."""
         with self._lock:
             self._task.advance(size_bytes)
 
@@ -63,12 +63,12 @@ class Flow:
         self._count(path, 1)
 
     def ended(self, path: str) -> None:
-        """It no longer is."""
+        """A part of `path` is no longer under way."""
         self._count(path, -1)
 
-    def _count(self, path: str, more: int) -> None:
+    def _count(self, path: str, change: int) -> None:
         with self._lock:
-            self._under_way[path] = self._under_way.get(path, 0) + more
+            self._under_way[path] = self._under_way.get(path, 0) + change
             if not self._under_way[path]:
                 del self._under_way[path]
             parts = sum(self._under_way.values())
@@ -76,53 +76,53 @@ class Flow:
 
 
 def side_by_side(
-    units: Iterable[Callable[[], T]], *, jobs: int, stopped: threading.Event
+    units: Iterable[Callable[[], T]], *, jobs: int, stop: threading.Event
 ) -> Iterator[T]:
     """What the units return, as they end. `jobs` threads draw them from `units`, one at a time.
 
-    The first that raises ends all; `stopped` is set then, and where nobody wants more. Raises
-    Cancelled where somebody else has set it: units may be left.
+    The first that raises ends all; `stop` is set then, and where nobody wants more. Raises
+    Cancellation where somebody else has set it: units may be left.
     """
-    drawn, lock = iter(units), threading.Lock()
-    ended: SimpleQueue[tuple[list[T], BaseException | None] | None] = SimpleQueue()
+    queue, lock = iter(units), threading.Lock()
+    results: SimpleQueue[tuple[list[T], BaseException | None] | None] = SimpleQueue()
 
     def work() -> None:
         try:
-            while not stopped.is_set():
+            while not stop.is_set():
                 with lock:
-                    unit = None if stopped.is_set() else next(drawn, None)
+                    unit = None if stop.is_set() else next(queue, None)
                 if unit is None:
                     return
-                ended.put(([unit()], None))
+                results.put(([unit()], None))
         except BaseException as error:
-            stopped.set()
-            ended.put(([], error))
+            stop.set()
+            results.put(([], error))
         finally:
-            ended.put(None)
+            results.put(None)
 
     threads = [threading.Thread(target=work) for _ in range(jobs)]
-    started = []
+    alive_threads = []
     try:
         for thread in threads:
             thread.start()
-            started.append(thread)
-        left, failure = jobs, None
-        while left:
-            item = ended.get()
+            alive_threads.append(thread)
+        alive, failure = jobs, None
+        while alive:
+            item = results.get()
             if item is None:
-                left -= 1
+                alive -= 1
                 continue
             found, error = item
-            if error is not None and (failure is None or isinstance(failure, Cancelled)):
+            if error is not None and (failure is None or isinstance(failure, Cancellation)):
                 failure = error
             yield from found
         if failure is not None:
             raise failure
-        if stopped.is_set():
-            raise Cancelled
+        if stop.is_set():
+            raise Cancellation
     except BaseException:
-        stopped.set()
+        stop.set()
         raise
     finally:
-        for thread in started:
+        for thread in alive_threads:
             thread.join()

@@ -46,7 +46,7 @@ PRAGMA user_version = {_FORM};
 """
 
 
-class Known(NamedTuple):
+class Checksums(NamedTuple):
     """The checksum of some bytes, and those of their parts of `part_bytes` (the last is shorter).
 
     What came in one part has none.
@@ -57,8 +57,8 @@ class Known(NamedTuple):
     parts: tuple[int, ...] = ()
 
     @classmethod
-    def of_parts(cls, parts: Iterable[Checksum], kind: str, part_bytes: int) -> "Known":
-        """Of parts that lie end to end."""
+    def of_parts(cls, parts: Iterable[Checksum], kind: str, part_bytes: int) -> "Checksums":
+        """The checksums of parts that lie end to end, and of the whole."""
         whole, values = Checksum.empty(kind), []
         for part in parts:
             whole = whole.followed_by(part)
@@ -68,10 +68,10 @@ class Known(NamedTuple):
         return cls(whole, part_bytes, tuple(values))
 
     def part_checksums(self) -> Iterator[Checksum]:
-        """Those of the parts, in order."""
+        """The checksum of each part, in order."""
         for number, value in enumerate(self.parts):
-            left = self.whole.size_bytes - number * self.part_bytes
-            yield Checksum(self.whole.kind, value, min(self.part_bytes, left))
+            rest_bytes = self.whole.size_bytes - number * self.part_bytes
+            yield Checksum(self.whole.kind, value, min(self.part_bytes, rest_bytes))
 
 
 class FetchedRange(NamedTuple):
@@ -97,50 +97,53 @@ class SyncJournal:
         self._database, self._lock = database, threading.RLock()
         self._endpoint = endpoint
 
-    def of_file(self, path: str, state: Mapping[str, int], kind: str) -> Known | None:
+    def of_file(self, path: str, state: Mapping[str, int], kind: str) -> Checksums | None:
         """What is known of the file at `path`, if it is still in this state."""
         row = self._row(
             "SELECT kind, value, size, part_bytes, parts FROM file"
             " WHERE path = ? AND kind = ? AND state = ?",
             path, kind, _format_state(state),
         )  # fmt: skip
-        return _known(*row) if row else None
+        return _checksums(*row) if row else None
 
-    def keep_file(self, path: str, state: Mapping[str, int], known: Known) -> None:
+    def keep_file(self, path: str, state: Mapping[str, int], checksums: Checksums) -> None:
         """The bytes of the file in this state are these."""
-        kind, value, size, *parts = _columns(known)
+        kind, value, size, *parts = _columns(checksums)
         self._write(
             "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?)",
             path, kind, _format_state(state), size, value, *parts,
         )  # fmt: skip
 
-    def of_object(self, address: S3Address, etag: str) -> Known | None:
+    def of_object(self, address: S3Address, etag: str) -> Checksums | None:
         """What is known of an object, if it still has this ETag."""
         row = self._row(
             "SELECT kind, value, size, part_bytes, parts FROM object"
             " WHERE address = ? AND etag = ?",
             self._at(address), etag,
         )  # fmt: skip
-        return _known(*row) if row else None
+        return _checksums(*row) if row else None
 
-    def keep_object(self, address: S3Address, etag: str, known: Known) -> None:
+    def keep_object(self, address: S3Address, etag: str, checksums: Checksums) -> None:
         """The bytes of the object that has this ETag are these."""
-        kind, value, size, *parts = _columns(known)
+        kind, value, size, *parts = _columns(checksums)
         self._write(
             "INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?)",
             self._at(address), etag, size, kind, value, *parts,
         )  # fmt: skip
 
-    def synced(self, address: S3Address, how: str = "") -> tuple[str, str] | None:
-        """The ETag of the object and the value of the file when they were last made equal."""
+    def synced(self, address: S3Address, direction: str = "") -> tuple[str, str] | None:
+        """The ETag of the object and the value of the file when they were last made equal.
+
+        A manifest has another value for each `direction`: the two sides list different splits.
+        """
         query = "SELECT etag, value FROM synced WHERE address = ? AND how = ?"
-        row = self._row(query, self._at(address), how)
+        row = self._row(query, self._at(address), direction)
         return (row[0], row[1]) if row else None
 
-    def keep_synced(self, address: S3Address, etag: str, value: str, how: str = "") -> None:
+    def keep_synced(self, address: S3Address, etag: str, value: str, direction: str = "") -> None:
         """The object that has this ETag and the file here are equal now."""
         query = "INSERT OR REPLACE INTO synced VALUES (?, ?, ?, ?)"
-        self._write(query, self._at(address), how, etag, value)
+        self._write(query, self._at(address), direction, etag, value)
 
     def sent(self, upload_id: str) -> dict[int, tuple[str, Checksum]]:
         """The parts of an unfinished upload that were sent from here: ETag and checksum."""
@@ -168,8 +171,8 @@ class SyncJournal:
             path,
         )
         ranges = [
-            FetchedRange(at, Checksum(kind, int(value, 16), size), synced == 1)
-            for at, size, kind, value, synced in rows
+            FetchedRange(at, Checksum(kind, int(value, 16), size), is_synced == 1)
+            for at, size, kind, value, is_synced in rows
         ]
         return PartOnDisk(row[0], row[1], ranges)
 
@@ -219,7 +222,7 @@ class SyncJournal:
         return float(row[0]) if row else None
 
     def keep_rate(self, direction: str, bytes_per_s: float) -> None:
-        """So fast it was."""
+        """The bytes a second of this sync."""
         self._write("INSERT OR REPLACE INTO rate VALUES (?, ?)", direction, bytes_per_s)
 
     def _at(self, address: S3Address) -> str:
@@ -256,8 +259,8 @@ def open_sync_journal(root: Root, *, endpoint: str, keep: bool = True) -> Iterat
     """
     path = root.path / ".sync.db"
     if not keep and not path.exists():
-        with closing(_opened(":memory:")) as nothing:
-            yield SyncJournal(nothing, endpoint)
+        with closing(_opened(":memory:")) as database:
+            yield SyncJournal(database, endpoint)
         return
     root.path.mkdir(parents=True, exist_ok=True)
     try:
@@ -302,12 +305,12 @@ def _format_state(state: Mapping[str, int]) -> str:
     return " ".join(str(state[key]) for key in sorted(state))
 
 
-def _columns(known: Known) -> tuple[str, str, int, int, str]:
-    whole, part_bytes, parts = known
+def _columns(checksums: Checksums) -> tuple[str, str, int, int, str]:
+    whole, part_bytes, parts = checksums
     values = " ".join(f"{value:x}" for value in parts)
     return whole.kind, f"{whole.value:x}", whole.size_bytes, part_bytes, values
 
 
-def _known(kind: str, value: str, size_bytes: int, part_bytes: int, parts: str) -> Known:
+def _checksums(kind: str, value: str, size_bytes: int, part_bytes: int, parts: str) -> Checksums:
     values = tuple(int(part, 16) for part in parts.split())
-    return Known(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)
+    return Checksums(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)

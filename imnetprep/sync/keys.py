@@ -19,10 +19,10 @@ from imnetprep.roots import Root
 
 MANIFEST, RECEIPT = "manifest.db", "receipt.json"
 _LONGEST_NAME = 255 - len("..fetching")
-_LOCAL = (".part", ".consumed", ".resume")
+_LOCAL_SUFFIXES = (".part", ".consumed", ".resume")
 
 
-class What(StrEnum):
+class Content(StrEnum):
     """A part of a root that is sent and fetched."""
 
     ARCHIVES = "archives"
@@ -31,7 +31,7 @@ class What(StrEnum):
     MANIFEST = "manifest"
 
 
-class FileHere(NamedTuple):
+class LocalFile(NamedTuple):
     """A file under the root; `path` is relative to it, with slashes."""
 
     path: str
@@ -39,28 +39,32 @@ class FileHere(NamedTuple):
     mtime_ns: int
 
 
-def what_of(path: str) -> What | None:
-    """What the file at this relative path is part of; None: of nothing that is sent or fetched."""
+def content_of(path: str) -> Content | None:
+    """What the file at this relative path belongs to; None: it is not sent or fetched."""
     names = path.split("/")
     if path == MANIFEST:
-        return What.MANIFEST
+        return Content.MANIFEST
     if not all(map(_is_safe, names)):
         return None
     match names:
-        case ["archives", name] if not name.endswith(_LOCAL):
-            return What.ARCHIVES
+        case ["archives", name] if not name.endswith(_LOCAL_SUFFIXES):
+            return Content.ARCHIVES
         case ["shards", split, _] if split in set(Split):
-            return What.SHARDS
+            return Content.SHARDS
         case ["runs", _, _, *_]:
-            return What.RUNS
+            return Content.RUNS
     return None
 
 
-def files_here(root: Root, what: Collection[What], progress: Progress) -> Iterator[FileHere]:
-    """The files of `root` that are part of `what`, by path; but for the manifest, and a run that
-    is trained now."""
-    folders = [each.value for each in (What.ARCHIVES, What.SHARDS) if each in what]
-    if What.RUNS in what and root.runs.is_dir():
+def local_files(
+    root: Root, contents: Collection[Content], progress: Progress
+) -> Iterator[LocalFile]:
+    """The files of `root` that hold these `contents`, in order of path.
+
+    The manifest is left out, and any run that is trained now.
+    """
+    folders = [each.value for each in (Content.ARCHIVES, Content.SHARDS) if each in contents]
+    if Content.RUNS in contents and root.runs.is_dir():
         for run in sorted(each.name for each in root.runs.iterdir() if each.is_dir()):
             if is_busy(root, f"runs/{run}/"):
                 progress.note(f"runs/{run} is being trained: left out")
@@ -68,15 +72,15 @@ def files_here(root: Root, what: Collection[What], progress: Progress) -> Iterat
                 folders.append(f"runs/{run}")
     for folder in folders:
         for path in _files_below(root.path, folder):
-            if what_of(path) in what and not _is_given_up(root.path / path):
+            if content_of(path) in contents and not _is_given_up(root.path / path):
                 status = (root.path / path).stat()
-                yield FileHere(path, status.st_size, status.st_mtime_ns)
+                yield LocalFile(path, status.st_size, status.st_mtime_ns)
 
 
 def is_busy(root: Root, path: str) -> bool:
     """Is it part of a run that is trained now? Neither side of it is touched."""
     names = path.split("/")
-    return names[0] == What.RUNS and is_locked(root.run(names[1]))
+    return names[0] == Content.RUNS and is_locked(root.run(names[1]))
 
 
 def _files_below(top: Path, folder: str) -> Iterator[str]:

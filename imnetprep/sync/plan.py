@@ -1,25 +1,26 @@
-"""What a sync would do, file by file, and why; decided from listings, before anything is done."""
+"""Plan a sync: what it would do, file by file, and why; decided from listings, with nothing done.
+
+How the two sides of a file stand to each other is its `Relation`, and `_ACTIONS` has what follows.
+"""
 
 import dataclasses
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 from imnetprep.archives.file import file_state
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.listing import Unfinished
+from imnetprep.s3.listing import UnfinishedUpload
 from imnetprep.s3.upload import part_bytes_of
-from imnetprep.sync.journal import Known, SyncJournal
-from imnetprep.sync.keys import MANIFEST, What, what_of
-from imnetprep.sync.objects import ask_for_unknown, known_before
-from imnetprep.sync.survey import Survey
+from imnetprep.sync.jobs import Flow
+from imnetprep.sync.journal import Checksums, SyncJournal
+from imnetprep.sync.keys import MANIFEST, Content, content_of
+from imnetprep.sync.survey import Survey, ask_for_unknown, recorded_checksums
 
 RANGE_BYTES = 32 << 20
-# What is written anew while a root is used; the newer side may replace the older.
-_CHANGING = (What.RUNS,)
 
 
 class Direction(StrEnum):
@@ -44,14 +45,46 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
+class Relation(Enum):
+    """How the two sides of a file stand to each other, as far as is known without reading it.
+
+    UNREAD: of one size, and the bytes here are to be read. NO_CHECKSUM: of one size, and the
+    server keeps none. NEWER_…: they differ, and only that side has changed since the last sync.
+    """
+
+    LOCAL_ONLY = auto()
+    REMOTE_ONLY = auto()
+    EQUAL = auto()
+    UNREAD = auto()
+    NO_CHECKSUM = auto()
+    DIFFERENT = auto()
+    NEWER_LOCAL = auto()
+    NEWER_REMOTE = auto()
+
+
+# What a push and a pull do; and what they do with --delete of what lies on one side only, and with
+# --replace of what lies on both.
+_ACTIONS = {
+    #                       push                            pull
+    Relation.LOCAL_ONLY:   (Action.SEND, Action.SEND,       Action.KEEP, Action.DELETE),
+    Relation.REMOTE_ONLY:  (Action.KEEP, Action.DELETE,     Action.FETCH, Action.FETCH),
+    Relation.EQUAL:        (Action.SKIP, Action.SKIP,       Action.SKIP, Action.SKIP),
+    Relation.UNREAD:       (Action.COMPARE, Action.COMPARE, Action.COMPARE, Action.COMPARE),
+    Relation.NO_CHECKSUM:  (Action.KEEP, Action.SEND,       Action.KEEP, Action.FETCH),
+    Relation.DIFFERENT:    (Action.KEEP, Action.SEND,       Action.KEEP, Action.FETCH),
+    Relation.NEWER_LOCAL:  (Action.SEND, Action.SEND,       Action.NEWER, Action.FETCH),
+    Relation.NEWER_REMOTE: (Action.NEWER, Action.SEND,      Action.FETCH, Action.FETCH),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Step:
-    """One file. `etag` is that of the object there, if there is one."""
+    """What is to be done with one file. `etag`: of its object, if there is one."""
 
     path: str
     action: Action
     size_bytes: int
-    why: str
+    reason: str
     etag: str | None = None
 
 
@@ -61,17 +94,16 @@ class SyncPlan:
 
     survey: Survey
     direction: Direction
-    what: frozenset[What]
+    contents: frozenset[Content]
     steps: tuple[Step, ...]
-    stale: tuple[Unfinished, ...] = field(default=())
+    stale: tuple[UnfinishedUpload, ...] = field(default=())
     replace: bool = False
 
     @property
     def kept(self) -> list[Step]:
-        """What both sides have and is left alone, since it differs."""
-        found = self.survey
-        both = found.here.keys() & found.there.keys()
-        return [step for step in self.of(Action.KEEP) if step.path in both]
+        """The files that both sides have and that are left alone, since they differ."""
+        paths = self.survey.local.keys() & self.survey.remote.keys()
+        return [step for step in self.of(Action.KEEP) if step.path in paths]
 
     def of(self, *actions: Action) -> list[Step]:
         """The steps with one of these actions."""
@@ -89,14 +121,26 @@ class SyncPlan:
         return ranges + 1 if ranges > 1 else 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What all that carries a plan out has at hand. `kind`: of the checksums that are computed."""
+
+    root: Root
+    bucket: Bucket
+    journal: SyncJournal
+    kind: str
+    flow: Flow
+    progress: Progress
+
+
 def plan_sync(
     root: Root,
     bucket: Bucket,
-    found: Survey,
+    survey: Survey,
     journal: SyncJournal,
     *,
     direction: Direction,
-    what: Collection[What],
+    contents: Collection[Content],
     replace: bool = False,
     delete: bool = False,
     abort_stale_s: float | None = None,
@@ -105,101 +149,120 @@ def plan_sync(
 
     With `replace` what differs is overwritten, with `delete` what the other side lacks removed.
     """
-    pushing = direction is Direction.PUSH
-    unclear = (
-        path
-        for path, listed in found.there.items()
-        if path in found.here
-        and found.here[path].size_bytes == listed.size_bytes
-        and not _same_digest(found, path)
-    )
-    ask_for_unknown(found, unclear, bucket, journal)
-    steps = []
-    for path in sorted({*found.here, *found.there}, key=_in_order):
-        here, listed = found.here.get(path), found.there.get(path)
-        if here is not None and listed is not None:
-            steps.append(_both(root, found, path, journal, pushing=pushing, replace=replace))
-        elif here is not None:
-            action = Action.SEND if pushing else (Action.DELETE if delete else Action.KEEP)
-            why = "not in the bucket" if pushing or delete else "only here"
-            steps.append(Step(path, action, here.size_bytes, why))
-        elif listed is not None:
-            action = Action.FETCH if not pushing else (Action.DELETE if delete else Action.KEEP)
-            why = "not here" if not pushing or delete else "only in the bucket"
-            steps.append(Step(path, action, listed.size_bytes, why, listed.etag))
-    if delete and not (found.there if not pushing else found.here):
-        side = "here" if pushing else f"at {found.address}"
+    is_push = direction is Direction.PUSH
+    if delete and not (survey.local if is_push else survey.remote):
+        side = "here" if is_push else f"at {survey.address}"
         raise ImnetprepError(
             f"there is nothing {side}: --delete would remove all of the other side",
             hint="name the right --root and prefix; or remove it by hand",
         )
-    keys = {(found.address / step.path).key for step in steps}
-    keys |= {(found.address / MANIFEST).key} if What.MANIFEST in what else set()
-    unfinished = [each for each in found.unfinished if each.key in keys and pushing]
-    stale = tuple(_stale(unfinished, abort_stale_s))
-    left = tuple(each for each in unfinished if each not in stale)
-    found = dataclasses.replace(found, unfinished=left)
-    return SyncPlan(found, direction, frozenset(what), tuple(steps), stale, replace)
+    ask_for_unknown(survey, _undecided(survey), bucket, journal)
+    steps = []
+    for path in sorted({*survey.local, *survey.remote}, key=_order):
+        relation = _relation(root, survey, path, journal)
+        may_lose = delete if relation in (Relation.LOCAL_ONLY, Relation.REMOTE_ONLY) else replace
+        action = _ACTIONS[relation][may_lose if is_push else 2 + may_lose]
+        local, remote = survey.local.get(path), survey.remote.get(path)
+        source = (local or remote) if is_push else (remote or local)
+        assert source is not None, "one side has it"
+        reason, etag = _reason(survey, path, relation, action), remote.etag if remote else None
+        steps.append(Step(path, action, source.size_bytes, reason, etag))
+    keys = {(survey.address / step.path).key for step in steps}
+    keys |= {(survey.address / MANIFEST).key} if Content.MANIFEST in contents else set()
+    uploads = [each for each in survey.uploads if each.key in keys and is_push]
+    stale = tuple(_stale(uploads, abort_stale_s))
+    fresh = tuple(each for each in uploads if each not in stale)
+    survey = dataclasses.replace(survey, uploads=fresh)
+    return SyncPlan(survey, direction, frozenset(contents), tuple(steps), stale, replace)
 
 
-def _in_order(path: str) -> tuple[bool, str]:
-    """What lists others comes behind them."""
+def _order(path: str) -> tuple[bool, str]:
+    """Indexes come behind the shards that they list."""
     return path.endswith("index.json"), path
 
 
-def _both(
-    root: Root, found: Survey, path: str, journal: SyncJournal, *, pushing: bool, replace: bool
-) -> Step:
-    here, listed = found.here[path], found.there[path]
-    moved = Action.SEND if pushing else Action.FETCH
-    size_bytes = here.size_bytes if pushing else listed.size_bytes
-    address, state = found.address / path, file_state(root.path / path)
-    there = known_before(found, path, journal)
-    known = there and journal.of_file(path, state, there.whole.kind)
-    if here.size_bytes == listed.size_bytes:
-        if (known and there and known.whole == there.whole) or _same_digest(found, path):
-            return Step(path, Action.SKIP, size_bytes, "the same bytes", listed.etag)
-        if there is None:
-            why = "of the same size; the server keeps no checksum of it"
-            return Step(path, moved if replace else Action.KEEP, size_bytes, why, listed.etag)
-        if known is None:
-            why = "of the same size: its bytes here are to be read"
-            return Step(path, Action.COMPARE, size_bytes, why, listed.etag)
-    why = f"differs: {here.size_bytes:,} bytes here, {listed.size_bytes:,} in the bucket"
-    if here.size_bytes == listed.size_bytes:
-        why = "differs: another checksum"
-    if what_of(path) in _CHANGING and (base := journal.synced(address)) is not None:
-        kind = base[1].partition(":")[0]
-        same_here = journal.of_file(path, state, kind)
-        changed_here = same_here is None or value_of(same_here) != base[1]
-        changed_there = base[0] != listed.etag
-        if pushing and changed_here and not changed_there:
-            return Step(path, moved, size_bytes, "newer here", listed.etag)
-        if not pushing and changed_there and not changed_here:
-            return Step(path, moved, size_bytes, "newer in the bucket", listed.etag)
-        if changed_here != changed_there and not replace:
-            side = "here" if changed_here else "in the bucket"
-            return Step(path, Action.NEWER, size_bytes, f"newer {side}", listed.etag)
-    return Step(path, moved if replace else Action.KEEP, size_bytes, why, listed.etag)
+def _undecided(survey: Survey) -> Iterator[str]:
+    """The files whose listings leave open whether both sides are equal."""
+    for path, remote in survey.remote.items():
+        local = survey.local.get(path)
+        is_of_one_size = local is not None and local.size_bytes == remote.size_bytes
+        if is_of_one_size and not _has_same_digest(survey, path):
+            yield path
 
 
-def value_of(known: Known) -> str:
+def _relation(root: Root, survey: Survey, path: str, journal: SyncJournal) -> Relation:
+    local, remote = survey.local.get(path), survey.remote.get(path)
+    if remote is None:
+        return Relation.LOCAL_ONLY
+    if local is None:
+        return Relation.REMOTE_ONLY
+    state = file_state(root.path / path)
+    if local.size_bytes == remote.size_bytes:
+        object_sums = recorded_checksums(survey, path, journal)
+        file_sums = object_sums and journal.of_file(path, state, object_sums.whole.kind)
+        is_same = file_sums and object_sums and file_sums.whole == object_sums.whole
+        if is_same or _has_same_digest(survey, path):
+            return Relation.EQUAL
+        if object_sums is None:
+            return Relation.NO_CHECKSUM
+        if file_sums is None:
+            return Relation.UNREAD
+    # A run is written anew while a root is used: there the newer side may replace the older.
+    base = journal.synced(survey.address / path) if content_of(path) is Content.RUNS else None
+    if base is None:
+        return Relation.DIFFERENT
+    etag, value = base
+    file_sums = journal.of_file(path, state, value.partition(":")[0])
+    local_has_changed = file_sums is None or value_of(file_sums) != value
+    match local_has_changed, etag != remote.etag:
+        case True, False:
+            return Relation.NEWER_LOCAL
+        case False, True:
+            return Relation.NEWER_REMOTE
+    return Relation.DIFFERENT
+
+
+def _reason(survey: Survey, path: str, relation: Relation, action: Action) -> str:
+    match relation, action:
+        case Relation.LOCAL_ONLY, _:
+            return "only here" if action is Action.KEEP else "not in the bucket"
+        case Relation.REMOTE_ONLY, _:
+            return "only in the bucket" if action is Action.KEEP else "not here"
+        case Relation.EQUAL, _:
+            return "the same bytes"
+        case Relation.UNREAD, _:
+            return "of the same size: its bytes here are to be read"
+        case Relation.NO_CHECKSUM, _:
+            return "of the same size; the server keeps no checksum of it"
+        case Relation.NEWER_LOCAL, Action.SEND | Action.NEWER:
+            return "newer here"
+        case Relation.NEWER_REMOTE, Action.FETCH | Action.NEWER:
+            return "newer in the bucket"
+    local_bytes, remote_bytes = survey.local[path].size_bytes, survey.remote[path].size_bytes
+    if local_bytes == remote_bytes:
+        return "differs: another checksum"
+    return f"differs: {local_bytes:,} bytes here, {remote_bytes:,} in the bucket"
+
+
+def value_of(checksums: Checksums) -> str:
     """The checksum of the whole as one word."""
-    return f"{known.whole.kind}:{known.whole.value:x}"
+    return f"{checksums.whole.kind}:{checksums.whole.value:x}"
 
 
-def _same_digest(found: Survey, path: str) -> bool:
-    """Do both sides tell the same digest of it? Nothing is read for that."""
-    record, listed = found.receipt.objects.get(path), found.there[path]
-    if record is None or record.etag != listed.etag:
+def _has_same_digest(survey: Survey, path: str) -> bool:
+    """Whether both sides have the same digest of a file; nothing is read for that."""
+    record = survey.receipt.objects.get(path)
+    if record is None or record.etag != survey.remote[path].etag:
         return False
-    here = found.digests.get(path, {})
-    return any(record.digests.get(kind) == value for kind, value in here.items())
+    digests = survey.digests.get(path, {})
+    return any(record.digests.get(kind) == value for kind, value in digests.items())
 
 
-def _stale(unfinished: Collection[Unfinished], abort_stale_s: float | None) -> Iterator[Unfinished]:
-    """Those uploads that are older than that."""
+def _stale(
+    uploads: Collection[UnfinishedUpload], abort_stale_s: float | None
+) -> Iterator[UnfinishedUpload]:
+    """The uploads that are older than `abort_stale_s`."""
     if abort_stale_s is None:
         return
     limit = datetime.now(UTC) - timedelta(seconds=abort_stale_s)
-    yield from (each for each in unfinished if each.begun_at <= limit)
+    yield from (each for each in uploads if each.begun_at <= limit)

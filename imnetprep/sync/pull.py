@@ -20,17 +20,15 @@ from imnetprep.fs import (
 )
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import record_archives
-from imnetprep.sync.bucket_manifest import Fetched, read_fetched
-from imnetprep.sync.fetching import Fetching, part_path
+from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
 from imnetprep.sync.jobs import side_by_side
-from imnetprep.sync.journal import Known
-from imnetprep.sync.keys import MANIFEST, What, is_busy, what_of
-from imnetprep.sync.objects import ask_for_unknown, known_there, pieces_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
+from imnetprep.sync.journal import Checksums
+from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
+from imnetprep.sync.object_download import ObjectDownload, part_path
+from imnetprep.sync.plan import Action, Step, SyncPlan, Work, value_of
 from imnetprep.sync.pulled_splits import Splits
-from imnetprep.sync.push import Moved, read_known
-from imnetprep.sync.survey import Survey
-from imnetprep.sync.work import Work
+from imnetprep.sync.push import Outcome, read_checksums
+from imnetprep.sync.survey import Survey, ask_for_unknown, object_checksums, pieces_of
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 _JOBS_FOR_ONE = 4
@@ -43,11 +41,11 @@ class Pull:
         self._plan, self._work, self._dataset = plan, work, dataset
         self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
         self._address = plan.survey.address
-        self._open: set[Fetching] = set()
-        self._landed: list[Fetching] = []
+        self._open: set[ObjectDownload] = set()
+        self._arrivals: list[ObjectDownload] = []
         self.splits = Splits(plan, work.root)
 
-    def moved(self, jobs: int) -> Iterator[Moved]:
+    def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Fetch all that is to be fetched, and put it in its place."""
         steps = self._plan.of(Action.FETCH)
         for each in map(self._compared, self._plan.of(Action.COMPARE)):
@@ -55,159 +53,158 @@ class Pull:
                 steps.append(each.step)
             else:
                 yield each
-        ask_for_unknown(
-            self._plan.survey, (step.path for step in steps), self._bucket, self._journal
-        )
+        paths = [step.path for step in steps]
+        ask_for_unknown(self._plan.survey, paths, self._bucket, self._journal)
         self._require_free(steps)
         synced_at = time.monotonic()
         try:
             units = self._units(steps)
-            for fetching in side_by_side(units, jobs=jobs, stopped=self._work.flow.stopped):
-                if fetching is not None:
-                    self._landed.append(fetching)
+            for download in side_by_side(units, jobs=jobs, stop=self._work.flow.stop):
+                if download is not None:
+                    self._arrivals.append(download)
                 if time.monotonic() - synced_at > _SECONDS_BETWEEN_SYNCS:
                     yield from self._settle()
                     synced_at = time.monotonic()
             yield from self._settle()
         finally:
-            for fetching in list(self._open):
-                fetching.close()
+            for download in list(self._open):
+                download.close()
 
     def _require_free(self, steps: Iterable[Step]) -> None:
         """Raise ImnetprepError unless each disk has room for what it is to take."""
-        wanted = dict[int, tuple[Path, int]]()
+        needs = dict[int, tuple[Path, int]]()
         for step in steps:
             folder = existing_folder(self.splits.place(step).parent)
-            _, before = wanted.get(folder.stat().st_dev, (folder, 0))
-            wanted[folder.stat().st_dev] = folder, before + self._missing_bytes(step)
-        for folder, size_bytes in wanted.values():
+            _, need_bytes = needs.get(folder.stat().st_dev, (folder, 0))
+            needs[folder.stat().st_dev] = folder, need_bytes + self._missing_bytes(step)
+        for folder, size_bytes in needs.values():
             require_free(folder, size_bytes, purpose="what is to be fetched")
 
     def _missing_bytes(self, step: Step) -> int:
         place = self.splits.place(step)
-        there = allocated_bytes(part_path(place))
+        disk_bytes = allocated_bytes(part_path(place))
         if place != self._root.path / step.path:
-            there += allocated_bytes(place)
-        return max(0, step.size_bytes - there)
+            disk_bytes += allocated_bytes(place)
+        return max(0, step.size_bytes - disk_bytes)
 
-    def _compared(self, step: Step) -> Moved:
+    def _compared(self, step: Step) -> Outcome:
         """Read a file of the same size, to know whether its bytes are the same."""
-        wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
+        target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
         path = self._root.path / step.path
         state = file_state(path)
-        assert wanted is not None, "it was asked for when this was planned"
-        known = read_known(path, wanted, self._work.flow)
+        assert target is not None, "it was asked for when this was planned"
+        checksums = read_checksums(path, target, self._work.flow)
         if file_state(path) == state:
-            self._journal.keep_file(step.path, state, known)
-        same = known.whole == wanted.whole
-        return Moved(step, Action.SKIP if same else Action.KEEP, known, step.etag)
+            self._journal.keep_file(step.path, state, checksums)
+        is_same = checksums.whole == target.whole
+        return Outcome(step, Action.SKIP if is_same else Action.KEEP, checksums, step.etag)
 
-    def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], Fetching | None]]:
+    def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], ObjectDownload | None]]:
         for step in steps:
-            wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
-            if self._is_there(step, wanted):
+            target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
+            if self._has_come(step, target):
                 self._work.flow.skipped(step.size_bytes)
                 continue
-            fetching = self._fetching(step, self.splits.place(step))
-            spans = fetching.open()
-            self._open.add(fetching)
+            download = self._download(step, self.splits.place(step))
+            spans = download.open()
+            self._open.add(download)
             for span in spans:
-                yield partial(_fetched, fetching, span)
+                yield partial(_fetched, download, span)
 
-    def _fetching(self, step: Step, path: Path) -> Fetching:
-        wanted = known_there(self._plan.survey, step.path, self._bucket, self._journal)
-        where = self._address / step.path
-        if wanted is None:
-            what = "the server keeps no checksum, nothing verifies its bytes"
-            self._work.progress.note(f"{where}: {what}")
+    def _download(self, step: Step, path: Path) -> ObjectDownload:
+        target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
+        place = self._address / step.path
+        if target is None:
+            problem = "the server keeps no checksum, nothing verifies its bytes"
+            self._work.progress.note(f"{place}: {problem}")
         hint = "it is another file: name the right prefix, or leave it out by --what"
-        pieces = pieces_of(self._dataset, step.path, step.size_bytes, where=where, hint=hint)
-        return Fetching(step, path, where, self._work, wanted=wanted, pieces=pieces)
+        pieces = pieces_of(self._dataset, step.path, step.size_bytes, place=place, hint=hint)
+        return ObjectDownload(step, path, place, self._work, target=target, pieces=pieces)
 
-    def _is_there(self, step: Step, wanted: Known | None) -> bool:
-        """Did an earlier run fetch it, of a split that has no folder yet?"""
+    def _has_come(self, step: Step, target: Checksums | None) -> bool:
+        """Whether an earlier run fetched it, of a split that has no folder yet."""
         place = self.splits.place(step)
-        if wanted is None or place == self._root.path / step.path or not place.is_file():
+        if target is None or place == self._root.path / step.path or not place.is_file():
             return False
-        known = self._journal.of_file(step.path, file_state(place), wanted.whole.kind)
-        return known is not None and known.whole == wanted.whole
+        checksums = self._journal.of_file(step.path, file_state(place), target.whole.kind)
+        return checksums is not None and checksums.whole == target.whole
 
-    def _settle(self) -> Iterator[Moved]:
-        """What has landed gets its name, after a sync that covers it."""
-        landed, self._landed = self._landed, []
+    def _settle(self) -> Iterator[Outcome]:
+        """Give what has come its name, after a sync that covers it."""
+        arrivals, self._arrivals = self._arrivals, []
         under_way = list(self._open)  # threads add to it
         places = {each.path.parent.stat().st_dev: each.path.parent for each in under_way}
         with self._journal.syncing():
             for place in places.values():
                 sync_file_system(place)
         folders = set()
-        for fetching in landed:
-            self._open.discard(fetching)
-            self._refuse_touched(fetching)
-            part_path(fetching.path).replace(fetching.path)
-            folders.add(fetching.path.parent)
+        for download in arrivals:
+            self._open.discard(download)
+            self._refuse_touched(download)
+            part_path(download.path).replace(download.path)
+            folders.add(download.path.parent)
         for folder in folders:
             sync_folder(folder)
         with self._journal.together():
-            kept = [self._kept(fetching) for fetching in landed]
+            outcomes = [self._recorded(download) for download in arrivals]
         proofs = {
-            fetching.path: fetching.proof
-            for fetching in landed
-            if what_of(fetching.step.path) is What.ARCHIVES
-            and fetching.path.suffix != ".json"
-            and fetching.proof is not None
+            download.path: download.proof
+            for download in arrivals
+            if content_of(download.step.path) is Content.ARCHIVES
+            and download.path.suffix != ".json"
+            and download.proof is not None
         }
         if proofs:
             record_archives(self._root, proofs)
-        yield from kept
+        yield from outcomes
 
-    def _refuse_touched(self, fetching: Fetching) -> None:
+    def _refuse_touched(self, download: ObjectDownload) -> None:
         """Raise ImnetprepError where somebody else has written what is to get its name."""
-        path, step = fetching.path, fetching.step
+        path, step = download.path, download.step
         if path != self._root.path / step.path:
             return  # grows where only we write
-        here = self._plan.survey.here.get(step.path)
+        file = self._plan.survey.local.get(step.path)
         mtime_ns = path.stat().st_mtime_ns if path.exists() else None
-        if mtime_ns != (here and here.mtime_ns) or is_busy(self._root, step.path):
+        if mtime_ns != (file and file.mtime_ns) or is_busy(self._root, step.path):
             raise ImnetprepError(
                 f"{path} was written meanwhile; what came is kept beside it",
                 hint="run the same command again: it compares the two",
             )
 
-    def _kept(self, fetching: Fetching) -> Moved:
-        """What is known of it now outlives this process."""
-        step, known, state = fetching.step, fetching.known, file_state(fetching.path)
-        address, etag = fetching.address, step.etag or ""
+    def _recorded(self, download: ObjectDownload) -> Outcome:
+        """Record what is known of a file now, for the next process."""
+        step, checksums, state = download.step, download.checksums, file_state(download.path)
+        address, etag = download.address, step.etag or ""
         self._journal.forget_fetching(step.path)
-        self._journal.keep_file(step.path, state, known)
-        self._journal.keep_object(address, etag, known)
-        self._journal.keep_synced(address, etag, value_of(known))
-        return Moved(step, Action.FETCH, known, etag)
+        self._journal.keep_file(step.path, state, checksums)
+        self._journal.keep_object(address, etag, checksums)
+        self._journal.keep_synced(address, etag, value_of(checksums))
+        return Outcome(step, Action.FETCH, checksums, etag)
 
 
-def fetch_manifest(found: Survey, work: Work) -> Fetched | None:
+def fetch_manifest(survey: Survey, work: Work) -> RemoteManifest | None:
     """The manifest in the bucket, looked through. Its file is the caller's to remove."""
-    if found.manifest is None:
+    if survey.manifest is None:
         return None
     path = work.root.organizing / f"fetched-{MANIFEST}"
-    size_bytes, etag = found.manifest.size_bytes, found.manifest.etag
-    fetching = Fetching(
+    size_bytes, etag = survey.manifest.size_bytes, survey.manifest.etag
+    download = ObjectDownload(
         Step(MANIFEST, Action.FETCH, size_bytes, "lists what is there", etag),
         path,
-        found.address / MANIFEST,
+        survey.address / MANIFEST,
         work,
-        wanted=known_there(found, MANIFEST, work.bucket, work.journal),
+        target=object_checksums(survey, MANIFEST, work.bucket, work.journal),
     )
     try:
-        units = (partial(_fetched, fetching, span) for span in fetching.open())
-        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stopped=work.flow.stopped))
+        units = (partial(_fetched, download, span) for span in download.open())
+        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stop=work.flow.stop))
     finally:
-        fetching.close()
+        download.close()
     part_path(path).replace(path)
     work.journal.forget_fetching(MANIFEST)
-    return read_fetched(path)
+    return read_remote_manifest(path)
 
 
-def _fetched(fetching: Fetching, span: range) -> Fetching | None:
-    """The file, where that was the last of it."""
-    return fetching if fetching.fetch(span) else None
+def _fetched(download: ObjectDownload, span: range) -> ObjectDownload | None:
+    """The download, where `span` was the last of it."""
+    return download if download.fetch(span) else None

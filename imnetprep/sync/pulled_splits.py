@@ -11,22 +11,22 @@ from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import WrongBytes
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
-from imnetprep.sync.keys import What, what_of
+from imnetprep.sync.keys import Content, content_of
 from imnetprep.sync.plan import Action, Step, SyncPlan
 
 
 class Splits:
-    """Those of one pull."""
+    """The splits of one pull."""
 
     def __init__(self, plan: SyncPlan, root: Root) -> None:
         self._plan, self._root = plan, root
-        self._grown = root.organizing / "sync"
+        self._workspace = root.organizing / "sync"
         steps = plan.of(Action.FETCH, Action.COMPARE)
         self._folders = {_folder(step) for step in steps}
-        self._others = {  # here are other ones of that name
+        self._replacements = {  # of which the root has other shards
             folder
             for step in steps
-            if (folder := _folder(step)) and step.path in plan.survey.here and plan.replace
+            if (folder := _folder(step)) and step.path in plan.survey.local and plan.replace
         }
 
     def place(self, step: Step) -> Path:
@@ -34,11 +34,11 @@ class Splits:
         folder = _folder(step)
         if folder is None or not self._grows(folder):
             return self._root.path / step.path
-        return self._grown / step.path
+        return self._workspace / step.path
 
     def _grows(self, folder: str) -> bool:
         """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
-        return folder in self._others or not (self._root.path / folder).exists()
+        return folder in self._replacements or not (self._root.path / folder).exists()
 
     def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
         """The splits that have come whole by their index, each with the folder in which it grew.
@@ -49,51 +49,51 @@ class Splits:
         for split in Split:
             final = self._root.split(split, Layout.WEBDATASET)
             folder = str(final.relative_to(self._root.path))
-            grown = self._grown / folder
-            if folder not in self._folders or not grown.is_dir():
+            workspace = self._workspace / folder
+            if folder not in self._folders or not workspace.is_dir():
                 continue
             if final.exists():
                 self._link_what_stays(folder)
-            _check_shards(grown, address)
-            yield (split, Layout.WEBDATASET), grown
+            _check_shards(workspace, address)
+            yield (split, Layout.WEBDATASET), workspace
 
     def clear(self) -> None:
         """Remove what is left where splits grew, unless another split grows there."""
-        for replaced in self._grown.glob("*/*.replaced"):
-            shutil.rmtree(replaced, ignore_errors=True)
-        for emptied in (self._grown / What.SHARDS, self._grown):
+        for folder in self._workspace.glob("*/*.replaced"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self._workspace / Content.SHARDS, self._workspace):
             with suppress(OSError):
-                emptied.rmdir()
+                folder.rmdir()
 
     def _link_what_stays(self, folder: str) -> None:
         """What is here already and in the bucket too is part of the split that grows."""
-        for path in self._plan.survey.there:
-            here, grown = self._root.path / path, self._grown / path
-            if path.startswith(f"{folder}/") and here.exists():
-                grown.parent.mkdir(parents=True, exist_ok=True)
-                if not grown.exists():
-                    hard_link(here, grown)
+        for path in self._plan.survey.remote:
+            local, link = self._root.path / path, self._workspace / path
+            if path.startswith(f"{folder}/") and local.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    hard_link(local, link)
 
 
 def _folder(step: Step) -> str | None:
     """The folder of the split that a file is part of."""
-    return step.path.rpartition("/")[0] if what_of(step.path) is What.SHARDS else None
+    return step.path.rpartition("/")[0] if content_of(step.path) is Content.SHARDS else None
 
 
 def _check_shards(folder: Path, address: S3Address) -> None:
     try:
         index = read_index(folder)
     except WrongBytes as error:
-        what = "an index of its shards that can be read"
-        raise _not_whole(address, what, f"shards/{folder.name}/{INDEX}") from error
-    there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    missing = [each.name for each in index.shards if there.get(each.name) != each.size_bytes]
-    if missing:
-        raise _not_whole(address, f"{len(missing):,} of {len(index.shards):,} shards", missing[0])
+        lack = "an index of its shards that can be read"
+        raise _not_whole(address, lack, f"shards/{folder.name}/{INDEX}") from error
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    gaps = [each.name for each in index.shards if sizes.get(each.name) != each.size_bytes]
+    if gaps:
+        raise _not_whole(address, f"{len(gaps):,} of {len(index.shards):,} shards", gaps[0])
 
 
-def _not_whole(address: S3Address, what: str, name: str) -> WrongBytes:
+def _not_whole(address: S3Address, lack: str, name: str) -> WrongBytes:
     return WrongBytes(
-        f"{address} lacks {what} ({name})",
+        f"{address} lacks {lack} ({name})",
         hint="it was not sent whole: imnetprep sync-s3 --push where it comes from",
     )

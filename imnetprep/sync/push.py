@@ -17,36 +17,35 @@ from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.proof import Proof, TorrentProof
 from imnetprep.proving.receipt import record_archive
-from imnetprep.s3.failures import told
+from imnetprep.s3.failures import explained
 from imnetprep.s3.listing import ListedPart, listed_parts
 from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
 from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Known
-from imnetprep.sync.objects import known_there, pieces_of
-from imnetprep.sync.plan import Action, Step, SyncPlan, value_of
-from imnetprep.sync.work import Work
+from imnetprep.sync.journal import Checksums
+from imnetprep.sync.plan import Action, Step, SyncPlan, Work, value_of
+from imnetprep.sync.survey import object_checksums, pieces_of
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20
 
 
-class Moved(NamedTuple):
-    """What was done with a file; `known`: its bytes in this `state`, `etag`: the object's.
+class Outcome(NamedTuple):
+    """What was done with a file; `checksums`: of its bytes in this `state`, `etag`: the object's.
 
     `proof`: what has proved it on the way.
     """
 
     step: Step
     action: Action
-    known: Known | None
+    checksums: Checksums | None
     etag: str | None
     state: Mapping[str, int] | None = None
     proof: Proof | None = None
 
 
 @dataclass
-class _Sending:
-    """A file on its way."""
+class _FileUpload:
+    """A file on its way: `remote_parts` as the server lists them, `sent_parts` as we sent them."""
 
     step: Step
     path: Path
@@ -55,10 +54,9 @@ class _Sending:
     part_bytes: int
     pieces: Pieces | None = None
     upload_id: str = ""
-    listed: Mapping[int, ListedPart] = field(default_factory=dict)
-    before: Mapping[int, Part] = field(default_factory=dict)
+    remote_parts: Mapping[int, ListedPart] = field(default_factory=dict)
+    sent_parts: Mapping[int, Part] = field(default_factory=dict)
     parts: dict[int, Part] = field(default_factory=dict)
-    checksums: dict[int, Checksum] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -80,68 +78,69 @@ class Push:
         self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
         self._flow, self._kind = work.flow, work.kind
         self._address = plan.survey.address
-        self._kept = {step.path for step in plan.kept}
-        guard = Guard(work.kind, work.progress.note)
-        self._sender = Sender(work.bucket, guard, sent=work.flow.moved, told=work.progress.note)
+        self._conflicts = {step.path for step in plan.kept}
+        note = work.progress.note
+        guard = Guard(work.kind, on_note=note)
+        self._sender = Sender(work.bucket, guard, on_bytes=work.flow.moved, on_note=note)
 
-    def moved(self, jobs: int) -> Iterator[Moved]:
+    def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Send all that is to be sent; what lists others when those are there."""
         steps = self._plan.of(Action.SEND, Action.COMPARE)
         for _, group in groupby(steps, key=lambda step: step.path.endswith("index.json")):
-            differing = []
+            conflicts = []
             for each in self._side_by_side(list(self._fitting(group)), jobs):
                 if each.action is Action.KEEP and self._plan.replace:
-                    differing.append(replace(each.step, action=Action.SEND))
+                    conflicts.append(replace(each.step, action=Action.SEND))
                 else:
                     yield each
-            yield from self._side_by_side(differing, jobs)
+            yield from self._side_by_side(conflicts, jobs)
 
     def _fitting(self, steps: Iterable[Step]) -> Iterator[Step]:
-        """All but the lists of what is another there than here, and stays so."""
+        """All steps but those of indexes that list what differs in the bucket, and stays so."""
         for step in steps:
-            listed = step.path.removesuffix(INDEX) if step.path.endswith(f"/{INDEX}") else None
+            prefix = step.path.removesuffix(INDEX) if step.path.endswith(f"/{INDEX}") else None
             if step.path.endswith(SUFFIX):
-                listed = step.path.removesuffix(SUFFIX)
-            if listed is None or not any(path.startswith(listed) for path in self._kept):
+                prefix = step.path.removesuffix(SUFFIX)
+            if prefix is None or not any(path.startswith(prefix) for path in self._conflicts):
                 yield step
 
-    def _side_by_side(self, steps: Sequence[Step], jobs: int) -> Iterator[Moved]:
-        largest = max((part_bytes_of(step.size_bytes) for step in steps), default=1)
-        side = max(1, min(jobs, MEMORY_BYTES // largest))
-        for each in side_by_side(self._units(steps), jobs=side, stopped=self._flow.stopped):
+    def _side_by_side(self, steps: Sequence[Step], jobs: int) -> Iterator[Outcome]:
+        part_bytes = max((part_bytes_of(step.size_bytes) for step in steps), default=1)
+        count = max(1, min(jobs, MEMORY_BYTES // part_bytes))
+        for each in side_by_side(self._units(steps), jobs=count, stop=self._flow.stop):
             if each is not None:
                 self._note(each)
                 if each.action is Action.KEEP and not self._plan.replace:
-                    self._kept.add(each.step.path)
+                    self._conflicts.add(each.step.path)
                 yield each
 
-    def sent_from(self, path: Path, step: Step) -> Moved:
-        """Send one file that lies elsewhere."""
+    def sent_from(self, path: Path, step: Step) -> Outcome:
+        """Send one file from `path`, outside its place in the root."""
         units = self._units_of(step, path)
-        moved = side_by_side(units, jobs=1, stopped=self._flow.stopped)
-        return next(each for each in list(moved) if each is not None)
+        outcomes = side_by_side(units, jobs=1, stop=self._flow.stop)
+        return next(each for each in list(outcomes) if each is not None)
 
-    def _note(self, moved: Moved) -> None:
-        """What is known now outlives this process."""
-        step, known, etag = moved.step, moved.known, moved.etag
-        if known is None:
+    def _note(self, outcome: Outcome) -> None:
+        """Record what is known of a file now, for the next process."""
+        step, checksums, etag = outcome.step, outcome.checksums, outcome.etag
+        if checksums is None:
             return
-        if moved.state is not None:
-            self._journal.keep_file(step.path, moved.state, known)
+        if outcome.state is not None:
+            self._journal.keep_file(step.path, outcome.state, checksums)
         path = self._root.path / step.path
-        if moved.proof is not None and file_state(path) == moved.state:
-            record_archive(self._root, path, moved.proof)
-        if etag is not None and moved.action in (Action.SEND, Action.SKIP):
+        if outcome.proof is not None and file_state(path) == outcome.state:
+            record_archive(self._root, path, outcome.proof)
+        if etag is not None and outcome.action in (Action.SEND, Action.SKIP):
             address = self._address / step.path
-            self._journal.keep_object(address, etag, known)
-            self._journal.keep_synced(address, etag, value_of(known))
+            self._journal.keep_object(address, etag, checksums)
+            self._journal.keep_synced(address, etag, value_of(checksums))
 
-    def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], Moved | None]]:
+    def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], Outcome | None]]:
         for step in steps:
             yield from self._units_of(step, self._root.path / step.path)
 
-    def _units_of(self, step: Step, path: Path) -> Iterator[Callable[[], Moved | None]]:
-        sending = _Sending(
+    def _units_of(self, step: Step, path: Path) -> Iterator[Callable[[], Outcome | None]]:
+        upload = _FileUpload(
             step,
             path,
             (self._address / step.path).key,
@@ -150,162 +149,163 @@ class Push:
         )
         if step.path not in self._plan.survey.digests:  # nothing has proved it yet
             hint = "imnetprep verify-archives says what is wrong; it is not sent"
-            sending.pieces = pieces_of(
-                self._dataset, step.path, step.size_bytes, where=step.path, hint=hint
+            upload.pieces = pieces_of(
+                self._dataset, step.path, step.size_bytes, place=step.path, hint=hint
             )
-        if sending.state["size_bytes"] != step.size_bytes:
-            raise _changed(sending)
+        if upload.state["size_bytes"] != step.size_bytes:
+            raise _changed(upload)
         if step.action is Action.COMPARE:
-            yield partial(self._compare, sending)
-        elif sending.count == 1:
-            yield partial(self._send_whole, sending)
+            yield partial(self._compare, upload)
+        elif upload.count == 1:
+            yield partial(self._send_whole, upload)
         else:
-            with told(self._address / step.path):
-                self._begin(sending)
-            for number in range(1, sending.count + 1):
-                yield partial(self._send_part, sending, number)
+            with explained(self._address / step.path):
+                self._begin(upload)
+            for number in range(1, upload.count + 1):
+                yield partial(self._send_part, upload, number)
 
-    def _begin(self, sending: _Sending) -> None:
-        """Take up the upload that has most of it, or begin one."""
-        uploads = self._plan.survey.uploads_of(sending.step.path)
-        for upload in uploads:
-            if upload.algorithm not in (None, self._kind.upper()):
+    def _begin(self, upload: _FileUpload) -> None:
+        """Resume the unfinished upload that has most of a file, or begin one."""
+        candidates = self._plan.survey.uploads_of(upload.step.path)
+        for each in candidates:
+            if each.algorithm not in (None, self._kind.upper()):
                 continue  # its parts were compared otherwise, and so will be the whole
-            listed = listed_parts(self._bucket, sending.key, upload.upload_id)
-            if not sending.upload_id or len(listed) > len(sending.listed):
-                sending.upload_id, sending.listed = upload.upload_id, listed
-        if sending.upload_id:
-            sending.before = {
+            parts = listed_parts(self._bucket, upload.key, each.upload_id)
+            if not upload.upload_id or len(parts) > len(upload.remote_parts):
+                upload.upload_id, upload.remote_parts = each.upload_id, parts
+        if upload.upload_id:
+            upload.sent_parts = {
                 number: Part(etag, checksum)
-                for number, (etag, checksum) in self._journal.sent(sending.upload_id).items()
+                for number, (etag, checksum) in self._journal.sent(upload.upload_id).items()
             }
         else:
-            headers, ids = self._metadata(sending), [each.upload_id for each in uploads]
-            sending.upload_id = self._sender.begin(sending.key, headers, known=ids)
+            headers, old_ids = self._metadata(upload), [each.upload_id for each in candidates]
+            upload.upload_id = self._sender.begin(upload.key, headers, old_ids=old_ids)
 
-    def _metadata(self, sending: _Sending) -> dict[str, str]:
+    def _metadata(self, upload: _FileUpload) -> dict[str, str]:
         """What is known of a file before it is read, for the object to carry."""
-        digests = self._plan.survey.digests.get(sending.step.path, {})
-        told_of = {f"x-amz-meta-{kind}": value for kind, value in digests.items()}
+        digests = self._plan.survey.digests.get(upload.step.path, {})
+        headers = {f"x-amz-meta-{kind}": value for kind, value in digests.items()}
         if self._dataset is not None:
-            told_of["x-amz-meta-dataset"] = self._dataset.name
-        return {**told_of, "x-amz-meta-size": str(sending.step.size_bytes)}
+            headers["x-amz-meta-dataset"] = self._dataset.name
+        return {**headers, "x-amz-meta-size": str(upload.step.size_bytes)}
 
-    def _read(self, sending: _Sending, number: int) -> tuple[memoryview, Checksum]:
+    def _read(self, upload: _FileUpload, number: int) -> tuple[memoryview, Checksum]:
         """A part, read once, proved by its pieces where there are any."""
-        start = (number - 1) * sending.part_bytes
-        length = min(sending.part_bytes, sending.step.size_bytes - start)
-        handle = os.open(sending.path, os.O_RDONLY)
+        start = (number - 1) * upload.part_bytes
+        length = min(upload.part_bytes, upload.step.size_bytes - start)
+        handle = os.open(upload.path, os.O_RDONLY)
         try:
             body = memoryview(bytearray(length))
             found = 0
-            while found < length and (more := os.preadv(handle, [body[found:]], start + found)):
-                found += more
+            while found < length and (count := os.preadv(handle, [body[found:]], start + found)):
+                found += count
         finally:
             os.close(handle)
         if found != length:
-            raise _changed(sending)
-        if (pieces := sending.pieces) is not None:
+            raise _changed(upload)
+        if (pieces := upload.pieces) is not None:
             first, piece_bytes = start // pieces.length_bytes, pieces.length_bytes
             for at in range(0, length, piece_bytes):
                 piece = first + at // piece_bytes
                 if not pieces.is_right(piece, body[at : at + piece_bytes]):
                     raise WrongBytes(
-                        f"{sending.step.path}: piece {piece} is not what torrent"
+                        f"{upload.step.path}: piece {piece} is not what torrent"
                         f" {pieces.info_hash} says; it is not sent",
                         hint="imnetprep repair-archives fetches the wrong pieces again",
                     )
         return body, Checksum.empty(self._kind).over(body)
 
-    def _send_whole(self, sending: _Sending) -> Moved:
-        path = sending.step.path
+    def _send_whole(self, upload: _FileUpload) -> Outcome:
+        path = upload.step.path
         self._flow.began(path)
         try:
-            body, checksum = self._read(sending, 1)
-            self._unchanged(sending)
-            headers = self._metadata(sending) | sending.condition
-            with told(self._address / path):
-                etag = self._sender.put(sending.key, body, checksum, headers)
+            body, checksum = self._read(upload, 1)
+            self._unchanged(upload)
+            headers = self._metadata(upload) | upload.condition
+            with explained(self._address / path):
+                etag = self._sender.put(upload.key, body, checksum, headers)
         finally:
             self._flow.ended(path)
-        return self._sent(sending, Known(checksum), etag)
+        return self._sent(upload, Checksums(checksum), etag)
 
-    def _send_part(self, sending: _Sending, number: int) -> Moved | None:
-        path, upload_id = sending.step.path, sending.upload_id
+    def _send_part(self, upload: _FileUpload, number: int) -> Outcome | None:
+        path, upload_id = upload.step.path, upload.upload_id
         self._flow.began(path)
         try:
-            body, checksum = self._read(sending, number)
-            listed, before = sending.listed.get(number), sending.before.get(number)
-            if listed is not None and has_part(listed, before, body, checksum):
-                part = Part(listed.etag, checksum)
+            body, checksum = self._read(upload, number)
+            remote_part, sent_part = upload.remote_parts.get(number), upload.sent_parts.get(number)
+            if remote_part is not None and has_part(remote_part, sent_part, body, checksum):
+                part = Part(remote_part.etag, checksum)
                 self._flow.skipped(len(body))
             else:
-                with told(self._address / path):
-                    part = self._sender.send_part(sending.key, upload_id, number, body, checksum)
+                with explained(self._address / path):
+                    part = self._sender.send_part(upload.key, upload_id, number, body, checksum)
             self._journal.keep_sent(upload_id, number, part.etag, checksum)
         finally:
             self._flow.ended(path)
-        with sending.lock:
-            sending.parts[number] = part
-            if len(sending.parts) < sending.count:
+        with upload.lock:
+            upload.parts[number] = part
+            if len(upload.parts) < upload.count:
                 return None
-        return self._complete(sending)
+        return self._complete(upload)
 
-    def _complete(self, sending: _Sending) -> Moved:
-        self._unchanged(sending)
-        parts = [sending.parts[number] for number in range(1, sending.count + 1)]
-        checksums = [part.checksum for part in parts]
-        known = Known.of_parts(checksums, self._kind, sending.part_bytes)
-        address = self._address / sending.step.path
+    def _complete(self, upload: _FileUpload) -> Outcome:
+        self._unchanged(upload)
+        parts = [upload.parts[number] for number in range(1, upload.count + 1)]
+        checksums = Checksums.of_parts(
+            (part.checksum for part in parts), self._kind, upload.part_bytes
+        )
+        address = self._address / upload.step.path
         try:
-            with told(address):
+            with explained(address):
                 head = self._sender.complete(
-                    sending.key, sending.upload_id, parts, known.whole, sending.condition
+                    upload.key, upload.upload_id, parts, checksums.whole, upload.condition
                 )
         except WrongBytes:  # its parts are of no use
-            self._journal.forget_sent(sending.upload_id)
+            self._journal.forget_sent(upload.upload_id)
             raise
-        self._journal.forget_sent(sending.upload_id)
-        return self._sent(sending, known, head.etag)
+        self._journal.forget_sent(upload.upload_id)
+        return self._sent(upload, checksums, head.etag)
 
-    def _sent(self, sending: _Sending, known: Known, etag: str) -> Moved:
-        pieces = sending.pieces
+    def _sent(self, upload: _FileUpload, checksums: Checksums, etag: str) -> Outcome:
+        pieces = upload.pieces
         proof = None if pieces is None else TorrentProof(pieces.info_hash, pieces.count)
-        return Moved(sending.step, Action.SEND, known, etag, sending.state, proof)
+        return Outcome(upload.step, Action.SEND, checksums, etag, upload.state, proof)
 
-    def _compare(self, sending: _Sending) -> Moved:
-        """Read it to know whether it is what the bucket has."""
-        path = sending.step.path
-        wanted = known_there(self._plan.survey, path, self._bucket, self._journal)
-        assert wanted is not None, "it was asked for when this was planned"
-        known = read_known(sending.path, wanted, self._flow)
-        self._unchanged(sending)
-        if known.whole == wanted.whole:
-            return Moved(sending.step, Action.SKIP, known, sending.step.etag, sending.state)
-        return Moved(sending.step, Action.KEEP, known, sending.step.etag, sending.state)
+    def _compare(self, upload: _FileUpload) -> Outcome:
+        """Read a file, to know whether it is what the bucket has."""
+        path = upload.step.path
+        target = object_checksums(self._plan.survey, path, self._bucket, self._journal)
+        assert target is not None, "it was asked for when this was planned"
+        checksums = read_checksums(upload.path, target, self._flow)
+        self._unchanged(upload)
+        if checksums.whole == target.whole:
+            return Outcome(upload.step, Action.SKIP, checksums, upload.step.etag, upload.state)
+        return Outcome(upload.step, Action.KEEP, checksums, upload.step.etag, upload.state)
 
-    def _unchanged(self, sending: _Sending) -> None:
-        if file_state(sending.path) != sending.state:
-            raise _changed(sending)
+    def _unchanged(self, upload: _FileUpload) -> None:
+        if file_state(upload.path) != upload.state:
+            raise _changed(upload)
 
 
-def read_known(path: Path, like: Known, flow: Flow) -> Known:
-    """The checksums of the file, over the same parts."""
+def read_checksums(path: Path, like: Checksums, flow: Flow) -> Checksums:
+    """The checksums of a file, over the parts of `like`."""
     part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
-    parts, left = [], 0
+    parts, rest_bytes = [], 0
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(min(1 << 20, left or part_bytes)):
-            if not left:
+        while chunk := file.read(min(1 << 20, rest_bytes or part_bytes)):
+            if not rest_bytes:
                 parts.append(Checksum.empty(like.whole.kind))
-                left = part_bytes
+                rest_bytes = part_bytes
             parts[-1] = parts[-1].over(chunk)
-            left -= len(chunk)
+            rest_bytes -= len(chunk)
             flow.read(len(chunk))
-    return Known.of_parts(parts, like.whole.kind, part_bytes)
+    return Checksums.of_parts(parts, like.whole.kind, part_bytes)
 
 
-def _changed(sending: _Sending) -> ImnetprepError:
+def _changed(upload: _FileUpload) -> ImnetprepError:
     return ImnetprepError(
-        f"{sending.path} changed while it was read",
+        f"{upload.path} changed while it was read",
         hint="run the same command when it is at rest; it resumes where it stopped",
     )

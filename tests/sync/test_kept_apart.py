@@ -11,9 +11,9 @@ import pytest
 from imnetprep.digests import Checksum
 from imnetprep.messages import Silent
 from imnetprep.roots import Root
-from imnetprep.sync.fetching import _write_all
-from imnetprep.sync.jobs import Cancelled, Flow, side_by_side
+from imnetprep.sync.jobs import Cancellation, Flow, side_by_side
 from imnetprep.sync.journal import open_sync_journal
+from imnetprep.sync.object_download import _write_all
 from tests.conftest import spoil, tree
 from tests.proxy import Proxy, Rule
 from tests.servers import S3Server
@@ -126,7 +126,7 @@ def test_a_disk_that_fills_up_ends_the_write_and_not_quietly(tmp_path: Path) -> 
 
 
 def test_the_first_that_fails_ends_all_and_nothing_more_is_begun() -> None:
-    begun, stopped = [], threading.Event()
+    begun, stop = [], threading.Event()
     with Silent().task("", total=0, unit="B") as task:
         flow = Flow(task, None)
 
@@ -138,10 +138,10 @@ def test_the_first_that_fails_ends_all_and_nothing_more_is_begun() -> None:
 
     units = ((lambda number=number: unit(number)) for number in range(1000))
     with pytest.raises(ValueError, match="third"):
-        list(side_by_side(units, jobs=2, stopped=stopped))
-    assert len(begun) < 1000 and stopped.is_set()
-    with pytest.raises(Cancelled):  # half of the units is not what was asked for
-        list(side_by_side([int], jobs=1, stopped=stopped))
-    flow.stopped.set()
-    with pytest.raises(Cancelled):
+        list(side_by_side(units, jobs=2, stop=stop))
+    assert len(begun) < 1000 and stop.is_set()
+    with pytest.raises(Cancellation):  # half of the units is not what was asked for
+        list(side_by_side([int], jobs=1, stop=stop))
+    flow.stop.set()
+    with pytest.raises(Cancellation):
         flow.moved(1)

@@ -17,8 +17,8 @@ from imnetprep.roots import Layout, Root
 from imnetprep.sync.bucket_manifest import (
     Key,
     publish_pulled,
-    read_fetched,
-    splits_told,
+    read_remote_manifest,
+    split_fingerprints,
     write_bucket_manifest,
 )
 from tests.conftest import DATASETS
@@ -67,8 +67,8 @@ def test_the_copy_lists_the_splits_that_were_asked_for_and_nothing_lies_beside_i
     listed = write_bucket_manifest(ours, tmp_path / "to" / "copy.db", splits=[TRAIN])
     assert [each[:4] for each in listed] == [(*TRAIN, 4, 28)]
     assert listed[0].change == "resize 8 q90"
-    told = splits_told(tmp_path / "to" / "copy.db")
-    assert told == {TRAIN: splits_told(ours)[TRAIN]}
+    told = split_fingerprints(tmp_path / "to" / "copy.db")
+    assert told == {TRAIN: split_fingerprints(ours)[TRAIN]}
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["copy.db"]
 
 
@@ -84,29 +84,31 @@ def test_the_same_splits_are_the_same_bytes_in_whatever_order_they_came(tmp_path
     for path in (one, other):
         write_bucket_manifest(path, path.with_suffix(".copy"), splits=[VAL, TRAIN])
     assert one.with_suffix(".copy").read_bytes() == other.with_suffix(".copy").read_bytes()
-    again = read_fetched(one.with_suffix(".copy"))
-    write_bucket_manifest(other, tmp_path / "again", splits=[TRAIN, VAL], fetched=again)
+    again = read_remote_manifest(one.with_suffix(".copy"))
+    write_bucket_manifest(other, tmp_path / "again", splits=[TRAIN, VAL], remote=again)
     assert (tmp_path / "again").read_bytes() == other.with_suffix(".copy").read_bytes()
 
 
 def test_what_only_the_bucket_lists_stays_listed_there(tmp_path: Path) -> None:
     ours = _list(tmp_path / "ours.db", TRAIN, FILES)
-    there = read_fetched(_list(tmp_path / "there.db", TRAIN, VAL, FILES, at=1024))
-    write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN, VAL], fetched=there)
-    assert splits_told(tmp_path / "copy.db") == {
-        TRAIN: splits_told(ours)[TRAIN],
-        VAL: there.told[VAL],
+    there = read_remote_manifest(_list(tmp_path / "there.db", TRAIN, VAL, FILES, at=1024))
+    write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN, VAL], remote=there)
+    assert split_fingerprints(tmp_path / "copy.db") == {
+        TRAIN: split_fingerprints(ours)[TRAIN],
+        VAL: there.fingerprints[VAL],
     }
-    write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN], fetched=there, theirs=[TRAIN])
-    assert splits_told(tmp_path / "copy.db") == {TRAIN: there.told[TRAIN]}
+    write_bucket_manifest(
+        ours, tmp_path / "copy.db", splits=[TRAIN], remote=there, conflicts=[TRAIN]
+    )
+    assert split_fingerprints(tmp_path / "copy.db") == {TRAIN: there.fingerprints[TRAIN]}
 
 
 def test_the_bucket_of_another_dataset_is_refused(tmp_path: Path) -> None:
     ours = _list(tmp_path / "root" / "manifest.db", TRAIN)
     listed = _list(tmp_path / "b.db", VAL, dataset=load_dataset("imagenette"))
-    there, before = read_fetched(listed), ours.read_bytes()
+    there, before = read_remote_manifest(listed), ours.read_bytes()
     with pytest.raises(ImnetprepError, match="root holds tiny10, not imagenette") as refused:
-        write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN], fetched=there)
+        write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN], remote=there)
     assert refused.value.hint == "name another address, or another --root"
     assert not (tmp_path / "copy.db").exists()
     with pytest.raises(ImnetprepError, match="root holds tiny10, not imagenette"):
@@ -116,7 +118,7 @@ def test_the_bucket_of_another_dataset_is_refused(tmp_path: Path) -> None:
 
 def test_a_writer_beside_it_neither_waits_nor_is_half_in_the_copy(tmp_path: Path) -> None:
     ours = _list(tmp_path / "manifest.db", TRAIN, VAL)
-    whole, done = splits_told(ours), threading.Event()
+    whole, done = split_fingerprints(ours), threading.Event()
 
     def organize() -> None:
         with open_manifest(ours, write=True) as manifest:
@@ -127,13 +129,13 @@ def test_a_writer_beside_it_neither_waits_nor_is_half_in_the_copy(tmp_path: Path
     with closing(sqlite3.connect(ours)) as database:  # in the middle of a transaction
         database.execute("INSERT INTO split VALUES (9, 'train', 'imagefolder', 0, 0, NULL)")
         write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN, VAL, FILES])
-        assert splits_told(tmp_path / "copy.db") == whole
+        assert split_fingerprints(tmp_path / "copy.db") == whole
     writer = threading.Thread(target=organize)
     writer.start()
     try:
         for _ in range(8):
             write_bucket_manifest(ours, tmp_path / "copy.db", splits=[TRAIN, VAL])
-            told = splits_told(tmp_path / "copy.db")
+            told = split_fingerprints(tmp_path / "copy.db")
             assert told in (whole, {TRAIN: whole[TRAIN]})
     finally:
         done.set()
@@ -150,49 +152,51 @@ def test_a_damaged_local_manifest_is_told_by_its_name_and_makes_no_copy(tmp_path
 
 def test_splits_that_lie_otherwise_in_their_shards_are_told_apart(tmp_path: Path) -> None:
     one, other = _list(tmp_path / "1.db", TRAIN, FILES), _list(tmp_path / "2.db", TRAIN, at=1024)
-    assert splits_told(one)[TRAIN] != splits_told(other)[TRAIN]
+    assert split_fingerprints(one)[TRAIN] != split_fingerprints(other)[TRAIN]
     with open_manifest(one) as a, open_manifest(other) as b:
         assert a.fingerprint(a.splits()[TRAIN]) == b.fingerprint(b.splits()[TRAIN])
-    assert splits_told(tmp_path / "none.db") == {}
+    assert split_fingerprints(tmp_path / "none.db") == {}
 
 
 def test_a_root_without_a_manifest_gets_one_of_the_splits_that_are_there(tmp_path: Path) -> None:
-    fetched = read_fetched(_list(tmp_path / "there.db", TRAIN, VAL, FILES))
+    remote = read_remote_manifest(_list(tmp_path / "there.db", TRAIN, VAL, FILES))
     root = _root(tmp_path / "root", TRAIN, FILES)
-    assert [each[:2] for each in publish_pulled(root, fetched, replace=False)] == [TRAIN, FILES]
+    assert [each[:2] for each in publish_pulled(root, remote, replace=False)] == [TRAIN, FILES]
     with open_manifest(root.manifest) as manifest:
         assert manifest.dataset().fingerprint == TINY.fingerprint
         assert manifest.dataset().synsets == TINY.synsets
-    assert splits_told(root.manifest) == {key: fetched.told[key] for key in (TRAIN, FILES)}
+    assert split_fingerprints(root.manifest) == {
+        key: remote.fingerprints[key] for key in (TRAIN, FILES)
+    }
     taken = root.manifest.read_bytes()
-    assert publish_pulled(root, fetched, replace=False) == []
+    assert publish_pulled(root, remote, replace=False) == []
     assert root.manifest.read_bytes() == taken
 
 
 def test_a_split_that_differs_is_left_alone_unless_told_to_replace_it(tmp_path: Path) -> None:
     root = _root(tmp_path / "root", TRAIN, VAL)
     _list(root.manifest, TRAIN)
-    ours = splits_told(root.manifest)
-    fetched = read_fetched(_list(tmp_path / "there.db", TRAIN, VAL, at=1024))
+    ours = split_fingerprints(root.manifest)
+    remote = read_remote_manifest(_list(tmp_path / "there.db", TRAIN, VAL, at=1024))
     with pytest.raises(ImnetprepError, match="differ: train as webdataset") as refused:
-        publish_pulled(root, fetched, replace=False)
+        publish_pulled(root, remote, replace=False)
     assert "--replace takes the bucket's" in refused.value.hint
-    assert splits_told(root.manifest) == {TRAIN: ours[TRAIN], VAL: fetched.told[VAL]}
-    assert [each[:2] for each in publish_pulled(root, fetched, replace=True)] == [TRAIN]
-    assert splits_told(root.manifest) == fetched.told
+    assert split_fingerprints(root.manifest) == {TRAIN: ours[TRAIN], VAL: remote.fingerprints[VAL]}
+    assert [each[:2] for each in publish_pulled(root, remote, replace=True)] == [TRAIN]
+    assert split_fingerprints(root.manifest) == remote.fingerprints
 
 
 def test_killed_while_it_replaces_it_has_the_old_split_and_goes_on(tmp_path: Path) -> None:
     root = _root(tmp_path / "root", TRAIN, VAL)
     _list(root.manifest, TRAIN)
-    ours = splits_told(root.manifest)
-    fetched = read_fetched(_list(tmp_path / "there.db", VAL, TRAIN, at=1024))
+    ours = split_fingerprints(root.manifest)
+    remote = read_remote_manifest(_list(tmp_path / "there.db", VAL, TRAIN, at=1024))
     code = """
 import os, sys
 from pathlib import Path
 from imnetprep import manifest
 from imnetprep.roots import Root
-from imnetprep.sync.bucket_manifest import read_fetched, publish_pulled
+from imnetprep.sync.bucket_manifest import read_remote_manifest, publish_pulled
 
 def opened(*arguments, connect=manifest.sqlite3.connect, **options):
     database = connect(*arguments, **options)
@@ -203,15 +207,15 @@ def told(sql):
     if sql.startswith("UPDATE split") and sql.endswith("id = 3"):  # after VAL, TRAIN once more
         os.kill(os.getpid(), 9)
 
-fetched = read_fetched(Path(sys.argv[2]))
+fetched = read_remote_manifest(Path(sys.argv[2]))
 manifest.sqlite3.connect = opened
 publish_pulled(Root(Path(sys.argv[1])), fetched, replace=True)
 """
-    words = [sys.executable, "-c", code, str(root.path), str(fetched.path)]
+    words = [sys.executable, "-c", code, str(root.path), str(remote.path)]
     assert subprocess.run(words, check=False).returncode == -9
-    assert splits_told(root.manifest) == {TRAIN: ours[TRAIN], VAL: fetched.told[VAL]}
-    assert [each[:2] for each in publish_pulled(root, fetched, replace=True)] == [TRAIN]
-    assert splits_told(root.manifest) == fetched.told
+    assert split_fingerprints(root.manifest) == {TRAIN: ours[TRAIN], VAL: remote.fingerprints[VAL]}
+    assert [each[:2] for each in publish_pulled(root, remote, replace=True)] == [TRAIN]
+    assert split_fingerprints(root.manifest) == remote.fingerprints
 
 
 def test_the_definition_of_a_subset_travels_with_the_one_it_is_part_of(tmp_path: Path) -> None:
@@ -220,8 +224,8 @@ def test_the_definition_of_a_subset_travels_with_the_one_it_is_part_of(tmp_path:
     subset = subset_of(TINY, read_list(str(chosen)))
     ours = _list(tmp_path / "manifest.db", TRAIN, dataset=subset)
     write_bucket_manifest(ours, tmp_path / "bucket.db", splits=[TRAIN])
-    fetched, root = read_fetched(tmp_path / "bucket.db"), _root(tmp_path / "root", TRAIN)
-    publish_pulled(root, fetched, replace=False)
+    remote, root = read_remote_manifest(tmp_path / "bucket.db"), _root(tmp_path / "root", TRAIN)
+    publish_pulled(root, remote, replace=False)
     with open_manifest(root.manifest) as manifest:
         held = manifest.dataset()
     assert held.fingerprint == subset.fingerprint
@@ -261,7 +265,7 @@ def test_a_manifest_that_lies_is_refused(told: str, statements: list[str], tmp_p
     (tmp_path / "bucket").mkdir()
     path = _execute(_list(tmp_path / "bucket" / "there.db", TRAIN), *statements)
     with pytest.raises(WrongBytes, match=told) as refused:
-        read_fetched(path)
+        read_remote_manifest(path)
     assert str(refused.value).startswith("the manifest in the bucket cannot be used: ")
     assert "--push --what manifest" in refused.value.hint
     assert [each.name for each in path.parent.iterdir()] == ["there.db"]
@@ -271,7 +275,7 @@ def test_a_manifest_that_lies_is_refused(told: str, statements: list[str], tmp_p
 def test_what_is_no_manifest_is_refused(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "there.db").write_bytes(body)
     with pytest.raises(WrongBytes, match="cannot be used"):
-        read_fetched(tmp_path / "there.db")
+        read_remote_manifest(tmp_path / "there.db")
 
 
 def test_spoiled_bytes_are_refused_or_taken_as_they_were_read(
@@ -282,16 +286,16 @@ def test_spoiled_bytes_are_refused_or_taken_as_they_were_read(
     for at in range(0, len(body), len(body) // 99):
         path.write_bytes(body[:at] + bytes([body[at] ^ 0x5A]) + body[at + 1 :])
         try:
-            fetched = read_fetched(path)
+            remote = read_remote_manifest(path)
         except (WrongBytes, OtherForm):
             continue
         root = _root(tmp_path / f"root{at}", TRAIN, VAL)
-        publish_pulled(root, fetched, replace=False)
-        assert splits_told(root.manifest) == fetched.told
+        publish_pulled(root, remote, replace=False)
+        assert split_fingerprints(root.manifest) == remote.fingerprints
 
 
 def test_a_manifest_of_another_version_names_the_mend(tmp_path: Path) -> None:
     path = _execute(_list(tmp_path / "there.db", TRAIN), "PRAGMA user_version = 4")
     with pytest.raises(OtherForm, match="has form 4") as refused:
-        read_fetched(path)
+        read_remote_manifest(path)
     assert refused.value.hint == "take the imnetprep that wrote it"

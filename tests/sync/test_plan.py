@@ -15,12 +15,12 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.listing import Listed
-from imnetprep.sync.journal import Known, SyncJournal, open_sync_journal
-from imnetprep.sync.keys import FileHere, What
+from imnetprep.s3.listing import ListedObject
+from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal
+from imnetprep.sync.keys import Content, LocalFile
 from imnetprep.sync.plan import Action, Direction, Step, plan_sync
+from imnetprep.sync.remote_receipt import ObjectRecord, RemoteReceipt
 from imnetprep.sync.survey import Survey
-from imnetprep.sync.there import ObjectRecord, RemoteReceipt
 from tests.conftest import tree
 from tests.proxy import Proxy
 from tests.servers import BUCKET, S3Server
@@ -145,13 +145,13 @@ def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
         place.unlink(missing_ok=True)
         if ours is not None:
             place.write_bytes(ours)
-            here[path] = FileHere(path, len(ours), place.stat().st_mtime_ns)
+            here[path] = LocalFile(path, len(ours), place.stat().st_mtime_ns)
             if ours != b"b":
-                known = Known(Checksum.empty("crc32").over(ours))
+                known = Checksums(Checksum.empty("crc32").over(ours))
                 journal.keep_file(path, file_state(place), known)
         if theirs is not None:
-            there[path] = Listed(f"p/{path}", len(theirs), theirs.hex(), datetime.now(UTC))
-            known = Known(Checksum.empty("crc32").over(theirs))
+            there[path] = ListedObject(f"p/{path}", len(theirs), theirs.hex(), datetime.now(UTC))
+            known = Checksums(Checksum.empty("crc32").over(theirs))
             records[path] = ObjectRecord(theirs.hex(), known)
     address = S3Address(BUCKET, "p")
     return Survey(address, here, there, (), RemoteReceipt({}, records), None, None, {})
@@ -167,7 +167,7 @@ def test_whatever_lies_where_nothing_is_lost_that_was_not_given_up(
     root, pushing = Root(tmp_path), direction is Direction.PUSH
     source = {path: pair[0 if pushing else 1] for path, pair in sides.items()}
     target = {path: pair[1 if pushing else 0] for path, pair in sides.items()}
-    words = {"direction": direction, "what": list(What)}
+    words = {"direction": direction, "contents": list(Content)}
     with open_sync_journal(root, endpoint="", keep=False) as journal:
 
         def planned(**more: Any) -> list[Step]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imnetprep.digests import Checksum
-from imnetprep.sync.journal import Known
+from imnetprep.sync.journal import Checksums
 
 _DAMAGE = (
     ValueError,
@@ -30,23 +30,23 @@ class ObjectRecord:
     """What is known of one object; `digests` by kind: md5, torrent (its info hash), xxh128."""
 
     etag: str
-    known: Known
+    checksums: Checksums
     digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RemoteReceipt:
-    """The receipt in a bucket: `told` as the local one has it, and the objects by path."""
+    """The receipt in a bucket: the `sections` of a local one, and the objects by path."""
 
-    told: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     objects: Mapping[str, ObjectRecord] = field(default_factory=dict)
 
 
 def parse_receipt(body: bytes) -> RemoteReceipt:
-    """The receipt; of what is not understood nothing. Raises ValueError where it is no receipt."""
+    """Parse a receipt, without what is not understood. Raises ValueError where it is none."""
     try:
         table = json.loads(body)
-        told = {name: dict(table.get(name, {})) for name in _SECTIONS}
+        sections = {name: dict(table.get(name, {})) for name in _SECTIONS}
         records = dict(table.get("objects", {}))
     except _DAMAGE as error:
         raise ValueError(str(error)) from error
@@ -56,33 +56,35 @@ def parse_receipt(body: bytes) -> RemoteReceipt:
             objects[str(path)] = _parse(record)
         except _DAMAGE:
             continue
-    return RemoteReceipt(told, objects)
+    return RemoteReceipt(sections, objects)
 
 
 def format_receipt(receipt: RemoteReceipt) -> bytes:
-    """The same content always gives the same bytes."""
+    """Format a receipt, with the same bytes for the same content."""
     objects = {path: _format(record) for path, record in sorted(receipt.objects.items())}
-    return json.dumps({**receipt.told, "objects": objects}, indent=1, sort_keys=True).encode()
+    return json.dumps({**receipt.sections, "objects": objects}, indent=1, sort_keys=True).encode()
 
 
 def _parse(record: Mapping[str, Any]) -> ObjectRecord:
     size_bytes, part_bytes = int(record["size_bytes"]), int(record.get("part_bytes", 0))
     kind = str(record["kind"])
     parts = tuple(int(value, 16) for value in str(record.get("parts", "")).split())
-    wanted = -(-size_bytes // part_bytes) if part_bytes > 0 else 0
-    if wanted > _MOST_PARTS:
+    count = -(-size_bytes // part_bytes) if part_bytes > 0 else 0
+    if count > _MOST_PARTS:
         raise ValueError("has more parts than S3 takes")
-    if not Checksum.is_known(kind) or size_bytes < 0 or part_bytes < 0 or len(parts) != wanted:
+    if not Checksum.is_known(kind) or size_bytes < 0 or part_bytes < 0 or len(parts) != count:
         raise ValueError("does not fit")
-    known = Known(Checksum(kind, int(record["checksum"], 16), size_bytes), part_bytes, parts)
-    if parts and known != Known.of_parts(known.part_checksums(), kind, part_bytes):
+    checksums = Checksums(
+        Checksum(kind, int(record["checksum"], 16), size_bytes), part_bytes, parts
+    )
+    if parts and checksums != Checksums.of_parts(checksums.part_checksums(), kind, part_bytes):
         raise ValueError("its parts are not those of the whole")
     digests = {str(kind): str(value) for kind, value in dict(record.get("digests", {})).items()}
-    return ObjectRecord(str(record["etag"]), known, digests)
+    return ObjectRecord(str(record["etag"]), checksums, digests)
 
 
 def _format(record: ObjectRecord) -> dict[str, Any]:
-    whole, part_bytes, parts = record.known
+    whole, part_bytes, parts = record.checksums
     table: dict[str, Any] = {
         "etag": record.etag,
         "size_bytes": whole.size_bytes,

@@ -14,10 +14,9 @@ from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.proof import Proof, ServerChecksum, TorrentProof
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.failures import told
-from imnetprep.sync.journal import Known
-from imnetprep.sync.plan import RANGE_BYTES, Step
-from imnetprep.sync.work import Work
+from imnetprep.s3.failures import explained
+from imnetprep.sync.journal import Checksums
+from imnetprep.sync.plan import RANGE_BYTES, Step, Work
 
 _CHUNK_BYTES = 1 << 20
 _LARGEST_RANGE_BYTES = 64 << 20
@@ -29,8 +28,8 @@ def part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.fetching")
 
 
-class Fetching:
-    """A file on its way. `wanted`: what its bytes must be; None: the server keeps no checksum."""
+class ObjectDownload:
+    """A file on its way. `target`: what its bytes must be; None: the server keeps no checksum."""
 
     def __init__(
         self,
@@ -39,45 +38,45 @@ class Fetching:
         address: S3Address,
         work: Work,
         *,
-        wanted: Known | None,
+        target: Checksums | None,
         pieces: Pieces | None = None,
     ) -> None:
         self.step, self.path, self.address = step, path, address
         self._bucket, self._journal = work.bucket, work.journal
         self._flow, self._progress = work.flow, work.progress
-        self._wanted, self.pieces = wanted, pieces
-        self._kind = wanted.whole.kind if wanted else work.kind
+        self._target, self.pieces = target, pieces
+        self._kind = target.whole.kind if target else work.kind
         if pieces is not None and RANGE_BYTES % pieces.length_bytes:
             self.pieces = pieces = None  # they would not lie in single ranges
         self._chunk_bytes = pieces.length_bytes if pieces else _CHUNK_BYTES
         self._range_bytes, self._parts = RANGE_BYTES, tuple[Checksum, ...]()
-        part_bytes = wanted.part_bytes if wanted else 0
+        part_bytes = target.part_bytes if target else 0
         if 0 < part_bytes <= _LARGEST_RANGE_BYTES and not part_bytes % self._chunk_bytes:
             self._range_bytes = part_bytes
-            self._parts = tuple(wanted.part_checksums()) if wanted else ()
+            self._parts = tuple(target.part_checksums()) if target else ()
         self._ranges: dict[int, Checksum] = {}
         self._lock = threading.Lock()
         self._is_judged = False
         self._handle = -1
 
     def open(self) -> Sequence[range]:
-        """Make its part or take it up: where missing ranges start, those of a request together."""
-        part, size_bytes, etag = part_path(self.path), self.step.size_bytes, self.step.etag or ""
+        """Make the part or resume it: where missing ranges start, those of a request together."""
+        place, size_bytes, etag = part_path(self.path), self.step.size_bytes, self.step.etag or ""
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._handle = os.open(part, flags, 0o644)
+            self._handle = os.open(place, flags, 0o644)
         except FileNotFoundError:
-            part.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(part, flags, 0o644)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(place, flags, 0o644)
         status = os.fstat(self._handle)
         if len(self._starts()) == 1:
             os.ftruncate(self._handle, 0)
             return [self._starts()]
-        kept = self._journal.fetching(self.step.path)
-        same = (etag, status.st_ino, size_bytes)
-        if kept is not None and (kept.etag, kept.inode, status.st_size) == same:
-            for start, checksum, synced in kept.ranges:
-                if self._fits(start, checksum) and (synced or self._reads_back(start, checksum)):
+        part = self._journal.fetching(self.step.path)
+        identity = (etag, status.st_ino, size_bytes)
+        if part is not None and (part.etag, part.inode, status.st_size) == identity:
+            for start, checksum, is_synced in part.ranges:
+                if self._fits(start, checksum) and (is_synced or self._reads_back(start, checksum)):
                     self._ranges[start] = checksum
                 else:
                     self._journal.forget_range(self.step.path, start)
@@ -87,15 +86,15 @@ class Fetching:
             self._journal.begin_fetching(self.step.path, etag, status.st_ino)
         self._flow.skipped(sum(each.size_bytes for each in self._ranges.values()))
         # One that is whole has its last range fetched again, so that it is judged like any other.
-        missing = [at for at in self._starts() if at not in self._ranges]
-        return list(self._spans(missing or self._starts()[-1:]))
+        gaps = [at for at in self._starts() if at not in self._ranges]
+        return list(self._spans(gaps or self._starts()[-1:]))
 
     def _spans(self, starts: Sequence[int]) -> Iterator[range]:
-        """The ranges that start there, as requests: a longer one costs a server less."""
+        """The ranges at `starts`, as requests: a longer one costs a server less."""
         step, first = self._range_bytes, 0
-        most = max(1, min(_REQUEST_BYTES, self.step.size_bytes // _REQUESTS_AT_LEAST) // step)
+        limit = max(1, min(_REQUEST_BYTES, self.step.size_bytes // _REQUESTS_AT_LEAST) // step)
         for at, start in enumerate(starts, 1):
-            if at == len(starts) or starts[at] != start + step or at - first == most:
+            if at == len(starts) or starts[at] != start + step or at - first == limit:
                 yield range(starts[first], start + step, step)
                 first = at
 
@@ -106,8 +105,8 @@ class Fetching:
         return min(start + self._range_bytes, self.step.size_bytes)
 
     def _fits(self, start: int, checksum: Checksum) -> bool:
-        told_of = (checksum.kind, checksum.size_bytes)
-        return start in self._starts() and told_of == (self._kind, self._end(start) - start)
+        facts = (checksum.kind, checksum.size_bytes)
+        return start in self._starts() and facts == (self._kind, self._end(start) - start)
 
     def _reads_back(self, start: int, checksum: Checksum) -> bool:
         found = Checksum.empty(self._kind)
@@ -119,18 +118,18 @@ class Fetching:
     def fetch(self, span: range) -> bool:
         """Fetch the ranges that start at `span`; is the file whole, and what it should be?
 
-        Raises WrongBytes where bytes that can be told to be wrong come twice.
+        Raises WrongBytes where the same range comes with wrong bytes twice.
         """
         self._flow.began(self.step.path)
         try:
             for start, problem in list(self._fetched(span)):
                 end = self._end(start)
-                what = f"{self.address}: {self._named(start)} came with wrong bytes"
-                self._progress.note(f"{what} ({problem}); fetched again")
+                message = f"{self.address}: {self._named(start)} came with wrong bytes"
+                self._progress.note(f"{message} ({problem}); fetched again")
                 self._flow.moved(start - end)
-                for _, again in self._fetched(range(start, end, self._range_bytes)):
+                for _, second_problem in self._fetched(range(start, end, self._range_bytes)):
                     raise WrongBytes(
-                        f"{what}, twice: {again}",
+                        f"{message}, twice: {second_problem}",
                         hint="imnetprep sync-s3 --check --deep tells whether the bucket has them"
                         " right; what came right is kept here",
                     )
@@ -150,12 +149,12 @@ class Fetching:
         return f"{part}bytes {start:,} to {end:,})"
 
     def _fetched(self, span: range) -> Iterator[tuple[int, str]]:
-        """Fetch those ranges by one request; which of them are wrong, and how."""
+        """Fetch the ranges of `span` by one request; which of them are wrong, and how."""
         length = self._chunk_bytes
         key, etag, end = self.address.key, self.step.etag or "", self._end(span[-1])
-        with told(self.address), self._named_on_disk():
+        with explained(self.address), self._named_on_disk():
             chunks = self._bucket.chunks(
-                key, span[0], end, etag=etag, length=length, asked=self._flow.go_on
+                key, span[0], end, etag=etag, length=length, on_request=self._flow.go_on
             )
             for start in span:
                 self._forget(start)
@@ -177,23 +176,23 @@ class Fetching:
                     self._journal.keep_fetched(self.step.path, start, checksum)
 
     def _forget(self, start: int) -> None:
-        """What was known of a range that is written anew."""
+        """Drop the checksum of a range that is written anew."""
         with self._lock:
-            known = self._ranges.pop(start, None)
-        if known is not None:
+            checksum = self._ranges.pop(start, None)
+        if checksum is not None:
             self._journal.forget_range(self.step.path, start)
 
     def _problem(self, start: int, checksum: Checksum) -> str | None:
-        wanted = self._parts[start // self._range_bytes] if self._parts else None
-        if wanted is None and len(self._starts()) == 1 and self._wanted:
-            wanted = self._wanted.whole
-        if wanted is None or checksum == wanted:
+        target = self._parts[start // self._range_bytes] if self._parts else None
+        if target is None and len(self._starts()) == 1 and self._target:
+            target = self._target.whole
+        if target is None or checksum == target:
             return None
-        return f"{self._kind} {checksum.value:x}, not {wanted.value:x}"
+        return f"{self._kind} {checksum.value:x}, not {target.value:x}"
 
     @contextmanager
     def _named_on_disk(self) -> Iterator[None]:
-        """A disk that is full or fails is told by the file."""
+        """An error of a disk that is full or fails names the file."""
         try:
             yield
         except OSError as error:
@@ -202,28 +201,28 @@ class Fetching:
             raise
 
     @property
-    def known(self) -> Known:
+    def checksums(self) -> Checksums:
         """The checksums of what came."""
         parts = (self._ranges[start] for start in self._starts())
-        return Known.of_parts(parts, self._kind, self._range_bytes)
+        return Checksums.of_parts(parts, self._kind, self._range_bytes)
 
     def _judge(self) -> None:
-        """Is the whole what it should be? Ranges that cannot be told apart are fetched again."""
-        if self._wanted is None or self.known.whole == self._wanted.whole:
+        """Raise WrongBytes unless the whole is right, with ranges fetched anew until it is."""
+        if self._target is None or self.checksums.whole == self._target.whole:
             return
         self._progress.note(f"{self.address} came with wrong bytes; looking for them")
         for start in self._starts():
-            before = self._ranges[start]
+            checksum = self._ranges[start]
             self._flow.moved(start - self._end(start))
             list(self._fetched(range(start, self._end(start), self._range_bytes)))
-            if self._ranges[start] != before:
+            if self._ranges[start] != checksum:
                 self._progress.note(f"{self.address}: {self._named(start)} was wrong")
-                if self.known.whole == self._wanted.whole:
+                if self.checksums.whole == self._target.whole:
                     return
         self._journal.forget_fetching(self.step.path)
-        found, wanted = self.known.whole, self._wanted.whole
+        found, target = self.checksums.whole, self._target.whole
         raise WrongBytes(
-            f"{self.address}: {self._kind} is {found.value:x}; its server has {wanted.value:x};"
+            f"{self.address}: {self._kind} is {found.value:x}; its server has {target.value:x};"
             " which part is wrong cannot be told",
             hint="imnetprep sync-s3 --check --deep reads it again",
         )
@@ -233,9 +232,9 @@ class Fetching:
         """What proves an archive that came, if anything does."""
         if (pieces := self.pieces) is not None:
             return TorrentProof(pieces.info_hash, pieces.count)
-        if self._wanted is None:
+        if self._target is None:
             return None
-        whole = self.known.whole
+        whole = self.checksums.whole
         return ServerChecksum(whole.kind, f"{whole.value:x}", str(self.address))
 
     def close(self) -> None:
@@ -246,7 +245,7 @@ class Fetching:
 
 
 def _write_all(handle: int, body: memoryview, at: int) -> None:
-    """Write all of it there: a disk that fills up takes a part, and says so the next time."""
+    """Write all of `body`: a disk that fills up takes a part, and says so the next time."""
     while body:
-        written = os.pwrite(handle, body, at)
-        body, at = body[written:], at + written
+        count = os.pwrite(handle, body, at)
+        body, at = body[count:], at + count
