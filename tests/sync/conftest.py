@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from imnetprep.proving.proof import parse_proof
 from imnetprep.proving.receipt import read_receipt, record_archive
 from imnetprep.roots import Root
 from tests.conftest import TRAIN, VAL, Run
@@ -86,7 +87,7 @@ def copied(root: Path, to: Path) -> Path:
     """A copy of a root on which the proofs of its receipt hold."""
     shutil.copytree(root, to)
     for name, record in read_receipt(Root(to))["archives"].items():
-        record_archive(Root(to), to / "archives" / name, record["proof"])
+        record_archive(Root(to), to / "archives" / name, parse_proof(record["proof"]))
     return to
 
 
