@@ -2,62 +2,76 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from imnetprep.catalog.datasets import Dataset
+from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.checking.recognise import Tree
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.images import decoding_problem
 from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
-from imnetprep.manifest import Manifest, SampleRecord, SplitRecord
-from imnetprep.messages import Checks, Finding, Progress, WrongBytes, count
+from imnetprep.manifest import SampleRecord, open_manifest
+from imnetprep.messages import Checks, Finding, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.roots import Root
+from imnetprep.roots import Layout, Root
 
 _SHARDS_UNDER_WAY = 16
 
 
 def surveyed_shards(
-    root: Root,
-    record: SplitRecord,
-    manifest: Manifest,
-    dataset: Dataset,
-    *,
-    checks: Checks,
-    jobs: int | None,
-    progress: Progress,
+    root: Root, tree: Tree, split: Split, *, checks: Checks, jobs: int | None, progress: Progress
 ) -> Iterator[Finding]:
-    """All that is wrong with the shards of a split."""
-    folder = root.split(record.split, record.layout)
-    if not folder.is_dir():
-        yield Finding("missing-split", record.split, "the folder is gone")
-        return
-    counts, dataset_counts = manifest.counts(record), dataset.counts(record.split)
-    for synset in dataset.synsets:
-        samples, images = counts.get(synset.label, 0), dataset_counts[synset.label]
-        if samples != images:
+    """All that is wrong with the shards of `split`."""
+    folder = root.split(split, Layout.WEBDATASET)
+    with open_manifest(root.manifest) as manifest:
+        record = manifest.splits().get((split, Layout.WEBDATASET))
+        if record is None or not folder.is_dir():
+            message = "the folder is gone" if record else "is not organized"
+            yield Finding("missing-split", split, message)
+            return
+        yield from _count_findings(manifest.counts(record), tree.dataset, split)
+        with (
+            progress.task(f"verify {split}", total=record.samples, unit="images") as task,
+            ThreadPoolExecutor(jobs or usable_cores()) as workers,
+        ):
+            survey = _Survey(root, folder, tree.dataset, checks, workers, task)
+            yield from survey.findings(manifest.in_shards(record))
+
+
+def _count_findings(counts: Mapping[int, int], dataset: Dataset, split: Split) -> Iterator[Finding]:
+    for synset, images in zip(dataset.synsets, dataset.counts(split), strict=True):
+        if (samples := counts.get(synset.label, 0)) != images:
             message = f"the manifest lists {count(samples, 'image')}, not {images:,}"
-            yield Finding("count", f"{record.split}/{synset.wnid}", message)
-    home = str(folder.relative_to(root.path))
-    try:
-        index = read_index(folder)
-    except WrongBytes as error:
-        yield Finding("index", f"{home}/{INDEX}", str(error))
-        return
-    with (
-        progress.task(f"verify {record.split}", total=record.samples, unit="images") as task,
-        ThreadPoolExecutor(jobs or usable_cores()) as workers,
-    ):
-        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(folder)}
+            yield Finding("count", f"{split}/{synset.wnid}", message)
+
+
+class _Survey(NamedTuple):
+    """The survey of the shards in `folder`: the index first, then shard by shard."""
+
+    root: Root
+    folder: Path
+    dataset: Dataset
+    checks: Checks
+    workers: ThreadPoolExecutor
+    task: Task
+
+    def findings(self, samples: Iterator[SampleRecord]) -> Iterator[Finding]:
+        """All that is wrong with the shards, which should have `samples` in this order."""
+        home = str(self.folder.relative_to(self.root.path))
+        try:
+            shards = {shard.name: shard for shard in read_index(self.folder).shards}
+        except WrongBytes as error:
+            yield Finding("index", f"{home}/{INDEX}", str(error))
+            return
+        sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
         sizes.pop(INDEX)
-        shards = {shard.name: shard for shard in index.shards}
-        wnids, key = [synset.wnid for synset in dataset.synsets], 0
-        under_way: deque[Future[list[Finding]]] = deque()
-        for number, group in groupby(manifest.in_shards(record), lambda sample: sample.shard):
-            records, name = list(group), shard_name(record.split, number or 0)
+        wnids, key = [synset.wnid for synset in self.dataset.synsets], 0
+        checks: deque[Future[list[Finding]]] = deque()
+        for number, group in groupby(samples, lambda sample: sample.shard):
+            records, name = list(group), shard_name(self.folder.name, number or 0)
             shard, path = shards.pop(name, None), f"{home}/{name}"
             if shard is None or shard.samples != len(records):
                 message = f"lists {shard.samples if shard else 0:,} samples of {path}"
@@ -68,13 +82,13 @@ def surveyed_shards(
                 if size_bytes != shard.size_bytes:
                     message = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
                     yield Finding("size", path, message)
-                check = _ShardCheck(root.path / path, path, shard, key, wnids, checks)
-                under_way.append(workers.submit(check.findings, records))
+                check = _ShardCheck(self.root.path / path, path, shard, key, wnids, self.checks)
+                checks.append(self.workers.submit(check.findings, records))
             key += len(records)
-            while len(under_way) > _SHARDS_UNDER_WAY:
-                yield from under_way.popleft().result()
-            task.advance(len(records))
-        for future in under_way:
+            while len(checks) > _SHARDS_UNDER_WAY:
+                yield from checks.popleft().result()
+            self.task.advance(len(records))
+        for future in checks:
             yield from future.result()
         for name in sorted({*sizes, *shards}):
             yield Finding("extra", f"{home}/{name}", "holds no sample of the manifest")
