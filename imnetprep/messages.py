@@ -25,7 +25,7 @@ def removal(folder: object) -> str:
 
 
 class ImnetprepError(Exception):
-    """One clear sentence with the value in it, and the mend. Exit code 1: it could not be done."""
+    """One clear sentence with the value in it, and a hint. Exit code 1: it could not be done."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""A damaged tree mended: what is misplaced moves home, what is damaged or missing is taken anew."""
+"""A damaged tree repaired: misplaced files move, damaged and missing ones come from archives."""
 
 import os
 import shutil

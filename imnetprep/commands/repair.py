@@ -59,7 +59,7 @@ def repair(
     """Mend what `imnetprep verify` finds with the same --digests and --decode.
 
     Images move to where their names belong; just the missing and damaged ones are taken anew from
-    the archives. Nothing is deleted without --delete. What cannot be mended is printed, and the
+    the archives. Nothing is deleted without --delete. What cannot be repaired is printed, and the
     exit code is 5. Interrupted at any instant, the same command resumes. Archives are repaired by
     `imnetprep repair-archives`.
 

@@ -51,7 +51,7 @@ def verify_archives(
     ROOT/archives are verified, and forgets the proof of a wrong one; then organize, sync-s3 and
     clean need not read them again.
 
-    A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` mends them.
+    A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` repairs them.
 
     \b
     imnetprep verify-archives

@@ -123,7 +123,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def _not_ours(path: Path, reason: str) -> ImnetprepError:
     return ImnetprepError(
         f"{path} is not a checkpoint of imnetprep: {reason}",
-        hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be mended",
+        hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be repaired",
     )
 
 

@@ -109,7 +109,7 @@ class Session:
                     self._save()
                     saved_s = time.monotonic()
         except WrongBytes:
-            self._save()  # once the image is mended, the run resumes from here
+            self._save()  # once the image is repaired, the run resumes from here
             raise
         self._save()  # first save, then validate: validation may not live to its end
 
