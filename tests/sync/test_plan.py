@@ -3,8 +3,9 @@
 import gc
 import json
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,10 +16,11 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
+from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.listing import ListedObject
 from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal
 from imnetprep.sync.keys import Content, LocalFile
-from imnetprep.sync.plan import Action, Direction, Step, plan_sync
+from imnetprep.sync.plan import Action, Direction, Step, plan_sync, value_of
 from imnetprep.sync.remote_receipt import ObjectRecord, RemoteReceipt
 from imnetprep.sync.survey import Survey
 from tests.conftest import tree
@@ -137,7 +139,7 @@ Sides = dict[str, tuple[bytes | None, bytes | None]]
 
 
 def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
-    """Both sides hold these bodies, and everything is known of them but what b's are here."""
+    """Both sides hold these bodies. Not known is what b's are here, and what ?'s are there."""
     here, there, records = {}, {}, {}
     for path, (ours, theirs) in sides.items():
         place = root.path / path
@@ -152,9 +154,66 @@ def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
         if theirs is not None:
             there[path] = ListedObject(f"p/{path}", len(theirs), theirs.hex(), datetime.now(UTC))
             known = Checksums(Checksum.empty("crc32").over(theirs))
-            records[path] = ObjectRecord(theirs.hex(), known)
+            if not theirs.endswith(b"?"):
+                records[path] = ObjectRecord(theirs.hex(), known)
     address = S3Address(BUCKET, "p")
     return Survey(address, here, there, (), RemoteReceipt({}, records), None, None, {})
+
+
+RUN, ARCHIVE = "runs/r/last.pt", "archives/a.tar"
+# Path; the bodies on both sides, as `_survey` knows them; which sides have changed since the last
+# sync (None: there was none); what a push does, and one with --replace and --delete; so a pull.
+ROWS = {
+    "only here": (ARCHIVE, b"a", None, None, "send send keep delete"),
+    "only in the bucket": (ARCHIVE, None, b"a", None, "keep delete fetch fetch"),
+    "equal": (ARCHIVE, b"a", b"a", None, "skip skip skip skip"),
+    "unread": (ARCHIVE, b"b", b"b", None, "compare compare compare compare"),
+    "no checksum": (ARCHIVE, b"a", b"?", None, "keep send keep fetch"),
+    "unread, no checksum": (ARCHIVE, b"b", b"?", None, "keep send keep fetch"),
+    "another checksum": (ARCHIVE, b"a", b"c", None, "keep send keep fetch"),
+    "another size": (ARCHIVE, b"a", b"longer", None, "keep send keep fetch"),
+    "another size, unread": (ARCHIVE, b"b", b"longer", None, "keep send keep fetch"),
+    "another size, no checksum": (ARCHIVE, b"a", b"longer?", None, "keep send keep fetch"),
+    "an archive changed here": (ARCHIVE, b"a", b"c", "local", "keep send keep fetch"),
+    "a run never synced": (RUN, b"a", b"c", None, "keep send keep fetch"),
+    "a run equal": (RUN, b"a", b"a", "local remote", "skip skip skip skip"),
+    "a run changed here": (RUN, b"a", b"c", "local", "send send newer fetch"),
+    "a run changed here, unread": (RUN, b"b", b"longer", "", "send send newer fetch"),
+    "a run of one size, unread": (RUN, b"b", b"c", "local", "compare compare compare compare"),
+    "a run changed there": (RUN, b"a", b"c", "remote", "newer send fetch fetch"),
+    "a run changed on both sides": (RUN, b"a", b"c", "local remote", "keep send keep fetch"),
+    "a run changed on no side": (RUN, b"a", b"c", "", "keep send keep fetch"),
+}
+
+
+class _SilentBucket:
+    """A bucket whose server keeps no checksums."""
+
+    def call(self, operation: str, **words: Any) -> dict[str, Any]:
+        return {"ContentLength": 1, "ETag": '"e"'}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_each_relation_of_the_two_sides_has_its_actions(
+    row: tuple[str, bytes | None, bytes | None, str | None, str], tmp_path: Path
+) -> None:
+    path, ours, theirs, changed, actions = row
+    root, bucket, planned = Root(tmp_path), cast("Bucket", _SilentBucket()), []
+    with open_sync_journal(root, endpoint="", keep=False) as journal:
+        # Neither side is empty: --delete refuses that.
+        found = _survey(root, journal, {path: (ours, theirs), "archives/z.tar": (b"z", b"z")})
+        if changed is not None:
+            value = value_of(Checksums(Checksum.empty("crc32").over(ours or b"")))
+            etag = "before" if "remote" in changed else (theirs or b"").hex()
+            value = "crc32:0" if "local" in changed else value
+            journal.keep_synced(found.address / path, etag, value)
+        for direction, force in product(Direction, (False, True)):
+            plan = plan_sync(
+                root, bucket, found, journal,
+                direction=direction, contents=[*Content], replace=force, delete=force,
+            )  # fmt: skip
+            planned += [step.action for step in plan.steps if step.path == path]
+    assert planned == actions.split()
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
