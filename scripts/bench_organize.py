@@ -235,7 +235,7 @@ def _from_a_bucket(fast: Path) -> None:
     with s3_served(fast / "weed") as server:
         endpoint = server.environment["AWS_ENDPOINT_URL"]
         environment = {**server.environment, "S3_ENDPOINT_URL": endpoint}
-        words = ["s5cmd", "cp", plain / TRAIN, f"{place}/"]
+        words = ["s5cmd", "cp", str(plain / TRAIN), f"{place}/"]
         subprocess.run(words, check=True, env=os.environ | environment, stdout=subprocess.DEVNULL)
         size_bytes = (plain / TRAIN).stat().st_size
         print(f"\nfrom a bucket (SeaweedFS on loopback), all on tmpfs, {REPEATS} repeats")

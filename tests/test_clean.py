@@ -228,7 +228,7 @@ def test_its_own_locks_hold_until_the_end(root: Path, packed: Path) -> None:
     paths = [*_part(root, packed), *_grown(root, "train")]
     code = "import sys; from pathlib import Path; from imnetprep.fs import is_locked;"
     code += "print([is_locked(Path(each)) for each in sys.argv[1:]])"
-    words = [sys.executable, "-c", code, root / "archives", root / ".organizing"]
+    words = [sys.executable, "-c", code, str(root / "archives"), str(root / ".organizing")]
     removing = carry_out_clean(Root(root))
     for _ in paths:
         next(removing)

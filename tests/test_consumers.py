@@ -84,7 +84,7 @@ def test_the_validation_wnids_of_meta_bin_are_in_the_order_of_the_names(root: Pa
 
 @SPLITS
 def test_timm(root: Path, split: Split) -> None:
-    from timm.data import create_dataset
+    from timm.data.dataset_factory import create_dataset
 
     opened = create_dataset("folder", root=str(root), split=split)
     assert _read(opened.reader.samples) == _listed(root, split)

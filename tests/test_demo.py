@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,7 +13,7 @@ from imnetprep.demo import DemoFolder, DemoSize, StepFailed, run_demo
 from imnetprep.manifest import create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Silent
 
-from .conftest import snapshot, tree
+from .conftest import Run, snapshot, tree
 
 pytestmark = pytest.mark.training
 
@@ -27,7 +28,7 @@ class Enough(Exception):
 class StopsDrawing(Silent):
     """Stops the demo when it is about to draw."""
 
-    def task(self, title, *, total, unit, initial=0):
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> NoReturn:
         raise Enough(title)
 
 
@@ -36,7 +37,9 @@ def commands(lines: list[str]) -> list[list[str]]:
     return [shlex.split(found[1]) for line in lines if (found := re.match(r"\s*\$ (.*)", line))]
 
 
-def test_the_whole_story_runs_and_goes_on_from_where_it_was_stopped(tmp_path, capfd):
+def test_the_whole_story_runs_and_goes_on_from_where_it_was_stopped(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = DemoFolder(tmp_path / "demo")
 
     def stop_at_evaluate(line: str) -> None:
@@ -69,7 +72,9 @@ def test_the_whole_story_runs_and_goes_on_from_where_it_was_stopped(tmp_path, ca
     assert f"({top1} of 30 validation images)" in lines[-1]
 
 
-def test_ends_with_the_exit_code_of_the_step_that_failed(tmp_path, packed, capfd):
+def test_ends_with_the_exit_code_of_the_step_that_failed(
+    tmp_path: Path, packed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = DemoFolder(tmp_path / "demo")
     lines: list[str] = []
     folder.path.mkdir()
@@ -82,7 +87,7 @@ def test_ends_with_the_exit_code_of_the_step_that_failed(tmp_path, packed, capfd
     assert "holds packed, not drawn" in capfd.readouterr().err
 
 
-def test_a_folder_that_is_not_a_demo_is_refused_and_left_as_it_is(tmp_path):
+def test_a_folder_that_is_not_a_demo_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "image.JPEG").write_text("mine too")
@@ -93,7 +98,7 @@ def test_a_folder_that_is_not_a_demo_is_refused_and_left_as_it_is(tmp_path):
     assert tree(tmp_path) == before
 
 
-def test_fresh_removes_what_a_demo_left_and_nothing_else(tmp_path):
+def test_fresh_removes_what_a_demo_left_and_nothing_else(tmp_path: Path) -> None:
     folder = DemoFolder(tmp_path / "demo")
     with pytest.raises(Enough):
         run_demo(folder.path, tell=print, progress=StopsDrawing())
@@ -110,7 +115,7 @@ def test_fresh_removes_what_a_demo_left_and_nothing_else(tmp_path):
     ]
 
 
-def test_help_says_how_long_it_takes_and_shows_an_example(run):
+def test_help_says_how_long_it_takes_and_shows_an_example(run: Run) -> None:
     shown = run("demo", "--help")
     assert shown.returncode == 0
     assert "4 minutes" in shown.stdout
@@ -118,7 +123,7 @@ def test_help_says_how_long_it_takes_and_shows_an_example(run):
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_dry_run_shows_the_commands_and_changes_nothing(tmp_path, fresh):
+def test_a_dry_run_shows_the_commands_and_changes_nothing(tmp_path: Path, fresh: bool) -> None:
     folder = DemoFolder(tmp_path / "demo")
     for place in (folder.run, folder.published):
         place.mkdir(parents=True)

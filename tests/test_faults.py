@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk that has room for the dataset and little more."""
     place = tmp_path / "disk"
     place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", place]
+    words = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(place)]
     if subprocess.run(words, capture_output=True, check=False).returncode != 0:
         pytest.skip("no small disk can be mounted here (that takes root)")
     yield place

@@ -62,7 +62,7 @@ def test_a_process_at_work_is_seen_and_not_disturbed(
     assert not fs.is_locked(tmp_path / "nowhere")
     code = "import sys; from pathlib import Path; from imnetprep.fs import locked\n"
     code += "with locked(Path(sys.argv[1])): print('at work', flush=True); input()"
-    words = [sys.executable, "-c", code, tmp_path]
+    words = [sys.executable, "-c", code, str(tmp_path)]
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdin is not None and other.stdout is not None

@@ -294,7 +294,7 @@ def test_peak_memory_stays_under_300_mb(tmp_path: Path) -> None:
         "import os, subprocess, sys; process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr);"
         "_, status, usage = os.wait4(process.pid, 0); print(status, usage.ru_maxrss)"
     )
-    words = [sys.executable, "-c", code, *command("organize", *words, "--jobs", 8)]
-    status, peak_kb = subprocess.check_output(words, text=True).split()
+    script = [sys.executable, "-c", code, *command("organize", *words, "--jobs", 8)]
+    status, peak_kb = subprocess.check_output(script, text=True).split()
     assert status == "0"
     assert int(peak_kb) < 300_000

@@ -41,17 +41,19 @@ def test_every_task_is_done_and_few_are_taken_ahead(jobs: int) -> None:
 
 
 def test_an_error_comes_out_as_it_was_raised_and_ends_the_others_at_once() -> None:
+    tasks: list[str | int] = ["sleep", "refuse", "sleep", 1]
     start_s = time.monotonic()
     with pytest.raises(WrongBytes, match="these are wrong") as refused:
-        list(in_processes(_work, ["sleep", "refuse", "sleep", 1], jobs=2))
+        list(in_processes(_work, tasks, jobs=2))
     assert refused.value.hint == "fetch them again"
     assert time.monotonic() - start_s < 30
     assert not multiprocessing.active_children()
 
 
 def test_a_worker_that_was_killed_is_told() -> None:
+    tasks: list[str | int] = [1, "die", 2, 3]
     with pytest.raises(ImnetprepError, match="a worker process was killed") as told:
-        list(in_processes(_work, [1, "die", 2, 3], jobs=2))
+        list(in_processes(_work, tasks, jobs=2))
     assert "--jobs" in told.value.hint
 
 

@@ -132,8 +132,8 @@ def _killed_at_each(folder: Path, begun: Path, *words: object) -> None:
     """In one process that forks each run: it has imported everything, and has one thread."""
     code = "import sys, json, pathlib; from tests.test_publish import rounds;"
     code += "rounds(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
-    words = [json.dumps([str(word) for word in (*words, "--quiet")])]
-    script = [sys.executable, "-c", code, str(begun), *words]
+    full = json.dumps([str(word) for word in (*words, "--quiet")])
+    script = [sys.executable, "-c", code, str(begun), full]
     path = [str(Path(__file__).parent.parent), os.getenv("PYTHONPATH", "")]
     done = subprocess.run(
         script,

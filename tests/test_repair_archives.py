@@ -259,7 +259,7 @@ def test_a_certificate_must_be_vouched_for_and_https_stays_https(
     words += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
     if not shutil.which("openssl"):
         pytest.skip("openssl, which makes the certificate, is not installed")
-    pair = ["-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    pair = ["-keyout", str(tmp_path / "key.pem"), "-out", str(tmp_path / "cert.pem")]
     subprocess.run([*words, *pair], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")

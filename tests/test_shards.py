@@ -80,7 +80,8 @@ def test_killed_in_the_middle_it_goes_on_by_shard(
     organized: Path, sharded_once: Path, run: Run
 ) -> None:
     words = ["organize", "--root", organized, *WORDS, "--split", "train", "--jobs", 2]
-    growing, kept, killed = organized / ".organizing/shards/train", {}, 0
+    growing, killed = organized / ".organizing/shards/train", 0
+    kept: dict[str, int] = {}
     for wanted in (2, 5, 8):
         process = subprocess.Popen(command(*words), stderr=subprocess.DEVNULL)
         while process.poll() is None and len(list(growing.glob("*.tar"))) < wanted:

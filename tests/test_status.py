@@ -195,8 +195,8 @@ def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
         ("val", "gone", "imagefolder", 20),
         ("val", "unfinished", "webdataset", 3),
     ]
-    shown = run("status", "--root", organized).stdout
-    assert "unfinished into shards: 2 of 60 images" in shown
+    text = run("status", "--root", organized).stdout
+    assert "unfinished into shards: 2 of 60 images" in text
 
 
 def test_a_writer_is_not_waited_for(organized: Path, run: Run) -> None:

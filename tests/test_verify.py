@@ -107,7 +107,7 @@ def test_a_right_tree_has_no_finding_and_only_the_receipt_is_touched(
 
 
 def test_where_the_root_cannot_be_written_nothing_is_noted(organized: Path, run: Run) -> None:
-    mount = ["mount", "--bind", organized, organized]
+    mount = ["mount", "--bind", str(organized), str(organized)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a read-only root is a mount, and this user may not mount")
     try:

@@ -96,7 +96,7 @@ class Ground:
 
     def _agreed(self, form: Form, body: bytes) -> bool:
         """What both engines say of it."""
-        results = []
+        results: list[Bodies | None] = []
         for engine in (self._side_by_side, self._in_order):
             root = self.folder / "root" / engine.__name__
             try:
@@ -235,7 +235,7 @@ def read_by_gnu_tar(path: Path) -> Bodies:
     """What GNU tar makes of it; only for what was not refused, since it makes links and devices."""
     folder = path.with_name("unpacked")
     folder.mkdir()
-    words = ["tar", "-C", folder, "--no-same-owner", "-xf"]
+    words = ["tar", "-C", str(folder), "--no-same-owner", "-xf"]
     subprocess.run([*words, path], stderr=subprocess.DEVNULL, check=False)  # it warns of modes
     for inner in folder.glob("*.tar"):
         inner.rename(path.with_name("inner.tar"))

@@ -69,7 +69,8 @@ def long_name(name: bytes, kind: bytes = b"L") -> Entry:
 def base_256(number: int, width: int = 12) -> bytes:
     """A number as GNU writes what has too many octal digits."""
     first = b"\x80" if number >= 0 else b"\xff"
-    return first + (number % 256 ** (width - 1)).to_bytes(width - 1, "big")
+    rest: int = number % 256 ** (width - 1)
+    return first + rest.to_bytes(width - 1, "big")
 
 
 Entries = list[Entry]

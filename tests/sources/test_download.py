@@ -245,10 +245,11 @@ def test_a_damaged_record_is_no_record(packed: Path, tmp_path: Path) -> None:
     path = record_path(tmp_path, _growing(tmp_path, archive).torrent.info_hash)
     record = lt.bdecode(path.read_bytes())
     other = make_torrent(packed.parent / VAL)
-    for damage in (
+    damages: list[dict[bytes, object]] = [
         {b"proved": b""}, {b"proved": 5}, {b"files": [7]}, {b"files": {}}, {b"torrent": b"?"},
         {b"torrent": other, b"proved": b"\xff"},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for damage in damages:
         path.write_bytes(lt.bencode({**record, **damage}))
         again = _growing(tmp_path, archive)
         again.recover(Silent())
@@ -443,7 +444,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 6 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("a small disk is a mount, and this user may not mount")
     yield disk

@@ -155,7 +155,8 @@ sys.addaudithook(_hear)  # it cannot be taken away again
 def opened_files() -> Iterator[list[str]]:
     """The paths that this process opens meanwhile."""
     global _opened
-    _opened = found = []
+    found: list[str] = []
+    _opened = found
     try:
         yield found
     finally:

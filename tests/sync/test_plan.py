@@ -226,7 +226,7 @@ def test_whatever_lies_where_nothing_is_lost_that_was_not_given_up(
     root, pushing = Root(tmp_path), direction is Direction.PUSH
     source = {path: pair[0 if pushing else 1] for path, pair in sides.items()}
     target = {path: pair[1 if pushing else 0] for path, pair in sides.items()}
-    words = {"direction": direction, "contents": list(Content)}
+    words: dict[str, Any] = {"direction": direction, "contents": list(Content)}
     with open_sync_journal(root, endpoint="", keep=False) as journal:
 
         def planned(**more: Any) -> list[Step]:

@@ -56,6 +56,7 @@ def test_another_root_becomes_the_same_and_verifies(
     assert len(samples) == len(images) == 200
     for sample in samples:
         shard = (other / f"shards/train/train-{sample.shard:06}.tar").read_bytes()
+        assert sample.offset_bytes is not None
         body = shard[sample.offset_bytes : sample.offset_bytes + sample.size_bytes]
         assert body == images[sample.name]
     status = run("status", "--root", other)

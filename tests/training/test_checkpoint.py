@@ -40,7 +40,7 @@ def test_comes_back_as_it_was(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "c.pt", saved)
         loaded = load_checkpoint(tmp_path / "c.pt")
         assert torch.equal(loaded.weights["a"], saved.weights["a"])
-        plain = {"weights": {}, "optimizer": {}}
+        plain: dict[str, Any] = {"weights": {}, "optimizer": {}}
         assert replace(loaded, **plain) == replace(saved, **plain)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
 

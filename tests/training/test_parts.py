@@ -155,7 +155,7 @@ def test_networks_are_made_for_the_classes_and_the_size(arch: str) -> None:
 
 def test_the_same_seed_makes_the_same_weights() -> None:
     first, same, other = (
-        build_model("resnet18", classes=3, image_size=32, seed=seed).conv1.weight
+        build_model("resnet18", classes=3, image_size=32, seed=seed).state_dict()["conv1.weight"]
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, same)

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
 from imnetprep.sharding.make import Sharding
+from imnetprep.training.data import read_samples
 from imnetprep.training.train import plan_training, train
 from tests.conftest import Run
 from tests.drawn import draw_root
-from tests.training.test_data import Split, loader_of, read_samples, same
+from tests.training.test_data import loader_of, same
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +58,8 @@ def test_an_epoch_is_the_same_from_either_layout(both: Root) -> None:
 def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run) -> None:
     given = {"arch": "squeezenet1_1", "image_size": 32, "epochs": 1, "batch_size": 16, "lr": 0.01}
     words = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-    words += ["--root", both.path, "--layout", "webdataset", "--device", "cpu", "--workers", 1]
-    done = run("train", *words, "--json")
+    words += ["--root", str(both.path), "--layout", "webdataset", "--device", "cpu"]
+    done = run("train", *words, "--workers", 1, "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     plan = plan_training(
