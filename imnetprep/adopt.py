@@ -19,7 +19,7 @@ from imnetprep.manifest import (
     packed,
 )
 from imnetprep.messages import Progress, WrongBytes
-from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
 from imnetprep.proving.proof import Unproved
@@ -46,13 +46,13 @@ def adopt(
     with locked(root.organizing), open_journal(root.journal) as journal:
         for split in tree.selected(root, splits):
             folder = root.split(split)
-            identity = f"adopted {folder.stat().st_ino}"
-            has_begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=identity)
+            origin = Origin(dataset.fingerprint, f"adopted {folder.stat().st_ino}", {})
+            has_begun = journal.origin(split) == origin
             key = split, Layout.IMAGEFOLDER
             if key not in organized_splits(root):
                 if not has_begun:
                     journal.forget(split)
-                    journal.begin(split, dataset=dataset.fingerprint, archive=identity)
+                    journal.begin(split, origin)
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
                 _publish(root, tree, split, journal)

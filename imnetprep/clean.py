@@ -15,7 +15,7 @@ from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
-from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.proving.consumed import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 from imnetprep.roots import Layout, Root
@@ -125,70 +125,57 @@ def _parts(root: Root) -> Iterator[Removable]:
 def _growth(
     root: Root, dataset: Dataset | None, organized: set[tuple[Split, Layout]]
 ) -> Iterator[Removable]:
-    journal = root.journal
-    growing: dict[str, GrowingSplit] | None = {}
+    """What grows, or did: class folders, shards, and spools, whose archive may be given up."""
+    journal, growths, unread = root.journal, dict[tuple[Stage, str], GrowingSplit](), False
     try:
         if _is_folder(root.organizing) and not journal.is_symlink():
-            growing = {each.split: each for each in read_growing(journal)}
+            growths = {(each.stage, each.split): each for each in read_growing(journal)}
     except sqlite3.DatabaseError:
-        growing = None
-    for path in _entries(root.organizing):
-        if path.name in ("shards", "spool") and _is_folder(path):
-            yield from _shards_growth(root, path, organized)
-        elif path.name == "sync" and _is_folder(path):
-            yield _found("unfinished", path, "imnetprep sync-s3 s3://… --pull would resume it")
-        elif _is_folder(path):
-            each = None if growing is None else growing.get(path.name)
-            if each is None:
-                why = "is damaged" if growing is None else "knows nothing of it"
-                yield _found("leftover", path, f"the journal {why}")
-            elif dataset is not None and each.dataset != dataset.fingerprint:
-                yield _found("leftover", path, "it is of another dataset")
-            elif (each.split, Layout.IMAGEFOLDER) in organized and not each.is_whole:
-                yield _found("leftover", path, "the split is organized")
-            else:
-                yield _found("unfinished", path, "imnetprep organize would resume it")
-        elif growing is None and path.name.startswith(journal.name) and _is_file(path):
+        unread = True
+    for path in _entries(root.organizing) if unread else ():
+        if path.name.startswith(journal.name) and _is_file(path):
             yield _found("leftover", path, "the journal is damaged")
-
-
-def _journal_of(root: Root, folder: Path) -> Path:
-    """The journal of the splits that grow in `folder`."""
-    of_shards = {"shards": root.shards_journal, "spool": root.spool_journal}
-    return of_shards.get(folder.name, root.journal)
-
-
-def _shards_growth(
-    root: Root, folder: Path, organized: set[tuple[Split, Layout]]
-) -> Iterator[Removable]:
-    """What grows on its way into shards: spools, whose archive may be given up, and shards."""
-    journal = _journal_of(root, folder)
-    try:
-        growing = {each.split for each in read_growing(journal)}
-    except sqlite3.DatabaseError:
-        growing = set()
-    for path in filter(_is_folder, _entries(folder)):
-        if (path.name, Layout.WEBDATASET) in organized:
-            yield _found("leftover", path, "the split is organized in shards")
-        elif path.name in growing:
-            why = "imnetprep organize --layout webdataset would resume it"
-            yield _found("unfinished", path, why)
+    if _is_folder(root.organizing / "sync"):
+        reason = "imnetprep sync-s3 s3://… --pull would resume it"
+        yield _found("unfinished", root.organizing / "sync", reason)
+    for stage, folder in _growing_folders(root):
+        growth = growths.get((stage, folder.name))
+        layout = Layout.IMAGEFOLDER if stage is Stage.FOLDERS else Layout.WEBDATASET
+        if growth is None:
+            reason = f"the journal {'is damaged' if unread else 'knows nothing of it'}"
+            yield _found("leftover", folder, reason)
+        elif dataset is not None and growth.dataset != dataset.fingerprint:
+            yield _found("leftover", folder, "it is of another dataset")
+        elif (growth.split, layout) in organized and not (
+            growth.is_whole and stage is Stage.FOLDERS
+        ):
+            yield _found("leftover", folder, "the split is organized")
         else:
-            yield _found("leftover", path, "the journal knows nothing of it")
+            words = "" if stage is Stage.FOLDERS else f" --layout {layout}"
+            yield _found("unfinished", folder, f"imnetprep organize{words} would resume it")
 
 
-def _growing(root: Root) -> set[str]:
-    """The splits that any journal says are on their way."""
-    growing: set[str] = set()
-    for journal in (root.journal, root.spool_journal, root.shards_journal):
-        with suppress(sqlite3.DatabaseError):
-            growing |= {each.split for each in read_growing(journal)}
-    return growing
+def _growing_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
+    """What may be a split that grows, each with its stage."""
+    for folder in filter(_is_folder, _entries(root.organizing)):
+        if folder.name in (Stage.SPOOL, Stage.SHARDS):
+            stage = Stage(folder.name)
+            yield from ((stage, each) for each in filter(_is_folder, _entries(folder)))
+        elif folder.name != "sync":
+            yield Stage.FOLDERS, folder
+
+
+def _growing_splits(root: Root) -> set[str]:
+    """The splits of which the journal has any stage."""
+    try:
+        return {each.split for each in read_growing(root.journal)}
+    except sqlite3.DatabaseError:
+        return set()
 
 
 def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[Removable]:
     """Those whose images lie there as published, and of which nothing grows."""
-    done = published - _growing(root)
+    done = published - _growing_splits(root)
     for archive in dataset.archives:
         path = root.archives / archive.name
         consumed = consumed_path(path)
@@ -214,10 +201,11 @@ def _remove(root: Root, each: Removable) -> None:
     if not _is_folder(each.path):
         each.path.unlink()
         return
-    journal = _journal_of(root, each.path.parent)
-    if _is_file(journal) and each.path.name in set(Split):
-        with suppress(ImnetprepError), open_journal(journal) as opened:  # a damaged one goes too
-            opened.forget(Split(each.path.name))
+    home = each.path.parent
+    stage = Stage.FOLDERS if home == root.organizing else Stage(home.name)
+    if _is_file(root.journal) and each.path.name in set(Split):
+        with suppress(ImnetprepError), open_journal(root.journal, stage) as journal:
+            journal.forget(Split(each.path.name))  # where it is damaged, it goes too
     shutil.rmtree(each.path)
 
 

@@ -119,8 +119,8 @@ def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
             "archive": None,
             "source": str(place),
             "files": "copies" if plan.copy else "hard links",
-            "proof": Unproved(f"the images in {place}, as they were").as_json(),
         },
+        proof=Unproved(f"the images in {place}, as they were"),
         change=None,
     )
 

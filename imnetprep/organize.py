@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders
+from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders, folder_options
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
@@ -15,7 +15,7 @@ from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organi
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
-from imnetprep.organizing.journal import Journal, Whole, open_journal
+from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import (
     Planned,
     in_flight_bytes,
@@ -178,11 +178,13 @@ def _group_needs(
     if root.journal.exists():
         with open_journal(root.journal) as journal:
             for split in group.to_do:
-                made_as = journal.made_as(split)
-                if made_as == (repr(resize) if resize else ""):
+                origin = journal.origin(split)
+                if origin is None:
+                    continue
+                if origin.options == folder_options(resize):
                     wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
                     bytes_by_split[split] = journal.size_bytes(split)
-                elif made_as is not None:
+                else:
                     refuse_consumed(group, "of images of another size: --resize and --quality")
     to_grow = []
     for split in group.to_do:
@@ -194,7 +196,7 @@ def _group_needs(
             to_grow.append(split)
     if not to_grow:
         return Needs()
-    refuse_consumed_elsewhere(group, root.spool_journal)
+    refuse_consumed_elsewhere(group, root, Stage.SPOOL)
     size_bytes = size_in_archives(root, dataset, group, to_grow, consume=consume)
     files = sum(dataset.samples(split) for split in to_grow)
     journal_bytes = sum(bytes_by_split.get(split, 0) for split in to_grow)

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from imnetprep.archives.file import open_local
 from imnetprep.catalog.datasets import Dataset, Split
@@ -22,7 +22,7 @@ from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organi
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, removal
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
-from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import Planned, is_given_up, planned_splits
 from imnetprep.proving.proof import Proof
 from imnetprep.roots import Layout, Root
@@ -87,13 +87,12 @@ class ShardsPlan:
             return
         with (
             locked(root.organizing),
-            open_journal(root.spool_journal) as spooled,
-            open_journal(root.shards_journal) as journal,
+            open_journal(root.journal, Stage.SHARDS) as journal,
         ):
             create_manifest(root.manifest, self.dataset)
             self.archive_needs.tell_time(root.organizing, progress)
             for each in self.of_archives:
-                work = _Work(self, each, root, spooled, journal)
+                work = _Work(self, each, root, journal)
                 yield from work.organize(jobs=jobs, progress=progress)
 
 
@@ -150,47 +149,41 @@ def _needs_archive(root: Root, split: Split) -> bool:
         return False
     if (split, Layout.WEBDATASET) not in organized:
         return True
-    for path in (root.shards_journal, root.spool_journal):
-        if path.exists():
-            with open_journal(path) as journal:
-                if journal.grows_from(split) is not None:
-                    return True
-    return False
+    if not root.journal.exists():
+        return False
+    with open_journal(root.journal) as journal:
+        return any(journal.at(stage).origin(split) for stage in (Stage.SHARDS, Stage.SPOOL))
 
 
 def _drop_spools(root: Root, splits: Sequence[Split]) -> None:
     """What was spooled of splits that have been made of class folders since."""
-    if not root.spool_journal.exists():
-        return
-    with locked(root.organizing), open_journal(root.spool_journal) as spooled:
+    with locked(root.organizing), open_journal(root.journal, Stage.SPOOL) as spooled:
         for split in splits:
             spooled.forget(split)
-            shutil.rmtree(root.organizing / "spool" / split, ignore_errors=True)
+            shutil.rmtree(root.organizing / Stage.SPOOL / split, ignore_errors=True)
 
 
 class _Work:
     """Splits on their way from the archives that they share into shards."""
 
-    def __init__(
-        self, plan: ShardsPlan, each: FromArchive, root: Root, spooled: Journal, journal: Journal
-    ) -> None:
+    def __init__(self, plan: ShardsPlan, each: FromArchive, root: Root, journal: Journal) -> None:
         self._plan, self._planned, self._proof, self._root = plan, each.planned, each.proof, root
-        self._spooled, self._journal = spooled, journal
-        self._sharding, self._folder = plan.sharding, root.organizing / "spool"
+        self._spooled, self._journal = journal.at(Stage.SPOOL), journal
+        self._sharding, self._folder = plan.sharding, root.organizing / Stage.SPOOL
 
     def organize(self, *, jobs: int | None, progress: Progress) -> Iterator[SplitRecord]:
         """Whatever is not done of them."""
         to_make = [split for split in self._planned.splits if not self._is_made(split)]
         placements = {split: self._placement(split) for split in to_make}
-        proofs: dict[Split, Mapping[str, Any]] = {}
+        wholes: dict[Split, Whole] = {}
         if to_make and self._proof is None:
-            proofs = self._spool(placements, jobs=jobs, progress=progress)
+            wholes = self._spool(placements, jobs=jobs, progress=progress)
         for split in self._planned.splits:
             making = self._making(split)
             whole = making.whole()
             if split in placements:
                 if self._proof is None:
-                    source = self._spooled_source(placements[split], split, proofs[split])
+                    source = self._spooled_source(placements[split], split, wholes[split].proof)
                 else:
                     source = self._walk(placements[split], self._proof, progress=progress)
                 whole = making.grown(source, jobs=jobs, progress=progress)
@@ -202,10 +195,10 @@ class _Work:
 
     def _is_made(self, split: Split) -> bool:
         """Are its shards there, under their name or whole, and made in this way?"""
-        begun = self._journal.grows_from(split)
+        origin = self._journal.origin(split)
         if self._making(split).whole() is None:
             return split in self._planned.done
-        return begun is not None and begun[1].startswith(f"{self._sharding} ")
+        return origin is not None and origin.options == self._sharding.options
 
     def _making(self, split: Split) -> ShardMaking:
         resize = self._sharding.resize
@@ -219,15 +212,14 @@ class _Work:
 
     def _spool(
         self, placements: Mapping[Split, Placement], *, jobs: int | None, progress: Progress
-    ) -> dict[Split, Mapping[str, Any]]:
-        """Read the archives once, in whatever order their proofs want; tells how each is proved."""
+    ) -> dict[Split, Whole]:
+        """Read the archives once, in whatever order their proofs want; gives the whole spools."""
         for split, placement in placements.items():
             spools = self._spools(split, placement)
             self._refuse_lost(split, spools)
             self._drop_unusable(split, spools)
-        sink = Spool(self._folder, placements, made_as=str(self._sharding))
-        wholes = self._work(sink).grown(list(placements), jobs=jobs, progress=progress)
-        return {split: whole.proof for split, whole in wholes.items()}
+        sink = Spool(self._folder, placements, options=self._sharding.options)
+        return self._work(sink).grown(list(placements), jobs=jobs, progress=progress)
 
     def _spools(self, split: Split, placement: Placement) -> dict[str, Path]:
         """The spool of each shard by the shard's name."""
@@ -237,16 +229,17 @@ class _Work:
         }
 
     def _spooled_source(
-        self, placement: Placement, split: Split, proof: Mapping[str, Any]
+        self, placement: Placement, split: Split, proof: Proof | None
     ) -> ShardSource:
-        spools, begun = self._spools(split, placement), self._spooled.grows_from(split)
-        assert begun is not None
+        spools, origin = self._spools(split, placement), self._spooled.origin(split)
+        assert origin is not None
         return ShardSource(
             samples=len(placement),
-            made_of=begun[1],
+            made_of=origin.made_of,
             shuffled=lambda: self._spooled.ranked(split, placement.rank),
             body_of=SpooledBodies(self._folder, split),
-            facts={"archive": self._archives_of(split), "proof": proof},
+            facts={"archive": self._archives_of(split)},
+            proof=proof,
             used=lambda shard: spools[shard.name].unlink(missing_ok=True),
         )
 
@@ -273,13 +266,13 @@ class _Work:
 
     def _drop_unusable(self, split: Split, spools: Mapping[str, Path]) -> None:
         """What was spooled for other shards, or went into shards that somebody has removed."""
-        made_as = self._spooled.made_as(split)
+        origin = self._spooled.origin(split)
         made = {each.name for each in self._journal.shards(split)}
         folder = self._making(split).folder
         made = {name for name in made if (folder / name).exists()}
         whole = self._spooled.whole(split, dataset=self._plan.dataset.fingerprint)
         lost = whole and any(not path.exists() for name, path in spools.items() if name not in made)
-        if lost or made_as not in (None, str(self._sharding)):
+        if lost or (origin and origin.options != self._sharding.options):
             self._spooled.forget(split)
 
     def _walk(self, placement: Placement, proof: Proof, *, progress: Progress) -> ShardSource:
@@ -294,7 +287,8 @@ class _Work:
                 made_of=file.identity,
                 shuffled=places.samples,
                 body_of=ArchiveBodies(path, file.identity),
-                facts={"archive": archive.name, "proof": proof.as_json()},
+                facts={"archive": archive.name},
+                proof=proof,
             )
 
     def _work(self, sink: Sink) -> Work:

@@ -44,18 +44,8 @@ class Root:
 
     @property
     def journal(self) -> Path:
-        """What is done of the class folders that grow."""
+        """What is done of the splits that grow."""
         return self.organizing / "journal.db"
-
-    @property
-    def spool_journal(self) -> Path:
-        """What lies in the spools of shards."""
-        return self.organizing / "spool.db"
-
-    @property
-    def shards_journal(self) -> Path:
-        """Which shards are done."""
-        return self.organizing / "shards.db"
 
     @property
     def manifest(self) -> Path:

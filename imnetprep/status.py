@@ -11,6 +11,7 @@ from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
+from imnetprep.organizing.journal import Stage
 from imnetprep.proving.proof import Proof
 from imnetprep.proving.receipt import archive_proof, read_receipt
 from imnetprep.roots import Layout, Root
@@ -176,17 +177,13 @@ def _splits(
     root: Root, dataset: Dataset | None, organized: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
     journal, at_work = root.journal, is_locked(root.organizing)
-    growing = {}
+    stages: dict[Stage, dict[str, GrowingSplit]] = {stage: {} for stage in Stage}
     try:
-        growing = {each.split: each for each in read_growing(journal)}
+        for each in read_growing(journal):
+            stages[each.stage][each.split] = each
     except _UNREADABLE as error:
         yield Damaged(journal.name, _BUSY) if at_work else _damaged(journal, error)
-    into_shards: dict[str, GrowingSplit] = {}
-    for path in (root.spool_journal, root.shards_journal):
-        try:
-            into_shards |= {each.split: each for each in read_growing(path)}
-        except _UNREADABLE as error:
-            yield Damaged(path.name, _BUSY) if at_work else _damaged(path, error)
+    growing, into_shards = stages[Stage.FOLDERS], stages[Stage.SPOOL] | stages[Stage.SHARDS]
     if dataset is None:
         return
     for split in dataset.splits:

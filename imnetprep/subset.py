@@ -191,6 +191,7 @@ def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> Folder
             "source": {"root": root, **receipt},
             "files": "copies" if plan.copy else "hard links",
         },
+        proof=None,
         change=record.change,
     )
 

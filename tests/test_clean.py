@@ -16,7 +16,8 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
 from imnetprep.messages import Silent
-from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.growing_splits import read_growing
+from imnetprep.organizing.journal import Origin, Stage, open_journal
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
@@ -63,9 +64,9 @@ def _part(root: Path, packed: Path) -> list[Path]:
 
 def _journal(root: Path, split: str, dataset: str) -> None:
     with sqlite3.connect(root / ".organizing" / "journal.db") as database:
-        query = "INSERT INTO split (name, dataset, archive) VALUES (?, ?, '')"
+        query = "INSERT INTO growth VALUES (?, 'folders', ?, '', '{}', NULL, NULL, NULL)"
         database.execute(query, [split, dataset])
-        database.execute("INSERT INTO range VALUES (?, 0, 0, NULL)", [split])
+        database.execute("INSERT INTO range VALUES (?, 'folders', 0, 0, NULL)", [split])
     database.close()
 
 
@@ -278,19 +279,17 @@ def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path
     for name in ("shards/train", "shards/val", "spool/train", "repair"):
         (growing / name).mkdir(parents=True)
         (growing / name / "0").write_bytes(b"x")
-    (growing / "journal.db").touch()
-    for name in ("shards.db", "spool.db"):
-        with open_journal(growing / name) as journal:
-            journal.begin(Split.TRAIN, dataset=_fingerprint(organized), archive="some")
+    origin = Origin(_fingerprint(organized), "some", {})
+    for stage in (Stage.SHARDS, Stage.SPOOL):
+        with open_journal(growing / "journal.db", stage) as journal:
+            journal.begin(Split.TRAIN, origin)
     done = run("clean", "--root", organized, "--yes")
     assert done.returncode == 0, done.stderr
     assert set(tree(growing)) >= {"shards/train/0", "spool/train/0"}
     assert not set(tree(growing)) & {"shards/val/0", "repair/0"}
     assert run("clean", "--root", organized, "--only", "unfinished", "--yes").returncode == 0
     assert not set(tree(growing)) & {"shards/train/0", "spool/train/0"}
-    for name in ("shards.db", "spool.db"):
-        with open_journal(growing / name) as journal:
-            assert journal.grows_from(Split.TRAIN) is None
+    assert read_growing(growing / "journal.db") == []
 
 
 def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(

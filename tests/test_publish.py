@@ -16,7 +16,8 @@ from imnetprep import cli
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.organizing import publish
-from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.growing_splits import read_growing
+from imnetprep.organizing.journal import Journal
 from imnetprep.roots import Layout, Root
 from tests.conftest import Run, receipt_of, tree
 from tests.servers import BUCKET, s3_served
@@ -73,13 +74,8 @@ def _state(root: Path) -> dict[str, object]:
         with open_manifest(root / "manifest.db") as manifest:
             for key, record in manifest.splits().items():
                 listed["/".join(key)] = [*record, manifest.fingerprint(record, with_places=True)]
-    growing = [
-        path.name
-        for path in (root / ".organizing").glob("*.db")
-        if "manifest" not in path.name
-        for split in Split
-        if _grows(path, split)
-    ]
+    growths = read_growing(root / ".organizing" / "journal.db")
+    growing = [f"{each.split} into {each.stage}" for each in growths]
     folders = (path for path in (root / ".organizing").rglob("*") if path.is_dir())
     growing += [path.name for path in folders if any(each.is_file() for each in path.iterdir())]
     recorded = {
@@ -87,11 +83,6 @@ def _state(root: Path) -> dict[str, object]:
         for name, facts in receipt_of(root)["splits"].items()
     }
     return {"files": _splits(root), "listed": listed, "recorded": recorded, "unfinished": growing}
-
-
-def _grows(path: Path, split: Split) -> bool:
-    with open_journal(path) as journal:
-        return journal.grows_from(split) is not None
 
 
 def _splits(root: Path) -> dict[str, dict[str, bytes]]:

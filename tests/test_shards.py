@@ -92,7 +92,7 @@ def test_killed_in_the_middle_it_goes_on_by_shard(
         for name, inode in kept.items():
             assert (growing / name).stat().st_ino == inode, "made a second time"
         kept = {}
-        if (organized / ".organizing/shards.db").exists() and growing.exists():
+        if (organized / ".organizing/journal.db").exists() and growing.exists():
             kept = {path.name: path.stat().st_ino for path in _journalled(organized, growing)}
     assert killed >= 2
     (growing / ".train-000000.tar.1.tmp").write_bytes(b"of a worker that was killed")
@@ -106,9 +106,9 @@ def test_killed_in_the_middle_it_goes_on_by_shard(
 
 
 def _journalled(root: Path, growing: Path) -> list[Path]:
-    from imnetprep.organizing.journal import open_journal
+    from imnetprep.organizing.journal import Stage, open_journal
 
-    with open_journal(root / ".organizing/shards.db") as journal:
+    with open_journal(root / ".organizing/journal.db", Stage.SHARDS) as journal:
         return [growing / shard.name for shard in journal.shards(Split.TRAIN)]
 
 

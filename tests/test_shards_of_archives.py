@@ -44,7 +44,7 @@ def _without_digests(packed: Path, folder: Path) -> Path:
 
 def _nothing_is_left(root: Path) -> None:
     left = {path.name for path in (root / ".organizing").rglob("*") if not path.is_dir()}
-    assert left <= {".lock", "journal.db", "spool.db", "shards.db"}
+    assert left <= {".lock", "journal.db"}
     assert not (root / "train").exists()
 
 

@@ -18,7 +18,7 @@ from imnetprep.extracting.sink import Done
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
 from imnetprep.organizing.growing_splits import read_growing
-from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.journal import Origin, Stage, open_journal
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
@@ -182,10 +182,10 @@ def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
     with open_manifest(organized / "manifest.db") as manifest:
         fingerprint = manifest.dataset().fingerprint
     samples = [SampleRecord(0, f"{number}.JPEG", 9, bytes(16)) for number in range(3)]
-    for name, of in (("spool.db", "val"), ("spool.db", "train"), ("shards.db", "train")):
-        with open_journal(organized / ".organizing" / name) as journal:
-            journal.begin(Split(of), dataset=fingerprint, archive="some")
-            shown = samples if name == "spool.db" else samples[:2]
+    for stage, of in (("spool", "val"), ("spool", "train"), ("shards", "train")):
+        with open_journal(_journal_of(organized), Stage(stage)) as journal:
+            journal.begin(Split(of), Origin(fingerprint, "some", {}))
+            shown = samples if stage == "spool" else samples[:2]
             journal.add([Done(0, {Split(of): packed(shown)}, None)])
     shutil.rmtree(organized / "val")
     told = [each for each in _status(run, organized) if each["kind"] == "split"]
@@ -217,9 +217,10 @@ def test_a_journal_that_a_killed_writer_left_is_read(organized: Path, run: Run) 
     code = (
         "import os, sqlite3, sys; database = sqlite3.connect(sys.argv[1]);"
         "database.execute('PRAGMA cache_size = 1'); database.execute('BEGIN');"
-        "rows = [('train', at, 1, None) for at in range(9999)];"
-        "database.execute(\"INSERT INTO split VALUES ('train', 'packed', '', NULL, NULL)\");"
-        "database.executemany('INSERT INTO range VALUES (?, ?, ?, ?)', rows);"
+        "rows = [('train', 'folders', at, 1, None) for at in range(9999)];"
+        "row = ['train', 'folders', 'packed', '', '{}', None, None, None];"
+        "database.execute('INSERT INTO growth VALUES (?, ?, ?, ?, ?, ?, ?, ?)', row);"
+        "database.executemany('INSERT INTO range VALUES (?, ?, ?, ?, ?)', rows);"
         "os.kill(os.getpid(), 9)"
     )
     done = subprocess.run([sys.executable, "-c", code, path], check=False)

@@ -1,9 +1,10 @@
 """The class folders as sinks: of images as published, or each made smaller on its way."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.digests import xxh128
@@ -15,10 +16,15 @@ from imnetprep.messages import WrongBytes
 from imnetprep.processes import worker_killed, worker_pool
 
 
+def folder_options(resize: Resize | None) -> Mapping[str, Any]:
+    """What class folders of images as published, or made smaller, are grown with."""
+    return {} if resize is None else {"resize": resize._asdict()}
+
+
 class ClassFolders(Sink):
     """A file a sample, under `folder`, the split and the wnid."""
 
-    made_as, apart, threads_a_job = "", True, 1
+    options, apart, threads_a_job = folder_options(None), True, 1
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
@@ -49,7 +55,7 @@ class ResizedFolders(Sink):
     apart, threads_a_job = True, 2  # a thread waits while its images are made
 
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
-        self.made_as = repr(resize)
+        self.options = folder_options(resize)
         self._folders, self._resize = ClassFolders(dataset, folder), resize
         self._jobs = jobs
         self._pool: ProcessPoolExecutor | None = None

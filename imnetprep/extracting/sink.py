@@ -1,7 +1,7 @@
 """Samples in memory, the sinks that write them, and what is done of an archive."""
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from imnetprep.catalog.datasets import Archive, Split
 from imnetprep.columns import ClassColumns
@@ -31,12 +31,12 @@ class Batch(NamedTuple):
 
 
 class Sink(Protocol):
-    """Where samples go; used from several threads. `made_as` is what the bytes there depend on
-    beside the archive: of other words, what has grown is dropped. `apart`: may several processes
+    """Where samples go; used from several threads. `options` (JSON) is what the bytes there depend
+    on beside the archive: of others, what has grown is dropped. `apart`: may several processes
     write there, each with a copy of the sink? `threads_a_job` write best, where they are threads.
     """
 
-    made_as: str
+    options: Mapping[str, Any]
     apart: bool
     threads_a_job: int
 

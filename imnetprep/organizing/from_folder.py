@@ -17,9 +17,10 @@ from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
 from imnetprep.messages import ImnetprepError, Progress, removal
 from imnetprep.organizing.committer import committer
-from imnetprep.organizing.journal import Journal
+from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import usable_cores
+from imnetprep.proving.proof import Proof
 from imnetprep.roots import Layout, Root
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
@@ -31,7 +32,7 @@ class FolderSource:
     """What `split` is made of: each label with what makes its class folder.
 
     `made_of` differs where the files would. `copied_bytes` is what copies take, 0 for links;
-    `facts` go into the receipt, `change` is what was done to the images.
+    `facts` and `proof` go into the receipt, `change` is what was done to the images.
     """
 
     split: Split
@@ -39,6 +40,7 @@ class FolderSource:
     classes: Callable[[], Iterable[tuple[int, MakeClass]]]
     copied_bytes: int
     facts: Mapping[str, Any]
+    proof: Proof | None
     change: str | None
 
 
@@ -61,7 +63,7 @@ def organize_from_folder(
     if whole is not None:
         change = source.change
         publish_journalled(
-            root, journal, *key, whole=whole, growing=growing, change=change, facts=whole.proof
+            root, journal, *key, whole=whole, growing=growing, change=change, facts=whole.receipt
         )
     return organized_splits(root)[key]
 
@@ -98,18 +100,18 @@ def _grow(
             commit(Done(label, {split: packed(records)}, None))
             task.advance(len(records))
     _refuse_others(growing, wnids)
-    journal.mark_whole({split: growing}, source.facts)
+    journal.mark_whole({split: growing}, facts=source.facts, proof=source.proof)
 
 
 def _begin(journal: Journal, dataset: Dataset, source: FolderSource, growing: Path) -> None:
     """Go on, or drop what grew of something else: archives are not to be written through links."""
-    split, made_of = source.split, source.made_of
-    is_begun = journal.has_begun(split, dataset=dataset.fingerprint, archive=made_of)
-    if not is_begun or journal.whole(split, dataset=dataset.fingerprint) or not growing.exists():
-        if journal.grows_from(split) is not None and growing.exists():
+    split, begun = source.split, journal.origin(source.split)
+    origin = Origin(dataset.fingerprint, source.made_of, {})
+    if begun != origin or journal.whole(split, dataset=dataset.fingerprint) or not growing.exists():
+        if begun is not None and growing.exists():
             shutil.rmtree(growing)
         journal.forget(split)
-        journal.begin(split, dataset=dataset.fingerprint, archive=made_of)
+        journal.begin(split, origin)
     growing.mkdir(parents=True, exist_ok=True)
 
 

@@ -65,7 +65,8 @@ class Work:
     def _whole(self, split: Split) -> Whole | None:
         folders = self._growing / split, self._root.split(split)
         whole = unpublished(self._journal, split, self._dataset, *folders)
-        return whole if self._journal.made_as(split) == self._sink.made_as else None
+        origin = self._journal.origin(split)
+        return whole if origin and origin.options == self._sink.options else None
 
     def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
         growth = Growth(
@@ -144,7 +145,7 @@ class Work:
             whole=whole,
             growing=self._growing / split,
             change=change,
-            facts={"archive": names, **facts, "proof": whole.proof},
+            facts={"archive": names, **facts, **whole.receipt},
             on_listed=self._release_archive,
         )
 

@@ -5,11 +5,25 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.organizing.journal import Stage, is_begun
+
+_QUERY = """
+SELECT split, stage, dataset,
+    (SELECT count(*) FROM range WHERE (split, stage) = (growth.split, growth.stage)),
+    (SELECT coalesce(sum(length(xxh128)), 0) / 16 FROM samples
+        WHERE (split, stage) = (growth.split, growth.stage)),
+    (SELECT coalesce(sum(size_bytes), 0) FROM range
+        WHERE (split, stage) = (growth.split, growth.stage)),
+    folder_inode IS NOT NULL
+FROM growth
+"""
+
 
 class GrowingSplit(NamedTuple):
-    """What the journal says of a split that grows."""
+    """What the journal says of a split that grows in one stage."""
 
     split: str
+    stage: Stage
     dataset: str  # the fingerprint
     ranges: int
     samples: int
@@ -25,30 +39,17 @@ def read_growing(path: Path) -> list[GrowingSplit]:
     """
     if not path.exists():
         return []
-    place = path.absolute().as_uri()
+    address = path.absolute().as_uri()
     try:
-        return _read_growing(f"{place}?mode=ro")
+        return _read_growing(f"{address}?mode=ro")
     except sqlite3.OperationalError:  # a writer commits, or one that was killed did
-        return _read_growing(f"{place}?mode=ro&immutable=1")
+        return _read_growing(f"{address}?mode=ro&immutable=1")
 
 
-def _read_growing(place: str) -> list[GrowingSplit]:
-    with closing(sqlite3.connect(place, uri=True, timeout=0)) as database:
-        splits = database.execute("SELECT name, dataset, proof FROM split").fetchall()
-        found = []
-        for name, dataset, proof in splits:
-            sums = "SELECT count(*), coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
-            ranges, size_bytes = database.execute(sums, [name]).fetchone()
-            sums = "SELECT coalesce(sum(length(xxh128)), 0) / 16 FROM samples WHERE split = ?"
-            (samples,) = database.execute(sums, [name]).fetchone()
-            found.append(
-                GrowingSplit(
-                    split=name,
-                    dataset=dataset,
-                    ranges=ranges,
-                    samples=samples,
-                    size_bytes=size_bytes,
-                    is_whole=proof is not None,
-                )
-            )
-        return found
+def _read_growing(address: str) -> list[GrowingSplit]:
+    with closing(sqlite3.connect(address, uri=True, timeout=0)) as database:
+        rows = database.execute(_QUERY).fetchall() if is_begun(database) else []
+    return [
+        GrowingSplit(split, Stage(stage), dataset, ranges, samples, size_bytes, bool(is_whole))
+        for split, stage, dataset, ranges, samples, size_bytes, is_whole in rows
+    ]

@@ -9,7 +9,7 @@ from imnetprep.extracting.find_ranges import Source
 from imnetprep.extracting.samples import check_count, name_twice
 from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress
-from imnetprep.organizing.journal import Journal
+from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
 from imnetprep.proving.proof import Proof, Several
 
@@ -42,7 +42,7 @@ class Growth:
         self._archives = ", ".join(source.archive.name for source in sources)
         made_of = "; ".join(source.identity for source in sources)
         for split in self._folders:
-            self._begin(split, "\n".join(filter(None, (made_of, self._sink.made_as))))
+            self._begin(split, made_of)
             self._sink.begin(split, self._journal.samples(split))
             self._dataset.preload(split)  # once, and not by each worker
         takings = [
@@ -64,20 +64,21 @@ class Growth:
                 taking.mark_taken()
         for split in self._folders:
             self._check_counts(split)
-        self._journal.mark_whole(self._folders, _proof_of(takings).as_json())
+        self._journal.mark_whole(self._folders, facts={}, proof=_proof_of(takings))
         return takings
 
-    def _begin(self, split: Split, archives: str) -> None:
+    def _begin(self, split: Split, made_of: str) -> None:
         """Go on, or drop what was made of other bytes; a kill in between drops it once more."""
         dataset = self._dataset.fingerprint
-        begun = self._journal.has_begun(split, dataset=dataset, archive=archives)
+        origin = Origin(dataset, made_of, self._sink.options)
+        begun = self._journal.origin(split) == origin
         if begun and not self._folders[split].exists() and self._journal.done(split):
             begun = False  # somebody removed what had grown
         if self._journal.whole(split, dataset=dataset):
             begun = False  # so it was whole, and its folder is another one now
         if not begun:
             self._discard(split)
-            self._journal.begin(split, dataset=dataset, archive=archives)
+            self._journal.begin(split, origin)
         self._folders[split].mkdir(parents=True, exist_ok=True)
 
     def _discard_all(self) -> None:

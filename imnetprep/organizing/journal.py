@@ -1,6 +1,8 @@
-"""What is done of a split that grows: ranges and their samples, written after a sync covers them.
+"""What is done of the splits that grow: ranges and their samples, written after a sync covers them.
 
-`journal.db` lies in `.organizing/` beside the growing split and is never synced elsewhere.
+`journal.db` lies in `.organizing/` beside the growing splits and is never synced elsewhere. It has
+a row for each split and stage, such as the spools of `train`; each is opened as a journal of its
+own.
 """
 
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
@@ -11,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple
+from enum import StrEnum
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -24,39 +27,68 @@ from imnetprep.extracting.sink import Done
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError, removal
+from imnetprep.proving.proof import Proof, parse_proof
 
-_FORM = 3
+_FORM = 4
 _SCHEMA = f"""
 BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS split (
-    name TEXT PRIMARY KEY, dataset TEXT NOT NULL, archive TEXT NOT NULL,
-    proof TEXT, folder_inode INTEGER
-);
+CREATE TABLE IF NOT EXISTS growth (
+    split TEXT NOT NULL, stage TEXT NOT NULL,
+    dataset TEXT NOT NULL, made_of TEXT NOT NULL, options TEXT NOT NULL,
+    facts TEXT, proof TEXT, folder_inode INTEGER, PRIMARY KEY (split, stage)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS range (
-    split TEXT NOT NULL, start INTEGER NOT NULL, size_bytes INTEGER NOT NULL,
-    checksum TEXT, PRIMARY KEY (split, start)
+    split TEXT NOT NULL, stage TEXT NOT NULL, start INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, checksum TEXT, PRIMARY KEY (split, stage, start)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS samples (
-    split TEXT NOT NULL, start INTEGER NOT NULL, label INTEGER NOT NULL,
+    split TEXT NOT NULL, stage TEXT NOT NULL, start INTEGER NOT NULL, label INTEGER NOT NULL,
     {", ".join(f"{column} BLOB NOT NULL" for column in Columns._fields)},
-    PRIMARY KEY (split, label, start)
+    PRIMARY KEY (split, stage, label, start)
 );
-CREATE INDEX IF NOT EXISTS of_range ON samples (split, start);
+CREATE INDEX IF NOT EXISTS of_range ON samples (split, stage, start);
 CREATE TABLE IF NOT EXISTS shard (
-    split TEXT NOT NULL, name TEXT NOT NULL, samples INTEGER NOT NULL,
-    size_bytes INTEGER NOT NULL, xxh128 TEXT NOT NULL, PRIMARY KEY (split, name)
+    split TEXT NOT NULL, stage TEXT NOT NULL, name TEXT NOT NULL, samples INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, xxh128 TEXT NOT NULL, PRIMARY KEY (split, stage, name)
 ) WITHOUT ROWID;
 PRAGMA user_version = {_FORM};
 COMMIT;
 """
 _COLUMNS = ", ".join(Columns._fields)
+_ROW = "split = ? AND stage = ?"
+
+
+class Stage(StrEnum):
+    """What a split grows into: class folders, or spools and then shards in folders so named."""
+
+    FOLDERS = "folders"
+    SPOOL = "spool"
+    SHARDS = "shards"
+
+
+class Origin(NamedTuple):
+    """What a split grows from; of another one nothing goes on.
+
+    `dataset` is a fingerprint, `made_of` identifies the bytes, `options` are the words (JSON) on
+    which the files depend beside them.
+    """
+
+    dataset: str
+    made_of: str
+    options: Mapping[str, Any]
 
 
 class Whole(NamedTuple):
-    """A split that is complete: how its archive is proved, and which folder it is."""
+    """A split that is complete: `facts` for the receipt, the archive's proof, and which folder."""
 
-    proof: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    proof: Proof | None
     folder_inode: int
+
+    @property
+    def receipt(self) -> Mapping[str, Any]:
+        """The facts, and the proof if there is one."""
+        return self.facts if self.proof is None else {**self.facts, "proof": self.proof.as_json()}
 
     def lies_in(self, folder: Path) -> bool:
         """Is `folder` there, and the very one that grew, whatever its name is now?"""
@@ -64,87 +96,81 @@ class Whole(NamedTuple):
 
 
 class Journal:
-    """The open journal of one root. Use `open_journal`."""
+    """The open journal of one stage of a root. Use `open_journal`."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        self._lock = threading.Lock()
+    def __init__(self, database: sqlite3.Connection, stage: Stage, lock: threading.Lock) -> None:
+        self._database, self._stage, self._lock = database, stage, lock
 
-    def has_begun(self, split: Split, *, dataset: str, archive: str) -> bool:
-        """Does `split` grow, from these very bytes, as this very dataset?"""
-        query = "SELECT 1 FROM split WHERE name = ? AND dataset = ? AND archive = ?"
-        row = self._database.execute(query, [split.value, dataset, archive]).fetchone()
-        return row is not None
+    def at(self, stage: Stage) -> "Journal":
+        """Another stage of the open journal."""
+        return Journal(self._database, stage, self._lock)
 
-    def grows_from(self, split: Split) -> tuple[str, str] | None:
-        """The `dataset` and the `archive` with which `split` was begun; None: it was not."""
-        query = "SELECT dataset, archive FROM split WHERE name = ?"
-        row = self._database.execute(query, [split.value]).fetchone()
-        return None if row is None else (row[0], row[1])
+    def origin(self, split: Split) -> Origin | None:
+        """What `split` was begun with; None: it was not."""
+        query = f"SELECT dataset, made_of, options FROM growth WHERE {_ROW}"
+        row = self._database.execute(query, self._row(split)).fetchone()
+        return None if row is None else Origin(row[0], row[1], json.loads(row[2]))
 
-    def made_as(self, split: Split) -> str | None:
-        """In which other form than published `split` grows; "": in none, None: it does not grow."""
-        begun = self.grows_from(split)
-        return None if begun is None else begun[1].partition("\n")[2]
-
-    def begin(self, split: Split, *, dataset: str, archive: str) -> None:
-        """`split` starts from nothing. `dataset` and `archive` identify what it grows from."""
+    def begin(self, split: Split, origin: Origin) -> None:
+        """`split` starts from nothing."""
+        dataset, made_of, options = origin
         with self._database as database:
             database.execute(
-                "INSERT INTO split (name, dataset, archive) VALUES (?, ?, ?)",
-                [split.value, dataset, archive],
+                "INSERT INTO growth (split, stage, dataset, made_of, options)"
+                " VALUES (?, ?, ?, ?, ?)",
+                [*self._row(split), dataset, made_of, json.dumps(options)],
             )
 
     def done(self, split: Split) -> set[int]:
         """Where the ranges start that are done."""
-        rows = self._database.execute("SELECT start FROM range WHERE split = ?", [split.value])
+        query = f"SELECT start FROM range WHERE {_ROW}"
+        rows = self._database.execute(query, self._row(split))
         return {start for (start,) in rows}
 
     def add(self, batch: list[Done]) -> None:
         """Ranges are done, and synced. Safe beside `range_samples`."""
-        with self._lock, self._database as database:
+        with self._lock, self._database:
             for start, by_split, checksum in batch:
                 for split, packed in by_split.items():
                     told = None if checksum is None else json.dumps(astuple(checksum))
-                    _insert(database, split, start, packed, told)
+                    self._insert(split, start, packed, told)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""
         with self._database as database:
-            _insert(database, split, len(self.shards(split)), packed(samples), None)
-            database.execute("INSERT INTO shard VALUES (?, ?, ?, ?, ?)", [split.value, *shard])
+            self._insert(split, len(self.shards(split)), packed(samples), None)
+            row = [*self._row(split), *shard]
+            database.execute("INSERT INTO shard VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         """The shards that are whole, by name."""
-        rows = self._database.execute(
-            "SELECT name, samples, size_bytes, xxh128 FROM shard WHERE split = ? ORDER BY name",
-            [split.value],
-        )
+        query = f"SELECT name, samples, size_bytes, xxh128 FROM shard WHERE {_ROW} ORDER BY name"
+        rows = self._database.execute(query, self._row(split))
         return tuple(map(Shard._make, rows))
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? AND start = ?"
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} AND start = ?"
         with self._lock:
-            rows = self._database.execute(query, [split.value, start]).fetchall()
+            rows = self._database.execute(query, [*self._row(split), start]).fetchall()
         return [sample for row in rows for sample in _records(*row)]
 
     def checksums(self, split: Split) -> dict[int, Checksum]:
         """The checksums of ranges by their starts, of those that have one."""
-        query = "SELECT start, checksum FROM range WHERE split = ? AND checksum IS NOT NULL"
-        rows = self._database.execute(query, [split.value])
+        query = f"SELECT start, checksum FROM range WHERE {_ROW} AND checksum IS NOT NULL"
+        rows = self._database.execute(query, self._row(split))
         return {start: Checksum(*json.loads(checksum)) for start, checksum in rows}
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, range by range."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? ORDER BY start"
-        for row in self._database.execute(query, [split.value]):
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} ORDER BY start"
+        for row in self._database.execute(query, self._row(split)):
             yield from _records(*row)
 
     def columns(self, split: Split) -> Iterator[tuple[int, Columns]]:
-        """The same, class by class. Raises ValueError where ranges have a name of one twice."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE split = ? ORDER BY label"
-        rows = self._database.execute(query, [split.value])
+        """All samples so far, class by class. Raises ValueError where a class has a name twice."""
+        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} ORDER BY label"
+        rows = self._database.execute(query, self._row(split))
         for label, parts in groupby(rows, key=itemgetter(0)):
             yield label, joined([_checked(*row) for row in parts])
 
@@ -155,52 +181,62 @@ class Journal:
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
-        query = "SELECT coalesce(sum(size_bytes), 0) FROM range WHERE split = ?"
-        return int(self._database.execute(query, [split.value]).fetchone()[0])
+        query = f"SELECT coalesce(sum(size_bytes), 0) FROM range WHERE {_ROW}"
+        return int(self._database.execute(query, self._row(split)).fetchone()[0])
 
-    def mark_whole(self, folders: Mapping[Split, Path], proof: Mapping[str, Any]) -> None:
+    def mark_whole(
+        self,
+        folders: Mapping[Split, Path],
+        *,
+        facts: Mapping[str, Any],
+        proof: Proof | None,
+    ) -> None:
         """The splits in `folders` are complete and proved so: from here on they only get names."""
+        table = proof and proof.as_json()
         rows = [
-            (json.dumps(proof), folder.stat().st_ino, split.value)
+            (json.dumps(facts), json.dumps(table), folder.stat().st_ino, *self._row(split))
             for split, folder in folders.items()
         ]
+        query = f"UPDATE growth SET facts = ?, proof = ?, folder_inode = ? WHERE {_ROW}"
         with self._database as database:
-            database.executemany(
-                "UPDATE split SET proof = ?, folder_inode = ? WHERE name = ?", rows
-            )
+            database.executemany(query, rows)
 
     def whole(self, split: Split, *, dataset: str) -> Whole | None:
         """The split that is whole and lacks its name or its manifest; None where it is not."""
         row = self._database.execute(
-            "SELECT proof, folder_inode FROM split WHERE name = ? AND dataset = ?",
-            [split.value, dataset],
+            f"SELECT facts, proof, folder_inode FROM growth WHERE {_ROW} AND dataset = ?"
+            " AND folder_inode IS NOT NULL",
+            [*self._row(split), dataset],
         ).fetchone()
-        return None if row is None or row[0] is None else Whole(json.loads(row[0]), row[1])
+        if row is None:
+            return None
+        try:
+            facts, table = json.loads(row[0]), json.loads(row[1])
+            return Whole(facts, None if table is None else parse_proof(table), row[2])
+        except ValueError as error:
+            raise sqlite3.DatabaseError(f"{split}: {error}") from error
 
     def forget(self, split: Split) -> None:
         """Drop all about `split`."""
         with self._database as database:
-            database.execute("DELETE FROM samples WHERE split = ?", [split.value])
-            database.execute("DELETE FROM range WHERE split = ?", [split.value])
-            database.execute("DELETE FROM shard WHERE split = ?", [split.value])
-            database.execute("DELETE FROM split WHERE name = ?", [split.value])
+            for table in ("samples", "range", "shard", "growth"):
+                database.execute(f"DELETE FROM {table} WHERE {_ROW}", self._row(split))
 
+    def _row(self, split: Split) -> list[str]:
+        return [split.value, self._stage.value]
 
-def _insert(
-    database: sqlite3.Connection,
-    split: Split,
-    start: int,
-    packed: ClassColumns,
-    checksum: str | None,
-) -> None:
-    size_bytes = sum(columns.size_bytes for columns in packed.values())
-    row = [split.value, start, size_bytes, checksum]
-    database.execute("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?)", row)
-    database.execute("DELETE FROM samples WHERE split = ? AND start = ?", row[:2])
-    database.executemany(
-        "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        ((split.value, start, label, *columns) for label, columns in packed.items()),
-    )
+    def _insert(
+        self, split: Split, start: int, classes: ClassColumns, checksum: str | None
+    ) -> None:
+        database, key = self._database, [*self._row(split), start]
+        size_bytes = sum(columns.size_bytes for columns in classes.values())
+        row = [*key, size_bytes, checksum]
+        database.execute("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?, ?)", row)
+        database.execute(f"DELETE FROM samples WHERE {_ROW} AND start = ?", key)
+        database.executemany(
+            f"INSERT INTO samples VALUES (?, ?, ?, ?{', ?' * len(Columns._fields)})",
+            ((*key, label, *columns) for label, columns in classes.items()),
+        )
 
 
 def _records(label: int, *row: bytes) -> Iterator[SampleRecord]:
@@ -216,20 +252,25 @@ def _checked(label: int, *row: bytes) -> Columns:
     return columns
 
 
+def is_begun(database: sqlite3.Connection) -> bool:
+    """Does the journal have tables? Raises sqlite3.DatabaseError where its form is another one."""
+    (form,) = database.execute("PRAGMA user_version").fetchone()
+    if form != _FORM and database.execute("SELECT 1 FROM sqlite_master").fetchone():
+        raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
+    return bool(form == _FORM)
+
+
 @contextmanager
-def open_journal(path: Path) -> Iterator[Journal]:
-    """The journal at `path`, made where it is missing."""
+def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
+    """The journal at `path`, made where it is missing, as that of `stage`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The committer's thread and the main one use it in turn, never at once.
     with closing(sqlite3.connect(path, check_same_thread=False)) as database:
         try:
             database.execute("PRAGMA synchronous = FULL")
-            (form,) = database.execute("PRAGMA user_version").fetchone()
-            if form != _FORM:
-                if database.execute("SELECT 1 FROM sqlite_master").fetchone():
-                    raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
+            if not is_begun(database):
                 database.executescript(_SCHEMA)
-            yield Journal(database)
+            yield Journal(database, stage, threading.Lock())
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if not is_damage(error):
                 if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:

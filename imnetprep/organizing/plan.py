@@ -7,7 +7,7 @@ from pathlib import Path
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.proving.archive_at import check_sizes, choose_archives
 from imnetprep.proving.consume import largest_range_bytes
@@ -120,11 +120,11 @@ def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int
     return largest * (jobs or min(usable_cores(), _JOBS_AT_MOST))
 
 
-def refuse_consumed_elsewhere(planned: Planned, journal: Path) -> None:
-    """Raise ImnetprepError where the archive is being given up for the layout of that journal."""
-    if journal.exists():
-        with open_journal(journal) as other:
-            if any(other.grows_from(split) is not None for split in planned.splits):
+def refuse_consumed_elsewhere(planned: Planned, root: Root, stage: Stage) -> None:
+    """Raise ImnetprepError where the archive is being given up for what grows in `stage`."""
+    if root.journal.exists():
+        with open_journal(root.journal, stage) as journal:
+            if any(journal.origin(split) is not None for split in planned.splits):
                 refuse_consumed(planned, "in another --layout")
 
 

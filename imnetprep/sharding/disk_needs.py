@@ -6,7 +6,7 @@ from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.organizing.disk_needs import Needs
-from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.plan import (
     Planned,
     home_of,
@@ -38,19 +38,21 @@ class ShardsNeeds:
         self._whole: set[Split] = set()
         for split in planned.splits:
             require_names(known, split)
-        if root.spool_journal.exists():
-            with open_journal(root.spool_journal) as journal:
+        if root.journal.exists():
+            with open_journal(root.journal, Stage.SPOOL) as journal:
                 for split in planned.splits:
                     self._look_at_spool(journal, split)
         self.proof = None if self._spooled else self._proof()
 
     def _look_at_spool(self, journal: Journal, split: Split) -> None:
-        made_as = journal.made_as(split)
-        if made_as == str(self._sharding):
+        origin = journal.origin(split)
+        if origin is None:
+            return
+        if origin.options == self._sharding.options:
             self._spooled[split] = journal.size_bytes(split)
             if journal.whole(split, dataset=self._known.fingerprint):
                 self._whole.add(split)
-        elif made_as is not None:
+        else:
             refuse_consumed(self._planned, "in other shards: --shard-size, --seed, --resize")
 
     def needs(self, jobs: int | None) -> Needs:
@@ -64,7 +66,7 @@ class ShardsNeeds:
         if not to_read:
             return needs
         known, planned = self._known, self._planned
-        refuse_consumed_elsewhere(planned, self._root.journal)
+        refuse_consumed_elsewhere(planned, self._root, Stage.FOLDERS)
         size_bytes = size_in_archives(self._root, known, planned, to_read, consume=self._consume)
         samples = sum(map(known.samples, to_read))
         if self.proof is not None:
@@ -104,9 +106,9 @@ class ShardsNeeds:
         return Needs(whole, files, whole - size_bytes + in_flight)
 
     def _made_bytes(self, split: Split) -> int:
-        if not self._root.shards_journal.exists():
+        if not self._root.journal.exists():
             return 0
-        with open_journal(self._root.shards_journal) as journal:
+        with open_journal(self._root.journal, Stage.SHARDS) as journal:
             return sum(shard.size_bytes for shard in journal.shards(split))
 
     def _proof(self) -> Proof | None:

@@ -9,7 +9,7 @@ from imnetprep.fs import locked, require_free
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import SplitRecord, dataset_for, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, move_away
-from imnetprep.organizing.journal import Journal, open_journal
+from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.publish import in_the_way
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
@@ -53,8 +53,8 @@ def plan_sharding(
         if not each.done:
             _refuse_miscounted(root, known, each.source)
             needed_bytes += framed_bytes(each.source.samples, each.source.size_bytes)
-            if root.shards_journal.exists():
-                with open_journal(root.shards_journal) as journal:
+            if root.journal.exists():
+                with open_journal(root.journal, Stage.SHARDS) as journal:
                     needed_bytes -= sum(shard.size_bytes for shard in journal.shards(split))
     return ShardingPlan(known, sharding, tuple(planned), max(0, needed_bytes))
 
@@ -116,7 +116,7 @@ def carry_out_sharding(
     Raises WrongBytes where an image is not what the manifest says, or not one that can be resized.
     """
     require_free(root.path, plan.needed_bytes, purpose=f"to make shards of {plan.dataset.name}")
-    with locked(root.organizing), open_journal(root.shards_journal) as journal:
+    with locked(root.organizing), open_journal(root.journal, Stage.SHARDS) as journal:
         for planned in plan.splits:
             if planned.done:
                 journal.forget(planned.source.split)  # a kill may have come before that
@@ -145,6 +145,7 @@ def _make(
             shuffled=lambda: manifest.shuffled(held, key),
             body_of=FilesOf(root.split(held.split, held.layout), wnids),
             facts={"made_from": held.layout},
+            proof=None,
         )
         whole = making.grown(source, jobs=jobs, progress=progress)
     making.place(whole)
@@ -152,10 +153,10 @@ def _make(
 
 def whole_shards_lie_in(folder: Path, root: Root, split: Split) -> bool:
     """Do the shards in `folder` lack only their manifest and receipt?"""
-    if not root.shards_journal.exists():
+    if not root.journal.exists():
         return False
     with open_manifest(root.manifest) as manifest:
         fingerprint = manifest.dataset().fingerprint
-    with open_journal(root.shards_journal) as journal:
+    with open_journal(root.journal, Stage.SHARDS) as journal:
         whole = journal.whole(split, dataset=fingerprint)
     return whole is not None and whole.lies_in(folder)

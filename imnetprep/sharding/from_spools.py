@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
@@ -30,9 +31,9 @@ class Spool(Sink):
     apart, threads_a_job = False, 1
 
     def __init__(
-        self, folder: Path, placements: Mapping[Split, Placement], *, made_as: str
+        self, folder: Path, placements: Mapping[Split, Placement], *, options: Mapping[str, Any]
     ) -> None:
-        self.made_as = made_as
+        self.options = options
         self._folder, self._placements = folder, placements
         self._ends: defaultdict[tuple[Split, int], int] = defaultdict(int)
         self._lock = threading.Lock()

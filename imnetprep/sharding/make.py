@@ -11,9 +11,10 @@ from imnetprep.images import Resize
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
 from imnetprep.manifest import SampleRecord, SplitRecord
 from imnetprep.messages import Progress
-from imnetprep.organizing.journal import Journal, Whole
+from imnetprep.organizing.journal import Journal, Origin, Stage, Whole
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import in_processes, usable_cores
+from imnetprep.proving.proof import Proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
 
@@ -28,6 +29,11 @@ class Sharding(NamedTuple):
     seed: int = 0
     resize: Resize | None = None
 
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What shards and spools are grown with."""
+        return {**self._asdict(), "resize": self.resize and self.resize._asdict()}
+
     def jobs(self, jobs: int | None) -> int:
         """How many make shards at once, if nobody says."""
         cores = usable_cores()
@@ -39,8 +45,8 @@ class ShardSource:
     """Where the samples of a split come from.
 
     `made_of` is the same for two only if they are the same images, to the byte; `shuffled` gives
-    the samples in the order of the shards, and `body_of` the bytes of each. `facts` go into the
-    receipt; `used` is called with each shard that is safe on the disk.
+    the samples in the order of the shards, and `body_of` the bytes of each. `facts` and `proof` go
+    into the receipt; `used` is called with each shard that is safe on the disk.
     """
 
     samples: int
@@ -48,6 +54,7 @@ class ShardSource:
     shuffled: Callable[[], Iterator[SampleRecord]]
     body_of: BodyOf
     facts: Mapping[str, Any]
+    proof: Proof | None
     used: Callable[[Shard], None] = lambda _: None
 
 
@@ -69,7 +76,7 @@ class ShardMaking:
     ) -> None:
         self._root, self._journal, self._dataset, self._split = root, journal, dataset, split
         self._sharding, self._change = sharding, change
-        self.folder = root.organizing / "shards" / split
+        self.folder = root.organizing / Stage.SHARDS / split
 
     def whole(self) -> Whole | None:
         """The shards, if they lack no more than their name, their manifest or their receipt."""
@@ -78,12 +85,12 @@ class ShardMaking:
 
     def grown(self, source: ShardSource, *, jobs: int | None, progress: Progress) -> Whole:
         """Make the shards that are not journalled, and the index last."""
-        made_of = f"{self._sharding} {source.made_of}"
-        if not self._goes_on(made_of):
+        origin = Origin(self._dataset.fingerprint, source.made_of, self._sharding.options)
+        if not self._goes_on(origin):
             self._journal.forget(self._split)
             if self.folder.exists():
                 shutil.rmtree(self.folder)
-            self._journal.begin(self._split, dataset=self._dataset.fingerprint, archive=made_of)
+            self._journal.begin(self._split, origin)
         if whole := self.whole():
             return whole
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,20 +100,20 @@ class ShardMaking:
         shards = self._journal.shards(self._split)
         words = self._sharding.seed, self._sharding.shard_size, self._change
         write_index(self.folder, Index(self._dataset.name, self._split, *words, shards))
-        self._journal.mark_whole({self._split: self.folder}, source.facts)
-        return Whole(source.facts, self.folder.stat().st_ino)
+        facts, proof = source.facts, source.proof
+        self._journal.mark_whole({self._split: self.folder}, facts=facts, proof=proof)
+        return Whole(facts, proof, self.folder.stat().st_ino)
 
     def _sweep(self) -> None:
         """What workers that were killed have left takes room, and is no shard."""
         for left in self.folder.glob(".*.tmp"):
             left.unlink(missing_ok=True)
 
-    def _goes_on(self, made_of: str) -> bool:
+    def _goes_on(self, origin: Origin) -> bool:
         """Is what the journal says there, and made of the same images in the same way?"""
-        fingerprint = self._dataset.fingerprint
-        if not self._journal.has_begun(self._split, dataset=fingerprint, archive=made_of):
+        if self._journal.origin(self._split) != origin:
             return False
-        if self._journal.whole(self._split, dataset=fingerprint):
+        if self._journal.whole(self._split, dataset=origin.dataset):
             return self.whole() is not None
         paths = [(self.folder / each.name, each) for each in self._journal.shards(self._split)]
         return all(path.exists() and path.stat().st_size == each.size_bytes for path, each in paths)
@@ -145,7 +152,7 @@ class ShardMaking:
         may go.
         """
         facts = {
-            **whole.proof,
+            **whole.receipt,
             "seed": self._sharding.seed,
             "shard_size": self._sharding.shard_size,
         }
