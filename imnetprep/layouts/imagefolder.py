@@ -3,12 +3,29 @@
 import os
 from pathlib import Path
 
+from imnetprep.manifest import SampleRecord
+
 
 def make_class_folder(folder: Path, wnid: str) -> Path:
     """The folder of a class in the split at `folder`, made where it is missing."""
     class_folder = folder / wnid
     class_folder.mkdir(parents=True, exist_ok=True)
     return class_folder
+
+
+def sample_path(folder: Path, sample: SampleRecord, wnid: str) -> Path:
+    """As `LayoutModule.sample_path`."""
+    return folder / wnid / sample.name
+
+
+def read_sample(folder: Path, sample: SampleRecord, wnid: str) -> bytes:
+    """As `LayoutModule.read_sample`."""
+    return sample_path(folder, sample, wnid).read_bytes()
+
+
+def describe_sample(folder: Path, sample: SampleRecord, wnid: str) -> str:
+    """As `LayoutModule.describe_sample`."""
+    return str(sample_path(folder, sample, wnid))
 
 
 def write_sample(class_folder: str, name: str, body: bytes | memoryview) -> None:

@@ -6,6 +6,7 @@ the shards says what they are; it is written last.
 """
 
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -55,6 +56,25 @@ class Index:
 def shard_name(split: str, number: int) -> str:
     """`train-000000.tar`."""
     return f"{split}-{number:06}.tar"
+
+
+def sample_path(folder: Path, sample: SampleRecord, _wnid: str) -> Path:
+    """As `LayoutModule.sample_path`; the folder has the name of its split."""
+    return folder / shard_name(folder.name, sample.shard or 0)
+
+
+def read_sample(folder: Path, sample: SampleRecord, wnid: str) -> bytes:
+    """As `LayoutModule.read_sample`."""
+    handle = os.open(sample_path(folder, sample, wnid), os.O_RDONLY)
+    try:
+        return os.pread(handle, sample.size_bytes, sample.offset_bytes or 0)
+    finally:
+        os.close(handle)
+
+
+def describe_sample(folder: Path, sample: SampleRecord, wnid: str) -> str:
+    """As `LayoutModule.describe_sample`."""
+    return f"{sample_path(folder, sample, wnid)}: {sample.name}"
 
 
 def write_shard(

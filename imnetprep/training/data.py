@@ -4,7 +4,6 @@ The order is a function of (seed, epoch). A million samples are one string of na
 arrays, which workers share by fork: an object a sample would be copied page by page.
 """
 
-import os
 import random
 import signal
 import sys
@@ -22,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.images import decode_rgb
-from imnetprep.layouts.webdataset import shard_name
-from imnetprep.manifest import Manifest, pick_split
+from imnetprep.layouts.table import LAYOUTS
+from imnetprep.manifest import Manifest, SampleRecord, pick_split
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
 from imnetprep.roots import Layout, Root
@@ -49,6 +48,7 @@ class SampleList:
     """
 
     split: Split
+    layout: Layout
     folder: Path
     wnids: tuple[str, ...]
     names: bytearray
@@ -67,23 +67,25 @@ class SampleList:
 
     def path(self, index: int) -> Path:
         """The file that the sample is, or lies in."""
-        if self.places:
-            return self.folder / shard_name(self.split, int(self.places.shards[index]))
-        return self.folder / self.wnids[int(self.labels[index])] / self.name(index)
+        return LAYOUTS[self.layout].sample_path(*self._place(index))
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError."""
-        if not self.places:
-            return self.path(index).read_bytes()
-        handle = os.open(self.path(index), os.O_RDONLY)
-        try:
-            return os.pread(handle, int(self.places.sizes[index]), int(self.places.offsets[index]))
-        finally:
-            os.close(handle)
+        return LAYOUTS[self.layout].read_sample(*self._place(index))
 
     def describe(self, index: int) -> str:
-        """The sample as an error names it: its file, and its name in a shard."""
-        return f"{self.path(index)}" + (f": {self.name(index)}" if self.places else "")
+        """The sample as an error names it."""
+        return LAYOUTS[self.layout].describe_sample(*self._place(index))
+
+    def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
+        """What a layout needs to find the sample: of a file no size, of none its digest."""
+        label, shard, offset_bytes, size_bytes = int(self.labels[index]), None, None, 0
+        if self.places:
+            shard, offset_bytes, size_bytes = (int(column[index]) for column in self.places)
+        sample = SampleRecord(
+            label, self.name(index), size_bytes, b"", shard=shard, offset_bytes=offset_bytes
+        )
+        return self.folder, sample, self.wnids[label]
 
 
 def read_samples(
@@ -111,7 +113,7 @@ def read_samples(
             ends.append((len(names) + within).astype(np.uint32))
             counts[label] += columns.samples
             names += columns.names
-            if record.layout is Layout.WEBDATASET:
+            if record.layout.in_shards:
                 shards += columns.shards
                 offsets += columns.offsets
                 sizes += columns.sizes
@@ -126,12 +128,13 @@ def read_samples(
     )
     return SampleList(
         split,
+        record.layout,
         root.split(split, record.layout),
         wnids,
         names,
         np.concatenate(ends),
         labels,
-        places if record.layout is Layout.WEBDATASET else None,
+        places if record.layout.in_shards else None,
         record.change,
     )
 
