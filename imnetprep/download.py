@@ -12,12 +12,11 @@ from imnetprep.proving.consumed import consumed_path, consuming_root
 from imnetprep.proving.proof import TorrentProof
 from imnetprep.proving.receipt import is_proved, record_archive
 from imnetprep.roots import Root
-from imnetprep.sources.magnet import Magnet, parse_magnet
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.seeder import Seed, seed_until
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files, fetch_metadata
-from imnetprep.sources.torrent import Torrent, read_torrent
+from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
 
 
 @dataclass(frozen=True)

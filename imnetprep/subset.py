@@ -1,13 +1,14 @@
-"""Part of an organized root as a root of its own: hard links or copies, whole or absent."""
+"""Part of a dataset as a root of its own: links or copies of a root, or straight from archives."""
 
 import itertools
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.digests import xxh128
 from imnetprep.fs import locked
@@ -16,11 +17,13 @@ from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
     create_manifest,
+    dataset_for,
     open_manifest,
     organized_splits,
     refuse_other_dataset,
 )
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shell_command
+from imnetprep.organize import OrganizePlan, plan_dataset
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import (
     FolderSource,
@@ -29,9 +32,11 @@ from imnetprep.organizing.from_folder import (
     organize_from_folder,
 )
 from imnetprep.organizing.journal import open_journal
+from imnetprep.organizing.plan import home_of
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
+from imnetprep.sources.places import is_local
 from imnetprep.split_plan import PlannedSplit
 
 
@@ -116,7 +121,7 @@ def plan_subset(
 
 def _splits_to_make(splits: Mapping[Split, SplitRecord], dataset: Dataset, to: Root) -> list[Split]:
     """The splits that `to` lacks; ImnetprepError where something else is in the way."""
-    refuse_other_root(dataset, to)
+    _refuse_other_root(dataset, to)
     records = {
         split: record
         for (split, layout), record in organized_splits(to).items()
@@ -133,7 +138,7 @@ def _splits_to_make(splits: Mapping[Split, SplitRecord], dataset: Dataset, to: R
     return [split for split in splits if split not in records]
 
 
-def refuse_other_root(dataset: Dataset, to: Root) -> None:
+def _refuse_other_root(dataset: Dataset, to: Root) -> None:
     """Raise ImnetprepError where `to` holds a dataset other than `dataset`."""
     if not to.manifest.exists():
         return
@@ -228,3 +233,43 @@ def _proved_body(path: Path, sample: SampleRecord) -> bytes:
     if xxh128(body) != sample.xxh128:
         raise _wrong_source(path, f"has another xxh128 than {sample.xxh128.hex()}")
     return body
+
+
+def plan_subset_of_archives(
+    list_name: str,
+    archives: str,
+    to: Root,
+    *,
+    dataset: str | None,
+    splits: Sequence[Split],
+    jobs: int | None,
+) -> OrganizePlan:
+    """Look at the list, the archives and the root `to`, and change nothing.
+
+    The part is organized as any dataset is, from the archives of the whole: samples that the list
+    leaves out are passed over, and class tars without any of its images are not read.
+
+    Raises as `plan_organize`, and ImnetprepError on what the list names and that dataset lacks.
+    """
+    source, subset_list = _dataset_at(archives, dataset, to), read_list(list_name)
+    part = subset_of(source, subset_list)
+    _refuse_other_root(part, to)
+    plan = plan_dataset(to, part, splits=splits, archives=archives, jobs=jobs)
+    facts: dict[str, Any] = {"dataset": source.name, "place": _public_place(plan.groups[0].place)}
+    return replace(plan, facts={"subset": subset_list.name, "source": facts})
+
+
+def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
+    """The dataset called `name`; None: what the root holds whose archives these are, or ours."""
+    if name is not None:
+        return load_dataset(name)
+    place = Path(archives)
+    home = home_of(place.parent if is_local(archives) and place.is_file() else archives)
+    if home is None or home.path.absolute() == to.path.absolute():
+        return load_dataset(DEFAULT)
+    return dataset_for(home.manifest, None)
+
+
+def _public_place(place: str | Path) -> str:
+    """`place` for the receipt: without a query, which may be a signature."""
+    return str(Path(place).absolute()) if is_local(place) else str(place).partition("?")[0]

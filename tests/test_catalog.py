@@ -10,8 +10,7 @@ import pytest
 from imnetprep.catalog.datasets import BUILT_IN, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.sources.magnet import parse_magnet
-from imnetprep.sources.torrent import read_torrent
+from imnetprep.sources.torrent import parse_magnet, read_torrent
 from tests.conftest import DATASETS
 
 ILSVRC2012 = load_dataset("ilsvrc2012")

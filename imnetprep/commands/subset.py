@@ -75,20 +75,18 @@ def subset(
     imnetprep subset mine.txt --root /data/imagenet --to /ssd/mine --copy
     imnetprep subset imagewoof --archives s3://my-bucket/imagenet --to imagewoof
     """
+    from imnetprep.subset import plan_subset, plan_subset_of_archives
+
     plan: SplitPlan
     if archives is None:
         refuse("all that --root holds is taken", "dataset", "splits")
         if to is None:
             raise WrongUsage("--to is missing", hint="add --to NEWROOT, the new root")
-        from imnetprep.subset import plan_subset
-
         plan = plan_subset(list_name, root, Root(to), copy=copy, jobs=jobs)
     else:
         refuse("nothing is linked or copied from archives", "copy")
         if to is not None:
             refuse("--to names the new root, and --archives what is read", "root")
-        from imnetprep.subset_archives import plan_subset_of_archives
-
         new = Root(to) if to else root
         plan = plan_subset_of_archives(
             list_name, archives, new, dataset=dataset, splits=splits, jobs=jobs

@@ -23,10 +23,15 @@ from imnetprep.messages import (
     count,
     format_duration,
 )
-from imnetprep.sources.magnet import Magnet
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.session import Network
-from imnetprep.sources.torrent import Torrent, info_hash_of, read_torrent, torrent_of_metadata
+from imnetprep.sources.torrent import (
+    Magnet,
+    Torrent,
+    info_hash_of,
+    read_torrent,
+    torrent_of_metadata,
+)
 
 _SAY_NO_PEERS_AFTER_S = 60
 _TRY_UTP_AFTER_S = 120

@@ -5,8 +5,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.synthetic.plan import ARCHIVE_NAMES, DatasetPlan, plan_dataset, write_definition
-from imnetprep.synthetic.tars import Member, TarFile, tar_as_member, write_tar
+from imnetprep.synthetic.packing import (
+    ARCHIVE_NAMES,
+    DatasetPlan,
+    Member,
+    TarFile,
+    plan_dataset,
+    tar_as_member,
+    write_definition,
+    write_tar,
+)
 
 _POOL_BYTES = 4 * 2**20
 _LEAST_BODY_BYTES = 64

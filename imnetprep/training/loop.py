@@ -18,7 +18,7 @@ from imnetprep.training.data import Batch, Loader, mixed_seed
 from imnetprep.training.device import memory_format
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import build_model, heads, load_weights, loss_of
-from imnetprep.training.schedule import lr_at
+from imnetprep.training.recipe import Recipe
 from imnetprep.training.transforms import Normaliser
 
 _STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
@@ -164,3 +164,13 @@ class Trainer:
                         hint="take another checkpoint; this one was altered",
                     )
                 self._optimizer.state[parameter][key] = value.to(parameter)
+
+
+def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
+    """The learning rate of `step`, counted from 0 over all epochs (Loshchilov, Hutter 2016)."""
+    steps = recipe.epochs * steps_per_epoch
+    warmup_steps = min(steps, round(recipe.warmup_epochs * steps_per_epoch))
+    if step < warmup_steps:
+        return recipe.lr * (step + 1) / (warmup_steps + 1)
+    way = (step - warmup_steps) / (steps - warmup_steps)
+    return recipe.lr * (1 + math.cos(math.pi * way)) / 2

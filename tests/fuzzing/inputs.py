@@ -25,8 +25,7 @@ from imnetprep.manifest import dataset_for, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import archive_proof, read_receipt, record_split
 from imnetprep.roots import Root
-from imnetprep.sources.magnet import parse_magnet
-from imnetprep.sources.torrent import pieces_of, read_torrent
+from imnetprep.sources.torrent import parse_magnet, pieces_of, read_torrent
 from tests.fuzzing.tars import Entry, _fields
 
 

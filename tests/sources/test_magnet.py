@@ -3,7 +3,7 @@
 import pytest
 
 from imnetprep.messages import WrongUsage
-from imnetprep.sources.magnet import parse_magnet
+from imnetprep.sources.torrent import parse_magnet
 
 _V1 = "5d6d0df7ed81efd49ca99ea4737e0ae5e3a5f2e5"
 _V2 = "ab" * 32

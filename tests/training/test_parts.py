@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.training.device import amp_pays, default_workers, pick_device
+from imnetprep.training.loop import lr_at
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import build_model, loss_of
 from imnetprep.training.recipe import (
@@ -18,7 +19,6 @@ from imnetprep.training.recipe import (
     recipe_as_json,
     refuse_contradiction,
 )
-from imnetprep.training.schedule import lr_at
 from imnetprep.training.transforms import (
     Normaliser,
     Preprocessing,
