@@ -22,7 +22,7 @@ from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
-from imnetprep.proving.proof import Unproved
+from imnetprep.proving.proof import NoProof
 from imnetprep.roots import Layout, Root
 
 _CHANGED_SAMPLE = b"changed by others\0"
@@ -80,7 +80,7 @@ def _publish(root: Root, tree: Tree, split: Split, journal: Journal) -> None:
         change=change,
         facts={
             "archive": None,
-            "proof": Unproved(f"adopted: a tree whose {basis} fit {dataset.name}").as_json(),
+            "proof": NoProof(f"adopted: a tree whose {basis} fit {dataset.name}").as_json(),
         },
     )
 

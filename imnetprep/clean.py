@@ -16,7 +16,7 @@ from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import Stage, open_journal
-from imnetprep.proving.consumed import consumed_path, other_consumer
+from imnetprep.proving.archive_at import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 from imnetprep.roots import Layout, Root
 

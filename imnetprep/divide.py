@@ -23,7 +23,7 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import folder_splits, refuse_strangers
-from imnetprep.proving.proof import Unproved
+from imnetprep.proving.proof import NoProof
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
 
@@ -120,7 +120,7 @@ def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
             "source": str(place),
             "files": "copies" if plan.copy else "hard links",
         },
-        proof=Unproved(f"the images in {place}, as they were"),
+        proof=NoProof(f"the images in {place}, as they were"),
         change=None,
     )
 

@@ -8,7 +8,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
-from imnetprep.proving.consumed import consumed_path, consuming_root
+from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.proof import TorrentProof
 from imnetprep.proving.receipt import is_proved, record_archive
 from imnetprep.roots import Root

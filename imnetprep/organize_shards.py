@@ -23,7 +23,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, remo
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
-from imnetprep.organizing.plan import Planned, is_given_up, planned_splits
+from imnetprep.organizing.plan import Planned, planned_splits
 from imnetprep.proving.proof import Proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.disk_needs import ShardsNeeds
@@ -249,7 +249,7 @@ class _Work:
     def _refuse_lost(self, split: Split, spools: Mapping[str, Path]) -> None:
         """Of an archive that has been given up nothing is dropped for one part that is lost."""
         whole = self._spooled.whole(split, dataset=self._plan.dataset.fingerprint)
-        if not whole or not is_given_up(self._planned):
+        if not whole or not any(each.is_partly_deleted for each in self._planned.at):
             return  # what is not whole yet reads the archive itself, which tells what it gave up
         made = {each.name: each.size_bytes for each in self._journal.shards(split)}
         folder = self._making(split).folder

@@ -26,7 +26,7 @@ from imnetprep.messages import (
     WrongUsage,
     move_away,
 )
-from imnetprep.proving.receipt import archive_proof
+from imnetprep.proving.archive_at import archive_at
 from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 
@@ -168,14 +168,15 @@ class _Repair:
 
     def _take(self) -> str | None:
         """Missing and damaged samples from the archive; says what proved them."""
-        name = self._dataset.archive(self._remedy.split).name
-        at_home = self._plan.place == self._root.archives
+        archive = archive_at(
+            self._dataset.archive(self._remedy.split), self._plan.place, self._root
+        )
+        name = archive.archive.name
         labels = {label for label, _ in self._remedy.takes} | set(self._remedy.short)
-        old_proof = archive_proof(self._root, self._root.archives / name) if at_home else None
         shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
         self._draft.mkdir(parents=True)
         with closing(open_archive(self._plan.place, name)) as file:
-            retake = Retake(self._dataset, self._remedy.split, file, earlier=old_proof)
+            retake = Retake(self._dataset, self._remedy.split, file, earlier=archive.proof)
             found = list(retake.found(labels, self._wants))
             total = sum(each.end - each.start for each in found)
             with self._progress.task(f"take {self._remedy.split}", total=total, unit="B") as task:

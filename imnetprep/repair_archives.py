@@ -11,6 +11,7 @@ from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
+from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.proof import TorrentProof
 from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Root
@@ -213,7 +214,7 @@ def _fetch(
 
 def _recorder(repair: ArchiveRepair, root: Root) -> Callable[[PartFiles | None], None]:
     def record(_: PartFiles | None) -> None:
-        if repair.path.parent.absolute() == root.archives.absolute():
+        if home_of(repair.path.parent, root) is root:
             record_archive(root, repair.path, repair.proof)
 
     return record

@@ -32,8 +32,8 @@ from imnetprep.organizing.from_folder import (
     organize_from_folder,
 )
 from imnetprep.organizing.journal import open_journal
-from imnetprep.organizing.plan import home_of
 from imnetprep.organizing.publish import refuse_strangers
+from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import is_local
@@ -264,8 +264,8 @@ def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
     if name is not None:
         return load_dataset(name)
     place = Path(archives)
-    home = home_of(place.parent if is_local(archives) and place.is_file() else archives)
-    if home is None or home.path.absolute() == to.path.absolute():
+    home = home_of(place.parent if is_local(archives) and place.is_file() else archives, to)
+    if home is None or home is to:
         return load_dataset(DEFAULT)
     return dataset_for(home.manifest, None)
 

@@ -8,7 +8,8 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.checking.check_archive import ArchiveCheck, ArchiveFinding, check_archive
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.proving.proof import Proof, Unproved
+from imnetprep.proving.archive_at import home_of
+from imnetprep.proving.proof import NoProof, Proof
 from imnetprep.proving.receipt import (
     if_possible,
     record_archive,
@@ -52,7 +53,7 @@ def archive_reports(
                 f"{folder / archive.name} is not there",
                 hint="imnetprep download, or name the folder where the archives are",
             )
-    at_home = record and folder.absolute() == root.archives.absolute()
+    at_home = record and home_of(folder, root) is root
     total = 0
     for archive in present:
         path = folder / archive.name
@@ -70,5 +71,5 @@ def archive_reports(
 def _note(root: Root, path: Path, check: ArchiveCheck) -> None:
     if check.findings:
         withdraw_archive(root, path)
-    elif not isinstance(check.proof, Unproved):
+    elif not isinstance(check.proof, NoProof):
         record_archive(root, path, check.proof)

@@ -108,12 +108,12 @@ def _archive(root: Path, packed: Path) -> list[Path]:
     paths = [root / "archives" / name for name in (TRAIN, VAL)]
     for path in paths:
         shutil.copy(packed.parent / path.name, path)
-    from imnetprep.proving.proof import DigestProof, Unproved
+    from imnetprep.proving.proof import DigestProof, NoProof
     from imnetprep.proving.receipt import record_archive
     from imnetprep.roots import Root
 
     record_archive(Root(root), paths[0], DigestProof("md5", "0"))
-    record_archive(Root(root), paths[1], Unproved("nothing"))
+    record_archive(Root(root), paths[1], NoProof("nothing"))
     (root / "archives" / "mine.tar").write_bytes(b"mine")
     return paths[:1]
 

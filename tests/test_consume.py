@@ -371,7 +371,7 @@ def test_a_root_that_moves_goes_on_and_one_that_comes_first_is_named(
     words = [*_other_root(tmp_path, published, consumed.parent), "--consume", "--jobs", "1"]
     script = [sys.executable, "-c", _KILLED_AT, "14", *map(str, words)]
     assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
-    assert f"part, for {tmp_path / 'b'}\n" in here("organize", "--root", root).stderr
+    assert f"--consume of {tmp_path / 'b'}\n" in here("organize", "--root", root).stderr
     assert here(*words).returncode == 0
 
 
@@ -389,7 +389,7 @@ def test_what_an_index_says_of_a_root_is_shown_only_if_it_is_a_plain_path(
             done = here(*words, *more)
             assert done.returncode == 1, (told, done.stderr)
             assert len(done.stderr.splitlines()) == 2, (told, done.stderr)
-            assert f" for {tmp_path / 'b' / '.organizing'}\n" in done.stderr or more
+            assert f"--consume of {tmp_path / 'b'}\n" in done.stderr or more
             assert "if another root is being made of it, resume there" in done.stderr or not more
     index.write_bytes(b"[" * 100_000)
     assert here(*words).returncode == 1

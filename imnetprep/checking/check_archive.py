@@ -18,7 +18,7 @@ from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.proving.proof import ArchiveProof, DigestProof, Unproved, choose_proof
+from imnetprep.proving.proof import ArchiveProof, DigestProof, NoProof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 _CHUNK_BYTES = 2 << 20
@@ -68,8 +68,8 @@ def check_archive(
         raise ImnetprepError(
             f"{path} changed while it was read", hint="run the same command when it is at rest"
         )
-    if isinstance(proof, Unproved):
-        proof = Unproved(f"{proof.why}; what can be seen of its form is right")
+    if isinstance(proof, NoProof):
+        proof = NoProof(f"{proof.reason}; what can be seen of its form is right")
     return ArchiveCheck(proof, tuple(found))
 
 

@@ -14,8 +14,9 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress, SourceFailed
 from imnetprep.organizing.growth import Growth
 from imnetprep.organizing.journal import Journal, Whole
-from imnetprep.organizing.plan import Planned, home_of, jobs_for
+from imnetprep.organizing.plan import Planned, jobs_for
 from imnetprep.organizing.publish import publish_journalled, unpublished
+from imnetprep.proving.archive_at import archive_at, home_of, index_path, name_consumer
 from imnetprep.proving.consume import (
     ConsumedFile,
     begin_consumption,
@@ -23,8 +24,7 @@ from imnetprep.proving.consume import (
     earlier_proof,
     end_consumption,
 )
-from imnetprep.proving.consumed import index_path, name_consumer
-from imnetprep.proving.receipt import archive_proof, record_archive
+from imnetprep.proving.receipt import record_archive
 from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.torrent import published_pieces
@@ -85,8 +85,7 @@ class Work:
     def _source(self, archive: Archive, opened: ExitStack) -> Source:
         pieces = published_pieces(self._dataset.published, archive)
         path = self._path(archive)
-        home = home_of(self._place)
-        earlier = None if home is None else archive_proof(home, path)
+        earlier = archive_at(archive, self._place, self._root).proof
         if self._consume:
             unit_bytes = pieces.length_bytes if pieces else 0
             root = self._root.path
@@ -119,7 +118,7 @@ class Work:
     @property
     def _at_home(self) -> bool:
         """Does the receipt speak of these archives?"""
-        return home_of(self._place) == self._root
+        return home_of(self._place, self._root) is self._root
 
     def _published_ranges(self, archive: Archive, file: ArchiveFile) -> Sequence[Range] | None:
         """Those of the index that lies beside an archive far away, if there is one."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.organizing.choose_archives import check_sizes, choose_archives
 from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.processes import usable_cores
-from imnetprep.proving.archive_at import check_sizes, choose_archives
+from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of
 from imnetprep.proving.consume import largest_range_bytes
-from imnetprep.proving.consumed import consumed_path
 from imnetprep.roots import Root
-from imnetprep.sources.places import STDIN, address_of, is_local
+from imnetprep.sources.places import STDIN, is_local
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.
 _JOBS_AT_MOST = 8
@@ -28,12 +28,18 @@ class Planned:
     splits: tuple[Split, ...]
     archives: tuple[Archive, ...]
     place: str | Path
+    home: Root | None
     done: frozenset[Split]
+
+    @property
+    def at(self) -> tuple[ArchiveAt, ...]:
+        """The archives where they lie."""
+        return tuple(ArchiveAt(archive, self.place, self.home) for archive in self.archives)
 
     @property
     def addresses(self) -> list[str]:
         """The archives, as people would write them."""
-        return [address_of(self.place, archive.name) for archive in self.archives]
+        return [archive.address for archive in self.at]
 
     @property
     def to_do(self) -> tuple[Split, ...]:
@@ -58,7 +64,8 @@ def planned_splits(
     place, groups = choose_archives(
         known.published, splits, place=archives or root.archives, done=done
     )
-    planned = tuple(Planned(each, of_each, place, done) for each, of_each in groups)
+    home = home_of(place, root)
+    planned = tuple(Planned(each, of_each, place, home, done) for each, of_each in groups)
     if archives == STDIN:
         _require_one_stream(planned)
     return planned
@@ -129,24 +136,11 @@ def refuse_consumed_elsewhere(planned: Planned, root: Root, stage: Stage) -> Non
 
 
 def refuse_consumed(planned: Planned, what: str) -> None:
-    """Raise ImnetprepError where an archive is given up in part, for `what` has grown of it."""
-    for archive in planned.archives:
-        consumed = consumed_path(Path(planned.place) / archive.name)
-        if is_local(planned.place) and consumed.exists():
+    """Raise ImnetprepError where an archive is partly deleted, since `what` was made of it."""
+    for archive in planned.at:
+        if archive.is_partly_deleted:
             raise ImnetprepError(
-                f"{consumed} was partly deleted by an unfinished organize --consume, for a split"
-                f" {what}",
+                f"{archive.address} was partly deleted by an unfinished organize --consume,"
+                f" for a split {what}",
                 hint="resume with --consume and the options that it was begun with",
             )
-
-
-def is_given_up(planned: Planned) -> bool:
-    """Is an archive being consumed, or has it been, so that what is made of it is all there is?"""
-    paths = (Path(planned.place) / archive.name for archive in planned.archives)
-    return is_local(planned.place) and any(consumed_path(path).exists() for path in paths)
-
-
-def home_of(place: str | Path) -> Root | None:
-    """The root whose archives lie in that folder, if one's do: its receipt speaks of them."""
-    home = Root(Path(place).parent)
-    return home if is_local(place) and Path(place) == home.archives else None

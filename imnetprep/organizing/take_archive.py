@@ -17,7 +17,7 @@ from imnetprep.extracting.sink import Batch, Done, Sink
 from imnetprep.messages import Progress, Task, WrongBytes, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal
-from imnetprep.proving.proof import Unproved, choose_proof, proof_of_part
+from imnetprep.proving.proof import NoProof, choose_proof, proof_of_part
 from imnetprep.proving.readers import (
     PieceReader,
     Reader,
@@ -65,8 +65,8 @@ class Taking:
         """Do all that is not done. Raises WrongBytes on what is not the dataset's."""
         if self._ranges.leave_out():
             self.proof = proof_of_part(self.proof, earlier=self._source.earlier)
-            if isinstance(self.proof, Unproved) and self.archive.digests:
-                progress.note(f"{self.archive.name} is not verified: {self.proof.why}")
+            if isinstance(self.proof, NoProof) and self.archive.digests:
+                progress.note(f"{self.archive.name} is not verified: {self.proof.reason}")
         journalled = self._journalled()
         if MOST_BYTES - 1 in journalled:
             return  # in a run before this one

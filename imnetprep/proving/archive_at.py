@@ -1,149 +1,98 @@
-"""Which archives the splits of a dataset are taken from at a place, and whether those can be it."""
+"""An archive where it lies: its names there, the root whose receipt speaks of it, what proved it.
 
-from collections.abc import Collection, Sequence
-from contextlib import closing
+While `organize --consume` deletes it bit by bit, an archive is `NAME.consumed`, and its index says
+for which root.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
-from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.proving.consume import require_consumable
-from imnetprep.proving.consumed import consumed_path, other_consumer
+from imnetprep.archives.range_index import SUFFIX, parse_root, renamed_root
+from imnetprep.catalog.datasets import Archive
+from imnetprep.fs import written_whole
+from imnetprep.proving.proof import Proof
+from imnetprep.proving.receipt import archive_proof
 from imnetprep.roots import Root
-from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
-from imnetprep.sources.torrent import published_pieces
-
-# Splits and the archives that hold them.
-Group = tuple[tuple[Split, ...], tuple[Archive, ...]]
+from imnetprep.sources.places import address_of, is_local
 
 
-def choose_archives(
-    dataset: Dataset, splits: Sequence[Split], *, place: str | Path, done: Collection[Split]
-) -> tuple[str | Path, list[Group]]:
-    """The place of the archives, and `splits` by the archives that they share.
+@dataclass(frozen=True)
+class ArchiveAt:
+    """`archive` at `place`. `home` is the root among whose archives it lies, None: no root's."""
 
-    A dataset may be packed in several ways: a file that `place` names decides, or what lies there;
-    else it is the published way. Raises ImnetprepError where a named file is no archive of it.
-    """
-    named = _named_file(dataset, place)
-    if named is not None:
-        packaging = named.packaging
-        if is_local(place):
-            place = Path(place).parent
-        elif len(dataset.packed(packaging)) > 1:
-            place = str(place).rpartition("/")[0]
-    else:
-        packaging = _packaging_at(dataset, place, [each for each in splits if each not in done])
-    groups: list[Group] = []
-    for split in splits:
-        held, archives = [split], list(dataset.archives_of(split, packaging))
-        for other in [group for group in groups if not set(group[1]).isdisjoint(archives)]:
-            groups.remove(other)
-            held, archives = [*other[0], *held], list(dict.fromkeys([*other[1], *archives]))
-        groups.append((tuple(held), tuple(archives)))
-    return place, groups
+    archive: Archive
+    place: str | Path
+    home: Root | None
+
+    @property
+    def address(self) -> str:
+        """The archive as people would write it."""
+        return address_of(self.place, self.archive.name)
+
+    @property
+    def path(self) -> Path:
+        """Where the archive lies, if it is on this machine."""
+        return Path(self.place) / self.archive.name
+
+    @property
+    def is_local(self) -> bool:
+        """Is it on this machine?"""
+        return is_local(self.place)
+
+    @property
+    def is_partly_deleted(self) -> bool:
+        """Has an unfinished `organize --consume` begun to delete it?"""
+        return self.is_local and consumed_path(self.path).exists()
+
+    @property
+    def proof(self) -> Proof | None:
+        """What proved the bytes that lie there now, by the receipt of `home`; None: nothing did."""
+        return None if self.home is None else archive_proof(self.home, self.path)
 
 
-def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
-    if place == STDIN:
-        return None
-    if is_local(place):
-        if not Path(place).is_file():
-            return None
-        name = Path(place).name
-    else:
-        name = urlsplit(str(place)).path.rpartition("/")[2]
-    for archive in dataset.archives:
-        if archive.name == name and archive.splits:
-            return archive
+def archive_at(archive: Archive, place: str | Path, root: Root) -> ArchiveAt:
+    """`archive` at `place`: among those of `root`, of another root, or of none."""
+    return ArchiveAt(archive, place, home_of(place, root))
+
+
+def home_of(place: str | Path, root: Root) -> Root | None:
+    """The root whose archives lie at `place`: `root`, wherever links and `..` lead; or another."""
     if not is_local(place):
         return None
-    known = ", ".join(archive.name for archive in dataset.archives if archive.splits)
-    raise ImnetprepError(
-        f"{dataset.name} has no archive called {name}",
-        hint=f"name another --dataset, or call it what it is: {known}",
-    )
+    folder = Path(place)
+    if folder.resolve() == root.archives.resolve():
+        return root
+    homes = (Root(each.parent) for each in (folder.absolute(), folder.resolve()))
+    return next((home for home in homes if home.archives.resolve() == folder.resolve()), None)
 
 
-def _packaging_at(dataset: Dataset, place: str | Path, splits: Sequence[Split]) -> str | None:
-    """The first of which something lies at `place`; if nothing does, the published one."""
-    packagings = dataset.packagings
-    if place == STDIN or len(packagings) == 1 or not splits:
-        return packagings[0]
-    for packaging in packagings:
-        held = [
-            each for each in dataset.packed(packaging) if not set(splits).isdisjoint(each.splits)
-        ]
-        if any(_is_there(place, archive.name) for archive in held):
-            return packaging
-    return packagings[0]
+def consumed_path(archive: Path) -> Path:
+    """What `archive` is called while it is consumed."""
+    return archive.with_name(f"{archive.name}.consumed")
 
 
-def _is_there(place: str | Path, name: str) -> bool:
-    if is_local(place):
-        path = Path(place) / name
-        return path.exists() or consumed_path(path).exists()
-    try:
-        open_archive(place, name).close()
-    except SourceFailed:
-        return False
-    return True
+def index_path(archive: Path) -> Path:
+    """The index beside `archive`."""
+    return archive.with_name(f"{archive.name}{SUFFIX}")
 
 
-def check_sizes(
-    root: Root,
-    dataset: Dataset,
-    archives: Sequence[Archive],
-    *,
-    place: str | Path,
-    consume: bool,
-) -> int:
-    """Their bytes in all, as far as anybody knows; raises where one is not what it should be."""
-    if consume:
-        _require_one_tar(archives, place)
-    return sum(_size_bytes(root, dataset, each, place, consume=consume) for each in archives)
+def consuming_root(path: Path) -> Path | None:
+    """The root that the archive is consumed for, to be shown: nothing may depend on it."""
+    with suppress(OSError):
+        return parse_root(index_path(path).read_bytes())
+    return None
 
 
-def _require_one_tar(archives: Sequence[Archive], place: str | Path) -> None:
-    addresses = ", ".join(address_of(place, archive.name) for archive in archives)
-    hint = "leave --consume out; no copy of the archive is made"
-    if not is_local(place):
-        raise WrongUsage(
-            f"{addresses} is not on this machine: there is nothing to consume", hint=hint
-        )
-    if len(archives) > 1 or archives[0].form not in PLAIN_FORMS or archives[0].split is None:
-        raise WrongUsage(
-            f"{addresses} cannot be consumed: only an uncompressed tar of one split can", hint=hint
-        )
+def other_consumer(path: Path, root: Path) -> Path | None:
+    """The root that the archive is consumed for, if it is another than `root`."""
+    consumer = consuming_root(path)
+    return consumer if consumer != root.resolve() else None
 
 
-def _size_bytes(
-    root: Root, dataset: Dataset, archive: Archive, place: str | Path, *, consume: bool
-) -> int:
-    pieces = published_pieces(dataset, archive)
-    promised = archive.size_bytes or (pieces.size_bytes if pieces else None)
-    path = Path(place) / archive.name
-    consumed = consumed_path(path)
-    if consume:
-        require_consumable(root, path, archive, pieces=pieces)
-        if consumed.exists():
-            return consumed.stat().st_size
-    elif consumed.exists() and not path.exists():
-        other = other_consumer(path, root.path)
-        how = "there, with the options that it was begun with"
-        raise ImnetprepError(
-            f"{consumed} was partly deleted by an unfinished organize --consume of"
-            f" {other or root.path}",
-            hint=f"resume {how if other else 'with imnetprep organize --consume'};"
-            " or remove it, and imnetprep download",
-        )
-    with closing(open_archive(place, archive.name)) as file:
-        size_bytes = file.size_bytes
-    if size_bytes is not None and promised not in (None, size_bytes):
-        raise WrongBytes(
-            f"{address_of(place, archive.name)} has {size_bytes:,} bytes;"
-            f" {dataset.name} has {promised:,} there",
-            hint=f"--dataset NAME|FILE.toml if it is another dataset; {FETCH_AGAIN}",
-        )
-    return size_bytes or promised or 0
+def name_consumer(path: Path, root: Path) -> None:
+    """From here on the index of an archive that is still untouched names `root`."""
+    if consuming_root(path) != root.resolve():
+        body = renamed_root(index_path(path).read_bytes(), root.resolve())
+        with written_whole(index_path(path)) as index:
+            index.write(body)

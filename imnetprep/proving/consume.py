@@ -27,9 +27,8 @@ from imnetprep.fs import (
     written_whole,
 )
 from imnetprep.messages import ImnetprepError, shell_command
-from imnetprep.proving.consumed import consumed_path, consuming_root, index_path
-from imnetprep.proving.proof import Proof, TorrentProof, Unproved, choose_proof, parse_proof
-from imnetprep.proving.receipt import archive_proof
+from imnetprep.proving.archive_at import ArchiveAt, consumed_path, consuming_root, index_path
+from imnetprep.proving.proof import NoProof, Proof, TorrentProof, choose_proof, parse_proof
 from imnetprep.roots import Root
 from imnetprep.sources.torrent import published_pieces
 
@@ -42,7 +41,7 @@ class ConsumedFile(LocalFile):
     def __init__(self, archive: Path, *, ranges: Sequence[Range], unit_bytes: int) -> None:
         super().__init__(consumed_path(archive))
         self._ranges, self._starts = ranges, [each.start for each in ranges]
-        self._done: set[int] = set()
+        self._safe_starts: set[int] = set()
         self.name = archive.name
         status = self.path.stat()
         self.identity = f"{archive.name} consumed {status.st_size} {status.st_ino}"
@@ -50,34 +49,34 @@ class ConsumedFile(LocalFile):
         root = consuming_root(archive)  # another one may consume it too
         claim(self._writable, self.path, suffix=f", for {root}" if root else "")
         self._unit_bytes = max(unit_bytes, _PAGE_BYTES)
-        self._given_up = list(self._find_given_up())
+        self._holes = list(self._find_released())
 
     @property
     def untouched(self) -> bool:
-        """Is nothing of it given up yet?"""
-        return not self._given_up
+        """Is all of the archive still on the disk?"""
+        return not self._holes
 
     def read_at(self, offset: int, length: int) -> bytes:
-        self._refuse_given_up(offset, offset + length)
+        self._refuse_released(offset, offset + length)
         return super().read_at(offset, length)
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
-        self._refuse_given_up(start, end)
+        self._refuse_released(start, end)
         return super().chunks(start, end, length)
 
-    def release(self, each: Range) -> None:
-        """Give back what lies in a range that is done; its first header stays.
+    def release(self, span: Range) -> None:
+        """Delete what lies in a range whose samples are safe; its first header stays.
 
         A piece that it shares goes when all ranges in it are done.
         """
-        self._done.add(each.start)
-        at = bisect_left(self._starts, each.start)
-        for near in self._ranges[max(0, at - 1) : at + 2]:
-            if near.start in self._done:
-                self._punch(near)
+        self._safe_starts.add(span.start)
+        at = bisect_left(self._starts, span.start)
+        for neighbour in self._ranges[max(0, at - 1) : at + 2]:
+            if neighbour.start in self._safe_starts:
+                self._punch(neighbour)
 
-    def _punch(self, each: Range) -> None:
-        start, end = each.start + BLOCK_BYTES, each.end
+    def _punch(self, span: Range) -> None:
+        start, end = span.start + BLOCK_BYTES, span.end
         unit = _PAGE_BYTES if self._all_done_around(start) else self._unit_bytes
         start = -(-start // unit) * unit
         unit = _PAGE_BYTES if self._all_done_around(end - 1) else self._unit_bytes
@@ -90,10 +89,10 @@ class ConsumedFile(LocalFile):
         start = offset // self._unit_bytes * self._unit_bytes
         first = max(0, bisect_right(self._starts, start) - 1)
         last = bisect_left(self._starts, start + self._unit_bytes)
-        return all(start in self._done for start in self._starts[first:last])
+        return all(start in self._safe_starts for start in self._starts[first:last])
 
-    def _find_given_up(self) -> Iterator[Range]:
-        """What earlier runs gave up, neighbours together, without pieces that others share."""
+    def _find_released(self) -> Iterator[Range]:
+        """What earlier runs released, neighbours together, without pieces that others share."""
         assert self.size_bytes is not None
         data = list(data_ranges(self._handle, self.size_bytes))
         ends = [end for _, end in data]
@@ -102,30 +101,27 @@ class ConsumedFile(LocalFile):
             at = bisect_right(ends, start)
             return start < end and (at == len(data) or data[at][0] >= end)
 
-        def is_given_up(each: Range) -> bool:
-            start, end = _inside(each, self._unit_bytes)
-            return is_hole(*_inside(each, _PAGE_BYTES)) if start >= end else is_hole(start, end)
+        def is_released(span: Range) -> bool:
+            start, end = _inside(span, self._unit_bytes)
+            return is_hole(*_inside(span, _PAGE_BYTES)) if start >= end else is_hole(start, end)
 
-        for given_up, group in groupby(self._ranges, is_given_up):
+        for is_gone, group in groupby(self._ranges, is_released):
             ranges = list(group)
             first, last = ranges[0], ranges[-1]
-            if given_up:
+            if is_gone:
                 start, end = _inside(first, self._unit_bytes)[0], _inside(last, self._unit_bytes)[1]
                 start = start if first is not self._ranges[0] else 0
                 yield Range(start, end if last is not self._ranges[-1] else last.end, first.wnid)
 
-    def _refuse_given_up(self, start: int, end: int) -> None:
-        """Only what is done is given up, and not read again: who reads it has lost what had grown.
-
-        Raises ImnetprepError then.
-        """
-        at = bisect_right(self._given_up, start, key=lambda each: each.end)
-        if at < len(self._given_up) and self._given_up[at].start < end:
-            what = self._given_up[at].wnid or f"what begins at byte {self._given_up[at].start:,}"
+    def _refuse_released(self, start: int, end: int) -> None:
+        """Raise ImnetprepError where those bytes are deleted: what was made of them is lost too."""
+        at = bisect_right(self._holes, start, key=lambda each: each.end)
+        if at < len(self._holes) and self._holes[at].start < end:
+            first = self._holes[at].wnid or f"what begins at byte {self._holes[at].start:,}"
             raise _beyond_help(
                 self.path.with_name(self.name),
                 f"what was organized of {self.name} is gone, and {self.path.name} has no longer the"
-                f" bytes: {what} is the first that is in neither",
+                f" bytes: {first} is the first that is in neither",
             )
 
     def close(self) -> None:
@@ -133,19 +129,19 @@ class ConsumedFile(LocalFile):
         super().close()
 
 
-def _inside(each: Range, unit_bytes: int) -> tuple[int, int]:
+def _inside(span: Range, unit_bytes: int) -> tuple[int, int]:
     """The whole units of a range, its first header left out."""
-    start = -(-(each.start + BLOCK_BYTES) // unit_bytes) * unit_bytes
-    return start, each.end // unit_bytes * unit_bytes
+    start = -(-(span.start + BLOCK_BYTES) // unit_bytes) * unit_bytes
+    return start, span.end // unit_bytes * unit_bytes
 
 
-def require_consumable(root: Root, path: Path, archive: Archive, *, pieces: Pieces | None) -> None:
-    """Raise ImnetprepError unless its bytes are proved before they go, and can go, and go once."""
-    consumed = consumed_path(path)
-    if path.exists() and consumed.exists():
+def require_consumable(archive: ArchiveAt, root: Root, *, pieces: Pieces | None) -> None:
+    """Raise ImnetprepError unless bytes are proved before they are deleted, and can be, once."""
+    path, rest = archive.path, consumed_path(archive.path)
+    if path.exists() and rest.exists():
         raise ImnetprepError(
-            f"{path.name} is there, and {consumed.name} too",
-            hint=f"{shell_command('rm', consumed)} if {path.name} is to be used",
+            f"{path.name} is there, and {rest.name} too",
+            hint=f"{shell_command('rm', rest)} if {path.name} is to be used",
         )
     if not path.exists():
         return
@@ -159,10 +155,9 @@ def require_consumable(root: Root, path: Path, archive: Archive, *, pieces: Piec
             f"the file system of {path.parent} cannot punch holes into a file, as --consume does",
             hint="leave out --consume, with room for both; ext4, xfs, btrfs and tmpfs can",
         )
-    at_home = path.parent.absolute() == root.archives.absolute()
-    if not _is_proved(archive, pieces, archive_proof(root, path) if at_home else None):
+    if not _is_proved(archive.archive, pieces, archive.proof):
         verify = "imnetprep verify-archives"
-        if not at_home:
+        if archive.home is not root:
             verify = shell_command("imnetprep", "verify-archives", "--root", root.path)
             verify = f"{shell_command('mv', path, root.archives)}; {verify}; leave out --archives"
         raise ImnetprepError(
@@ -175,7 +170,7 @@ def require_consumable(root: Root, path: Path, archive: Archive, *, pieces: Piec
 def _is_proved(archive: Archive, pieces: Pieces | None, earlier: Proof | None) -> bool:
     """Is each range right as it is read, since all was proved earlier or its pieces are now?"""
     proof = choose_proof(archive, pieces, earlier=earlier)
-    return isinstance(proof, TorrentProof) or (proof == earlier and not isinstance(proof, Unproved))
+    return isinstance(proof, TorrentProof) or (proof == earlier and not isinstance(proof, NoProof))
 
 
 def begin_consumption(
@@ -208,13 +203,13 @@ def earlier_proof(path: Path) -> Proof | None:
 
 
 def end_consumption(path: Path) -> None:
-    """Its split is whole and has its name: remove what is left of the archive, and its index."""
+    """Remove what is left of an archive whose split has its name, and the index."""
     consumed_path(path).unlink(missing_ok=True)
     index_path(path).unlink(missing_ok=True)
 
 
 def largest_range_bytes(path: Path, archive: Archive, dataset: Dataset) -> int:
-    """The most that each job has on the disk twice."""
+    """The longest range: what each job has on the disk twice."""
     if not path.exists():
         return max(each.end - each.start for each in consumed_ranges(path, archive, dataset))
     with closing(LocalFile(path)) as file:
@@ -237,7 +232,7 @@ def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Rang
 
 @contextmanager
 def _unusable_index(path: Path) -> Iterator[None]:
-    """What is wrong with the index of a consumed archive ends in the one hint that serves."""
+    """Whatever is wrong with the index of a consumed archive, one hint serves."""
     try:
         yield
     except FileNotFoundError as error:
@@ -246,12 +241,12 @@ def _unusable_index(path: Path) -> Iterator[None]:
         raise _beyond_help(path, str(error)) from error
 
 
-def _beyond_help(path: Path, what: str) -> ImnetprepError:
+def _beyond_help(path: Path, problem: str) -> ImnetprepError:
     other = "if another root is being made of it"
     if root := consuming_root(path):
         other = f"it is consumed for {root}: if that is another root"
     return ImnetprepError(
-        what,
+        problem,
         hint=f"{other}, resume there; if nothing is being made of it,"
         f" {shell_command('rm', '-f', consumed_path(path), index_path(path))};"
         f" then fetch {path.name} again: imnetprep download, or from where it came",

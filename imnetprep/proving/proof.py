@@ -63,18 +63,18 @@ class ServerChecksum:
 
 
 @dataclass(frozen=True)
-class Unproved:
-    """Nothing proves the bytes; `why` says what is missing."""
+class NoProof:
+    """Nothing proves the bytes; `reason` says what is missing."""
 
-    why: str
+    reason: str
 
     def as_json(self) -> dict[str, Any]:
         """As `TorrentProof.as_json`."""
-        return {"kind": "none", "why": self.why}
+        return {"kind": "none", "why": self.reason}
 
     def describe(self) -> str:
         """As `TorrentProof.describe`."""
-        return f"not verified: {self.why}"
+        return f"not verified: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Several:
         return "; ".join(f"{name}: {proof.describe()}" for name, proof in self.proofs.items())
 
 
-ArchiveProof = TorrentProof | DigestProof | ServerChecksum | Unproved
+ArchiveProof = TorrentProof | DigestProof | ServerChecksum | NoProof
 Proof = ArchiveProof | Several
 
 
@@ -108,8 +108,8 @@ def parse_proof(table: object) -> Proof:
         case {"kind": "torrent", "info_hash": str(info_hash), "pieces": int(pieces), **rest}:
             if pieces > 0 and rest in ({}, {"of": _PART}):
                 return TorrentProof(info_hash, pieces, part=bool(rest))
-        case {"kind": "none", "why": str(why), **rest} if not rest:
-            return Unproved(why)
+        case {"kind": "none", "why": str(reason), **rest} if not rest:
+            return NoProof(reason)
         case {"kind": str(kind), "digest": str(digest), "of": str(server), **rest} if not rest:
             return ServerChecksum(kind, digest, server)
         case {"kind": str(kind), "digest": str(digest), **rest} if kind in ARCHIVE_DIGESTS:
@@ -140,7 +140,7 @@ def choose_proof(
         return earlier
     if checksum is not None:
         return ServerChecksum(checksum.kind, f"{checksum.value:x}")
-    return Unproved("the dataset names no digest of its archive")
+    return NoProof("the dataset names no digest of its archive")
 
 
 def proof_of_part(proof: ArchiveProof, *, earlier: Proof | None) -> ArchiveProof:
@@ -148,8 +148,8 @@ def proof_of_part(proof: ArchiveProof, *, earlier: Proof | None) -> ArchiveProof
 
     The pieces prove that part; and all of it may be proved already. A digest covers the whole file.
     """
-    if proof == earlier or isinstance(proof, Unproved):
+    if proof == earlier or isinstance(proof, NoProof):
         return proof
     if isinstance(proof, TorrentProof):
         return TorrentProof(proof.info_hash, proof.pieces, part=True)
-    return Unproved(f"only part of it was read, and its {proof.kind} covers the whole file")
+    return NoProof(f"only part of it was read, and its {proof.kind} covers the whole file")

@@ -27,7 +27,7 @@ from imnetprep.proving.proof import (
 # From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
 _NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20
 # Chunks of a far archive that are under way, and read chunks that wait for their digest.
-_AHEAD = 8
+_PREFETCH = 8
 
 Span = tuple[int, int]
 
@@ -96,7 +96,7 @@ class PlainReader:
         self.in_order, self.apart = in_order, not file.is_far
         self.checksums: dict[int, Checksum] = {}
         self._file = file
-        self._reads = _Reads(ahead=in_order and file.is_far)
+        self._reads = _Reads(prefetch=in_order and file.is_far)
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
         length = _FAR_BYTES if self._file.is_far else _NEAR_BYTES
@@ -134,14 +134,14 @@ class PieceReader:
         self.checksums: dict[int, Checksum] = {}
         self._file, self._pieces, self._tail = file, pieces, tail
         unit_bytes = _FAR_BYTES if self.in_order and file.is_far else _NEAR_BYTES
-        self._most = max(1, unit_bytes // pieces.length_bytes)  # pieces in one read
-        self._reads = _Reads(ahead=self.in_order and file.is_far)
+        self._stride = max(1, unit_bytes // pieces.length_bytes)  # pieces in one read
+        self._reads = _Reads(prefetch=self.in_order and file.is_far)
         self._uses = Counter(
             piece
             for each in ranges or ()
             for piece in {each.start // pieces.length_bytes, (each.end - 1) // pieces.length_bytes}
         )
-        self._shared: dict[int, Future[memoryview]] = {}
+        self._shared_pieces: dict[int, Future[memoryview]] = {}
         self._lock = threading.Lock()
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
@@ -160,9 +160,11 @@ class PieceReader:
             yield self._shared_piece(first)
         if inner:
             start, end = self._bytes(inner[0])[0], self._bytes(inner[-1])[1]
-            length = self._most * self._pieces.length_bytes
+            length = self._stride * self._pieces.length_bytes
             chunks = self._file.chunks(start, end, length)
-            for piece, body in zip(range(inner[0], inner[-1] + 1, self._most), chunks, strict=True):
+            for piece, body in zip(
+                range(inner[0], inner[-1] + 1, self._stride), chunks, strict=True
+            ):
                 yield self._proved(piece, body)
         if last - 1 > first and self._uses[last - 1]:
             yield self._shared_piece(last - 1)
@@ -172,7 +174,7 @@ class PieceReader:
             start, end = self._bytes(span[0])[0], self._bytes(span[1] - 1)[1]
             return self._proved(span[0], memoryview(read_all(self._file, start, end)))
 
-        spans = ((at, min(at + self._most, last)) for at in range(first, last, self._most))
+        spans = ((at, min(at + self._stride, last)) for at in range(first, last, self._stride))
         return self._reads.all(read, spans)
 
     def finish(self) -> None:
@@ -208,12 +210,12 @@ class PieceReader:
 
     def _shared_piece(self, piece: int) -> memoryview:
         with self._lock:
-            mine = piece not in self._shared
-            future = self._shared.setdefault(piece, Future())
+            is_mine = piece not in self._shared_pieces
+            future = self._shared_pieces.setdefault(piece, Future())
             self._uses[piece] -= 1
             if not self._uses[piece]:
-                del self._shared[piece]
-        if mine:
+                del self._shared_pieces[piece]
+        if is_mine:
             try:
                 future.set_result(self._piece(piece))
             except BaseException as error:
@@ -235,19 +237,19 @@ class DigestReader:
         self.checksums: dict[int, Checksum] = {}
         self._proof = proof
         self._hasher = hashlib.new(proof.kind, usedforsecurity=False)
-        self._hashing = ThreadPoolExecutor(1)
-        self._waiting: deque[Future[None]] = deque()
+        self._hash_thread = ThreadPoolExecutor(1)
+        self._queue: deque[Future[None]] = deque()
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
-        """As Reader.chunks; asked for once, from 0 to the end."""
+        """As `Reader.chunks`; called once, from 0 to the end."""
         for body in self._plain.chunks(start, end):
-            if len(self._waiting) == _AHEAD:
-                self._waiting.popleft().result()
-            self._waiting.append(self._hashing.submit(self._hasher.update, body))
+            if len(self._queue) == _PREFETCH:
+                self._queue.popleft().result()
+            self._queue.append(self._hash_thread.submit(self._hasher.update, body))
             yield body
 
     def finish(self) -> None:
-        for future in self._waiting:
+        for future in self._queue:
             future.result()
         if self._hasher.hexdigest() != self._proof.digest:
             raise WrongBytes(
@@ -257,7 +259,7 @@ class DigestReader:
             )
 
     def close(self) -> None:
-        self._hashing.shutdown()
+        self._hash_thread.shutdown()
         self._plain.close()
 
 
@@ -269,7 +271,7 @@ class ChecksumReader:
     def __init__(
         self,
         file: ArchiveFile,
-        expected: Checksum,
+        promise: Checksum,
         checksums: Mapping[int, Checksum],
         *,
         in_order: bool,
@@ -277,26 +279,26 @@ class ChecksumReader:
         self.in_order = in_order
         self.checksums = dict(checksums)
         self._plain, self._name = PlainReader(file, in_order=in_order), file.name
-        self._expected = expected
+        self._promise = promise
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
-        checksum = Checksum.empty(self._expected.kind)
+        checksum = Checksum.empty(self._promise.kind)
         for body in self._plain.chunks(start, end):
             checksum = checksum.over(body)
             yield body
         self.checksums[start] = checksum
 
     def finish(self) -> None:
-        whole = Checksum.empty(self._expected.kind)
+        whole = Checksum.empty(self._promise.kind)
         for start, checksum in sorted(self.checksums.items()):
             assert start == whole.size_bytes, "ranges lie end to end"
             whole = whole.followed_by(checksum)
-        for body in self._plain.chunks(whole.size_bytes, self._expected.size_bytes):
+        for body in self._plain.chunks(whole.size_bytes, self._promise.size_bytes):
             whole = whole.followed_by(Checksum.empty(whole.kind).over(body))
-        if whole != self._expected:
+        if whole != self._promise:
             raise WrongBytes(
                 f"{self._name}: {whole.kind} is {whole.value:x}; its server has"
-                f" {self._expected.value:x}",
+                f" {self._promise.value:x}",
                 hint="run the same command again; what was made of it is not used",
             )
 
@@ -305,10 +307,10 @@ class ChecksumReader:
 
 
 class _Reads:
-    """Reads one after another or, `ahead` of their use, side by side; results come in order."""
+    """Reads one after another or, with `prefetch`, side by side; results come in order."""
 
-    def __init__(self, *, ahead: bool) -> None:
-        self._workers = ThreadPoolExecutor(_AHEAD) if ahead else None
+    def __init__(self, *, prefetch: bool) -> None:
+        self._workers = ThreadPoolExecutor(_PREFETCH) if prefetch else None
 
     def all(
         self, read: Callable[[Span], memoryview], spans: Iterable[Span]
@@ -319,7 +321,7 @@ class _Reads:
         under_way: deque[Future[memoryview]] = deque()
         for span in spans:
             under_way.append(self._workers.submit(read, span))
-            if len(under_way) == _AHEAD:
+            if len(under_way) == _PREFETCH:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

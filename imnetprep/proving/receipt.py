@@ -12,7 +12,7 @@ from imnetprep import __version__
 from imnetprep.archives.file import file_state
 from imnetprep.fs import locked, written_whole
 from imnetprep.messages import ImnetprepError
-from imnetprep.proving.proof import Proof, Unproved, parse_proof
+from imnetprep.proving.proof import NoProof, Proof, parse_proof
 from imnetprep.roots import Root
 
 
@@ -71,7 +71,7 @@ def archive_proof(root: Root, archive: Path) -> Proof | None:
 
 def is_proved(root: Root, archive: Path) -> bool:
     """Does the receipt say what proved the bytes of `archive`?"""
-    return not isinstance(archive_proof(root, archive), Unproved | None)
+    return not isinstance(archive_proof(root, archive), NoProof | None)
 
 
 def withdraw_archive(root: Root, archive: Path) -> None:
@@ -108,13 +108,13 @@ def record_split(root: Root, split: str, **facts: Any) -> None:
 
 def _record(root: Root, kind: str, records: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Set the records of the table `kind`, by name; None drops one."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    timestamp = datetime.now(UTC).isoformat(timespec="seconds")
     with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
         receipt = read_receipt(root)
         for name, facts in records.items():
             if facts is None:
                 receipt[kind].pop(name, None)
             else:
-                receipt[kind][name] = {**facts, "recorded_at": now, "imnetprep": __version__}
+                receipt[kind][name] = {**facts, "recorded_at": timestamp, "imnetprep": __version__}
         with written_whole(root.receipt) as file:
             file.write(json.dumps(receipt, indent=2).encode() + b"\n")

@@ -1,7 +1,5 @@
 """What is there already of splits on their way into shards, and what they will still take."""
 
-from pathlib import Path
-
 from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.layouts.webdataset import framed_bytes
@@ -9,15 +7,13 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.plan import (
     Planned,
-    home_of,
     in_flight_bytes,
     refuse_consumed,
     refuse_consumed_elsewhere,
     size_in_archives,
 )
 from imnetprep.organizing.publish import in_the_way
-from imnetprep.proving.proof import Proof, Unproved, choose_proof
-from imnetprep.proving.receipt import archive_proof
+from imnetprep.proving.proof import NoProof, Proof, choose_proof
 from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import refuse_other_shards, whole_shards_lie_in
 from imnetprep.sharding.make import Sharding
@@ -117,8 +113,6 @@ class ShardsNeeds:
         plain = len(planned.archives) == 1 and archive.form in PLAIN_FORMS and not archive.members
         if self._consume or not plain or not is_local(planned.place):
             return None
-        path = Path(planned.place) / archive.name
-        home = home_of(planned.place)
-        earlier = None if home is None else archive_proof(home, path)
+        earlier = planned.at[0].proof
         proof = choose_proof(archive, published_pieces(self._known, archive), earlier=earlier)
-        return proof if proof == earlier or isinstance(proof, Unproved) else None
+        return proof if proof == earlier or isinstance(proof, NoProof) else None

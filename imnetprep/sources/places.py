@@ -1,18 +1,28 @@
 """Where archives lie, as the user names it: a folder here, a bucket, a web server, or a pipe."""
 
+import re
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from imnetprep.archives.file import ArchiveFile, Pipe, open_local
+from imnetprep.messages import WrongUsage
 
 STDIN = "-"
 _S3, _WEB = "s3://", ("https://", "http://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_local(place: str | Path) -> bool:
-    """Is it a folder on this machine?"""
-    return place != STDIN and not str(place).startswith((_S3, *_WEB))
+    """Is it a folder on this machine? Raises WrongUsage on an address of no known scheme."""
+    if place == STDIN or str(place).startswith((_S3, *_WEB)):
+        return False
+    if isinstance(place, str) and (scheme := _SCHEME.match(place)):
+        raise WrongUsage(
+            f"{scheme[0]}… is no source of archives",
+            hint="name a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe",
+        )
+    return True
 
 
 def address_of(place: str | Path, name: str) -> str:

@@ -14,7 +14,7 @@ from imnetprep.archives.range_index import SUFFIX
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import is_locked
 from imnetprep.messages import Progress
-from imnetprep.proving.consumed import consumed_path
+from imnetprep.proving.archive_at import consumed_path
 from imnetprep.roots import Root
 
 MANIFEST, RECEIPT = "manifest.db", "receipt.json"

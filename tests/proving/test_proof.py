@@ -6,11 +6,11 @@ import pytest
 
 from imnetprep.proving.proof import (
     DigestProof,
+    NoProof,
     Proof,
     ServerChecksum,
     Several,
     TorrentProof,
-    Unproved,
     parse_proof,
     proof_of_part,
 )
@@ -28,8 +28,8 @@ CHECKSUM = ServerChecksum("crc64nvme", "88dcb4613a55ef52")
         MD5,
         CHECKSUM,
         ServerChecksum("crc64nvme", "88dcb4613a55ef52", "s3://bucket/a.tar"),
-        Unproved("the dataset names no digest of its archive"),
-        Several({"a.tar": PIECES, "b.tar": Unproved("nothing")}),
+        NoProof("the dataset names no digest of its archive"),
+        Several({"a.tar": PIECES, "b.tar": NoProof("nothing")}),
     ],
 )
 def test_a_proof_is_read_as_it_was_written(proof: Proof) -> None:
