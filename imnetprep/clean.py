@@ -30,14 +30,14 @@ _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
 class Removable(NamedTuple):
     """A file or folder under the root, what it takes on the disk, and why nobody needs it.
 
-    `again`: of an archive, how to get it again.
+    `source`: where an archive can be had again, or the command that fetches it.
     """
 
     kind: str
     path: Path
     size_bytes: int
-    why: str
-    again: str | None
+    reason: str
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -77,28 +77,28 @@ def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Remova
             if not folder.is_symlink():  # of which nothing is removed
                 locks.enter_context(locked(folder))
         for each in _removable(root, kinds or DEFAULT_KINDS, ()):
-            _remove(root, each)
+            _remove(root, each.path)
             yield each
 
 
 def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[Removable]:
     """In the order of KINDS. Asks about no lock that `carry_out_clean` holds: that would end it."""
     dataset: Dataset | None = None
-    organized: set[tuple[Split, Layout]] = set()
-    published: set[Split] = set()
+    split_folders: set[tuple[Split, Layout]] = set()
+    as_published: set[Split] = set()
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             dataset = manifest.dataset()
             splits = manifest.splits()
-            organized = {key for key in splits if _is_folder(root.split(*key))}
-            published = {key[0] for key in organized if splits[key].change is None}
+            split_folders = {key for key in splits if _is_folder(root.split(*key))}
+            as_published = {key[0] for key in split_folders if splits[key].change is None}
     found = list(_temporary(root, busy))
     if root.archives not in busy:
         found += _parts(root)
     if root.organizing not in busy:
-        found += _growth(root, dataset, organized)
+        found += _growth(root, dataset, split_folders)
     if dataset is not None and not busy:
-        found += _archives(root, dataset, published)
+        found += _archives(root, dataset, as_published)
     return [each for kind in KINDS if kind in kinds for each in found if each.kind == kind]
 
 
@@ -123,7 +123,7 @@ def _parts(root: Root) -> Iterator[Removable]:
 
 
 def _growth(
-    root: Root, dataset: Dataset | None, organized: set[tuple[Split, Layout]]
+    root: Root, dataset: Dataset | None, split_folders: set[tuple[Split, Layout]]
 ) -> Iterator[Removable]:
     """What grows, or did: class folders, shards, and spools, whose archive may be given up."""
     journal, growths, unread = root.journal, dict[tuple[Stage, str], GrowingSplit](), False
@@ -146,7 +146,7 @@ def _growth(
             yield _found("leftover", folder, reason)
         elif dataset is not None and growth.dataset != dataset.fingerprint:
             yield _found("leftover", folder, "it is of another dataset")
-        elif (growth.split, layout) in organized and not (
+        elif (growth.split, layout) in split_folders and not (
             growth.is_whole and stage is Stage.FOLDERS
         ):
             yield _found("leftover", folder, "the split is organized")
@@ -173,49 +173,48 @@ def _growing_splits(root: Root) -> set[str]:
         return set()
 
 
-def _archives(root: Root, dataset: Dataset, published: set[Split]) -> Iterator[Removable]:
-    """Those whose images lie there as published, and of which nothing grows."""
-    done = published - _growing_splits(root)
+def _archives(root: Root, dataset: Dataset, as_published: set[Split]) -> Iterator[Removable]:
+    """The archives whose images lie there as published, and of which nothing grows."""
+    splits = as_published - _growing_splits(root)
     for archive in dataset.archives:
         path = root.archives / archive.name
-        consumed = consumed_path(path)
-        if archive.split not in done or not _is_folder(root.archives):
+        holes = consumed_path(path)
+        if archive.split not in splits or not _is_folder(root.archives):
             continue
         if _is_file(path) and is_proved(root, path):
-            why = f"verified, and {archive.split} is organized"
-            yield _found("archive", path, why, again=_again(archive))
-        if _is_file(consumed):
-            other = other_consumer(path, root.path)
-            told = f" in part, by {other}" if other else ""
-            why = f"consumed{told}, and {archive.split} is organized"
-            yield _found("archive", consumed, why, again=_again(archive))
+            reason = f"verified, and {archive.split} is organized"
+            yield _found("archive", path, reason, source=_source(archive))
+        if _is_file(holes):
+            root_name = other_consumer(path, root.path)
+            consumer = f" in part, by {root_name}" if root_name else ""
+            reason = f"consumed{consumer}, and {archive.split} is organized"
+            yield _found("archive", holes, reason, source=_source(archive))
 
 
-def _again(archive: Archive) -> str:
+def _source(archive: Archive) -> str:
     if archive.torrent or archive.magnet:
         return f"imnetprep download --split {archive.split}"
     return archive.url or f"the dataset names no place that has {archive.name}"
 
 
-def _remove(root: Root, each: Removable) -> None:
-    if not _is_folder(each.path):
-        each.path.unlink()
+def _remove(root: Root, path: Path) -> None:
+    if not _is_folder(path):
+        path.unlink()
         return
-    home = each.path.parent
-    stage = Stage.FOLDERS if home == root.organizing else Stage(home.name)
-    if _is_file(root.journal) and each.path.name in set(Split):
+    stage = Stage.FOLDERS if path.parent == root.organizing else Stage(path.parent.name)
+    if _is_file(root.journal) and path.name in set(Split):
         with suppress(ImnetprepError), open_journal(root.journal, stage) as journal:
-            journal.forget(Split(each.path.name))  # where it is damaged, it goes too
-    shutil.rmtree(each.path)
+            journal.forget(Split(path.name))  # where it is damaged, it goes too
+    shutil.rmtree(path)
 
 
-def _found(kind: str, path: Path, why: str, *, again: str | None = None) -> Removable:
+def _found(kind: str, path: Path, reason: str, *, source: str | None = None) -> Removable:
     size_bytes = allocated_bytes(path)
     if _is_folder(path):
         for folder, folders, names in os.walk(path):
-            below = (Path(folder, name) for name in (*folders, *names))
-            size_bytes += sum(each.lstat().st_blocks * 512 for each in below)
-    return Removable(kind, path, size_bytes, why, again)
+            entries = (Path(folder, name) for name in (*folders, *names))
+            size_bytes += sum(each.lstat().st_blocks * 512 for each in entries)
+    return Removable(kind, path, size_bytes, reason, source)
 
 
 def _entries(folder: Path) -> list[Path]:

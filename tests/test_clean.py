@@ -151,7 +151,7 @@ def test_each_kind_is_shown_first_and_removed_when_asked(
     shown = _shown(run, root)
     assert {each["kind"] for each in shown} == {kind}
     assert {each["path"] for each in shown} == set(map(str, paths))
-    assert all(each["why"] and not each["removed"] for each in shown)
+    assert all(each["reason"] and not each["removed"] for each in shown)
     assert tree(root) == before, "and nothing is changed"
     assert {each["path"] for each in _shown(run, root, "--yes")} == set(map(str, paths))
     gone = {str(path.relative_to(root)) for path in paths}
@@ -172,7 +172,7 @@ def test_each_kind_is_shown_first_and_removed_when_asked(
 def test_an_archive_comes_with_the_way_to_get_it_again(root: Path, packed: Path, run: Run) -> None:
     _archive(root, packed)
     (shown,) = _shown(run, root, "--only", "archive")
-    assert shown["again"] == f"the dataset names no place that has {TRAIN}"
+    assert shown["source"] == f"the dataset names no place that has {TRAIN}"
     assert shown["size_bytes"] == (root / "archives" / TRAIN).stat().st_blocks * 512
     told = run("clean", "--root", root).stdout.splitlines()
     assert "verified, and train is organized; again: " in told[0]

@@ -49,9 +49,9 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json:
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:
-        source = from_here(f"; again: {each.again}") if each.again else ""
+        source = from_here(f"; again: {each.source}") if each.source else ""
         text = f"{each.kind:10}  {format_bytes(each.size_bytes):>7}"
-        text = f"{text}  {each.path!s:{width}}  {from_here(each.why)}{source}"
+        text = f"{text}  {each.path!s:{width}}  {from_here(each.reason)}{source}"
         print_result(text, as_json=as_json, **each._asdict(), removed=yes)
         number, size_bytes = number + 1, size_bytes + each.size_bytes
     total = f"{count(number, 'thing')}, {format_bytes(size_bytes)}"

@@ -102,7 +102,7 @@ class Journal:
         self._database, self._stage, self._lock = database, stage, lock
 
     def at(self, stage: Stage) -> "Journal":
-        """Another stage of the open journal."""
+        """The open journal of another stage."""
         return Journal(self._database, stage, self._lock)
 
     def origin(self, split: Split) -> Origin | None:
@@ -131,9 +131,8 @@ class Journal:
         """Ranges are done, and synced. Safe beside `range_samples`."""
         with self._lock, self._database:
             for start, by_split, checksum in batch:
-                for split, packed in by_split.items():
-                    told = None if checksum is None else json.dumps(astuple(checksum))
-                    self._insert(split, start, packed, told)
+                for split, classes in by_split.items():
+                    self._insert(split, start, classes, checksum)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""
@@ -176,8 +175,8 @@ class Journal:
 
     def ranked(self, split: Split, rank: Callable[[int, str], int]) -> Iterator[SampleRecord]:
         """All samples so far, sorted by `rank` of label and name, and not in memory."""
-        keyed = ((rank(each.label, each.name), *each) for each in self.samples(split))
-        return (SampleRecord._make(item[1:]) for item in in_order(keyed))
+        items = ((rank(each.label, each.name), *each) for each in self.samples(split))
+        return (SampleRecord._make(item[1:]) for item in in_order(items))
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
@@ -226,11 +225,11 @@ class Journal:
         return [split.value, self._stage.value]
 
     def _insert(
-        self, split: Split, start: int, classes: ClassColumns, checksum: str | None
+        self, split: Split, start: int, classes: ClassColumns, checksum: Checksum | None
     ) -> None:
         database, key = self._database, [*self._row(split), start]
         size_bytes = sum(columns.size_bytes for columns in classes.values())
-        row = [*key, size_bytes, checksum]
+        row = [*key, size_bytes, checksum and json.dumps(astuple(checksum))]
         database.execute("INSERT OR REPLACE INTO range VALUES (?, ?, ?, ?, ?)", row)
         database.execute(f"DELETE FROM samples WHERE {_ROW} AND start = ?", key)
         database.executemany(
