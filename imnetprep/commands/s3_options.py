@@ -6,17 +6,17 @@ from typing import Any
 
 import click
 
-WHAT = ("archives", "shards", "runs", "manifest")
-DEFAULT_WHAT = ",".join(WHAT)
+CONTENTS = ("archives", "shards", "runs", "manifest")
+DEFAULT_CONTENTS = ",".join(CONTENTS)
 
 
-class WhatType(click.ParamType[frozenset[str]]):
+class ContentsType(click.ParamType[frozenset[str]]):
     name = "what"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         names = [each.strip() for each in str(value).split(",")]
-        if strange := [each for each in names if each not in WHAT]:
-            self.fail(f"{strange[0]!r} is none of {', '.join(WHAT)}", param, ctx)
+        if strange := [each for each in names if each not in CONTENTS]:
+            self.fail(f"{strange[0]!r} is none of {', '.join(CONTENTS)}", param, ctx)
         return frozenset(names)
 
 
@@ -27,10 +27,10 @@ class PricesType(click.ParamType[tuple[float, float]]):
         if not isinstance(value, str):
             return value
         try:
-            put, get = map(float, value.split(","))
+            put_price, get_price = map(float, value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not two prices such as 0.005,0.0004", param, ctx)
-        return put, get
+        return put_price, get_price
 
 
 AWS = (
@@ -77,7 +77,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         tagging: str | None,
         **options: Any,
     ) -> Any:
-        from imnetprep.s3.settings import Settings
+        from imnetprep.s3.address import Settings
 
         settings = Settings(
             endpoint_url, region, profile, path_style, accelerate, dual_stack, request_payer,

@@ -15,7 +15,13 @@ from imnetprep.commands.options import (
     quiet_option,
     root_option,
 )
-from imnetprep.commands.s3_options import AWS, DEFAULT_WHAT, PricesType, WhatType, settings_options
+from imnetprep.commands.s3_options import (
+    AWS,
+    DEFAULT_CONTENTS,
+    ContentsType,
+    PricesType,
+    settings_options,
+)
 from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, show_unfinished
 from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb, refuse
@@ -23,7 +29,7 @@ from imnetprep.messages import WrongUsage
 from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.s3.settings import Settings
+    from imnetprep.s3.address import Settings
 
 
 @contextmanager
@@ -58,8 +64,8 @@ def _uncollected() -> Iterator[None]:
 @click.option(
     "--what",
     "contents",
-    type=WhatType(),
-    default=DEFAULT_WHAT,
+    type=ContentsType(),
+    default=DEFAULT_CONTENTS,
     show_default=True,
     help="Parts of the root, with commas between.",
 )

@@ -39,16 +39,16 @@ def show_plan(
 def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
     from imnetprep.sync.plan import Action, Step
 
-    both = plan.survey.local.keys() & plan.survey.remote.keys()
+    kept_paths = {step.path for step in plan.kept}
     by_action = {action: plan.of(action) for action in Action if plan.of(action)}
     for action, steps in by_action.items():
-        listed, left_out = list[Step](), list[Step]()
+        lines, summary = list[Step](), list[Step]()
         for step in steps:
             # What is to go, and what differs and stays, is never summed up.
-            weighty = action is Action.DELETE or (action is Action.KEEP and step.path in both)
-            few = len(listed) < _LISTED_BEFORE_SUMMING_UP
-            (listed if as_json or weighty or few else left_out).append(step)
-        for step in listed:
+            is_weighty = action is Action.DELETE or step.path in kept_paths
+            has_room = len(lines) < _LISTED_BEFORE_SUMMING_UP
+            (lines if as_json or is_weighty or has_room else summary).append(step)
+        for step in lines:
             print_result(
                 f"{plan.direction}: {action:7} {format_bytes(step.size_bytes):>8}  {step.path}"
                 f"  ({step.reason})",
@@ -56,11 +56,11 @@ def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
                 direction=plan.direction, action=action, file=step.path,
                 size_bytes=step.size_bytes, why=step.reason, requests=plan.requests(step),
             )  # fmt: skip
-        if left_out:
-            size_bytes = sum(step.size_bytes for step in left_out)
+        if summary:
+            size_bytes = sum(step.size_bytes for step in summary)
             click.echo(
                 f"{plan.direction}: {action:7} {format_bytes(size_bytes):>8}  in"
-                f" {count(len(left_out), 'file')} more"
+                f" {count(len(summary), 'file')} more"
             )
 
 
@@ -75,19 +75,19 @@ def _show_sum(
     requests = sum(map(plan.requests, moves))
     cost = requests * _price(plan, prices) / 1000
     seconds = size_bytes / (rate or 100e6)
-    guessed = "" if rate else ", if it is 100 MB/s"
-    same = f"{count(len(plan.of(Action.SKIP)), 'file')} the same already"
+    guess = "" if rate else ", if it is 100 MB/s"
+    rest = f"{count(len(plan.of(Action.SKIP)), 'file')} the same already"
     if read:
         read_bytes = sum(step.size_bytes for step in read)
-        same += f"; {count(len(read), 'file')}, {format_bytes(read_bytes)}, to be read here"
+        rest += f"; {count(len(read), 'file')}, {format_bytes(read_bytes)}, to be read here"
     text = (
         f"{plan.direction}: {count(len(moves), 'file')}, {format_bytes(size_bytes)} in"
         f" {count(requests, 'request')} (${cost:.4f}), about"
-        f" {format_duration(seconds)}{guessed};"
-        f" {same}"
+        f" {format_duration(seconds)}{guess};"
+        f" {rest}"
     )
     if not moves:
-        text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {same}"
+        text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {rest}"
     print_result(
         text, as_json=as_json,
         direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=requests,
@@ -103,18 +103,18 @@ def _price(plan: "SyncPlan", prices: tuple[float, float]) -> float:
 
 def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
     """The uploads in parts that somebody began: they are paid for, and no listing shows them."""
-    from imnetprep.s3.listing import stored_bytes
+    from imnetprep.s3.bucket import stored_bytes
     from imnetprep.sync.plan import Action
 
-    planned = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
-    for uploads, aborted in ((plan.survey.uploads, False), (plan.stale, True)):
+    actions = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
+    for uploads, is_stale in ((plan.survey.uploads, False), (plan.stale, True)):
         for upload in uploads:
-            article = "a" if planned.get(upload.key) is Action.SEND else "no"
-            what = f"{article} push resumes it, --abort-stale removes it"
-            what = "to abort" if aborted else what
+            article = "a" if actions.get(upload.key) is Action.SEND else "no"
+            verdict = f"{article} push resumes it, --abort-stale removes it"
+            verdict = "to abort" if is_stale else verdict
             age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
             size = format_bytes(stored_bytes(bucket, upload))
-            click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {what}", err=True)
+            click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}", err=True)
 
 
 def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:

@@ -1,30 +1,33 @@
-"""A bucket that is open: small requests by botocore's client, bodies by requests of our own.
+"""A bucket: its objects and unfinished uploads listed, and bodies sent and fetched.
 
-botocore takes some milliseconds for a request, and its send fails where one part takes longer than
-the timeout for connecting. So bodies go through its signer and its HTTP session, and the rest
-through its client; endpoints, credentials, proxies and certificates are botocore's for both.
+botocore's client takes some milliseconds for a request, and its send fails where one part takes
+longer than the timeout for connecting. So it does the small requests, and bodies go through its
+signer and its HTTP session; endpoints, credentials, proxies and certificates are botocore's for
+both.
 """
 
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from contextlib import suppress
+from datetime import datetime
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
+import botocore.exceptions as failures
 import botocore.session
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
-from botocore.exceptions import ConnectTimeoutError, EndpointConnectionError
 from botocore.httpsession import URLLib3Session
 from botocore.parsers import create_parser
 from botocore.utils import get_environ_proxies
 
+from imnetprep.digests import Checksum
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage
 from imnetprep.retry import resumed, retried, wait_s
-from imnetprep.s3.address import S3Address
-from imnetprep.s3.failures import TRANSIENT, client_error, explained, is_busy
-from imnetprep.s3.settings import Settings
+from imnetprep.s3.address import S3Address, Settings
+from imnetprep.s3.failures import TRANSIENT, client_error, code_of, explained, is_busy
 
 _CONNECT_S, _SILENT_S = 10, 10
 # Some 25 seconds of a busy server, without its silence; a server that is not there is told at once.
@@ -33,6 +36,44 @@ _CONNECTIONS = 64
 # A chunk that is sent has to leave within _CONNECT_S.
 _SENT_BYTES = 256 << 10
 _OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "POST": "CreateMultipartUpload"}
+CHECKSUM_FIELDS = {"crc64nvme": "ChecksumCRC64NVME", "crc32": "ChecksumCRC32"}
+
+
+class ListedObject(NamedTuple):
+    """An object as a listing has it. The ETag changes with the object, and is no digest of it."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    changed_at: datetime
+
+
+class Head(NamedTuple):
+    """An object in full; `checksum` of the whole, where the server keeps one known here."""
+
+    size_bytes: int
+    etag: str
+    checksum: Checksum | None
+
+
+class UnfinishedUpload(NamedTuple):
+    """An upload in parts that was begun and neither completed nor aborted.
+
+    `algorithm`: of its checksums, where the server tells.
+    """
+
+    key: str
+    upload_id: str
+    begun_at: datetime
+    algorithm: str | None
+
+
+class ListedPart(NamedTuple):
+    """A part that an unfinished upload has; `checksum` where the server tells it."""
+
+    etag: str
+    size_bytes: int
+    checksum: Checksum | None
 
 
 class Bucket:
@@ -56,10 +97,10 @@ class Bucket:
                     " or AWS_DEFAULT_REGION, like eu-west-1",
                 ) from error
             self._credentials = session.get_credentials()
-            where = {"Bucket": name, "Key": "-"}
-            url = self.client.generate_presigned_url("head_object", Params=where)
+            params = {"Bucket": name, "Key": "-"}
+            url = self.client.generate_presigned_url("head_object", Params=params)
         self._url = url.partition("?")[0].removesuffix("-")
-        self._always = {"x-amz-request-payer": "requester"} if settings.request_payer else {}
+        self._payer_headers = {"x-amz-request-payer": "requester"} if settings.request_payer else {}
         self._has_answered = False
         self.client.meta.events.register("before-call.s3", self._add_headers)
         self.client.meta.events.register("needs-retry.s3", self._wait_s)
@@ -85,7 +126,7 @@ class Bucket:
         self._http.close()
 
     def _add_headers(self, params: Any, **_: Any) -> None:
-        params["headers"].update(self._always)
+        params["headers"].update(self._payer_headers)
 
     def _wait_s(
         self, response: Any, attempts: int, caught_exception: Exception | None, **_: Any
@@ -93,13 +134,15 @@ class Bucket:
         """How long botocore waits before it tries again; None: it does not."""
         tries = TRIES
         if response is None:
-            passing = isinstance(caught_exception, TRANSIENT)
-            if isinstance(caught_exception, (EndpointConnectionError, ConnectTimeoutError)):
+            is_transient = isinstance(caught_exception, TRANSIENT)
+            if isinstance(
+                caught_exception, (failures.EndpointConnectionError, failures.ConnectTimeoutError)
+            ):
                 tries = TRIES if self._has_answered else _TRIES_TO_CONNECT
         else:
             self._has_answered = True
-            passing = is_busy(response[1], response[0].status_code)
-        return wait_s(attempts) if passing and attempts < tries else None
+            is_transient = is_busy(response[1], response[0].status_code)
+        return wait_s(attempts) if is_transient and attempts < tries else None
 
     def call(self, operation: str, **params: Any) -> Any:
         """One of botocore's operations, tried again where that may help. Raises as botocore."""
@@ -130,18 +173,18 @@ class Bucket:
     ) -> Iterator[memoryview]:
         """The bytes from `start` to `end` of the object as it was under `etag`, `length` at a time.
 
-        One request, and one more for each time that it breaks; before each `asked` is, which may
-        raise. Raises as botocore; EOFError; WrongBytes where other bytes are answered.
+        One request, and one more for each time that it breaks; `on_request` is called before each
+        and may raise. Raises as botocore; EOFError; WrongBytes where other bytes are answered.
         """
 
         def open_at(at: int) -> Any:
             on_request()
             headers = {"If-Match": f'"{etag}"', "Range": f"bytes={at}-{end - 1}"}
             answer = self.send("GET", key, headers=headers)
-            told_of = answer.headers.get("content-range", "bytes 0-")
-            if not told_of.startswith(f"bytes {at}-"):
+            content_range = answer.headers.get("content-range", "bytes 0-")
+            if not content_range.startswith(f"bytes {at}-"):
                 raise WrongBytes(
-                    f"{S3Address(self.name, key)}: the server answers {told_of!r} where bytes"
+                    f"{S3Address(self.name, key)}: the server answers {content_range!r} where bytes"
                     f" {at} to {end} are asked for",
                     hint="a proxy in between may not know byte ranges: name another --endpoint-url",
                 )
@@ -158,20 +201,20 @@ class Bucket:
         query: Mapping[str, str] | None = None,
         on_bytes: Callable[[int], None],
     ) -> Mapping[str, str]:
-        """Send a body, again where that may help; the answer's headers. `sent` hears each chunk.
+        """Send a body, again where that may help; the answer's headers. Raises as botocore.
 
-        What `sent` raises ends it; of a failed attempt it hears the negative. Raises as botocore.
+        `on_bytes` hears each chunk, and the negative of a failed attempt; what it raises ends it.
         """
 
         def attempt() -> Mapping[str, str]:
-            done = 0
+            sent_bytes = 0
 
             def chunks() -> Iterator[memoryview]:
-                nonlocal done
+                nonlocal sent_bytes
                 for at in range(0, len(body), _SENT_BYTES):
                     chunk = body[at : at + _SENT_BYTES]
                     on_bytes(len(chunk))
-                    done += len(chunk)
+                    sent_bytes += len(chunk)
                     yield chunk
 
             try:
@@ -180,7 +223,7 @@ class Bucket:
                 answer = self.send("PUT", key, headers=all_headers, query=query, body=chunks())
                 return dict(answer.headers.items())
             except BaseException:
-                on_bytes(-done)
+                on_bytes(-sent_bytes)
                 raise
 
         return retried(attempt, on=TRANSIENT, times=TRIES)
@@ -196,13 +239,13 @@ class Bucket:
     ) -> AWSResponse:
         """One signed request, sent once. Raises as botocore (Busy where it may pass)."""
         url = self._url + quote(key, safe="/~") + (f"?{urlencode(query)}" if query else "")
-        request = AWSRequest(method, url, headers={**headers, **self._always})
+        request = AWSRequest(method, url, headers={**headers, **self._payer_headers})
         request.context["client_config"] = self.client.meta.config
         credentials = self._credentials.get_frozen_credentials()
         S3SigV4Auth(credentials, "s3", self.region).add_auth(request)
-        signed = HeadersDict(request.headers.items())
-        prepared = AWSPreparedRequest(method, url, signed, body, method == "GET")
-        answer = self._http.send(prepared)
+        signed_headers = HeadersDict(request.headers.items())
+        signed_request = AWSPreparedRequest(method, url, signed_headers, body, method == "GET")
+        answer = self._http.send(signed_request)
         if answer.status_code >= 300:
             operation = "UploadPart" if query and "partNumber" in query else _OPERATIONS[method]
             raise client_error(self.parsed(answer, operation), operation)
@@ -210,13 +253,86 @@ class Bucket:
 
     def parsed(self, answer: AWSResponse, operation: str) -> Any:
         """What the body of an answer says, as botocore's client would give it."""
-        told_of = {
+        response = {
             "body": answer.content,
             "headers": answer.headers,
             "status_code": answer.status_code,
         }
         model = self.client.meta.service_model.operation_model(operation)
-        return self._parser.parse(told_of, model.output_shape)
+        return self._parser.parse(response, model.output_shape)
+
+
+def listed_objects(bucket: Bucket, prefix: str) -> Iterator[ListedObject]:
+    """All objects whose key begins with `prefix`: a request a thousand."""
+    for page in bucket.pages("list_objects_v2", Prefix=prefix):
+        for each in page.get("Contents", ()):
+            etag = each["ETag"].strip('"')
+            yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
+
+
+def head_object(bucket: Bucket, key: str) -> Head:
+    """The object under `key`. Raises as botocore."""
+    head = bucket.call("head_object", Key=key, ChecksumMode="ENABLED")
+    return Head(head["ContentLength"], head["ETag"].strip('"'), full_checksum(head))
+
+
+def unfinished_uploads(bucket: Bucket, prefix: str) -> Iterator[UnfinishedUpload]:
+    """The uploads under `prefix` that are not finished: they are stored and paid for, unseen."""
+    try:
+        for page in bucket.pages("list_multipart_uploads", Prefix=prefix):
+            for each in page.get("Uploads", ()):
+                algorithm = each.get("ChecksumAlgorithm")
+                yield UnfinishedUpload(each["Key"], each["UploadId"], each["Initiated"], algorithm)
+    except SourceFailed as error:
+        # rclone says so of a bucket in which none was begun since it serves it.
+        if not _is_none_there(error):
+            raise
+
+
+def _is_none_there(error: SourceFailed) -> bool:
+    cause = error.__cause__
+    return isinstance(cause, failures.ClientError) and code_of(cause) == "NoSuchUpload"
+
+
+def listed_parts(bucket: Bucket, key: str, upload_id: str) -> dict[int, ListedPart]:
+    """The parts that an unfinished upload has, by number; of one sent twice the later."""
+    parts = {}
+    for page in bucket.pages("list_parts", Key=key, UploadId=upload_id):
+        for each in page.get("Parts", ()):
+            checksum = _checksum(each, each["Size"])
+            part = ListedPart(each["ETag"].strip('"'), each["Size"], checksum)
+            parts[int(each["PartNumber"])] = part
+    return parts
+
+
+def stored_bytes(bucket: Bucket, upload: UnfinishedUpload) -> int:
+    """How much an unfinished upload has; none where somebody has just finished it."""
+    try:
+        parts = listed_parts(bucket, upload.key, upload.upload_id).values()
+    except SourceFailed as error:
+        if not _is_none_there(error):
+            raise
+        return 0
+    return sum(part.size_bytes for part in parts)
+
+
+def full_checksum(head: Any) -> Checksum | None:
+    """The checksum of the whole object, where the server has one that can be computed here.
+
+    One that is composite, of the parts' checksums, ends in a dash and their number. SeaweedFS
+    does not say the type of an object that came in one part.
+    """
+    if head.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    return _checksum(head, head["ContentLength"])
+
+
+def _checksum(answer: Any, size_bytes: int) -> Checksum | None:
+    for kind, field in CHECKSUM_FIELDS.items():
+        if answer.get(field) and "-" not in answer[field] and Checksum.is_known(kind):
+            with suppress(ValueError):
+                return Checksum.parse(kind, answer[field], size_bytes)
+    return None
 
 
 def _config(settings: Settings) -> Config:

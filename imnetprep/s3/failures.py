@@ -52,42 +52,42 @@ _NETWORK = (
     failures.ConnectionError,
     urllib3.exceptions.HTTPError,
 )
-_WHO = "aws sts get-caller-identity shows who you are"
-_AGAIN = "run the same command again; it resumes where it stopped"
-_EXPIRED = "log in again (aws sso login), then run the same command; it resumes"
-_LATER = "run the same command later, or with fewer --jobs; it resumes where it stopped"
-_FULL = "the server has no room left: free some there, then run the same command; it resumes"
-_OPTIONS = (
+_IDENTITY_HINT = "aws sts get-caller-identity shows who you are"
+_RETRY_HINT = "run the same command again; it resumes where it stopped"
+_LOGIN_HINT = "log in again (aws sso login), then run the same command; it resumes"
+_BUSY_HINT = "run the same command later, or with fewer --jobs; it resumes where it stopped"
+_FULL_HINT = "the server has no room left: free some there, then run the same command; it resumes"
+_OPTIONS_HINT = (
     "the server does not take what was asked for: look at --sse, --sse-kms-key-id, --storage-class,"
     " --tagging and --endpoint-url"
 )
 # By the code; of an answer without a body (to HEAD), or of another code, by the status.
 _MENDS = {
-    "401": _WHO,
-    "InvalidAccessKeyId": f"AWS_ACCESS_KEY_ID or the profile is another server's; {_WHO}",
-    "SignatureDoesNotMatch": f"the secret key is not that of the access key; {_WHO}",
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "InvalidToken": _EXPIRED,
+    "401": _IDENTITY_HINT,
+    "InvalidAccessKeyId": f"AWS_ACCESS_KEY_ID or the profile is another server's; {_IDENTITY_HINT}",
+    "SignatureDoesNotMatch": f"the secret key is not that of the access key; {_IDENTITY_HINT}",
+    "ExpiredToken": _LOGIN_HINT,
+    "ExpiredTokenException": _LOGIN_HINT,
+    "TokenRefreshRequired": _LOGIN_HINT,
+    "InvalidToken": _LOGIN_HINT,
     "RequestTimeTooSkewed": "set this machine's clock (timedatectl set-ntp true)",
     "NoSuchBucket": "aws s3 mb s3://{bucket} makes it, aws s3 ls shows those there are",
     "NoSuchUpload": "somebody aborted this upload: run the same command, it begins another",
     "404": "aws s3 ls {where} shows what is there; run the same command again",
     "InvalidObjectState": "it is in an archive class: aws s3api restore-object --bucket {bucket}"
     " --key {key} --restore-request Days=7 brings it back",
-    "SlowDown": _LATER,
-    "429": _LATER,
-    "503": _LATER,
-    "InsufficientStorage": _FULL,
-    "XMinioStorageFull": _FULL,
-    "XMinioAdminBucketQuotaExceeded": _FULL,
-    "QuotaExceeded": _FULL,
-    "507": _FULL,
+    "SlowDown": _BUSY_HINT,
+    "429": _BUSY_HINT,
+    "503": _BUSY_HINT,
+    "InsufficientStorage": _FULL_HINT,
+    "XMinioStorageFull": _FULL_HINT,
+    "XMinioAdminBucketQuotaExceeded": _FULL_HINT,
+    "QuotaExceeded": _FULL_HINT,
+    "507": _FULL_HINT,
     # To HEAD that is all that AWS says of a session that has expired.
-    "HEAD 400": f"a session that has expired is answered so: aws sso login; {_WHO}",
-    "400": _OPTIONS,
-    "501": _OPTIONS,
+    "HEAD 400": f"a session that has expired is answered so: aws sso login; {_IDENTITY_HINT}",
+    "400": _OPTIONS_HINT,
+    "501": _OPTIONS_HINT,
 }
 _SAYS = {
     "ExpiredToken": "your session has expired",
@@ -168,38 +168,38 @@ def has_met(error: failures.ClientError) -> bool:
     return status_of(error) == 412 or code_of(error) == "ConditionalRequestConflict"
 
 
-def _refusal(where: object, error: failures.ClientError) -> ImnetprepError:
+def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
     code, status = code_of(error), str(status_of(error))
     if status == "412":
         return WrongBytes(
-            f"{where} has changed meanwhile",
+            f"{place} has changed meanwhile",
             hint="run the same command again: what was made of the old one is dropped",
         )
     if region := _region_of(error):
         return SourceFailed(
-            f"{where}: the bucket is in {region}",
+            f"{place}: the bucket is in {region}",
             hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
         )
     message = _line(str(error.response["Error"].get("Message") or code))
-    said, head = _SAYS.get(code, message), f"HEAD {status}" if code == status else ""
+    text, head = _SAYS.get(code, message), f"HEAD {status}" if code == status else ""
     mend = _MENDS.get(head) or _MENDS.get(code) or _MENDS.get(status)
     if code in ("AccessDenied", "403") or (status == "403" and mend is None):
-        named = _DENIED_ACTION.search(message)
-        action = named[1] if named else _ACTIONS.get(error.operation_name, _WRITES)
+        denial = _DENIED_ACTION.search(message)
+        action = denial[1] if denial else _ACTIONS.get(error.operation_name, _WRITES)
         if action.startswith("kms:"):
             action = "kms:GenerateDataKey and kms:Decrypt for the key of that bucket"
-        mend = f"your credentials need {action}; {_WHO}"
-        said = f"access denied to {error.operation_name}" + (f": {message}" if named else "")
-    bucket, _, key = str(where).removeprefix("s3://").partition("/")
-    mend = (mend or _AGAIN).format(where=where, bucket=bucket, key=key)
-    return SourceFailed(f"{where}: {said} ({status})", hint=mend)
+        mend = f"your credentials need {action}; {_IDENTITY_HINT}"
+        text = f"access denied to {error.operation_name}" + (f": {message}" if denial else "")
+    bucket, _, key = str(place).removeprefix("s3://").partition("/")
+    mend = (mend or _RETRY_HINT).format(place=place, bucket=bucket, key=key)
+    return SourceFailed(f"{place}: {text} ({status})", hint=mend)
 
 
 def _line(text: str) -> str:
     """What somebody else wrote as a part of a line of ours."""
     text = re.sub(r"//[^/\s@]+@", "//", text)  # who is in a URL stays there
-    shown = "".join(each if each.isprintable() else " " for each in text)
-    return " ".join(shown.split())[:_LONGEST_SAID]
+    printable = "".join(each if each.isprintable() else " " for each in text)
+    return " ".join(printable.split())[:_LONGEST_SAID]
 
 
 def _server(error: failures.BotoCoreError) -> str:

@@ -7,11 +7,9 @@ import functools
 from collections.abc import Iterator
 
 from imnetprep.digests import Checksum
-from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.address import S3Address, Settings
+from imnetprep.s3.bucket import Bucket, head_object
 from imnetprep.s3.failures import explained
-from imnetprep.s3.listing import head_object
-from imnetprep.s3.settings import Settings
 
 
 class S3Object:
@@ -30,12 +28,12 @@ class S3Object:
         self.checksum: Checksum | None = head.checksum
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """As ArchiveFile.read_at. Raises WrongBytes where the object has changed meanwhile."""
+        """As `ArchiveFile.read_at`. Raises WrongBytes where the object has changed meanwhile."""
         end = min(offset + length, self.size_bytes or 0)
         return b"".join(self.chunks(offset, end, length)) if offset < end else b""
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
-        """As ArchiveFile.chunks: one request, and one more for each time that it breaks."""
+        """As `ArchiveFile.chunks`: one request, and one more for each time that it breaks."""
         with explained(self.address):
             key = self.address.key
             yield from self._bucket.chunks(key, start, end, etag=self._etag, length=length)

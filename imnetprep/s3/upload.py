@@ -18,18 +18,17 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.retry import retried
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import TRIES, Bucket
-from imnetprep.s3.failures import TRANSIENT, code_of, has_met, status_of
-from imnetprep.s3.listing import (
+from imnetprep.s3.bucket import (
     CHECKSUM_FIELDS,
+    TRIES,
+    Bucket,
     Head,
     ListedPart,
     head_object,
     unfinished_uploads,
 )
+from imnetprep.s3.failures import TRANSIENT, code_of, has_met, status_of
 
-# S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
-_LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000
 _WRONG_ON_ARRIVAL = ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch")
 _TRIES = 3
 
@@ -41,18 +40,10 @@ class Part(NamedTuple):
     checksum: Checksum
 
 
-def part_bytes_of(size_bytes: int) -> int:
-    """How long the parts of an object of this size are: the same for whoever sends it."""
-    part_bytes = _LEAST_PART_BYTES
-    while part_bytes * _MOST_PARTS < size_bytes:
-        part_bytes *= 2
-    return part_bytes
-
-
 class Guard:
     """What the server compares of each body: the checksum of `kind`, or where it knows none a MD5.
 
-    Which it is shows with the first answer; `told` hears it once if it is not the one wanted.
+    Which it is shows with the first answer; `on_note` hears it once if it is not that of `kind`.
     """
 
     def __init__(self, kind: str, on_note: Callable[[str], None]) -> None:
@@ -76,15 +67,15 @@ class Guard:
 
     def is_refused(self, error: failures.ClientError) -> bool:
         """Does the server refuse the checksum itself? It goes without one from here on."""
-        known = code_of(error) in ("InvalidRequest", "InvalidArgument", "NotImplemented")
-        if not known or "checksum" not in str(error).lower():
+        is_known_code = code_of(error) in ("InvalidRequest", "InvalidArgument", "NotImplemented")
+        if not is_known_code or "checksum" not in str(error).lower():
             return False
         self.heard(is_kept=False)
         return True
 
 
 class Sender:
-    """Sends objects to one bucket. `sent` hears of bytes, `told` of what people should know."""
+    """Sends objects to one bucket. `on_bytes` hears of bytes, `on_note` of what to tell people."""
 
     def __init__(
         self,
@@ -159,10 +150,10 @@ class Sender:
     ) -> Head:
         """Make an object of the parts, which the server compares with the checksum of the whole."""
         field = CHECKSUM_FIELDS[whole.kind]
-        listed = []
+        items = []
         for number, part in enumerate(parts, 1):
             on_note = {"PartNumber": number, "ETag": f'"{part.etag}"'}
-            listed.append(on_note | ({field: part.checksum.text} if self.guard.is_kept else {}))
+            items.append(on_note | ({field: part.checksum.text} if self.guard.is_kept else {}))
         params = {"IfNoneMatch": "*"} if "If-None-Match" in headers else {}
         if etag := headers.get("If-Match"):
             params = {"IfMatch": etag}
@@ -172,7 +163,7 @@ class Sender:
         try:
             self.bucket.call(
                 "complete_multipart_upload",
-                Key=key, UploadId=upload_id, MultipartUpload={"Parts": listed}, **params,
+                Key=key, UploadId=upload_id, MultipartUpload={"Parts": items}, **params,
             )  # fmt: skip
         except failures.ClientError as error:
             if code_of(error) in _WRONG_ON_ARRIVAL:
@@ -182,8 +173,8 @@ class Sender:
                     hint="run the same command with --abort-stale 0s: it sends them anew",
                 ) from error
             # It may have been done by an attempt whose answer was lost.
-            lost = code_of(error) == "NoSuchUpload" or has_met(error)
-            if not lost or not self.guard.is_kept or not self._is_there(key, whole):
+            is_lost = code_of(error) == "NoSuchUpload" or has_met(error)
+            if not is_lost or not self.guard.is_kept or not self._is_there(key, whole):
                 if code_of(error) != "ConditionalRequestConflict":
                     raise
                 with suppress(failures.ClientError):  # it can never be completed
@@ -211,8 +202,8 @@ class Sender:
     def _found(self, key: str, whole: Checksum) -> Head | None:
         """The object, if it is this one as far as the server can tell."""
         head = head_object(self.bucket, key)
-        same = head.checksum == whole if self.guard.is_kept else True
-        return head if same and head.size_bytes == whole.size_bytes else None
+        is_same = head.checksum == whole if self.guard.is_kept else True
+        return head if is_same and head.size_bytes == whole.size_bytes else None
 
     def _send(
         self,
@@ -221,35 +212,37 @@ class Sender:
         checksum: Checksum,
         headers: Mapping[str, str],
         query: Mapping[str, str] | None,
-        what: str,
+        subject: str,
     ) -> Mapping[str, str]:
         """The answer's headers. Raises WrongBytes where the bytes arrive wrong each time."""
-        where = S3Address(self.bucket.name, key)
+        place = S3Address(self.bucket.name, key)
         for attempt in range(1, _TRIES + 1):
-            kept, guard = self.guard.is_kept, self.guard.headers(body, checksum)
+            is_kept, guard = self.guard.is_kept, self.guard.headers(body, checksum)
             try:
                 answer = self.bucket.put(
                     key, body, headers={**headers, **guard}, query=query, on_bytes=self._on_bytes
                 )
             except failures.ClientError as error:
-                if kept and query is None and self.guard.is_refused(error):
+                if is_kept and query is None and self.guard.is_refused(error):
                     continue
                 if code_of(error) not in _WRONG_ON_ARRIVAL:
                     raise
                 if attempt < _TRIES:
-                    self._on_note(f"{where}: {what} arrived wrong; sent again")
+                    self._on_note(f"{place}: {subject} arrived wrong; sent again")
                     continue
                 raise WrongBytes(
-                    f"{where}: {what} arrived wrong, {_TRIES} times",
+                    f"{place}: {subject} arrived wrong, {_TRIES} times",
                     hint="the network or the memory of this machine changes bytes; try another",
                 ) from error
             answer = {name.lower(): value for name, value in answer.items()}
-            if query is None and kept and not _is_echoed(answer):
+            if query is None and is_kept and not _is_echoed(answer):
                 self.guard.heard(is_kept=False)
                 self._on_bytes(-len(body))
                 continue  # it was not compared
             return answer
-        raise ImnetprepError(f"{where}: {what} was not compared", hint="run the same command again")
+        raise ImnetprepError(
+            f"{place}: {subject} was not compared", hint="run the same command again"
+        )
 
 
 def _etag(answer: Mapping[str, str]) -> str:
@@ -264,13 +257,13 @@ def _is_echoed(answer: Mapping[str, str]) -> bool:
 
 
 def has_part(
-    listed: ListedPart | None, before: Part | None, body: memoryview, checksum: Checksum
+    remote_part: ListedPart | None, sent_part: Part | None, body: memoryview, checksum: Checksum
 ) -> bool:
     """Does the server have this very part? By its checksum, by what it answered us, or by MD5."""
-    if listed is None or listed.size_bytes != len(body):
+    if remote_part is None or remote_part.size_bytes != len(body):
         return False
-    if listed.checksum is not None:
-        return listed.checksum == checksum
-    if before is not None and before.etag == listed.etag:
-        return before.checksum.value == checksum.value
-    return hashlib.md5(body, usedforsecurity=False).hexdigest() == listed.etag
+    if remote_part.checksum is not None:
+        return remote_part.checksum == checksum
+    if sent_part is not None and sent_part.etag == remote_part.etag:
+        return sent_part.checksum.value == checksum.value
+    return hashlib.md5(body, usedforsecurity=False).hexdigest() == remote_part.etag

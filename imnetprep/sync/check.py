@@ -9,15 +9,13 @@ from imnetprep.digests import Checksum
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import Finding, Progress
 from imnetprep.roots import Layout, Root
-from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.bucket import Bucket, ListedObject
 from imnetprep.s3.failures import explained
-from imnetprep.s3.listing import ListedObject
-from imnetprep.s3.upload import part_bytes_of
 from imnetprep.sync.bucket_manifest import split_fingerprints
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Checksums, SyncJournal
 from imnetprep.sync.keys import MANIFEST, Content, content_of
-from imnetprep.sync.plan import Work
+from imnetprep.sync.plan import Work, part_bytes_of
 from imnetprep.sync.pull import fetch_manifest
 from imnetprep.sync.push import read_checksums
 from imnetprep.sync.survey import Survey, ask, object_checksums

@@ -12,15 +12,15 @@ from enum import Enum, StrEnum, auto
 from imnetprep.archives.file import file_state
 from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.roots import Root
-from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.listing import UnfinishedUpload
-from imnetprep.s3.upload import part_bytes_of
+from imnetprep.s3.bucket import Bucket, UnfinishedUpload
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import Checksums, SyncJournal
 from imnetprep.sync.keys import MANIFEST, Content, content_of
 from imnetprep.sync.survey import Survey, ask_for_unknown, recorded_checksums
 
 RANGE_BYTES = 32 << 20
+# S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
+_LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000
 
 
 class Direction(StrEnum):
@@ -131,6 +131,14 @@ class Work:
     kind: str
     flow: Flow
     progress: Progress
+
+
+def part_bytes_of(size_bytes: int) -> int:
+    """How long the parts of an object of this size are: the same for whoever sends it."""
+    part_bytes = _LEAST_PART_BYTES
+    while part_bytes * _MOST_PARTS < size_bytes:
+        part_bytes *= 2
+    return part_bytes
 
 
 def plan_sync(

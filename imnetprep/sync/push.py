@@ -17,12 +17,12 @@ from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.proof import Proof, TorrentProof
 from imnetprep.proving.receipt import record_archive
+from imnetprep.s3.bucket import ListedPart, listed_parts
 from imnetprep.s3.failures import explained
-from imnetprep.s3.listing import ListedPart, listed_parts
-from imnetprep.s3.upload import Guard, Part, Sender, has_part, part_bytes_of
+from imnetprep.s3.upload import Guard, Part, Sender, has_part
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Checksums
-from imnetprep.sync.plan import Action, Step, SyncPlan, Work, value_of
+from imnetprep.sync.plan import Action, Step, SyncPlan, Work, part_bytes_of, value_of
 from imnetprep.sync.survey import object_checksums, pieces_of
 
 # What parts that are under way may hold in all.

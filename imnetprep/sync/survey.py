@@ -16,15 +16,15 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.failures import explained, status_of
-from imnetprep.s3.listing import (
+from imnetprep.s3.bucket import (
+    Bucket,
     ListedObject,
     UnfinishedUpload,
     head_object,
     listed_objects,
     unfinished_uploads,
 )
+from imnetprep.s3.failures import explained, status_of
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Checksums, SyncJournal

@@ -16,8 +16,7 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError
 from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket
-from imnetprep.s3.listing import ListedObject
+from imnetprep.s3.bucket import Bucket, ListedObject
 from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal
 from imnetprep.sync.keys import Content, LocalFile
 from imnetprep.sync.plan import Action, Direction, Step, plan_sync, value_of
