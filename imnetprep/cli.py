@@ -112,8 +112,8 @@ def show_help(ctx: click.Context, verb: str | None) -> None:
     command = imnetprep.get_command(ctx, verb) if verb else imnetprep
     if command is None:
         raise WrongUsage(f"there is no verb {verb!r}", hint="imnetprep help")
-    with click.Context(command, info_name=verb, parent=ctx.parent) as shown:
-        click.echo((shown if verb else ctx.parent).get_help())
+    with click.Context(command, info_name=verb, parent=ctx.parent) as context:
+        click.echo((context if verb else ctx.parent).get_help())
 
 
 def run(arguments: list[str]) -> int:
@@ -141,21 +141,21 @@ def run(arguments: list[str]) -> int:
             return 0
         if error.errno not in _OF_THE_MACHINE:
             return _our_bug()
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        return _tell(what, _OF_THE_MACHINE[error.errno], ImnetprepError.exit_code)
+        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+        return _tell(sentence, _OF_THE_MACHINE[error.errno], ImnetprepError.exit_code)
     except sqlite3.OperationalError as error:
         code = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
         if code is None:
             return _our_bug()
-        what = f"a database under the root: {error}"
-        return _tell(what, _OF_THE_MACHINE[code], ImnetprepError.exit_code)
+        sentence = f"a database under the root: {error}"
+        return _tell(sentence, _OF_THE_MACHINE[code], ImnetprepError.exit_code)
     except ModuleNotFoundError as error:
         if error.name not in _OF_TRAINING:
             return _our_bug()
-        what = f"imnetprep {arguments[0]} needs {error.name}, which is not installed"
+        sentence = f"imnetprep {arguments[0]} needs {error.name}, which is not installed"
         python = shlex.quote(sys.executable)
         hint = f"{python} -m pip install 'imnetprep[train]'"
-        return _tell(what, hint, ImnetprepError.exit_code)
+        return _tell(sentence, hint, ImnetprepError.exit_code)
     except Exception:
         return _our_bug()
 
@@ -170,8 +170,8 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Interruption(TERMINATED_EXIT_CODE)
 
 
-def _tell(what: str, hint: str, exit_code: int) -> int:
-    click.echo(f"Error: {what}\nHint: {hint}", err=True)
+def _tell(sentence: str, hint: str, exit_code: int) -> int:
+    click.echo(f"Error: {sentence}\nHint: {hint}", err=True)
     return exit_code
 
 

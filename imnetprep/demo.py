@@ -24,7 +24,7 @@ from imnetprep.synthetic import draw_dataset
 
 RUN_NAME = "demo"
 
-_PREDICTED = 3
+_PICTURES = 3
 _TO_LEAVE_S = 20.0
 
 
@@ -231,8 +231,8 @@ def _train_options(size: DemoSize, *, resumes: bool) -> list[str]:
 
 def _pictures(folder: DemoFolder, dataset: Dataset) -> Iterator[tuple[Path, str]]:
     """A few validation images and what they show."""
-    step = len(dataset.synsets) // _PREDICTED
-    for synset in dataset.synsets[::step][:_PREDICTED]:
+    step = len(dataset.synsets) // _PICTURES
+    for synset in dataset.synsets[::step][:_PICTURES]:
         images = folder.root.split(Split.VAL) / synset.wnid
         yield min(images.iterdir()), synset.name
 
@@ -241,12 +241,12 @@ def _summary(folder: DemoFolder, story: _Story) -> str:
     run = folder.run
     epochs = [json.loads(line)["val"] for line in (run / "log.jsonl").read_text().splitlines()]
     best = max(epochs, key=lambda val: int(val["top1"]))
-    spent = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())
+    times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())
     root = folder.root
     return "\n".join([
         "",
         f"Top-1 {best['top1_percent']:.1f} % ({best['top1']} of {best['images']} validation images)"
-        f" after {format_duration(sum(story.seconds.values()))}: {spent}.",
+        f" after {format_duration(sum(story.seconds.values()))}: {times}.",
         f"  {root.archives}  the archives as they came",
         f"  {root.split('train')}, {root.split('val')}  the verified trees",
         f"  {root.path / 'inspect-train.png'}  images, and what the network sees of them",

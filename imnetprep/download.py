@@ -200,8 +200,8 @@ def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) ->
     A torrent of archives that are present is none such: the same command resumes.
     """
     downloads = []
-    missing = {archive.name for archive in plan.to_fetch}
-    names = missing | {archive.name for archive in plan.present}
+    to_fetch = {archive.name for archive in plan.to_fetch}
+    names = to_fetch | {archive.name for archive in plan.present}
     for torrent in torrents:
         archives = _archives_in(torrent, plan.dataset)
         if names.isdisjoint(archives.values()):
@@ -211,13 +211,13 @@ def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) ->
                 hint="leave out its --magnet or --torrent",
             )
         names.difference_update(archives.values())
-        files = {index: folder / name for index, name in archives.items() if name in missing}
-        missing.difference_update(archives.values())
+        files = {index: folder / name for index, name in archives.items() if name in to_fetch}
+        to_fetch.difference_update(archives.values())
         if files:
             downloads.append(PartFiles(torrent, files))
-    if missing:
+    if to_fetch:
         raise ImnetprepError(
-            f"none of the torrents has {', '.join(sorted(missing))}",
+            f"none of the torrents has {', '.join(sorted(to_fetch))}",
             hint="name one that has it, or just the splits that you want: --split NAME",
         )
     return downloads
@@ -241,9 +241,9 @@ def _archives_in(torrent: Torrent, dataset: Dataset) -> dict[int, str]:
                 hint=hint,
             )
     if not found:
-        listed = ", ".join(file.name for file in torrent.files[:3])
+        contents = ", ".join(file.name for file in torrent.files[:3])
         raise WrongBytes(
-            f"torrent {torrent.info_hash} has {listed}; {dataset.name} has {', '.join(archives)}",
+            f"torrent {torrent.info_hash} has {contents}; {dataset.name} has {', '.join(archives)}",
             hint=hint,
         )
     return found

@@ -64,9 +64,9 @@ class SplitStatus(NamedTuple):
 
 
 class VerifyStatus(NamedTuple):
-    """The last verify of `samples` or of `archives`."""
+    """The last verify of a `subject`: `samples` or `archives`."""
 
-    what: str
+    subject: str
     splits: tuple[str, ...]
     checks: tuple[str, ...]
     findings: int
@@ -83,14 +83,14 @@ class RunStatus(NamedTuple):
     at_work: bool
 
 
-class Damaged(NamedTuple):
-    """Something that is there and cannot be read."""
+class Damage(NamedTuple):
+    """A file that exists and cannot be read."""
 
-    what: str
-    why: str
+    name: str
+    problem: str
 
 
-Status = DatasetStatus | ArchiveStatus | SplitStatus | VerifyStatus | RunStatus | Damaged
+Status = DatasetStatus | ArchiveStatus | SplitStatus | VerifyStatus | RunStatus | Damage
 
 # What reading a file that anything may have happened to can raise.
 _UNREADABLE = (
@@ -119,31 +119,31 @@ def statuses(root: Root) -> Iterator[Status]:
             hint="imnetprep download makes it; --root or IMNETPREP_ROOT names another",
         )
     dataset: Dataset | None = None
-    organized: dict[tuple[Split, Layout], SplitRecord] = {}
+    records: dict[tuple[Split, Layout], SplitRecord] = {}
     if root.manifest.exists():
         try:
             with open_manifest(root.manifest, wait_s=0.2) as manifest:
-                dataset, organized = manifest.dataset(), manifest.splits()
+                dataset, records = manifest.dataset(), manifest.splits()
             part_of = dataset.part_of.name if dataset.part_of else None
             yield DatasetStatus(dataset.name, dataset.title, part_of)
         except _UNREADABLE as error:
-            yield _damaged(root.manifest, error)
+            yield _damage(root.manifest, error)
     for place, found in (
         (root.archives, _archives(root, dataset)),
-        (root.organizing, _splits(root, dataset, organized)),
+        (root.organizing, _splits(root, dataset, records)),
         (root.receipt, _verifies(root)),
         (root.runs, _runs(root)),
     ):
         try:
             yield from found
         except _UNREADABLE as error:
-            yield _damaged(place, error)
+            yield _damage(place, error)
 
 
 def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
     if not root.archives.is_dir():
         return
-    known = {archive.name: archive for archive in dataset.archives} if dataset else {}
+    names = {archive.name for archive in dataset.archives} if dataset else set()
     records = read_part_records(root.archives)
     at_work = is_locked(root.archives)
     for path in sorted(root.archives.iterdir()):
@@ -155,7 +155,7 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
             if state == "part":
                 proved_bytes, size_bytes = records.get(name, (None, size_bytes))
             elif state != "consumed":
-                if known and path.name not in known:
+                if names and path.name not in names:
                     continue
                 name, state, proof = path.name, "whole", _proof(root, path)
             disk_bytes = allocated_bytes(path)
@@ -163,7 +163,7 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
         except FileNotFoundError:
             continue  # it has just got another name
         except _UNREADABLE as error:
-            yield _damaged(path, error)
+            yield _damage(path, error)
 
 
 def _proof(root: Root, path: Path) -> Proof | None:
@@ -174,7 +174,7 @@ def _proof(root: Root, path: Path) -> Proof | None:
 
 
 def _splits(
-    root: Root, dataset: Dataset | None, organized: Mapping[tuple[Split, Layout], SplitRecord]
+    root: Root, dataset: Dataset | None, records: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
     journal, at_work = root.journal, is_locked(root.organizing)
     stages: dict[Stage, dict[str, GrowingSplit]] = {stage: {} for stage in Stage}
@@ -182,69 +182,57 @@ def _splits(
         for each in read_growing(journal):
             stages[each.stage][each.split] = each
     except _UNREADABLE as error:
-        yield Damaged(journal.name, _BUSY) if at_work else _damaged(journal, error)
-    growing, into_shards = stages[Stage.FOLDERS], stages[Stage.SPOOL] | stages[Stage.SHARDS]
-    if dataset is None:
-        return
-    for split in dataset.splits:
-        classes, samples, size_bytes = None, 0, 0
-        all_classes, all_samples = len(dataset.label_of_wnid), dataset.samples(split)
-        held = [record for record in organized.values() if record.split is split]
-        for record in held:
+        yield Damage(journal.name, _BUSY) if at_work else _damage(journal, error)
+    folders, shards = stages[Stage.FOLDERS], stages[Stage.SPOOL] | stages[Stage.SHARDS]
+    for split in dataset.splits if dataset else ():
+        assert dataset
+        layouts = [record for record in records.values() if record.split is split]
+        for record in layouts:
             state = "organized" if root.split(split, record.layout).is_dir() else "gone"
-            yield SplitStatus(
-                split,
-                state,
-                record.layout,
-                None,
-                all_classes,
-                record.samples,
-                all_samples,
-                record.size_bytes,
-                at_work=False,
-                change=record.change,
-            )
-        if split in into_shards:
-            each = into_shards[split]
-            state = "unfinished" if each.dataset == dataset.fingerprint else "leftover"
-            yield SplitStatus(
-                split,
-                state,
-                Layout.WEBDATASET,
-                None,
-                all_classes,
-                each.samples,
-                all_samples,
-                each.size_bytes,
-                at_work and state == "unfinished",
-            )
-        if split not in growing and (held or split in into_shards):
-            continue
-        if split in growing:
-            each = growing[split]
-            state = "unfinished" if each.dataset == dataset.fingerprint else "leftover"
-            samples, size_bytes = each.samples, each.size_bytes
-            if dataset.archive(split).form == "tar-of-tars":
-                classes = each.ranges
-        else:
-            state = "unlisted" if root.split(split).exists() else "missing"
-        yield SplitStatus(
-            split,
-            state,
-            None,
-            classes,
-            all_classes,
-            samples,
-            all_samples,
-            size_bytes,
-            at_work and state == "unfinished",
-        )
+            yield _split(dataset, split, state, record)
+        if split in shards:
+            yield _unfinished(dataset, split, shards[split], Layout.WEBDATASET, at_work)
+        if split in folders:
+            yield _unfinished(dataset, split, folders[split], None, at_work)
+        elif not layouts and split not in shards:
+            yield _split(dataset, split, "unlisted" if root.split(split).exists() else "missing")
+
+
+def _split(
+    dataset: Dataset, split: Split, state: str, record: SplitRecord | None = None
+) -> SplitStatus:
+    return SplitStatus(
+        split,
+        state,
+        layout=record.layout if record else None,
+        classes=None,
+        all_classes=len(dataset.synsets),
+        samples=record.samples if record else 0,
+        all_samples=dataset.samples(split),
+        size_bytes=record.size_bytes if record else 0,
+        at_work=False,
+        change=record.change if record else None,
+    )
+
+
+def _unfinished(
+    dataset: Dataset, split: Split, growth: GrowingSplit, layout: Layout | None, at_work: bool
+) -> SplitStatus:
+    is_of_classes = layout is None and dataset.archive(split).form == "tar-of-tars"
+    is_ours = growth.dataset == dataset.fingerprint
+    return _split(dataset, split, "unfinished" if is_ours else "leftover")._replace(
+        layout=layout,
+        classes=growth.ranges if is_of_classes else None,
+        samples=growth.samples,
+        size_bytes=growth.size_bytes,
+        at_work=at_work and is_ours,
+    )
 
 
 def _verifies(root: Root) -> Iterator[Status]:
-    for what, record in read_receipt(root)["verified"].items():
+    for subject, record in read_receipt(root)["verified"].items():
         splits, checks = tuple(record["splits"]), tuple(record["checks"])
-        yield VerifyStatus(what, splits, checks, record["findings"], record["recorded_at"])
+        yield VerifyStatus(subject, splits, checks, record["findings"], record["recorded_at"])
 
 
 def _runs(root: Root) -> Iterator[Status]:
@@ -263,12 +251,12 @@ def _runs(root: Root) -> Iterator[Status]:
                 all_epochs = int(json.loads(path.read_text())["recipe"]["epochs"])
             yield RunStatus(folder.name, epochs, all_epochs, best, is_locked(folder))
         except _UNREADABLE as error:
-            yield _damaged(path, error, name=f"{folder.name}/{path.name}")
+            yield _damage(path, error, name=f"{folder.name}/{path.name}")
 
 
-def _damaged(path: Path, error: Exception, *, name: str | None = None) -> Damaged:
-    """`name`: what it is called where that is not the name of the file."""
+def _damage(path: Path, error: Exception, *, name: str | None = None) -> Damage:
+    """`name`: how the file is called where its own name says too little."""
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return Damaged(name or path.name, _BUSY)
-    why = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-    return Damaged(name or path.name, why.removeprefix(f"{path} is damaged: "))
+        return Damage(name or path.name, _BUSY)
+    problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+    return Damage(name or path.name, problem.removeprefix(f"{path} is damaged: "))

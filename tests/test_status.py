@@ -34,7 +34,7 @@ def _status(run: Run, root: Path) -> list[dict[str, Any]]:
 
 
 def _of(kind: str, told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    name = {"split": "split", "verify": "what", "damaged": "what"}.get(kind, "name")
+    name = {"split": "split", "verify": "subject"}.get(kind, "name")
     return {each[name]: each for each in told if each["kind"] == kind}
 
 
@@ -144,7 +144,7 @@ def test_what_is_damaged_is_called_so_and_hides_nothing_else(
     (organized / "runs" / "two").mkdir(parents=True)
     name = spoil(organized)
     told = _status(run, organized)
-    assert name in _of("damaged", told), told
+    assert name in _of("damage", told), told
     assert "two" in _of("run", told)
     if name != "manifest.db":
         assert _of("split", told)["train"]["samples"] == 60
@@ -207,7 +207,7 @@ def test_a_writer_is_not_waited_for(organized: Path, run: Run) -> None:
     begun_s = time.monotonic()
     told = _status(run, organized)
     assert time.monotonic() - begun_s < 4, "sqlite alone would wait five seconds for each"
-    assert _of("damaged", told)["manifest.db"]["why"] == "another process is writing it"
+    assert _of("damage", told)["manifest.db"]["problem"] == "another process is writing it"
     database.close()
     manifest.close()
 
@@ -229,7 +229,7 @@ def test_a_journal_that_a_killed_writer_left_is_read(organized: Path, run: Run) 
     assert hot
     read_growing(path)
     assert path.with_name("journal.db-journal").read_bytes() == hot, "organize rolls it back"
-    assert not _of("damaged", _status(run, organized))
+    assert not _of("damage", _status(run, organized))
 
 
 def test_a_process_at_work_shows(organized: Path, packed: Path, run: Run) -> None:

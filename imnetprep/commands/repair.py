@@ -85,16 +85,18 @@ def repair(
     if dry_run:
         _print_plan(plan, as_json=as_json)
         return 0
-    unsolved = 0
+    finding_count = 0
     for result in carry_out_repair(plan, root, progress=progress):
         if isinstance(result, Outcome):
             _print_outcome(result, as_json=as_json)
         else:
-            unsolved += 1
+            finding_count += 1
             print_finding(result, as_json=as_json)
-    if unsolved:
-        print_result(f"{count(unsolved, 'finding')} left", as_json=as_json, findings=unsolved)
-    return FINDINGS_EXIT_CODE if unsolved else 0
+    if finding_count:
+        print_result(
+            f"{count(finding_count, 'finding')} left", as_json=as_json, findings=finding_count
+        )
+    return FINDINGS_EXIT_CODE if finding_count else 0
 
 
 def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:

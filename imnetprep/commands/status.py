@@ -41,8 +41,8 @@ def status(root: Root, as_json: bool) -> None:
             print_result(line, as_json=False)
 
 
-def _row(each: "Status") -> tuple[str, str]:
-    """What it is called, and how it is."""
+def _row(status: "Status") -> tuple[str, str]:
+    """The name of a thing, and its state."""
     from imnetprep.status import (
         ArchiveStatus,
         DatasetStatus,
@@ -51,20 +51,20 @@ def _row(each: "Status") -> tuple[str, str]:
         VerifyStatus,
     )
 
-    match each:
+    match status:
         case DatasetStatus():
-            part_of = f" (part of {each.part_of})" if each.part_of else ""
-            return each.name, f"{each.title}{part_of}"
+            part_of = f" (part of {status.part_of})" if status.part_of else ""
+            return status.name, f"{status.title}{part_of}"
         case ArchiveStatus():
-            return each.name, _format_archive(each)
+            return status.name, _format_archive(status)
         case SplitStatus():
-            return each.split, _format_split(each)
+            return status.split, _format_split(status)
         case VerifyStatus():
-            return each.what, _format_verify(each)
+            return status.subject, _format_verify(status)
         case RunStatus():
-            return each.name, _format_run(each)
+            return status.name, _format_run(status)
         case _:
-            return each.what, each.why
+            return status.name, status.problem
 
 
 def _format_archive(archive: "ArchiveStatus") -> str:
@@ -88,15 +88,13 @@ def _format_split(split: "SplitStatus") -> str:
             change = f", {split.change}" if split.change else ""
             return f"{count(split.samples, 'image')}, {size}, {split.layout}{change}"
         case "unfinished" | "leftover":
-            of = (
-                f"{split.classes:,} of {split.all_classes:,} classes, "
-                if split.classes is not None
-                else ""
-            )
+            classes = ""
+            if split.classes is not None:
+                classes = f"{split.classes:,} of {split.all_classes:,} classes, "
             end = ", at work now" if split.at_work else ""
             end = ", of another dataset" if split.state == "leftover" else end
             into = " into shards" if split.layout else ""
-            return f"unfinished{into}: {of}{images}, {size}{end}"
+            return f"unfinished{into}: {classes}{images}, {size}{end}"
         case "gone":
             return f"organized, but its folder is gone ({count(split.samples, 'image')})"
         case "unlisted":
@@ -106,10 +104,10 @@ def _format_split(split: "SplitStatus") -> str:
 
 
 def _format_verify(verify: "VerifyStatus") -> str:
-    found = count(verify.findings, "finding") if verify.findings else "no finding"
-    where = f" in {', '.join(verify.splits)}" if verify.splits else ""
-    when = verify.recorded_at[:16].replace("T", " ")
-    return f"{found}{where} ({', '.join(verify.checks)}), {when} UTC"
+    findings = count(verify.findings, "finding") if verify.findings else "no finding"
+    splits = f" in {', '.join(verify.splits)}" if verify.splits else ""
+    time = verify.recorded_at[:16].replace("T", " ")
+    return f"{findings}{splits} ({', '.join(verify.checks)}), {time} UTC"
 
 
 def _format_run(run: "RunStatus") -> str:
@@ -122,8 +120,7 @@ def _aligned(rows: list[tuple[str, str, str]]) -> list[str]:
     """The rows in columns, each kind named once."""
     widths = [max((len(row[at]) for row in rows), default=0) for at in (0, 1)]
     lines, last = [], ""
-    for kind, name, how in rows:
-        shown = "" if kind == last else kind
-        lines.append(f"{shown:{widths[0]}}  {name:{widths[1]}}  {how}")
+    for kind, name, state in rows:
+        lines.append(f"{'' if kind == last else kind:{widths[0]}}  {name:{widths[1]}}  {state}")
         last = kind
     return lines
