@@ -17,12 +17,13 @@ from imnetprep.manifest import (
     create_manifest,
     open_manifest,
     refuse_other_dataset,
+    splits_in,
 )
 from imnetprep.messages import ImnetprepError, Progress, count
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
 from imnetprep.organizing.journal import open_journal
-from imnetprep.organizing.publish import folder_splits, refuse_strangers
+from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.proof import NoProof
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
@@ -49,7 +50,7 @@ class DividePlan:
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
-        folders = folder_splits(self.root)
+        folders = splits_in(self.root, Layout.IMAGEFOLDER)
         for split in self.division.names:
             source = f"{count(self.dataset.samples(split), 'image')} of {self.folder}"
             yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in folders)
@@ -90,7 +91,7 @@ def plan_divide(
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             refuse_other_dataset(manifest, division.dataset)
-    folders = folder_splits(root)
+    folders = splits_in(root, Layout.IMAGEFOLDER)
     to_do = [split for split in division.names if split not in folders]
     for split in to_do:
         refuse_strangers(root, division.dataset, split)

@@ -383,6 +383,12 @@ def organized_splits(root: Root) -> dict[tuple[Split, Layout], SplitRecord]:
     return {key: record for key, record in splits.items() if root.split(*key).exists()}
 
 
+def splits_in(root: Root, layout: Layout) -> dict[Split, SplitRecord]:
+    """The organized splits of one layout."""
+    splits = organized_splits(root).items()
+    return {split: record for (split, each), record in splits if each is layout}
+
+
 def pick_split(
     manifest: Manifest, root: Root, split: Split, *, layout: Layout | None
 ) -> SplitRecord | None:

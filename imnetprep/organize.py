@@ -11,7 +11,7 @@ from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders, fol
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
-from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
+from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
@@ -24,7 +24,7 @@ from imnetprep.organizing.plan import (
     refuse_consumed_elsewhere,
     size_in_archives,
 )
-from imnetprep.organizing.publish import folder_splits, refuse_strangers
+from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.processes import usable_cores
 from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
@@ -101,7 +101,11 @@ def plan_dataset(
 ) -> OrganizePlan:
     """Plan `dataset`, which may be part of a published one. Raises as `plan_organize`."""
     groups = planned_splits(
-        root, dataset, splits or dataset.splits, archives=archives, done=folder_splits(root)
+        root,
+        dataset,
+        splits or dataset.splits,
+        archives=archives,
+        done=frozenset(splits_in(root, Layout.IMAGEFOLDER)),
     )
     needs = Needs()
     for each in groups:
@@ -114,7 +118,7 @@ def plan_dataset(
 
 
 def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
-    change = organized_splits(root)[split, Layout.IMAGEFOLDER].change
+    change = splits_in(root, Layout.IMAGEFOLDER)[split].change
     if change != (str(resize) if resize else None):
         raise _other_images(root.split(split), change or "as published")
 
@@ -141,14 +145,14 @@ def _organized(
             growing=root.organizing,
             consume=plan.consume,
         )
-        folders = folder_splits(root)
+        folders = splits_in(root, Layout.IMAGEFOLDER)
         splits = [each for each in group.splits if each not in folders]
         wholes = work.grown(splits, jobs=plan.jobs, progress=progress)
     for split, whole in wholes.items():
         change = str(plan.resize) if plan.resize else None
         work.publish(split, whole, change=change, facts=plan.facts)
     for split in group.splits:
-        yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+        yield splits_in(root, Layout.IMAGEFOLDER)[split]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
-from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, organized_splits
+from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, removal
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
@@ -123,8 +123,7 @@ def plan_organize_shards(
     found: list[FromArchive] = []
     needs = Needs()
     if from_archives:
-        organized = organized_splits(root)
-        done = frozenset(split for split, layout in organized if layout is Layout.WEBDATASET)
+        done = frozenset(splits_in(root, Layout.WEBDATASET))
         for each in planned_splits(root, known, from_archives, archives=archives, done=done):
             planner = ShardsNeeds(root, known, sharding, each, consume=consume)
             needs += planner.needs(jobs)
@@ -144,10 +143,9 @@ def _refuse_archives(plan: ShardingPlan) -> None:
 
 def _needs_archive(root: Root, split: Split) -> bool:
     """Has it no class folders, and shards either not, or with something left to clear away?"""
-    organized = organized_splits(root)
-    if (split, Layout.IMAGEFOLDER) in organized:
+    if split in splits_in(root, Layout.IMAGEFOLDER):
         return False
-    if (split, Layout.WEBDATASET) not in organized:
+    if split not in splits_in(root, Layout.WEBDATASET):
         return True
     if not root.journal.exists():
         return False
@@ -189,7 +187,7 @@ class _Work:
                 whole = making.grown(source, jobs=jobs, progress=progress)
             if whole is None:
                 self._clear(split)
-                yield organized_splits(self._root)[split, Layout.WEBDATASET]
+                yield splits_in(self._root, Layout.WEBDATASET)[split]
             else:
                 yield making.place(whole, placed=partial(self._clear, split))
 

@@ -19,8 +19,8 @@ from imnetprep.manifest import (
     create_manifest,
     dataset_for,
     open_manifest,
-    organized_splits,
     refuse_other_dataset,
+    splits_in,
 )
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shell_command
 from imnetprep.organize import OrganizePlan, plan_dataset
@@ -100,11 +100,7 @@ def plan_subset(
     with open_manifest(source.manifest) as manifest:
         subset_list = read_list(list_name)
         dataset = subset_of(manifest.dataset(), subset_list)
-        splits = {
-            split: record
-            for (split, layout), record in organized_splits(source).items()
-            if layout is Layout.IMAGEFOLDER
-        }
+        splits = splits_in(source, Layout.IMAGEFOLDER)
         if not splits:
             raise ImnetprepError(
                 f"{source.path} has no class folders to take from",
@@ -122,11 +118,7 @@ def plan_subset(
 def _splits_to_make(splits: Mapping[Split, SplitRecord], dataset: Dataset, to: Root) -> list[Split]:
     """The splits that `to` lacks; ImnetprepError where something else is in the way."""
     _refuse_other_root(dataset, to)
-    records = {
-        split: record
-        for (split, layout), record in organized_splits(to).items()
-        if layout is Layout.IMAGEFOLDER
-    }
+    records = splits_in(to, Layout.IMAGEFOLDER)
     for split, source_record in splits.items():
         if split in records and records[split].change != source_record.change:
             raise ImnetprepError(

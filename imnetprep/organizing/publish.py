@@ -115,12 +115,6 @@ def unpublished(journal: Journal, split: Split, dataset: Dataset, *folders: Path
     return whole if whole and any(map(whole.lies_in, folders)) else None
 
 
-def folder_splits(root: Root) -> frozenset[Split]:
-    """The splits that are organized as class folders."""
-    organized = organized_splits(root)
-    return frozenset(split for split, layout in organized if layout is Layout.IMAGEFOLDER)
-
-
 def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     """Does only its manifest and receipt lack? Raises ImnetprepError on another folder there."""
     folder, path = root.split(split), root.journal
