@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Tree
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
@@ -22,8 +22,7 @@ from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.processes import usable_cores
-from imnetprep.proving.proof import NoProof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import NoProof
 
 _CHANGED_SAMPLE = b"changed by others\0"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
@@ -18,7 +18,6 @@ from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.proving.archive_at import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
-from imnetprep.roots import Layout, Root
 
 KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from imnetprep.catalog.datasets import Split, Synset
+from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
-from imnetprep.roots import Layout, Root
 from imnetprep.training.data import SampleList, read_samples
 from imnetprep.training.preview import Preview, preview_recipe, previews
 from imnetprep.training.recipe import Recipe

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import Dataset, Root, Split, load_dataset
 from imnetprep.messages import ImnetprepError, Progress, format_bytes, format_duration
-from imnetprep.roots import Root
 from imnetprep.sources.seeder import seeded
 from imnetprep.synthetic import draw_dataset
 

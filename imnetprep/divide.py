@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Split
+from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
 from imnetprep.catalog.file_names import is_plain
 from imnetprep.digests import xxh128
@@ -24,8 +24,7 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.proving.proof import NoProof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import NoProof
 from imnetprep.split_plan import PlannedSplit
 
 # What Pillow and torchvision open, by its name.

@@ -4,14 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.proving.archive_at import consumed_path, consuming_root
-from imnetprep.proving.proof import TorrentProof
-from imnetprep.proving.receipt import is_proved, record_archive
-from imnetprep.roots import Root
+from imnetprep.proving.receipt import TorrentProof, is_proved, record_archive
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.seeder import Seed, seed_until
 from imnetprep.sources.session import Network, open_session

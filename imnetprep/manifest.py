@@ -19,6 +19,8 @@ from imnetprep.catalog.datasets import (
     BUILT_IN,
     DEFAULT,
     Dataset,
+    Layout,
+    Root,
     Split,
     Synset,
     load_dataset,
@@ -29,7 +31,6 @@ from imnetprep.digests import running_xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage, move_away
-from imnetprep.roots import Layout, Root
 
 # The first byte of SQLite's result code.
 _OF_THE_MACHINE = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders, folder_options
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
@@ -26,7 +26,6 @@ from imnetprep.organizing.plan import (
 )
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.processes import usable_cores
-from imnetprep.roots import Layout, Root
 from imnetprep.split_plan import PlannedSplit
 
 

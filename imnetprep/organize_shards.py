@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.file import open_local
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import locked
@@ -24,8 +24,7 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import Planned, planned_splits
-from imnetprep.proving.proof import Proof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.disk_needs import ShardsNeeds
 from imnetprep.sharding.from_archive import ArchiveBodies, BodyPlaces
 from imnetprep.sharding.from_folders import ShardingPlan, carry_out_sharding, plan_sharding

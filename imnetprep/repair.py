@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, require_share
 from imnetprep.digests import xxh128
@@ -27,7 +27,6 @@ from imnetprep.messages import (
     move_away,
 )
 from imnetprep.proving.archive_at import archive_at
-from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 
 # Taken samples wait for one sync of so many, and then all get their names.

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile, file_state
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
 from imnetprep.proving.archive_at import home_of
-from imnetprep.proving.proof import TorrentProof
-from imnetprep.proving.receipt import record_archive
-from imnetprep.roots import Root
+from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.pieces import fetch_pieces
 from imnetprep.sources.places import open_archive

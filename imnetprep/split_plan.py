@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import SplitRecord
 from imnetprep.messages import Progress
 from imnetprep.organizing.disk_needs import Needs
-from imnetprep.roots import Layout, Root
 
 
 class PlannedSplit(NamedTuple):

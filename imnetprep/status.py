@@ -6,15 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import Stage
-from imnetprep.proving.proof import Proof
-from imnetprep.proving.receipt import archive_proof, read_receipt
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import Proof, archive_proof, read_receipt
 from imnetprep.sources.part_files import read_part_records
 
 

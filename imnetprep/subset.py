@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import DEFAULT, Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import DEFAULT, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.digests import xxh128
 from imnetprep.fs import locked
@@ -35,7 +35,6 @@ from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
-from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import is_local
 from imnetprep.split_plan import PlannedSplit
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.checking.check_split import CHECKS
 from imnetprep.checking.recognise import Tree
 from imnetprep.manifest import SplitRecord, open_manifest, pick_split
 from imnetprep.messages import Checks, Finding, ImnetprepError, Progress
-from imnetprep.roots import Layout, Root
 
 
 def findings(

@@ -4,19 +4,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.check_archive import ArchiveCheck, ArchiveFinding, check_archive
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.proving.archive_at import home_of
-from imnetprep.proving.proof import NoProof, Proof
 from imnetprep.proving.receipt import (
+    NoProof,
+    Proof,
     if_possible,
     record_archive,
     record_verify,
     withdraw_archive,
 )
-from imnetprep.roots import Root
 
 
 class ArchiveReport(NamedTuple):

@@ -53,7 +53,7 @@ from imnetprep.organize import plan_organize
 from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.sharding.make import Sharding
 from imnetprep.messages import Silent
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
 if option.startswith("no digests"):
     folders.xxh128 = lambda body: bytes(16)
 def work():

@@ -6,9 +6,8 @@ from pathlib import Path
 import xxhash
 from PIL import Image, ImageDraw
 
-from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
-from imnetprep.roots import Layout, Root
 
 _COLOURS = ["#d03030", "#30a030", "#3050d0", "#d0c030", "#a030c0", "#30c0c0", "#222222", "#eeeeee"]
 

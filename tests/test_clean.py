@@ -108,9 +108,8 @@ def _archive(root: Path, packed: Path) -> list[Path]:
     paths = [root / "archives" / name for name in (TRAIN, VAL)]
     for path in paths:
         shutil.copy(packed.parent / path.name, path)
-    from imnetprep.proving.proof import DigestProof, NoProof
-    from imnetprep.proving.receipt import record_archive
-    from imnetprep.roots import Root
+    from imnetprep.catalog.datasets import Root
+    from imnetprep.proving.receipt import DigestProof, NoProof, record_archive
 
     record_archive(Root(root), paths[0], DigestProof("md5", "0"))
     record_archive(Root(root), paths[1], NoProof("nothing"))
@@ -223,8 +222,8 @@ def test_where_another_process_is_at_work_nothing_is_removed(
 
 def test_its_own_locks_hold_until_the_end(root: Path, packed: Path) -> None:
     """Closing any file that a lock is on ends it, so `clean` may not look at those it holds."""
+    from imnetprep.catalog.datasets import Root
     from imnetprep.clean import carry_out_clean
-    from imnetprep.roots import Root
 
     paths = [*_part(root, packed), *_grown(root, "train")]
     code = "import sys; from pathlib import Path; from imnetprep.fs import is_locked;"

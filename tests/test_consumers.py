@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.digests import xxh128
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout
 from imnetprep.synthetic import draw_dataset
 from tests.conftest import Run
 

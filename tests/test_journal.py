@@ -12,7 +12,7 @@ from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
 from imnetprep.organizing.journal import Journal, Origin, Stage, Whole, open_journal
-from imnetprep.proving.proof import DigestProof
+from imnetprep.proving.receipt import DigestProof
 
 SAMPLES = [SampleRecord(0, f"{number}.JPEG", 9, bytes(16)) for number in range(3)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.catalog.datasets import Layout, Split, load_dataset
 from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
@@ -18,7 +18,6 @@ from imnetprep.manifest import (
     open_manifest,
 )
 from imnetprep.messages import ImnetprepError
-from imnetprep.roots import Layout
 from tests.conftest import DATASETS, Run
 
 TINY = load_dataset(str(DATASETS / "tiny10.toml"))

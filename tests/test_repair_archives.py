@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, SourceFailed, WrongBytes
 from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
-from imnetprep.roots import Root
 from imnetprep.sources.part_files import PartFiles, record_path
 from imnetprep.sources.seeder import Seed, add_seed
 from imnetprep.sources.session import Network, listening_port, open_session, parse_peer

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout
 from imnetprep.synthetic import draw_dataset
 from tests.conftest import Run, receipt_of, tree
 from tests.test_shards_of_archives import _killed_at

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.digests import xxh128
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout
 from tests.conftest import VAL, Run, command, tree
 from tests.drawn import draw_root
 

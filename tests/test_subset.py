@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import Dataset, Layout, Split, load_dataset
 from imnetprep.catalog.subsets import BUILT_IN_LISTS, read_list, subset_of
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout
 from tests.conftest import DATASETS, Run, tree
 
 ILSVRC2012 = load_dataset("ilsvrc2012")

@@ -1,4 +1,4 @@
-"""A dataset: its splits, archives, synsets and file names, parsed from TOML and read lazily.
+"""A dataset, parsed from TOML and read lazily, and the root where it lies on this machine.
 
 A dataset is a TOML file and the files it names beside it; `docs/catalog.md` has the form.
 The built-in ones lie in this package; a manifest carries a copy of any other.
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from imnetprep.catalog.file_names import FileNames, ListedNames, patterns_of
 from imnetprep.messages import ImnetprepError, WrongUsage
@@ -466,3 +466,68 @@ def _typed(table: Mapping[str, Any], key: str, kind: type) -> None:
     below_zero = isinstance(value, int) and value < 0
     if value is not None and (type(value) is not kind or below_zero):
         raise ValueError(f"{key} = {value!r}")
+
+
+class Layout(StrEnum):
+    """How the samples of a split lie on the disk: a file each, or in shards.
+
+    `parent` is the folder of its splits, as `Root` has it. `in_shards`: samples share files, and
+    the manifest lists the place of each.
+    """
+
+    parent: str
+    in_shards: bool
+
+    IMAGEFOLDER = "imagefolder", "", False
+    WEBDATASET = "webdataset", "shards", True
+
+    def __new__(cls, name: str, parent: str = "", in_shards: bool = False) -> Self:
+        """One line of the table above. (`Layout(name)` looks one up.)"""
+        layout = str.__new__(cls, name)
+        layout._value_, layout.parent, layout.in_shards = name, parent, in_shards
+        return layout
+
+
+@dataclass(frozen=True)
+class Root:
+    """The dataset on this machine: archives, the organized splits, their manifest, the runs."""
+
+    path: Path
+
+    @property
+    def archives(self) -> Path:
+        """The published files; an unfinished one is `*.part`, beside its state."""
+        return self.path / "archives"
+
+    @property
+    def organizing(self) -> Path:
+        """Unfinished splits, and `journal.db`. Local, never synced."""
+        return self.path / ".organizing"
+
+    @property
+    def journal(self) -> Path:
+        """What is done of the splits that grow."""
+        return self.organizing / "journal.db"
+
+    @property
+    def manifest(self) -> Path:
+        """The list of all samples (SQLite)."""
+        return self.path / "manifest.db"
+
+    @property
+    def receipt(self) -> Path:
+        """Which bytes, from where, proved how, by which version (JSON)."""
+        return self.path / "receipt.json"
+
+    def split(self, split: str, layout: Layout = Layout.IMAGEFOLDER) -> Path:
+        """The folder of an organized split: of its class folders, or of its shards."""
+        return self.path / layout.parent / split
+
+    def run(self, name: str) -> Path:
+        """The folder of one training."""
+        return self.path / "runs" / name
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all trainings."""
+        return self.path / "runs"

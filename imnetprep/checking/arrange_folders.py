@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.checking.recognise import Place
 from imnetprep.checking.roster import Roster
 from imnetprep.messages import Finding, count
-from imnetprep.roots import Root
 
 
 @dataclass

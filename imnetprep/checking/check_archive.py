@@ -18,7 +18,7 @@ from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.proving.proof import ArchiveProof, DigestProof, NoProof, choose_proof
+from imnetprep.proving.receipt import ArchiveProof, DigestProof, NoProof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 _CHUNK_BYTES = 2 << 20

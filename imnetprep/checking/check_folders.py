@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.arrange_folders import Arrangement, arrange
 from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Tree
@@ -25,7 +25,6 @@ from imnetprep.messages import (
     format_bytes,
 )
 from imnetprep.processes import usable_cores
-from imnetprep.roots import Root
 
 # Read but not yet judged, at most, so that memory does not grow with the dataset.
 _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Tree
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.images import decoding_problem
@@ -16,7 +16,6 @@ from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.messages import Checks, Finding, Progress, Task, WrongBytes, count
 from imnetprep.processes import usable_cores
-from imnetprep.roots import Layout, Root
 
 _SHARDS_UNDER_WAY = 16
 

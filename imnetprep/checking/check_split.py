@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.checking.check_folders import surveyed
 from imnetprep.checking.check_shards import surveyed_shards
 from imnetprep.checking.recognise import Tree
 from imnetprep.messages import Checks, Finding, Progress, count
-from imnetprep.roots import Layout, Root
 
 # From this share on, images under a wrong wnid are no accidents but labels given by position.
 _SHARE_BY_POSITION = 0.1

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.check_folders import surveyed
 from imnetprep.checking.recognise import Tree
 from imnetprep.checking.roster import Roster
 from imnetprep.digests import xxh128
 from imnetprep.messages import Checks, Finding, Progress
-from imnetprep.roots import Root
 
 _DAMAGES = ("size", "digest", "decode", "unreadable", "not-a-file")
 

@@ -11,11 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import BUILT_IN, Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import BUILT_IN, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.checking.roster import Roster, Sizes
 from imnetprep.manifest import Manifest, dataset_for, open_manifest
 from imnetprep.messages import ImnetprepError, count
-from imnetprep.roots import Layout, Root
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
 _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32

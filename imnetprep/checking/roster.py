@@ -10,10 +10,9 @@ from collections.abc import Mapping
 
 from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Layout, Split
 from imnetprep.manifest import Manifest, SampleRecord
 from imnetprep.messages import format_bytes
-from imnetprep.roots import Layout
 
 # Both archives of ILSVRC2012 are whole records of 20 blocks, as GNU tar ends them; should the tars
 # in them end otherwise, each is up to a record off. Beside that 1 in 20,000 for what nobody knows:

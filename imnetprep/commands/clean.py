@@ -2,11 +2,11 @@
 
 import click
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.commands.options import dry_run_option, json_option, root_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, from_here
 from imnetprep.messages import count, format_bytes
-from imnetprep.roots import Root
 
 # As imnetprep.clean has them, which is not loaded for --help.
 _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")

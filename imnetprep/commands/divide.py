@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.commands.options import (
     dry_run_option,
     jobs_option,
@@ -13,7 +14,6 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import carry_out
 from imnetprep.commands.verb import Verb
-from imnetprep.roots import Root
 
 
 @click.command(cls=Verb, short_help="Divide a folder of images by class into train and val.")

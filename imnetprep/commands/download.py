@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands.options import (
     DURATION,
     RATE,
@@ -22,7 +22,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import format_bytes
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands.options import (
     dry_run_option,
     json_option,
@@ -15,7 +15,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage, count
-from imnetprep.roots import Layout, Root
 
 
 @click.command(cls=Verb, short_help="Draw what the network sees, as a contact sheet.")

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.messages import parse_bytes, parse_duration
-from imnetprep.roots import Layout, Root
 
 
 class _UnitType(click.ParamType[float]):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands.options import (
     archives_option,
     dataset_option,
@@ -18,7 +18,6 @@ from imnetprep.commands.options import (
 )
 from imnetprep.commands.terminal import carry_out, print_result
 from imnetprep.commands.verb import Verb, refuse
-from imnetprep.roots import Layout, Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.split_plan import SplitPlan

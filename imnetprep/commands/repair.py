@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands.options import (
     dataset_option,
     decode_option,
@@ -19,7 +19,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import FINDINGS_EXIT_CODE, count
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan

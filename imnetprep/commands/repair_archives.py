@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands.options import (
     SWARM,
     archives_folder_option,
@@ -21,7 +21,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import format_bytes
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair_archives import ArchiveRepair

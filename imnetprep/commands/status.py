@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.commands.options import json_option, root_option
 from imnetprep.commands.terminal import print_result
 from imnetprep.commands.verb import Verb, from_here
 from imnetprep.messages import count, format_bytes
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:
     from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus

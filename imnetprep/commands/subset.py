@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands.options import (
     dataset_option,
     dry_run_option,
@@ -18,7 +18,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import carry_out
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:
     from imnetprep.split_plan import SplitPlan

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.commands.options import (
     DURATION,
     RATE,
@@ -26,7 +27,6 @@ from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, s
 from imnetprep.commands.terminal import stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.s3.address import Settings

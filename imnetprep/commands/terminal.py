@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.commands.options import (
     dry_run_option,
     json_option,
@@ -15,7 +16,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import Progress, count, format_duration
-from imnetprep.roots import Layout, Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.train import TrainPlan

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands.options import (
     dataset_option,
     decode_option,
@@ -21,7 +21,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
 from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, format_bytes
-from imnetprep.roots import Layout, Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Tree

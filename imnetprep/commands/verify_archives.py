@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands.options import (
     archives_folder_option,
     dataset_option,
@@ -19,7 +19,6 @@ from imnetprep.commands.options import (
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes
-from imnetprep.roots import Root
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.verify_archives import ArchiveReport

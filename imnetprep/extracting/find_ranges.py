@@ -14,7 +14,7 @@ from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.fs import written_whole
-from imnetprep.proving.proof import Proof
+from imnetprep.proving.receipt import Proof
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, memb
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.proving.proof import Proof, choose_proof
 from imnetprep.proving.readers import PieceReader, PlainReader, Reader
+from imnetprep.proving.receipt import Proof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 

@@ -3,9 +3,8 @@
 import pickle
 import zipfile
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.fs import written_whole
-from imnetprep.roots import Root
 
 
 def write_meta_bin(root: Root, dataset: Dataset) -> None:

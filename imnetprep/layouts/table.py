@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from imnetprep.catalog.datasets import Layout
 from imnetprep.layouts import imagefolder, webdataset
 from imnetprep.manifest import SampleRecord
-from imnetprep.roots import Layout
 
 
 class LayoutModule(Protocol):

@@ -6,11 +6,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.proving.archive_at import archive_at, consumed_path, other_consumer
 from imnetprep.proving.consume import require_consumable
-from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
 

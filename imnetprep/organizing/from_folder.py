@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import hard_link, require_free
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
@@ -20,8 +20,7 @@ from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import usable_cores
-from imnetprep.proving.proof import Proof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import Proof
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
 MakeClass = Callable[[Path], Sequence[SampleRecord]]

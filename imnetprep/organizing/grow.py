@@ -8,7 +8,7 @@ from typing import Any
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.range_index import SUFFIX, parse_index
 from imnetprep.archives.ranges import Range
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.extracting.find_ranges import Source
 from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress, SourceFailed
@@ -25,7 +25,6 @@ from imnetprep.proving.consume import (
     end_consumption,
 )
 from imnetprep.proving.receipt import record_archive
-from imnetprep.roots import Layout, Root
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.torrent import published_pieces
 

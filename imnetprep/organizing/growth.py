@@ -11,7 +11,7 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress
 from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
-from imnetprep.proving.proof import Proof, Several
+from imnetprep.proving.receipt import Proof, Several
 
 
 class Growth:

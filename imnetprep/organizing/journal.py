@@ -27,7 +27,7 @@ from imnetprep.extracting.sink import Done
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError, removal
-from imnetprep.proving.proof import Proof, parse_proof
+from imnetprep.proving.receipt import Proof, parse_proof
 
 _FORM = 4
 _SCHEMA = f"""

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
-from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.organizing.choose_archives import check_sizes, choose_archives
 from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.processes import usable_cores
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of
 from imnetprep.proving.consume import largest_range_bytes
-from imnetprep.roots import Root
 from imnetprep.sources.places import STDIN, is_local
 
 # Each job holds two pieces and a sample; more of them than this wait for the disk.

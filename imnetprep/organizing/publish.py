@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.columns import Columns
 from imnetprep.fs import sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, move_away
 from imnetprep.organizing.journal import Journal, Whole, open_journal
 from imnetprep.proving.receipt import record_split
-from imnetprep.roots import Layout, Root
 
 # The samples of a split, class by class; from the start at each call.
 Listing = Callable[[], Iterator[tuple[int, Columns]]]

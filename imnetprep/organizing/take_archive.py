@@ -17,13 +17,13 @@ from imnetprep.extracting.sink import Batch, Done, Sink
 from imnetprep.messages import Progress, Task, WrongBytes, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal
-from imnetprep.proving.proof import NoProof, choose_proof, proof_of_part
 from imnetprep.proving.readers import (
     PieceReader,
     Reader,
     open_reader,
     wants_order,
 )
+from imnetprep.proving.receipt import NoProof, choose_proof, proof_of_part
 
 # No archive is longer: the ranges of each are journalled this far from those of the next.
 MOST_BYTES = 1 << 44

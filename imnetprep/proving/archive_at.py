@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.archives.range_index import SUFFIX, parse_root, renamed_root
-from imnetprep.catalog.datasets import Archive
+from imnetprep.catalog.datasets import Archive, Root
 from imnetprep.fs import written_whole
-from imnetprep.proving.proof import Proof
-from imnetprep.proving.receipt import archive_proof
-from imnetprep.roots import Root
+from imnetprep.proving.receipt import Proof, archive_proof
 from imnetprep.sources.places import address_of, is_local
 
 

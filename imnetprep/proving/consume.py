@@ -16,7 +16,7 @@ from imnetprep.archives.file import LocalFile
 from imnetprep.archives.range_index import format_index, parse_index, proof_record
 from imnetprep.archives.ranges import Range, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES
-from imnetprep.catalog.datasets import Archive, Dataset
+from imnetprep.catalog.datasets import Archive, Dataset, Root
 from imnetprep.digests import Pieces
 from imnetprep.fs import (
     can_punch_holes,
@@ -28,8 +28,7 @@ from imnetprep.fs import (
 )
 from imnetprep.messages import ImnetprepError, shell_command
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, consuming_root, index_path
-from imnetprep.proving.proof import NoProof, Proof, TorrentProof, choose_proof, parse_proof
-from imnetprep.roots import Root
+from imnetprep.proving.receipt import NoProof, Proof, TorrentProof, choose_proof, parse_proof
 from imnetprep.sources.torrent import published_pieces
 
 _PAGE_BYTES = 4096

@@ -16,7 +16,7 @@ from imnetprep.archives.ranges import Range
 from imnetprep.archives.tar import FETCH_AGAIN
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
-from imnetprep.proving.proof import (
+from imnetprep.proving.receipt import (
     ArchiveProof,
     DigestProof,
     Proof,

@@ -1,7 +1,7 @@
 """What is there already of splits on their way into shards, and what they will still take."""
 
 from imnetprep.archives.tar import PLAIN_FORMS
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.journal import Journal, Stage, open_journal
@@ -13,8 +13,7 @@ from imnetprep.organizing.plan import (
     size_in_archives,
 )
 from imnetprep.organizing.publish import in_the_way
-from imnetprep.proving.proof import NoProof, Proof, choose_proof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import NoProof, Proof, choose_proof
 from imnetprep.sharding.from_folders import refuse_other_shards, whole_shards_lie_in
 from imnetprep.sharding.make import Sharding
 from imnetprep.sharding.order import require_names

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import SplitRecord, dataset_for, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, move_away
 from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.publish import in_the_way
-from imnetprep.roots import Layout, Root
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import shuffling
 from imnetprep.sharding.shard_task import FilesOf

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.images import Resize
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
 from imnetprep.manifest import SampleRecord, SplitRecord
@@ -14,8 +14,7 @@ from imnetprep.messages import Progress
 from imnetprep.organizing.journal import Journal, Origin, Stage, Whole
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import in_processes, usable_cores
-from imnetprep.proving.proof import Proof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
 
 # Copying waits for the disk, of which more than these make no better use.

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.manifest import (
     Manifest,
     OtherForm,
@@ -25,7 +25,6 @@ from imnetprep.manifest import (
 )
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.organizing.publish import publish
-from imnetprep.roots import Layout, Root
 
 Key = tuple[Split, Layout]
 _OTHER_DATASET = "name another address, or another --root"

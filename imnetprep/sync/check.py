@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from functools import partial
 
 from imnetprep.archives.file import file_state
+from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.digests import Checksum
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import Finding, Progress
-from imnetprep.roots import Layout, Root
 from imnetprep.s3.bucket import Bucket, ListedObject
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import split_fingerprints

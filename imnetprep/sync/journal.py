@@ -11,10 +11,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.digests import Checksum
 from imnetprep.manifest import is_damage
 from imnetprep.messages import ImnetprepError
-from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
 
 _FORM = 1

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.range_index import SUFFIX
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.fs import is_locked
 from imnetprep.messages import Progress
 from imnetprep.proving.archive_at import consumed_path
-from imnetprep.roots import Root
 
 MANIFEST, RECEIPT = "manifest.db", "receipt.json"
 _LONGEST_NAME = 255 - len("..fetching")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
-from imnetprep.proving.proof import Proof, ServerChecksum, TorrentProof
+from imnetprep.proving.receipt import Proof, ServerChecksum, TorrentProof
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.failures import explained
 from imnetprep.sync.journal import Checksums

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
 
 from imnetprep.archives.file import file_state
+from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.roots import Root
 from imnetprep.s3.bucket import Bucket, UnfinishedUpload
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import Checksums, SyncJournal

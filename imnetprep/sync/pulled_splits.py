@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import hard_link
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import WrongBytes
-from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
 from imnetprep.sync.keys import Content, content_of
 from imnetprep.sync.plan import Action, Step, SyncPlan

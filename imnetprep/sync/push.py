@@ -15,8 +15,7 @@ from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.proving.proof import Proof, TorrentProof
-from imnetprep.proving.receipt import record_archive
+from imnetprep.proving.receipt import Proof, TorrentProof, record_archive
 from imnetprep.s3.bucket import ListedPart, listed_parts
 from imnetprep.s3.failures import explained
 from imnetprep.s3.upload import Guard, Part, Sender, has_part

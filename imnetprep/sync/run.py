@@ -6,14 +6,13 @@ from contextlib import ExitStack
 from typing import Any
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.digests import Checksum
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, SourceFailed
-from imnetprep.proving.proof import parse_proof
-from imnetprep.roots import Layout, Root
+from imnetprep.proving.receipt import parse_proof
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import (

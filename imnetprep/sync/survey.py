@@ -9,12 +9,11 @@ from functools import partial
 import botocore.exceptions as failures
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.proving.receipt import read_receipt
-from imnetprep.roots import Layout, Root
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import (
     Bucket,

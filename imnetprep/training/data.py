@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.images import decode_rgb
 from imnetprep.layouts.table import LAYOUTS
 from imnetprep.manifest import Manifest, SampleRecord, pick_split
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
-from imnetprep.roots import Layout, Root
 from imnetprep.training.transforms import Transform
 
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all

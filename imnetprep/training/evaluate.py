@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Classes, load_checkpoint
 from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
 from imnetprep.training.device import default_workers, memory_format, pick_device

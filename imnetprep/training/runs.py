@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.roots import Root
 from imnetprep.training.meters import Score
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

@@ -5,11 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
-from imnetprep.roots import Layout, Root
 from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
 from imnetprep.training.data import read_samples
 from imnetprep.training.device import amp_pays, default_workers, pick_device

@@ -19,12 +19,11 @@ from imnetprep.archives.file import LocalFile
 from imnetprep.archives.range_index import format_index, parse_index
 from imnetprep.archives.ranges import plan_ranges
 from imnetprep.archives.tar import _parse_header
-from imnetprep.catalog.datasets import DEFINITION, Split, load_dataset, parse_dataset
+from imnetprep.catalog.datasets import DEFINITION, Root, Split, load_dataset, parse_dataset
 from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.manifest import dataset_for, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import archive_proof, read_receipt, record_split
-from imnetprep.roots import Root
 from imnetprep.sources.torrent import parse_magnet, pieces_of, read_torrent
 from tests.fuzzing.tars import Entry, _fields
 

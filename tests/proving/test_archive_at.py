@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.proving.archive_at import home_of
-from imnetprep.roots import Root
 from tests.conftest import Run, tree
 
 TRAIN = "ILSVRC2012_img_train.tar"

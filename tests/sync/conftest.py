@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from imnetprep.proving.proof import parse_proof
-from imnetprep.proving.receipt import read_receipt, record_archive
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
+from imnetprep.proving.receipt import parse_proof, read_receipt, record_archive
 from tests.conftest import TRAIN, VAL, Run
 from tests.proxy import Proxy, operations, proxied
 from tests.servers import BUCKET, S3Server, s3_served

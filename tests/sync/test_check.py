@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.archives.file import file_state
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
 from imnetprep.sync.journal import open_sync_journal
 from tests.conftest import TRAIN, VAL, Run, spoil
 from tests.proxy import Proxy, Rule, operations

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.digests import Checksum
 from imnetprep.messages import Silent
-from imnetprep.roots import Root
 from imnetprep.sync.jobs import Cancellation, Flow, side_by_side
 from imnetprep.sync.journal import open_sync_journal
 from imnetprep.sync.object_download import _write_all

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
 from imnetprep.manifest import OtherForm, SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.roots import Layout, Root
 from imnetprep.sync.bucket_manifest import (
     Key,
     publish_pulled,
@@ -195,7 +194,7 @@ def test_killed_while_it_replaces_it_has_the_old_split_and_goes_on(tmp_path: Pat
 import os, sys
 from pathlib import Path
 from imnetprep import manifest
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
 from imnetprep.sync.bucket_manifest import read_remote_manifest, publish_pulled
 
 def opened(*arguments, connect=manifest.sqlite3.connect, **options):

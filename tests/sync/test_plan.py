@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imnetprep.archives.file import file_state
+from imnetprep.catalog.datasets import Root
 from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError
-from imnetprep.roots import Root
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket, ListedObject
 from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.manifest import open_manifest
-from imnetprep.roots import Layout
 from tests.conftest import TRAIN, VAL, Run, command, receipt_of, tree
 from tests.proxy import Proxy, Rule, operations
 from tests.servers import BUCKET, S3Server

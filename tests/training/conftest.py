@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
 from tests.drawn import draw_root
 
 # These networks are too small to share: on a busy machine two threads wait for each other.

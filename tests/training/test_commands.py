@@ -7,8 +7,8 @@ from subprocess import CompletedProcess
 import pytest
 from PIL import Image
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
-from imnetprep.roots import Root
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.predict import predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint

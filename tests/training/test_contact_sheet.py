@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.contact_sheet import fitted, pick_rows, plan_contact_sheet
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
-from imnetprep.roots import Root
 from imnetprep.training.data import read_samples
 from imnetprep.training.preview import preview_recipe, previews
 from imnetprep.training.transforms import TrainTransform

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from imnetprep.catalog.datasets import Split, load_dataset
+from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.roots import Layout, Root
 from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
 from imnetprep.training.transforms import TrainTransform
 from tests.drawn import draw_root
@@ -98,7 +97,7 @@ def test_a_split_that_is_not_there_is_said(tmp_path: Path) -> None:
 _MEASURE = """
 import json, sys
 from pathlib import Path
-from imnetprep.roots import Root
+from imnetprep.catalog.datasets import Root
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import open_manifest
 from imnetprep.training.data import read_samples

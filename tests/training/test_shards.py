@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent, WrongBytes, WrongUsage
-from imnetprep.roots import Layout, Root
 from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.data import read_samples

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
-from imnetprep.roots import Root
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.runs import EpochReport, Run
@@ -106,7 +106,7 @@ def test_stopped_and_resumed_gives_the_same_numbers(
 def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, batches: int) -> None:
     script = (
         "import signal, sys; from pathlib import Path\n"
-        "from imnetprep.roots import Root\n"
+        "from imnetprep.catalog.datasets import Root\n"
         "from imnetprep.training.train import plan_training, train\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
         "progress = SignalAt(signal.SIGKILL, batches=int(sys.argv[2]))\n"

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imnetprep.proving.proof import (
+from imnetprep.proving.receipt import (
     DigestProof,
     NoProof,
     Proof,
