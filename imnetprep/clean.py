@@ -139,18 +139,17 @@ def _growth(
         yield _found("unfinished", root.organizing / "sync", reason)
     for stage, folder in _growing_folders(root):
         growth = growths.get((stage, folder.name))
-        layout = Layout.IMAGEFOLDER if stage is Stage.FOLDERS else Layout.WEBDATASET
         if growth is None:
             reason = f"the journal {'is damaged' if unread else 'knows nothing of it'}"
             yield _found("leftover", folder, reason)
         elif dataset is not None and growth.dataset != dataset.fingerprint:
             yield _found("leftover", folder, "it is of another dataset")
-        elif (growth.split, layout) in split_folders and not (
+        elif (growth.split, stage.layout) in split_folders and not (
             growth.is_whole and stage is Stage.FOLDERS
         ):
             yield _found("leftover", folder, "the split is organized")
         else:
-            words = "" if stage is Stage.FOLDERS else f" --layout {layout}"
+            words = "" if stage is Stage.FOLDERS else f" --layout {stage.layout}"
             yield _found("unfinished", folder, f"imnetprep organize{words} would resume it")
 
 

@@ -189,7 +189,7 @@ def _splits(
             state = "organized" if root.split(split, record.layout).is_dir() else "gone"
             yield _split(dataset, split, state, record)
         if split in shards:
-            yield _unfinished(dataset, split, shards[split], Layout.WEBDATASET, at_work)
+            yield _unfinished(dataset, split, shards[split], Stage.SHARDS.layout, at_work)
         if split in folders:
             yield _unfinished(dataset, split, folders[split], None, at_work)
         elif not layouts and split not in shards:

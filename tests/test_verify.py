@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Layout
+from imnetprep.checking.check_split import CHECKS
+from imnetprep.layouts.table import LAYOUTS
 from tests.conftest import Run, tree
 
 WNID, OTHER = "n01440764", "n01443537"
@@ -89,6 +92,10 @@ def test_a_wrong_tree_is_called_wrong(
     done = run("verify", "--root", organized, "--digests")
     assert done.returncode == 5
     assert told in done.stdout, done.stdout
+
+
+def test_every_layout_can_be_read_and_checked() -> None:
+    assert set(LAYOUTS) == set(CHECKS) == set(Layout)
 
 
 def test_a_right_tree_has_no_finding_and_only_the_receipt_is_touched(

@@ -66,7 +66,7 @@ def verify(
     imnetprep verify --digests --decode
     imnetprep verify --root /data/somebodys-imagenet --adopt
     """
-    if layout is Layout.WEBDATASET:
+    if layout not in (None, Layout.IMAGEFOLDER):
         refuse("only class folders that another program made can be adopted", "adopt")
     from imnetprep.checking.recognise import recognise
     from imnetprep.messages import CHANGE_KIND, Checks

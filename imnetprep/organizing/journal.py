@@ -19,7 +19,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.columns import ClassColumns, Columns, joined
 from imnetprep.digests import Checksum
 from imnetprep.external_sort import in_order
@@ -64,6 +64,11 @@ class Stage(StrEnum):
     FOLDERS = "folders"
     SPOOL = "spool"
     SHARDS = "shards"
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of the split when it is organized."""
+        return Layout.IMAGEFOLDER if self is Stage.FOLDERS else Layout.WEBDATASET
 
 
 class Origin(NamedTuple):
