@@ -3,9 +3,14 @@
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.options import dry_run_option, json_option, root_option
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, from_here
+from imnetprep.commands.verb import (
+    Verb,
+    dry_run_option,
+    from_here,
+    json_option,
+    root_option,
+)
 from imnetprep.messages import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.

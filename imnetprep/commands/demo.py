@@ -4,9 +4,12 @@ from pathlib import Path
 
 import click
 
-from imnetprep.commands.options import dry_run_option, quiet_option
 from imnetprep.commands.terminal import stderr_progress
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import (
+    Verb,
+    dry_run_option,
+    quiet_option,
+)
 
 
 @click.command(cls=Verb, short_help="See the whole way once, on images drawn here.")

@@ -5,15 +5,15 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.verb import (
+    Verb,
     dry_run_option,
     jobs_option,
     json_option,
     quiet_option,
     root_option,
 )
-from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import Verb
 
 
 @click.command(cls=Verb, short_help="Divide a folder of images by class into train and val.")

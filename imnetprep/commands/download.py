@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_result, stderr_progress
+from imnetprep.commands.verb import (
     DURATION,
     RATE,
     SWARM,
+    Verb,
     dataset_option,
     dry_run_option,
     json_option,
@@ -19,8 +21,6 @@ from imnetprep.commands.options import (
     split_option,
     swarm_options,
 )
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import Verb
 from imnetprep.messages import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it

@@ -5,9 +5,14 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Layout, Root
-from imnetprep.commands.options import json_option, layout_option, quiet_option, root_option
 from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import (
+    Verb,
+    json_option,
+    layout_option,
+    quiet_option,
+    root_option,
+)
 
 
 @click.command(cls=Verb, short_help="Score a checkpoint on the validation split.")

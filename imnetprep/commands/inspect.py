@@ -5,15 +5,16 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_result
+from imnetprep.commands.verb import (
+    Verb,
     dry_run_option,
     json_option,
     layout_option,
+    refuse,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage, count
 
 

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import carry_out, print_result
+from imnetprep.commands.verb import (
+    Verb,
     archives_option,
     dataset_option,
     dry_run_option,
@@ -13,11 +15,10 @@ from imnetprep.commands.options import (
     json_option,
     layout_option,
     quiet_option,
+    refuse,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import carry_out, print_result
-from imnetprep.commands.verb import Verb, refuse
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.split_plan import SplitPlan

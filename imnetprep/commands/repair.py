@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
+from imnetprep.commands.verb import (
+    Verb,
     dataset_option,
     decode_option,
     digests_option,
@@ -16,8 +18,6 @@ from imnetprep.commands.options import (
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
-from imnetprep.commands.verb import Verb
 from imnetprep.messages import FINDINGS_EXIT_CODE, count
 
 if TYPE_CHECKING:  # --help loads none of it

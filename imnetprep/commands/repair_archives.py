@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_result, stderr_progress
+from imnetprep.commands.verb import (
     SWARM,
+    Verb,
     archives_folder_option,
     dataset_option,
     dry_run_option,
     jobs_option,
     json_option,
     quiet_option,
+    refuse,
     root_option,
     split_option,
     swarm_options,
 )
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it

@@ -5,9 +5,13 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.options import json_option, root_option
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, from_here
+from imnetprep.commands.verb import (
+    Verb,
+    from_here,
+    json_option,
+    root_option,
+)
 from imnetprep.messages import count, format_bytes
 
 if TYPE_CHECKING:

@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import carry_out
+from imnetprep.commands.verb import (
+    Verb,
     dataset_option,
     dry_run_option,
     jobs_option,
     json_option,
     quiet_option,
+    refuse,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import WrongUsage
 
 if TYPE_CHECKING:

@@ -8,14 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.options import (
-    DURATION,
-    RATE,
-    dry_run_option,
-    json_option,
-    quiet_option,
-    root_option,
-)
 from imnetprep.commands.s3_options import (
     AWS,
     DEFAULT_CONTENTS,
@@ -25,7 +17,16 @@ from imnetprep.commands.s3_options import (
 )
 from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, show_unfinished
 from imnetprep.commands.terminal import stderr_progress
-from imnetprep.commands.verb import Verb, refuse
+from imnetprep.commands.verb import (
+    DURATION,
+    RATE,
+    Verb,
+    dry_run_option,
+    json_option,
+    quiet_option,
+    refuse,
+    root_option,
+)
 from imnetprep.messages import WrongUsage
 
 if TYPE_CHECKING:  # --help loads none of it

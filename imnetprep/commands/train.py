@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imnetprep.catalog.datasets import Layout, Root
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_result, stderr_progress
+from imnetprep.commands.verb import (
+    Verb,
     dry_run_option,
     json_option,
     layout_option,
     quiet_option,
     root_option,
 )
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import Verb
 from imnetprep.messages import Progress, count, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it

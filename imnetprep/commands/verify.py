@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.options import (
+from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
+from imnetprep.commands.verb import (
+    Verb,
     dataset_option,
     decode_option,
     digests_option,
@@ -15,11 +17,10 @@ from imnetprep.commands.options import (
     json_option,
     layout_option,
     quiet_option,
+    refuse,
     root_option,
     split_option,
 )
-from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
-from imnetprep.commands.verb import Verb, refuse
 from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
