@@ -24,10 +24,10 @@ _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
     "kinds",
     multiple=True,
     type=click.Choice(_KINDS),
-    help="Take this kind; may be repeated.  [default: every kind but unfinished]",
+    help="Only this kind; may be repeated.  [default: every kind but unfinished]",
 )
-@click.option("--yes", is_flag=True, help="Remove what is shown.")
-@dry_run_option("Show what would be removed, with --yes too.")
+@click.option("--yes", is_flag=True, help="Remove what is listed.")
+@dry_run_option("List what would be removed, even with --yes.")
 @json_option
 def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
     """Show what the root can do without, and why; with --yes, remove it.

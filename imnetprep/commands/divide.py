@@ -24,14 +24,14 @@ from imnetprep.commands.verb import (
     metavar="SHARE",
     required=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The share of each class that becomes val, between 0 and 1.",
+    help="Share of each class that becomes val, between 0 and 1.",
 )
 @click.option(
     "--seed",
     type=int,
     default=0,
     show_default=True,
-    help="The seed by which images are divided.",
+    help="Seed of the division.",
 )
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @jobs_option

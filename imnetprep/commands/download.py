@@ -54,16 +54,23 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @swarm_options
 @click.option(
-    "--max-down", type=RATE, default=0, help="Receive at most so many bytes a second: 20MB."
+    "--max-down",
+    type=RATE,
+    default=0,
+    help="Receive at most this many bytes a second, such as 20MB.",
 )
-@click.option("--max-up", type=RATE, default=0, help="Send at most so many bytes a second: 5MB.")
+@click.option(
+    "--max-up", type=RATE, default=0, help="Send at most this many bytes a second, such as 5MB."
+)
 @click.option(
     "--seed-ratio",
     type=click.FloatRange(0),
-    help="Once done, seed until this many times the bytes are sent.",
+    help="After the download, seed until this many times its bytes are sent.",
 )
 @click.option(
-    "--seed-for", type=DURATION, help="Once done, seed for so long: 2h.  [default: leave]"
+    "--seed-for",
+    type=DURATION,
+    help="After the download, seed for this long, such as 2h.  [default: do not seed]",
 )
 @dry_run_option()
 @json_option

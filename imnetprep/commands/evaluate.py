@@ -28,7 +28,11 @@ from imnetprep.commands.verb import (
 @click.option(
     "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
 )
-@click.option("--workers", type=click.IntRange(0), help="How many processes read images.")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that read images.  [default: 2 on a CPU, up to 16 on a GPU]",
+)
 @json_option
 @quiet_option
 def evaluate(

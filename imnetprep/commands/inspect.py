@@ -23,20 +23,24 @@ from imnetprep.messages import WrongUsage, count
 @split_option(default="train")
 @layout_option()
 @click.option(
-    "--classes", type=click.IntRange(1), default=8, show_default=True, help="How many classes."
+    "--classes", type=click.IntRange(1), default=8, show_default=True, help="Number of classes."
 )
 @click.option(
-    "--images", type=click.IntRange(1), default=4, show_default=True, help="Images of each class."
+    "--images",
+    type=click.IntRange(1),
+    default=4,
+    show_default=True,
+    help="Number of images of each class.",
 )
 @click.option("--image-size", type=int, help="Side of what the network sees, px.  [default: 224]")
 @click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="The seed of samples and crops."
+    "--seed", type=int, default=0, show_default=True, help="Seed of the samples and crops."
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the sheet goes.  [default: ROOT/inspect-SPLIT.png]",
+    help="PNG file to write.  [default: ROOT/inspect-SPLIT.png]",
 )
 @dry_run_option("Pick the images, and draw nothing.")
 @json_option

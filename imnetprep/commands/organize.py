@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # --help loads none of it
 
 @click.command(
     cls=Verb,
-    short_help="Make class folders or shards of the archives, in one pass.",
+    short_help="Make class folders or shards from the archives, in one pass.",
     headings={
         "What to read": ("dataset", "splits", "archives", "consume"),
         "What to make": ("layout", "shard_size", "seed", "resize", "quality", "meta_bin"),
@@ -44,14 +44,14 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--meta-bin", is_flag=True, help="Write ROOT/meta.bin too, for torchvision's ImageNet class."
 )
-@layout_option(help="A file for each image in class folders, or shards.  [default: imagefolder]")
-@click.option("--shard-size", type=click.IntRange(1), help="Images in a shard.  [default: 1000]")
-@click.option("--seed", type=int, help="The seed by which shards are shuffled.  [default: 0]")
+@layout_option(help="Class folders, with a file for each image, or shards.  [default: imagefolder]")
+@click.option("--shard-size", type=click.IntRange(1), help="Images in each shard.  [default: 1000]")
+@click.option("--seed", type=int, help="Seed of the order of images in shards.  [default: 0]")
 @click.option(
     "--resize",
     metavar="SIDE",
     type=click.IntRange(1),
-    help="Make the images RGB JPEG whose shorter side is at most SIDE px.",
+    help="Re-encode images as RGB JPEG whose shorter side is at most SIDE px.",
 )
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="JPEG quality for --resize.  [default: 90]"
@@ -77,18 +77,18 @@ def organize(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Make class folders of the archives, in one pass: train/<wnid>/, val/<wnid>/.
+    """Make class folders from the archives, in one pass: train/<wnid>/, val/<wnid>/.
 
     A split appears under its name when its archive is verified and its counts fit, not before.
     Interrupted at any instant, the same command resumes from the last class that was safe on
     the disk.
 
-    With --consume the disk holds one copy, not two: of an archive that is verified, what is done
-    is deleted class by class; it is called NAME.consumed from then on.
+    With --consume the disk holds one copy, not two: class by class, what is extracted is deleted
+    from the archive, which must be verified first and is called NAME.consumed from then on.
 
-    With --layout webdataset, make shuffled shards: shards/train/, shards/val/. Of the class folders
-    where they are there, else straight from the archives. The same images, --seed and --shard-size
-    give the same bytes; interrupted, it resumes.
+    With --layout webdataset, make shuffled shards: shards/train/, shards/val/. Class folders are
+    read where they exist, else the archives. The same images, --seed and --shard-size give the
+    same bytes.
 
     \b
     imnetprep organize

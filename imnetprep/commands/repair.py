@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
 
 
-@click.command(cls=Verb, short_help="Mend what verify finds.")
+@click.command(cls=Verb, short_help="Repair the organized images.")
 @root_option
 @dataset_option
 @split_option()
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @digests_option
 @decode_option
-@click.option("--delete", is_flag=True, help="Delete files that are not of the dataset.")
+@click.option("--delete", is_flag=True, help="Delete files that are no part of the dataset.")
 @jobs_option
 @dry_run_option()
 @json_option
@@ -55,12 +55,12 @@ def repair(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Mend what `imnetprep verify` finds with the same --digests and --decode.
+    """Repair what `imnetprep verify` finds with the same --digests and --decode.
 
-    Images move to where their names belong; just the missing and damaged ones are taken anew from
-    the archives. Nothing is deleted without --delete. What cannot be repaired is printed, and the
-    exit code is 5. Interrupted at any instant, the same command resumes. Archives are repaired by
-    `imnetprep repair-archives`.
+    Images move to where their names belong; just the missing and damaged ones are read again
+    from the archives. Nothing is deleted without --delete. What cannot be repaired is printed, and
+    the exit code is 5. Interrupted at any instant, the same command resumes. Archives are repaired
+    by `imnetprep repair-archives`.
 
     \b
     imnetprep repair --dry-run

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus
 
 
-@click.command(cls=Verb, short_help="Say what is under the root, and how far it is.")
+@click.command(cls=Verb, short_help="Show what is under the root, finished or not.")
 @root_option
 @json_option
 def status(root: Root, as_json: bool) -> None:
-    """Say what is under the root: archives and their proof, splits, the last verify, runs.
+    """Show what is under the root: archives and their proof, splits, the last verify, runs.
 
     Changes nothing and waits for nobody: it may be asked while other commands are at work.
 

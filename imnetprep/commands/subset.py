@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The new root.  [default: with --archives, --root]",
+    help="New root to make.  [default, with --archives: --root]",
 )
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @click.option(
@@ -66,9 +66,9 @@ def subset(
     The new root is a dataset of its own: its labels are ranks among its own classes.
     Interrupted at any instant, the same command resumes.
 
-    With --archives no organized root is needed. Of a tar of class tars that lies here, or that can
-    be read by ranges, only the chosen classes are read. --dataset says which
-    dataset the archives are of.
+    With --archives no organized root is needed. Only the chosen classes are read of a tar of class
+    tars, if it is on this machine or its server has byte ranges. --dataset says which dataset the
+    archives are of.
 
     \b
     imnetprep subset imagenet100 --to imagenet100

@@ -174,12 +174,12 @@ root_option = click.option(
     default="imagenet",
     show_default=True,
     callback=_as_root,
-    help="Where the dataset lies on this machine; or set IMNETPREP_ROOT.",
+    help="Folder of the dataset on this machine; IMNETPREP_ROOT sets it too.",
 )
 dataset_option = click.option(
     "--dataset",
     metavar="NAME|FILE.toml",
-    help="A built-in dataset or your own.  [default: what the root holds, else ilsvrc2012]",
+    help="Built-in dataset, or a file that defines one.  [default: the root's, else ilsvrc2012]",
 )
 archives_option = click.option(
     "--archives",
@@ -203,7 +203,7 @@ def split_option(default: str = "every split") -> Callable[..., Any]:
         multiple=True,
         type=click.Choice([split.value for split in Split]),
         callback=_as_splits,
-        help=f"Take this split; may be repeated.  [default: {default}]",
+        help=f"Only this split; may be repeated.  [default: {default}]",
     )
 
 
@@ -228,18 +228,20 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "peers",
         multiple=True,
         metavar="HOST:PORT",
-        help="Dial this peer; may be repeated.",
+        help="Connect to this peer too; may be repeated.",
     )
     @click.option(
         "--no-dht", is_flag=True, help="Use no DHT, no local discovery and no port mapping."
     )
-    @click.option("--listen", metavar="ADDRESS[:PORT]", help="Where peers reach this machine.")
+    @click.option(
+        "--listen", metavar="ADDRESS[:PORT]", help="Address where peers reach this machine."
+    )
     @click.option(
         "--wait",
         type=DURATION,
         default="30m",
         show_default=True,
-        help="How long a swarm may deliver nothing.",
+        help="Fail when the swarm has delivered nothing for this long.",
     )
     @wraps(command)
     def with_network(
@@ -265,13 +267,13 @@ def dry_run_option(help: str = "Show the plan and change nothing.") -> Callable[
 jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1),
-    help="How many workers run side by side.  [default: as the machine has cores]",
+    help="Number of parallel workers.  [default: one for each core]",
 )
 digests_option = click.option(
-    "--digests", is_flag=True, help="Read every image too, and compare its xxh128."
+    "--digests", is_flag=True, help="Read every image as well, and compare its xxh128 digest."
 )
 decode_option = click.option(
-    "--decode", is_flag=True, help="Decode every image too, to its last pixel."
+    "--decode", is_flag=True, help="Decode every image as well, to its last pixel."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print results as JSON, one object a line."

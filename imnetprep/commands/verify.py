@@ -27,13 +27,15 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Tree
 
 
-@click.command(cls=Verb, short_help="Compare the images with the manifest, or the names.")
+@click.command(cls=Verb, short_help="Compare the organized images with their manifest.")
 @root_option
 @dataset_option
 @split_option()
 @digests_option
 @decode_option
-@click.option("--adopt", is_flag=True, help="Write the manifest of a tree that has no findings.")
+@click.option(
+    "--adopt", is_flag=True, help="Write the manifest of class folders that another program made."
+)
 @layout_option()
 @jobs_option
 @dry_run_option("Look for findings, and write neither receipt nor manifest.")
@@ -54,11 +56,11 @@ def verify(
 ) -> int:
     """Compare the organized images with the manifest: counts, names and sizes.
 
-    A tree that has no manifest, because another program made it, is told by its names and counts
-    and compared with its dataset; a file without a JPEG's end marker is decoded. With --adopt it
-    is then read once and gets its manifest, if there is no finding but that others changed images:
-    the sizes tell, where the dataset knows that of its tar. Then the manifest and all who read it
-    say so.
+    Class folders without a manifest, because another program made them, are recognised by names
+    and counts and compared with their dataset; a file without a JPEG's end marker is decoded. With
+    --adopt, if there is no finding, every image is then read once and the manifest is written.
+    Images that were resized or re-encoded are adopted too, if that shows from their sizes; the
+    manifest, and all who read it, then say so.
 
     A line for each finding; exit code 5 if there is any. Without --adopt nothing is changed but
     the receipt, which keeps the result. `imnetprep verify-archives` reads the published archives.
