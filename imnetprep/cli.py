@@ -71,9 +71,9 @@ def imnetprep() -> None:
     imnetprep verify              counts, names and sizes (--digests: every byte)
     imnetprep train --arch resnet18
 
-    Everything lies under --root (or IMNETPREP_ROOT, or ./imagenet). Every long command can be
-    interrupted at any instant and run again with the same words (train: with --resume): it resumes
-    from where it was.
+    Everything lies under --root (or IMNETPREP_ROOT, or ./imagenet). A long command that was
+    interrupted at any instant resumes when it is run again with the same options (train: with
+    --resume).
     """
 
 

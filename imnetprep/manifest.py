@@ -312,7 +312,7 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
         if version != _SCHEMA_VERSION:
             raise OtherForm(
                 f"{path} has form {version}; this imnetprep reads form {_SCHEMA_VERSION}",
-                hint="take the imnetprep that wrote it",
+                hint="use the version of imnetprep that wrote it",
             )
         database.execute("PRAGMA synchronous = FULL")
         yield Manifest(database, path)

@@ -109,7 +109,7 @@ def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
     folder = root.split(split)
     return ImnetprepError(
         f"the {split} images are not those of their archive: {change}",
-        hint=f"without --from what lies wrong is sorted; for the rest {move_away(folder)},"
+        hint=f"without --from misplaced files are moved; for the rest {move_away(folder)},"
         f" then imnetprep organize --split {split}, with the same --resize if any, makes it again",
     )
 

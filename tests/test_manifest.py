@@ -164,7 +164,7 @@ def test_another_form_is_refused(tmp_path: Path) -> None:
         ImnetprepError, match=r"manifest\.db has form 2; .* reads form 3"
     ) as refused:
         dataset_for(tmp_path / "manifest.db", None)
-    assert refused.value.hint == "take the imnetprep that wrote it"
+    assert refused.value.hint == "use the version of imnetprep that wrote it"
 
 
 def test_what_a_killed_writer_left_is_rolled_back(tmp_path: Path) -> None:

@@ -195,7 +195,9 @@ def test_of_two_files_of_one_name_none_is_chosen_by_guess(
     words = ["repair", "--root", organized, "--dataset", packed, "--delete"]
     done = here(*words)
     assert done.returncode == 5
-    assert f"conflict: train/{WNID}/{path.name} 2 files want this place" in done.stdout
+    assert (
+        f"conflict: train/{WNID}/{path.name} 2 different files belong in this place" in done.stdout
+    )
     assert _samples(organized) == damaged
     done = here(*words, "--from", packed.parent)  # which knows the right one
     assert done.returncode == 0, done.stdout

@@ -9,7 +9,7 @@ import pytest
 
 MEASURE = Path(__file__).parent.parent / "scripts" / "measure"
 # Lower them as the counts fall; `scripts/measure names` and `docstrings` list what is counted.
-BAD_NAMES = 169
+BAD_NAMES = 168
 POINTING_SENTENCES = 18
 
 

@@ -66,7 +66,8 @@ def check_archive(
         found = [ArchiveFinding(kind, message) for kind, message in problems]
     if file_state(path) != state:
         raise ImnetprepError(
-            f"{path} changed while it was read", hint="run the same command when it is at rest"
+            f"{path} changed while it was read",
+            hint="run the same command once nothing writes to it",
         )
     if isinstance(proof, NoProof):
         proof = NoProof(f"{proof.reason}; what can be seen of its form is right")
@@ -217,7 +218,7 @@ def _digest_findings(
             task.advance(len(chunk))
     if digest.hexdigest() != proof.digest:
         message = f"its {proof.kind} is {digest.hexdigest()}, not {proof.digest}"
-        yield ArchiveFinding("digest", f"{message}; which bytes are wrong it does not tell")
+        yield ArchiveFinding("digest", f"{message}; a digest does not tell which bytes are wrong")
 
 
 def _form_problems(

@@ -154,7 +154,7 @@ class _Mender:
             winner = self._right_one(place, candidates)
         if winner is None:
             self._remedy.takes[key] = Finding(
-                "conflict", place, f"{len(candidates)} files want this place and differ", place
+                "conflict", place, f"{len(candidates)} different files belong in this place", place
             )
             if self._archive and candidates[0] != place:
                 winner = candidates[0]  # it is overwritten at once by what the archive has

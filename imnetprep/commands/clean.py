@@ -17,7 +17,7 @@ from imnetprep.messages import count, format_bytes
 _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 
 
-@click.command(cls=Verb, short_help="Show what the root can do without; --yes removes it.")
+@click.command(cls=Verb, short_help="Show what can be removed from the root; --yes removes it.")
 @root_option
 @click.option(
     "--only",
@@ -30,7 +30,7 @@ _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 @dry_run_option("List what would be removed, even with --yes.")
 @json_option
 def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Show what the root can do without, and why; with --yes, remove it.
+    """Show what can be removed from the root, and why; with --yes, remove it.
 
     \b
     temporary   files of processes that are gone

@@ -12,7 +12,7 @@ from imnetprep.commands.verb import (
 )
 
 
-@click.command(cls=Verb, short_help="See the whole way once, on images drawn here.")
+@click.command(cls=Verb, short_help="Run all of it once, on a small drawn dataset.")
 @click.option(
     "--root",
     "folder",
@@ -27,7 +27,7 @@ from imnetprep.commands.verb import (
 @dry_run_option("Show the commands, and run none.")
 @quiet_option
 def demo(folder: Path, fresh: bool, dry_run: bool, quiet: bool) -> None:
-    """See the whole way once, on images that are drawn here: under 4 minutes on 2 cores.
+    """Run all of it once, on images that are drawn here: under 4 minutes on 2 cores.
 
     Draws ten synsets, packs them as ImageNet's archives are packed and seeds them on this machine.
     Then it runs the real commands, each shown as you would type it: download by magnet link,

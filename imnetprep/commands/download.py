@@ -93,7 +93,7 @@ def download(
 ) -> None:
     """Fetch the archives by torrent into ROOT/archives and verify every piece on the disk.
 
-    Without --magnet and --torrent it takes the dataset's own torrents. Interrupted at any
+    Without --magnet and --torrent it uses the dataset's own torrents. Interrupted at any
     instant, the same command resumes, and fetches again at most the pieces that were in flight.
 
     \b

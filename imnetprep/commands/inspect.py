@@ -32,7 +32,7 @@ from imnetprep.messages import WrongUsage, count
     show_default=True,
     help="Number of images of each class.",
 )
-@click.option("--image-size", type=int, help="Side of what the network sees, px.  [default: 224]")
+@click.option("--image-size", type=int, help="Side of the network's input, px.  [default: 224]")
 @click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the samples and crops."

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from imnetprep.split_plan import SplitPlan
 
 
-@click.command(cls=Verb, short_help="Make a root of some classes or files of a dataset.")
+@click.command(cls=Verb, short_help="Make a root of chosen classes or files of a dataset.")
 @click.argument("list_name", metavar="LIST")
 @root_option
 @click.option(

@@ -71,16 +71,18 @@ def _uncollected() -> Iterator[None]:
     help="Parts of the root, with commas between.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
-@click.option("--delete", is_flag=True, help="List what only the receiving side has, too.")
+@click.option(
+    "--delete", is_flag=True, help="List what only the receiving side has, to be removed."
+)
 @click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
 @click.option(
     "--abort-stale",
     type=DURATION,
     metavar="AGE",
-    help="Drop unfinished uploads older than AGE: 7d.",
+    help="Abort unfinished uploads older than AGE: 7d.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Parts that move at once.  [default: 8]")
-@click.option("--max-rate", type=RATE, help="Move at most so many bytes a second: 20MB.")
+@click.option("--jobs", type=click.IntRange(1), help="Parts transferred at once.  [default: 8]")
+@click.option("--max-rate", type=RATE, help="Transfer at most so many bytes a second: 20MB.")
 @click.option(
     "--request-prices",
     type=PricesType(),
@@ -121,7 +123,7 @@ def sync_s3(
 ) -> int:
     """Make ROOT and a place in a bucket equal: archives, shards, runs and the manifest.
 
-    Says first what it would send and fetch, and what the requests cost; without --push, --pull or
+    Prints first what it would send and fetch, and what the requests cost; without --push, --pull or
     --check it stops there. Every byte is verified on its way, by a checksum that the server
     compares too. Nothing that differs is overwritten without --replace, and nothing is removed
     without --delete.

@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--lr", type=float, help="The highest learning rate.  [default: 0.1 × batch size / 256]"
 )
-@click.option("--image-size", type=int, help="Side of what the network sees, px.  [default: 224]")
+@click.option("--image-size", type=int, help="Side of the network's input, px.  [default: 224]")
 @click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
 @click.option(
     "--val-resize",

@@ -46,8 +46,8 @@ def verify_archives(
     """Read every byte of the published archives, and name the wrong bytes and the images in them.
 
     An archive is verified by the pieces of its torrent, else by its digest; where the dataset has
-    neither, its form and its counts are looked at. The receipt of ROOT learns which archives of
-    ROOT/archives are verified, and forgets the proof of a wrong one; then organize, sync-s3 and
+    neither, its structure and counts are checked. The receipt of ROOT records which archives of
+    ROOT/archives are verified, and drops the record of a wrong one, so that organize, sync-s3 and
     clean need not read them again.
 
     A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` repairs them.

@@ -214,6 +214,6 @@ def check_count(
 def name_twice(archives: str) -> WrongBytes:
     """The error for two images of one name, which `packed` and `joined` find."""
     return WrongBytes(
-        f"{archives}: an image stands there twice",
+        f"{archives}: an image is listed twice",
         hint="this is not the published archive; fetch it again from its source",
     )

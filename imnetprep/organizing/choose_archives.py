@@ -61,7 +61,7 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
     known = ", ".join(archive.name for archive in dataset.archives if archive.splits)
     raise ImnetprepError(
         f"{dataset.name} has no archive called {name}",
-        hint=f"name another --dataset, or call it what it is: {known}",
+        hint=f"name its --dataset, or rename it to what it is: {known}",
     )
 
 

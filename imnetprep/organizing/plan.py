@@ -115,7 +115,7 @@ def _check_part(dataset: Dataset, planned: Planned, *, consume: bool) -> None:
         if is_local(planned.place) and not any(each.exists() for each in states):
             raise ImnetprepError(
                 f"{path} is not there; {whole}, and made of its archives",
-                hint="--archives with the place where those are",
+                hint="name the place of those with --archives",
             )
 
 

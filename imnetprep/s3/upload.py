@@ -180,7 +180,7 @@ class Sender:
                 with suppress(failures.ClientError):  # it can never be completed
                     self.bucket.call("abort_multipart_upload", Key=key, UploadId=upload_id)
                 raise WrongBytes(
-                    f"{S3Address(self.bucket.name, key)}: somebody else has written it meanwhile",
+                    f"{S3Address(self.bucket.name, key)}: another program has written it meanwhile",
                     hint="run the same command again: it compares the two",
                 ) from error
         return self._arrived(key, whole)

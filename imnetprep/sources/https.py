@@ -135,11 +135,11 @@ class HttpFile:
             url = urljoin(self._url, response.headers.get("Location", ""))
             if urlsplit(self._url).scheme == "https" and urlsplit(url).scheme != "https":
                 raise SourceFailed(
-                    f"{self._title} leads from https to {urlsplit(url).scheme}",
+                    f"{self._title} redirects from https to {urlsplit(url).scheme}",
                     hint="name an address that stays encrypted",
                 )
             self._url = url
-        raise SourceFailed(f"{self._title} leads in a circle", hint="look at it in a browser")
+        raise SourceFailed(f"{self._title} redirects in a circle", hint="open it in a browser")
 
     def _refused(self, status: int) -> SourceFailed:
         if status == 200:

@@ -306,5 +306,5 @@ def read_checksums(path: Path, like: Checksums, flow: Flow) -> Checksums:
 def _changed(upload: _FileUpload) -> ImnetprepError:
     return ImnetprepError(
         f"{upload.path} changed while it was read",
-        hint="run the same command when it is at rest; it resumes where it stopped",
+        hint="run the same command once nothing writes to it; it resumes where it stopped",
     )

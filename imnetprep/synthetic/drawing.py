@@ -9,9 +9,9 @@ from PIL import Image
 
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.messages import Progress, Silent
+from imnetprep.synthetic.archives import DatasetPlan, Member, plan_dataset, write_definition
 from imnetprep.synthetic.figures import FIGURES
 from imnetprep.synthetic.noise import write_archives
-from imnetprep.synthetic.packing import DatasetPlan, Member, plan_dataset, write_definition
 from imnetprep.synthetic.photographs import draw_photograph
 
 _QUALITIES = (75, 96)

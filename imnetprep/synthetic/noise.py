@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Split, load_dataset
-from imnetprep.synthetic.packing import (
+from imnetprep.synthetic.archives import (
     ARCHIVE_NAMES,
     DatasetPlan,
     Member,

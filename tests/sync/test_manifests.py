@@ -297,4 +297,4 @@ def test_a_manifest_of_another_version_names_the_mend(tmp_path: Path) -> None:
     path = _execute(_list(tmp_path / "there.db", TRAIN), "PRAGMA user_version = 4")
     with pytest.raises(OtherForm, match="has form 4") as refused:
         read_remote_manifest(path)
-    assert refused.value.hint == "take the imnetprep that wrote it"
+    assert refused.value.hint == "use the version of imnetprep that wrote it"

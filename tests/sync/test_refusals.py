@@ -342,7 +342,7 @@ def test_an_upload_that_met_another_one_is_dropped_and_begun_anew(
         Rule("refuse", "CompleteM", status=409, code="ConditionalRequestConflict", message=said)
     ]
     error, hint = told(sync(root, "--push"), code=4)
-    assert error == f"s3://{BUCKET}/{prefix}/{BIG}: somebody else has written it meanwhile"
+    assert error == f"s3://{BUCKET}/{prefix}/{BIG}: another program has written it meanwhile"
     assert hint.startswith("run the same command again") and BIG not in keys_there(s3, prefix)
     assert "Uploads" not in s3.client().list_multipart_uploads(Bucket=BUCKET, Prefix=prefix)
     proxy.rules = []
@@ -409,7 +409,7 @@ def test_a_file_that_changes_while_it_is_sent_makes_no_object(
     proxy.rules = [Rule("reset", write)]
     error, hint = told(sync(root, "--push", "--jobs", 1), code=1)
     assert error == f"{path} changed while it was read"
-    assert hint.startswith("run the same command when it is at rest")
+    assert hint.startswith("run the same command once nothing writes to it")
     assert BIG not in keys_there(s3, prefix)
     assert sync(root, "--push").returncode == 0
     client = s3.client()
