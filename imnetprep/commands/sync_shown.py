@@ -12,8 +12,7 @@ from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes, format_d
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.messages import Finding
     from imnetprep.s3.bucket import Bucket
-    from imnetprep.sync.plan import SyncPlan
-    from imnetprep.sync.push import Outcome
+    from imnetprep.sync.plan import Outcome, SyncPlan
 
 _LISTED_BEFORE_SUMMING_UP = 20
 _VERBS = {"push": "send", "pull": "fetch"}

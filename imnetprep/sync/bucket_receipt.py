@@ -11,8 +11,7 @@ from imnetprep.proving.receipt import read_receipt
 from imnetprep.s3.failures import explained, has_met
 from imnetprep.s3.upload import Guard, Sender
 from imnetprep.sync.keys import MANIFEST, RECEIPT, Content, content_of
-from imnetprep.sync.plan import Action, SyncPlan, Work
-from imnetprep.sync.push import Outcome
+from imnetprep.sync.plan import Action, Outcome, SyncPlan, Work
 from imnetprep.sync.remote_receipt import ObjectRecord, RemoteReceipt, format_receipt
 from imnetprep.sync.survey import fetch_receipt, local_digests, object_checksums
 

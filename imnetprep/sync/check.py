@@ -4,7 +4,6 @@ import threading
 from collections.abc import Collection, Iterator
 from functools import partial
 
-from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.digests import Checksum
 from imnetprep.layouts.webdataset import INDEX
@@ -17,7 +16,6 @@ from imnetprep.sync.journal import Checksums, SyncJournal
 from imnetprep.sync.keys import MANIFEST, Content, content_of
 from imnetprep.sync.plan import Work, part_bytes_of
 from imnetprep.sync.pull import fetch_manifest
-from imnetprep.sync.push import read_checksums
 from imnetprep.sync.survey import Survey, ask, object_checksums
 
 _PARTS_AT_ONCE = 4
@@ -74,7 +72,7 @@ class _Check:
 
     def __init__(self, survey: Survey, work: Work, *, deep: bool, jobs: int) -> None:
         self._survey, self._work, self._deep = survey, work, deep
-        self._root, self._journal, self._flow = work.root, work.journal, work.flow
+        self._journal, self._flow = work.journal, work.flow
         self._turns = threading.Semaphore(jobs)
 
     def finding(self, path: str) -> Finding | None:
@@ -89,7 +87,8 @@ class _Check:
         remote = self._server_checksums(path)
         if remote is None and not self._deep:
             return Finding("unproved", path, "the server keeps no checksum of it; --deep reads it")
-        local = self._local_checksums(path, remote)
+        like = remote or Checksums(Checksum(self._work.kind, 0, size_bytes))
+        local = self._work.file_checksums(path, like, reread=self._deep)
         if self._deep:
             read = self._read_object(path, local)
             if remote is not None and read.whole != remote.whole:
@@ -113,21 +112,6 @@ class _Check:
         claim = object_checksums(self._survey, path, None, self._journal)
         answer = self._journal.of_object(self._survey.address / path, self._object(path).etag)
         return claim if claim and answer and claim.whole == answer.whole else answer or claim
-
-    def _local_checksums(self, path: str, like: Checksums | None) -> Checksums:
-        """The checksums of a file over the parts of `like`; it is read where none are recorded."""
-        kind = like.whole.kind if like else self._work.kind
-        file, size_bytes = self._root.path / path, self._survey.local[path].size_bytes
-        state = file_state(file)
-        checksums = None if self._deep else self._journal.of_file(path, state, kind)
-        if checksums is not None:
-            self._flow.skipped(size_bytes)
-            return checksums
-        like = like or Checksums(Checksum(kind, 0, size_bytes))
-        checksums = read_checksums(file, like, self._flow)
-        if file_state(file) == state:
-            self._journal.keep_file(path, state, checksums)
-        return checksums
 
     def _read_object(self, path: str, like: Checksums) -> Checksums:
         """The checksums of an object, by reading it, over the parts of `like`."""
@@ -157,7 +141,7 @@ class _Check:
         remote = manifest.fingerprints if manifest else {}
         if manifest is not None:
             manifest.path.unlink()
-        for (split, layout), fingerprint in split_fingerprints(self._root.manifest).items():
+        for (split, layout), fingerprint in split_fingerprints(self._work.root.manifest).items():
             remote_fingerprint = remote.get((split, layout))
             if remote_fingerprint not in (None, fingerprint):
                 message = f"{split} as {layout} is another list here than in the bucket"

@@ -4,14 +4,18 @@ How the two sides of a file stand to each other is its `Relation`, and `_ACTIONS
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
+from pathlib import Path
+from typing import NamedTuple
 
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Root
+from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.proving.receipt import Proof
 from imnetprep.s3.bucket import Bucket, UnfinishedUpload
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import Checksums, SyncJournal
@@ -121,6 +125,20 @@ class SyncPlan:
         return ranges + 1 if ranges > 1 else 1
 
 
+class Outcome(NamedTuple):
+    """What was done with a file; `checksums`: of its bytes in this `state`, `etag`: the object's.
+
+    `proof`: what has proved it on the way.
+    """
+
+    step: Step
+    action: Action
+    checksums: Checksums | None
+    etag: str | None
+    state: Mapping[str, int] | None = None
+    proof: Proof | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """What all that carries a plan out has at hand. `kind`: of the checksums that are computed."""
@@ -131,6 +149,33 @@ class Work:
     kind: str
     flow: Flow
     progress: Progress
+
+    def file_checksums(self, path: str, like: Checksums, *, reread: bool = False) -> Checksums:
+        """The checksums of a file over the parts of `like`: as recorded, or by reading it."""
+        file = self.root.path / path
+        state = file_state(file)
+        checksums = None if reread else self.journal.of_file(path, state, like.whole.kind)
+        if checksums is not None:
+            self.flow.skipped(state["size_bytes"])
+            return checksums
+        checksums = _read_checksums(file, like, self.flow)
+        if file_state(file) == state:
+            self.journal.keep_file(path, state, checksums)
+        return checksums
+
+
+def _read_checksums(file: Path, like: Checksums, flow: Flow) -> Checksums:
+    part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
+    parts, rest_bytes = [], 0
+    with file.open("rb", buffering=0) as stream:
+        while chunk := stream.read(min(1 << 20, rest_bytes or part_bytes)):
+            if not rest_bytes:
+                parts.append(Checksum.empty(like.whole.kind))
+                rest_bytes = part_bytes
+            parts[-1] = parts[-1].over(chunk)
+            rest_bytes -= len(chunk)
+            flow.read(len(chunk))
+    return Checksums.of_parts(parts, like.whole.kind, part_bytes)
 
 
 def part_bytes_of(size_bytes: int) -> int:

@@ -25,9 +25,8 @@ from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
 from imnetprep.sync.object_download import ObjectDownload, part_path
-from imnetprep.sync.plan import Action, Step, SyncPlan, Work, value_of
+from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, Work, value_of
 from imnetprep.sync.pulled_splits import Splits
-from imnetprep.sync.push import Outcome, read_checksums
 from imnetprep.sync.survey import Survey, ask_for_unknown, object_checksums, pieces_of
 
 _SECONDS_BETWEEN_SYNCS = 2.0
@@ -90,12 +89,8 @@ class Pull:
     def _compared(self, step: Step) -> Outcome:
         """Read a file of the same size, to know whether its bytes are the same."""
         target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
-        path = self._root.path / step.path
-        state = file_state(path)
         assert target is not None, "it was asked for when this was planned"
-        checksums = read_checksums(path, target, self._work.flow)
-        if file_state(path) == state:
-            self._journal.keep_file(step.path, state, checksums)
+        checksums = self._work.file_checksums(step.path, target)
         is_same = checksums.whole == target.whole
         return Outcome(step, Action.SKIP if is_same else Action.KEEP, checksums, step.etag)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 from imnetprep.archives.file import file_state
 from imnetprep.archives.range_index import SUFFIX
@@ -15,31 +14,17 @@ from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.proving.receipt import Proof, TorrentProof, record_archive
+from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.s3.bucket import ListedPart, listed_parts
 from imnetprep.s3.failures import explained
 from imnetprep.s3.upload import Guard, Part, Sender, has_part
-from imnetprep.sync.jobs import Flow, side_by_side
+from imnetprep.sync.jobs import side_by_side
 from imnetprep.sync.journal import Checksums
-from imnetprep.sync.plan import Action, Step, SyncPlan, Work, part_bytes_of, value_of
+from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, Work, part_bytes_of, value_of
 from imnetprep.sync.survey import object_checksums, pieces_of
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20
-
-
-class Outcome(NamedTuple):
-    """What was done with a file; `checksums`: of its bytes in this `state`, `etag`: the object's.
-
-    `proof`: what has proved it on the way.
-    """
-
-    step: Step
-    action: Action
-    checksums: Checksums | None
-    etag: str | None
-    state: Mapping[str, int] | None = None
-    proof: Proof | None = None
 
 
 @dataclass
@@ -73,7 +58,7 @@ class Push:
     """A push at work."""
 
     def __init__(self, plan: SyncPlan, work: Work, dataset: Dataset | None) -> None:
-        self._plan, self._dataset = plan, dataset
+        self._plan, self._work, self._dataset = plan, work, dataset
         self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
         self._flow, self._kind = work.flow, work.kind
         self._address = plan.survey.address
@@ -277,7 +262,7 @@ class Push:
         path = upload.step.path
         target = object_checksums(self._plan.survey, path, self._bucket, self._journal)
         assert target is not None, "it was asked for when this was planned"
-        checksums = read_checksums(upload.path, target, self._flow)
+        checksums = self._work.file_checksums(path, target)
         self._unchanged(upload)
         if checksums.whole == target.whole:
             return Outcome(upload.step, Action.SKIP, checksums, upload.step.etag, upload.state)
@@ -286,21 +271,6 @@ class Push:
     def _unchanged(self, upload: _FileUpload) -> None:
         if file_state(upload.path) != upload.state:
             raise _changed(upload)
-
-
-def read_checksums(path: Path, like: Checksums, flow: Flow) -> Checksums:
-    """The checksums of a file, over the parts of `like`."""
-    part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
-    parts, rest_bytes = [], 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(min(1 << 20, rest_bytes or part_bytes)):
-            if not rest_bytes:
-                parts.append(Checksum.empty(like.whole.kind))
-                rest_bytes = part_bytes
-            parts[-1] = parts[-1].over(chunk)
-            rest_bytes -= len(chunk)
-            flow.read(len(chunk))
-    return Checksums.of_parts(parts, like.whole.kind, part_bytes)
 
 
 def _changed(upload: _FileUpload) -> ImnetprepError:

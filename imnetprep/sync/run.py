@@ -25,9 +25,9 @@ from imnetprep.sync.bucket_receipt import push_receipt
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.keys import MANIFEST, Content
-from imnetprep.sync.plan import Action, Direction, Step, SyncPlan, Work
+from imnetprep.sync.plan import Action, Direction, Outcome, Step, SyncPlan, Work
 from imnetprep.sync.pull import Pull, fetch_manifest
-from imnetprep.sync.push import Outcome, Push
+from imnetprep.sync.push import Push
 
 DEFAULT_JOBS = 8
 _DELETED_AT_ONCE = 1000
