@@ -73,7 +73,7 @@ _MENDS = {
     "RequestTimeTooSkewed": "set this machine's clock (timedatectl set-ntp true)",
     "NoSuchBucket": "aws s3 mb s3://{bucket} makes it, aws s3 ls shows those there are",
     "NoSuchUpload": "somebody aborted this upload: run the same command, it begins another",
-    "404": "aws s3 ls {where} shows what is there; run the same command again",
+    "404": "aws s3 ls {place} shows what is there; run the same command again",
     "InvalidObjectState": "it is in an archive class: aws s3api restore-object --bucket {bucket}"
     " --key {key} --restore-request Days=7 brings it back",
     "SlowDown": _BUSY_HINT,
@@ -99,7 +99,7 @@ _LONGEST_SAID = 300
 
 @contextmanager
 def explained(place: object) -> Iterator[None]:
-    """What botocore says of a failure at `where`, as we say it."""
+    """What botocore says of a failure at `place`, as we say it."""
     try:
         yield
     except failures.ClientError as error:
