@@ -1,7 +1,7 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,15 @@ class OrganizePlan:
             create_manifest(self.root.manifest, self.dataset)
             self.needs.tell_time(self.root.organizing, progress)
             for group in self.groups:
-                yield from _organized(self, group, journal, progress)
+                with _work(self, group, journal) as work:
+                    folders = splits_in(self.root, Layout.IMAGEFOLDER)
+                    splits = [split for split in group.splits if split not in folders]
+                    wholes = work.grown(splits, jobs=self.jobs, progress=progress)
+                for split, whole in wholes.items():
+                    change = str(self.resize) if self.resize else None
+                    work.publish(split, whole, change=change, facts=self.facts)
+                for split in group.splits:
+                    yield splits_in(self.root, Layout.IMAGEFOLDER)[split]
 
 
 def plan_organize(
@@ -129,41 +137,25 @@ def _other_images(folder: Path, description: str) -> ImnetprepError:
     )
 
 
-def _organized(
-    plan: OrganizePlan, group: Planned, journal: Journal, progress: Progress
-) -> Iterator[SplitRecord]:
-    """Make the splits of archives that they share; yields each once it lies under its name."""
-    root = plan.root
-    with _sink(plan) as sink:
-        work = Work(
+@contextmanager
+def _work(plan: OrganizePlan, group: Planned, journal: Journal) -> Iterator[Work]:
+    """The splits of archives that they share, made as class folders: as published, or smaller."""
+    folder = plan.root.organizing
+    with ExitStack() as stack:
+        sink: Sink = ClassFolders(plan.dataset, folder)
+        if plan.resize is not None:
+            jobs = plan.jobs or usable_cores()
+            resized = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
+            sink = stack.enter_context(closing(resized))
+        yield Work(
             plan.dataset,
             group,
-            root,
+            plan.root,
             journal,
             sink=sink,
-            growing=root.organizing,
+            folder=folder,
             consume=plan.consume,
         )
-        folders = splits_in(root, Layout.IMAGEFOLDER)
-        splits = [each for each in group.splits if each not in folders]
-        wholes = work.grown(splits, jobs=plan.jobs, progress=progress)
-    for split, whole in wholes.items():
-        change = str(plan.resize) if plan.resize else None
-        work.publish(split, whole, change=change, facts=plan.facts)
-    for split in group.splits:
-        yield splits_in(root, Layout.IMAGEFOLDER)[split]
-
-
-@contextmanager
-def _sink(plan: OrganizePlan) -> Iterator[Sink]:
-    """Where samples go: class folders, of images as published or made smaller."""
-    if plan.resize is None:
-        yield ClassFolders(plan.dataset, plan.root.organizing)
-        return
-    jobs = plan.jobs or usable_cores()
-    folders = ResizedFolders(plan.dataset, plan.root.organizing, plan.resize, jobs=jobs)
-    with closing(folders) as sink:
-        yield sink
 
 
 def _group_needs(

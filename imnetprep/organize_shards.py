@@ -294,7 +294,7 @@ class _Work:
             self._planned,
             self._root,
             self._spooled,
-            growing=self._folder,
+            folder=self._folder,
             sink=sink,
             consume=self._plan.consume,
         )

@@ -22,7 +22,7 @@ class Source:
     """An archive that is open as `file`.
 
     `pieces` are those of its torrent; `earlier` is what proved it already. `index` is where its
-    ranges are kept, `ranges` what is known of them already; `released` is called with each range
+    ranges are kept, `ranges` what is known of them already; `on_committed` gets each range
     once its samples are safe on the disk.
     """
 
@@ -32,7 +32,7 @@ class Source:
     earlier: Proof | None = None
     index: Path | None = None
     ranges: Sequence[Range] | None = None
-    released: Callable[[Range], None] | None = None
+    on_committed: Callable[[Range], None] | None = None
 
     @property
     def identity(self) -> str:

@@ -1,5 +1,6 @@
-"""Splits that share their archives, under way: what is not done grows, what is whole is named."""
+"""Splits made of the archives that they share: read once, every class counted, then named."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -10,12 +11,13 @@ from imnetprep.archives.range_index import SUFFIX, parse_index
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.extracting.find_ranges import Source
+from imnetprep.extracting.samples import check_count, name_twice
 from imnetprep.extracting.sink import Sink
 from imnetprep.messages import Progress, SourceFailed
-from imnetprep.organizing.growth import Growth
-from imnetprep.organizing.journal import Journal, Whole
+from imnetprep.organizing.journal import Journal, Origin, Whole
 from imnetprep.organizing.plan import Planned, jobs_for
 from imnetprep.organizing.publish import publish_journalled, unpublished
+from imnetprep.organizing.take_archive import MOST_BYTES, Taking
 from imnetprep.proving.archive_at import archive_at, home_of, index_path, name_consumer
 from imnetprep.proving.consume import (
     ConsumedFile,
@@ -24,7 +26,7 @@ from imnetprep.proving.consume import (
     earlier_proof,
     end_consumption,
 )
-from imnetprep.proving.receipt import record_archive
+from imnetprep.proving.receipt import Proof, Several, record_archive
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.torrent import published_pieces
 
@@ -33,7 +35,10 @@ _LARGEST_INDEX_BYTES = 16 << 20
 
 
 class Work:
-    """The splits of `planned`, under way in a `sink` under `growing`."""
+    """The splits of `planned`, each made in a folder of its own by a `sink` under `folder`.
+
+    Their archives are the same: each is read once, for all splits that are not whole.
+    """
 
     def __init__(
         self,
@@ -43,45 +48,109 @@ class Work:
         journal: Journal,
         *,
         sink: Sink,
-        growing: Path,
+        folder: Path,
         consume: bool,
     ) -> None:
         self._dataset, self._consume = dataset, consume
         self._splits, self._archives, self._place = planned.splits, planned.archives, planned.place
         self._root, self._journal = root, journal
-        self._sink, self._growing = sink, growing
+        self._sink, self._folder = sink, folder
 
     def grown(
         self, splits: Sequence[Split], *, jobs: int | None, progress: Progress
     ) -> dict[Split, Whole]:
-        """The splits that have grown whole, once all that is not done of `splits` is."""
-        wholes = {split: self._whole(split) for split in self._splits}
-        to_grow = [split for split in splits if not wholes[split]]
-        if to_grow:
-            self._grow(to_grow, jobs=jobs, progress=progress)
+        """The splits that are whole, once those of `splits` are.
+
+        Raises WrongBytes where an archive or what is in it is not what the dataset promises.
+        """
+        unfinished = [split for split in splits if not self._whole(split)]
+        if unfinished:
+            used = [each for each in self._archives if set(each.splits) & set(unfinished)]
+            with ExitStack() as stack:
+                sources = [self._source(archive, stack) for archive in used]
+                takings = self._begin_takings(unfinished, sources)
+                jobs = jobs_for(jobs, sources[0].file)
+                for taking in takings:
+                    taking.take(jobs=jobs, progress=progress)
+                    if len(takings) > 1:
+                        taking.mark_taken()
+            names = ", ".join(archive.name for archive in used)
+            for split in unfinished:
+                self._check_counts(split, archives=names)
+            folders = {split: self._folder / split for split in unfinished}
+            self._journal.mark_whole(folders, facts={}, proof=_proof_of(takings))
+            self._record_archives(takings, sources)
         return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
-        folders = self._growing / split, self._root.split(split)
+        folders = self._folder / split, self._root.split(split)
         whole = unpublished(self._journal, split, self._dataset, *folders)
         origin = self._journal.origin(split)
         return whole if origin and origin.options == self._sink.options else None
 
-    def _grow(self, splits: Sequence[Split], *, jobs: int | None, progress: Progress) -> None:
-        growth = Growth(
-            self._dataset, splits, folder=self._growing, sink=self._sink, journal=self._journal
-        )
-        archives = [each for each in self._archives if not set(splits).isdisjoint(each.splits)]
-        with ExitStack() as opened:
-            sources = [self._source(archive, opened) for archive in archives]
-            jobs = jobs_for(jobs, sources[0].file)
-            takings = growth.grow(sources, jobs=jobs, progress=progress)
+    def _begin_takings(self, splits: Sequence[Split], sources: Sequence[Source]) -> list[Taking]:
+        made_of = "; ".join(source.identity for source in sources)
+        for split in splits:
+            self._begin(split, made_of)
+            self._sink.begin(split, self._journal.samples(split))
+            self._dataset.preload(split)  # once, and not by each worker
+
+        def discard() -> None:
+            for split in splits:
+                self._discard(split)
+
+        return [
+            Taking(
+                self._dataset,
+                splits,
+                source=source,
+                sink=self._sink,
+                folder=self._folder,
+                journal=self._journal,
+                first=at * MOST_BYTES,
+                discard=discard,
+            )
+            for at, source in enumerate(sources)
+        ]
+
+    def _begin(self, split: Split, made_of: str) -> None:
+        """Go on, or drop what was made of other bytes; a kill in between drops it once more."""
+        dataset, folder = self._dataset.fingerprint, self._folder / split
+        origin = Origin(dataset, made_of, self._sink.options)
+        is_begun = self._journal.origin(split) == origin
+        is_lost = not folder.exists() and self._journal.done(split)  # somebody removed it
+        is_replaced = self._journal.whole(split, dataset=dataset)  # its folder is another one now
+        if not is_begun or is_lost or is_replaced:
+            self._discard(split)
+            self._journal.begin(split, origin)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _discard(self, split: Split) -> None:
+        self._journal.forget(split)
+        if (self._folder / split).exists():
+            shutil.rmtree(self._folder / split)
+
+    def _check_counts(self, split: Split, *, archives: str) -> None:
+        """Every class has its images, and each of them once."""
+        labels = set(range(len(self._dataset.synsets)))
+        try:
+            for label, columns in self._journal.columns(split):
+                labels.remove(label)
+                check_count(self._dataset, split, label, columns, archives=archives)
+        except ValueError as error:
+            raise name_twice(archives) from error
+        for label in sorted(labels):
+            check_count(self._dataset, split, label, None, archives=archives)
+
+    def _record_archives(self, takings: Sequence[Taking], sources: Sequence[Source]) -> None:
+        """In the receipt, if that speaks of these archives: each that was proved all through."""
+        if self._consume or home_of(self._place, self._root) is not self._root:
+            return
         for taking, source in zip(takings, sources, strict=True):
-            kept = self._at_home and not self._consume
-            if kept and taking.read_all and taking.proof != source.earlier:
+            if taking.read_all and taking.proof != source.earlier:
                 record_archive(self._root, self._path(taking.archive), taking.proof)
 
-    def _source(self, archive: Archive, opened: ExitStack) -> Source:
+    def _source(self, archive: Archive, stack: ExitStack) -> Source:
         pieces = published_pieces(self._dataset.published, archive)
         path = self._path(archive)
         earlier = archive_at(archive, self._place, self._root).proof
@@ -89,38 +158,33 @@ class Work:
             unit_bytes = pieces.length_bytes if pieces else 0
             root = self._root.path
             begin_consumption(path, archive, self._dataset, earlier=earlier, root=root)
-            all_ranges = consumed_ranges(path, archive, self._dataset)
-            consumed = ConsumedFile(path, ranges=all_ranges, unit_bytes=unit_bytes)
-            opened.enter_context(closing(consumed))
-            if consumed.untouched:
+            ranges = consumed_ranges(path, archive, self._dataset)
+            holed = ConsumedFile(path, ranges=ranges, unit_bytes=unit_bytes)
+            stack.enter_context(closing(holed))
+            if holed.untouched:
                 name_consumer(path, root)
             return Source(
                 archive,
-                consumed,
+                holed,
                 pieces=pieces,
                 earlier=earlier_proof(path),
                 index=index_path(path),
-                released=consumed.release,
+                on_committed=holed.release,
             )
-        file = opened.enter_context(closing(open_archive(self._place, archive.name)))
-        indexed = file.is_far and archive.form in ("tar", "tar-of-tars")
-        index = index_path(self._root.archives / archive.name) if indexed else None
-        ranges = None
+        file = stack.enter_context(closing(open_archive(self._place, archive.name)))
+        has_index = file.is_far and archive.form in ("tar", "tar-of-tars")
+        index = index_path(self._root.archives / archive.name) if has_index else None
+        published = None
         if index is not None and not index.exists():
-            ranges = self._published_ranges(archive, file)
-        return Source(archive, file, pieces=pieces, earlier=earlier, index=index, ranges=ranges)
+            published = self._published_ranges(archive, file)
+        return Source(archive, file, pieces=pieces, earlier=earlier, index=index, ranges=published)
 
     def _path(self, archive: Archive) -> Path:
         """The archive, if it is on this machine."""
         return Path(self._place) / archive.name
 
-    @property
-    def _at_home(self) -> bool:
-        """Does the receipt speak of these archives?"""
-        return home_of(self._place, self._root) is self._root
-
     def _published_ranges(self, archive: Archive, file: ArchiveFile) -> Sequence[Range] | None:
-        """Those of the index that lies beside an archive far away, if there is one."""
+        """The ranges in the index that lies beside an archive far away, if there is one."""
         try:
             with closing(open_archive(self._place, f"{archive.name}{SUFFIX}")) as index:
                 if (size_bytes := index.size_bytes or 0) > _LARGEST_INDEX_BYTES:
@@ -141,17 +205,23 @@ class Work:
             split,
             Layout.IMAGEFOLDER,
             whole=whole,
-            growing=self._growing / split,
+            growing=self._folder / split,
             change=change,
             facts={"archive": names, **facts, **whole.receipt},
             on_listed=self._release_archive,
         )
 
     def end(self, split: Split) -> None:
-        """It has its name, its manifest and its receipt: give up what it was made of."""
+        """Delete what a split was made of that has its name, its manifest and its receipt."""
         self._release_archive()
         self._journal.forget(split)
 
     def _release_archive(self) -> None:
         if self._consume:
             end_consumption(self._path(self._archives[0]))
+
+
+def _proof_of(takings: Sequence[Taking]) -> Proof:
+    if len(takings) == 1:
+        return takings[0].proof
+    return Several({taking.archive.name: taking.proof for taking in takings})

@@ -127,7 +127,7 @@ class Taking:
         )
         on_bytes = stack.enter_context(task).advance
         # What is done is to make room first, if it is released.
-        queue_size = workers.jobs if self._source.released is None else 0
+        queue_size = workers.jobs if self._source.on_committed is None else 0
         return reader, extract_by_range(
             workers, reader, spans, queue_size=queue_size, on_bytes=on_bytes
         )
@@ -182,17 +182,17 @@ class Taking:
             self._journal,
             self._folder,
             on_committed=self._release_journalled,
-            queue_size=0 if self._source.released is None else 1,  # else the disk holds more
+            queue_size=0 if self._source.on_committed is None else 1,  # else the disk holds more
         )
 
     def _release_journalled(self, starts: Iterable[int]) -> None:
         self._release(start - self._first for start in starts)
 
     def _release(self, starts: Iterable[int]) -> None:
-        if self._source.released is not None and self._ranges.known is not None:
+        if self._source.on_committed is not None and self._ranges.known is not None:
             ranges = {each.start: each for each in self._ranges.known}
             for start in starts:
-                self._source.released(ranges[start])
+                self._source.on_committed(ranges[start])
 
     def _check_of(self, start: int) -> Check:
         """What holds the batches of a range that is read again against what was written of it."""

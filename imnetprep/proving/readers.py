@@ -9,6 +9,8 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import starmap
 from typing import Protocol
 
 from imnetprep.archives.file import ArchiveFile, read_all
@@ -30,6 +32,7 @@ _NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20
 _PREFETCH = 8
 
 Span = tuple[int, int]
+Read = Callable[[int, int], bytes | memoryview]
 
 
 class Reader(Protocol):
@@ -106,7 +109,7 @@ class PlainReader:
         if not self.in_order:
             return self._file.chunks(start, end, _NEAR_BYTES)
         spans = ((at, min(at + length, end)) for at in range(start, end, length))
-        return self._reads.all(lambda span: memoryview(read_all(self._file, *span)), spans)
+        return self._reads.all(partial(read_all, self._file), spans)
 
     def _to_the_end(self, at: int, length: int) -> Iterator[memoryview]:
         while body := self._file.read_at(at, length):
@@ -170,9 +173,9 @@ class PieceReader:
             yield self._shared_piece(last - 1)
 
     def _ahead(self, first: int, last: int) -> Iterator[memoryview]:
-        def read(span: Span) -> memoryview:
-            start, end = self._bytes(span[0])[0], self._bytes(span[1] - 1)[1]
-            return self._proved(span[0], memoryview(read_all(self._file, start, end)))
+        def read(first: int, last: int) -> memoryview:
+            start, end = self._bytes(first)[0], self._bytes(last - 1)[1]
+            return self._proved(first, memoryview(read_all(self._file, start, end)))
 
         spans = ((at, min(at + self._stride, last)) for at in range(first, last, self._stride))
         return self._reads.all(read, spans)
@@ -242,11 +245,13 @@ class DigestReader:
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
         """As `Reader.chunks`; called once, from 0 to the end."""
-        for body in self._plain.chunks(start, end):
-            if len(self._queue) == _PREFETCH:
-                self._queue.popleft().result()
-            self._queue.append(self._hash_thread.submit(self._hasher.update, body))
-            yield body
+        return map(self._hashed, self._plain.chunks(start, end))
+
+    def _hashed(self, body: memoryview) -> memoryview:
+        if len(self._queue) == _PREFETCH:
+            self._queue.popleft().result()
+        self._queue.append(self._hash_thread.submit(self._hasher.update, body))
+        return body
 
     def finish(self) -> None:
         for future in self._queue:
@@ -312,19 +317,21 @@ class _Reads:
     def __init__(self, *, prefetch: bool) -> None:
         self._workers = ThreadPoolExecutor(_PREFETCH) if prefetch else None
 
-    def all(
-        self, read: Callable[[Span], memoryview], spans: Iterable[Span]
-    ) -> Iterator[memoryview]:
+    def all(self, read: Read, spans: Iterable[Span]) -> Iterator[memoryview]:
         if self._workers is None:
-            yield from map(read, spans)
-            return
-        under_way: deque[Future[memoryview]] = deque()
+            return map(memoryview, starmap(read, spans))
+        return self._all_ahead(self._workers, read, spans)
+
+    def _all_ahead(
+        self, workers: ThreadPoolExecutor, read: Read, spans: Iterable[Span]
+    ) -> Iterator[memoryview]:
+        futures: deque[Future[bytes | memoryview]] = deque()
         for span in spans:
-            under_way.append(self._workers.submit(read, span))
-            if len(under_way) == _PREFETCH:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+            futures.append(workers.submit(read, *span))
+            if len(futures) == _PREFETCH:
+                yield memoryview(futures.popleft().result())
+        while futures:
+            yield memoryview(futures.popleft().result())
 
     def close(self) -> None:
         if self._workers is not None:

@@ -142,7 +142,7 @@ class Ground:
         return records
 
     def _is_whole(self, form: Form, records: list[SampleRecord]) -> bool:
-        """As Growth counts: each name once, and none missing."""
+        """As `Work.grown` counts: each name once, and none missing."""
         wanted = [
             (label, name)
             for label in range(len(self.dataset.synsets))
