@@ -71,3 +71,8 @@ def test_what_counts_as_a_bad_name(measure: ModuleType, source: str, is_counted:
 )
 def test_what_counts_as_pointing(measure: ModuleType, sentence: str, is_pointing: bool) -> None:
     assert bool(measure.POINTING.match(sentence)) is is_pointing
+
+
+def test_a_train_byte_is_read_under_few_frames(measure: ModuleType) -> None:
+    frames = measure.deepest_read()
+    assert 0 < len(frames) <= 14, "\n".join(frames)
