@@ -11,6 +11,7 @@ from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import locked
+from imnetprep.jobs import FILES
 from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
@@ -21,7 +22,6 @@ from imnetprep.manifest import (
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
-from imnetprep.processes import usable_cores
 from imnetprep.proving.receipt import NoProof
 
 _CHANGED_SAMPLE = b"changed by others\0"
@@ -103,7 +103,7 @@ def _read(
             unit="images",
             initial=sum(counts[label] for label in labels),
         ) as task,
-        ThreadPoolExecutor(jobs or usable_cores()) as workers,
+        ThreadPoolExecutor(FILES.count(jobs)) as workers,
     ):
         for synset in dataset.synsets:
             if synset.label in labels:

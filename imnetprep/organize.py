@@ -11,6 +11,7 @@ from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders, fol
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
+from imnetprep.jobs import RESIZING
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.disk_needs import Needs
@@ -25,7 +26,6 @@ from imnetprep.organizing.plan import (
     size_in_archives,
 )
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.processes import usable_cores
 from imnetprep.split_plan import PlannedSplit
 
 
@@ -144,7 +144,7 @@ def _work(plan: OrganizePlan, group: Planned, journal: Journal) -> Iterator[Work
     with ExitStack() as stack:
         sink: Sink = ClassFolders(plan.dataset, folder)
         if plan.resize is not None:
-            jobs = plan.jobs or usable_cores()
+            jobs = RESIZING.count(plan.jobs)
             resized = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
             sink = stack.enter_context(closing(resized))
         yield Work(

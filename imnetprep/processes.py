@@ -1,4 +1,4 @@
-"""What this process may use of the machine, and the worker processes that it starts."""
+"""The worker processes that this one starts, forked where that is safe."""
 
 import ctypes
 import multiprocessing
@@ -22,13 +22,6 @@ _LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 0.005
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-
-
-def usable_cores() -> int:
-    """The cores this process may run on; macOS keeps no such list and says how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_processes(
@@ -78,7 +71,7 @@ def worker_pool(
     )
     try:
         with _stops_held():  # in a fork Python drops what a signal's handler raises
-            pool.submit(usable_cores)  # starts those that are forked; then this one has threads
+            pool.submit(os.getpid)  # starts those that are forked; then this one has threads
     except BaseException:
         end_at_once(pool)
         raise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep import fs, processes
+from imnetprep import fs, jobs
 
 
 def test_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_file_systems_are_synced(
 
 def test_without_affinity_all_cores_are_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert processes.usable_cores() == os.cpu_count()
+    assert jobs.usable_cores() == os.cpu_count()
 
 
 @pytest.mark.parametrize("platform", [sys.platform, "darwin"])

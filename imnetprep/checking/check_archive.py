@@ -16,8 +16,8 @@ from imnetprep.archives.file import LocalFile, file_state
 from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
+from imnetprep.jobs import FILES
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
-from imnetprep.processes import usable_cores
 from imnetprep.proving.receipt import ArchiveProof, DigestProof, NoProof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
@@ -95,7 +95,7 @@ def wrong_pieces(path: Path, pieces: Pieces, *, jobs: int | None, progress: Prog
                 if not right:
                     wrong.append(piece)
 
-    jobs = jobs or usable_cores()
+    jobs = FILES.count(jobs)
     with (
         _opened(path) as handle,
         progress.task(f"verify {path.name}", total=pieces.size_bytes, unit="B") as task,

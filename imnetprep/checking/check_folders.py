@@ -13,6 +13,7 @@ from imnetprep.checking.arrange_folders import Arrangement, arrange
 from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Tree
 from imnetprep.checking.roster import Roster, Sizes
+from imnetprep.jobs import FILES
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.messages import (
     CHANGE_KIND,
@@ -24,7 +25,6 @@ from imnetprep.messages import (
     count,
     format_bytes,
 )
-from imnetprep.processes import usable_cores
 
 # Read but not yet judged, at most, so that memory does not grow with the dataset.
 _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32
@@ -58,7 +58,7 @@ def surveyed(
         task = stack.enter_context(
             progress.task(f"verify {split}", total=roster.samples, unit="images")
         )
-        workers = stack.enter_context(ThreadPoolExecutor(jobs or usable_cores()))
+        workers = stack.enter_context(ThreadPoolExecutor(FILES.count(jobs)))
         yield from _Survey(root, place, roster, checks, workers, task).findings()
 
 

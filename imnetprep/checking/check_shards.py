@@ -12,10 +12,10 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Tree
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.images import decoding_problem
+from imnetprep.jobs import FILES
 from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
 from imnetprep.manifest import SampleRecord, open_manifest
 from imnetprep.messages import Checks, Finding, Progress, Task, WrongBytes, count
-from imnetprep.processes import usable_cores
 
 _SHARDS_UNDER_WAY = 16
 
@@ -34,7 +34,7 @@ def surveyed_shards(
         yield from _count_findings(manifest.counts(record), tree.dataset, split)
         with (
             progress.task(f"verify {split}", total=record.samples, unit="images") as task,
-            ThreadPoolExecutor(jobs or usable_cores()) as workers,
+            ThreadPoolExecutor(FILES.count(jobs)) as workers,
         ):
             survey = _Survey(root, folder, tree.dataset, checks, workers, task)
             yield from survey.findings(manifest.in_shards(record))

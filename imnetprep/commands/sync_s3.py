@@ -142,12 +142,13 @@ def sync_s3(
     _refuse_unused(pull=pull, check=check, delete=delete, sse=settings.sse)
     with _uncollected():
         from imnetprep.fs import locked
+        from imnetprep.jobs import TRANSFERS
         from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.bucket import Bucket
         from imnetprep.sync.journal import open_sync_journal
         from imnetprep.sync.keys import Content
         from imnetprep.sync.plan import Direction, plan_sync
-        from imnetprep.sync.run import DEFAULT_JOBS, Sync, best_kind
+        from imnetprep.sync.run import Sync, best_kind
         from imnetprep.sync.survey import survey
 
         place = parse_s3_address(address)
@@ -169,7 +170,7 @@ def sync_s3(
 
             findings = sync_findings(
                 root, bucket, found, journal,
-                contents=parts, deep=deep, kind=kind, jobs=jobs or DEFAULT_JOBS, max_rate=max_rate,
+                contents=parts, deep=deep, kind=kind, jobs=TRANSFERS.count(jobs), max_rate=max_rate,
                 progress=progress,
             )  # fmt: skip
             return show_findings(findings, len(found.local), deep=deep, as_json=as_json)

@@ -13,13 +13,13 @@ from typing import Any
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.sink import Done
 from imnetprep.fs import hard_link, require_free
+from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
 from imnetprep.messages import ImnetprepError, Progress, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.publish import publish_journalled, unpublished
-from imnetprep.processes import usable_cores
 from imnetprep.proving.receipt import Proof
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
@@ -95,7 +95,7 @@ def _grow(
                 else:
                     task.advance(dataset.counts(split)[label])
 
-        for label, records in _in_threads(tasks(), jobs=jobs or usable_cores()):
+        for label, records in _in_threads(tasks(), jobs=FILES.count(jobs)):
             commit(Done(label, {split: packed(records)}, None))
             task.advance(len(records))
     _refuse_others(growing, wnids)

@@ -13,9 +13,10 @@ from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.extracting.find_ranges import Source
 from imnetprep.extracting.samples import check_count, name_twice
 from imnetprep.extracting.sink import Sink
+from imnetprep.jobs import FAR_RANGES, LOCAL_RANGES
 from imnetprep.messages import Progress, SourceFailed
 from imnetprep.organizing.journal import Journal, Origin, Whole
-from imnetprep.organizing.plan import Planned, jobs_for
+from imnetprep.organizing.plan import Planned
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.organizing.take_archive import MOST_BYTES, Taking
 from imnetprep.proving.archive_at import archive_at, home_of, index_path, name_consumer
@@ -69,7 +70,7 @@ class Work:
             with ExitStack() as stack:
                 sources = [self._source(archive, stack) for archive in used]
                 takings = self._begin_takings(unfinished, sources)
-                jobs = jobs_for(jobs, sources[0].file)
+                jobs = (FAR_RANGES if sources[0].file.is_far else LOCAL_RANGES).count(jobs)
                 for taking in takings:
                     taking.take(jobs=jobs, progress=progress)
                     if len(takings) > 1:

@@ -4,20 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
+from imnetprep.jobs import LOCAL_RANGES
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.organizing.choose_archives import check_sizes, choose_archives
 from imnetprep.organizing.journal import Stage, open_journal
-from imnetprep.processes import usable_cores
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of
 from imnetprep.proving.consume import largest_range_bytes
 from imnetprep.sources.places import STDIN, is_local
-
-# Each job holds two pieces and a sample; more of them than this wait for the disk.
-_JOBS_AT_MOST = 8
-# From afar most of them wait for the network.
-_JOBS_AFAR_A_CORE, _JOBS_AFAR_AT_MOST = 4, 16
 
 
 @dataclass(frozen=True)
@@ -81,13 +75,6 @@ def _require_one_stream(planned: Sequence[Planned]) -> None:
         )
 
 
-def jobs_for(jobs: int | None, file: ArchiveFile) -> int:
-    """How many take ranges of `file` at once, if nobody says."""
-    if file.is_far:
-        return jobs or min(_JOBS_AFAR_A_CORE * usable_cores(), _JOBS_AFAR_AT_MOST)
-    return jobs or min(usable_cores(), _JOBS_AT_MOST)
-
-
 def size_in_archives(
     root: Root, dataset: Dataset, planned: Planned, splits: Sequence[Split], *, consume: bool
 ) -> int:
@@ -123,7 +110,7 @@ def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int
     """What of an archive that is consumed lies on the disk twice at most."""
     (archive,) = planned.archives
     largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
-    return largest * (jobs or min(usable_cores(), _JOBS_AT_MOST))
+    return largest * LOCAL_RANGES.count(jobs)
 
 
 def refuse_consumed_elsewhere(planned: Planned, root: Root, stage: Stage) -> None:

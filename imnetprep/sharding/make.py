@@ -8,17 +8,15 @@ from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.images import Resize
+from imnetprep.jobs import RESIZING, SHARDS
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
 from imnetprep.manifest import SampleRecord, SplitRecord
 from imnetprep.messages import Progress
 from imnetprep.organizing.journal import Journal, Origin, Stage, Whole
 from imnetprep.organizing.publish import publish_journalled, unpublished
-from imnetprep.processes import in_processes, usable_cores
+from imnetprep.processes import in_processes
 from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
-
-# Copying waits for the disk, of which more than these make no better use.
-_COPYING_JOBS_AT_MOST = 8
 
 
 class Sharding(NamedTuple):
@@ -35,8 +33,7 @@ class Sharding(NamedTuple):
 
     def jobs(self, jobs: int | None) -> int:
         """How many make shards at once, if nobody says."""
-        cores = usable_cores()
-        return jobs or (cores if self.resize else min(cores, _COPYING_JOBS_AT_MOST))
+        return (RESIZING if self.resize else SHARDS).count(jobs)
 
 
 @dataclass(frozen=True)

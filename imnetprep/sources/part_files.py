@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import libtorrent as lt
 
 from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
+from imnetprep.jobs import FILES
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
-from imnetprep.processes import usable_cores
 from imnetprep.sources.torrent import Torrent, read_torrent
 
 _PIECES_READ_AGAIN = 64
@@ -132,7 +132,7 @@ class PartFiles:
 
     def _check(self, pieces: Sequence[int], progress: Progress) -> None:
         size_of = self.torrent.info.piece_size
-        workers = ThreadPoolExecutor(usable_cores())
+        workers = ThreadPoolExecutor(FILES.count())
         try:
             with progress.task("check", total=sum(map(size_of, pieces)), unit="B") as task:
                 for piece, right in zip(pieces, workers.map(self.prove, pieces), strict=True):

@@ -18,6 +18,7 @@ from imnetprep.fs import (
     sync_file_system,
     sync_folder,
 )
+from imnetprep.jobs import TRANSFERS_OF_ONE
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import record_archives
 from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
@@ -30,7 +31,6 @@ from imnetprep.sync.pulled_splits import Splits
 from imnetprep.sync.survey import Survey, ask_for_unknown, object_checksums, pieces_of
 
 _SECONDS_BETWEEN_SYNCS = 2.0
-_JOBS_FOR_ONE = 4
 
 
 class Pull:
@@ -192,7 +192,7 @@ def fetch_manifest(survey: Survey, work: Work) -> RemoteManifest | None:
     )
     try:
         units = (partial(_fetched, download, span) for span in download.open())
-        list(side_by_side(units, jobs=_JOBS_FOR_ONE, stop=work.flow.stop))
+        list(side_by_side(units, jobs=TRANSFERS_OF_ONE.count(), stop=work.flow.stop))
     finally:
         download.close()
     part_path(path).replace(path)

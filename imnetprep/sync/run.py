@@ -9,6 +9,7 @@ from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.digests import Checksum
 from imnetprep.fs import locked
+from imnetprep.jobs import TRANSFERS
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, SourceFailed
@@ -29,7 +30,6 @@ from imnetprep.sync.plan import Action, Direction, Outcome, Step, SyncPlan, Work
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Push
 
-DEFAULT_JOBS = 8
 _DELETED_AT_ONCE = 1000
 _WORTH_REMEMBERING_BYTES = 64 << 20
 _NAMES_IN_ERROR = 3
@@ -103,7 +103,7 @@ class Sync:
 
     def _push(self, work: Work, jobs: int | None) -> Iterator[Outcome]:
         push = Push(self._plan, work, self._local_dataset())
-        for outcome in push.outcomes(jobs or DEFAULT_JOBS):
+        for outcome in push.outcomes(TRANSFERS.count(jobs)):
             self._outcomes.append(outcome)
             yield outcome
         if Content.MANIFEST in self._plan.contents and self._root.manifest.exists():
@@ -168,7 +168,7 @@ class Sync:
             remote = fetch_manifest(self._plan.survey, work)
         dataset = self._local_dataset() or (remote.dataset if remote else None)
         pull = Pull(self._plan, work, dataset)
-        for outcome in pull.outcomes(jobs or DEFAULT_JOBS):
+        for outcome in pull.outcomes(TRANSFERS.count(jobs)):
             self._outcomes.append(outcome)
             yield outcome
         records = publish_pulled(

@@ -2,8 +2,8 @@
 
 import torch
 
+from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.processes import usable_cores
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -40,7 +40,7 @@ def amp_pays(device: torch.device) -> bool:
 
 def default_workers(device: torch.device) -> int:
     """How many processes read images: on a CPU few, since training itself wants the cores."""
-    return min(usable_cores(), 2 if device.type == "cpu" else 16)
+    return (BATCHES_FOR_CPU if device.type == "cpu" else BATCHES_FOR_GPU).count()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -1,0 +1,48 @@
+"""How many jobs work side by side, for each kind of work, and what memory they take.
+
+No other module decides it: `--jobs` says how many, or else the machine, up to where more of them
+would only wait. Memory is that of each job, beside the 40 MB that a command takes.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """How many jobs do one kind of work: so many a core, and no more than `limit`."""
+
+    per_core: int = 1
+    limit: int = sys.maxsize
+
+    def count(self, option: int | None = None) -> int:
+        """As many as the `--jobs` option says, if it says."""
+        return option or min(self.per_core * usable_cores(), self.limit)
+
+
+# Ranges of an archive here: more of them wait for the disk. Each holds a chunk of 2 MB (a piece
+# of the torrent where that is longer, and the two at its ends) and a sample: some 5 MB. In order
+# they write from at most 24 chunks of 2 MB, from afar of 4 MB.
+LOCAL_RANGES = Jobs(limit=8)
+# Ranges of an archive far away: most of them wait for the network. Some 5 MB each as well.
+FAR_RANGES = Jobs(per_core=4, limit=16)
+# Images decoded and made smaller: each holds one that is decoded, 3 bytes a pixel.
+RESIZING = Jobs()
+# Shards that are copied together, sample by sample: as LOCAL_RANGES.
+SHARDS = Jobs(limit=8)
+# Files that are hashed, decoded, linked or copied: each holds one, or 2 MB of an archive.
+FILES = Jobs()
+# Parts of objects that move: each of a push holds one of 16 or 32 MiB, at most 384 MiB together
+# (sync/push); each of a pull 1 MiB. Of one object few: its server gives each connection its rate.
+TRANSFERS, TRANSFERS_OF_ONE = Jobs(per_core=8, limit=8), Jobs(per_core=4, limit=4)
+# Processes that read batches: on a CPU few, since training itself wants the cores. Each holds the
+# two batches that it has made ahead.
+BATCHES_FOR_CPU, BATCHES_FOR_GPU = Jobs(limit=2), Jobs(limit=16)
+
+
+def usable_cores() -> int:
+    """The cores this process may run on; macOS keeps no such list and says how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
