@@ -9,7 +9,7 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Tree
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.jobs import FILES
 from imnetprep.manifest import (
@@ -74,7 +74,7 @@ def _publish(root: Root, tree: Tree, split: Split, journal: Journal) -> None:
         root,
         split,
         Layout.IMAGEFOLDER,
-        growing=None,
+        workspace=None,
         listing=lambda: _marked(journal.columns(split), change),
         change=change,
         facts={
@@ -124,7 +124,7 @@ def _read(
                     f" not {counts[synset.label]:,}",
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
-            journal.add([Done(synset.label, {split: packed(records)}, None)])
+            journal.add([RangeRecord(synset.label, {split: packed(records)}, None)])
 
 
 def _marked(

@@ -57,7 +57,7 @@ class DividePlan:
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`. A kill costs the classes in flight."""
         root = self.root
-        self.needs.require(root.path, what=f"to organize {self.dataset.name}")
+        self.needs.require(root.path, purpose=f"to organize {self.dataset.name}")
         with locked(root.organizing), open_journal(root.journal) as journal:
             create_manifest(root.manifest, self.dataset)
             for split in self.division.names:

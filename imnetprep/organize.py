@@ -18,7 +18,7 @@ from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import (
-    Planned,
+    SplitGroup,
     in_flight_bytes,
     planned_splits,
     refuse_consumed,
@@ -35,7 +35,7 @@ class OrganizePlan:
 
     root: Root
     dataset: Dataset
-    groups: tuple[Planned, ...]
+    groups: tuple[SplitGroup, ...]
     needs: Needs
     consume: bool
     resize: Resize | None
@@ -47,11 +47,11 @@ class OrganizePlan:
         for each in self.groups:
             source = f"from {', '.join(each.addresses)}"
             for split in each.splits:
-                yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in each.done)
+                yield PlannedSplit(split, Layout.IMAGEFOLDER, source, each.is_organized(split))
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
-        self.needs.require(self.root.path, what=f"to organize {self.dataset.name}")
+        self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
         with (
             locked(self.root.organizing, forks=True),
             open_journal(self.root.journal) as journal,
@@ -112,12 +112,12 @@ def plan_dataset(
         dataset,
         splits or dataset.splits,
         archives=archives,
-        done=frozenset(splits_in(root, Layout.IMAGEFOLDER)),
+        organized_splits=frozenset(splits_in(root, Layout.IMAGEFOLDER)),
     )
     needs = Needs()
     for each in groups:
         for split in each.splits:
-            if split in each.done:
+            if each.is_organized(split):
                 _refuse_other_size(root, split, resize)
         if each.to_do:
             needs += _group_needs(root, dataset, each, consume=consume, resize=resize, jobs=jobs)
@@ -138,7 +138,7 @@ def _other_images(folder: Path, description: str) -> ImnetprepError:
 
 
 @contextmanager
-def _work(plan: OrganizePlan, group: Planned, journal: Journal) -> Iterator[Work]:
+def _work(plan: OrganizePlan, group: SplitGroup, journal: Journal) -> Iterator[Work]:
     """The splits of archives that they share, made as class folders: as published, or smaller."""
     folder = plan.root.organizing
     with ExitStack() as stack:
@@ -161,7 +161,7 @@ def _work(plan: OrganizePlan, group: Planned, journal: Journal) -> Iterator[Work
 def _group_needs(
     root: Root,
     dataset: Dataset,
-    group: Planned,
+    group: SplitGroup,
     *,
     consume: bool,
     resize: Resize | None,

@@ -23,7 +23,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, remo
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
-from imnetprep.organizing.plan import Planned, planned_splits
+from imnetprep.organizing.plan import SplitGroup, planned_splits
 from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.disk_needs import ShardsNeeds
 from imnetprep.sharding.from_archive import ArchiveBodies, BodyPlaces
@@ -41,7 +41,7 @@ class FromArchive(NamedTuple):
     spools.
     """
 
-    planned: Planned
+    planned: SplitGroup
     proof: Proof | None
 
 
@@ -73,12 +73,12 @@ class ShardsPlan:
             way = "read once, with a spool on the disk" if proof is None else "shard by shard"
             source = f"from {', '.join(planned.addresses)}, {way}"
             for split in planned.splits:
-                yield PlannedSplit(split, Layout.WEBDATASET, source, split in planned.done)
+                yield PlannedSplit(split, Layout.WEBDATASET, source, planned.is_organized(split))
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
         root, jobs = self.root, self.jobs
-        self.archive_needs.require(root.path, what=f"to make shards of {self.dataset.name}")
+        self.archive_needs.require(root.path, purpose=f"to make shards of {self.dataset.name}")
         if self.of_folders is not None:
             yield from carry_out_sharding(self.of_folders, root, jobs=jobs, progress=progress)
             _drop_spools(root, [each.source.split for each in self.of_folders.splits])
@@ -122,8 +122,10 @@ def plan_organize_shards(
     found: list[FromArchive] = []
     needs = Needs()
     if from_archives:
-        done = frozenset(splits_in(root, Layout.WEBDATASET))
-        for each in planned_splits(root, known, from_archives, archives=archives, done=done):
+        organized = frozenset(splits_in(root, Layout.WEBDATASET))
+        for each in planned_splits(
+            root, known, from_archives, archives=archives, organized_splits=organized
+        ):
             planner = ShardsNeeds(root, known, sharding, each, consume=consume)
             needs += planner.needs(jobs)
             found.append(FromArchive(each, planner.proof))
@@ -194,7 +196,7 @@ class _Work:
         """Are its shards there, under their name or whole, and made in this way?"""
         origin = self._journal.origin(split)
         if self._making(split).whole() is None:
-            return split in self._planned.done
+            return self._planned.is_organized(split)
         return origin is not None and origin.options == self._sharding.options
 
     def _making(self, split: Split) -> ShardMaking:

@@ -12,7 +12,7 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, require_share
 from imnetprep.digests import xxh128
-from imnetprep.extracting.single_samples import Found, Retake
+from imnetprep.extracting.single_samples import Retake, SamplePlace
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
@@ -192,9 +192,9 @@ class _Repair:
             return True
         return label in self._remedy.short and not os.path.lexists(self._home(label) / name)
 
-    def _take_all(self, retake: Retake, samples: Sequence[Found], task: Task) -> None:
+    def _take_all(self, retake: Retake, samples: Sequence[SamplePlace], task: Task) -> None:
         """Into the draft folder, whole groups synced, and only then under their names."""
-        group: list[tuple[Path, Found]] = []
+        group: list[tuple[Path, SamplePlace]] = []
         size_bytes = 0
         with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
             roster = self._plan.tree.roster(self._remedy.split, manifest)
@@ -218,7 +218,7 @@ class _Repair:
                     size_bytes = 0
             self._give_names(group)
 
-    def _give_names(self, group: list[tuple[Path, Found]]) -> None:
+    def _give_names(self, group: list[tuple[Path, SamplePlace]]) -> None:
         sync_file_system(self._draft)
         for draft, each in group:
             home = self._home(each.label)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imnetprep.archives.file import LocalFile
-from imnetprep.archives.prefetch import Ahead
+from imnetprep.archives.prefetch import PrefetchedFile
 from imnetprep.archives.ranges import Range, plan_ranges, walked_ranges
 from imnetprep.catalog.datasets import Split, load_dataset
 from imnetprep.synthetic import pack_dataset
@@ -49,7 +49,7 @@ def test_whatever_was_guessed_the_ranges_and_their_bytes_are_those_of_the_file(
     file = LocalFile(path)
     size_bytes = file.size_bytes or 0
     planned = plan_ranges(archive, dataset, size_bytes=size_bytes, read_at=file.read_at)
-    ahead = Ahead(file)
+    ahead = PrefetchedFile(file)
     walk = walked_ranges(archive, dataset, size_bytes=size_bytes, read_at=ahead.read_at)
     found = [next(walk) for _ in range(known_first)]
     asked = [at for at in order if at < known_first]
@@ -63,7 +63,7 @@ def test_whatever_was_guessed_the_ranges_and_their_bytes_are_those_of_the_file(
     file.close()
 
 
-def _read(ahead: Ahead, each: Range) -> bytes:
+def _read(ahead: PrefetchedFile, each: Range) -> bytes:
     return b"".join(bytes(chunk) for chunk in ahead.chunks(each.start, each.end, 1 << 20))
 
 

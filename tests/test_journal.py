@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError
@@ -20,7 +20,7 @@ SAMPLES = [SampleRecord(0, f"{number}.JPEG", 9, bytes(16)) for number in range(3
 def _begin(journal: Journal, stage: Stage, samples: list[SampleRecord]) -> None:
     staged = journal.at(stage)
     staged.begin(Split.TRAIN, Origin("dataset", f"made for {stage}", {"seed": 0, "resize": None}))
-    staged.add([Done(0, {Split.TRAIN: packed(samples)}, None)])
+    staged.add([RangeRecord(0, {Split.TRAIN: packed(samples)}, None)])
 
 
 def test_stages_of_a_split_are_apart(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
 from imnetprep.organizing.growing_splits import read_growing
@@ -186,7 +186,7 @@ def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
         with open_journal(_journal_of(organized), Stage(stage)) as journal:
             journal.begin(Split(of), Origin(fingerprint, "some", {}))
             shown = samples if stage == "spool" else samples[:2]
-            journal.add([Done(0, {Split(of): packed(shown)}, None)])
+            journal.add([RangeRecord(0, {Split(of): packed(shown)}, None)])
     shutil.rmtree(organized / "val")
     told = [each for each in _status(run, organized) if each["kind"] == "split"]
     assert [(each["split"], each["state"], each["layout"], each["samples"]) for each in told] == [

@@ -15,7 +15,7 @@ import pytest
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.by_range import OnBytes, Workers
-from imnetprep.extracting.sink import Written
+from imnetprep.extracting.sink import RangeSamples
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import WrongBytes
@@ -25,7 +25,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked
 RANGES = [Range(start, start + 10, None) for start in range(0, 100, 10)]
 
 
-def _extract(span: Range, on_bytes: OnBytes) -> Written:
+def _extract(span: Range, on_bytes: OnBytes) -> RangeSamples:
     if span.start == 1000:
         raise WrongBytes("these are wrong", hint="fetch them again")
     on_bytes(span.end - span.start)

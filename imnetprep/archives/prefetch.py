@@ -14,10 +14,10 @@ _MOST_IN_VAIN_BYTES = 4 << 20
 
 # The first chunk of a range, those behind it, and where they end: the guess. A generator that
 # nobody holds any more lets go of its connection.
-_Begun = tuple[memoryview, Iterator[memoryview], int]
+_Prefetch = tuple[memoryview, Iterator[memoryview], int]
 
 
-class Ahead:
+class PrefetchedFile:
     """An archive whose headers are read in order, each with what lies behind it begun.
 
     The chunks of a range that starts with a header go on from there. One thread walks; close it.
@@ -28,15 +28,15 @@ class Ahead:
     def __init__(self, file: ArchiveFile) -> None:
         self._file, self.name, self.identity = file, file.name, file.identity
         self.size_bytes, self.checksum = file.size_bytes, file.checksum
-        self._begun: dict[int, _Begun] = {}
-        self._walked, self._guess_bytes = 0, _FIRST_GUESS_BYTES
+        self._prefetches: dict[int, _Prefetch] = {}
+        self._position, self._guess_bytes = 0, _FIRST_GUESS_BYTES
         self._start, self._first = 0, memoryview(b"")
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """As ArchiveFile.read_at; at a new place, the beginning of a range."""
-        if offset > self._walked:
-            guess_bytes = int((offset - self._walked) * _LONGER)
-            self._walked, self._guess_bytes = offset, max(_LEAST_GUESS_BYTES, guess_bytes)
+        """As `ArchiveFile.read_at`; at a new place, the beginning of a range."""
+        if offset > self._position:
+            guess_bytes = int((offset - self._position) * _LONGER)
+            self._position, self._guess_bytes = offset, max(_LEAST_GUESS_BYTES, guess_bytes)
         start = offset - self._start
         if not 0 <= start <= start + length <= len(self._first):
             self._begin(offset)
@@ -47,28 +47,28 @@ class Ahead:
         end = min(offset + self._guess_bytes, self.size_bytes or 0)
         chunks = self._file.chunks(offset, end, _CHUNK_BYTES)
         self._start, self._first = offset, memoryview(bytes(next(chunks, b"")))
-        self._begun[offset] = self._first, chunks, end
+        self._prefetches[offset] = self._first, chunks, end
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
-        """As ArchiveFile.chunks."""
+        """As `ArchiveFile.chunks`."""
         at = start
-        for chunk in self._rest_of_begun(start, end):
+        for chunk in self._prefetched(start, end):
             yield chunk
             at += len(chunk)
         yield from self._file.chunks(at, end, length)
 
-    def _rest_of_begun(self, start: int, end: int) -> Iterator[memoryview]:
-        if (begun := self._begun.pop(start, None)) is None:
+    def _prefetched(self, start: int, end: int) -> Iterator[memoryview]:
+        if (prefetch := self._prefetches.pop(start, None)) is None:
             return
-        first, rest, guessed = begun
+        first, rest, prefetch_end = prefetch
         at = start
         for chunk in chain([first], rest):
             if at < end:
                 yield chunk[: end - at]
             at += len(chunk)
-            if at >= end and guessed - end > _MOST_IN_VAIN_BYTES:
+            if at >= end and prefetch_end - end > _MOST_IN_VAIN_BYTES:
                 return
 
     def close(self) -> None:
         """Let go of what was begun and not asked for; the archive itself stays open."""
-        self._begun.clear()
+        self._prefetches.clear()

@@ -38,7 +38,7 @@ def format_index(
 
 
 def renamed_root(body: bytes, root: Path) -> bytes:
-    """The same index with another root."""
+    """An index with another root in it, and all else as it was."""
     return _format({**json.loads(body), "root": str(root)})
 
 
@@ -52,20 +52,20 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
     try:
         table = json.loads(body)
         ranges = [_parse_range(*each) for each in table["ranges"]]
-        same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
+        is_same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
     except _DAMAGE as error:
         raise _damaged(archive.name, error) from error
     ends = [0, *(each.end for each in ranges)]
     starts = [*(each.start for each in ranges), size_bytes]
     end_to_end = starts[:-1] == ends[:-1] and ends == sorted(set(ends)) and ends[-1] < size_bytes
     wnids = [each.wnid for each in ranges]
-    nested = archive.form == "tar-of-tars"
-    fitting = (
+    by_class = archive.form == "tar-of-tars"
+    is_fitting = (
         len(set(wnids)) == len(wnids) and all(wnid in dataset.label_of_wnid for wnid in wnids)
-        if nested
+        if by_class
         else set(wnids) == {None}
     )
-    if not (same and ranges and end_to_end and fitting):
+    if not (is_same and ranges and end_to_end and is_fitting):
         raise _wrong(archive.name, "is of other bytes")
     return ranges
 
@@ -91,8 +91,8 @@ def parse_root(body: bytes) -> Path | None:
         root = json.loads(body)["root"]
     except _DAMAGE:
         return None
-    shown = isinstance(root, str) and len(root) <= _LONGEST_PATH and root.isprintable()
-    return Path(root) if shown and Path(root).is_absolute() else None
+    is_plain = isinstance(root, str) and len(root) <= _LONGEST_PATH and root.isprintable()
+    return Path(root) if is_plain and Path(root).is_absolute() else None
 
 
 def _parse_range(start: object, end: object, wnid: object) -> Range:
@@ -105,7 +105,7 @@ def _damaged(archive: str, error: BaseException) -> ImnetprepError:
     return _wrong(archive, f"is damaged: {error}")
 
 
-def _wrong(archive: str, what: str) -> ImnetprepError:
+def _wrong(archive: str, problem: str) -> ImnetprepError:
     return ImnetprepError(
-        f"{archive}{SUFFIX} {what}", hint="remove it; it is made again from the archive"
+        f"{archive}{SUFFIX} {problem}", hint="remove it; it is made again from the archive"
     )

@@ -53,7 +53,7 @@ def walked_ranges(
     size_bytes: int,
     read_at: Callable[[int, int], bytes],
 ) -> Iterator[Range]:
-    """The same, each found by walking on to the header behind it; bodies are not read.
+    """The ranges of `archive`, each found by a walk to the header behind it; bodies are not read.
 
     Raises WrongBytes on a class tar that the dataset does not have, or has once and here twice.
     """
@@ -73,26 +73,26 @@ def walked_ranges(
     yield Range(start, stream.position - BLOCK_BYTES, wnid)  # the end marker starts there
 
 
-def open_section(each: Range, stream: Stream, archive: Archive) -> Section:
+def open_section(span: Range, stream: Stream, archive: Archive) -> Section:
     """The section of one range, from a stream that stands at its start.
 
     Raises WrongBytes where another class lies there than the range says.
     """
-    if each.wnid is None:
+    if span.wnid is None:
         folders = bool(archive.members)
-        flat = members(stream, name=archive.name, end=each.end, marked=False, folders=folders)
-        return Section(each.start, None, flat, stream)
-    outer = next(members(stream, name=archive.name, end=each.end), None)
-    if outer is None or outer.name != f"{each.wnid}.tar":
+        flat = members(stream, name=archive.name, end=span.end, marked=False, folders=folders)
+        return Section(span.start, None, flat, stream)
+    outer = next(members(stream, name=archive.name, end=span.end), None)
+    if outer is None or outer.name != f"{span.wnid}.tar":
         raise WrongBytes(
-            f"{archive.name}: {each.wnid}.tar does not start at byte {each.start:,}",
+            f"{archive.name}: {span.wnid}.tar does not start at byte {span.start:,}",
             hint="the archive or its index has changed; remove the index and try again",
         )
-    return Section(each.start, each.wnid, _inner(outer, stream, archive), stream)
+    return Section(span.start, span.wnid, _inner(outer, stream, archive), stream)
 
 
 def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) -> Iterator[Section]:
-    """The same ranges, found while the archive is read from its start to its end marker.
+    """The ranges of `archive`, found while it is read from its start to its end marker.
 
     A section's members are to be used up before the next section. Raises as `plan_ranges`.
     """
@@ -100,17 +100,17 @@ def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) ->
     if archive.form == "tar-of-tars":
         classes = _Classes(archive, dataset)
         for member in outer:
-            start = member.start if classes.seen else 0
+            start = member.start if classes.wnids else 0
             wnid = classes.wnid_of(member)
             yield Section(start, wnid, _inner(member, stream, archive), stream)
-        found = bool(classes.seen)
+        found = bool(classes.wnids)
     else:
         first = next(outer, None)
         found, start = first is not None, 0
         while first is not None:
             run = _Run(first, outer)
             yield Section(start, None, iter(run), stream)
-            first = run.beyond
+            first = run.next_first
             start = first.start if first else start
     if not found:
         raise _empty(archive)
@@ -121,13 +121,13 @@ class _Run:
 
     def __init__(self, first: Member, rest: Iterator[Member]) -> None:
         self._first, self._rest = first, rest
-        self.beyond: Member | None = None
+        self.next_first: Member | None = None
 
     def __iter__(self) -> Iterator[Member]:
         yield self._first
         for member in self._rest:
             if member.start - self._first.start >= RUN_BYTES:
-                self.beyond = member
+                self.next_first = member
                 return
             yield member
 
@@ -137,18 +137,18 @@ class _Classes:
 
     def __init__(self, archive: Archive, dataset: Dataset) -> None:
         self._archive, self._dataset = archive, dataset
-        self.seen: set[str] = set()
+        self.wnids: set[str] = set()
 
     def wnid_of(self, member: Member) -> str:
         wnid = member.name.removesuffix(".tar")
-        if wnid == member.name or wnid not in self._dataset.label_of_wnid or wnid in self.seen:
-            known = f"which {self._dataset.name} does not have"
-            what = "a second time" if wnid in self.seen else known
+        if wnid == member.name or wnid not in self._dataset.label_of_wnid or wnid in self.wnids:
+            stranger = f"which {self._dataset.name} does not have"
+            problem = "a second time" if wnid in self.wnids else stranger
             raise WrongBytes(
-                f"{self._archive.name}: member {member.name!r}, {what}",
+                f"{self._archive.name}: member {member.name!r}, {problem}",
                 hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
             )
-        self.seen.add(wnid)
+        self.wnids.add(wnid)
         return wnid
 
 

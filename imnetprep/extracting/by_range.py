@@ -22,7 +22,7 @@ from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import Range
 from imnetprep.extracting.find_ranges import Ranges
 from imnetprep.extracting.samples import Extraction
-from imnetprep.extracting.sink import Batch, Done, Written
+from imnetprep.extracting.sink import Batch, RangeRecord, RangeSamples
 from imnetprep.processes import end_at_once, is_safe_to_fork, worker_killed, worker_pool
 from imnetprep.proving.readers import Reader
 
@@ -30,7 +30,7 @@ from imnetprep.proving.readers import Reader
 _SECONDS_BETWEEN_REPORTS = 0.2
 
 OnBytes = Callable[[int], None]
-Extract = Callable[[Range, OnBytes], Written]
+Extract = Callable[[Range, OnBytes], RangeSamples]
 
 
 class Workers:
@@ -47,22 +47,22 @@ class Workers:
         if forked:
             self._bytes: Any = multiprocessing.Value("q", 0)
             self._pool = worker_pool(jobs, _begin, (extract, self._bytes))
-            self._work: Callable[[Range], Written] = _extract
+            self._work: Callable[[Range], RangeSamples] = _extract
         else:
             self._bytes = _Count()
             self._pool = ThreadPoolExecutor(jobs)
             on_bytes = _adding_to(self._bytes)
             self._work = lambda span: extract(span, on_bytes)
 
-    def submit(self, span: Range) -> Future[Written]:
+    def submit(self, span: Range) -> Future[RangeSamples]:
         """What a range holds, once all of its samples are written."""
         return self._pool.submit(self._work, span)
 
     def used_bytes(self) -> int:
         """The bytes that they have used up since the last call."""
         # Not through the lock: a worker that was killed may hold it.
-        reported, self._reported_bytes = self._reported_bytes, self._bytes.get_obj().value
-        return self._reported_bytes - reported
+        last_bytes, self._reported_bytes = self._reported_bytes, self._bytes.get_obj().value
+        return self._reported_bytes - last_bytes
 
     def stop(self) -> None:
         """End processes at once, whatever they are at; threads end by themselves."""
@@ -80,12 +80,12 @@ def open_workers(
 ) -> Iterator[Workers]:
     """Workers for `extract_by_range`, to be started before this process has another thread."""
     sink = extraction.sink
-    forked = sink.apart and reader.apart and is_safe_to_fork()
-    if not forked:
+    forks = sink.is_forkable and reader.is_forkable and is_safe_to_fork()
+    if not forks:
         sink.open_to_threads()
-        jobs *= sink.threads_a_job
+        jobs *= sink.threads_per_job
 
-    def extract(span: Range, on_bytes: OnBytes) -> Written:
+    def extract(span: Range, on_bytes: OnBytes) -> RangeSamples:
         stream = ChunkStream(
             reader.chunks(span.start, span.end),
             span.start,
@@ -101,11 +101,11 @@ def open_workers(
         stream.drain()  # so that what lies behind is proved too
         return extraction.packed(records, span.wnid)
 
-    with closing(Workers(extract, jobs=jobs, forked=forked)) as workers:
+    with closing(Workers(extract, jobs=jobs, forked=forks)) as workers:
         try:
             yield workers
         except BaseException as error:
-            extraction.cancelled.set()
+            extraction.cancellation.set()
             workers.stop()
             if isinstance(error, BrokenProcessPool):
                 raise worker_killed() from error
@@ -119,27 +119,25 @@ def extract_by_range(
     *,
     queue_size: int,
     on_bytes: OnBytes,
-) -> Generator[Done, None, None]:
+) -> Generator[RangeRecord, None, None]:
     """Each of the ranges `spans` once it is written, in whatever order; `queue_size` wait for it.
 
     Raises WrongBytes on what is not the dataset's.
     """
-    futures: dict[Future[Written], Range] = {}
+    futures: dict[Future[RangeSamples], Range] = {}
 
-    def collected(*, behind: int) -> Iterator[Done]:
-        while len(futures) > behind:
-            finished, _ = wait(
-                futures, timeout=_SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED
-            )
+    def collected(*, limit: int) -> Iterator[RangeRecord]:
+        while len(futures) > limit:
+            results = wait(futures, _SECONDS_BETWEEN_REPORTS, return_when=FIRST_COMPLETED).done
             on_bytes(workers.used_bytes())
-            for future in finished:
+            for future in results:
                 start = futures.pop(future).start
-                yield Done(start, future.result(), reader.checksums.get(start))
+                yield RangeRecord(start, future.result(), reader.checksums.get(start))
 
     for span in spans:
-        yield from collected(behind=workers.jobs + queue_size - 1)
+        yield from collected(limit=workers.jobs + queue_size - 1)
         futures[workers.submit(span)] = span
-    yield from collected(behind=0)
+    yield from collected(limit=0)
 
 
 class _Count:
@@ -164,7 +162,7 @@ def _adding_to(count: Any) -> OnBytes:
 
 
 # In a worker process only: what it does, set as it is forked.
-_extracts: list[Callable[[Range], Written]] = []
+_extracts: list[Callable[[Range], RangeSamples]] = []
 
 
 def _begin(extract: Extract, count: Any) -> None:
@@ -172,5 +170,5 @@ def _begin(extract: Extract, count: Any) -> None:
     _extracts.append(lambda span: extract(span, on_bytes))
 
 
-def _extract(span: Range) -> Written:
+def _extract(span: Range) -> RangeSamples:
     return _extracts[0](span)

@@ -24,7 +24,7 @@ def folder_options(resize: Resize | None) -> Mapping[str, Any]:
 class ClassFolders(Sink):
     """A file a sample, under `folder`, the split and the wnid."""
 
-    options, apart, threads_a_job = folder_options(None), True, 1
+    options, is_forkable, threads_per_job = folder_options(None), True, 1
 
     def __init__(self, dataset: Dataset, folder: Path) -> None:
         self._dataset, self._folder = dataset, folder
@@ -41,18 +41,18 @@ class ClassFolders(Sink):
         return published_records(batch)
 
     def class_folder(self, split: Split, label: int) -> str:
-        """That of a class, made where it is missing."""
-        if (made := self._class_folders.get((split, label))) is None:
+        """The folder of a class, made where it is missing."""
+        if (folder := self._class_folders.get((split, label))) is None:
             wnid = self._dataset.synsets[label].wnid
-            made = str(make_class_folder(self._folder / split, wnid))
-            self._class_folders[split, label] = made
-        return made
+            folder = str(make_class_folder(self._folder / split, wnid))
+            self._class_folders[split, label] = folder
+        return folder
 
 
 class ResizedFolders(Sink):
-    """The same, of JPEGs as `resize` says, made on `jobs` cores. Close it."""
+    """A file a sample, a JPEG made smaller as `resize` says, on `jobs` cores. Close it."""
 
-    apart, threads_a_job = True, 2  # a thread waits while its images are made
+    is_forkable, threads_per_job = True, 2  # a thread waits while its images are made
 
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
         self.options = folder_options(resize)
@@ -88,7 +88,7 @@ class ResizedFolders(Sink):
                 images = self._pool.submit(_resized, bodies, self._resize).result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
-        made = []
+        samples = []
         for sample, image in zip(batch.samples, images, strict=True):
             if isinstance(image, str):
                 raise WrongBytes(
@@ -98,16 +98,16 @@ class ResizedFolders(Sink):
             body, change = image
             size_bytes, digest = len(body), xxh128(body)
             record = SampleRecord(sample.label, sample.name, size_bytes, digest, change)
-            made.append((record, body))
-        return made
+            samples.append((record, body))
+        return samples
 
 
 def _resized(bodies: Sequence[bytes], resize: Resize) -> list[ResizedImage | str]:
     """Each made smaller, or why it cannot be."""
-    made: list[ResizedImage | str] = []
+    results: list[ResizedImage | str] = []
     for body in bodies:
         try:
-            made.append(resized_jpeg(body, resize))
+            results.append(resized_jpeg(body, resize))
         except ValueError as error:
-            made.append(str(error))
-    return made
+            results.append(str(error))
+    return results

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imnetprep.archives.compression import COMPRESSED_FORMS
 from imnetprep.archives.file import ArchiveFile, read_all
-from imnetprep.archives.prefetch import Ahead
+from imnetprep.archives.prefetch import PrefetchedFile
 from imnetprep.archives.range_index import format_index, parse_index
 from imnetprep.archives.ranges import Range, Section, open_section, plan_ranges, walked_ranges
 from imnetprep.archives.tar import Stream
@@ -43,21 +43,21 @@ class Source:
 class Ranges:
     """The ranges of `source` where samples of `dataset` may lie; that may be part of what it holds.
 
-    `known` are all that it has, once they are found.
+    `spans` are those that it has, once they are found.
     """
 
     def __init__(self, source: Source, dataset: Dataset) -> None:
         self.source, self.dataset = source, dataset
         self._archive, self._file = source.archive, source.file
         self._zip: Zip | None = None
-        self.known = source.ranges
+        self.spans = source.ranges
 
     @property
     def size_bytes(self) -> int:
         """How long the archive is, as far as anybody knows."""
         pieces = self.source.pieces
-        known = self._file.size_bytes or self._archive.size_bytes
-        return known or (pieces.size_bytes if pieces else 0)
+        size_bytes = self._file.size_bytes or self._archive.size_bytes
+        return size_bytes or (pieces.size_bytes if pieces else 0)
 
     def want_order(self) -> bool:
         """By its form; in a pipe; or where a server would be asked for many headers."""
@@ -67,36 +67,36 @@ class Ranges:
     def find(self) -> Sequence[Range]:
         """From the index that is kept, or by walking the archive's headers; then they are kept."""
         index = self.source.index
-        if (opened := self.open_zip()) is not None:
-            self.known = opened.ranges
-            return self.known
-        if self.known is None and index is not None and index.exists():
-            published = self.dataset.published
-            self.known = parse_index(index.read_bytes(), self._archive, published, of=self._file)
-        if self.known is None:
-            self.known = self._plan()
+        if (directory := self.open_zip()) is not None:
+            self.spans = directory.ranges
+            return self.spans
+        if self.spans is None and index is not None and index.exists():
+            body, whole = index.read_bytes(), self.dataset.published
+            self.spans = parse_index(body, self._archive, whole, of=self._file)
+        if self.spans is None:
+            self.spans = self._plan()
         if index is not None and not index.exists():
             with written_whole(index) as file:
-                file.write(format_index(self.known, of=self._file))
-        return self.known
+                file.write(format_index(self.spans, of=self._file))
+        return self.spans
 
     def may_walk_ahead(self) -> bool:
         """Is it far, are its classes not known, and does no proof want to know them first?"""
         by_class = self._file.is_far and self._archive.form == "tar-of-tars"
         return by_class and self.source.pieces is None and not self._are_known
 
-    def walk(self, ahead: Ahead) -> Iterator[Range]:
-        """As `find`, each as soon as it is known; they are kept once all are."""
+    def walk(self, file: PrefetchedFile) -> Iterator[Range]:
+        """The ranges, each as soon as it is known; they are kept once all are."""
         found = []
         for each in walked_ranges(
             self._archive,
             self.dataset.published,
             size_bytes=self._seekable_bytes,
-            read_at=lambda offset, length: read_all(ahead, offset, offset + length),
+            read_at=lambda offset, length: read_all(file, offset, offset + length),
         ):
             found.append(each)
             yield each
-        self.known = found
+        self.spans = found
         self.find()  # which keeps them
 
     def leave_out(self) -> bool:
@@ -106,19 +106,19 @@ class Ranges:
         by_class = self._archive.form in ("tar-of-tars", "zip")
         return by_class and not all(map(self.may_hold, self.find()))
 
-    def may_hold(self, each: Range | Section) -> bool:
+    def may_hold(self, span: Range | Section) -> bool:
         """May samples of the dataset lie there?"""
         if self.dataset is self.dataset.published:
             return True
-        if each.wnid is not None:
-            return each.wnid in self.dataset.label_of_wnid
-        return not isinstance(each, Range) or self._zip is None or self._zip.holds_samples(each)
+        if span.wnid is not None:
+            return span.wnid in self.dataset.label_of_wnid
+        return not isinstance(span, Range) or self._zip is None or self._zip.holds_samples(span)
 
-    def open(self, each: Range, stream: Stream) -> Section:
+    def open(self, span: Range, stream: Stream) -> Section:
         """The section of one range, from a stream that stands at its start."""
         if self._zip is not None:
-            return self._zip.section(each, stream)
-        return open_section(each, stream, self._archive)
+            return self._zip.section(span, stream)
+        return open_section(span, stream, self._archive)
 
     def open_zip(self) -> Zip | None:
         """The directory of a zip, read once; None for other forms."""
@@ -131,12 +131,11 @@ class Ranges:
     @property
     def _are_known(self) -> bool:
         index = self.source.index
-        return self.known is not None or (index is not None and index.exists())
+        return self.spans is not None or (index is not None and index.exists())
 
     def _plan(self) -> list[Range]:
-        published = self.dataset.published
-        size_bytes = self._seekable_bytes
-        return plan_ranges(self._archive, published, size_bytes=size_bytes, read_at=self._read_at)
+        whole, size_bytes = self.dataset.published, self._seekable_bytes
+        return plan_ranges(self._archive, whole, size_bytes=size_bytes, read_at=self._read_at)
 
     @property
     def _seekable_bytes(self) -> int:

@@ -13,7 +13,7 @@ from imnetprep.archives.ranges import Section, sections
 from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.find_ranges import Ranges
 from imnetprep.extracting.samples import Extraction
-from imnetprep.extracting.sink import Batch, Done
+from imnetprep.extracting.sink import Batch, RangeRecord
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
@@ -36,7 +36,7 @@ def extract_in_order(
     jobs: int,
     check_of: Callable[[int], Check | None],
     on_bytes: Callable[[int], None],
-) -> Generator[Done, None, None]:
+) -> Generator[RangeRecord, None, None]:
     """Each range of the archive, once `jobs` threads have written what one reader found in it.
 
     `check_of` gets the start of a range. If it gives a check, the range was written in a run
@@ -59,14 +59,14 @@ def extract_in_order(
         free_batches.acquire()
         futures.append((batch.split, writers.submit(write, batch)))
 
-    def collected(*, behind: int) -> Iterator[Done]:
-        while len(queue) > behind:
+    def collected(*, limit: int) -> Iterator[RangeRecord]:
+        while len(queue) > limit:
             section, of_section = queue.popleft()
             records = extraction.no_records()
             for split, future in of_section:
                 records[split] += future.result()
             if ranges.may_hold(section):  # else its names were looked at, on the way
-                yield Done(section.start, extraction.packed(records, section.wnid), None)
+                yield RangeRecord(section.start, extraction.packed(records, section.wnid), None)
 
     with ThreadPoolExecutor(jobs) as writers:
         try:
@@ -77,15 +77,15 @@ def extract_in_order(
                 futures = []
                 extraction.extract(section, flow.stream, submit)
                 queue.append((section, futures))
-                yield from collected(behind=batches)
+                yield from collected(limit=batches)
             flow.finish()
-            yield from collected(behind=0)
+            yield from collected(limit=0)
         except Exception:
             with suppress(Exception):  # the sections in front are whole all the same
-                yield from collected(behind=0)
+                yield from collected(limit=0)
             raise
         finally:
-            extraction.cancelled.set()
+            extraction.cancellation.set()
 
 
 class _Flow:

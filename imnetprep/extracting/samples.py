@@ -12,9 +12,9 @@ from imnetprep.columns import Columns
 from imnetprep.extracting.sink import (
     LARGEST_SAMPLE_BYTES,
     Batch,
+    RangeSamples,
     Sample,
     Sink,
-    Written,
     refused,
 )
 from imnetprep.manifest import SampleRecord, packed
@@ -25,8 +25,8 @@ _BATCH_BYTES = 1 << 20
 _BATCH_IMAGES = 10_000
 
 
-class Cancelled(Exception):
-    """Another range failed, or the user stopped: this one is left as it is."""
+class Cancellation(Exception):
+    """A range is left as it is: another one failed, or the user stopped."""
 
 
 class Extraction:
@@ -38,7 +38,7 @@ class Extraction:
         self._archive, self._splits, self._dataset = archive, splits, dataset
         self._member_paths = MemberPaths(archive, dataset) if archive.members else None
         self.sink = sink
-        self.cancelled = threading.Event()
+        self.cancellation = threading.Event()
 
     def extract(
         self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
@@ -68,8 +68,8 @@ class Extraction:
 
     def write(self, batch: Batch) -> list[SampleRecord]:
         """Write the samples, unless another thread has failed."""
-        if self.cancelled.is_set():
-            raise Cancelled
+        if self.cancellation.is_set():
+            raise Cancellation
         return self.sink.write(batch)
 
     def no_records(self) -> dict[Split, list[SampleRecord]]:
@@ -78,7 +78,7 @@ class Extraction:
 
     def packed(
         self, records: Mapping[Split, Iterable[SampleRecord]], wnid: str | None = None
-    ) -> Written:
+    ) -> RangeSamples:
         """The records of a range. Raises WrongBytes unless a class has all of its images, once."""
         try:
             by_split = {split: packed(of_split) for split, of_split in records.items()}
@@ -95,8 +95,8 @@ class Extraction:
         """`on_bytes`, but whoever calls it is stopped when another thread has failed."""
 
         def call(amount: int) -> None:
-            if self.cancelled.is_set():
-                raise Cancelled
+            if self.cancellation.is_set():
+                raise Cancellation
             on_bytes(amount)
 
         return call
@@ -104,7 +104,7 @@ class Extraction:
     def _extract_placed(
         self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
     ) -> None:
-        """The same from an archive whose members have paths; other splits are left out."""
+        """As `Extraction.extract`, where members have paths; other splits are left out."""
         batch: list[Sample] = []
         split, size_bytes = self._splits[0], 0
 
@@ -140,23 +140,23 @@ class Extraction:
             if isinstance(found, Place):
                 yield found.split, Sample(found.label, found.name, body)
                 continue
-            yield from self._of_batch(*found, body, name=f"{self._archive.name}: {member.name}")
+            yield from self._of_batch(*found, body, member=f"{self._archive.name}: {member.name}")
 
     def _of_batch(
-        self, split: Split, match: re.Match[str], body: memoryview, *, name: str
+        self, split: Split, match: re.Match[str], body: memoryview, *, member: str
     ) -> Iterator[tuple[Split, Sample]]:
         """The images of one of CIFAR-10's pickles, as PNG; their numbers count through all."""
         from imnetprep.archives.pickles import SIDE_PX, cifar_images
         from imnetprep.images import encode_png
 
-        published = self._dataset.published
+        whole = self._dataset.published
         first = _BATCH_IMAGES * (int(match.groupdict().get("number", 1)) - 1)
-        for number, (label, planes) in enumerate(cifar_images(body, name=name), start=first):
-            wnid = published.synsets[label].wnid
-            named = published.name_of(split, wnid, number)
-            chosen = label if published is self._dataset else self._dataset.label_of(split, named)
-            if chosen is not None:
-                yield split, Sample(chosen, named, encode_png(planes, SIDE_PX))
+        for number, (label, planes) in enumerate(cifar_images(body, name=member), start=first):
+            wnid = whole.synsets[label].wnid
+            name = whole.name_of(split, wnid, number)
+            own = label if whole is self._dataset else self._dataset.label_of(split, name)
+            if own is not None:
+                yield split, Sample(own, name, encode_png(planes, SIDE_PX))
 
 
 def listed_samples(
@@ -168,11 +168,11 @@ def listed_samples(
     """
     label_of = _labels(dataset.published, split, section.wnid)
     in_part = dataset is not dataset.published
-    seen: set[str] = set()
+    names: set[str] = set()
     for name, _, size_bytes in section.members:
-        if name in seen:
+        if name in names:
             raise refused(archive, name, "a second time")
-        seen.add(name)
+        names.add(name)
         label = label_of(name)
         if label is None:
             raise refused(archive, name, f"which {dataset.published.name} does not have there")
@@ -197,16 +197,16 @@ def check_count(
     dataset: Dataset, split: Split, label: int, columns: Columns | None, *, archives: str
 ) -> None:
     """Raise WrongBytes unless `columns` has as many images as `dataset` has with that label."""
-    expected, samples = dataset.counts(split)[label], columns.samples if columns else 0
-    if samples == expected:
+    size, samples = dataset.counts(split)[label], columns.samples if columns else 0
+    if samples == size:
         return
     names = {name for name, *_ in columns.rows()} if columns else set()
-    missing = [name for name in dataset.names(split, label) or () if name not in names]
-    listing = f"; missing: {', '.join(missing[:3])}" if missing else ""
-    listing += f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+    gaps = [name for name in dataset.names(split, label) or () if name not in names]
+    listing = f"; missing: {', '.join(gaps[:3])}" if gaps else ""
+    listing += f" and {len(gaps) - 3:,} more" if len(gaps) > 3 else ""
     wnid = dataset.synsets[label].wnid
     raise WrongBytes(
-        f"{archives}: {wnid} has {count(samples, 'image')}, not {expected:,}{listing}",
+        f"{archives}: {wnid} has {count(samples, 'image')}, not {size:,}{listing}",
         hint=f"this is not the whole {dataset.published.name}; fetch the archive again",
     )
 

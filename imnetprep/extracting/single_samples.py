@@ -19,7 +19,7 @@ from imnetprep.proving.receipt import Proof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 
-class Found(NamedTuple):
+class SamplePlace(NamedTuple):
     """A sample in the archive: its header and its body lie from `start` to `end`."""
 
     label: int
@@ -52,7 +52,7 @@ class Retake:
             return "the torrent's pieces"
         return "the archive's receipt" if self._is_proved else None
 
-    def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[Found]:
+    def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[SamplePlace]:
         """The samples of `labels` in the archive that `wants(label, name)`; bodies are not read."""
         for member, body_start, wnid in self._members(labels):
             label = self._dataset.label_of(self._split, member.name)
@@ -60,30 +60,32 @@ class Retake:
             if label is None or not fits or not wants(label, member.name):
                 continue
             blocks = -(-member.size_bytes // BLOCK_BYTES)
-            yield Found(label, member.name, member.start, body_start + blocks * BLOCK_BYTES)
+            yield SamplePlace(label, member.name, member.start, body_start + blocks * BLOCK_BYTES)
 
-    def bodies(self, found: Sequence[Found]) -> Iterator[tuple[Found, bytes | WrongBytes]]:
+    def bodies(
+        self, places: Sequence[SamplePlace]
+    ) -> Iterator[tuple[SamplePlace, bytes | WrongBytes]]:
         """The proved bytes of each, or what is wrong with them."""
         reader: Reader = PlainReader(self._file)
         if self._pieces is not None and not self._is_proved:
-            ranges = [Range(each.start, each.end, None) for each in found]
+            ranges = [Range(each.start, each.end, None) for each in places]
             reader = PieceReader(self._file, self._pieces, ranges, 0)
         with closing(reader):
-            for each in found:
+            for each in places:
                 try:
                     yield each, self._body(each, reader)
                 except WrongBytes as error:
                     yield each, error
 
-    def _body(self, each: Found, reader: Reader) -> bytes:
+    def _body(self, place: SamplePlace, reader: Reader) -> bytes:
         """The header is read again among the proved bytes: nothing had proved it in the walk."""
-        if each.end - each.start > LARGEST_SAMPLE_BYTES:
-            raise self._refused(each)
-        raw = b"".join(reader.chunks(each.start, each.end))
+        if place.end - place.start > LARGEST_SAMPLE_BYTES:
+            raise self._refused(place)
+        raw = b"".join(reader.chunks(place.start, place.end))
         stream = FileStream(lambda offset, length: raw[offset : offset + length])
         member = next(members(stream, name=self._archive.name, end=len(raw), marked=False), None)
-        if member is None or member.name != each.name:
-            raise self._refused(each)
+        if member is None or member.name != place.name:
+            raise self._refused(place)
         return bytes(stream.take(member.size_bytes))
 
     def _members(self, labels: set[int]) -> Iterator[tuple[Member, int, str | None]]:
@@ -115,8 +117,8 @@ class Retake:
     def _read_at(self, offset: int, length: int) -> bytes:
         return read_all(self._file, offset, offset + length)
 
-    def _refused(self, each: Found) -> WrongBytes:
+    def _refused(self, place: SamplePlace) -> WrongBytes:
         return WrongBytes(
-            f"{self._archive.name}: {each.name!r} at byte {each.start:,} is not a sample",
+            f"{self._archive.name}: {place.name!r} at byte {place.start:,} is not a sample",
             hint="this is not the published archive; fetch it again from its source",
         )

@@ -12,7 +12,7 @@ from imnetprep.messages import WrongBytes
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 LARGEST_SAMPLE_BYTES = 128 << 20
 # The samples of a range, by split and label.
-Written = Mapping[Split, ClassColumns]
+RangeSamples = Mapping[Split, ClassColumns]
 
 
 class Sample(NamedTuple):
@@ -32,20 +32,20 @@ class Batch(NamedTuple):
 
 class Sink(Protocol):
     """Where samples go; used from several threads. `options` (JSON) is what the bytes there depend
-    on beside the archive: of others, what has grown is dropped. `apart`: may several processes
-    write there, each with a copy of the sink? `threads_a_job` write best, where they are threads.
+    on beside the archive: of others, what has grown is dropped. `is_forkable`: may several
+    processes write there, each with a copy of it? Else `threads_per_job` threads write best.
     """
 
     options: Mapping[str, Any]
-    apart: bool
-    threads_a_job: int
+    is_forkable: bool
+    threads_per_job: int
 
     def begin(self, split: Split, records: Iterable[SampleRecord]) -> None:
-        """These samples lie there already; what else does was left by a kill."""
+        """Begin `split`: `records` lie there already; all else was left by a kill."""
         return
 
     def open_to_threads(self) -> None:
-        """This process writes itself, and will have threads from now on."""
+        """Begin to write in this process, which will have threads from now on."""
         return
 
     def write(self, batch: Batch) -> list[SampleRecord]:
@@ -62,17 +62,17 @@ def published_records(batch: Batch) -> list[SampleRecord]:
     ]
 
 
-class Done(NamedTuple):
+class RangeRecord(NamedTuple):
     """A range that is written: where it starts, its samples by split, its checksum if needed."""
 
     start: int
-    samples: Written
+    samples: RangeSamples
     checksum: Checksum | None
 
 
-def refused(archive: Archive, member: str, why: str) -> WrongBytes:
+def refused(archive: Archive, member: str, reason: str) -> WrongBytes:
     """The error for a member of `archive` that does not belong there."""
     return WrongBytes(
-        f"{archive.name}: member {member!r}, {why}",
+        f"{archive.name}: member {member!r}, {reason}",
         hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
     )

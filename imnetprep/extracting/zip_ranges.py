@@ -45,14 +45,14 @@ class Zip:
         ends = [*starts[1:], self._directory.end]
         return [Range(*span, None) for span in zip(starts, ends, strict=True) if span[0] < span[1]]
 
-    def holds_samples(self, each: Range) -> bool:
+    def holds_samples(self, span: Range) -> bool:
         """Does a sample lie in that range?"""
-        return self._directory.holds_samples(each.start, each.end)
+        return self._directory.holds_samples(span.start, span.end)
 
-    def section(self, each: Range, stream: Stream) -> Section:
+    def section(self, span: Range, stream: Stream) -> Section:
         """The section of one range, from a stream that stands at its start."""
-        members = self._directory.members(stream, each.end)
-        return Section(each.start, None, iter(members), members)
+        members = self._directory.members(stream, span.end)
+        return Section(span.start, None, iter(members), members)
 
     def sections(self, stream: Stream) -> Iterator[Section]:
         """All of them, from a stream that is read from its start to its end."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import sync_file_system
 from imnetprep.organizing.journal import Journal
 
@@ -20,23 +20,23 @@ def committer(
     *,
     on_committed: Callable[[Iterable[int]], None] = lambda _: None,
     queue_size: int = 0,
-) -> Iterator[Callable[[Done], None]]:
+) -> Iterator[Callable[[RangeRecord], None]]:
     """Gives a function that takes finished ranges; a thread syncs `folder` and journals them.
 
     When the block ends, however it ends, all that the function got is journalled. `on_committed`
     gets the starts of what is. With a `queue_size` a call waits while as many are not. What the
     thread ran into (a full disk) is raised by the next call or at the end.
     """
-    finished: queue.Queue[Done | None] = queue.Queue(queue_size)
+    records: queue.Queue[RangeRecord | None] = queue.Queue(queue_size)
     block_ended = threading.Event()
     failures: list[Exception] = []
 
     def work() -> None:
         is_last = False
         while not is_last and not failures:
-            batch = [finished.get()]
-            while not finished.empty():
-                batch.append(finished.get())
+            batch = [records.get()]
+            while not records.empty():
+                batch.append(records.get())
             is_last = None in batch
             try:
                 sync_file_system(folder)
@@ -46,15 +46,15 @@ def committer(
                 failures.append(error)
             block_ended.wait(_SECONDS_BETWEEN_SYNCS)
 
-    def commit(record: Done) -> None:
+    def commit(record: RangeRecord) -> None:
         put(record)
         if failures:
             raise failures[0]
 
-    def put(record: Done | None) -> None:
+    def put(record: RangeRecord | None) -> None:
         while thread.is_alive():
             with suppress(queue.Full):
-                finished.put(record, timeout=0.1)
+                records.put(record, timeout=0.1)
                 return
 
     # A daemon: a signal as it starts would leave it waiting for ever.

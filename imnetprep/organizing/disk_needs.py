@@ -23,21 +23,21 @@ class Needs:
     files: int = 0
     disk_bytes: int = 0
 
-    def __add__(self, other: "Needs") -> "Needs":
+    def __add__(self, needs: "Needs") -> "Needs":
         return Needs(
-            self.size_bytes + other.size_bytes,
-            self.files + other.files,
-            self.disk_bytes + other.disk_bytes,
+            self.size_bytes + needs.size_bytes,
+            self.files + needs.files,
+            self.disk_bytes + needs.disk_bytes,
         )
 
-    def require(self, folder: Path, *, what: str) -> None:
+    def require(self, folder: Path, *, purpose: str) -> None:
         """Raise ImnetprepError unless the disk of `folder` has room for the bytes and the files."""
         status = os.statvfs(existing_folder(folder))
         padding = self.files * status.f_frsize // 2 if self.disk_bytes else 0
-        require_free(folder, self.disk_bytes + padding, purpose=what)
+        require_free(folder, self.disk_bytes + padding, purpose=purpose)
         if status.f_files > 0 and status.f_favail < self.files:
             raise ImnetprepError(
-                f"{what} makes {count(self.files, 'file')}"
+                f"{purpose} makes {count(self.files, 'file')}"
                 f" and the disk of {folder} has room for {status.f_favail:,} more (inodes)",
                 hint="name another disk by --root; df -i shows which has inodes free",
             )
@@ -56,12 +56,12 @@ class Needs:
 def _measured_bytes_per_s(folder: Path, file_bytes: int) -> float:
     body = os.urandom(file_bytes)
     folder.mkdir(parents=True, exist_ok=True)
-    begun, written = time.monotonic(), 0
+    start_s, files = time.monotonic(), 0
     try:
-        while time.monotonic() - begun < _MEASURED_S:
-            write_sample(str(folder), str(written), body)
-            written += 1
+        while time.monotonic() - start_s < _MEASURED_S:
+            write_sample(str(folder), str(files), body)
+            files += 1
         sync_file_system(folder)
-        return written * file_bytes / (time.monotonic() - begun)
+        return files * file_bytes / (time.monotonic() - start_s)
     finally:
         shutil.rmtree(folder)

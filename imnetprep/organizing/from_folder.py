@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import hard_link, require_free
 from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
@@ -54,7 +54,7 @@ def organize_from_folder(
 ) -> SplitRecord:
     """Make the split of `source` unless it is organized. A kill costs the classes in flight."""
     split, key = source.split, (source.split, Layout.IMAGEFOLDER)
-    growing, folders = root.organizing / split, (root.organizing / split, root.split(split))
+    workspace, folders = root.organizing / split, (root.organizing / split, root.split(split))
     whole = unpublished(journal, split, dataset, *folders)
     if whole is None and key not in organized_splits(root):
         _grow(root, journal, dataset, source, jobs=jobs, progress=progress)
@@ -62,7 +62,13 @@ def organize_from_folder(
     if whole is not None:
         change = source.change
         publish_journalled(
-            root, journal, *key, whole=whole, growing=growing, change=change, facts=whole.receipt
+            root,
+            journal,
+            *key,
+            whole=whole,
+            workspace=workspace,
+            change=change,
+            facts=whole.receipt,
         )
     return organized_splits(root)[key]
 
@@ -76,42 +82,43 @@ def _grow(
     jobs: int | None,
     progress: Progress,
 ) -> None:
-    split, growing = source.split, root.organizing / source.split
-    _begin(journal, dataset, source, growing)
-    done, wnids = journal.done(split), set[str]()
+    split, workspace = source.split, root.organizing / source.split
+    _begin(journal, dataset, source, workspace)
+    labels, wnids = journal.done(split), set[str]()
     missing_bytes = max(0, source.copied_bytes - journal.size_bytes(split))
     require_free(root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
     with (
         progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
-        committer(journal, growing) as commit,
+        committer(journal, workspace) as commit,
     ):
 
         def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:
             for label, make in source.classes():
                 wnid = dataset.synsets[label].wnid
                 wnids.add(wnid)
-                if label not in done:
-                    yield label, partial(_make_class, make, growing, wnid)
+                if label not in labels:
+                    yield label, partial(_make_class, make, workspace, wnid)
                 else:
                     task.advance(dataset.counts(split)[label])
 
         for label, records in _in_threads(tasks(), jobs=FILES.count(jobs)):
-            commit(Done(label, {split: packed(records)}, None))
+            commit(RangeRecord(label, {split: packed(records)}, None))
             task.advance(len(records))
-    _refuse_others(growing, wnids)
-    journal.mark_whole({split: growing}, facts=source.facts, proof=source.proof)
+    _refuse_others(workspace, wnids)
+    journal.mark_whole({split: workspace}, facts=source.facts, proof=source.proof)
 
 
-def _begin(journal: Journal, dataset: Dataset, source: FolderSource, growing: Path) -> None:
+def _begin(journal: Journal, dataset: Dataset, source: FolderSource, workspace: Path) -> None:
     """Go on, or drop what grew of something else: archives are not to be written through links."""
-    split, begun = source.split, journal.origin(source.split)
-    origin = Origin(dataset.fingerprint, source.made_of, {})
-    if begun != origin or journal.whole(split, dataset=dataset.fingerprint) or not growing.exists():
-        if begun is not None and growing.exists():
-            shutil.rmtree(growing)
+    split, dataset_id = source.split, dataset.fingerprint
+    earlier, origin = journal.origin(split), Origin(dataset_id, source.made_of, {})
+    is_whole = journal.whole(split, dataset=dataset_id) is not None
+    if earlier != origin or is_whole or not workspace.exists():
+        if earlier is not None and workspace.exists():
+            shutil.rmtree(workspace)
         journal.forget(split)
         journal.begin(split, origin)
-    growing.mkdir(parents=True, exist_ok=True)
+    workspace.mkdir(parents=True, exist_ok=True)
 
 
 def _in_threads(
@@ -133,17 +140,17 @@ def _in_threads(
             workers.shutdown(wait=False, cancel_futures=True)
 
 
-def _make_class(make: MakeClass, growing: Path, wnid: str) -> Sequence[SampleRecord]:
-    folder = make_class_folder(growing, wnid)
+def _make_class(make: MakeClass, workspace: Path, wnid: str) -> Sequence[SampleRecord]:
+    folder = make_class_folder(workspace, wnid)
     records = make(folder)
     _refuse_others(folder, {record.name for record in records})
     return records
 
 
 def _refuse_others(folder: Path, names: Set[str]) -> None:
-    if others := set(os.listdir(folder)) - names:  # noqa: PTH208 names, not paths
+    if strangers := set(os.listdir(folder)) - names:  # noqa: PTH208 names, not paths
         raise ImnetprepError(
-            f"{folder} holds what does not belong to the split: {min(others)}",
+            f"{folder} holds what does not belong to the split: {min(strangers)}",
             hint=f"{removal(folder)}; then run the same command again",
         )
 

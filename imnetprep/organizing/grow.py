@@ -16,9 +16,9 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.jobs import FAR_RANGES, LOCAL_RANGES
 from imnetprep.messages import Progress, SourceFailed
 from imnetprep.organizing.journal import Journal, Origin, Whole
-from imnetprep.organizing.plan import Planned
+from imnetprep.organizing.plan import SplitGroup
 from imnetprep.organizing.publish import publish_journalled, unpublished
-from imnetprep.organizing.take_archive import MOST_BYTES, Taking
+from imnetprep.organizing.take_archive import MOST_BYTES, Intake
 from imnetprep.proving.archive_at import archive_at, home_of, index_path, name_consumer
 from imnetprep.proving.consume import (
     ConsumedFile,
@@ -36,7 +36,7 @@ _LARGEST_INDEX_BYTES = 16 << 20
 
 
 class Work:
-    """The splits of `planned`, each made in a folder of its own by a `sink` under `folder`.
+    """The splits of `group`, each made in a folder of its own by a `sink` under `folder`.
 
     Their archives are the same: each is read once, for all splits that are not whole.
     """
@@ -44,7 +44,7 @@ class Work:
     def __init__(
         self,
         dataset: Dataset,
-        planned: Planned,
+        group: SplitGroup,
         root: Root,
         journal: Journal,
         *,
@@ -53,7 +53,7 @@ class Work:
         consume: bool,
     ) -> None:
         self._dataset, self._consume = dataset, consume
-        self._splits, self._archives, self._place = planned.splits, planned.archives, planned.place
+        self._splits, self._archives, self._place = group.splits, group.archives, group.place
         self._root, self._journal = root, journal
         self._sink, self._folder = sink, folder
 
@@ -64,23 +64,23 @@ class Work:
 
         Raises WrongBytes where an archive or what is in it is not what the dataset promises.
         """
-        unfinished = [split for split in splits if not self._whole(split)]
-        if unfinished:
-            used = [each for each in self._archives if set(each.splits) & set(unfinished)]
+        to_make = [split for split in splits if not self._whole(split)]
+        if to_make:
+            archives = [each for each in self._archives if set(each.splits) & set(to_make)]
             with ExitStack() as stack:
-                sources = [self._source(archive, stack) for archive in used]
-                takings = self._begin_takings(unfinished, sources)
+                sources = [self._source(archive, stack) for archive in archives]
+                intakes = self._begin_intakes(to_make, sources)
                 jobs = (FAR_RANGES if sources[0].file.is_far else LOCAL_RANGES).count(jobs)
-                for taking in takings:
-                    taking.take(jobs=jobs, progress=progress)
-                    if len(takings) > 1:
-                        taking.mark_taken()
-            names = ", ".join(archive.name for archive in used)
-            for split in unfinished:
+                for intake in intakes:
+                    intake.take(jobs=jobs, progress=progress)
+                    if len(intakes) > 1:
+                        intake.mark_taken()
+            names = ", ".join(archive.name for archive in archives)
+            for split in to_make:
                 self._check_counts(split, archives=names)
-            folders = {split: self._folder / split for split in unfinished}
-            self._journal.mark_whole(folders, facts={}, proof=_proof_of(takings))
-            self._record_archives(takings, sources)
+            folders = {split: self._folder / split for split in to_make}
+            self._journal.mark_whole(folders, facts={}, proof=_proof_of(intakes))
+            self._record_archives(intakes, sources)
         return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
@@ -89,7 +89,7 @@ class Work:
         origin = self._journal.origin(split)
         return whole if origin and origin.options == self._sink.options else None
 
-    def _begin_takings(self, splits: Sequence[Split], sources: Sequence[Source]) -> list[Taking]:
+    def _begin_intakes(self, splits: Sequence[Split], sources: Sequence[Source]) -> list[Intake]:
         made_of = "; ".join(source.identity for source in sources)
         for split in splits:
             self._begin(split, made_of)
@@ -101,7 +101,7 @@ class Work:
                 self._discard(split)
 
         return [
-            Taking(
+            Intake(
                 self._dataset,
                 splits,
                 source=source,
@@ -143,13 +143,13 @@ class Work:
         for label in sorted(labels):
             check_count(self._dataset, split, label, None, archives=archives)
 
-    def _record_archives(self, takings: Sequence[Taking], sources: Sequence[Source]) -> None:
+    def _record_archives(self, intakes: Sequence[Intake], sources: Sequence[Source]) -> None:
         """In the receipt, if that speaks of these archives: each that was proved all through."""
         if self._consume or home_of(self._place, self._root) is not self._root:
             return
-        for taking, source in zip(takings, sources, strict=True):
-            if taking.read_all and taking.proof != source.earlier:
-                record_archive(self._root, self._path(taking.archive), taking.proof)
+        for intake, source in zip(intakes, sources, strict=True):
+            if intake.read_all and intake.proof != source.earlier:
+                record_archive(self._root, self._path(intake.archive), intake.proof)
 
     def _source(self, archive: Archive, stack: ExitStack) -> Source:
         pieces = published_pieces(self._dataset.published, archive)
@@ -159,26 +159,26 @@ class Work:
             unit_bytes = pieces.length_bytes if pieces else 0
             root = self._root.path
             begin_consumption(path, archive, self._dataset, earlier=earlier, root=root)
-            ranges = consumed_ranges(path, archive, self._dataset)
-            holed = ConsumedFile(path, ranges=ranges, unit_bytes=unit_bytes)
-            stack.enter_context(closing(holed))
-            if holed.untouched:
+            spans = consumed_ranges(path, archive, self._dataset)
+            part = ConsumedFile(path, ranges=spans, unit_bytes=unit_bytes)
+            stack.enter_context(closing(part))
+            if part.untouched:
                 name_consumer(path, root)
             return Source(
                 archive,
-                holed,
+                part,
                 pieces=pieces,
                 earlier=earlier_proof(path),
                 index=index_path(path),
-                on_committed=holed.release,
+                on_committed=part.release,
             )
         file = stack.enter_context(closing(open_archive(self._place, archive.name)))
         has_index = file.is_far and archive.form in ("tar", "tar-of-tars")
         index = index_path(self._root.archives / archive.name) if has_index else None
-        published = None
+        ranges = None
         if index is not None and not index.exists():
-            published = self._published_ranges(archive, file)
-        return Source(archive, file, pieces=pieces, earlier=earlier, index=index, ranges=published)
+            ranges = self._published_ranges(archive, file)
+        return Source(archive, file, pieces=pieces, earlier=earlier, index=index, ranges=ranges)
 
     def _path(self, archive: Archive) -> Path:
         """The archive, if it is on this machine."""
@@ -206,7 +206,7 @@ class Work:
             split,
             Layout.IMAGEFOLDER,
             whole=whole,
-            growing=self._folder / split,
+            workspace=self._folder / split,
             change=change,
             facts={"archive": names, **facts, **whole.receipt},
             on_listed=self._release_archive,
@@ -222,7 +222,7 @@ class Work:
             end_consumption(self._path(self._archives[0]))
 
 
-def _proof_of(takings: Sequence[Taking]) -> Proof:
-    if len(takings) == 1:
-        return takings[0].proof
-    return Several({taking.archive.name: taking.proof for taking in takings})
+def _proof_of(intakes: Sequence[Intake]) -> Proof:
+    if len(intakes) == 1:
+        return intakes[0].proof
+    return Several({intake.archive.name: intake.proof for intake in intakes})

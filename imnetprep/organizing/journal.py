@@ -23,7 +23,7 @@ from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.columns import ClassColumns, Columns, joined
 from imnetprep.digests import Checksum
 from imnetprep.external_sort import in_order
-from imnetprep.extracting.sink import Done
+from imnetprep.extracting.sink import RangeRecord
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError, removal
@@ -132,7 +132,7 @@ class Journal:
         rows = self._database.execute(query, self._row(split))
         return {start for (start,) in rows}
 
-    def add(self, batch: list[Done]) -> None:
+    def add(self, batch: list[RangeRecord]) -> None:
         """Ranges are done, and synced. Safe beside `range_samples`."""
         with self._lock, self._database:
             for start, by_split, checksum in batch:

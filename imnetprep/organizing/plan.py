@@ -15,14 +15,14 @@ from imnetprep.sources.places import STDIN, is_local
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What is to be done for splits that share their archives. Those in `done` are organized."""
+class SplitGroup:
+    """What is to be done for splits that share their archives. Some may be organized already."""
 
     splits: tuple[Split, ...]
     archives: tuple[Archive, ...]
     place: str | Path
     home: Root | None
-    done: frozenset[Split]
+    organized_splits: frozenset[Split]
 
     @property
     def at(self) -> tuple[ArchiveAt, ...]:
@@ -34,40 +34,44 @@ class Planned:
         """The archives, as people would write them."""
         return [archive.address for archive in self.at]
 
+    def is_organized(self, split: Split) -> bool:
+        """Has it its name already?"""
+        return split in self.organized_splits
+
     @property
     def to_do(self) -> tuple[Split, ...]:
         """The splits that are not done."""
-        return tuple(split for split in self.splits if split not in self.done)
+        return tuple(split for split in self.splits if not self.is_organized(split))
 
 
 def planned_splits(
     root: Root,
-    known: Dataset,
+    dataset: Dataset,
     splits: Sequence[Split],
     *,
     archives: str | None,
-    done: frozenset[Split],
-) -> tuple[Planned, ...]:
-    """The splits that are wanted, by the archives that they share. Raises as `plan_organize`."""
+    organized_splits: frozenset[Split],
+) -> tuple[SplitGroup, ...]:
+    """`splits` by the archives that they share. Raises as `plan_organize`."""
     if Split.TEST in splits:
         raise ImnetprepError(
-            f"the test split of {known.name} has no labels, so no classes to sort its images by",
+            f"the test split of {dataset.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
     place, groups = choose_archives(
-        known.published, splits, place=archives or root.archives, done=done
+        dataset.published, splits, place=archives or root.archives, done=organized_splits
     )
     home = home_of(place, root)
-    planned = tuple(Planned(each, of_each, place, home, done) for each, of_each in groups)
+    split_groups = tuple(SplitGroup(*each, place, home, organized_splits) for each in groups)
     if archives == STDIN:
-        _require_one_stream(planned)
-    return planned
+        _require_one_stream(split_groups)
+    return split_groups
 
 
-def _require_one_stream(planned: Sequence[Planned]) -> None:
-    if sum(len(each.archives) for each in planned) != 1:
+def _require_one_stream(groups: Sequence[SplitGroup]) -> None:
+    if sum(len(each.archives) for each in groups) != 1:
         raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
-    (archive,) = planned[0].archives
+    (archive,) = groups[0].archives
     if archive.form == "zip":
         raise WrongUsage(
             f"{archive.name} lists what is in it at its end, where no pipe can look first",
@@ -76,57 +80,57 @@ def _require_one_stream(planned: Sequence[Planned]) -> None:
 
 
 def size_in_archives(
-    root: Root, dataset: Dataset, planned: Planned, splits: Sequence[Split], *, consume: bool
+    root: Root, dataset: Dataset, group: SplitGroup, splits: Sequence[Split], *, consume: bool
 ) -> int:
     """The bytes of `splits`, about; raises where an archive is not what it should be."""
-    published, archives = dataset.published, planned.archives
-    if dataset is not published:
-        _check_part(dataset, planned, consume=consume)
-    sizes = check_sizes(root, published, archives, place=planned.place, consume=consume)
+    whole, archives = dataset.published, group.archives
+    if dataset is not whole:
+        _check_part(dataset, group, consume=consume)
+    sizes = check_sizes(root, whole, archives, place=group.place, consume=consume)
     in_archives = {split for archive in archives for split in archive.splits}
-    samples = sum(published.samples(split) for split in in_archives & set(published.splits))
+    samples = sum(whole.samples(split) for split in in_archives & set(whole.splits))
     return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
 
 
-def _check_part(dataset: Dataset, planned: Planned, *, consume: bool) -> None:
+def _check_part(dataset: Dataset, group: SplitGroup, *, consume: bool) -> None:
     """A subset is made of the archives of the whole: they are to be there, and to stay."""
     whole = f"{dataset.name} is part of {dataset.published.name}"
-    for archive in planned.archives:
+    for archive in group.archives:
         if consume:
             raise WrongUsage(
                 f"{whole}: --consume would delete all of {archive.name} for it",
                 hint="leave --consume out; the archive stays as it is",
             )
-        path = Path(planned.place) / archive.name
+        path = Path(group.place) / archive.name
         states = path, consumed_path(path), path.with_name(f"{path.name}.part")
-        if is_local(planned.place) and not any(each.exists() for each in states):
+        if is_local(group.place) and not any(each.exists() for each in states):
             raise ImnetprepError(
                 f"{path} is not there; {whole}, and made of its archives",
                 hint="name the place of those with --archives",
             )
 
 
-def in_flight_bytes(dataset: Dataset, planned: Planned, jobs: int | None) -> int:
+def in_flight_bytes(dataset: Dataset, group: SplitGroup, jobs: int | None) -> int:
     """What of an archive that is consumed lies on the disk twice at most."""
-    (archive,) = planned.archives
-    largest = largest_range_bytes(Path(planned.place) / archive.name, archive, dataset)
+    (archive,) = group.archives
+    largest = largest_range_bytes(Path(group.place) / archive.name, archive, dataset)
     return largest * LOCAL_RANGES.count(jobs)
 
 
-def refuse_consumed_elsewhere(planned: Planned, root: Root, stage: Stage) -> None:
+def refuse_consumed_elsewhere(group: SplitGroup, root: Root, stage: Stage) -> None:
     """Raise ImnetprepError where the archive is being given up for what grows in `stage`."""
     if root.journal.exists():
         with open_journal(root.journal, stage) as journal:
-            if any(journal.origin(split) is not None for split in planned.splits):
-                refuse_consumed(planned, "in another --layout")
+            if any(journal.origin(split) is not None for split in group.splits):
+                refuse_consumed(group, "in another --layout")
 
 
-def refuse_consumed(planned: Planned, what: str) -> None:
-    """Raise ImnetprepError where an archive is partly deleted, since `what` was made of it."""
-    for archive in planned.at:
+def refuse_consumed(group: SplitGroup, description: str) -> None:
+    """Raise ImnetprepError where an archive is partly deleted: a split of it has `description`."""
+    for archive in group.at:
         if archive.is_partly_deleted:
             raise ImnetprepError(
                 f"{archive.address} was partly deleted by an unfinished organize --consume,"
-                f" for a split {what}",
+                f" for a split {description}",
                 hint="resume with --consume and the options that it was begun with",
             )

@@ -28,21 +28,21 @@ def publish(
     split: Split,
     layout: Layout,
     *,
-    growing: Path | None,
+    workspace: Path | None,
     listing: Listing | None,
     change: str | None,
     facts: Mapping[str, Any],
     replace: bool = False,
 ) -> None:
-    """Name the whole, synced split in `growing` (None: it has its name), record it, list it.
+    """Name the whole, synced split in `workspace` (None: it has its name), record it, list it.
 
     `facts` go into the receipt; `change` is what was done to the images. Without a `listing` the
     split gets its name and its receipt. What lies under the name or in the manifest gives way if
     `replace`; else raises ImnetprepError on a folder, and leaves what is listed as it is.
     """
     key, folder = (split, layout), root.split(split, layout)
-    if growing is not None:
-        _rename(root, key, growing, replace=replace)
+    if workspace is not None:
+        _rename(root, key, workspace, replace=replace)
     name = folder.relative_to(root.path).as_posix()
     if listing is None:
         record_split(root, name, **facts)
@@ -53,21 +53,21 @@ def publish(
             manifest.add_columns(*key, listing(), change=change, replace=is_listed)
 
 
-def _rename(root: Root, key: Key, growing: Path, *, replace: bool) -> None:
-    folder, replaced = root.split(*key), growing.with_name(f"{growing.name}.replaced")
+def _rename(root: Root, key: Key, workspace: Path, *, replace: bool) -> None:
+    folder, old_folder = root.split(*key), workspace.with_name(f"{workspace.name}.replaced")
     if not folder.exists() and root.manifest.exists():
         with open_manifest(root.manifest, write=True) as manifest:
             manifest.drop_split(*key)  # of a folder that is gone
     elif folder.exists():
         if not replace:
             raise in_the_way(folder, root)
-        shutil.rmtree(replaced, ignore_errors=True)
-        folder.rename(replaced)
+        shutil.rmtree(old_folder, ignore_errors=True)
+        folder.rename(old_folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    growing.rename(folder)
+    workspace.rename(folder)
     sync_folder(folder.parent)
     sync_folder(root.path)
-    shutil.rmtree(replaced, ignore_errors=True)
+    shutil.rmtree(old_folder, ignore_errors=True)
 
 
 def _counts(key: Key, listing: Listing, change: str | None) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def publish_journalled(
     layout: Layout,
     *,
     whole: Whole,
-    growing: Path,
+    workspace: Path,
     change: str | None,
     facts: Mapping[str, Any],
     on_listed: Callable[[], None] = lambda: None,
@@ -98,7 +98,7 @@ def publish_journalled(
         root,
         split,
         layout,
-        growing=growing if whole.lies_in(growing) else None,
+        workspace=workspace if whole.lies_in(workspace) else None,
         listing=lambda: journal.columns(split),
         change=change,
         facts=facts,

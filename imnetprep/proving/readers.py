@@ -36,14 +36,14 @@ Read = Callable[[int, int], bytes | memoryview]
 
 
 class Reader(Protocol):
-    """An open archive. `in_order`: is it read once, from its start to its end? `apart`: may ranges
-    be read by several processes, each with a copy of the reader?
+    """An open archive. `in_order`: is it read once, from its start to its end? `is_forkable`: may
+    ranges be read by several processes, each with a copy of the reader?
 
     `checksums` has that of each range by its start once it is read, where they are the proof.
     """
 
     in_order: bool
-    apart: bool
+    is_forkable: bool
     checksums: dict[int, Checksum]
 
     def chunks(self, start: int, end: int | None) -> Iterator[memoryview]:
@@ -96,7 +96,7 @@ class PlainReader:
     """The archive was proved earlier, or nothing could prove it."""
 
     def __init__(self, file: ArchiveFile, *, in_order: bool = False) -> None:
-        self.in_order, self.apart = in_order, not file.is_far
+        self.in_order, self.is_forkable = in_order, not file.is_far
         self.checksums: dict[int, Checksum] = {}
         self._file = file
         self._reads = _Reads(prefetch=in_order and file.is_far)
@@ -128,7 +128,7 @@ class PieceReader:
     A piece that several of the `ranges` share is read once and kept until the last has had it.
     """
 
-    apart = False
+    is_forkable = False
 
     def __init__(
         self, file: ArchiveFile, pieces: Pieces, ranges: Sequence[Range] | None, tail: int
@@ -233,7 +233,7 @@ class DigestReader:
     The digest is the slowest part of all, so it has a thread of its own that never waits.
     """
 
-    in_order, apart = True, False
+    in_order, is_forkable = True, False
 
     def __init__(self, file: ArchiveFile, proof: DigestProof) -> None:
         self._plain, self._name = PlainReader(file, in_order=True), file.name
@@ -271,7 +271,7 @@ class DigestReader:
 class ChecksumReader:
     """The server keeps a checksum of the whole: those of the ranges are put together to it."""
 
-    apart = False
+    is_forkable = False
 
     def __init__(
         self,

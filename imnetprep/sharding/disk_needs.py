@@ -6,7 +6,7 @@ from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.plan import (
-    Planned,
+    SplitGroup,
     in_flight_bytes,
     refuse_consumed,
     refuse_consumed_elsewhere,
@@ -25,7 +25,7 @@ class ShardsNeeds:
     """What is there already of splits that share their archives, and what is to be done."""
 
     def __init__(
-        self, root: Root, known: Dataset, sharding: Sharding, planned: Planned, *, consume: bool
+        self, root: Root, known: Dataset, sharding: Sharding, planned: SplitGroup, *, consume: bool
     ) -> None:
         self._root, self._known, self._sharding = root, known, sharding
         self._planned, self._consume = planned, consume
@@ -82,7 +82,9 @@ class ShardsNeeds:
         folder = self._root.split(split, Layout.WEBDATASET)
         if not folder.exists():
             return False
-        if split not in self._planned.done and not whole_shards_lie_in(folder, self._root, split):
+        if not self._planned.is_organized(split) and not whole_shards_lie_in(
+            folder, self._root, split
+        ):
             raise in_the_way(folder, self._root)
         resize = self._sharding.resize
         refuse_other_shards(folder, self._sharding, str(resize) if resize else None)

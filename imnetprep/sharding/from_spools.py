@@ -28,7 +28,7 @@ def spool_path(folder: Path, split: Split, number: int) -> Path:
 class Spool(Sink):
     """A sink that puts each sample behind the others of its shard, under `folder` and the split."""
 
-    apart, threads_a_job = False, 1
+    is_forkable, threads_per_job = False, 1
 
     def __init__(
         self, folder: Path, placements: Mapping[Split, Placement], *, options: Mapping[str, Any]

@@ -158,7 +158,7 @@ class ShardMaking:
             self._split,
             Layout.WEBDATASET,
             whole=whole,
-            growing=self.folder,
+            workspace=self.folder,
             change=self._change,
             facts=facts,
             on_listed=placed,

@@ -186,7 +186,7 @@ def publish_pulled(
             publish(
                 root,
                 *key,
-                growing=workspace,
+                workspace=workspace,
                 listing=partial(manifest.columns, record) if manifest and record else None,
                 change=record.change if record else None,
                 facts=facts(folder.relative_to(root.path).as_posix()),
