@@ -38,7 +38,7 @@ class Columns(NamedTuple):
         return sum(struct.unpack(f"<{self.samples}q", self.sizes))
 
     def check(self, *, in_shards: bool) -> None:
-        """Raise ValueError unless these are the columns of some samples, no two of one name."""
+        """Raise ValueError unless the columns are those of samples, no two of one name."""
         if not all(type(column) is bytes for column in self):
             raise ValueError("a column holds no bytes")
         names, changes = self.names.decode().split("\0"), self.changes.decode().split("\0")
@@ -71,7 +71,7 @@ ClassColumns = Mapping[int, Columns]
 
 
 def pack(rows: Iterable[Row]) -> Columns:
-    """The columns of these samples, at least one, which may come in any order."""
+    """The columns of the samples in `rows`: at least one, in any order."""
     by_name = sorted(rows, key=itemgetter(0))
     names, sizes, digests, changes, shards, offsets = zip(*by_name, strict=True)
     places = 0 if shards[0] is None else len(names)

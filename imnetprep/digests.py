@@ -62,12 +62,12 @@ class Checksum:
 
     @classmethod
     def parse(cls, kind: str, text: str, size_bytes: int) -> "Checksum":
-        """The checksum in S3's form: base64 of the big-endian number."""
+        """The checksum that `text` says in S3's form, of `size_bytes` bytes."""
         return cls(kind, int.from_bytes(base64.b64decode(text), "big"), size_bytes)
 
     @property
     def text(self) -> str:
-        """S3's form of it: base64 of the big-endian number."""
+        """The checksum in S3's form: base64 of the big-endian number."""
         width = _POLYNOMIALS[self.kind][0]
         return base64.b64encode(self.value.to_bytes(width // 8, "big")).decode()
 
@@ -77,7 +77,7 @@ class Checksum:
         return cls(kind, 0, 0)
 
     def over(self, body: bytes | memoryview) -> "Checksum":
-        """The checksum of these bytes with those of `body` behind them."""
+        """The checksum of the bytes so far, followed by `body`."""
         if self.kind == "crc32":
             value = zlib.crc32(body, self.value)
         else:
@@ -87,7 +87,7 @@ class Checksum:
         return Checksum(self.kind, value, self.size_bytes + len(body))
 
     def followed_by(self, tail: "Checksum") -> "Checksum":
-        """The checksum of these bytes with those of `tail` behind them.
+        """The checksum of the bytes of both, one behind the other.
 
         In the ring of polynomials modulo the CRC's own: ours times x to the bits of the other
         (Adler's crc32_combine in zlib).
@@ -99,7 +99,7 @@ class Checksum:
 
 @functools.lru_cache(maxsize=64)  # the parts of an object have one size, but for the last
 def _shift(kind: str, size_bytes: int) -> int:
-    """x to the bits of so many bytes, modulo the CRC's polynomial."""
+    """x to the power of the bits in `size_bytes` bytes, modulo the CRC's polynomial."""
     width, polynomial = _POLYNOMIALS[kind]
     factor, square = 1 << width - 1, 1 << width - 2  # x to the 0 and to the 1
     exponent = 8 * size_bytes

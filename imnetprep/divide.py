@@ -55,7 +55,7 @@ class DividePlan:
             yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in folders)
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
-        """As `SplitPlan.carry_out`. A kill costs the classes in flight."""
+        """As `SplitPlan.carry_out`. An interruption costs the classes in flight."""
         root = self.root
         self.needs.require(root.path, purpose=f"to organize {self.dataset.name}")
         with locked(root.organizing), open_journal(root.journal) as journal:

@@ -1,4 +1,4 @@
-"""More tuples than are to be held at once, put in order: sorted runs in files, then merged."""
+"""Tuples put in order, more than fit in memory: sorted runs in files, merged when read."""
 
 import heapq
 import marshal
@@ -15,7 +15,7 @@ Item = tuple[Any, ...]
 
 
 def in_order(items: Iterable[Item]) -> Iterator[Item]:
-    """All of `items`, the least first. They are all taken before the first is given."""
+    """All of `items`, the least first. All are read before the first is yielded."""
     stream, runs = iter(items), list[Iterator[Item]]()
     while run := sorted(islice(stream, _HELD_AT_ONCE)):
         runs.append(_from_file(run))
@@ -23,7 +23,7 @@ def in_order(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def _from_file(run: list[Any]) -> Iterator[Item]:
-    """`run`, out of memory until it is wanted."""
+    """`run`, written to a file now and read when it is iterated."""
     file = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
     starts = range(0, len(run), _READ_AT_ONCE)
     lengths = [file.write(marshal.dumps(run[at : at + _READ_AT_ONCE])) for at in starts]

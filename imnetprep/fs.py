@@ -113,7 +113,7 @@ def can_punch_holes(folder: Path) -> bool:
 
 
 def allocated_bytes(path: Path) -> int:
-    """What `path` takes on the disk, holes left out; 0 if there is no such file."""
+    """The bytes that `path` takes on the disk, holes left out; 0 if there is no such file."""
     try:
         return path.stat().st_blocks * 512
     except FileNotFoundError:
@@ -126,7 +126,7 @@ def existing_folder(folder: Path) -> Path:
 
 
 def bytes_below(folder: Path) -> int:
-    """What all files below `folder` hold."""
+    """The bytes in all files below `folder`."""
     return sum(
         entry.stat(follow_symlinks=False).st_size
         for place, _, _ in os.walk(folder)
@@ -136,7 +136,7 @@ def bytes_below(folder: Path) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """What the disk of `folder` has free."""
+    """The free bytes of the disk of `folder`."""
     return shutil.disk_usage(existing_folder(folder)).free
 
 
@@ -199,7 +199,7 @@ def locked(
 
 
 def _wait_for_forks(lock: IO[str], folder: Path) -> None:
-    """Wait for the workers of a killed run: they hold the lock until the disk lets them end."""
+    """Wait for workers of an interrupted run: they hold the lock until the disk lets them end."""
     for _ in range(_LOOKS_FOR_FORKS):
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -201,7 +201,7 @@ class Manifest:
         return digest.hexdigest()
 
     def check_form(self) -> None:
-        """Raise ImnetprepError unless it is built as ours are, for one that a stranger may have.
+        """Raise ImnetprepError unless the file, which a stranger may have made, has our tables.
 
         No trigger, no view; no page in two places, which would make a small file endless.
         """
@@ -325,7 +325,7 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
 
 
 def is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
-    """Is it the file that is wrong, and neither the machine nor we? (Text that is no UTF-8 is.)"""
+    """Is the file wrong, and neither the machine nor the program? (Text that is no UTF-8 is.)"""
     if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
         return False
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _OF_THE_MACHINE

@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 def in_processes(
     work: Callable[[Task], Result], tasks: Iterable[Task], *, jobs: int
 ) -> Iterator[Result]:
-    """`work` of each task by `jobs` processes, each as it is done; few are held at a time.
+    """`work` of each task by `jobs` processes, each as it is done; few wait at a time.
 
     Raises what a task raises, at once, and ImnetprepError where a worker was killed.
     """
@@ -96,7 +96,7 @@ def end_at_once(pool: ProcessPoolExecutor) -> None:
 
 
 def is_safe_to_fork() -> bool:
-    """Has this process one thread? What another one holds, nobody would let go of in a fork."""
+    """Has this process one thread? A lock that another one holds stays locked in a fork."""
     if sys.platform != "linux":
         return False
     for _ in range(_LOOKS):
@@ -107,7 +107,7 @@ def is_safe_to_fork() -> bool:
 
 
 def worker_killed() -> ImnetprepError:
-    """The error for a BrokenProcessPool: the system takes memory back by killing."""
+    """The error for a BrokenProcessPool, most often the work of the out-of-memory killer."""
     return ImnetprepError(
         "a worker process was killed",
         hint="fewer --jobs need less memory; the same command resumes",

@@ -36,7 +36,7 @@ class ArchiveRepair:
 
     @property
     def wrong_bytes(self) -> int | None:
-        """What is to be fetched; None where only carrying it out finds that out."""
+        """How much is to be fetched; None where only carrying it out finds that out."""
         if self.right is None:
             return None
         info = self.torrent.info
@@ -49,7 +49,7 @@ class ArchiveRepair:
 
     @property
     def proof(self) -> TorrentProof:
-        """What the receipt says of it once all is right."""
+        """What the receipt says of the archive once all is right."""
         return TorrentProof(self.torrent.info_hash, int(self.torrent.info.num_pieces()))
 
 

@@ -166,7 +166,7 @@ def _subset_samples(
 
 
 def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> FolderSource:
-    """The chosen samples; read from `manifest` class by class: a million of them are not held."""
+    """The chosen samples, read from `manifest` class by class, so that few are in memory."""
     record, root = manifest.splits()[split, Layout.IMAGEFOLDER], str(plan.source.path.absolute())
     receipt = read_receipt(plan.source)["splits"].get(split, {})
 

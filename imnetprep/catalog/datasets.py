@@ -73,7 +73,7 @@ class Synset:
 
     @property
     def name(self) -> str:
-        """The first of its words: `tench`."""
+        """The first of the words: `tench`."""
         return self.words.split(",")[0]
 
 

@@ -19,7 +19,7 @@ _PASSING_STATUSES = (429, 500, 502, 503, 504)
 
 
 class _PassingFailure(Exception):
-    """A failure that may be gone at the next try."""
+    """A failure that may pass at the next try."""
 
 
 _MAY_PASS = (

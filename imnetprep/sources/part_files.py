@@ -77,11 +77,11 @@ class PartFiles:
 
     @property
     def missing_disk_bytes(self) -> int:
-        """What its files will still take from the disk."""
+        """The bytes that the parts will still take from the disk."""
         return max(0, self.size_bytes - sum(map(allocated_bytes, self._parts.values())))
 
     def recover(self, progress: Progress) -> None:
-        """Learn which pieces are there: those on record, and those that prove right now.
+        """Find out which pieces are there: by the record, else by their SHA-1.
 
         A file that no record speaks of (under its final name, never proved, or a part from
         elsewhere) is used if most of it is right; otherwise it is somebody's, and this raises

@@ -7,7 +7,7 @@ from imnetprep.messages import ImnetprepError, WrongUsage
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`), or the best that is here.
+    """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`), or the best that this machine has.
 
     Raises WrongUsage on a name that is none, ImnetprepError where this machine lacks it.
     """

@@ -127,7 +127,7 @@ def classes_of(manifest: Manifest) -> Classes:
 
 
 def refuse_other_classes(classes: Classes, root_classes: Classes, *, checkpoint: str) -> None:
-    """Raise ImnetprepError unless output 0, 1, … of the network stands for class 0, 1, … held."""
+    """Raise ImnetprepError unless output k of the network stands for class k of the root."""
     wnids = root_classes.wnids
     if classes.wnids == wnids:
         return

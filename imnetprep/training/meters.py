@@ -74,7 +74,7 @@ class Meter:
         return {"loss": self._loss.item(), "top1": top1, "top5": top5, "images": self._images}
 
     def restore(self, sums: dict[str, float]) -> None:
-        """Go on from `sums`."""
+        """Continue from `sums`."""
         self._loss.fill_(sums["loss"])
         self._hits.copy_(torch.tensor([int(sums["top1"]), int(sums["top5"])]))
         self._images = int(sums["images"])
