@@ -1,6 +1,6 @@
 """`imnetprep organize`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 import click
 
@@ -99,15 +99,28 @@ def organize(
     """
     if resize is None:
         refuse("only --resize SIDE makes JPEGs", "quality")
-    if layout is Layout.WEBDATASET:
+    layout = layout or Layout.IMAGEFOLDER
+    if layout is not Layout.IMAGEFOLDER:
         refuse("torchvision's ImageNet class, which reads meta.bin, reads no shards", "meta_bin")
-    else:
+    if layout is not Layout.WEBDATASET:
         refuse("class folders have no shards; --layout webdataset makes some", "shard_size", "seed")
     from imnetprep.images import Resize
 
     image_size = Resize(resize, quality or 90) if resize else None
     plan: SplitPlan
-    if layout is Layout.WEBDATASET:
+    if layout is Layout.IMAGEFOLDER:
+        from imnetprep.organize import plan_organize
+
+        plan = plan_organize(
+            root,
+            dataset=dataset,
+            splits=splits,
+            archives=archives,
+            consume=consume,
+            resize=image_size,
+            jobs=jobs,
+        )
+    elif layout is Layout.WEBDATASET:
         from imnetprep.organize_shards import plan_organize_shards
         from imnetprep.sharding.make import Sharding
 
@@ -121,17 +134,7 @@ def organize(
             jobs=jobs,
         )
     else:
-        from imnetprep.organize import plan_organize
-
-        plan = plan_organize(
-            root,
-            dataset=dataset,
-            splits=splits,
-            archives=archives,
-            consume=consume,
-            resize=image_size,
-            jobs=jobs,
-        )
+        assert_never(layout)
     carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
     if meta_bin and dry_run:
         path = root.path / "meta.bin"
