@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shlex
 import signal
 import sqlite3
 import sys
@@ -22,6 +21,7 @@ from imnetprep.messages import (
     ImnetprepError,
     Interruption,
     WrongUsage,
+    shell_command,
 )
 
 _OF_THE_MACHINE = {
@@ -53,14 +53,30 @@ _OF_SQLITE = {
 _OF_TRAINING = ("torch", "torchvision", "matplotlib")
 
 
-class _InOrder(click.Group):
-    """Lists the verbs in the order of the work, not of the alphabet."""
+class _Verbs(click.Group):
+    """The verbs in the order of the work, not of the alphabet."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; at a word that is none, hint at the one that it is like."""
+        if not ctx.resilient_parsing and args[0] not in self.commands:
+            raise self.unknown(args)
+        return super().resolve_command(ctx, args)
 
-@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
+    def unknown(self, words: list[str]) -> WrongUsage:
+        """The error for a first word that is no verb."""
+        from difflib import get_close_matches
+
+        close = get_close_matches(words[0], self.commands, 1)
+        hint = shell_command("imnetprep", *close, *words[1:]) if close else "imnetprep --help"
+        return WrongUsage(f"there is no verb {words[0]!r}", hint=hint)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="imnetprep")
 def imnetprep() -> None:
     """ImageNet from where it is to a verified, training-ready tree, and on to a trained ResNet.
@@ -100,7 +116,13 @@ for _verb in (
 
 
 @imnetprep.command("help", cls=Verb, short_help="Show what a verb does, and its options.")
-@click.argument("verb", required=False)
+@click.argument(
+    "verb",
+    required=False,
+    shell_complete=lambda _ctx, _param, start: [
+        v for v in imnetprep.commands if v.startswith(start)
+    ],
+)
 @click.pass_context
 def show_help(ctx: click.Context, verb: str | None) -> None:
     """Show what VERB does, and its options; without VERB, the list of verbs.
@@ -109,11 +131,13 @@ def show_help(ctx: click.Context, verb: str | None) -> None:
     imnetprep help organize
     """
     assert ctx.parent is not None
-    command = imnetprep.get_command(ctx, verb) if verb else imnetprep
-    if command is None:
-        raise WrongUsage(f"there is no verb {verb!r}", hint="imnetprep help")
-    with click.Context(command, info_name=verb, parent=ctx.parent) as context:
-        click.echo((context if verb else ctx.parent).get_help())
+    if verb is None:
+        click.echo(ctx.parent.get_help())
+    elif verb in imnetprep.commands:
+        with click.Context(imnetprep.commands[verb], info_name=verb, parent=ctx.parent) as context:
+            click.echo(context.get_help())
+    else:
+        raise imnetprep.unknown([verb, "--help"])
 
 
 def run(arguments: list[str]) -> int:
@@ -153,8 +177,7 @@ def run(arguments: list[str]) -> int:
         if error.name not in _OF_TRAINING:
             return _our_bug()
         sentence = f"imnetprep {arguments[0]} needs {error.name}, which is not installed"
-        python = shlex.quote(sys.executable)
-        hint = f"{python} -m pip install 'imnetprep[train]'"
+        hint = shell_command(sys.executable, "-m", "pip", "install", "imnetprep[train]")
         return _tell(sentence, hint, ImnetprepError.exit_code)
     except Exception:
         return _our_bug()

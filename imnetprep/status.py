@@ -11,7 +11,6 @@ from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
-from imnetprep.organizing.journal import Stage
 from imnetprep.proving.receipt import Proof, archive_proof, read_receipt
 from imnetprep.sources.part_files import read_part_records
 
@@ -175,24 +174,26 @@ def _splits(
     root: Root, dataset: Dataset | None, records: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
     journal, at_work = root.journal, is_locked(root.organizing)
-    stages: dict[Stage, dict[str, GrowingSplit]] = {stage: {} for stage in Stage}
+    growths: dict[tuple[str, Layout], GrowingSplit] = {}
     try:
-        for each in read_growing(journal):
-            stages[each.stage][each.split] = each
+        # Backwards, so that shards come after the spools that they are made of.
+        for each in sorted(read_growing(journal), key=lambda each: each.stage, reverse=True):
+            growths[each.split, each.stage.layout] = each
     except _UNREADABLE as error:
         yield Damage(journal.name, _BUSY) if at_work else _damage(journal, error)
-    folders, shards = stages[Stage.FOLDERS], stages[Stage.SPOOL] | stages[Stage.SHARDS]
     for split in dataset.splits if dataset else ():
         assert dataset
-        layouts = [record for record in records.values() if record.split is split]
-        for record in layouts:
-            state = "organized" if root.split(split, record.layout).is_dir() else "gone"
-            yield _split(dataset, split, state, record)
-        if split in shards:
-            yield _unfinished(dataset, split, shards[split], Stage.SHARDS.layout, at_work)
-        if split in folders:
-            yield _unfinished(dataset, split, folders[split], None, at_work)
-        elif not layouts and split not in shards:
+        is_begun = False
+        for record in records.values():
+            if record.split is split:
+                is_begun = True
+                state = "organized" if root.split(split, record.layout).is_dir() else "gone"
+                yield _split(dataset, split, state, record)
+        for layout in (Layout.WEBDATASET, Layout.IMAGEFOLDER):
+            if growth := growths.get((split, layout)):
+                is_begun = True
+                yield _unfinished(dataset, split, growth, at_work)
+        if not is_begun:
             yield _split(dataset, split, "unlisted" if root.split(split).exists() else "missing")
 
 
@@ -213,9 +214,8 @@ def _split(
     )
 
 
-def _unfinished(
-    dataset: Dataset, split: Split, growth: GrowingSplit, layout: Layout | None, at_work: bool
-) -> SplitStatus:
+def _unfinished(dataset: Dataset, split: Split, growth: GrowingSplit, at_work: bool) -> SplitStatus:
+    layout = growth.stage.layout if growth.stage.layout is Layout.WEBDATASET else None
     is_of_classes = layout is None and dataset.archive(split).form == "tar-of-tars"
     is_ours = growth.dataset == dataset.fingerprint
     return _split(dataset, split, "unfinished" if is_ours else "leftover")._replace(

@@ -40,7 +40,7 @@ def test_every_verb_has_help_with_an_example(verb: str, run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["fly"], "No such command 'fly'"),
+        (["fly"], "there is no verb 'fly'"),
         (["verify", "--wrong"], "No such option"),
         (["download", "--split", "vale"], "'vale' is not one of"),
     ],
@@ -107,8 +107,13 @@ def test_the_version_and_the_help_of_a_verb(here: Run) -> None:
     assert here("-V").stdout == here("--version").stdout == f"imnetprep, version {__version__}\n"
     assert here("help", "organize").stdout == here("organize", "--help").stdout
     assert here("help").stdout == here("--help").stdout
-    done = here("help", "fly")
-    assert (done.returncode, done.stderr.splitlines()[1]) == (2, "Hint: imnetprep help")
+    for words, hint in (
+        (["help", "fly"], "imnetprep --help"),
+        (["help", "organise"], "imnetprep organize --help"),
+        (["organise", "--root", "my tin"], "imnetprep organize --root 'my tin'"),
+    ):
+        done = here(*words)
+        assert (done.returncode, done.stderr.splitlines()[1]) == (2, f"Hint: {hint}")
 
 
 @pytest.mark.parametrize("verb", list(cli.imnetprep.commands))
@@ -147,6 +152,7 @@ def test_the_shell_completes_verbs_and_options(run: Run) -> None:
         return [line.removeprefix("plain,") for line in done.stdout.splitlines()]
 
     assert completed("verify") == ["verify", "verify-archives"]
+    assert completed("help org") == ["organize"]
     assert completed("organize --layout web") == ["webdataset"]
     assert completed("divide --val") == ["--val-fraction"]
 
