@@ -20,12 +20,11 @@ from imnetprep.manifest import (
     splits_in,
 )
 from imnetprep.messages import ImnetprepError, Progress, count
-from imnetprep.organizing.disk_needs import Needs
-from imnetprep.organizing.from_folder import FolderSource, link_or_copy, organize_from_folder
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.receipt import NoProof
-from imnetprep.split_plan import PlannedSplit
+from imnetprep.split_from_folder import FolderSource, link_or_copy, organize_from_folder
+from imnetprep.split_plan import Needs, PlannedSplit
 
 # What Pillow and torchvision open, by its name.
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

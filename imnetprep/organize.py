@@ -14,7 +14,6 @@ from imnetprep.images import Resize
 from imnetprep.jobs import RESIZING
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
-from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import (
@@ -26,7 +25,7 @@ from imnetprep.organizing.plan import (
     size_in_archives,
 )
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.split_plan import PlannedSplit
+from imnetprep.split_plan import Needs, PlannedSplit
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, removal
-from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
 from imnetprep.organizing.plan import SplitGroup, planned_splits
@@ -31,7 +30,7 @@ from imnetprep.sharding.from_folders import ShardingPlan, carry_out_sharding, pl
 from imnetprep.sharding.from_spools import Spool, SpooledBodies, spool_path
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import Placement
-from imnetprep.split_plan import PlannedSplit
+from imnetprep.split_plan import Needs, PlannedSplit
 
 
 class FromArchive(NamedTuple):

@@ -24,19 +24,18 @@ from imnetprep.manifest import (
 )
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shell_command
 from imnetprep.organize import OrganizePlan, plan_dataset
-from imnetprep.organizing.disk_needs import Needs
-from imnetprep.organizing.from_folder import (
-    FolderSource,
-    MakeClass,
-    link_or_copy,
-    organize_from_folder,
-)
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
-from imnetprep.split_plan import PlannedSplit
+from imnetprep.split_from_folder import (
+    FolderSource,
+    MakeClass,
+    link_or_copy,
+    organize_from_folder,
+)
+from imnetprep.split_plan import Needs, PlannedSplit
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.layouts.webdataset import framed_bytes
-from imnetprep.organizing.disk_needs import Needs
 from imnetprep.organizing.journal import Journal, Stage, open_journal
 from imnetprep.organizing.plan import (
     SplitGroup,
@@ -19,6 +18,7 @@ from imnetprep.sharding.make import Sharding
 from imnetprep.sharding.order import require_names
 from imnetprep.sources.places import is_local
 from imnetprep.sources.torrent import published_pieces
+from imnetprep.split_plan import Needs
 
 
 class ShardsNeeds:
