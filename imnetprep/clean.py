@@ -14,8 +14,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
-from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
-from imnetprep.organizing.journal import Stage, open_journal
+from imnetprep.organizing.journal import GrowingSplit, Stage, open_journal, read_growing
 from imnetprep.proving.archive_at import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 

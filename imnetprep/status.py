@@ -10,7 +10,7 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
-from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
+from imnetprep.organizing.journal import GrowingSplit, read_growing
 from imnetprep.proving.receipt import Proof, archive_proof, read_receipt
 from imnetprep.sources.part_files import read_part_records
 

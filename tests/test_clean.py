@@ -16,8 +16,7 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
 from imnetprep.messages import Silent
-from imnetprep.organizing.growing_splits import read_growing
-from imnetprep.organizing.journal import Origin, Stage, open_journal
+from imnetprep.organizing.journal import Origin, Stage, open_journal, read_growing
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.organizing.growing_splits import read_growing
+from imnetprep.organizing.journal import read_growing
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 from tests.servers import web_served

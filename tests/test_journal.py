@@ -10,8 +10,15 @@ from imnetprep.extracting.sink import RangeRecord
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError
-from imnetprep.organizing.growing_splits import GrowingSplit, read_growing
-from imnetprep.organizing.journal import Journal, Origin, Stage, Whole, open_journal
+from imnetprep.organizing.journal import (
+    GrowingSplit,
+    Journal,
+    Origin,
+    Stage,
+    Whole,
+    open_journal,
+    read_growing,
+)
 from imnetprep.proving.receipt import DigestProof
 
 SAMPLES = [SampleRecord(0, f"{number}.JPEG", 9, bytes(16)) for number in range(3)]

@@ -16,8 +16,7 @@ from imnetprep import cli
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.organizing import publish
-from imnetprep.organizing.growing_splits import read_growing
-from imnetprep.organizing.journal import Journal
+from imnetprep.organizing.journal import Journal, read_growing
 from tests.conftest import Run, receipt_of, tree
 from tests.servers import BUCKET, s3_served
 

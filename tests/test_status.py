@@ -17,8 +17,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
-from imnetprep.organizing.growing_splits import read_growing
-from imnetprep.organizing.journal import Origin, Stage, open_journal
+from imnetprep.organizing.journal import Origin, Stage, open_journal, read_growing
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent

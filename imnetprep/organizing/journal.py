@@ -55,6 +55,16 @@ PRAGMA user_version = {_FORM};
 COMMIT;
 """
 _COLUMNS = ", ".join(Columns._fields)
+_GROWING_QUERY = """
+SELECT split, stage, dataset,
+    (SELECT count(*) FROM range WHERE (split, stage) = (growth.split, growth.stage)),
+    (SELECT coalesce(sum(length(xxh128)), 0) / 16 FROM samples
+        WHERE (split, stage) = (growth.split, growth.stage)),
+    (SELECT coalesce(sum(size_bytes), 0) FROM range
+        WHERE (split, stage) = (growth.split, growth.stage)),
+    folder_inode IS NOT NULL
+FROM growth
+"""
 _ROW = "split = ? AND stage = ?"
 
 
@@ -256,7 +266,7 @@ def _checked(label: int, *row: bytes) -> Columns:
     return columns
 
 
-def is_begun(database: sqlite3.Connection) -> bool:
+def _is_begun(database: sqlite3.Connection) -> bool:
     """Does the journal have tables? Raises sqlite3.DatabaseError where its form is another one."""
     (form,) = database.execute("PRAGMA user_version").fetchone()
     if form != _FORM and database.execute("SELECT 1 FROM sqlite_master").fetchone():
@@ -272,7 +282,7 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
     with closing(sqlite3.connect(path, check_same_thread=False)) as database:
         try:
             database.execute("PRAGMA synchronous = FULL")
-            if not is_begun(database):
+            if not _is_begun(database):
                 database.executescript(_SCHEMA)
             yield Journal(database, stage, threading.Lock())
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
@@ -287,3 +297,39 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
                 f"{path} is damaged: {error}",
                 hint=f"{removal(path.parent)}; the unfinished splits there start over",
             ) from error
+
+
+class GrowingSplit(NamedTuple):
+    """What the journal says of a split that grows in one stage."""
+
+    split: str
+    stage: Stage
+    dataset: str  # the fingerprint
+    ranges: int
+    samples: int
+    size_bytes: int
+    is_whole: bool
+
+
+def read_growing(path: Path) -> list[GrowingSplit]:
+    """The splits that the journal at `path` has, while another process may be writing it.
+
+    Waits for nobody: what a writer has half done, alive or killed, is counted in. Raises
+    sqlite3.DatabaseError where nothing can be read.
+    """
+    if not path.exists():
+        return []
+    address = path.absolute().as_uri()
+    try:
+        return _read_growing(f"{address}?mode=ro")
+    except sqlite3.OperationalError:  # a writer commits, or one that was killed did
+        return _read_growing(f"{address}?mode=ro&immutable=1")
+
+
+def _read_growing(address: str) -> list[GrowingSplit]:
+    with closing(sqlite3.connect(address, uri=True, timeout=0)) as database:
+        rows = database.execute(_GROWING_QUERY).fetchall() if _is_begun(database) else []
+    return [
+        GrowingSplit(split, Stage(stage), dataset, ranges, samples, size_bytes, bool(is_whole))
+        for split, stage, dataset, ranges, samples, size_bytes, is_whole in rows
+    ]
