@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.checking.read_files import body_problems
 from imnetprep.checking.recognise import Tree
-from imnetprep.digests import running_xxh128, xxh128
-from imnetprep.images import decoding_problem
+from imnetprep.digests import running_xxh128
 from imnetprep.jobs import FILES
 from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
 from imnetprep.manifest import SampleRecord, open_manifest
@@ -127,7 +127,8 @@ class _ShardCheck(NamedTuple):
             file.seek(max(0, (sample.offset_bytes or 0) - len(head)))
             is_framed = read(len(head)) == head
             if self.checks.read_every_file:
-                yield from self._body_findings(read(sample.size_bytes), title, sample)
+                problems = body_problems(read(sample.size_bytes), sample, self.checks)
+                yield from (Finding(kind, title, message) for kind, message in problems)
             else:
                 file.seek(sample.size_bytes, os.SEEK_CUR)
             if not is_framed or read(len(tail)) != tail:
@@ -137,9 +138,3 @@ class _ShardCheck(NamedTuple):
             read(self.shard.size_bytes - file.tell())
             if digest.hexdigest() != self.shard.xxh128:
                 yield Finding("digest", self.path_in_root, f"its xxh128 is not {self.shard.xxh128}")
-
-    def _body_findings(self, body: bytes, title: str, sample: SampleRecord) -> Iterator[Finding]:
-        if self.checks.digests and xxh128(body) != sample.xxh128:
-            yield Finding("digest", title, f"its xxh128 is not {sample.xxh128.hex()}")
-        if self.checks.decode and (problem := decoding_problem(body)) is not None:
-            yield Finding("decode", title, problem)

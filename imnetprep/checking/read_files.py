@@ -36,14 +36,22 @@ def read_findings(reads: Sequence[Read], checks: Checks) -> list[Finding]:
 
 
 def _problems(read: Read, checks: Checks) -> list[tuple[str, str]]:
-    if not checks.read_every_file and _has_end_marker(read.path):
+    if not checks.read_every_file:
+        # Without the end marker it may still be whole: a PNG, or bytes behind the marker.
+        checks = Checks(decode=not _has_end_marker(read.path))
+    if not checks.read_every_file:
         return []
-    body = Path(read.path).read_bytes()
+    return body_problems(Path(read.path).read_bytes(), read.record, checks)
+
+
+def body_problems(
+    body: bytes, record: SampleRecord | None, checks: Checks
+) -> list[tuple[str, str]]:
+    """What is wrong with an image, each as the kind of a finding and its message."""
     problems = []
-    if checks.digests and read.record is not None and xxh128(body) != read.record.xxh128:
-        problems.append(("digest", f"its xxh128 is not {read.record.xxh128.hex()}"))
-    # Without the end marker it may still be whole: a PNG, or bytes behind the marker.
-    if (checks.decode or not checks.read_every_file) and (problem := decoding_problem(body)):
+    if checks.digests and record is not None and xxh128(body) != record.xxh128:
+        problems.append(("digest", f"its xxh128 is not {record.xxh128.hex()}"))
+    if checks.decode and (problem := decoding_problem(body)):
         problems.append(("decode", problem))
     return problems
 

@@ -61,7 +61,7 @@ class Tree(NamedTuple):
         return Roster(self.dataset, split, manifest)
 
     def sizes(self, split: Split) -> Sizes:
-        """None yet, to be compared with those of the published images of `split`."""
+        """Of no image yet; those of all in `split` tell if they are the published ones."""
         return Sizes(self.dataset, split)
 
 
