@@ -61,7 +61,7 @@ class Tree(NamedTuple):
         return Roster(self.dataset, split, manifest)
 
     def sizes(self, split: Split) -> Sizes:
-        """Of no image yet; those of all in `split` tell if they are the published ones."""
+        """An empty sum: add all images of `split`, and it tells if others changed them."""
         return Sizes(self.dataset, split)
 
 
