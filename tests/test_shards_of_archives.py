@@ -302,6 +302,23 @@ def test_of_an_archive_that_is_given_up_nothing_is_dropped_for_one_lost_shard(
     assert run(*words).returncode == 0
 
 
+def test_for_a_spoiled_shard_whose_spool_is_gone_the_archive_is_read_again(
+    archived: Path, wanted_published: dict[str, bytes], run: Run
+) -> None:
+    words = ["organize", "--root", archived, *WORDS, "--jobs", 1]
+    shards: list[Path] = []
+    step = 40
+    while not shards:
+        step += 5
+        assert _killed_at(step, [*words, "--split", "train"]) == -9
+        shards = sorted((archived / ".organizing" / "shards" / "train").glob("*.tar"))[:-1]
+    shards[0].write_bytes(shards[0].read_bytes()[:-512])
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert tree(archived / "shards") == wanted_published
+    _nothing_is_left(archived)
+
+
 def test_spools_go_when_the_shards_are_made_of_class_folders(
     archived: Path, wanted_published: dict[str, bytes], run: Run
 ) -> None:

@@ -1,22 +1,27 @@
 """A split on its way into shards, wherever its bodies come from: shard by shard, each whole."""
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.images import Resize
+from imnetprep.digests import xxh128
+from imnetprep.images import Resize, resized_jpeg
 from imnetprep.jobs import RESIZING, SHARDS
-from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index
+from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index, write_shard
 from imnetprep.manifest import SampleRecord, SplitRecord
-from imnetprep.messages import Progress
+from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, Stage, Whole
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.processes import in_processes
 from imnetprep.proving.receipt import Proof
-from imnetprep.sharding.shard_task import BodyOf, ShardTask, make_shard
+
+# The published bytes of a sample, or WrongBytes; a value that another process can be given. A
+# sample whose digest is empty gets that of its body.
+BodyOf = Callable[[SampleRecord], bytes]
 
 
 class Sharding(NamedTuple):
@@ -31,6 +36,11 @@ class Sharding(NamedTuple):
         """What shards and spools are grown with."""
         return {**self._asdict(), "resize": self.resize and self.resize._asdict()}
 
+    @property
+    def change(self) -> str | None:
+        """What is done to images as published; None: nothing."""
+        return str(self.resize) if self.resize else None
+
     def jobs(self, jobs: int | None) -> int:
         """How many make shards at once, if nobody says."""
         return (RESIZING if self.resize else SHARDS).count(jobs)
@@ -40,18 +50,68 @@ class Sharding(NamedTuple):
 class ShardSource:
     """Where the samples of a split come from.
 
-    `made_of` is the same for two only if they are the same images, to the byte; `shuffled` gives
-    the samples in the order of the shards, and `body_of` the bytes of each. `facts` and `proof` go
-    into the receipt; `used` is called with each shard that is safe on the disk.
+    `made_of` is the same for two only if they are the same images, to the byte; `records` gives the
+    samples in the order of the shards, and `body_of` the bytes of each. `facts` and `proof` go into
+    the receipt; `on_shard` is called with each shard that is safe on the disk.
     """
 
     samples: int
     made_of: str
-    shuffled: Callable[[], Iterator[SampleRecord]]
+    records: Callable[[], Iterator[SampleRecord]]
     body_of: BodyOf
     facts: Mapping[str, Any]
     proof: Proof | None
-    used: Callable[[Shard], None] = lambda _: None
+    on_shard: Callable[[Shard], None] = lambda _: None
+
+
+class ShardTask(NamedTuple):
+    """Shard `number`, to be written to `path`, whose first sample has the key `first_key`."""
+
+    path: Path
+    number: int
+    first_key: int
+    samples: Sequence[SampleRecord]
+    wnids: Sequence[str]
+    body_of: BodyOf
+    resize: Resize | None
+
+
+def make_shard(task: ShardTask) -> tuple[Shard, list[SampleRecord]]:
+    """Write it, whole or not at all; a record for each sample says what came to lie where.
+
+    Raises WrongBytes where an image is not as listed, or not one that can be made smaller.
+    """
+    return write_shard(
+        task.path,
+        (_prepared(sample, task.body_of(sample), task.resize) for sample in task.samples),
+        number=task.number,
+        first_key=task.first_key,
+        wnids=task.wnids,
+    )
+
+
+def _prepared(
+    sample: SampleRecord, body: bytes, resize: Resize | None
+) -> tuple[SampleRecord, bytes]:
+    if not sample.xxh128:
+        sample = sample._replace(xxh128=xxh128(body))
+    if resize is None:
+        return sample, body
+    try:
+        image, change = resized_jpeg(body, resize)
+    except ValueError as error:
+        raise not_as_listed(sample.name, str(error)) from error
+    if change is None:
+        return sample, body
+    return SampleRecord(sample.label, sample.name, len(image), xxh128(image), change), image
+
+
+def not_as_listed(image: Path | str, problem: str) -> WrongBytes:
+    """The error for an image that is not what the manifest says, or cannot be made smaller."""
+    return WrongBytes(
+        f"{image}: {problem}",
+        hint="imnetprep verify --layout imagefolder --digests --decode names every such image",
+    )
 
 
 class ShardMaking:
@@ -102,8 +162,8 @@ class ShardMaking:
 
     def _sweep(self) -> None:
         """What workers that were killed have left takes room, and is no shard."""
-        for left in self.folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _goes_on(self, origin: Origin) -> bool:
         """Is what the journal says there, and made of the same images in the same way?"""
@@ -115,36 +175,36 @@ class ShardMaking:
         return all(path.exists() and path.stat().st_size == each.size_bytes for path, each in paths)
 
     def _make(self, source: ShardSource, *, jobs: int, progress: Progress) -> None:
-        done = self._journal.shards(self._split)
-        for shard in done:
-            source.used(shard)  # a kill may have come between the journal and that
+        shards = self._journal.shards(self._split)
+        for shard in shards:
+            source.on_shard(shard)  # a kill may have come between the journal and that
         with progress.task(
             f"shard {self._split}",
             total=source.samples,
             unit="images",
-            initial=sum(shard.samples for shard in done),
+            initial=sum(shard.samples for shard in shards),
         ) as bar:
-            tasks = self._tasks(source, done={shard.name for shard in done})
+            tasks = self._tasks(source, skip={shard.name for shard in shards})
             for shard, records in in_processes(make_shard, tasks, jobs=jobs):
                 self._journal.add_shard(self._split, shard, records)
-                source.used(shard)
+                source.on_shard(shard)
                 bar.advance(shard.samples)
 
-    def _tasks(self, source: ShardSource, *, done: set[str]) -> Iterator[ShardTask]:
+    def _tasks(self, source: ShardSource, *, skip: set[str]) -> Iterator[ShardTask]:
         size, resize = self._sharding.shard_size, self._sharding.resize
         wnids = tuple(synset.wnid for synset in self._dataset.synsets)
-        samples, number = source.shuffled(), 0
+        samples, number = source.records(), 0
         while of_shard := list(islice(samples, size)):
             path = self.folder / shard_name(self._split, number)
-            if path.name not in done:
+            if path.name not in skip:
                 first_key = number * size
                 yield ShardTask(path, number, first_key, of_shard, wnids, source.body_of, resize)
             number += 1
 
-    def place(self, whole: Whole, *, placed: Callable[[], None] = lambda: None) -> SplitRecord:
+    def place(self, whole: Whole, *, on_placed: Callable[[], None] = lambda: None) -> SplitRecord:
         """Give the shards their name, manifest and receipt; a kill in between is made up.
 
-        `placed` is called when they have them, before the journal forgets: what they are made of
+        `on_placed` is called when they have them, before the journal forgets: what they are made of
         may go.
         """
         facts = {
@@ -161,5 +221,5 @@ class ShardMaking:
             workspace=self.folder,
             change=self._change,
             facts=facts,
-            on_listed=placed,
+            on_listed=on_placed,
         )

@@ -30,8 +30,8 @@ class Placement:
 
     def __init__(self, dataset: Dataset, split: Split, *, seed: int, shard_size: int) -> None:
         numbers = require_names(dataset, split)
-        self._dataset, self._split, self._numbers = dataset, split, numbers
-        self.shard_size = shard_size
+        self.dataset, self.shard_size = dataset, shard_size
+        self._split, self._numbers = split, numbers
         self._first = [0, *accumulate(map(len, numbers))]
         key = shuffling(dataset, split, seed)
         keys = [
@@ -49,7 +49,7 @@ class Placement:
 
     def rank(self, label: int, name: str) -> int:
         """The place in the split of a sample that the dataset has."""
-        number = self._dataset.number_of(self._split, name)
+        number = self.dataset.number_of(self._split, name)
         return self._ranks[self._first[label] + bisect_left(self._numbers[label], number)]
 
     def sample(self, rank: int) -> tuple[int, str]:
@@ -57,7 +57,7 @@ class Placement:
         at = self._order[rank]
         label = bisect_right(self._first, at) - 1
         number = self._numbers[label][at - self._first[label]]
-        return label, self._dataset.name_of(self._split, self._dataset.synsets[label].wnid, number)
+        return label, self.dataset.name_of(self._split, self.dataset.synsets[label].wnid, number)
 
     def shard(self, label: int, name: str) -> int:
         """The number of its shard."""

@@ -8,7 +8,7 @@ import pytest
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent, WrongBytes, WrongUsage
-from imnetprep.sharding.from_folders import carry_out_sharding, plan_sharding
+from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.data import read_samples
 from imnetprep.training.train import plan_training, train
@@ -21,8 +21,8 @@ from tests.training.test_data import loader_of, same
 def both(tmp_path_factory: pytest.TempPathFactory) -> Root:
     """Three classes in class folders and in shards of 25."""
     root = draw_root(tmp_path_factory.mktemp("both"))
-    plan = plan_sharding(root, Sharding(25, 4), dataset=None, splits=())
-    assert len(list(carry_out_sharding(plan, root, jobs=1, progress=Silent()))) == 2
+    plan = plan_organize_shards(root, Sharding(25, 4), dataset=None, splits=(), jobs=1)
+    assert len(list(plan.carry_out(Silent()))) == 2
     return root
 
 
@@ -77,8 +77,8 @@ def test_training_gives_the_same_numbers_from_either_layout(both: Root, run: Run
 
 def test_an_image_in_a_shard_that_does_not_decode_is_named(tmp_path: Path) -> None:
     root = draw_root(tmp_path, train=4, val=1)
-    plan = plan_sharding(root, Sharding(5), dataset=None, splits=())
-    list(carry_out_sharding(plan, root, jobs=1, progress=Silent()))
+    plan = plan_organize_shards(root, Sharding(5), dataset=None, splits=(), jobs=1)
+    list(plan.carry_out(Silent()))
     with open_manifest(root.manifest) as manifest:
         samples = read_samples(manifest, Split.TRAIN, root, layout=Layout.WEBDATASET)
     assert samples.places is not None

@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.archives.file import LocalFile, read_all
+from imnetprep.archives.file import LocalFile, open_local, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
 from imnetprep.archives.tar import FileStream
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.extracting.samples import listed_samples
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import Progress, WrongBytes, count
+from imnetprep.proving.receipt import Proof
+from imnetprep.sharding.make import ShardSource
 from imnetprep.sharding.order import Placement
 
 # Each waits for the disk most of the time.
@@ -38,11 +40,34 @@ class ArchiveBodies:
             return read_all(file, sample.offset_bytes, sample.offset_bytes + sample.size_bytes)
 
 
-class BodyPlaces:
-    """The place of each sample in the archive, by its rank: 12 bytes a sample.
+def source_in_archive(
+    path: Path,
+    archive: Archive,
+    dataset: Dataset,
+    placement: Placement,
+    *,
+    proof: Proof,
+    progress: Progress,
+) -> ShardSource:
+    """Find each body in the archive at `path`; each shard then reads its own.
 
     Raises WrongBytes where the archive's samples are not those of the dataset, each once.
     """
+    with closing(open_local(path)) as file:
+        places = _BodyPlaces(file, archive, dataset, placement)
+        places.find(progress)
+        return ShardSource(
+            samples=len(placement),
+            made_of=file.identity,
+            records=places.records,
+            body_of=ArchiveBodies(path, file.identity),
+            facts={"archive": archive.name},
+            proof=proof,
+        )
+
+
+class _BodyPlaces:
+    """The place of each sample in the archive, by its rank: 12 bytes a sample."""
 
     def __init__(
         self, file: LocalFile, archive: Archive, dataset: Dataset, placement: Placement
@@ -56,50 +81,50 @@ class BodyPlaces:
     def find(self, progress: Progress) -> None:
         """Walk the headers, those of several ranges at a time; bodies are not read."""
         self._dataset.preload(self._split)  # once, and not by each walker
-        ranges, found = list(self._ranges()), 0
+        ranges, total = list(self._ranges()), 0
         size_bytes = sum(each.end - each.start for each in ranges)
         with (
             progress.task(f"look through {self._file.name}", total=size_bytes, unit="B") as task,
             ThreadPoolExecutor(_WALKERS) as walkers,
         ):
             for each, samples in zip(ranges, walkers.map(self._walk, ranges), strict=True):
-                found += samples
+                total += samples
                 task.advance(each.end - each.start)
-        self._require_all(found)
+        self._require_all(total)
 
-    def samples(self) -> Iterator[SampleRecord]:
-        """All in the order of their ranks; their digests are not known yet."""
+    def records(self) -> Iterator[SampleRecord]:
+        """The samples in the order of their ranks; no digest is known yet."""
         for rank, (start, size_bytes) in enumerate(zip(self._starts, self._sizes, strict=True)):
             label, name = self._placement.sample(rank)
             yield SampleRecord(label, name, size_bytes, b"", offset_bytes=start)
 
     def _ranges(self) -> Iterator[Range]:
-        """Those in which samples of the dataset may lie."""
-        published, size_bytes = self._dataset.published, self._file.size_bytes or 0
+        """The ranges in which samples of the dataset may lie."""
+        dataset, size_bytes = self._dataset.published, self._file.size_bytes or 0
         for each in plan_ranges(
-            self._archive, published, size_bytes=size_bytes, read_at=self._read_at
+            self._archive, dataset, size_bytes=size_bytes, read_at=self._read_at
         ):
             if each.wnid is None or each.wnid in self._dataset.label_of_wnid:
                 yield each
 
-    def _walk(self, each: Range) -> int:
-        stream, found = FileStream(self._read_at), 0
-        stream.position = each.start
-        section = open_section(each, stream, self._archive)
+    def _walk(self, span: Range) -> int:
+        stream, samples = FileStream(self._read_at), 0
+        stream.position = span.start
+        section = open_section(span, stream, self._archive)
         for label, name, size_bytes in listed_samples(
             section, self._archive, self._dataset, self._split
         ):
             rank = self._placement.rank(label, name)
             self._starts[rank], self._sizes[rank] = stream.position, size_bytes
-            found += 1
-        return found
+            samples += 1
+        return samples
 
-    def _require_all(self, found: int) -> None:
-        missing = self._starts.count(0)  # no body starts there: a header does
-        if missing or found != len(self._starts):
-            what = f"lacks {count(missing, 'image')}" if missing else "has an image twice"
+    def _require_all(self, samples: int) -> None:
+        gaps = self._starts.count(0)  # no body starts there: a header does
+        if gaps or samples != len(self._starts):
+            problem = f"lacks {count(gaps, 'image')}" if gaps else "has an image twice"
             raise WrongBytes(
-                f"{self._archive.name} {what} of {self._dataset.name}",
+                f"{self._archive.name} {problem} of {self._dataset.name}",
                 hint="imnetprep verify-archives names them; fetch the archive again",
             )
 

@@ -15,13 +15,39 @@ from typing import Any
 from imnetprep.catalog.datasets import Split
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Batch, Sink, published_records
+from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, removal
+from imnetprep.organizing.journal import Journal
+from imnetprep.sharding.make import ShardSource
 from imnetprep.sharding.order import Placement
 
 
-def spool_path(folder: Path, split: Split, number: int) -> Path:
-    """The spool of shard `number`."""
+def spool_paths(folder: Path, split: Split, placement: Placement) -> dict[str, Path]:
+    """The spool of each shard by the shard's name."""
+    shards = -(-len(placement) // placement.shard_size)
+    return {shard_name(split, each): _spool_path(folder, split, each) for each in range(shards)}
+
+
+def source_in_spools(
+    folder: Path, split: Split, placement: Placement, journal: Journal, *, archives: str
+) -> ShardSource:
+    """The samples in the whole spools of `split`, each spool put in order; a used one goes."""
+    paths, dataset = spool_paths(folder, split, placement), placement.dataset
+    origin, whole = journal.origin(split), journal.whole(split, dataset=dataset.fingerprint)
+    assert origin is not None and whole is not None
+    return ShardSource(
+        samples=len(placement),
+        made_of=origin.made_of,
+        records=lambda: journal.ranked(split, placement.rank),
+        body_of=SpooledBodies(folder, split),
+        facts={"archive": archives},
+        proof=whole.proof,
+        on_shard=lambda shard: paths[shard.name].unlink(missing_ok=True),
+    )
+
+
+def _spool_path(folder: Path, split: Split, number: int) -> Path:
     return folder / split / f"{number:06}.spool"
 
 
@@ -61,11 +87,11 @@ class Spool(Sink):
         with self._lock:
             start = self._ends[split, shard]
             self._ends[split, shard] = start + len(body)
-        path, done = spool_path(self._folder, split, shard), 0
+        path, position = _spool_path(self._folder, split, shard), 0
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            while done < len(body):
-                done += os.pwrite(handle, body[done:], start + done)
+            while position < len(body):
+                position += os.pwrite(handle, body[position:], start + position)
         except OSError as error:
             error.filename = str(path)  # a full disk is told by name
             raise
@@ -83,7 +109,7 @@ class SpooledBodies:
 
     def __call__(self, sample: SampleRecord) -> bytes:
         assert sample.shard is not None and sample.offset_bytes is not None
-        path = spool_path(self.folder, self.split, sample.shard)
+        path = _spool_path(self.folder, self.split, sample.shard)
         with path.open("rb", buffering=0) as file:
             body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
         if xxh128(body) != sample.xxh128:
