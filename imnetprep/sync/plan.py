@@ -1,6 +1,7 @@
 """Plan a sync: what it would do, file by file, and why; decided from listings, with nothing done.
 
 How the two sides of a file stand to each other is its `Relation`, and `_ACTIONS` has what follows.
+A check, a push and a pull carry their part out with what `Work` has at hand.
 """
 
 import dataclasses
