@@ -27,10 +27,11 @@ from tests.training.stops import SignalAt
 SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epochs": 2, "lr": 0.02}
 
 
-def trained(root: Root, **options: Any) -> list[EpochReport]:
+def trained(root: Root, *, save_every_s: float = 600, **options: Any) -> list[EpochReport]:
     options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
     options = {"progress": Silent(), **options}
-    return list(train(plan_training(root, **options), progress=options["progress"]))
+    plan = plan_training(root, **options)
+    return list(train(plan, progress=options["progress"], save_every_s=save_every_s))
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:
