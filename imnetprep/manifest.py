@@ -412,7 +412,7 @@ def refuse_other_dataset(
     manifest: Manifest,
     dataset: Dataset,
     *,
-    hint: str = "leave --dataset out, or take another --root",
+    hint: str = "name another --root, or the dataset that it holds",
 ) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     root_dataset = manifest.dataset()

@@ -198,13 +198,13 @@ def test_a_hint_carries_the_root_of_the_command_that_failed(
 def hinted(hint: str) -> list[str]:
     """The commands in a hint, each of which the command line takes as it stands."""
     commands = []
-    for verb, rest in re.findall(r"\bimnetprep ([a-z][a-z-]*)([^;,\n]*)", hint):
+    for verb, rest in re.findall(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)", hint):
         if rest.startswith((" makes", " has", " was")):
             continue
         command = cli.imnetprep.commands[verb]
         options = {name: each for each in command.params for name in each.opts}
         words = shlex.split(rest)
-        used = 0
+        used = int(verb == "sync-s3")  # behind the address
         while used < len(words) and words[used] in options:
             option = options[words[used]]
             used += 1 if isinstance(option, click.Option) and option.is_flag else 2
@@ -224,6 +224,15 @@ def test_a_hint_carries_what_else_decides_and_leaves_another_root_alone(
     assert "imnetprep download," in here("verify").stderr, "the default needs no option"
 
 
+def test_a_hint_carries_the_splits_and_the_bucket_once(tmp_path: Path, here: Run) -> None:
+    words = ["--root", tmp_path, "--split", "val", "--split", "train"]
+    done = here("verify-archives", *words, "--dataset", "imagenette")
+    download = f"imnetprep download --root {tmp_path} --dataset imagenette"
+    assert hinted(done.stderr) == [f"{download} --split val --split train"]
+    done = here("sync-s3", "s3://b", "--root", tmp_path, "--push", "--pull")
+    assert hinted(done.stderr) == [f"imnetprep sync-s3 s3://b --root {tmp_path} --push"]
+
+
 def test_the_hint_at_a_wrong_archive_mends_it_where_it_lies(
     archived: Path, published: Path, here: Run
 ) -> None:
@@ -232,9 +241,11 @@ def test_the_hint_at_a_wrong_archive_mends_it_where_it_lies(
     words = ["--root", archived, "--split", "train"]
     done = here("organize", *words, "--archives", folder)
     mend, again = hinted(done.stderr)
-    assert mend == f"imnetprep repair-archives --root {archived} --archives '{folder}'"
-    assert again == f"imnetprep download --root {archived}"
-    assert here(*shlex.split(mend)[1:], "--split", "train", "--dry-run").returncode == 0
+    assert (
+        mend == f"imnetprep repair-archives --root {archived} --split train --archives '{folder}'"
+    )
+    assert again == f"imnetprep download --root {archived} --split train"
+    assert here(*shlex.split(mend)[1:], "--dry-run").returncode == 0
     assert here(*shlex.split(mend)[1:], "--from", published.parent).returncode == 0
     assert here("organize", *words, "--archives", folder).returncode == 0
 
@@ -248,7 +259,7 @@ def test_the_hints_of_consume_lead_to_it(archived: Path, here: Run) -> None:
     assert hint.startswith(f"mv {elsewhere / VAL} {archived / 'archives'}; imnetprep ")
     subprocess.run(shlex.split(hint.partition(";")[0]), check=True)
     (prove,) = hinted(hint)
-    assert here(*words).stderr.endswith(f"Hint: {prove}\n")
+    assert here(*words).stderr.endswith(f"Hint: {prove} --split val\n")
     assert here(*shlex.split(prove)[1:]).returncode == 0
     assert here(*words, "--archives", archived / "archives").returncode == 0
 

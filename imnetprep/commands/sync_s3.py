@@ -137,7 +137,7 @@ def sync_s3(
     imnetprep organize --archives s3://my-bucket/imagenet/archives
     """
     if push + pull + check > 1:
-        hint = f"imnetprep sync-s3 {address} --push, then the same with --pull or --check"
+        hint = "imnetprep sync-s3 --push, then the same with --pull or --check"
         raise WrongUsage("--push, --pull and --check are done one after the other", hint=hint)
     _refuse_unused(pull=pull, check=check, delete=delete, sse=settings.sse)
     with _uncollected():

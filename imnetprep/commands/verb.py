@@ -21,7 +21,8 @@ from imnetprep.messages import (
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (
-    "address", "root", "dataset", "archives", "layout", "run", "endpoint_url", "region", "profile"
+    "address", "root", "dataset", "splits", "archives", "layout", "run",
+    "endpoint_url", "region", "profile",
 )  # fmt: skip
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
@@ -104,8 +105,9 @@ def _from_here(text: str, ctx: click.Context) -> str:
                 continue  # which it was to make, and the others would read
             option, value = _option(command, each), _typed_value(ctx, command, each)
             if option and option not in rest and value is not None:
-                words += [option] if option.startswith("-") else []
-                words.append(shlex.quote(str(value)))
+                for one in value if isinstance(value, tuple) else (value,):
+                    words += [option] if option.startswith("-") else []
+                    words.append(shlex.quote(str(one)))
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)
