@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from imnetprep.archives.tar import PLAIN_FORMS
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.layouts.webdataset import framed_bytes, read_index
 from imnetprep.manifest import splits_in
@@ -16,11 +15,10 @@ from imnetprep.organizing.plan import (
     size_in_archives,
 )
 from imnetprep.organizing.publish import in_the_way, unpublished
-from imnetprep.proving.receipt import NoProof, Proof, choose_proof
+from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.make import Sharding
 from imnetprep.sharding.order import require_names
-from imnetprep.sources.places import is_local
-from imnetprep.sources.torrent import published_pieces
+from imnetprep.sharding.walk import proof_before_walk
 from imnetprep.split_plan import Needs
 
 
@@ -40,7 +38,9 @@ class ShardsNeeds:
             with open_journal(root.journal, Stage.SPOOL) as journal:
                 for split in group.splits:
                     self._look_at_spool(journal, split)
-        self.proof = None if self._spool_bytes else self._proof()
+        self.proof: Proof | None = None
+        if not consume and not self._spool_bytes:
+            self.proof = proof_before_walk(group.at, dataset)
 
     def _look_at_spool(self, journal: Journal, split: Split) -> None:
         origin = journal.origin(split)
@@ -96,16 +96,6 @@ class ShardsNeeds:
         whole = framed_bytes(self._dataset.samples(split), size_bytes)
         in_flight = min(files, self._sharding.jobs(jobs)) * (whole // max(1, files))
         return Needs(whole, files, whole - size_bytes + in_flight)
-
-    def _proof(self) -> Proof | None:
-        """How the archive is proved before it is read, if it can be read shard by shard."""
-        group, archive = self._group, self._group.archives[0]
-        is_plain = len(group.archives) == 1 and archive.form in PLAIN_FORMS and not archive.members
-        if self._consume or not is_plain or not is_local(group.place):
-            return None
-        earlier = group.at[0].proof
-        proof = choose_proof(archive, published_pieces(self._dataset, archive), earlier=earlier)
-        return proof if proof == earlier or isinstance(proof, NoProof) else None
 
 
 def has_shards(

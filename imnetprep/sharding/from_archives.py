@@ -151,16 +151,9 @@ class _GroupWork:
         return ShardMaking(self._root, self._journal, dataset, split, sharding, change=change)
 
     def _walked(self, proof: Proof, progress: Progress) -> Mapping[Split, ShardSource]:
-        (archive,) = self._group.at
+        (archive,), dataset = self._group.at, self._plan.dataset
         return {
-            split: source_in_archive(
-                archive.path,
-                archive.archive,
-                self._plan.dataset,
-                placement,
-                proof=proof,
-                progress=progress,
-            )
+            split: source_in_archive(archive, dataset, placement, proof=proof, progress=progress)
             for split, placement in self._placements.items()
         }
 

@@ -1,7 +1,7 @@
 """Where each sample's body lies in an archive on this machine, found by one walk of its headers."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,14 +9,16 @@ from pathlib import Path
 
 from imnetprep.archives.file import LocalFile, open_local, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
-from imnetprep.archives.tar import FileStream
+from imnetprep.archives.tar import PLAIN_FORMS, FileStream
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.extracting.samples import listed_samples
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import Progress, WrongBytes, count
-from imnetprep.proving.receipt import Proof
+from imnetprep.proving.archive_at import ArchiveAt
+from imnetprep.proving.receipt import NoProof, Proof, choose_proof
 from imnetprep.sharding.make import ShardSource
 from imnetprep.sharding.order import Placement
+from imnetprep.sources.torrent import published_pieces
 
 # Each waits for the disk most of the time.
 _WALKERS = 8
@@ -40,28 +42,38 @@ class ArchiveBodies:
             return read_all(file, sample.offset_bytes, sample.offset_bytes + sample.size_bytes)
 
 
+def proof_before_walk(archives: Sequence[ArchiveAt], dataset: Dataset) -> Proof | None:
+    """How the bytes of `archives` are proved before any is read; None: they cannot be walked."""
+    archive, earlier = archives[0].archive, archives[0].proof
+    if len(archives) > 1 or archive.form not in PLAIN_FORMS or archive.members:
+        return None
+    if not archives[0].is_local:
+        return None
+    proof = choose_proof(archive, published_pieces(dataset, archive), earlier=earlier)
+    return proof if proof == earlier or isinstance(proof, NoProof) else None
+
+
 def source_in_archive(
-    path: Path,
-    archive: Archive,
+    archive: ArchiveAt,
     dataset: Dataset,
     placement: Placement,
     *,
     proof: Proof,
     progress: Progress,
 ) -> ShardSource:
-    """Find each body in the archive at `path`; each shard then reads its own.
+    """Find each body in an archive on this machine; each shard then reads its own.
 
     Raises WrongBytes where the archive's samples are not those of the dataset, each once.
     """
-    with closing(open_local(path)) as file:
-        places = _BodyPlaces(file, archive, dataset, placement)
+    with closing(open_local(archive.path)) as file:
+        places = _BodyPlaces(file, archive.archive, dataset, placement)
         places.find(progress)
         return ShardSource(
             samples=len(placement),
             made_of=file.identity,
             records=places.records,
-            body_of=ArchiveBodies(path, file.identity),
-            facts={"archive": archive.name},
+            body_of=ArchiveBodies(archive.path, file.identity),
+            facts={"archive": archive.archive.name},
             proof=proof,
         )
 
