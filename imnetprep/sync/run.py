@@ -117,18 +117,11 @@ class Sync:
         if item and self._journal.synced(address, "push") == (item.etag, state):
             return
         remote = fetch_manifest(self._plan.survey, work)
-        splits = {
-            each
-            for each in splits
-            if each not in conflicts or (remote and each in remote.fingerprints)
-        }
+        splits -= conflicts - (remote.fingerprints.keys() if remote else set())
         write_bucket_manifest(
-            self._root.manifest,
-            self._manifest_copy,
-            splits=splits,
-            remote=remote,
-            conflicts=conflicts,
-        )
+            self._root.manifest, self._manifest_copy,
+            splits=splits, remote=remote, conflicts=conflicts,
+        )  # fmt: skip
         if remote is not None:
             remote.path.unlink()
         fingerprints = split_fingerprints(self._manifest_copy)
