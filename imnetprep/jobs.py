@@ -17,7 +17,7 @@ class Jobs:
     limit: int = sys.maxsize
 
     def count(self, option: int | None = None) -> int:
-        """As many as the `--jobs` option says, if it says."""
+        """The number that `--jobs` asks for, else as many as pay on this machine."""
         return option or min(self.per_core * usable_cores(), self.limit)
 
 
@@ -28,7 +28,7 @@ LOCAL_RANGES = Jobs(limit=8)
 # Ranges of an archive far away: most of them wait for the network. Some 5 MB each as well.
 FAR_RANGES = Jobs(per_core=4, limit=16)
 # Images decoded and made smaller: each holds one that is decoded, 3 bytes a pixel.
-RESIZING = Jobs()
+IMAGES = Jobs()
 # Shards that are copied together, sample by sample: as LOCAL_RANGES.
 SHARDS = Jobs(limit=8)
 # Files that are hashed, decoded, linked or copied: each holds one, or 2 MB of an archive.

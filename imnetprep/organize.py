@@ -11,7 +11,7 @@ from imnetprep.extracting.class_folders import ClassFolders, ResizedFolders, fol
 from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
-from imnetprep.jobs import RESIZING
+from imnetprep.jobs import IMAGES
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.grow import Work
@@ -143,9 +143,9 @@ def _work(plan: OrganizePlan, group: SplitGroup, journal: Journal) -> Iterator[W
     with ExitStack() as stack:
         sink: Sink = ClassFolders(plan.dataset, folder)
         if plan.resize is not None:
-            jobs = RESIZING.count(plan.jobs)
-            resized = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
-            sink = stack.enter_context(closing(resized))
+            jobs = IMAGES.count(plan.jobs)
+            folders = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
+            sink = stack.enter_context(closing(folders))
         yield Work(
             plan.dataset,
             group,

@@ -9,8 +9,8 @@ import pytest
 
 MEASURE = Path(__file__).parent.parent / "scripts" / "measure"
 # Lower them as the counts fall; `scripts/measure names` and `docstrings` list what is counted.
-BAD_NAMES = 13
-POINTING_SENTENCES = 2
+BAD_NAMES = 0
+POINTING_SENTENCES = 0
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ class PricesType(click.ParamType[tuple[float, float]]):
 
 AWS = (
     "endpoint_url", "region", "profile", "path_style", "accelerate", "dual_stack",
-    "request_payer", "sse", "sse_kms_key_id", "storage_class", "tagging",
+    "request_payer", "sse", "sse_kms_key_id", "storage_class", "tags",
 )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--storage-class", metavar="CLASS", help="Storage class, such as INTELLIGENT_TIERING."
     )
-    @click.option("--tagging", metavar="KEY=VALUE&…", help="Tags of the objects.")
+    @click.option("--tagging", "tags", metavar="KEY=VALUE&…", help="Tags of the objects.")
     @wraps(command)
     def with_settings(
         *,
@@ -74,14 +74,14 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         sse: str | None,
         sse_kms_key_id: str | None,
         storage_class: str | None,
-        tagging: str | None,
+        tags: str | None,
         **options: Any,
     ) -> Any:
         from imnetprep.s3.address import Settings
 
         settings = Settings(
             endpoint_url, region, profile, path_style, accelerate, dual_stack, request_payer,
-            sse, sse_kms_key_id, storage_class, tagging,
+            sse, sse_kms_key_id, storage_class, tags,
         )  # fmt: skip
         return command(settings=settings, **options)
 

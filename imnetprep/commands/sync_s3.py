@@ -206,6 +206,6 @@ def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) ->
         refuse("--check moves nothing", "replace", "delete", "request_prices")
     if pull or check:
         reason = "only a push makes objects and uploads"
-        refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tagging", "abort_stale")
+        refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tags", "abort_stale")
     if sse != "aws:kms":
         refuse("only --sse aws:kms has a key", "sse_kms_key_id")

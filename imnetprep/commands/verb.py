@@ -105,9 +105,9 @@ def _from_here(text: str, ctx: click.Context) -> str:
                 continue  # which it was to make, and the others would read
             option, value = _option(command, each), _typed_value(ctx, command, each)
             if option and option not in rest and value is not None:
-                for one in value if isinstance(value, tuple) else (value,):
+                for word in value if isinstance(value, tuple) else (value,):
                     words += [option] if option.startswith("-") else []
-                    words.append(shlex.quote(str(one)))
+                    words.append(shlex.quote(str(word)))
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)

@@ -18,29 +18,30 @@ Group = tuple[tuple[Split, ...], tuple[Archive, ...]]
 
 
 def choose_archives(
-    dataset: Dataset, splits: Sequence[Split], *, place: str | Path, done: Collection[Split]
+    dataset: Dataset, splits: Sequence[Split], *, place: str | Path, skip: Collection[Split]
 ) -> tuple[str | Path, list[Group]]:
     """The place of the archives, and `splits` by the archives that they share.
 
-    A dataset may be packed in several ways: a file that `place` names decides, or what lies there;
-    else it is the published way. Raises ImnetprepError where a named file is no archive of it.
+    A dataset may be packed in several ways: a file that `place` names decides, or what lies there
+    of the splits not to `skip`; else it is the published way. Raises ImnetprepError where a
+    named file is no archive of the dataset.
     """
-    named = _named_file(dataset, place)
-    if named is not None:
-        packaging = named.packaging
+    file = _named_file(dataset, place)
+    if file is not None:
+        packaging = file.packaging
         if is_local(place):
             place = Path(place).parent
         elif len(dataset.packed(packaging)) > 1:
             place = str(place).rpartition("/")[0]
     else:
-        packaging = _packaging_at(dataset, place, [each for each in splits if each not in done])
+        packaging = _packaging_at(dataset, place, [each for each in splits if each not in skip])
     groups: list[Group] = []
     for split in splits:
-        held, archives = [split], list(dataset.archives_of(split, packaging))
+        members, archives = [split], list(dataset.archives_of(split, packaging))
         for other in [group for group in groups if not set(group[1]).isdisjoint(archives)]:
             groups.remove(other)
-            held, archives = [*other[0], *held], list(dict.fromkeys([*other[1], *archives]))
-        groups.append((tuple(held), tuple(archives)))
+            members, archives = [*other[0], *members], list(dict.fromkeys([*other[1], *archives]))
+        groups.append((tuple(members), tuple(archives)))
     return place, groups
 
 
@@ -58,23 +59,23 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
             return archive
     if not is_local(place):
         return None
-    known = ", ".join(archive.name for archive in dataset.archives if archive.splits)
+    names = ", ".join(archive.name for archive in dataset.archives if archive.splits)
     raise ImnetprepError(
         f"{dataset.name} has no archive called {name}",
-        hint=f"name its --dataset, or rename it to what it is: {known}",
+        hint=f"name its --dataset, or rename it to what it is: {names}",
     )
 
 
 def _packaging_at(dataset: Dataset, place: str | Path, splits: Sequence[Split]) -> str | None:
-    """The first of which something lies at `place`; if nothing does, the published one."""
+    """The first packaging of which an archive lies at `place`, else the published one."""
     packagings = dataset.packagings
     if place == STDIN or len(packagings) == 1 or not splits:
         return packagings[0]
     for packaging in packagings:
-        held = [
+        archives = [
             each for each in dataset.packed(packaging) if not set(splits).isdisjoint(each.splits)
         ]
-        if any(_is_there(place, archive.name) for archive in held):
+        if any(_is_there(place, archive.name) for archive in archives):
             return packaging
     return packagings[0]
 
@@ -98,7 +99,7 @@ def check_sizes(
     place: str | Path,
     consume: bool,
 ) -> int:
-    """Their bytes in all, as far as anybody knows; raises where one is not what it should be."""
+    """The bytes of `archives`, as far as they are known; raises where one has a wrong size."""
     if consume:
         _require_one_tar(archives, place)
     return sum(_size_bytes(root, dataset, each, place, consume=consume) for each in archives)
@@ -121,28 +122,28 @@ def _size_bytes(
     root: Root, dataset: Dataset, archive: Archive, place: str | Path, *, consume: bool
 ) -> int:
     pieces = published_pieces(dataset, archive)
-    promised = archive.size_bytes or (pieces.size_bytes if pieces else None)
+    dataset_bytes = archive.size_bytes or (pieces.size_bytes if pieces else None)
     path = Path(place) / archive.name
-    consumed = consumed_path(path)
+    remnant = consumed_path(path)
     if consume:
         require_consumable(archive_at(archive, place, root), root, pieces=pieces)
-        if consumed.exists():
-            return consumed.stat().st_size
-    elif consumed.exists() and not path.exists():
+        if remnant.exists():
+            return remnant.stat().st_size
+    elif remnant.exists() and not path.exists():
         other = other_consumer(path, root.path)
-        how = "there, with the options that it was begun with"
+        hint = "there, with the options that it was begun with"
         raise ImnetprepError(
-            f"{consumed} was partly deleted by an unfinished organize --consume of"
+            f"{remnant} was partly deleted by an unfinished organize --consume of"
             f" {other or root.path}",
-            hint=f"resume {how if other else 'with imnetprep organize --consume'};"
+            hint=f"resume {hint if other else 'with imnetprep organize --consume'};"
             " or remove it, and imnetprep download",
         )
     with closing(open_archive(place, archive.name)) as file:
         size_bytes = file.size_bytes
-    if size_bytes is not None and promised not in (None, size_bytes):
+    if size_bytes is not None and dataset_bytes not in (None, size_bytes):
         raise WrongBytes(
             f"{address_of(place, archive.name)} has {size_bytes:,} bytes;"
-            f" {dataset.name} has {promised:,} there",
+            f" {dataset.name} has {dataset_bytes:,} there",
             hint=f"--dataset NAME|FILE.toml if it is another dataset; {FETCH_AGAIN}",
         )
-    return size_bytes or promised or 0
+    return size_bytes or dataset_bytes or 0

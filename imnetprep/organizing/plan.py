@@ -59,7 +59,7 @@ def planned_splits(
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
     place, groups = choose_archives(
-        dataset.published, splits, place=archives or root.archives, done=organized_splits
+        dataset.published, splits, place=archives or root.archives, skip=organized_splits
     )
     home = home_of(place, root)
     split_groups = tuple(SplitGroup(*each, place, home, organized_splits) for each in groups)

@@ -114,7 +114,7 @@ class ConsumedFile(LocalFile):
 
     def _refuse_released(self, start: int, end: int) -> None:
         """Raise ImnetprepError where those bytes are deleted: what was made of them is lost too."""
-        at = bisect_right(self._holes, start, key=lambda each: each.end)
+        at = bisect_right(self._holes, start, key=lambda hole: hole.end)
         if at < len(self._holes) and self._holes[at].start < end:
             first = self._holes[at].wnid or f"what begins at byte {self._holes[at].start:,}"
             raise _beyond_help(

@@ -43,7 +43,7 @@ class Settings:
     sse: str | None = None
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
-    tagging: str | None = None
+    tags: str | None = None
 
     @property
     def object_headers(self) -> dict[str, str]:
@@ -52,6 +52,6 @@ class Settings:
             "x-amz-server-side-encryption": self.sse,
             "x-amz-server-side-encryption-aws-kms-key-id": self.sse_kms_key_id,
             "x-amz-storage-class": self.storage_class,
-            "x-amz-tagging": self.tagging,
+            "x-amz-tagging": self.tags,
         }
         return {name: value for name, value in headers.items() if value}

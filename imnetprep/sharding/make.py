@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.digests import xxh128
 from imnetprep.images import Resize, resized_jpeg
-from imnetprep.jobs import RESIZING, SHARDS
+from imnetprep.jobs import IMAGES, SHARDS
 from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index, write_shard
 from imnetprep.manifest import SampleRecord, SplitRecord
 from imnetprep.messages import Progress, WrongBytes
@@ -43,7 +43,7 @@ class Sharding(NamedTuple):
 
     def jobs(self, jobs: int | None) -> int:
         """How many make shards at once, if nobody says."""
-        return (RESIZING if self.resize else SHARDS).count(jobs)
+        return (IMAGES if self.resize else SHARDS).count(jobs)
 
 
 @dataclass(frozen=True)
