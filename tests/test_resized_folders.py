@@ -133,7 +133,7 @@ def test_repair_sorts_them_and_takes_no_image_as_published(
     assert refused.returncode == 1
     error, hint = refused.stderr.splitlines()[-2:]
     assert "the train images are not those of their archive: resize 40 q80" in error
-    assert hint.startswith("Hint: without --from what lies wrong is sorted")
+    assert hint.startswith("Hint: without --from misplaced files are moved")
     assert not first.exists()
     done = run("repair", "--root", root)
     assert done.returncode == 5, done.stderr
