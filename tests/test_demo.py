@@ -54,7 +54,7 @@ def test_the_whole_story_runs_and_goes_on_from_where_it_was_stopped(
 
     lines: list[str] = []
     run_demo(folder.path, size=SMALL, tell=lines.append, progress=Silent())
-    assert "Goes on" in lines[0]
+    assert "Resumes" in lines[0]
     assert tree(folder.published) | {"log": log.read_bytes()} == before
     shown = commands(lines)
     assert [words[:2] for words in shown] == [["imnetprep", verb] for verb in VERBS]
@@ -133,7 +133,7 @@ def test_a_dry_run_shows_the_commands_and_changes_nothing(tmp_path: Path, fresh:
     lines: list[str] = []
     run_demo(folder.path, fresh=fresh, dry_run=True, tell=lines.append, progress=Silent())
     assert snapshot(tmp_path) == before
-    assert lines[0].startswith("Removes" if fresh else "Goes on")
+    assert lines[0].startswith("Removes" if fresh else "Resumes")
     shown = commands(lines)
     assert [words[1] for words in shown] == VERBS
     assert ("--resume" in shown[VERBS.index("train")]) is not fresh
