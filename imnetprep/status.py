@@ -24,7 +24,7 @@ class DatasetStatus(NamedTuple):
 
 
 class ArchiveStatus(NamedTuple):
-    """An archive: `whole`, or a `part` that grows, or `consumed` (its image data deleted).
+    """An archive: `whole`, or an unfinished `part`, or `consumed` (its image data deleted).
 
     Of a whole one `proof` is how it was proved, and None where it never was or has changed since;
     of a part `proved_bytes` are on record, of `size_bytes` in all. `disk_bytes` is what it takes.

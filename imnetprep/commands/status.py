@@ -74,7 +74,7 @@ def _row(status: "Status") -> tuple[str, str]:
 def _format_archive(archive: "ArchiveStatus") -> str:
     size, disk = format_bytes(archive.size_bytes), format_bytes(archive.disk_bytes)
     if archive.state == "consumed":
-        return f"consumed: image data deleted after extraction, headers kept ({disk})"
+        return f"consumed: images that are organized are deleted from it, {disk} left"
     if archive.state == "part":
         text = "a part that no record speaks of"
         if archive.proved_bytes is not None:
