@@ -14,7 +14,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
-from imnetprep.organizing.journal import GrowingSplit, Stage, open_journal, read_growing
+from imnetprep.organizing.journal import Stage, UnfinishedSplit, open_journal, read_unfinished
 from imnetprep.proving.archive_at import consumed_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 
@@ -101,7 +101,7 @@ def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[R
 
 
 def _temporary(root: Root, busy: Sequence[Path]) -> Iterator[Removable]:
-    """What `written_whole` leaves when it is killed, in the places where it writes."""
+    """What `written_whole` leaves when the process is killed, in the places where it writes."""
     runs = [run for run in _entries(root.runs) if not is_locked(run)]
     for place in (root.path, root.archives, root.organizing, *runs):
         for path in _entries(place) if place not in busy else ():
@@ -123,11 +123,11 @@ def _parts(root: Root) -> Iterator[Removable]:
 def _growth(
     root: Root, dataset: Dataset | None, split_folders: set[tuple[Split, Layout]]
 ) -> Iterator[Removable]:
-    """What grows, or did: class folders, shards, and spools, whose archive may be given up."""
-    journal, growths, unread = root.journal, dict[tuple[Stage, str], GrowingSplit](), False
+    """Unfinished splits and what they left: class folders, shards and spools."""
+    journal, growths, unread = root.journal, dict[tuple[Stage, str], UnfinishedSplit](), False
     try:
         if _is_folder(root.organizing) and not journal.is_symlink():
-            growths = {(each.stage, each.split): each for each in read_growing(journal)}
+            growths = {(each.stage, each.split): each for each in read_unfinished(journal)}
     except sqlite3.DatabaseError:
         unread = True
     for path in _entries(root.organizing) if unread else ():
@@ -136,7 +136,7 @@ def _growth(
     if _is_folder(root.organizing / "sync"):
         reason = "imnetprep sync-s3 s3://… --pull would resume it"
         yield _found("unfinished", root.organizing / "sync", reason)
-    for stage, folder in _growing_folders(root):
+    for stage, folder in _unfinished_folders(root):
         growth = growths.get((stage, folder.name))
         if growth is None:
             reason = f"the journal {'is damaged' if unread else 'knows nothing of it'}"
@@ -152,8 +152,8 @@ def _growth(
             yield _found("unfinished", folder, f"imnetprep organize{words} would resume it")
 
 
-def _growing_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
-    """What may be a split that grows, each with its stage."""
+def _unfinished_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
+    """Folders that may be unfinished splits, each with its stage."""
     for folder in filter(_is_folder, _entries(root.organizing)):
         if folder.name in (Stage.SPOOL, Stage.SHARDS):
             stage = Stage(folder.name)
@@ -162,17 +162,17 @@ def _growing_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
             yield Stage.FOLDERS, folder
 
 
-def _growing_splits(root: Root) -> set[str]:
+def _unfinished_splits(root: Root) -> set[str]:
     """The splits of which the journal has any stage."""
     try:
-        return {each.split for each in read_growing(root.journal)}
+        return {each.split for each in read_unfinished(root.journal)}
     except sqlite3.DatabaseError:
         return set()
 
 
 def _archives(root: Root, dataset: Dataset, as_published: set[Split]) -> Iterator[Removable]:
-    """The archives whose images lie there as published, and of which nothing grows."""
-    splits = as_published - _growing_splits(root)
+    """The archives whose images are organized as published, nothing unfinished made of them."""
+    splits = as_published - _unfinished_splits(root)
     for archive in dataset.archives:
         path = root.archives / archive.name
         holes = consumed_path(path)

@@ -10,7 +10,7 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
-from imnetprep.organizing.journal import GrowingSplit, read_growing
+from imnetprep.organizing.journal import UnfinishedSplit, read_unfinished
 from imnetprep.proving.receipt import Proof, archive_proof, read_receipt
 from imnetprep.sources.part_files import read_part_records
 
@@ -174,10 +174,10 @@ def _splits(
     root: Root, dataset: Dataset | None, records: Mapping[tuple[Split, Layout], SplitRecord]
 ) -> Iterator[Status]:
     journal, at_work = root.journal, is_locked(root.organizing)
-    growths: dict[tuple[str, Layout], GrowingSplit] = {}
+    growths: dict[tuple[str, Layout], UnfinishedSplit] = {}
     try:
         # Backwards, so that shards come after the spools that they are made of.
-        for each in sorted(read_growing(journal), key=lambda each: each.stage, reverse=True):
+        for each in sorted(read_unfinished(journal), key=lambda each: each.stage, reverse=True):
             growths[each.split, each.stage.layout] = each
     except _UNREADABLE as error:
         yield Damage(journal.name, _BUSY) if at_work else _damage(journal, error)
@@ -214,7 +214,9 @@ def _split(
     )
 
 
-def _unfinished(dataset: Dataset, split: Split, growth: GrowingSplit, at_work: bool) -> SplitStatus:
+def _unfinished(
+    dataset: Dataset, split: Split, growth: UnfinishedSplit, at_work: bool
+) -> SplitStatus:
     layout = growth.stage.layout if growth.stage.layout is Layout.WEBDATASET else None
     is_of_classes = layout is None and dataset.archive(split).form == "tar-of-tars"
     is_ours = growth.dataset == dataset.fingerprint

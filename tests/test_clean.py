@@ -16,7 +16,7 @@ import pytest
 from imnetprep.catalog.datasets import Split
 from imnetprep.fs import locked
 from imnetprep.messages import Silent
-from imnetprep.organizing.journal import Origin, Stage, open_journal, read_growing
+from imnetprep.organizing.journal import Origin, Stage, open_journal, read_unfinished
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
@@ -287,7 +287,7 @@ def test_shards_on_their_way_are_kept_and_a_draft_of_repair_goes(organized: Path
     assert not set(tree(growing)) & {"shards/val/0", "repair/0"}
     assert run("clean", "--root", organized, "--only", "unfinished", "--yes").returncode == 0
     assert not set(tree(growing)) & {"shards/train/0", "spool/train/0"}
-    assert read_growing(growing / "journal.db") == []
+    assert read_unfinished(growing / "journal.db") == []
 
 
 def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(

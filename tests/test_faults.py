@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.organizing.journal import read_growing
+from imnetprep.organizing.journal import read_unfinished
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import Run, command, tree
 from tests.servers import web_served
@@ -173,7 +173,7 @@ def test_what_grew_and_was_removed_by_hand_grows_again(
 
 def _done(growing: Path) -> bool:
     with contextlib.suppress(sqlite3.DatabaseError):
-        return any(each.ranges for each in read_growing(growing / "journal.db"))
+        return any(each.ranges for each in read_unfinished(growing / "journal.db"))
     return False
 
 

@@ -11,13 +11,13 @@ from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import (
-    GrowingSplit,
     Journal,
     Origin,
     Stage,
+    UnfinishedSplit,
     Whole,
     open_journal,
-    read_growing,
+    read_unfinished,
 )
 from imnetprep.proving.receipt import DigestProof
 
@@ -48,9 +48,9 @@ def test_stages_of_a_split_are_apart(tmp_path: Path) -> None:
         assert spool.shards(Split.TRAIN) == ()
         options = {"seed": 0, "resize": None}
         assert spool.origin(Split.TRAIN) == Origin("dataset", "made for spool", options)
-    assert read_growing(tmp_path / "journal.db") == [
-        GrowingSplit("train", Stage.SHARDS, "dataset", 1, 1, 9, is_whole=False),
-        GrowingSplit("train", Stage.SPOOL, "dataset", 1, 2, 18, is_whole=True),
+    assert read_unfinished(tmp_path / "journal.db") == [
+        UnfinishedSplit("train", Stage.SHARDS, "dataset", 1, 1, 9, is_whole=False),
+        UnfinishedSplit("train", Stage.SPOOL, "dataset", 1, 2, 18, is_whole=True),
     ]
 
 
@@ -64,10 +64,10 @@ def test_a_journal_of_another_form_is_refused(tmp_path: Path) -> None:
         pass
     assert refused.value.hint.startswith(f"rm -r {tmp_path}")
     with pytest.raises(sqlite3.DatabaseError, match="of form 3, not 4"):
-        read_growing(path)
+        read_unfinished(path)
     assert path.read_bytes() == before
 
 
 def test_of_an_empty_journal_nothing_grows(tmp_path: Path) -> None:
     (tmp_path / "journal.db").touch()
-    assert read_growing(tmp_path / "journal.db") == []
+    assert read_unfinished(tmp_path / "journal.db") == []

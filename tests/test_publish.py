@@ -16,7 +16,7 @@ from imnetprep import cli
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.organizing import publish
-from imnetprep.organizing.journal import Journal, read_growing
+from imnetprep.organizing.journal import Journal, read_unfinished
 from tests.conftest import Run, receipt_of, tree
 from tests.servers import BUCKET, s3_served
 
@@ -72,7 +72,7 @@ def _state(root: Path) -> dict[str, object]:
         with open_manifest(root / "manifest.db") as manifest:
             for key, record in manifest.splits().items():
                 listed["/".join(key)] = [*record, manifest.fingerprint(record, with_places=True)]
-    growths = read_growing(root / ".organizing" / "journal.db")
+    growths = read_unfinished(root / ".organizing" / "journal.db")
     growing = [f"{each.split} into {each.stage}" for each in growths]
     folders = (path for path in (root / ".organizing").rglob("*") if path.is_dir())
     growing += [path.name for path in folders if any(each.is_file() for each in path.iterdir())]

@@ -17,7 +17,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.manifest import SampleRecord, open_manifest, packed
-from imnetprep.organizing.journal import Origin, Stage, open_journal, read_growing
+from imnetprep.organizing.journal import Origin, Stage, open_journal, read_unfinished
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
@@ -226,7 +226,7 @@ def test_a_journal_that_a_killed_writer_left_is_read(organized: Path, run: Run) 
     assert done.returncode == -signal.SIGKILL
     hot = path.with_name("journal.db-journal").read_bytes()
     assert hot
-    read_growing(path)
+    read_unfinished(path)
     assert path.with_name("journal.db-journal").read_bytes() == hot, "organize rolls it back"
     assert not _of("damage", _status(run, organized))
 

@@ -9,7 +9,7 @@ from imnetprep.archives.file import ArchiveFile
 # before: too short a guess costs a request, too long a one only what is read in vain.
 _FIRST_GUESS_BYTES, _LEAST_GUESS_BYTES, _LONGER = 4 << 20, 64 << 10, 17 / 16
 _CHUNK_BYTES = 2 << 20  # what the walk waits for
-# So much is read in vain rather than that a connection is given up.
+# So much is read in vain rather than that a connection is closed.
 _MOST_IN_VAIN_BYTES = 4 << 20
 
 # The first chunk of a range, those behind it, and where they end: the guess. A generator that

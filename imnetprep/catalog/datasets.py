@@ -506,7 +506,7 @@ class Root:
 
     @property
     def journal(self) -> Path:
-        """What is done of the splits that grow."""
+        """What is done of unfinished splits."""
         return self.organizing / "journal.db"
 
     @property

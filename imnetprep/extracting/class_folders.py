@@ -17,7 +17,7 @@ from imnetprep.processes import worker_killed, worker_pool
 
 
 def folder_options(resize: Resize | None) -> Mapping[str, Any]:
-    """What class folders of images as published, or made smaller, are grown with."""
+    """What class folders of images, as published or made smaller, are made with."""
     return {} if resize is None else {"resize": resize._asdict()}
 
 

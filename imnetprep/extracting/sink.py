@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 class Sink(Protocol):
     """Where samples go; used from several threads. `options` (JSON) is what the bytes there depend
-    on beside the archive: of others, what has grown is dropped. `is_forkable`: may several
+    on beside the archive: of others, what was made is dropped. `is_forkable`: may several
     processes write there, each with a copy of it? Else `threads_per_job` threads write best.
     """
 

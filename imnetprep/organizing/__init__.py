@@ -1,1 +1,1 @@
-"""Archives to a finished split, kill-safe."""
+"""Archives to a finished split, whatever interrupts it."""

@@ -115,7 +115,7 @@ class Work:
         ]
 
     def _begin(self, split: Split, made_of: str) -> None:
-        """Go on, or drop what was made of other bytes; a kill in between drops it once more."""
+        """Resume, or drop what was made of other bytes; a kill in between drops it once more."""
         dataset, folder = self._dataset.fingerprint, self._folder / split
         origin = Origin(dataset, made_of, self._sink.options)
         is_begun = self._journal.origin(split) == origin
@@ -198,7 +198,7 @@ class Work:
     def publish(
         self, split: Split, whole: Whole, *, change: str | None, facts: Mapping[str, Any]
     ) -> None:
-        """Give a whole split its name, receipt and listing; a kill in between is made up."""
+        """Give a whole split its name, receipt and listing; a rerun makes up for a kill between."""
         names = ", ".join(each.name for each in self._archives if split in each.splits)
         publish_journalled(
             self._root,

@@ -1,6 +1,6 @@
-"""What is done of the splits that grow: ranges and their samples, written after a sync covers them.
+"""What is done of unfinished splits: ranges and their samples, written after a sync covers them.
 
-`journal.db` lies in `.organizing/` beside the growing splits and is never synced elsewhere. It has
+`journal.db` lies in `.organizing/` beside them and is never synced elsewhere. It has
 a row for each split and stage, such as the spools of `train`; each is opened as a journal of its
 own.
 """
@@ -69,7 +69,7 @@ _ROW = "split = ? AND stage = ?"
 
 
 class Stage(StrEnum):
-    """What a split grows into: class folders, or spools and then shards in folders so named."""
+    """What a split is made into: class folders, or spools and then shards in folders so named."""
 
     FOLDERS = "folders"
     SPOOL = "spool"
@@ -82,7 +82,7 @@ class Stage(StrEnum):
 
 
 class Origin(NamedTuple):
-    """What a split grows from; of another one nothing goes on.
+    """What a split is made of; with another source it starts over.
 
     `dataset` is a fingerprint, `made_of` identifies the bytes, `options` are the words (JSON) on
     which the files depend beside them.
@@ -299,8 +299,8 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
             ) from error
 
 
-class GrowingSplit(NamedTuple):
-    """What the journal says of a split that grows in one stage."""
+class UnfinishedSplit(NamedTuple):
+    """What the journal says of an unfinished split in one stage."""
 
     split: str
     stage: Stage
@@ -311,7 +311,7 @@ class GrowingSplit(NamedTuple):
     is_whole: bool
 
 
-def read_growing(path: Path) -> list[GrowingSplit]:
+def read_unfinished(path: Path) -> list[UnfinishedSplit]:
     """The splits that the journal at `path` has, while another process may be writing it.
 
     Waits for nobody: what a writer has half done, alive or killed, is counted in. Raises
@@ -321,15 +321,15 @@ def read_growing(path: Path) -> list[GrowingSplit]:
         return []
     address = path.absolute().as_uri()
     try:
-        return _read_growing(f"{address}?mode=ro")
+        return _read_unfinished(f"{address}?mode=ro")
     except sqlite3.OperationalError:  # a writer commits, or one that was killed did
-        return _read_growing(f"{address}?mode=ro&immutable=1")
+        return _read_unfinished(f"{address}?mode=ro&immutable=1")
 
 
-def _read_growing(address: str) -> list[GrowingSplit]:
+def _read_unfinished(address: str) -> list[UnfinishedSplit]:
     with closing(sqlite3.connect(address, uri=True, timeout=0)) as database:
         rows = database.execute(_GROWING_QUERY).fetchall() if _is_begun(database) else []
     return [
-        GrowingSplit(split, Stage(stage), dataset, ranges, samples, size_bytes, bool(is_whole))
+        UnfinishedSplit(split, Stage(stage), dataset, ranges, samples, size_bytes, bool(is_whole))
         for split, stage, dataset, ranges, samples, size_bytes, is_whole in rows
     ]

@@ -1,7 +1,7 @@
 """A whole split gets its name, its receipt and its place in the manifest: one order for every verb.
 
-A kill between any two steps is made up by the same command: what the manifest does not list is not
-organized yet, and the steps before are taken once more.
+A rerun makes up for a kill between any two steps: what the manifest does not list is not organized
+yet, and the steps before are taken once more.
 """
 
 import shutil

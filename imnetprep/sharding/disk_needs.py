@@ -90,7 +90,7 @@ class ShardsNeeds:
 
     def _of_shards(self, split: Split, size_bytes: int, jobs: int | None) -> Needs:
         """Shards of spools take what frames the samples, and the shards in flight: each spool is
-        given up when its shard is there.
+        removed when its shard is there.
         """
         files = self._files(split)
         whole = framed_bytes(self._dataset.samples(split), size_bytes)

@@ -33,7 +33,7 @@ class Sharding(NamedTuple):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What shards and spools are grown with."""
+        """What shards and spools are made with."""
         return {**self._asdict(), "resize": self.resize and self.resize._asdict()}
 
     @property
@@ -202,7 +202,7 @@ class ShardMaking:
             number += 1
 
     def place(self, whole: Whole, *, on_placed: Callable[[], None] = lambda: None) -> SplitRecord:
-        """Give the shards their name, manifest and receipt; a kill in between is made up.
+        """Give the shards their name, manifest and receipt; a rerun makes up for a kill in between.
 
         `on_placed` is called when they have them, before the journal forgets: what they are made of
         may go.

@@ -61,7 +61,7 @@ class _Patience:
         self._has_warned = False
 
     def watch(self, handles: Sequence[Any], peers: int, subject: str) -> None:
-        """Dial, warn, fall back to uTP, or raise SourceFailed, as the silence grows."""
+        """Dial, warn, fall back to uTP, or raise SourceFailed, the longer the silence lasts."""
         now_s = time.monotonic()
         silent_s = now_s - self._alive_s
         if peers == 0 and now_s - self._dialled_s > _SECONDS_BETWEEN_DIALS:

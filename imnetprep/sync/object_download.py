@@ -1,7 +1,7 @@
-"""One object on its way into a file: by ranges, each judged as it comes, taken up after a kill.
+"""One object on its way into a file: by ranges, each judged as it comes, resumed when interrupted.
 
-It grows as `.NAME.fetching` beside its place. A range counts when all of it is written; what is
-known of the ranges outlives a kill, and what a power cut may have taken is read again.
+It is `.NAME.fetching` beside its place until it is whole. A range counts when all of it is written;
+what is known of the ranges outlives a kill, and what a power cut may have taken is read again.
 """
 
 import os

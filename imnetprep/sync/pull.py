@@ -1,6 +1,6 @@
 """Carrying out a pull: objects to files, proved as they are written, whole or absent.
 
-A file gets its name after a sync that covers it. The shards of a split grow out of sight under
+A file gets its name after a sync that covers it. The shards of a split wait out of sight under
 `.organizing` and get their folder when all of them are there.
 """
 
@@ -157,7 +157,7 @@ class Pull:
         """Raise ImnetprepError where somebody else has written what is to get its name."""
         path, step = download.path, download.step
         if path != self._root.path / step.path:
-            return  # grows where only we write
+            return  # it is written where only we write
         file = self._plan.survey.local.get(step.path)
         mtime_ns = path.stat().st_mtime_ns if path.exists() else None
         if mtime_ns != (file and file.mtime_ns) or is_busy(self._root, step.path):

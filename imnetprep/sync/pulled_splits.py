@@ -1,4 +1,4 @@
-"""Splits that a pull brings: shards grow out of sight, and get their folder when all are there."""
+"""Splits that a pull brings: shards wait out of sight, and get their folder when all are there."""
 
 import shutil
 from collections.abc import Iterator
@@ -29,14 +29,14 @@ class Splits:
         }
 
     def place(self, step: Step) -> Path:
-        """Where a file grows: beside its name, or where its split does."""
+        """Where a file is written: beside its name, or where its unfinished split is."""
         folder = _folder(step)
         if folder is None or not self._grows(folder):
             return self._root.path / step.path
         return self._workspace / step.path
 
     def _grows(self, folder: str) -> bool:
-        """Does the split of this folder grow out of sight: is it not here yet, or another one?"""
+        """Is the split of this folder written out of sight: is it not here yet, or another one?"""
         return folder in self._replacements or not (self._root.path / folder).exists()
 
     def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
@@ -57,7 +57,7 @@ class Splits:
             yield (split, Layout.WEBDATASET), workspace
 
     def clear(self) -> None:
-        """Remove what is left where splits grew, unless another split grows there."""
+        """Remove what is left of unfinished splits, unless another one is there."""
         for folder in self._workspace.glob("*/*.replaced"):
             shutil.rmtree(folder, ignore_errors=True)
         for folder in (self._workspace / Content.SHARDS, self._workspace):
@@ -65,7 +65,7 @@ class Splits:
                 folder.rmdir()
 
     def _link_what_stays(self, folder: str) -> None:
-        """What is here already and in the bucket too is part of the split that grows."""
+        """What is here already and in the bucket too is part of the unfinished split."""
         for path in self._plan.survey.remote:
             local, link = self._root.path / path, self._workspace / path
             if path.startswith(f"{folder}/") and local.exists():
