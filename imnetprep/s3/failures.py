@@ -1,4 +1,4 @@
-"""What a bucket refuses or fails to do, as we say it: what happened, and the mend."""
+"""What a bucket refuses or fails to do, as we say it: what happened, and what to do."""
 
 import re
 from collections.abc import Iterator
