@@ -245,7 +245,7 @@ def test_a_server_that_cannot_be_used_is_refused_and_harms_nothing(
     served.lies = False
     with pytest.raises(SourceFailed, match="refused"):
         _repair(spoiled, address="http://127.0.0.1:1/")
-    with pytest.raises(ImnetprepError, match="is not there"):
+    with pytest.raises(ImnetprepError, match="is no source of archives"):
         _repair(spoiled, address="ftp://127.0.0.1/")
     assert not (spoiled / "archives" / TRAIN).exists()
     _repair(spoiled, address=served.address)
