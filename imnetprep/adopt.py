@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.checking.recognise import Tree
+from imnetprep.checking.recognise import Sizes, Tree
 from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import RangeRecord
@@ -54,16 +54,16 @@ def adopt(
                     journal.begin(split, origin)
                 _read(dataset, split, folder, journal, jobs=jobs, progress=progress)
                 create_manifest(root.manifest, dataset)
-                _publish(root, tree, split, journal)
+                _publish(root, dataset, split, journal)
                 has_begun = True
             if has_begun:
                 journal.forget(split)
             yield organized_splits(root)[key]
 
 
-def _publish(root: Root, tree: Tree, split: Split, journal: Journal) -> None:
+def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> None:
     """The receipt says that nobody proved these bytes, and what was looked at."""
-    dataset, sizes = tree.dataset, tree.sizes(split)
+    sizes = Sizes(dataset, split)
     for sample in journal.samples(split):
         sizes.add(sample.label, sample.size_bytes)
     change = sizes.change  # by others

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
-from imnetprep.checking.recognise import Tree, require_share
+from imnetprep.checking.recognise import Roster, Tree, require_share
 from imnetprep.digests import xxh128
 from imnetprep.extracting.single_samples import Retake, SamplePlace
 from imnetprep.fs import locked, sync_file_system
@@ -91,7 +91,7 @@ def plan_repair(
         has_archive = not is_local(archives) or (Path(archives) / name).is_file()
         is_listed = place is not None and place.listed
         with open_manifest(root.manifest) if is_listed else nullcontext() as manifest:
-            roster = tree.roster(split, manifest)
+            roster = Roster(tree.dataset, split, manifest)
             if has_archive and roster.change:
                 other = _other_images(root, split, roster.change)
                 if source is not None:
@@ -197,7 +197,7 @@ class _Repair:
         group: list[tuple[Path, SamplePlace]] = []
         size_bytes = 0
         with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
-            roster = self._plan.tree.roster(self._remedy.split, manifest)
+            roster = Roster(self._plan.tree.dataset, self._remedy.split, manifest)
             for each, body in retake.bodies(samples):
                 task.advance(each.end - each.start)
                 place = self._shown(each.label, each.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Layout, Split, load_dataset
-from imnetprep.checking.roster import Sizes
+from imnetprep.checking.recognise import Sizes
 from imnetprep.manifest import open_manifest
 from imnetprep.synthetic import draw_dataset, pack_dataset
 from tests.conftest import DATASETS, Run, receipt_of, tree

@@ -1,7 +1,6 @@
 """A split against what it should be, by the check of its layout."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.checking.check_folders import surveyed
@@ -11,21 +10,6 @@ from imnetprep.messages import Checks, Finding, Progress, count
 
 # From this share on, images under a wrong wnid are no accidents but labels given by position.
 _SHARE_BY_POSITION = 0.1
-
-
-class SplitCheck(Protocol):
-    """All that is wrong with a split in one layout, which the manifest may not list."""
-
-    def __call__(
-        self,
-        root: Root,
-        tree: Tree,
-        split: Split,
-        *,
-        checks: Checks,
-        jobs: int | None,
-        progress: Progress,
-    ) -> Iterator[Finding]: ...
 
 
 def _folder_findings(
@@ -57,7 +41,8 @@ def _folder_findings(
         yield Finding("positional", split, message)
 
 
-CHECKS: Mapping[Layout, SplitCheck] = {
+# All that is wrong with a split in one layout, which the manifest may not list.
+CHECKS = {
     Layout.IMAGEFOLDER: _folder_findings,
     Layout.WEBDATASET: surveyed_shards,
 }

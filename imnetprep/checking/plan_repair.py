@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.check_folders import surveyed
-from imnetprep.checking.recognise import Tree
-from imnetprep.checking.roster import Roster
+from imnetprep.checking.recognise import Roster, Tree
 from imnetprep.digests import xxh128
 from imnetprep.messages import Checks, Finding, Progress
 
