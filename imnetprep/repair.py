@@ -12,7 +12,6 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Roster, Tree, require_share
 from imnetprep.digests import xxh128
-from imnetprep.extracting.single_samples import Retake, SamplePlace
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import open_manifest
@@ -27,6 +26,7 @@ from imnetprep.messages import (
     move_away,
 )
 from imnetprep.proving.archive_at import archive_at
+from imnetprep.single_samples import Retake, SamplePlace
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 
 # Taken samples wait for one sync of so many, and then all get their names.

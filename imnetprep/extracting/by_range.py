@@ -19,8 +19,8 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from imnetprep.archives.chunk_stream import ChunkStream
-from imnetprep.archives.ranges import Range
-from imnetprep.extracting.find_ranges import Ranges
+from imnetprep.archives.ranges import Range, Section
+from imnetprep.archives.tar import Stream
 from imnetprep.extracting.samples import Extraction
 from imnetprep.extracting.sink import Batch, RangeRecord, RangeSamples
 from imnetprep.processes import end_at_once, is_safe_to_fork, worker_killed, worker_pool
@@ -76,9 +76,16 @@ class Workers:
 
 @contextmanager
 def open_workers(
-    extraction: Extraction, ranges: Ranges, reader: Reader, *, jobs: int
+    extraction: Extraction,
+    reader: Reader,
+    open_section: Callable[[Range, Stream], Section],
+    *,
+    jobs: int,
 ) -> Iterator[Workers]:
-    """Workers for `extract_by_range`, to be started before this process has another thread."""
+    """Workers for `extract_by_range`, to be started before this process has another thread.
+
+    `open_section` gets a range, and a stream that stands at its start.
+    """
     sink = extraction.sink
     forks = sink.is_forkable and reader.is_forkable and is_safe_to_fork()
     if not forks:
@@ -89,7 +96,7 @@ def open_workers(
         stream = ChunkStream(
             reader.chunks(span.start, span.end),
             span.start,
-            name=ranges.source.archive.name,
+            name=extraction.archive.name,
             on_bytes=extraction.unless_cancelled(on_bytes),
         )
         records = extraction.no_records()
@@ -97,7 +104,7 @@ def open_workers(
         def write(batch: Batch) -> None:
             records[batch.split] += extraction.write(batch)
 
-        extraction.extract(ranges.open(span, stream), stream, write)
+        extraction.extract(open_section(span, stream), stream, write)
         stream.drain()  # so that what lies behind is proved too
         return extraction.packed(records, span.wnid)
 

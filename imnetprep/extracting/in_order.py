@@ -9,11 +9,12 @@ from contextlib import suppress
 
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
-from imnetprep.catalog.datasets import Split
-from imnetprep.extracting.find_ranges import Ranges
+from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.extracting.samples import Extraction
 from imnetprep.extracting.sink import Batch, RangeRecord
+from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
@@ -30,20 +31,25 @@ _Futures = list[tuple[Split, Future[list[SampleRecord]]]]
 
 def extract_in_order(
     extraction: Extraction,
-    ranges: Ranges,
+    file: ArchiveFile,
     reader: Reader,
     *,
+    directory: Zip | None,
+    may_hold: Callable[[Section], bool],
     jobs: int,
     check_of: Callable[[int], Check | None],
     on_bytes: Callable[[int], None],
 ) -> Generator[RangeRecord, None, None]:
     """Each range of the archive, once `jobs` threads have written what one reader found in it.
 
-    `check_of` gets the start of a range. If it gives a check, the range was written in a run
-    before: its batches are read again for the proof, and go to the check alone. Raises WrongBytes
-    on what is not the dataset's; the ranges in front of that are yielded before.
+    `directory` is that of a zip. What cannot hold samples, as `may_hold` says, is not yielded.
+    `check_of` gets the start of a range: where it gives a check, the range was written in a run
+    before, and is read again for the proof alone; its batches go to the check. Raises WrongBytes on
+    what is not the dataset's; the ranges in front of that are yielded before.
     """
-    flow = _Flow(ranges, reader, extraction.unless_cancelled(on_bytes))
+    on_bytes = extraction.unless_cancelled(on_bytes)
+    flow = _Flow(extraction.archive, file, reader, on_bytes)
+    end_to_end = flow.sections(extraction.dataset.published, directory)
     batches = min(_BATCHES_PER_JOB * jobs, _BATCHES_AT_MOST)
     free_batches = threading.BoundedSemaphore(batches)
     queue: deque[tuple[Section, _Futures]] = deque()
@@ -65,12 +71,12 @@ def extract_in_order(
             records = extraction.no_records()
             for split, future in of_section:
                 records[split] += future.result()
-            if ranges.may_hold(section):  # else its names were looked at, on the way
+            if may_hold(section):  # else its names were looked at, on the way
                 yield RangeRecord(section.start, extraction.packed(records, section.wnid), None)
 
     with ThreadPoolExecutor(jobs) as writers:
         try:
-            for section in flow.sections():
+            for section in end_to_end:
                 if check := check_of(section.start):
                     extraction.extract(section, flow.stream, check)
                     continue
@@ -91,9 +97,14 @@ def extract_in_order(
 class _Flow:
     """The bytes that `reader` gives, as sections; `on_bytes` gets the length of what is used up."""
 
-    def __init__(self, ranges: Ranges, reader: Reader, on_bytes: Callable[[int], None]) -> None:
-        self._ranges, self._on_bytes = ranges, on_bytes
-        self._file, self._archive = ranges.source.file, ranges.source.archive
+    def __init__(
+        self,
+        archive: Archive,
+        file: ArchiveFile,
+        reader: Reader,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._archive, self._file, self._on_bytes = archive, file, on_bytes
         self._is_compressed = self._archive.form in COMPRESSED_FORMS
         self._raw_bytes = 0
         name, chunks = self._archive.name, reader.chunks(0, None)
@@ -104,12 +115,12 @@ class _Flow:
         else:
             self.stream = ChunkStream(chunks, 0, name=name, on_bytes=on_bytes)
 
-    def sections(self) -> Iterator[Section]:
+    def sections(self, dataset: Dataset, directory: Zip | None) -> Iterator[Section]:
         """All of them in order."""
-        if (directory := self._ranges.open_zip()) is not None:
+        if directory is not None:
             return directory.sections(self.stream)
         end = (None if self._is_compressed else self._file.size_bytes) or sys.maxsize
-        return sections(self.stream, self._archive, self._ranges.dataset.published, end=end)
+        return sections(self.stream, self._archive, dataset, end=end)
 
     def finish(self) -> None:
         """Read on to the end. Raises WrongBytes where that is not where it should be."""

@@ -35,7 +35,7 @@ class Extraction:
     def __init__(
         self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
-        self._archive, self._splits, self._dataset = archive, splits, dataset
+        self.archive, self._splits, self.dataset = archive, splits, dataset
         self._member_paths = MemberPaths(archive, dataset) if archive.members else None
         self.sink = sink
         self.cancellation = threading.Event()
@@ -61,7 +61,7 @@ class Extraction:
                 hand_over(Batch(split, full))
 
         stream.before_turn = hand_over_batch
-        for label, name, size_bytes in listed_samples(section, self._archive, self._dataset, split):
+        for label, name, size_bytes in listed_samples(section, self.archive, self.dataset, split):
             body = stream.take(size_bytes)  # which may hand the batch over
             batch.append(Sample(label, name, body))
         hand_over_batch()
@@ -77,18 +77,18 @@ class Extraction:
         return {split: [] for split in self._splits}
 
     def packed(
-        self, records: Mapping[Split, Iterable[SampleRecord]], wnid: str | None = None
+        self, records: Mapping[Split, Iterable[SampleRecord]], wnid: str | None
     ) -> RangeSamples:
         """The records of a range. Raises WrongBytes unless a class has all of its images, once."""
         try:
             by_split = {split: packed(of_split) for split, of_split in records.items()}
         except ValueError as error:
-            raise name_twice(self._archive.name) from error
+            raise name_twice(self.archive.name) from error
         if wnid is not None:
-            label = self._dataset.label_of_wnid[wnid]
+            label = self.dataset.label_of_wnid[wnid]
             for split, by_label in by_split.items():
                 columns = by_label.get(label)
-                check_count(self._dataset, split, label, columns, archives=self._archive.name)
+                check_count(self.dataset, split, label, columns, archives=self.archive.name)
         return by_split
 
     def unless_cancelled(self, on_bytes: Callable[[int], None]) -> Callable[[int], None]:
@@ -126,21 +126,21 @@ class Extraction:
     def _placed(self, section: Section) -> Iterator[tuple[Split, Sample]]:
         assert self._member_paths is not None
         paths = self._member_paths
-        of_batches = self._archive.content == "cifar-batches"
+        of_batches = self.archive.content == "cifar-batches"
         for member in section.members:
             try:
                 found = paths.match(member.name) if of_batches else paths.place(member.name)
             except ValueError as error:
-                raise refused(self._archive, member.name, str(error)) from error
+                raise refused(self.archive, member.name, str(error)) from error
             if found is None or found[0] not in self._splits:
                 continue
             if member.size_bytes > LARGEST_SAMPLE_BYTES:
-                raise refused(self._archive, member.name, f"of {member.size_bytes:,} bytes")
+                raise refused(self.archive, member.name, f"of {member.size_bytes:,} bytes")
             body = section.bodies.take(member.size_bytes)
             if isinstance(found, Place):
                 yield found.split, Sample(found.label, found.name, body)
                 continue
-            yield from self._of_batch(*found, body, member=f"{self._archive.name}: {member.name}")
+            yield from self._of_batch(*found, body, member=f"{self.archive.name}: {member.name}")
 
     def _of_batch(
         self, split: Split, match: re.Match[str], body: memoryview, *, member: str
@@ -149,12 +149,12 @@ class Extraction:
         from imnetprep.archives.pickles import SIDE_PX, cifar_images
         from imnetprep.images import encode_png
 
-        whole = self._dataset.published
+        whole = self.dataset.published
         first = _BATCH_IMAGES * (int(match.groupdict().get("number", 1)) - 1)
         for number, (label, planes) in enumerate(cifar_images(body, name=member), start=first):
             wnid = whole.synsets[label].wnid
             name = whole.name_of(split, wnid, number)
-            own = label if whole is self._dataset else self._dataset.label_of(split, name)
+            own = label if whole is self.dataset else self.dataset.label_of(split, name)
             if own is not None:
                 yield split, Sample(own, name, encode_png(planes, SIDE_PX))
 

@@ -10,7 +10,7 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.range_index import SUFFIX, parse_index
 from imnetprep.archives.ranges import Range
 from imnetprep.catalog.datasets import Archive, Dataset, Layout, Root, Split
-from imnetprep.extracting.find_ranges import Source
+from imnetprep.extracting.engine import Source
 from imnetprep.extracting.samples import check_count, name_twice
 from imnetprep.extracting.sink import Sink
 from imnetprep.jobs import FAR_RANGES, LOCAL_RANGES
@@ -80,7 +80,7 @@ class Work:
                 self._check_counts(split, archives=names)
             folders = {split: self._folder / split for split in to_make}
             self._journal.mark_whole(folders, facts={}, proof=_proof_of(intakes))
-            self._record_archives(intakes, sources)
+            self._record_archives(intakes)
         return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
@@ -143,13 +143,14 @@ class Work:
         for label in sorted(labels):
             check_count(self._dataset, split, label, None, archives=archives)
 
-    def _record_archives(self, intakes: Sequence[Intake], sources: Sequence[Source]) -> None:
+    def _record_archives(self, intakes: Sequence[Intake]) -> None:
         """In the receipt, if that speaks of these archives: each that was proved all through."""
         if self._consume or home_of(self._place, self._root) is not self._root:
             return
-        for intake, source in zip(intakes, sources, strict=True):
-            if intake.read_all and intake.proof != source.earlier:
-                record_archive(self._root, self._path(intake.archive), intake.proof)
+        for intake in intakes:
+            extractor, source = intake.extractor, intake.extractor.source
+            if extractor.read_all and extractor.proof != source.earlier:
+                record_archive(self._root, self._path(source.archive), extractor.proof)
 
     def _source(self, archive: Archive, stack: ExitStack) -> Source:
         pieces = published_pieces(self._dataset.published, archive)
@@ -223,6 +224,7 @@ class Work:
 
 
 def _proof_of(intakes: Sequence[Intake]) -> Proof:
-    if len(intakes) == 1:
-        return intakes[0].proof
-    return Several({intake.archive.name: intake.proof for intake in intakes})
+    extractors = [intake.extractor for intake in intakes]
+    if len(extractors) == 1:
+        return extractors[0].proof
+    return Several({each.source.archive.name: each.proof for each in extractors})
