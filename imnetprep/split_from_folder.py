@@ -17,7 +17,6 @@ from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
 from imnetprep.messages import ImnetprepError, Progress, removal
-from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal, Origin
 from imnetprep.organizing.publish import publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof
@@ -89,7 +88,7 @@ def _grow(
     require_free(root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
     with (
         progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
-        committer(journal, workspace) as commit,
+        journal.committing(workspace) as commit,
     ):
 
         def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:

@@ -8,20 +8,19 @@ from pathlib import Path
 
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import sync_file_system
-from imnetprep.organizing.journal import Journal
 
 _SECONDS_BETWEEN_SYNCS = 0.2
 
 
 @contextmanager
 def committer(
-    journal: Journal,
+    add: Callable[[list[RangeRecord]], None],
     folder: Path,
     *,
     on_committed: Callable[[Iterable[int]], None] = lambda _: None,
     queue_size: int = 0,
 ) -> Iterator[Callable[[RangeRecord], None]]:
-    """Gives a function that takes finished ranges; a thread syncs `folder` and journals them.
+    """Gives a function that takes finished ranges; a thread syncs `folder` and `add`s them.
 
     When the block ends, however it ends, all that the function got is journalled. `on_committed`
     gets the starts of what is. With a `queue_size` a call waits while as many are not. What the
@@ -40,7 +39,7 @@ def committer(
             is_last = None in batch
             try:
                 sync_file_system(folder)
-                journal.add([each for each in batch if each is not None])
+                add([each for each in batch if each is not None])
                 on_committed(each.start for each in batch if each is not None)
             except Exception as error:
                 failures.append(error)

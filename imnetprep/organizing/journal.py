@@ -10,8 +10,8 @@ own.
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple
 from enum import StrEnum
 from itertools import groupby
@@ -27,6 +27,7 @@ from imnetprep.extracting.sink import RangeRecord
 from imnetprep.layouts.webdataset import Shard
 from imnetprep.manifest import SampleRecord, is_damage, packed
 from imnetprep.messages import ImnetprepError, removal
+from imnetprep.organizing.committer import committer
 from imnetprep.proving.receipt import Proof, parse_proof
 
 _FORM = 4
@@ -148,6 +149,19 @@ class Journal:
             for start, by_split, checksum in batch:
                 for split, classes in by_split.items():
                     self._insert(split, start, classes, checksum)
+
+    def committing(
+        self,
+        folder: Path,
+        *,
+        on_committed: Callable[[Iterable[int]], None] = lambda _: None,
+        queue_size: int = 0,
+    ) -> AbstractContextManager[Callable[[RangeRecord], None]]:
+        """Gives a function that takes finished ranges, each added once `folder` is synced.
+
+        Arguments as of `committer`.
+        """
+        return committer(self.add, folder, on_committed=on_committed, queue_size=queue_size)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""

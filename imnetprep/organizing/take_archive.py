@@ -8,7 +8,6 @@ from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.engine import Earlier, Extractor, Source
 from imnetprep.extracting.sink import Batch, RangeRecord, Sink
 from imnetprep.messages import Progress, WrongBytes, removal
-from imnetprep.organizing.committer import committer
 from imnetprep.organizing.journal import Journal
 from imnetprep.proving.readers import PieceReader, Reader
 
@@ -46,8 +45,7 @@ class Intake:
         earlier = self._earlier()
         if MOST_BYTES - 1 in earlier.starts:
             return  # in a run before this one
-        committing = committer(
-            self._journal,
+        committing = self._journal.committing(
             self._folder,
             on_committed=self._release,
             queue_size=1 if self.extractor.source.on_committed else 0,  # else the disk holds more
