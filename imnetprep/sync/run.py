@@ -117,6 +117,8 @@ class Sync:
         if item and self._journal.synced(address, "push") == (item.etag, state):
             return
         remote = fetch_manifest(self._plan.survey, work)
+        if Content.SHARDS not in self._plan.contents:  # nobody looked which of them are there
+            splits = conflicts = {*remote.fingerprints} if remote else set()
         splits -= conflicts - (remote.fingerprints.keys() if remote else set())
         write_bucket_manifest(
             self._root.manifest, self._manifest_copy,

@@ -360,6 +360,18 @@ def test_what_limits_what_is_sent(sync: Sync, s3: S3Server, prefix: str, whole: 
         assert sync(whole, "--push", "--what", what).returncode == 2
 
 
+def test_a_push_without_shards_leaves_the_splits_that_the_bucket_lists(
+    sync: Sync, s3: S3Server, prefix: str, whole: Path, tmp_path: Path
+) -> None:
+    assert sync(whole, "--push").returncode == 0
+    (whole / "archives/more.tar").write_bytes(b"more")
+    where = {"Bucket": BUCKET, "Key": f"{prefix}/manifest.db"}
+    body = s3.client().get_object(**where)["Body"].read()
+    for what in ("archives,manifest", "manifest"):
+        assert sync(whole, "--push", "--what", what).returncode == 0
+        assert s3.client().get_object(**where)["Body"].read() == body
+
+
 def _stop_after_parts(proxy: Proxy, root: Path, place: str, sent: int) -> None:
     """A push of one job that is killed while it sends the part after so many."""
     proxy.rules = [Rule("stall", match=f"UploadPart .*partNumber={sent + 1}&")]
