@@ -1,13 +1,12 @@
 """A tree that somebody else made becomes an organized root: it gets a manifest and a receipt."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Sizes, Tree
-from imnetprep.columns import Columns
 from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
@@ -67,6 +66,7 @@ def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> No
     for sample in journal.samples(split):
         sizes.add(sample.label, sample.size_bytes)
     change = sizes.change  # by others
+    mark = _CHANGED_SAMPLE if change else b""
     basis = "names" if dataset.numbers(split) is not None else "counts"
     if change is None and sizes.known:
         basis += " and sizes"
@@ -75,7 +75,11 @@ def _publish(root: Root, dataset: Dataset, split: Split, journal: Journal) -> No
         split,
         Layout.IMAGEFOLDER,
         workspace=None,
-        listing=lambda: _marked(journal.columns(split), change),
+        # Where others changed a split, any of its images may be one that they did.
+        listing=lambda: (
+            (label, columns._replace(changes=mark * columns.samples))
+            for label, columns in journal.columns(split)
+        ),
         change=change,
         facts={
             "archive": None,
@@ -125,12 +129,3 @@ def _read(
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
             journal.add([RangeRecord(synset.label, {split: packed(records)}, None)])
-
-
-def _marked(
-    classes: Iterable[tuple[int, Columns]], change: str | None
-) -> Iterator[tuple[int, Columns]]:
-    """Where others changed a split, any of its images may be one that they did."""
-    for label, columns in classes:
-        mark = _CHANGED_SAMPLE * columns.samples if change else b""
-        yield label, columns._replace(changes=mark)

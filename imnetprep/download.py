@@ -101,7 +101,7 @@ def carry_out_download(
         bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
         with_metadata = [each for each in plan.torrents if isinstance(each, Torrent)]
         with_metadata += fetch_metadata(
-            session, bare_magnets, network=network, wait_s=wait_s, progress=progress
+            session, bare_magnets, addresses=network.peers, wait_s=wait_s, progress=progress
         )
         downloads = _match_all(with_metadata, plan, root.archives)
         for parts in downloads:
@@ -111,7 +111,7 @@ def carry_out_download(
         fetch_files(
             session,
             downloads,
-            network=network,
+            addresses=network.peers,
             wait_s=wait_s,
             progress=progress,
             on_whole=_recorder(root, proofs),

@@ -1,8 +1,10 @@
 """Archives repaired piece by piece: only wrong pieces are fetched, and each is verified."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile, file_state
@@ -10,15 +12,17 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away, shell_command
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.sources.part_files import PartFiles
-from imnetprep.sources.pieces import fetch_pieces
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files
 from imnetprep.sources.torrent import Torrent, published_pieces, read_torrent
+
+_PIECES_A_READ = 4  # which a kill costs; 8 MiB of the published torrents
+_SECONDS_BETWEEN_SAVES = 30
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ def carry_out_archive_repair(
     """
     with locked(plan.folder):
         for each in plan.archives:
+            record = partial(_record, each, root)
             if not each.is_right:
                 with ExitStack() as stack:
                     place: Swarm | ArchiveFile
@@ -130,9 +135,9 @@ def carry_out_archive_repair(
                     require_free(
                         plan.folder, part.missing_disk_bytes, purpose=f"to repair {each.path}"
                     )
-                    _fetch(part, place, _recorder(each, root), progress)
+                    _fetch(part, place, record, progress)
             elif file_state(each.path) == each.state:
-                _recorder(each, root)(None)
+                record()
             yield each
 
 
@@ -193,29 +198,83 @@ def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
 def _fetch(
     part: PartFiles,
     source: Swarm | ArchiveFile,
-    on_whole: Callable[[PartFiles], None],
+    on_whole: Callable[[], None],
     progress: Progress,
 ) -> None:
     if not isinstance(source, Swarm):
-        fetch_pieces(part, source, progress=progress, on_whole=on_whole)
+        _fetch_pieces(part, source, progress)
+        on_whole()
         return
     with open_session(source.network) as session:
         fetch_files(
             session,
             [part],
-            network=source.network,
+            addresses=source.network.peers,
             wait_s=source.wait_s,
             progress=progress,
-            on_whole=on_whole,
+            on_whole=lambda _: on_whole(),
         )
 
 
-def _recorder(repair: ArchiveRepair, root: Root) -> Callable[[PartFiles | None], None]:
-    def record(_: PartFiles | None) -> None:
-        if home_of(repair.path.parent, root) is root:
-            record_archive(root, repair.path, repair.proof)
+def _fetch_pieces(parts: PartFiles, file: ArchiveFile, progress: Progress) -> None:
+    """Fetch the pieces that `parts` lacks (a torrent of one file), neighbours in one read.
 
-    return record
+    Whatever ends this, what was proved is on record. Raises SourceFailed where the server cannot
+    deliver, WrongBytes where what it delivers is not the torrent's.
+    """
+    wrong: list[int] = []
+    parts.save()
+    saved_s = time.monotonic()
+    try:
+        with progress.task(
+            f"fetch {file.name}", total=parts.size_bytes, unit="B", initial=parts.proved_bytes
+        ) as task:
+            for piece, body in _bodies(parts, file):
+                if parts.put(piece, body):
+                    task.advance(len(body))
+                else:
+                    wrong.append(piece)
+                if time.monotonic() - saved_s > _SECONDS_BETWEEN_SAVES:
+                    parts.save()
+                    saved_s = time.monotonic()
+    finally:
+        with suppress(OSError):  # a full disk: what the record lacks is found at the next start
+            parts.save()
+        parts.close()
+    if wrong:
+        raise WrongBytes(
+            f"{len(wrong):,} of the pieces of {file.name} that were sent (piece {wrong[0]} first)"
+            f" are not those of torrent {parts.torrent.info_hash}",
+            hint="the same command without --from takes them from the swarm",
+        )
+    parts.finish()
+
+
+def _bodies(parts: PartFiles, file: ArchiveFile) -> Iterator[tuple[int, bytes]]:
+    """Every missing piece once, whole."""
+    info = parts.torrent.info
+    if file.size_bytes != info.total_size():
+        raise WrongBytes(
+            f"{file.name} has {file.size_bytes or 0:,} bytes there; the torrent's has"
+            f" {info.total_size():,}",
+            hint="this is another file than the torrent's; name the right place",
+        )
+    pieces = [piece for piece in parts.pieces if piece not in parts.proved_pieces]
+    while pieces:
+        run = 1
+        while run < min(len(pieces), _PIECES_A_READ) and pieces[run] == pieces[0] + run:
+            run += 1
+        sizes = [info.piece_size(piece) for piece in pieces[:run]]
+        body = file.read_at(pieces[0] * info.piece_length(), sum(sizes))
+        for piece, size_bytes in zip(pieces[:run], sizes, strict=True):
+            yield piece, body[:size_bytes]
+            body = body[size_bytes:]
+        pieces = pieces[run:]
+
+
+def _record(repair: ArchiveRepair, root: Root) -> None:
+    if home_of(repair.path.parent, root) is root:
+        record_archive(root, repair.path, repair.proof)
 
 
 def _is_there(path: Path) -> bool:

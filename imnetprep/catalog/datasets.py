@@ -525,7 +525,7 @@ class Root:
 
     def run(self, name: str) -> Path:
         """The folder of one training."""
-        return self.path / "runs" / name
+        return self.runs / name
 
     @property
     def runs(self) -> Path:

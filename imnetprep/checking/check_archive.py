@@ -230,7 +230,7 @@ def _form_problems(
     """
     if archive.form not in PLAIN_FORMS or archive.members:
         return
-    has_labels = archive.split in dataset.splits
+    split = archive.split if archive.split in dataset.splits else None
     counts: Counter[int] = Counter()
     names: set[str] = set()
     last_wnid = None
@@ -240,10 +240,10 @@ def _form_problems(
                 if wnid != last_wnid:
                     names.clear()  # a name is of one class, so no other class tar may have it
                     last_wnid = wnid
-                label = _label(dataset, archive, name) if has_labels else None
+                label = None if split is None else dataset.label_of(split, name)
                 if name in names:
                     yield "twice", f"member {name!r} is there a second time"
-                elif has_labels and (
+                elif split is not None and (
                     label is None or wnid not in (None, dataset.synsets[label].wnid)
                 ):
                     yield "extra", f"member {name!r} is not of {dataset.name} there"
@@ -253,15 +253,7 @@ def _form_problems(
         except WrongBytes as error:
             yield "structure", str(error)
             return
-    yield from _count_problems(counts, archive, dataset)
-
-
-def _count_problems(
-    counts: Counter[int], archive: Archive, dataset: Dataset
-) -> Iterator[tuple[str, str]]:
-    if archive.split is None or archive.split not in dataset.splits:
-        return
-    for label, images in enumerate(dataset.counts(archive.split)):
+    for label, images in enumerate(dataset.counts(split) if split is not None else ()):
         if counts[label] != images:
             wnid = dataset.synsets[label].wnid
             yield "count", f"{wnid} has {count(counts[label], 'image')}, not {images:,}"
@@ -281,7 +273,3 @@ def _images(path: Path, archive: Archive, task: Task) -> Iterator[tuple[str, str
                 yield member.name, None
             task.advance(stream.position - read_bytes)
             read_bytes = stream.position
-
-
-def _label(dataset: Dataset, archive: Archive, name: str) -> int | None:
-    return None if archive.split is None else dataset.label_of(archive.split, name)

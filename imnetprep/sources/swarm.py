@@ -24,7 +24,6 @@ from imnetprep.messages import (
     format_duration,
 )
 from imnetprep.sources.part_files import PartFiles
-from imnetprep.sources.session import Network
 from imnetprep.sources.torrent import (
     Magnet,
     Torrent,
@@ -44,12 +43,17 @@ _NO_PEERS_HINT = (
     "look whether a firewall blocks BitTorrent; on a closed network name a peer by --peer HOST:PORT"
 )
 
+# Of the peers that the user names: they are dialled beside those that the swarm tells of.
+Addresses = Sequence[tuple[str, int]]
+
 
 class _Patience:
     """Watches one session for signs of life and ends the wait for a dead swarm."""
 
-    def __init__(self, session: Any, network: Network, wait_s: float, progress: Progress) -> None:
-        self._session, self._network, self._progress = session, network, progress
+    def __init__(
+        self, session: Any, addresses: Addresses, wait_s: float, progress: Progress
+    ) -> None:
+        self._session, self._addresses, self._progress = session, addresses, progress
         self._wait_s = wait_s
         self._alive_s = time.monotonic()
         self._dialled_s = 0.0
@@ -67,8 +71,8 @@ class _Patience:
         if peers == 0 and now_s - self._dialled_s > _SECONDS_BETWEEN_DIALS:
             self._dialled_s = now_s
             for handle in handles:
-                for peer in self._network.peers:
-                    handle.connect_peer(peer)
+                for address in self._addresses:
+                    handle.connect_peer(address)
         if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._has_warned:
             self._has_warned = True
             rest = format_duration(max(0, self._wait_s - silent_s))
@@ -87,14 +91,14 @@ def fetch_metadata(
     session: Any,
     magnets: Sequence[Magnet],
     *,
-    network: Network,
+    addresses: Addresses,
     wait_s: float,
     progress: Progress,
 ) -> list[Torrent]:
     """What the swarm says about each magnet link. Raises SourceFailed when it says nothing."""
-    handles = {_add_magnet(session, magnet, network): magnet for magnet in magnets}
+    handles = {_add_magnet(session, magnet, addresses): magnet for magnet in magnets}
     found: dict[Magnet, Torrent] = {}
-    patience = _Patience(session, network, wait_s, progress)
+    patience = _Patience(session, addresses, wait_s, progress)
     while len(found) < len(magnets):
         session.wait_for_alert(250)
         for alert in session.pop_alerts():
@@ -114,14 +118,14 @@ def fetch_metadata(
     return [found[magnet] for magnet in magnets]
 
 
-def _add_magnet(session: Any, magnet: Magnet, network: Network) -> Any:
+def _add_magnet(session: Any, magnet: Magnet, addresses: Addresses) -> Any:
     params = lt.parse_magnet_uri(magnet.uri)
     params.save_path = "."  # nothing is written: see the flags
     params.flags |= lt.torrent_flags.upload_mode | lt.torrent_flags.default_dont_download
     params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
     handle = session.add_torrent(params)
-    for peer in network.peers:
-        handle.connect_peer(peer)
+    for address in addresses:
+        handle.connect_peer(address)
     return handle
 
 
@@ -151,7 +155,7 @@ def fetch_files(
     session: Any,
     downloads: Sequence[PartFiles],
     *,
-    network: Network,
+    addresses: Addresses,
     wait_s: float,
     progress: Progress,
     on_whole: Callable[[PartFiles], None],
@@ -163,11 +167,11 @@ def fetch_files(
     """
     with ThreadPoolExecutor(3) as workers:
         loop = _FetchLoop(session, workers, on_whole)
-        loop.patience = _Patience(session, network, wait_s, progress)
+        loop.patience = _Patience(session, addresses, wait_s, progress)
         try:
             for parts in downloads:
                 parts.save()
-                loop.add(parts, network)
+                loop.add(parts, addresses)
             total = sum(parts.size_bytes for parts in downloads)
             proved_bytes = sum(parts.proved_bytes for parts in downloads)
             with progress.task(
@@ -193,10 +197,10 @@ class _FetchLoop:
         self._save_under_way: Future[None] | None = None
         self._saved_s = self._flushed_s = time.monotonic()
 
-    def add(self, parts: PartFiles, network: Network) -> None:
+    def add(self, parts: PartFiles, addresses: Addresses) -> None:
         handle = self._session.add_torrent(parts.params())
-        for peer in (*network.peers, *parts.torrent.peers):
-            handle.connect_peer(peer)
+        for address in (*addresses, *parts.torrent.peers):
+            handle.connect_peer(address)
         self.torrents[parts.torrent.info_hash] = _Torrent(parts, handle)
 
     def step(self) -> None:
