@@ -45,14 +45,14 @@ class Intake:
         earlier = self._earlier()
         if MOST_BYTES - 1 in earlier.starts:
             return  # in a run before this one
-        committing = self._journal.committing(
+        commits = self._journal.committing(
             self._folder,
             on_committed=self._release,
             queue_size=1 if self.extractor.source.on_committed else 0,  # else the disk holds more
         )
         with ExitStack() as stack:
             reader, engine = self.extractor.open(stack, earlier, jobs=jobs, progress=progress)
-            with committing as commit, closing(engine):
+            with commits as commit, closing(engine):
                 for record in engine:
                     commit(record._replace(start=self._first + record.start))
             self._finish(reader)
