@@ -3,18 +3,17 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
-from imnetprep.checking.recognise import Roster, Tree, require_share
+from imnetprep.checking.recognise import Tree, opened_roster, require_share
 from imnetprep.digests import xxh128
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
-from imnetprep.manifest import open_manifest
 from imnetprep.messages import (
     Checks,
     Finding,
@@ -90,8 +89,7 @@ def plan_repair(
         name = tree.dataset.archive(split).name
         has_archive = not is_local(archives) or (Path(archives) / name).is_file()
         is_listed = place is not None and place.listed
-        with open_manifest(root.manifest) if is_listed else nullcontext() as manifest:
-            roster = Roster(tree.dataset, split, manifest)
+        with opened_roster(root, tree.dataset, split, listed=is_listed) as roster:
             if has_archive and roster.change:
                 other = _other_images(root, split, roster.change)
                 if source is not None:
@@ -196,8 +194,8 @@ class _Repair:
         """Into the draft folder, whole groups synced, and only then under their names."""
         group: list[tuple[Path, SamplePlace]] = []
         size_bytes = 0
-        with open_manifest(self._root.manifest) if self._listed else nullcontext() as manifest:
-            roster = Roster(self._plan.tree.dataset, self._remedy.split, manifest)
+        split, is_listed = self._remedy.split, self._listed
+        with opened_roster(self._root, self._dataset, split, listed=is_listed) as roster:
             for each, body in retake.bodies(samples):
                 task.advance(each.end - each.start)
                 place = self._shown(each.label, each.name)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -178,11 +179,7 @@ def _members_between(
         return is_class or dataset.label_of(split, name) is not None
 
     with _opened(path) as handle:
-
-        def read_at(offset: int, length: int) -> bytes:
-            return _read(handle, offset, length)
-
-        return list(members_between(read_at, start, end, is_member=known))
+        return list(members_between(partial(_read, handle), start, end, is_member=known))
 
 
 def _wnids(names: Sequence[str], archive: Archive, dataset: Dataset) -> tuple[str, ...]:

@@ -5,16 +5,15 @@ import stat
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.read_files import Read, read_findings
-from imnetprep.checking.recognise import Place, Roster, Sizes, Tree
+from imnetprep.checking.recognise import Place, Roster, Sizes, Tree, opened_roster
 from imnetprep.jobs import FILES
-from imnetprep.manifest import SampleRecord, open_manifest
+from imnetprep.manifest import SampleRecord
 from imnetprep.messages import (
     CHANGE_KIND,
     Checks,
@@ -52,13 +51,11 @@ def surveyed(
             f"no manifest lists {split}, so there are no digests to compare",
             hint="imnetprep verify --adopt writes one",
         )
-    with ExitStack() as stack:
-        manifest = stack.enter_context(open_manifest(root.manifest)) if place.listed else None
-        roster = Roster(tree.dataset, split, manifest)
-        task = stack.enter_context(
-            progress.task(f"verify {split}", total=roster.samples, unit="images")
-        )
-        workers = stack.enter_context(ThreadPoolExecutor(FILES.count(jobs)))
+    with (
+        opened_roster(root, tree.dataset, split, listed=place.listed) as roster,
+        progress.task(f"verify {split}", total=roster.samples, unit="images") as task,
+        ThreadPoolExecutor(FILES.count(jobs)) as workers,
+    ):
         yield from _Survey(root, place, roster, checks, workers, task).findings()
 
 

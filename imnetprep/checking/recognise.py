@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -259,6 +260,13 @@ class Roster:
     def label_of(self, name: str) -> int | None:
         """The label of the sample called `name`, as the dataset names its samples."""
         return self.dataset.label_of(self.split, name)
+
+
+@contextmanager
+def opened_roster(root: Root, dataset: Dataset, split: Split, *, listed: bool) -> Iterator[Roster]:
+    """What should lie in `split`, with the manifest open where it is `listed` there."""
+    with open_manifest(root.manifest) if listed else nullcontext() as manifest:
+        yield Roster(dataset, split, manifest)
 
 
 class Sizes:

@@ -29,7 +29,6 @@ from imnetprep.sources.torrent import (
     Torrent,
     info_hash_of,
     read_torrent,
-    torrent_of_metadata,
 )
 
 _SAY_NO_PEERS_AFTER_S = 60
@@ -106,7 +105,7 @@ def fetch_metadata(
                 magnet = handles[alert.handle]
                 info = alert.handle.torrent_file().info_section()
                 peers = [peer.ip for peer in alert.handle.get_peer_info()]
-                body = torrent_of_metadata(info)
+                body = lt.bencode({b"info": lt.bdecode(info)})  # the .torrent around it
                 found[magnet] = read_torrent(body, magnet=magnet, peers=peers)
                 patience.alive()
         next_magnet = next((magnet for magnet in magnets if magnet not in found), None)

@@ -132,11 +132,6 @@ def read_torrent(
     return Torrent(body, info_hash_of(info.info_hashes()), info, magnet, tuple(peers))
 
 
-def torrent_of_metadata(info_section: bytes) -> bytes:
-    """The .torrent around the info dictionary that peers sent."""
-    return bytes(lt.bencode({b"info": lt.bdecode(info_section)}))
-
-
 def info_hash_of(hashes: Any) -> str:
     """The hex info-hash by which we call a torrent: v1 if it has one, else v2."""
     return str(hashes.v1 if hashes.has_v1() else hashes.v2)
