@@ -27,7 +27,7 @@ from imnetprep.catalog.datasets import (
     parse_dataset,
 )
 from imnetprep.columns import Columns, Row, joined, pack
-from imnetprep.digests import running_xxh128
+from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage, move_away
@@ -78,6 +78,10 @@ class SampleRecord(NamedTuple):
     change: str | None = None
     shard: int | None = None
     offset_bytes: int | None = None
+
+    def is_right(self, body: bytes | memoryview) -> bool:
+        """Is `body` the image, to the bit?"""
+        return xxh128(body) == self.xxh128
 
 
 class SplitRecord(NamedTuple):

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, opened_roster, require_share
-from imnetprep.digests import xxh128
 from imnetprep.fs import locked, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.messages import (
@@ -203,7 +202,7 @@ class _Repair:
                 if isinstance(body, WrongBytes):
                     self._leave("archive", place, f"stays as it is: {body}")
                     continue
-                if record is not None and xxh128(body) != record.xxh128:
+                if record is not None and not record.is_right(body):
                     message = "has another digest in the manifest than in the archive"
                     self._leave("digest", place, message)
                     continue

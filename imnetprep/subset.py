@@ -10,7 +10,6 @@ from typing import Any
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
-from imnetprep.digests import xxh128
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     Manifest,
@@ -220,7 +219,7 @@ def _wrong_source(path: Path, problem: str) -> WrongBytes:
 
 def _proved_body(path: Path, sample: SampleRecord) -> bytes:
     body = path.read_bytes()
-    if xxh128(body) != sample.xxh128:
+    if not sample.is_right(body):
         raise _wrong_source(path, f"has another xxh128 than {sample.xxh128.hex()}")
     return body
 

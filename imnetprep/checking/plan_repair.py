@@ -9,7 +9,6 @@ from typing import NamedTuple
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.checking.check_folders import surveyed
 from imnetprep.checking.recognise import Roster, Tree
-from imnetprep.digests import xxh128
 from imnetprep.messages import Checks, Finding, Progress
 
 _DAMAGES = ("size", "digest", "decode", "unreadable", "not-a-file")
@@ -173,7 +172,7 @@ class _Mender:
         bodies = [self._read(path) for path in candidates]
         if record is not None:
             for path, body in zip(candidates, bodies, strict=True):
-                if body is not None and xxh128(body) == record.xxh128:
+                if body is not None and record.is_right(body):
                     return path
             return None
         if (label, name) in self._remedy.takes and candidates[0] == place:

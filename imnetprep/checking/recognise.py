@@ -9,7 +9,7 @@ from the published ones: there the sizes are compared with that of the published
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -207,15 +207,11 @@ def _sampled_names(folder: Path) -> list[str]:
         for entry in islice(entries, _SAMPLED_FOLDERS * _SAMPLED_NAMES):
             (folders if entry.is_dir() else files).append(entry.name)
     names = files[: _SAMPLED_FOLDERS * _SAMPLED_NAMES]
-    for name in _spread(folders):
+    folders.sort()
+    for name in folders[:: max(1, len(folders) // _SAMPLED_FOLDERS)]:  # spread over all
         with os.scandir(folder / name) as entries:
             names += [entry.name for entry in islice(entries, _SAMPLED_NAMES)]
     return names
-
-
-def _spread(folders: Iterable[str]) -> list[str]:
-    names = sorted(folders)
-    return names[:: max(1, len(names) // _SAMPLED_FOLDERS)]
 
 
 class Roster:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.digests import xxh128
 from imnetprep.fs import locked
 from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.manifest import SampleRecord, SplitRecord, open_manifest, splits_in
@@ -147,6 +146,6 @@ class FilesOf:
             body = path.read_bytes()
         except FileNotFoundError:
             raise not_as_listed(path, "is not there") from None
-        if xxh128(body) != sample.xxh128:
+        if not sample.is_right(body):
             raise not_as_listed(path, f"its xxh128 is not {sample.xxh128.hex()}")
         return body

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SampleRecord
@@ -112,7 +111,7 @@ class SpooledBodies:
         path = _spool_path(self.folder, self.split, sample.shard)
         with path.open("rb", buffering=0) as file:
             body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
-        if xxh128(body) != sample.xxh128:
+        if not sample.is_right(body):
             raise WrongBytes(
                 f"{path}: {sample.name} is not what was written there",
                 hint=f"the disk may be failing; {removal(self.folder)} to start over",
