@@ -7,7 +7,6 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.checking.recognise import Sizes, Tree
-from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.jobs import FILES
@@ -116,7 +115,7 @@ def _read(
 
             def read(name: str, label: int = synset.label, wnid: str = synset.wnid) -> SampleRecord:
                 body = (folder / wnid / name).read_bytes()
-                return SampleRecord(label, name, len(body), xxh128(body))
+                return SampleRecord.of_body(label, name, body)
 
             records = []
             for record in workers.map(read, names):

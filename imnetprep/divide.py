@@ -9,7 +9,6 @@ from pathlib import Path
 from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
 from imnetprep.catalog.file_names import is_plain
-from imnetprep.digests import xxh128
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     SampleRecord,
@@ -131,7 +130,7 @@ def _make_class(plan: DividePlan, split: Split, label: int, folder: Path) -> lis
         path = plan.folder / wnid / file
         body = path.read_bytes()
         link_or_copy(path, folder / own, body if plan.copy else None)
-        records.append(SampleRecord(label, own, len(body), xxh128(body)))
+        records.append(SampleRecord.of_body(label, own, body))
     return records
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from imnetprep.catalog.datasets import (
     BUILT_IN,
@@ -78,6 +78,11 @@ class SampleRecord(NamedTuple):
     change: str | None = None
     shard: int | None = None
     offset_bytes: int | None = None
+
+    @classmethod
+    def of_body(cls, label: int, name: str, body: bytes | memoryview) -> Self:
+        """The record of `body`, an image as published."""
+        return cls(label, name, len(body), xxh128(body))
 
     def is_right(self, body: bytes | memoryview) -> bool:
         """Is `body` the image, to the bit?"""

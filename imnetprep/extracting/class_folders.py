@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.digests import xxh128
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.images import Resize, ResizedImage, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
@@ -34,7 +33,7 @@ class ClassFolders(Sink):
         records = []
         for label, name, body in batch.samples:
             write_sample(self.class_folder(batch.split, label), name, body)
-            records.append(SampleRecord(label, name, len(body), xxh128(body)))
+            records.append(SampleRecord.of_body(label, name, body))
         return records
 
     def records(self, batch: Batch) -> list[SampleRecord]:
@@ -96,8 +95,7 @@ class ResizedFolders(Sink):
                     hint="an image as published does decode; fetch the archive again",
                 )
             body, change = image
-            size_bytes, digest = len(body), xxh128(body)
-            record = SampleRecord(sample.label, sample.name, size_bytes, digest, change)
+            record = SampleRecord.of_body(sample.label, sample.name, body)._replace(change=change)
             samples.append((record, body))
         return samples
 

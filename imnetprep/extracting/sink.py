@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from imnetprep.catalog.datasets import Archive, Split
 from imnetprep.columns import ClassColumns
-from imnetprep.digests import Checksum, xxh128
+from imnetprep.digests import Checksum
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 
@@ -57,9 +57,7 @@ class Sink(Protocol):
 
 def published_records(batch: Batch) -> list[SampleRecord]:
     """The samples as they are."""
-    return [
-        SampleRecord(label, name, len(body), xxh128(body)) for label, name, body in batch.samples
-    ]
+    return [SampleRecord.of_body(*sample) for sample in batch.samples]
 
 
 class RangeRecord(NamedTuple):
