@@ -47,8 +47,8 @@ def verify_archives(
 
     An archive is verified by the pieces of its torrent, else by its digest; where the dataset has
     neither, its structure and counts are checked. The receipt of ROOT records which archives of
-    ROOT/archives are verified, and drops the record of a wrong one, so that organize, sync-s3 and
-    clean need not read them again.
+    ROOT/archives are verified, so that organize, sync-s3 and clean need not read them again; a
+    wrong one loses its record.
 
     A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` repairs them.
 
