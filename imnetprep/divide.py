@@ -107,7 +107,7 @@ def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
     place = plan.folder.absolute()
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if plan.copy else 'links'} of {place}",
+        made_of=f"{'copies' if plan.copy else 'links'} of {str(place)!a}",
         classes=lambda: (
             (synset.label, partial(_make_class, plan, split, synset.label))
             for synset in plan.dataset.synsets

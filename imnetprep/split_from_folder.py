@@ -18,7 +18,7 @@ from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
 from imnetprep.messages import ImnetprepError, Progress, removal
 from imnetprep.organizing.journal import Journal, Origin
-from imnetprep.organizing.publish import publish_journalled, unpublished
+from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
@@ -53,11 +53,14 @@ def organize_from_folder(
 ) -> SplitRecord:
     """Make the split of `source` unless it is organized. A kill costs the classes in flight."""
     split, key = source.split, (source.split, Layout.IMAGEFOLDER)
-    workspace, folders = root.organizing / split, (root.organizing / split, root.split(split))
-    whole = unpublished(journal, split, dataset, *folders)
+    workspace, folder = root.organizing / split, root.split(split)
+    origin = _origin(dataset, source)
+    whole = unpublished(journal, split, dataset, workspace, folder, origin=origin)
     if whole is None and key not in organized_splits(root):
+        if folder.exists():
+            raise in_the_way(folder, root)
         _grow(root, journal, dataset, source, jobs=jobs, progress=progress)
-        whole = unpublished(journal, split, dataset, *folders)
+        whole = unpublished(journal, split, dataset, workspace, origin=origin)
     if whole is not None:
         change = source.change
         publish_journalled(
@@ -109,15 +112,19 @@ def _grow(
 
 def _begin(journal: Journal, dataset: Dataset, source: FolderSource, workspace: Path) -> None:
     """Go on, or drop what grew of something else: archives are not to be written through links."""
-    split, dataset_id = source.split, dataset.fingerprint
-    earlier, origin = journal.origin(split), Origin(dataset_id, source.made_of, {})
-    is_whole = journal.whole(split, dataset=dataset_id) is not None
+    split, earlier, origin = source.split, journal.origin(source.split), _origin(dataset, source)
+    is_whole = journal.whole(split, dataset=dataset.fingerprint) is not None
     if earlier != origin or is_whole or not workspace.exists():
         if earlier is not None and workspace.exists():
             shutil.rmtree(workspace)
         journal.forget(split)
         journal.begin(split, origin)
     workspace.mkdir(parents=True, exist_ok=True)
+
+
+def _origin(dataset: Dataset, source: FolderSource) -> Origin:
+    """What the split is made of; the options are of no sink, so archives never pass for folders."""
+    return Origin(dataset.fingerprint, source.made_of, {"files": "of other folders"})
 
 
 def _in_threads(

@@ -177,7 +177,7 @@ def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> Folder
 
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if plan.copy else 'links'} of {root} {manifest.fingerprint(record)}",
+        made_of=f"{'copies' if plan.copy else 'links'} of {root!a} {manifest.fingerprint(record)}",
         classes=classes,
         copied_bytes=plan.needed_bytes.get(split, 0) if plan.copy else 0,
         facts={

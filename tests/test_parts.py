@@ -112,7 +112,7 @@ def test_what_is_missing_is_organized_from_the_archives_of_the_whole(
     done = here(*words)
     assert done.returncode == 1
     told = f"{root}/archives/{TRAIN} is not there; packed-mine is part of packed"
-    assert told in done.stderr and "Hint: --archives" in done.stderr
+    assert told in done.stderr and " with --archives" in done.stderr
     done = here(*words, "--archives", toml.parent)
     assert done.returncode == 0, done.stderr
     assert here("verify", *words[1:], "--digests").returncode == 0

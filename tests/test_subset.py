@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -335,3 +338,55 @@ def test_a_dataset_that_only_counts_its_files_can_be_cut_too(tmp_path: Path) -> 
     assert files.counts(Split.VAL) == (50, 50)
     assert files.label_of(Split.TRAIN, f"{wnids[7]}_3.JPEG") == 1
     assert files.label_of(Split.TRAIN, f"{wnids[7]}_4.JPEG") is None
+
+
+# Runs the command, and kills it when all of a split is made and is to get its name.
+_KILLED_BEFORE_THE_NAME = """
+import os, signal, sys
+from imnetprep import cli
+from imnetprep.organizing import publish
+
+publish._rename = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "are_links"),
+    [("links", "copies", False), ("links", "archives", False), ("archives", "links", True)],
+)
+def test_what_was_made_of_something_else_never_gets_the_name(
+    first: str,
+    second: str,
+    are_links: bool,
+    organized_once: Path,
+    packed: Path,
+    tmp_path: Path,
+    run: Run,
+) -> None:
+    to = tmp_path / "to"
+    words: dict[str, list[object]] = {
+        "links": ["--root", organized_once],
+        "copies": ["--root", organized_once, "--copy"],
+        "archives": ["--archives", packed.parent, "--dataset", packed],
+    }
+    subset = ["subset", _listed(tmp_path, *CLASSES), "--to", to]
+    script = [sys.executable, "-c", _KILLED_BEFORE_THE_NAME, *map(str, subset + words[first])]
+    killed = subprocess.run(script, check=False, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (to / ".organizing" / "train").exists()
+    done = run(*subset, *words[second])
+    assert done.returncode == 0, done.stderr
+    assert {path.stat().st_nlink > 1 for path in (to / "train").glob("*/*")} == {are_links}
+
+
+def test_a_root_whose_path_is_no_text_becomes_a_subset(
+    organized_once: Path, tmp_path: Path, run: Run
+) -> None:
+    root = tmp_path / os.fsdecode(b"r\xff")
+    try:
+        root.symlink_to(organized_once)
+    except OSError:
+        pytest.skip("this file system has names of text only")
+    words = ["subset", _listed(tmp_path, *CLASSES), "--root", root, "--to", tmp_path / "to"]
+    assert run(*words).returncode == 0

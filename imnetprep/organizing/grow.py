@@ -17,7 +17,7 @@ from imnetprep.jobs import FAR_RANGES, LOCAL_RANGES
 from imnetprep.messages import Progress, SourceFailed
 from imnetprep.organizing.journal import Journal, Origin, Whole
 from imnetprep.organizing.plan import SplitGroup
-from imnetprep.organizing.publish import publish_journalled, unpublished
+from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.organizing.take_archive import MOST_BYTES, Intake
 from imnetprep.proving.archive_at import archive_at, home_of, index_path, name_consumer
 from imnetprep.proving.consume import (
@@ -84,10 +84,13 @@ class Work:
         return {split: whole for split in self._splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
-        folders = self._folder / split, self._root.split(split)
-        whole = unpublished(self._journal, split, self._dataset, *folders)
-        origin = self._journal.origin(split)
-        return whole if origin and origin.options == self._sink.options else None
+        folder, origin = self._root.split(split), self._journal.origin(split)
+        whole = unpublished(self._journal, split, self._dataset, self._folder / split, folder)
+        if not whole or (origin and origin.options == self._sink.options):
+            return whole
+        if whole.lies_in(folder):
+            raise in_the_way(folder, self._root)
+        return None
 
     def _begin_intakes(self, splits: Sequence[Split], sources: Sequence[Source]) -> list[Intake]:
         made_of = "; ".join(source.identity for source in sources)

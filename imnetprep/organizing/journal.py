@@ -125,7 +125,7 @@ class Journal:
         """What `split` was begun with; None: it was not."""
         query = f"SELECT dataset, made_of, options FROM growth WHERE {_ROW}"
         row = self._database.execute(query, self._row(split)).fetchone()
-        return None if row is None else Origin(row[0], row[1], json.loads(row[2]))
+        return None if row is None else Origin(row[0], row[1], _table(row[2]))
 
     def begin(self, split: Split, origin: Origin) -> None:
         """`split` starts from nothing."""
@@ -187,7 +187,7 @@ class Journal:
         """The checksums of ranges by their starts, of those that have one."""
         query = f"SELECT start, checksum FROM range WHERE {_ROW} AND checksum IS NOT NULL"
         rows = self._database.execute(query, self._row(split))
-        return {start: Checksum(*json.loads(checksum)) for start, checksum in rows}
+        return {start: _checksum(text) for start, text in rows}
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, range by range."""
@@ -238,9 +238,9 @@ class Journal:
         ).fetchone()
         if row is None:
             return None
+        proof = _parsed(row[1])
         try:
-            facts, table = json.loads(row[0]), json.loads(row[1])
-            return Whole(facts, None if table is None else parse_proof(table), row[2])
+            return Whole(_table(row[0]), None if proof is None else parse_proof(proof), row[2])
         except ValueError as error:
             raise sqlite3.DatabaseError(f"{split}: {error}") from error
 
@@ -267,6 +267,27 @@ class Journal:
         )
 
 
+def _parsed(text: Any) -> Any:
+    """The JSON `text`. Raises sqlite3.DatabaseError where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise sqlite3.DatabaseError(f"JSON is wanted: {error}") from error
+
+
+def _table(text: Any) -> Mapping[str, Any]:
+    if not isinstance(table := _parsed(text), dict):
+        raise sqlite3.DatabaseError("a JSON object is wanted")
+    return table
+
+
+def _checksum(text: Any) -> Checksum:
+    match _parsed(text):
+        case [str(kind), int(value), int(size_bytes)] if Checksum.is_known(kind):
+            return Checksum(kind, value, size_bytes)
+    raise sqlite3.DatabaseError("a checksum is wanted")
+
+
 def _records(label: int, *row: bytes) -> Iterator[SampleRecord]:
     return (SampleRecord(label, *each) for each in _checked(label, *row).rows())
 
@@ -280,11 +301,15 @@ def _checked(label: int, *row: bytes) -> Columns:
     return columns
 
 
+class _OtherForm(sqlite3.DatabaseError):
+    """The journal was written by another version of imnetprep."""
+
+
 def _is_begun(database: sqlite3.Connection) -> bool:
     """Does the journal have tables? Raises sqlite3.DatabaseError where its form is another one."""
     (form,) = database.execute("PRAGMA user_version").fetchone()
     if form != _FORM and database.execute("SELECT 1 FROM sqlite_master").fetchone():
-        raise sqlite3.DatabaseError(f"it is of form {form}, not {_FORM}")
+        raise _OtherForm(f"it is of form {form}, not {_FORM}")
     return bool(form == _FORM)
 
 
@@ -307,10 +332,13 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
                         hint="wait until it is done, or stop it first",
                     ) from error
                 raise
-            raise ImnetprepError(
-                f"{path} is damaged: {error}",
-                hint=f"{removal(path.parent)}; the unfinished splits there start over",
-            ) from error
+            start_over = f"{removal(path.parent)}; the unfinished splits there start over"
+            if isinstance(error, _OtherForm):
+                raise ImnetprepError(
+                    f"another version of imnetprep has written {path}: {error}",
+                    hint=f"finish what is unfinished there with that version; or {start_over}",
+                ) from error
+            raise ImnetprepError(f"{path} is damaged: {error}", hint=start_over) from error
 
 
 class UnfinishedSplit(NamedTuple):
@@ -335,9 +363,12 @@ def read_unfinished(path: Path) -> list[UnfinishedSplit]:
         return []
     address = path.absolute().as_uri()
     try:
-        return _read_unfinished(f"{address}?mode=ro")
-    except sqlite3.OperationalError:  # a writer commits, or one that was killed did
-        return _read_unfinished(f"{address}?mode=ro&immutable=1")
+        try:
+            return _read_unfinished(f"{address}?mode=ro")
+        except sqlite3.OperationalError:  # a writer commits, or one that was killed did
+            return _read_unfinished(f"{address}?mode=ro&immutable=1")
+    except (ValueError, TypeError) as error:  # no stage, or no UTF-8
+        raise sqlite3.DatabaseError(str(error)) from error
 
 
 def _read_unfinished(address: str) -> list[UnfinishedSplit]:

@@ -14,7 +14,7 @@ from imnetprep.columns import Columns
 from imnetprep.fs import sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, move_away
-from imnetprep.organizing.journal import Journal, Whole, open_journal
+from imnetprep.organizing.journal import Journal, Origin, Whole, open_journal
 from imnetprep.proving.receipt import record_split
 
 # The samples of a split, class by class; from the start at each call.
@@ -108,8 +108,15 @@ def publish_journalled(
     return organized_splits(root)[split, layout]
 
 
-def unpublished(journal: Journal, split: Split, dataset: Dataset, *folders: Path) -> Whole | None:
-    """The split that is whole, lies in one of `folders` and lacks a step of `publish`, or None."""
+def unpublished(
+    journal: Journal, split: Split, dataset: Dataset, *folders: Path, origin: Origin | None = None
+) -> Whole | None:
+    """The split that is whole, lies in one of `folders` and lacks a step of `publish`, or None.
+
+    With an `origin`, what was made of anything else is not that split.
+    """
+    if origin is not None and journal.origin(split) != origin:
+        return None
     whole = journal.whole(split, dataset=dataset.fingerprint)
     return whole if whole and any(map(whole.lies_in, folders)) else None
 
