@@ -186,14 +186,33 @@ def read_receipt(root: Root) -> dict[str, Any]:
 
 def _check(receipt: Mapping[str, Any]) -> None:
     """Raise ValueError unless it has the form that `_record` gives it."""
+    json.dumps(receipt, ensure_ascii=False).encode()  # half a character can be shown nowhere
     for kind in ("archives", "splits", "verified"):
         if not isinstance(receipt[kind], dict):
             raise ValueError(f"{kind} is no table")
         for name, record in receipt[kind].items():
             if not isinstance(record, dict):
-                raise ValueError(f"what it says of {name} is no record")
+                raise ValueError(f"what it says of {name!r} is no record")
             if "proof" in record or kind == "archives":
                 parse_proof(record.get("proof"))
+    for subject, record in receipt["verified"].items():
+        if not _is_verify(subject, record):
+            raise ValueError(f"what it says of the verify of {subject!r} is no such record")
+
+
+def _is_verify(subject: str, record: Mapping[str, Any]) -> bool:
+    """Has `record` the form that `record_verify` gives it, and text that can be shown?"""
+    match record:
+        case {
+            "splits": list(splits),
+            "checks": list(checks),
+            "findings": int(findings),
+            "recorded_at": str(timestamp),
+        }:
+            texts = [subject, *splits, *checks, timestamp]
+            is_text = all(isinstance(text, str) and text.isprintable() for text in texts)
+            return is_text and not isinstance(findings, bool)
+    return False
 
 
 def record_archive(root: Root, archive: Path, proof: Proof) -> None:

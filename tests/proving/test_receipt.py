@@ -1,9 +1,12 @@
 """Proofs as values: kept as JSON, parsed from hostile JSON, and chosen."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Root
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import (
     DigestProof,
     NoProof,
@@ -13,6 +16,8 @@ from imnetprep.proving.receipt import (
     TorrentProof,
     parse_proof,
     proof_of_part,
+    read_receipt,
+    record_verify,
 )
 
 PIECES = TorrentProof("8a8d57e8945cbc10e28b00b952f1394f428a7330", 112)
@@ -68,3 +73,30 @@ def test_a_part_is_proved_by_its_pieces_and_never_by_a_digest_of_the_whole() -> 
     assert unproved.describe() == (
         "not verified: only part of it was read, and its md5 covers the whole file"
     )
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"splits": "train"},
+        {"checks": [1]},
+        {"checks": ["\x1b[2J"]},
+        {"findings": "x"},
+        {"findings": []},
+        {"findings": True},
+        {"recorded_at": {}},
+        {"recorded_at": "\ud800"},
+        {"imnetprep": "\ud800"},
+    ],
+)
+def test_a_verify_record_of_another_form_is_damage(
+    tmp_path: Path, facts: dict[str, object]
+) -> None:
+    root = Root(tmp_path)
+    record_verify(root, "samples", splits=["train"], checks=["names"], findings=0)
+    receipt = read_receipt(root)
+    receipt["verified"]["samples"] |= facts
+    root.receipt.write_text(json.dumps(receipt))
+    with pytest.raises(ImnetprepError, match="is damaged") as caught:
+        read_receipt(root)
+    str(caught.value).encode()
