@@ -58,8 +58,8 @@ def verify(
 
     Class folders without a manifest, because another program made them, are recognised by names
     and counts and compared with their dataset; a file without a JPEG's end marker is decoded. With
-    --adopt, if there is no finding, every image is then read once and the manifest is written.
-    Images that were resized or re-encoded are adopted too, if that shows from their sizes; the
+    --adopt, if there is no finding but `changed`, every image is then read once and the manifest
+    is written. `changed` are images that were resized or re-encoded, as their sizes show; the
     manifest, and all who read it, then say so.
 
     A line for each finding; exit code 5 if there is any. Without --adopt nothing is changed but
