@@ -279,11 +279,38 @@ def _count_without_end(root: Path) -> str:
     return "index: shards/train/index.json"
 
 
+def _spoil_a_name_of_the_index(root: Path) -> str:
+    index = root / "shards/train/index.json"
+    index.write_text(index.read_text().replace("train-000001.tar", "\\ud800.tar", 1))
+    return "index: shards/train/index.json"
+
+
+def _spoil_a_shown_digest_of_the_index(root: Path) -> str:
+    path = root / "shards/train/index.json"
+    index = json.loads(path.read_text())
+    index["shards"][2]["xxh128"] = "\ud800"
+    path.write_text(json.dumps(index))
+    return "index: shards/train/index.json"
+
+
+def _spoil_the_change_of_the_index(root: Path) -> str:
+    path = root / "shards/train/index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "change": "\x1b[2J"}))
+    return "index: shards/train/index.json"
+
+
+def _add_to_the_index(root: Path) -> str:
+    path = root / "shards/train/index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "\ud800": 1}))
+    return "index: shards/train/index.json"
+
+
 @pytest.mark.parametrize(
     "spoil",
     [_flip_an_image, _flip_a_name, _change_a_label, _cut, _remove, _swap, _add,
      _spoil_the_index, _spoil_a_digest_of_the_index, _cut_the_index,
-     _nest_the_index, _count_without_end],
+     _nest_the_index, _count_without_end, _spoil_a_name_of_the_index,
+     _spoil_a_shown_digest_of_the_index, _spoil_the_change_of_the_index, _add_to_the_index],
 )  # fmt: skip
 def test_wrong_shards_are_called_wrong(
     spoil: Callable[[Path], str], sharded: Path, run: Run

@@ -8,10 +8,10 @@ the shards says what they are; it is written last.
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
@@ -136,15 +136,33 @@ def read_index(folder: Path) -> Index:
         facts = json.loads((folder / INDEX).read_bytes())
         if facts.pop("form") != _FORM:
             raise ValueError("of another form")
-        kinds = {"name": str, "samples": int, "size_bytes": int, "xxh128": str}
-        shards = tuple(
-            Shard(**{key: kind(shard[key]) for key, kind in kinds.items()})
-            for shard in facts.pop("shards")
+        change = facts.pop("change")
+        index = Index(
+            _text(facts.pop("dataset")),
+            _text(facts.pop("split")),
+            int(facts.pop("seed")),
+            int(facts.pop("shard_size")),
+            None if change is None else _text(change),
+            tuple(map(_shard, facts.pop("shards"))),
         )
-        facts |= {"seed": int(facts["seed"]), "shard_size": int(facts["shard_size"])}
-        return Index(**facts, shards=shards)
+        if facts:
+            raise ValueError("it says more")
+        return index
     except _DAMAGE as error:
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
             hint=f"{move_away(folder)}; then imnetprep organize --layout webdataset makes it",
         ) from error
+
+
+def _shard(facts: Mapping[str, Any]) -> Shard:
+    """The shard as `write_index` has it; raises one of _DAMAGE."""
+    name, digest = _text(facts["name"]), _text(facts["xxh128"])
+    return Shard(name, int(facts["samples"]), int(facts["size_bytes"]), digest)
+
+
+def _text(value: object) -> str:
+    """`value`, if it is text that can be shown; else raises ValueError."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"no text: {value!r:.40}")
+    return value
