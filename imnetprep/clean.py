@@ -15,7 +15,7 @@ from imnetprep.fs import allocated_bytes, is_locked, locked
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import Stage, UnfinishedSplit, open_journal, read_unfinished
-from imnetprep.proving.archive_at import consumed_path, other_consumer
+from imnetprep.proving.archive_at import consumed_path, index_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 
 KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
@@ -185,7 +185,9 @@ def _archives(root: Root, dataset: Dataset, as_published: set[Split]) -> Iterato
             root_name = other_consumer(path, root.path)
             consumer = f" in part, by {root_name}" if root_name else ""
             reason = f"consumed{consumer}, and {archive.split} is organized"
-            yield _found("archive", holes, reason, source=_source(archive))
+            # The index first: without its archive nothing would lead to it after a kill.
+            for each in filter(_is_file, (index_path(path), holes)):
+                yield _found("archive", each, reason, source=_source(archive))
 
 
 def _source(archive: Archive) -> str:

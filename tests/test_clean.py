@@ -119,7 +119,9 @@ def _archive(root: Path, packed: Path) -> list[Path]:
 def _consumed(root: Path, packed: Path) -> list[Path]:
     path = root / "archives" / f"{TRAIN}.consumed"
     shutil.copy(packed.parent / TRAIN, path)
-    return [path]
+    index = path.with_name(f"{TRAIN}.index.json")
+    index.write_text("{}")
+    return [index, path]
 
 
 @pytest.fixture
