@@ -119,8 +119,14 @@ def carry_out_repair(
     An interruption leaves each file under its old name or its new one, whole; the next run resumes.
     """
     with locked(root.organizing):
+        shutil.rmtree(_draft(root), ignore_errors=True)  # of a killed run
         for remedy in plan.remedies:
             yield from _Repair(plan, remedy, root, progress).carried_out()
+
+
+def _draft(root: Root) -> Path:
+    """Where samples are written until they are safe on the disk."""
+    return root.organizing / "repair"
 
 
 class _Repair:
@@ -129,7 +135,7 @@ class _Repair:
         self._dataset = plan.tree.dataset
         self._leftovers = list(remedy.leftovers)
         self._arrivals: set[tuple[int, str]] = set()
-        self._draft = root.organizing / "repair"
+        self._draft = _draft(root)
 
     def carried_out(self) -> Iterator[Outcome | Finding]:
         remedy = self._remedy
@@ -169,7 +175,6 @@ class _Repair:
         )
         name = archive.archive.name
         labels = {label for label, _ in self._remedy.takes} | set(self._remedy.short)
-        shutil.rmtree(self._draft, ignore_errors=True)  # of a killed run
         self._draft.mkdir(parents=True)
         with closing(open_archive(self._plan.place, name)) as file:
             retake = Retake(self._dataset, self._remedy.split, file, earlier=archive.proof)

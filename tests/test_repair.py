@@ -362,6 +362,14 @@ def test_killed_in_the_middle_it_goes_on(
     assert not (root / ".organizing" / "repair").exists()
 
 
+def test_the_draft_of_a_run_killed_at_its_end_goes(organized: Path, here: Run) -> None:
+    draft = organized / ".organizing" / "repair"
+    draft.mkdir(parents=True)
+    (draft / "0").write_bytes(b"a sample")
+    assert here("repair", "--root", organized).returncode == 0
+    assert not draft.exists()
+
+
 def _done(root: Path) -> int:
     """Files that repair has sorted or put into its draft folder."""
     places = [*(root / "val").glob("n*"), *(root / "train").glob("n*"), root / ".organizing/repair"]
