@@ -164,3 +164,28 @@ def test_a_subset_of_them_says_so_too(drawn: Path, tmp_path: Path, run: Run) -> 
     refused = run(*words, tmp_path / "whole")
     assert (refused.returncode, run(*words, small).returncode) == (1, 0)
     assert "holds other images: resize 40 q80" in refused.stderr
+
+
+def test_shards_of_smaller_images_that_lack_their_name_never_pass_for_published_ones(
+    drawn: Path, tmp_path: Path, run: Run
+) -> None:
+    words = ["organize", "--root", tmp_path, "--split", "train"]
+    archives = ["--dataset", drawn, "--archives", drawn.parent]
+    assert run(*words, *archives, *SMALLER).returncode == 0
+    receipt = (tmp_path / "receipt.json").read_text()
+    (tmp_path / "receipt.json").write_text("[")
+    assert run(*words, "--layout", "webdataset").returncode == 1
+    (tmp_path / "receipt.json").write_text(receipt)
+    growing = tmp_path / ".organizing/shards/train"
+    (tmp_path / "shards/train").rename(growing)  # as if it were killed before the name
+    (tmp_path / "train").rename(tmp_path / "train.old")
+    done = run(*words, *archives, "--layout", "webdataset")
+    assert done.returncode == 0, done.stderr
+    index = tmp_path / "shards/train/index.json"
+    assert '"change": null' in index.read_text()
+    verify = ["verify", "--root", tmp_path, "--split", "train"]
+    assert run(*verify, "--digests").returncode == 0
+    index.write_text(index.read_text().replace("null", '"resize 40 q80"', 1))
+    done = run(*verify)
+    assert done.returncode == 5
+    assert "index.json says resize 40 q80, and the manifest images as published" in done.stdout

@@ -37,7 +37,7 @@ def surveyed_shards(
             ThreadPoolExecutor(FILES.count(jobs)) as workers,
         ):
             survey = _Survey(root, folder, tree.dataset, checks, workers, task)
-            yield from survey.findings(manifest.in_shards(record))
+            yield from survey.findings(manifest.in_shards(record), change=record.change)
 
 
 def _count_findings(counts: Mapping[int, int], dataset: Dataset, split: Split) -> Iterator[Finding]:
@@ -57,14 +57,22 @@ class _Survey(NamedTuple):
     workers: ThreadPoolExecutor
     task: Task
 
-    def findings(self, samples: Iterator[SampleRecord]) -> Iterator[Finding]:
-        """All that is wrong with the shards, which should have `samples` in this order."""
+    def findings(self, samples: Iterator[SampleRecord], *, change: str | None) -> Iterator[Finding]:
+        """All that is wrong with the shards, which should have `samples` in this order.
+
+        `change` is what the manifest says was done to the images.
+        """
         home = str(self.folder.relative_to(self.root.path))
         try:
-            shards = {shard.name: shard for shard in read_index(self.folder).shards}
+            index = read_index(self.folder)
         except WrongBytes as error:
             yield Finding("index", f"{home}/{INDEX}", str(error))
             return
+        shards = {shard.name: shard for shard in index.shards}
+        if index.change != change:
+            described = [each or "images as published" for each in (index.change, change)]
+            message = f"says {described[0]}, and the manifest {described[1]}"
+            yield Finding("index", f"{home}/{INDEX}", message)
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
         sizes.pop(INDEX)
         wnids, key = [synset.wnid for synset in self.dataset.synsets], 0

@@ -11,7 +11,14 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.digests import xxh128
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.jobs import IMAGES, SHARDS
-from imnetprep.layouts.webdataset import Index, Shard, shard_name, write_index, write_shard
+from imnetprep.layouts.webdataset import (
+    Index,
+    Shard,
+    read_index,
+    shard_name,
+    write_index,
+    write_shard,
+)
 from imnetprep.manifest import SampleRecord, SplitRecord
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, Stage, Whole
@@ -135,9 +142,19 @@ class ShardMaking:
         self.folder = root.organizing / Stage.SHARDS / split
 
     def whole(self) -> Whole | None:
-        """The shards, if they lack no more than their name, their manifest or their receipt."""
+        """The shards, if they lack no more than their name, their manifest or their receipt.
+
+        The index says what was done to the images: no option tells it of shards of class folders.
+        """
         target = self._root.split(self._split, Layout.WEBDATASET)
-        return unpublished(self._journal, self._split, self._dataset, self.folder, target)
+        whole = unpublished(self._journal, self._split, self._dataset, self.folder, target)
+        if whole is None:
+            return None
+        try:
+            index = read_index(self.folder if whole.lies_in(self.folder) else target)
+        except WrongBytes:
+            return None
+        return whole if index.change == self._change else None
 
     def grown(self, source: ShardSource, *, jobs: int | None, progress: Progress) -> Whole:
         """Make the shards that are not journalled, and the index last."""
