@@ -38,6 +38,11 @@ _OF_THE_MACHINE = {
     errno.ELOOP: "a link stands where a file of ours is wanted: remove it",
     errno.EBUSY: "another program uses it, or it is a mount point: run the same command when it is"
     " free",
+    errno.EXDEV: "these are two disks: remove the link between them, or name a place by --root",
+    errno.EEXIST: "something is in its place: move it away, then run the same command again",
+    errno.EISDIR: "a folder stands where a file is wanted: move it away, then run the same command"
+    " again",
+    errno.ENAMETOOLONG: "give it a shorter name",
 }
 # What the first byte of SQLite's result code says of the machine.
 _OF_SQLITE = {

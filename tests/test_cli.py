@@ -1,6 +1,7 @@
 """The contract of the command line: exit codes, errors of two lines, help that costs nothing."""
 
 import ast
+import errno
 import os
 import re
 import shlex
@@ -72,6 +73,20 @@ def test_without_torch_what_needs_it_says_what_to_install(
     assert error == f"Error: imnetprep {verb} needs torch, which is not installed"
     assert hint == f"Hint: {sys.executable} -m pip install 'imnetprep[train]'"
     assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG])
+def test_an_odd_path_is_no_bug_of_ours(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "odd")
+
+    monkeypatch.setattr("imnetprep.checking.recognise.recognise", fail)
+    assert cli.run(["verify"]) == 1
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error == f"Error: odd: {os.strerror(number)}"
+    assert hint.startswith("Hint: ")
 
 
 def test_a_bug_of_ours_keeps_its_traceback_in_a_file(
