@@ -37,8 +37,9 @@ def publish(
     """Name the whole, synced split in `workspace` (None: it has its name), record it, list it.
 
     `facts` go into the receipt; `change` is what was done to the images. Without a `listing` the
-    split gets its name and its receipt. What lies under the name or in the manifest gives way if
-    `replace`; else raises ImnetprepError on a folder, and leaves what is listed as it is.
+    split gets its name and its receipt, and no manifest lists it. What lies under the name or in
+    the manifest gives way if `replace`; else raises ImnetprepError on a folder, and leaves what is
+    listed as it is.
     """
     key, folder = (split, layout), root.split(split, layout)
     if workspace is not None:
@@ -55,12 +56,12 @@ def publish(
 
 def _rename(root: Root, key: Key, workspace: Path, *, replace: bool) -> None:
     folder, old_folder = root.split(*key), workspace.with_name(f"{workspace.name}.replaced")
-    if not folder.exists() and root.manifest.exists():
-        with open_manifest(root.manifest, write=True) as manifest:
-            manifest.drop_split(*key)  # of a folder that is gone
-    elif folder.exists():
-        if not replace:
-            raise in_the_way(folder, root)
+    if folder.exists() and not replace:
+        raise in_the_way(folder, root)
+    if root.manifest.exists():  # what it lists under this name is gone, or goes now
+        with open_manifest(root.manifest, write=True, wait_s=_WAIT_S) as manifest:
+            manifest.drop_split(*key)
+    if folder.exists():
         shutil.rmtree(old_folder, ignore_errors=True)
         folder.rename(old_folder)
     folder.parent.mkdir(parents=True, exist_ok=True)

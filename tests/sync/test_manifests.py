@@ -185,6 +185,20 @@ def test_a_split_that_differs_is_left_alone_unless_told_to_replace_it(tmp_path: 
     assert split_fingerprints(root.manifest) == remote.fingerprints
 
 
+def test_shards_that_come_without_a_listing_drop_that_of_the_ones_they_replace(
+    tmp_path: Path,
+) -> None:
+    root = _root(tmp_path / "root", TRAIN, VAL)
+    _list(root.manifest, TRAIN, VAL)
+    ours = split_fingerprints(root.manifest)
+    workspace = root.organizing / "sync/shards/train"
+    workspace.mkdir(parents=True)
+    (workspace / "index.json").write_text("{}")
+    assert publish_pulled(root, None, [(TRAIN, workspace)], replace=True) == []
+    assert (root.split(*TRAIN) / "index.json").exists()
+    assert split_fingerprints(root.manifest) == {VAL: ours[VAL]}
+
+
 def test_killed_while_it_replaces_it_has_the_old_split_and_goes_on(tmp_path: Path) -> None:
     root = _root(tmp_path / "root", TRAIN, VAL)
     _list(root.manifest, TRAIN)
