@@ -169,7 +169,7 @@ def _group_needs(
     """What the splits will still take."""
     wholes: dict[Split, Whole | None] = {}
     bytes_by_split: dict[Split, int] = {}
-    if root.journal.exists():
+    if root.has_journal:
         with open_journal(root.journal) as journal:
             for split in group.to_do:
                 origin = journal.origin(split)

@@ -265,6 +265,20 @@ def test_dry_run_touches_nothing(packed: Path, tmp_path: Path, run: Run) -> None
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset"])
+def test_dry_run_leaves_an_empty_journal_empty(
+    packed: Path, tmp_path: Path, run: Run, layout: str
+) -> None:
+    journal = tmp_path / ".organizing" / "journal.db"
+    journal.parent.mkdir()
+    journal.touch()
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", packed.parent]
+    done = run("organize", *words, "--layout", layout, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert [*journal.parent.iterdir()] == [journal]
+    assert journal.stat().st_size == 0
+
+
 def test_the_test_split_is_told_what_can_be_done(tmp_path: Path, run: Run) -> None:
     done = run("organize", "--root", tmp_path, "--split", "test")
     assert done.returncode == 1

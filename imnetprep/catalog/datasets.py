@@ -510,6 +510,11 @@ class Root:
         return self.organizing / "journal.db"
 
     @property
+    def has_journal(self) -> bool:
+        """Is there a journal to read? Opening an empty file would write its tables."""
+        return self.journal.exists() and self.journal.stat().st_size > 0
+
+    @property
     def manifest(self) -> Path:
         """The list of all samples (SQLite)."""
         return self.path / "manifest.db"

@@ -119,7 +119,7 @@ def in_flight_bytes(dataset: Dataset, group: SplitGroup, jobs: int | None) -> in
 
 def refuse_consumed_elsewhere(group: SplitGroup, root: Root, stage: Stage) -> None:
     """Raise ImnetprepError where the archive is consumed for an unfinished split of `stage`."""
-    if root.journal.exists():
+    if root.has_journal:
         with open_journal(root.journal, stage) as journal:
             if any(journal.origin(split) is not None for split in group.splits):
                 refuse_consumed(group, "in another --layout")

@@ -124,11 +124,11 @@ def unpublished(
 
 def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     """Does only its manifest and receipt lack? Raises ImnetprepError on another folder there."""
-    folder, path = root.split(split), root.journal
+    folder = root.split(split)
     if not folder.exists():
         return False
-    if path.exists():
-        with open_journal(path) as journal:
+    if root.has_journal:
+        with open_journal(root.journal) as journal:
             if unpublished(journal, split, dataset, folder):
                 return True
     raise ImnetprepError(

@@ -34,7 +34,7 @@ class ShardsNeeds:
         self._whole: set[Split] = set()
         for split in group.splits:
             require_names(dataset, split)
-        if root.journal.exists():
+        if root.has_journal:
             with open_journal(root.journal, Stage.SPOOL) as journal:
                 for split in group.splits:
                     self._look_at_spool(journal, split)
@@ -123,7 +123,7 @@ def has_shards(
 
 
 def _is_unpublished(root: Root, dataset: Dataset, split: Split, folder: Path) -> bool:
-    if not root.journal.exists():
+    if not root.has_journal:
         return False
     with open_journal(root.journal, Stage.SHARDS) as journal:
         return unpublished(journal, split, dataset, folder) is not None
@@ -131,7 +131,7 @@ def _is_unpublished(root: Root, dataset: Dataset, split: Split, folder: Path) ->
 
 def shard_bytes(root: Root, split: Split) -> int:
     """What the shards of `split` take that are made and have no name yet."""
-    if not root.journal.exists():
+    if not root.has_journal:
         return 0
     with open_journal(root.journal, Stage.SHARDS) as journal:
         return sum(shard.size_bytes for shard in journal.shards(split))

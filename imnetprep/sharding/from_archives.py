@@ -93,7 +93,7 @@ def needs_archive(root: Root, split: Split) -> bool:
         return False
     if split not in splits_in(root, Layout.WEBDATASET):
         return True
-    if not root.journal.exists():
+    if not root.has_journal:
         return False
     with open_journal(root.journal) as journal:
         return any(journal.at(stage).origin(split) for stage in (Stage.SHARDS, Stage.SPOOL))
