@@ -17,6 +17,7 @@ from imnetprep.proving.receipt import (
     parse_proof,
     proof_of_part,
     read_receipt,
+    record_split,
     record_verify,
 )
 
@@ -86,7 +87,6 @@ def test_a_part_is_proved_by_its_pieces_and_never_by_a_digest_of_the_whole() -> 
         {"findings": True},
         {"recorded_at": {}},
         {"recorded_at": "\ud800"},
-        {"imnetprep": "\ud800"},
     ],
 )
 def test_a_verify_record_of_another_form_is_damage(
@@ -100,3 +100,13 @@ def test_a_verify_record_of_another_form_is_damage(
     with pytest.raises(ImnetprepError, match="is damaged") as caught:
         read_receipt(root)
     str(caught.value).encode()
+
+
+def test_half_a_character_is_damage_where_it_is_shown_and_may_be_in_a_path(tmp_path: Path) -> None:
+    root, half = Root(tmp_path), "r\udcff"
+    proof = NoProof(f"the images in {half}").as_json()
+    record_split(root, "train", proof=proof)
+    assert read_receipt(root)["splits"]["train"]["proof"] == proof
+    root.receipt.write_text(json.dumps({"archives": {"a.tar": {"proof": proof}}}))
+    with pytest.raises(ImnetprepError, match="is damaged"):
+        read_receipt(root)
