@@ -179,3 +179,34 @@ def test_pull(organized: Path, tmp_path: Path, run: Run, monkeypatch: pytest.Mon
         done = run(*words, organized, "--push")
         assert done.returncode == 0, done.stderr
         _killed_at_each(tmp_path, tmp_path / "none", *words, "ROOT", "--pull")
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ("shards", ["--layout", "webdataset"]),
+        (".organizing", ["--layout", "webdataset"]),
+        (".organizing", []),
+    ],
+)
+def test_nothing_is_made_that_no_rename_could_name(
+    link: str, words: list[str], packed: Path, tmp_path: Path, other_disk: Path, run: Run
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / link).symlink_to(other_disk)
+    done = run("organize", "--root", root, "--dataset", packed, "--archives", packed.parent, *words)
+    assert done.returncode == 1
+    assert "is on another disk than" in done.stderr
+    assert not list(other_disk.iterdir()) and {path.name for path in root.iterdir()} == {link}
+
+
+def test_shards_of_class_folders_stay_on_the_disk_of_the_root(
+    organized: Path, other_disk: Path, run: Run
+) -> None:
+    (organized / "shards").symlink_to(other_disk)
+    before = tree(organized)
+    done = run("organize", "--root", organized, "--layout", "webdataset")
+    assert done.returncode == 1
+    assert "is on another disk than" in done.stderr
+    assert tree(organized) == before and not list(other_disk.iterdir())

@@ -11,7 +11,7 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.columns import Columns
-from imnetprep.fs import sync_folder
+from imnetprep.fs import existing_folder, sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, move_away
 from imnetprep.organizing.journal import Journal, Origin, Whole, open_journal
@@ -123,9 +123,12 @@ def unpublished(
 
 
 def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
-    """Does only its manifest and receipt lack? Raises ImnetprepError on another folder there."""
+    """Does only its manifest and receipt lack? Raises ImnetprepError on another folder there, and
+    as `refuse_other_disk`.
+    """
     folder = root.split(split)
     if not folder.exists():
+        refuse_other_disk(folder, root)
         return False
     if root.has_journal:
         with open_journal(root.journal) as journal:
@@ -135,6 +138,18 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
         f"{folder} is there, and {root.manifest.name} knows nothing of it",
         hint=f"{move_away(folder)}; or, if it is {dataset.name} already, imnetprep verify --adopt",
     )
+
+
+def refuse_other_disk(folder: Path, root: Root) -> None:
+    """Raise ImnetprepError where the split that is to get the name `folder` grows on another disk:
+    no rename leads from one to the other.
+    """
+    parent = existing_folder(folder.parent)
+    if parent.stat().st_dev != existing_folder(root.organizing).stat().st_dev:
+        raise ImnetprepError(
+            f"{parent} is on another disk than {root.organizing}, where {folder.name} is made",
+            hint="remove the link between the disks; or name a place on the other one by --root",
+        )
 
 
 def in_the_way(folder: Path, root: Root) -> ImnetprepError:

@@ -14,7 +14,7 @@ from imnetprep.organizing.plan import (
     refuse_consumed_elsewhere,
     size_in_archives,
 )
-from imnetprep.organizing.publish import in_the_way, unpublished
+from imnetprep.organizing.publish import in_the_way, refuse_other_disk, unpublished
 from imnetprep.proving.receipt import Proof
 from imnetprep.sharding.make import Sharding
 from imnetprep.sharding.order import require_names
@@ -103,10 +103,12 @@ def has_shards(
 ) -> bool:
     """Does `split` have just such shards, that lack no more than their manifest and receipt?
 
-    Raises ImnetprepError where other shards, or something else, stand in their place.
+    Raises ImnetprepError where other shards, or something else, stand in their place; and as
+    `refuse_other_disk`.
     """
     folder = root.split(split, Layout.WEBDATASET)
     if not folder.exists():
+        refuse_other_disk(folder, root)
         return False
     if split not in splits_in(root, Layout.WEBDATASET) and not _is_unpublished(
         root, dataset, split, folder

@@ -9,13 +9,14 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import hard_link
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import WrongBytes
+from imnetprep.organizing.publish import refuse_other_disk
 from imnetprep.s3.address import S3Address
 from imnetprep.sync.keys import Content, content_of
 from imnetprep.sync.plan import Action, Step, SyncPlan
 
 
 class Splits:
-    """The splits of one pull."""
+    """The splits of one pull. Raises as `refuse_other_disk`."""
 
     def __init__(self, plan: SyncPlan, root: Root) -> None:
         self._plan, self._root = plan, root
@@ -27,6 +28,9 @@ class Splits:
             for step in steps
             if (folder := _folder(step)) and step.path in plan.survey.local and plan.replace
         }
+        for folder in filter(None, self._folders):
+            if self._grows(folder):
+                refuse_other_disk(root.path / folder, root)
 
     def place(self, step: Step) -> Path:
         """Where a file is written: beside its name, or where its unfinished split is."""

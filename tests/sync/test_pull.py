@@ -362,6 +362,18 @@ def test_a_link_in_the_root_is_not_written_through(
     assert done.returncode == 1 and "a link stands where a file of ours is wanted" in done.stderr
 
 
+def test_shards_that_no_rename_could_name_are_not_fetched(
+    sync: Sync, whole: Path, tmp_path: Path, other_disk: Path
+) -> None:
+    assert sync(whole, "--push").returncode == 0
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "shards").symlink_to(other_disk)
+    done = sync(other, "--pull")
+    assert done.returncode == 1 and "is on another disk than" in done.stderr, done.stderr
+    assert not (other / ".organizing/sync").exists() and not list(other_disk.iterdir())
+
+
 def _without_awscrt(s3: S3Server, *words: object) -> subprocess.CompletedProcess[str]:
     """The command on a machine that has no awscrt."""
     code = (
