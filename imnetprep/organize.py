@@ -23,6 +23,7 @@ from imnetprep.organizing.plan import (
     refuse_consumed,
     refuse_consumed_elsewhere,
     size_in_archives,
+    tell_kept_archives,
 )
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.split_plan import Needs, PlannedSplit
@@ -65,6 +66,8 @@ class OrganizePlan:
                 for split, whole in wholes.items():
                     change = str(self.resize) if self.resize else None
                     work.publish(split, whole, change=change, facts=self.facts)
+                if self.consume and not group.to_do:
+                    tell_kept_archives(self.root, group, progress)
                 for split in group.splits:
                     yield splits_in(self.root, Layout.IMAGEFOLDER)[split]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.manifest import SplitRecord, dataset_for
 from imnetprep.messages import Progress, WrongUsage
+from imnetprep.organizing.plan import SplitGroup, planned_splits, tell_kept_archives
 from imnetprep.sharding.from_archives import needs_archive, plan_from_archives
 from imnetprep.sharding.from_folders import FolderShardsPlan, plan_from_folders
 from imnetprep.sharding.make import Sharding
@@ -14,11 +15,15 @@ from imnetprep.split_plan import Needs, PlannedSplit, SplitPlan
 
 @dataclass(frozen=True)
 class ShardsPlan:
-    """Shards to be made: a SplitPlan of one for class folders, and one for archives."""
+    """Shards to be made: a SplitPlan of one for class folders, and one for archives.
+
+    Nothing will be made of the archives of `finished_groups`, though they were to be consumed.
+    """
 
     root: Root
     dataset: Dataset
     plans: tuple[SplitPlan, ...]
+    finished_groups: tuple[SplitGroup, ...]
 
     @property
     def needs(self) -> Needs:
@@ -33,6 +38,8 @@ class ShardsPlan:
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
         self.needs.require(self.root.path, purpose=f"to make shards of {self.dataset.name}")
+        for group in self.finished_groups:
+            tell_kept_archives(self.root, group, progress)
         for plan in self.plans:
             yield from plan.carry_out(progress)
 
@@ -56,11 +63,17 @@ def plan_organize_shards(
     of_archives = [split for split in splits or whole.splits if needs_archive(root, split)]
     of_folders = [split for split in splits or whole.splits if split not in of_archives]
     plans: list[SplitPlan] = []
+    finished_groups: tuple[SplitGroup, ...] = ()
     if of_folders:
         plan = plan_from_folders(root, whole, sharding, splits=of_folders, jobs=jobs)
         if (archives or consume) and not of_archives:
             _refuse_archives(plan)
         plans.append(plan)
+        finished = [each.source.split for each in plan.splits if each.is_finished]
+        if consume and finished:
+            finished_groups = planned_splits(
+                root, whole, finished, archives=archives, organized_splits=frozenset()
+            )
     if of_archives:
         plans.append(
             plan_from_archives(
@@ -73,7 +86,7 @@ def plan_organize_shards(
                 jobs=jobs,
             )
         )
-    return ShardsPlan(root, whole, tuple(plans))
+    return ShardsPlan(root, whole, tuple(plans), finished_groups)
 
 
 def _refuse_archives(plan: FolderShardsPlan) -> None:

@@ -114,6 +114,20 @@ def test_a_kill_between_any_two_steps_loses_nothing(
     assert shrunk
 
 
+def test_of_a_split_that_is_organized_it_is_said_that_the_archive_stays(
+    tmp_path: Path, published: Path, run: Run
+) -> None:
+    root = _root(tmp_path, published)
+    for layout in ("imagefolder", "webdataset"):
+        words = ["organize", "--root", root, "--dataset", published, "--layout", layout]
+        assert "stays" not in run(*words).stderr
+        done = run(*words, "--consume")
+        assert done.returncode == 0, done.stderr
+        assert f"{root / 'archives' / TRAIN} stays: its images are organized already" in done.stderr
+        assert "imnetprep clean --only archive" in done.stderr
+        assert (root / "archives" / TRAIN).exists()
+
+
 def test_without_proof_nothing_is_given_up(packed: Path, tmp_path: Path, run: Run) -> None:
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", "--consume"]
     done = run("organize", *words, "--archives", packed.parent)

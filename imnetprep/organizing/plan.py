@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
-from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage
 from imnetprep.organizing.choose_archives import check_sizes, choose_archives
 from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of
@@ -107,6 +107,17 @@ def _check_part(dataset: Dataset, group: SplitGroup, *, consume: bool) -> None:
             raise ImnetprepError(
                 f"{path} is not there; {whole}, and made of its archives",
                 hint="name the place of those with --archives",
+            )
+
+
+def tell_kept_archives(root: Root, group: SplitGroup, progress: Progress) -> None:
+    """Say which archives `--consume` leaves alone: nothing is made of them any more."""
+    for archive in group.at:
+        if archive.is_local and (archive.path.exists() or archive.is_partly_deleted):
+            way = "; imnetprep clean --only archive removes what is not needed again"
+            progress.note(
+                f"{archive.address} stays: its images are organized already"
+                f"{way if archive.home == root else ''}"
             )
 
 
