@@ -69,10 +69,10 @@ def plan_organize_shards(
         if (archives or consume) and not of_archives:
             _refuse_archives(plan)
         plans.append(plan)
-        finished = [each.source.split for each in plan.splits if each.is_finished]
-        if consume and finished:
+        old_splits = [each.source.split for each in plan.splits if each.is_finished]
+        if consume and old_splits:
             finished_groups = planned_splits(
-                root, whole, finished, archives=archives, organized_splits=frozenset()
+                root, whole, old_splits, archives=archives, organized_splits=frozenset()
             )
     if of_archives:
         plans.append(

@@ -70,8 +70,8 @@ class _Survey(NamedTuple):
             return
         shards = {shard.name: shard for shard in index.shards}
         if index.change != change:
-            described = [each or "images as published" for each in (index.change, change)]
-            message = f"says {described[0]}, and the manifest {described[1]}"
+            words = [each or "images as published" for each in (index.change, change)]
+            message = f"says {words[0]}, and the manifest {words[1]}"
             yield Finding("index", f"{home}/{INDEX}", message)
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
         sizes.pop(INDEX)
