@@ -78,7 +78,7 @@ def read_remote_manifest(path: Path) -> RemoteManifest:
     except ImnetprepError as error:
         raise WrongBytes(
             f"the manifest in the bucket cannot be used: {error}",
-            hint="imnetprep sync-s3 --push --what manifest --replace, from a root that is right",
+            hint="imnetprep sync-s3 --push --replace, from a root that is right",
         ) from error
 
 

@@ -12,12 +12,13 @@ from imnetprep.fs import locked
 from imnetprep.jobs import TRANSFERS
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress, SourceFailed
+from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes
 from imnetprep.proving.receipt import parse_proof
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import (
     Key,
+    RemoteManifest,
     publish_pulled,
     split_fingerprints,
     write_bucket_manifest,
@@ -109,6 +110,15 @@ class Sync:
         if Content.MANIFEST in self._plan.contents and self._root.manifest.exists():
             yield from self._push_manifest(push, work)
 
+    def _remote_manifest(self, work: Work) -> RemoteManifest | None:
+        """The manifest in the bucket; None: there is none, or a damaged one is to be replaced."""
+        try:
+            return fetch_manifest(self._plan.survey, work)
+        except WrongBytes:
+            if not self._plan.replace or Content.SHARDS not in self._plan.contents:
+                raise
+            return None
+
     def _push_manifest(self, push: Push, work: Work) -> Iterator[Outcome]:
         """A copy of the manifest that lists what is in the bucket, where that has not got it."""
         item, address = self._plan.survey.manifest, self._address / MANIFEST
@@ -116,7 +126,7 @@ class Sync:
         state = f"{self._manifest_state()} {sorted(splits)} {sorted(conflicts)}"
         if item and self._journal.synced(address, "push") == (item.etag, state):
             return
-        remote = fetch_manifest(self._plan.survey, work)
+        remote = self._remote_manifest(work)
         if Content.SHARDS not in self._plan.contents:  # nobody looked which of them are there
             splits = conflicts = {*remote.fingerprints} if remote else set()
         splits -= conflicts - (remote.fingerprints.keys() if remote else set())

@@ -280,7 +280,7 @@ def test_a_manifest_that_lies_is_refused(told: str, statements: list[str], tmp_p
     with pytest.raises(WrongBytes, match=told) as refused:
         read_remote_manifest(path)
     assert str(refused.value).startswith("the manifest in the bucket cannot be used: ")
-    assert "--push --what manifest" in refused.value.hint
+    assert "--push --replace" in refused.value.hint
     assert [each.name for each in path.parent.iterdir()] == ["there.db"]
 
 

@@ -372,6 +372,20 @@ def test_a_push_without_shards_leaves_the_splits_that_the_bucket_lists(
         assert s3.client().get_object(**where)["Body"].read() == body
 
 
+def test_a_damaged_manifest_in_the_bucket_is_replaced_by_the_command_of_its_hint(
+    sync: Sync, s3: S3Server, prefix: str, whole: Path
+) -> None:
+    assert sync(whole, "--push").returncode == 0
+    where = {"Bucket": BUCKET, "Key": f"{prefix}/manifest.db"}
+    body = s3.client().get_object(**where)["Body"].read()
+    s3.client().put_object(**where, Body=b"<html>")
+    done = sync(whole, "--push")
+    assert done.returncode == 4
+    assert "--push --replace, from a root that is right" in done.stderr
+    assert sync(whole, "--push", "--replace").returncode == 0
+    assert s3.client().get_object(**where)["Body"].read() == body
+
+
 def _stop_after_parts(proxy: Proxy, root: Path, place: str, sent: int) -> None:
     """A push of one job that is killed while it sends the part after so many."""
     proxy.rules = [Rule("stall", match=f"UploadPart .*partNumber={sent + 1}&")]
