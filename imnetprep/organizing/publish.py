@@ -134,10 +134,8 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
         with open_journal(root.journal) as journal:
             if unpublished(journal, split, dataset, folder):
                 return True
-    raise ImnetprepError(
-        f"{folder} is there, and {root.manifest.name} knows nothing of it",
-        hint=f"{move_away(folder)}; or, if it is {dataset.name} already, imnetprep verify --adopt",
-    )
+    adopt = f"or, if it is {dataset.name} already, imnetprep verify --adopt"
+    raise in_the_way(folder, root, next_step=adopt)
 
 
 def refuse_other_disk(folder: Path, root: Root) -> None:
@@ -152,9 +150,11 @@ def refuse_other_disk(folder: Path, root: Root) -> None:
         )
 
 
-def in_the_way(folder: Path, root: Root) -> ImnetprepError:
+def in_the_way(
+    folder: Path, root: Root, *, next_step: str = "then run the same command again"
+) -> ImnetprepError:
     """The error for a folder where a split belongs, of which the manifest knows nothing."""
     return ImnetprepError(
         f"{folder} is there, and {root.manifest.name} knows nothing of it",
-        hint=f"{move_away(folder)}; then run the same command again",
+        hint=f"{move_away(folder)}; {next_step}",
     )
