@@ -10,13 +10,7 @@ from imnetprep.checking.recognise import Sizes, Tree
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.jobs import FILES
-from imnetprep.manifest import (
-    SampleRecord,
-    SplitRecord,
-    create_manifest,
-    organized_splits,
-    packed,
-)
+from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organized_splits, packed
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
@@ -26,12 +20,7 @@ _CHANGED_SAMPLE = b"changed by others\0"
 
 
 def adopt(
-    root: Root,
-    tree: Tree,
-    *,
-    splits: Sequence[Split],
-    jobs: int | None,
-    progress: Progress,
+    root: Root, tree: Tree, *, splits: Sequence[Split], jobs: int | None, progress: Progress
 ) -> Iterator[SplitRecord]:
     """Write the manifest of those of `splits` that have none; yields every one of them.
 

@@ -70,13 +70,7 @@ class DividePlan:
 
 
 def plan_divide(
-    root: Root,
-    folder: Path,
-    *,
-    val_fraction: float,
-    seed: int,
-    copy: bool,
-    jobs: int | None,
+    root: Root, folder: Path, *, val_fraction: float, seed: int, copy: bool, jobs: int | None
 ) -> DividePlan:
     """Look at the folder and the root, and change nothing.
 

@@ -52,10 +52,7 @@ class OrganizePlan:
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
         self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
-        with (
-            locked(self.root.organizing, forks=True),
-            open_journal(self.root.journal) as journal,
-        ):
+        with locked(self.root.organizing, forks=True), open_journal(self.root.journal) as journal:
             create_manifest(self.root.manifest, self.dataset)
             self.needs.tell_time(self.root.organizing, progress)
             for group in self.groups:
@@ -150,13 +147,7 @@ def _work(plan: OrganizePlan, group: SplitGroup, journal: Journal) -> Iterator[W
             folders = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
             sink = stack.enter_context(closing(folders))
         yield Work(
-            plan.dataset,
-            group,
-            plan.root,
-            journal,
-            sink=sink,
-            folder=folder,
-            consume=plan.consume,
+            plan.dataset, group, plan.root, journal, sink=sink, folder=folder, consume=plan.consume
         )
 
 

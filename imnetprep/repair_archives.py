@@ -196,10 +196,7 @@ def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
 
 
 def _fetch(
-    part: PartFiles,
-    source: Swarm | ArchiveFile,
-    on_whole: Callable[[], None],
-    progress: Progress,
+    part: PartFiles, source: Swarm | ArchiveFile, on_whole: Callable[[], None], progress: Progress
 ) -> None:
     if not isinstance(source, Swarm):
         _fetch_pieces(part, source, progress)

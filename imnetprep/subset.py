@@ -28,12 +28,7 @@ from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
-from imnetprep.split_from_folder import (
-    FolderSource,
-    MakeClass,
-    link_or_copy,
-    organize_from_folder,
-)
+from imnetprep.split_from_folder import FolderSource, MakeClass, link_or_copy, organize_from_folder
 from imnetprep.split_plan import Needs, PlannedSplit
 
 

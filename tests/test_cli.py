@@ -14,9 +14,7 @@ import click
 import pytest
 
 from imnetprep import __version__, cli
-from imnetprep.commands.verb import (
-    Verb,
-)
+from imnetprep.commands.verb import Verb
 from tests.conftest import TRAIN, VAL, Run, snapshot, spoil
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")

@@ -18,14 +18,7 @@ from imnetprep.archives.pickles import cifar_images
 from imnetprep.catalog.datasets import load_dataset
 from imnetprep.messages import WrongBytes
 from tests.conftest import Run, command, tree
-from tests.packings import (
-    Files,
-    cifar_batch,
-    picture,
-    write_dataset,
-    write_tar,
-    write_zip,
-)
+from tests.packings import Files, cifar_batch, picture, write_dataset, write_tar, write_zip
 from tests.servers import web_served
 
 WNIDS = ("n01440764", "n02102040", "n02979186")

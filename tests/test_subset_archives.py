@@ -252,11 +252,7 @@ RIGHT = {wnid: [f"{wnid}_1.jpg", f"{wnid}_2.jpg"] for wnid in "abcd"}
     ],
 )
 def test_what_neither_the_list_nor_the_dataset_has_is_refused(
-    changed: dict[str, list[str] | None],
-    listed: str,
-    told: str | None,
-    tmp_path: Path,
-    here: Run,
+    changed: dict[str, list[str] | None], listed: str, told: str | None, tmp_path: Path, here: Run
 ) -> None:
     classes = {k: names for k, names in (RIGHT | changed).items() if names is not None}
     toml, to = _nested(tmp_path / "four", classes), tmp_path / "to"

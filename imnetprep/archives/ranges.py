@@ -36,22 +36,14 @@ class Section(NamedTuple):
 
 
 def plan_ranges(
-    archive: Archive,
-    dataset: Dataset,
-    *,
-    size_bytes: int,
-    read_at: Callable[[int, int], bytes],
+    archive: Archive, dataset: Dataset, *, size_bytes: int, read_at: Callable[[int, int], bytes]
 ) -> list[Range]:
     """The ranges of `archive` in order. Raises as `walked_ranges`."""
     return list(walked_ranges(archive, dataset, size_bytes=size_bytes, read_at=read_at))
 
 
 def walked_ranges(
-    archive: Archive,
-    dataset: Dataset,
-    *,
-    size_bytes: int,
-    read_at: Callable[[int, int], bytes],
+    archive: Archive, dataset: Dataset, *, size_bytes: int, read_at: Callable[[int, int], bytes]
 ) -> Iterator[Range]:
     """The ranges of `archive`, each found by a walk to the header behind it; bodies are not read.
 

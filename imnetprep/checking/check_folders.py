@@ -30,13 +30,7 @@ _CHUNKS_UNDER_WAY, _CHUNK_READS = 64, 32
 
 
 def surveyed(
-    root: Root,
-    tree: Tree,
-    split: Split,
-    *,
-    checks: Checks,
-    jobs: int | None,
-    progress: Progress,
+    root: Root, tree: Tree, split: Split, *, checks: Checks, jobs: int | None, progress: Progress
 ) -> Iterator[Finding]:
     """All that is wrong with `split`; a sample outside any class folder is one of kind `flat` each.
 

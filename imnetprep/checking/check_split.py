@@ -13,13 +13,7 @@ _SHARE_BY_POSITION = 0.1
 
 
 def _folder_findings(
-    root: Root,
-    tree: Tree,
-    split: Split,
-    *,
-    checks: Checks,
-    jobs: int | None,
-    progress: Progress,
+    root: Root, tree: Tree, split: Split, *, checks: Checks, jobs: int | None, progress: Progress
 ) -> Iterator[Finding]:
     """Images outside any class folder are one finding; so are labels given by position."""
     first_flat, flat, mislabels = "", 0, 0
@@ -42,7 +36,4 @@ def _folder_findings(
 
 
 # All that is wrong with a split in one layout, which the manifest may not list.
-CHECKS = {
-    Layout.IMAGEFOLDER: _folder_findings,
-    Layout.WEBDATASET: surveyed_shards,
-}
+CHECKS = {Layout.IMAGEFOLDER: _folder_findings, Layout.WEBDATASET: surveyed_shards}

@@ -4,13 +4,7 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import (
-    Verb,
-    dry_run_option,
-    from_here,
-    json_option,
-    root_option,
-)
+from imnetprep.commands.verb import Verb, dry_run_option, from_here, json_option, root_option
 from imnetprep.messages import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.

@@ -5,11 +5,7 @@ from pathlib import Path
 import click
 
 from imnetprep.commands.terminal import stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    dry_run_option,
-    quiet_option,
-)
+from imnetprep.commands.verb import Verb, dry_run_option, quiet_option
 
 
 @click.command(cls=Verb, short_help="Run all of it once, on a small drawn dataset.")

@@ -26,13 +26,7 @@ from imnetprep.commands.verb import (
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class that becomes val, between 0 and 1.",
 )
-@click.option(
-    "--seed",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Seed of the division.",
-)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the division.")
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @jobs_option
 @dry_run_option()

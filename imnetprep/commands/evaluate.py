@@ -6,13 +6,7 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    json_option,
-    layout_option,
-    quiet_option,
-    root_option,
-)
+from imnetprep.commands.verb import Verb, json_option, layout_option, quiet_option, root_option
 
 
 @click.command(cls=Verb, short_help="Score a checkpoint on the validation split.")

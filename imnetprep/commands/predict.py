@@ -6,10 +6,7 @@ from pathlib import Path
 import click
 
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import (
-    Verb,
-    json_option,
-)
+from imnetprep.commands.verb import Verb, json_option
 
 
 @click.command(cls=Verb, short_help="Name the five likeliest classes of images.")

@@ -6,12 +6,7 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import (
-    Verb,
-    from_here,
-    json_option,
-    root_option,
-)
+from imnetprep.commands.verb import Verb, from_here, json_option, root_option
 from imnetprep.messages import count, format_bytes
 
 if TYPE_CHECKING:
@@ -47,13 +42,7 @@ def status(root: Root, as_json: bool) -> None:
 
 def _row(status: "Status") -> tuple[str, str]:
     """The name of a thing, and its state."""
-    from imnetprep.status import (
-        ArchiveStatus,
-        DatasetStatus,
-        RunStatus,
-        SplitStatus,
-        VerifyStatus,
-    )
+    from imnetprep.status import ArchiveStatus, DatasetStatus, RunStatus, SplitStatus, VerifyStatus
 
     match status:
         case DatasetStatus():

@@ -11,13 +11,7 @@ import click
 from click.core import ParameterSource
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.messages import (
-    ImnetprepError,
-    Interruption,
-    WrongUsage,
-    parse_bytes,
-    parse_duration,
-)
+from imnetprep.messages import ImnetprepError, Interruption, WrongUsage, parse_bytes, parse_duration
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (

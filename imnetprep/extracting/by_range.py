@@ -120,12 +120,7 @@ def open_workers(
 
 
 def extract_by_range(
-    workers: Workers,
-    reader: Reader,
-    spans: Iterable[Range],
-    *,
-    queue_size: int,
-    on_bytes: OnBytes,
+    workers: Workers, reader: Reader, spans: Iterable[Range], *, queue_size: int, on_bytes: OnBytes
 ) -> Generator[RangeRecord, None, None]:
     """Each of the ranges `spans` once it is written, in whatever order; `queue_size` wait for it.
 

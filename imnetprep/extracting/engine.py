@@ -260,12 +260,7 @@ class Extractor:
         )
 
     def _open_reader(
-        self,
-        file: ArchiveFile,
-        ranges: Sequence[Range] | None,
-        earlier: Earlier,
-        *,
-        tail: int = 0,
+        self, file: ArchiveFile, ranges: Sequence[Range] | None, earlier: Earlier, *, tail: int = 0
     ) -> Reader:
         return open_reader(
             file,

@@ -98,11 +98,7 @@ class _Flow:
     """The bytes that `reader` gives, as sections; `on_bytes` gets the length of what is used up."""
 
     def __init__(
-        self,
-        archive: Archive,
-        file: ArchiveFile,
-        reader: Reader,
-        on_bytes: Callable[[int], None],
+        self, archive: Archive, file: ArchiveFile, reader: Reader, on_bytes: Callable[[int], None]
     ) -> None:
         self._archive, self._file, self._on_bytes = archive, file, on_bytes
         self._is_compressed = self._archive.form in COMPRESSED_FORMS

@@ -92,12 +92,7 @@ def _is_there(place: str | Path, name: str) -> bool:
 
 
 def check_sizes(
-    root: Root,
-    dataset: Dataset,
-    archives: Sequence[Archive],
-    *,
-    place: str | Path,
-    consume: bool,
+    root: Root, dataset: Dataset, archives: Sequence[Archive], *, place: str | Path, consume: bool
 ) -> int:
     """The bytes of `archives`, as far as they are known; raises where one has a wrong size."""
     if consume:

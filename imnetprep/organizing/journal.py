@@ -213,11 +213,7 @@ class Journal:
         return int(self._database.execute(query, self._row(split)).fetchone()[0])
 
     def mark_whole(
-        self,
-        folders: Mapping[Split, Path],
-        *,
-        facts: Mapping[str, Any],
-        proof: Proof | None,
+        self, folders: Mapping[Split, Path], *, facts: Mapping[str, Any], proof: Proof | None
     ) -> None:
         """The splits in `folders` are complete and proved so: from here on they only get names."""
         table = proof and proof.as_json()

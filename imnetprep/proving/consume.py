@@ -18,14 +18,7 @@ from imnetprep.archives.ranges import Range, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES
 from imnetprep.catalog.datasets import Archive, Dataset, Root
 from imnetprep.digests import Pieces
-from imnetprep.fs import (
-    can_punch_holes,
-    claim,
-    data_ranges,
-    punch_hole,
-    sync_folder,
-    written_whole,
-)
+from imnetprep.fs import can_punch_holes, claim, data_ranges, punch_hole, sync_folder, written_whole
 from imnetprep.messages import ImnetprepError, shell_command
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, consuming_root, index_path
 from imnetprep.proving.receipt import NoProof, Proof, TorrentProof, choose_proof, parse_proof

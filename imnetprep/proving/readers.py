@@ -18,13 +18,7 @@ from imnetprep.archives.ranges import Range
 from imnetprep.archives.tar import FETCH_AGAIN
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.messages import WrongBytes
-from imnetprep.proving.receipt import (
-    ArchiveProof,
-    DigestProof,
-    Proof,
-    ServerChecksum,
-    TorrentProof,
-)
+from imnetprep.proving.receipt import ArchiveProof, DigestProof, Proof, ServerChecksum, TorrentProof
 
 # From here, what stays in a core's cache until it is written; from afar, what is worth the trip.
 _NEAR_BYTES, _FAR_BYTES = 2 << 20, 4 << 20

@@ -60,12 +60,7 @@ class FolderShardsPlan:
 
 
 def plan_from_folders(
-    root: Root,
-    dataset: Dataset,
-    sharding: Sharding,
-    *,
-    splits: Sequence[Split],
-    jobs: int | None,
+    root: Root, dataset: Dataset, sharding: Sharding, *, splits: Sequence[Split], jobs: int | None
 ) -> FolderShardsPlan:
     """Look at the class folders, and at shards of them; touches nothing.
 

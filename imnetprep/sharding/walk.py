@@ -54,12 +54,7 @@ def proof_before_walk(archives: Sequence[ArchiveAt], dataset: Dataset) -> Proof 
 
 
 def source_in_archive(
-    archive: ArchiveAt,
-    dataset: Dataset,
-    placement: Placement,
-    *,
-    proof: Proof,
-    progress: Progress,
+    archive: ArchiveAt, dataset: Dataset, placement: Placement, *, proof: Proof, progress: Progress
 ) -> ShardSource:
     """Find each body in an archive on this machine; each shard then reads its own.
 

@@ -80,8 +80,7 @@ class HttpFile:
             yield
         except (EOFError, _PassingFailure, urllib3.exceptions.HTTPError) as error:
             raise SourceFailed(
-                f"{self._title}: {error}",
-                hint="check the network; run the same command to resume",
+                f"{self._title}: {error}", hint="check the network; run the same command to resume"
             ) from error
 
     def _get(self, start: int, end: int) -> bytes:

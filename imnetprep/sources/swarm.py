@@ -24,12 +24,7 @@ from imnetprep.messages import (
     format_duration,
 )
 from imnetprep.sources.part_files import PartFiles
-from imnetprep.sources.torrent import (
-    Magnet,
-    Torrent,
-    info_hash_of,
-    read_torrent,
-)
+from imnetprep.sources.torrent import Magnet, Torrent, info_hash_of, read_torrent
 
 _SAY_NO_PEERS_AFTER_S = 60
 _TRY_UTP_AFTER_S = 120

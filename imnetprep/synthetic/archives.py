@@ -68,14 +68,8 @@ def _padded_bytes(size_bytes: int) -> int:
     return size_bytes + len(padding(size_bytes))
 
 
-ARCHIVE_NAMES = {
-    Split.TRAIN: "ILSVRC2012_img_train.tar",
-    Split.VAL: "ILSVRC2012_img_val.tar",
-}
-_FILE_NAMES = {
-    Split.TRAIN: "{wnid}_{number}.JPEG",
-    Split.VAL: "ILSVRC2012_val_{number:08}.JPEG",
-}
+ARCHIVE_NAMES = {Split.TRAIN: "ILSVRC2012_img_train.tar", Split.VAL: "ILSVRC2012_img_val.tar"}
+_FILE_NAMES = {Split.TRAIN: "{wnid}_{number}.JPEG", Split.VAL: "ILSVRC2012_val_{number:08}.JPEG"}
 _FORMS = {Split.TRAIN: "tar-of-tars", Split.VAL: "tar"}
 
 

@@ -8,10 +8,7 @@ from types import FrameType
 
 from imnetprep.messages import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Interruption
 
-_EXIT_CODES = {
-    signal.SIGINT: INTERRUPTED_EXIT_CODE,
-    signal.SIGTERM: TERMINATED_EXIT_CODE,
-}
+_EXIT_CODES = {signal.SIGINT: INTERRUPTED_EXIT_CODE, signal.SIGTERM: TERMINATED_EXIT_CODE}
 
 
 class StopRequest:

@@ -175,12 +175,7 @@ def _magnet(text: str) -> None:
 
 
 def _torrents() -> st.SearchStrategy[bytes]:
-    info = {
-        b"name": b"a.tar",
-        b"piece length": 16384,
-        b"length": 40_000,
-        b"pieces": bytes(60),
-    }
+    info = {b"name": b"a.tar", b"piece length": 16384, b"length": 40_000, b"pieces": bytes(60)}
     several = {key: value for key, value in info.items() if key != b"length"}
     several[b"files"] = [
         {b"length": 20_000, b"path": [b"..", b"\xff"]},

@@ -291,9 +291,7 @@ def test_what_is_no_manifest_is_refused(body: bytes, tmp_path: Path) -> None:
         read_remote_manifest(tmp_path / "there.db")
 
 
-def test_spoiled_bytes_are_refused_or_taken_as_they_were_read(
-    tmp_path: Path,
-) -> None:
+def test_spoiled_bytes_are_refused_or_taken_as_they_were_read(tmp_path: Path) -> None:
     path = _list(tmp_path / "there.db", TRAIN, VAL)
     body = path.read_bytes()
     for at in range(0, len(body), len(body) // 99):
