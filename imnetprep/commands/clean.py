@@ -3,16 +3,16 @@
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, dry_run_option, from_here, json_option, root_option
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.
 _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 
 
-@click.command(cls=Verb, short_help="Show what can be removed from the root; --yes removes it.")
-@root_option
+@verb.command(short_help="Show what can be removed from the root; --yes removes it.")
+@verb.root_option
 @click.option(
     "--only",
     "kinds",
@@ -21,9 +21,9 @@ _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
     help="Only this kind; may be repeated.  [default: every kind but unfinished]",
 )
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
-@dry_run_option("List what would be removed, even with --yes.")
+@verb.dry_run_option("List what would be removed, even with --yes.")
 @json_option
-def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json: bool) -> None:
+def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     """Show what can be removed from the root, and why; with --yes, remove it.
 
     \b
@@ -48,18 +48,14 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool, as_json:
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:
-        source = from_here(f"; again: {each.source}") if each.source else ""
+        source = verb.from_here(f"; again: {each.source}") if each.source else ""
         text = f"{each.kind:10}  {format_bytes(each.size_bytes):>7}"
-        text = f"{text}  {each.path!s:{width}}  {from_here(each.reason)}{source}"
-        print_result(text, as_json=as_json, **each._asdict(), removed=yes)
+        text = f"{text}  {each.path!s:{width}}  {verb.from_here(each.reason)}{source}"
+        print_result(text, **each._asdict(), removed=yes)
         number, size_bytes = number + 1, size_bytes + each.size_bytes
     total = f"{count(number, 'thing')}, {format_bytes(size_bytes)}"
     if number:
         total += " removed" if yes else ": nothing is removed yet; --yes does it"
     print_result(
-        total if number else "nothing to remove",
-        as_json=as_json,
-        found=number,
-        total_bytes=size_bytes,
-        removed=yes,
+        total if number else "nothing to remove", found=number, total_bytes=size_bytes, removed=yes
     )

@@ -5,20 +5,13 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import (
-    Verb,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    root_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import carry_out, json_option
 
 
-@click.command(cls=Verb, short_help="Divide a folder of images by class into train and val.")
+@verb.command(short_help="Divide a folder of images by class into train and val.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@root_option
+@verb.root_option
 @click.option(
     "--val-fraction",
     metavar="SHARE",
@@ -28,10 +21,10 @@ from imnetprep.commands.verb import (
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the division.")
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
-@jobs_option
-@dry_run_option()
+@verb.jobs_option
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def divide(
     folder: Path,
     root: Root,
@@ -40,7 +33,6 @@ def divide(
     copy: bool,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> None:
     """Divide FOLDER, which holds a folder of images for each class, into train and val.
@@ -55,4 +47,4 @@ def divide(
     from imnetprep.divide import plan_divide
 
     plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy, jobs=jobs)
-    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    carry_out(plan, dry_run=dry_run, quiet=quiet)

@@ -7,37 +7,24 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import (
-    DURATION,
-    RATE,
-    SWARM,
-    Verb,
-    dataset_option,
-    dry_run_option,
-    json_option,
-    quiet_option,
-    root_option,
-    split_option,
-    swarm_options,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network
 
 
-@click.command(
-    cls=Verb,
+@verb.command(
     short_help="Fetch the archives by torrent, each piece verified.",
     headings={
         "What to fetch": ("dataset", "splits", "magnets", "torrents"),
-        "The swarm": (*SWARM, "max_down", "max_up", "seed_ratio", "seed_for"),
+        "The swarm": (*verb.SWARM, "max_down", "max_up", "seed_ratio", "seed_for"),
     },
 )
-@root_option
-@dataset_option
-@split_option()
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
 @click.option(
     "--magnet",
     "magnets",
@@ -52,15 +39,18 @@ if TYPE_CHECKING:  # --help loads none of it
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Fetch from the swarm of this .torrent file; may be repeated.",
 )
-@swarm_options
+@verb.swarm_options
 @click.option(
     "--max-down",
-    type=RATE,
+    type=verb.RATE,
     default=0,
     help="Receive at most this many bytes a second, such as 20MB.",
 )
 @click.option(
-    "--max-up", type=RATE, default=0, help="Send at most this many bytes a second, such as 5MB."
+    "--max-up",
+    type=verb.RATE,
+    default=0,
+    help="Send at most this many bytes a second, such as 5MB.",
 )
 @click.option(
     "--seed-ratio",
@@ -69,12 +59,12 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @click.option(
     "--seed-for",
-    type=DURATION,
+    type=verb.DURATION,
     help="After the download, seed for this long, such as 2h.  [default: do not seed]",
 )
-@dry_run_option()
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def download(
     root: Root,
     dataset: str | None,
@@ -88,7 +78,6 @@ def download(
     seed_ratio: float | None,
     seed_for: float | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> None:
     """Fetch the archives by torrent into ROOT/archives and verify every piece on the disk.
@@ -106,12 +95,12 @@ def download(
     plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
     for archive in plan.present:
         text = f"{archive.name}: nothing to fetch"
-        print_result(text, as_json=as_json, archive=archive.name, fetched=False)
+        print_result(text, archive=archive.name, fetched=False)
     if dry_run:
         for archive in plan.to_fetch:
             size = format_bytes(archive.size_bytes) if archive.size_bytes else "size not known"
             text = f"{archive.name}: to fetch, {size}"
-            print_result(text, as_json=as_json, archive=archive.name, size_bytes=archive.size_bytes)
+            print_result(text, archive=archive.name, size_bytes=archive.size_bytes)
         return
     progress = stderr_progress(quiet=quiet)
     if plan.to_fetch and plan.dataset.terms:
@@ -128,7 +117,6 @@ def download(
         size_bytes = (root.archives / archive.name).stat().st_size
         print_result(
             f"{archive.name}: {format_bytes(size_bytes)}, {proof.describe()}",
-            as_json=as_json,
             archive=archive.name,
             fetched=True,
             size_bytes=size_bytes,

@@ -5,23 +5,15 @@ from pathlib import Path
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import (
-    Verb,
-    dry_run_option,
-    json_option,
-    layout_option,
-    refuse,
-    root_option,
-    split_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import WrongUsage, count
 
 
-@click.command(cls=Verb, short_help="Draw what the network sees, as a contact sheet.")
-@root_option
-@split_option(default="train")
-@layout_option()
+@verb.command(short_help="Draw what the network sees, as a contact sheet.")
+@verb.root_option
+@verb.split_option(default="train")
+@verb.layout_option()
 @click.option(
     "--classes", type=click.IntRange(1), default=8, show_default=True, help="Number of classes."
 )
@@ -42,7 +34,7 @@ from imnetprep.messages import WrongUsage, count
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG file to write.  [default: ROOT/inspect-SPLIT.png]",
 )
-@dry_run_option("Pick the images, and draw nothing.")
+@verb.dry_run_option("Pick the images, and draw nothing.")
 @json_option
 def inspect(
     root: Root,
@@ -55,7 +47,6 @@ def inspect(
     seed: int,
     out: Path | None,
     dry_run: bool,
-    as_json: bool,
 ) -> None:
     """Draw a contact sheet: each image as it lies, and beside it what the network sees of it.
 
@@ -65,7 +56,7 @@ def inspect(
     """
     splits = splits or (Split.TRAIN,)
     if Split.TRAIN not in splits:
-        refuse("only crops of train are random", "crop_scale")
+        verb.refuse("only crops of train are random", "crop_scale")
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
     from imnetprep.contact_sheet import plan_contact_sheet
@@ -90,7 +81,6 @@ def inspect(
             f"{path}: {count(image_count, 'image')} of {count(len(rows), 'class')}"
             + (f" ({change})" if change else "")
             + (", not drawn" if dry_run else ""),
-            as_json=as_json,
             split=split,
             out=path,
             drawn=not dry_run,

@@ -5,37 +5,24 @@ from typing import TYPE_CHECKING, assert_never
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.terminal import carry_out, print_result
-from imnetprep.commands.verb import (
-    Verb,
-    archives_option,
-    dataset_option,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    layout_option,
-    quiet_option,
-    refuse,
-    root_option,
-    split_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import carry_out, json_option, print_result
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.split_plan import SplitPlan
 
 
-@click.command(
-    cls=Verb,
+@verb.command(
     short_help="Make class folders or shards from the archives, in one pass.",
     headings={
         "What to read": ("dataset", "splits", "archives", "consume"),
         "What to make": ("layout", "shard_size", "seed", "resize", "quality", "meta_bin"),
     },
 )
-@root_option
-@dataset_option
-@split_option()
-@archives_option
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
+@verb.archives_option
 @click.option(
     "--consume",
     is_flag=True,
@@ -44,7 +31,9 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--meta-bin", is_flag=True, help="Write ROOT/meta.bin too, for torchvision's ImageNet class."
 )
-@layout_option(help="Class folders, with a file for each image, or shards.  [default: imagefolder]")
+@verb.layout_option(
+    help="Class folders, with a file for each image, or shards.  [default: imagefolder]"
+)
 @click.option("--shard-size", type=click.IntRange(1), help="Images in each shard.  [default: 1000]")
 @click.option("--seed", type=int, help="Seed of the order of images in shards.  [default: 0]")
 @click.option(
@@ -56,10 +45,10 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--quality", type=click.IntRange(1, 100), help="JPEG quality for --resize.  [default: 90]"
 )
-@jobs_option
-@dry_run_option()
+@verb.jobs_option
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def organize(
     root: Root,
     dataset: str | None,
@@ -74,7 +63,6 @@ def organize(
     quality: int | None,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> None:
     """Make class folders from the archives, in one pass: train/<wnid>/, val/<wnid>/.
@@ -98,12 +86,16 @@ def organize(
     imnetprep organize --layout webdataset --resize 256
     """
     if resize is None:
-        refuse("only --resize SIDE makes JPEGs", "quality")
+        verb.refuse("only --resize SIDE makes JPEGs", "quality")
     layout = layout or Layout.IMAGEFOLDER
     if layout is not Layout.IMAGEFOLDER:
-        refuse("torchvision's ImageNet class, which reads meta.bin, reads no shards", "meta_bin")
+        verb.refuse(
+            "torchvision's ImageNet class, which reads meta.bin, reads no shards", "meta_bin"
+        )
     if layout is not Layout.WEBDATASET:
-        refuse("class folders have no shards; --layout webdataset makes some", "shard_size", "seed")
+        verb.refuse(
+            "class folders have no shards; --layout webdataset makes some", "shard_size", "seed"
+        )
     from imnetprep.images import Resize
 
     image_size = Resize(resize, quality or 90) if resize else None
@@ -135,10 +127,10 @@ def organize(
         )
     else:
         assert_never(layout)
-    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    carry_out(plan, dry_run=dry_run, quiet=quiet)
     if meta_bin and dry_run:
         path = root.path / "meta.bin"
-        print_result(f"{path}: the classes, for torchvision", as_json=as_json, meta_bin=path)
+        print_result(f"{path}: the classes, for torchvision", meta_bin=path)
     elif meta_bin:
         from imnetprep.layouts.meta_bin import write_meta_bin
         from imnetprep.manifest import dataset_for

@@ -5,20 +5,18 @@ from pathlib import Path
 
 import click
 
-from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, json_option
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result
 
 
-@click.command(cls=Verb, short_help="Name the five likeliest classes of images.")
+@verb.command(short_help="Name the five likeliest classes of images.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
-    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
-)
+@verb.device_option
 @json_option
-def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None, as_json: bool) -> None:
+def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> None:
     """Name the five likeliest classes of each IMAGE, with their probabilities.
 
     \b
@@ -32,4 +30,4 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None, as_j
             for guess in prediction.best
         ]
         text = "\n".join([str(prediction.image), *lines])
-        print_result(text, as_json=as_json, **asdict(prediction))
+        print_result(text, **asdict(prediction))

@@ -5,29 +5,18 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    dataset_option,
-    decode_option,
-    digests_option,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    root_option,
-    split_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
 from imnetprep.messages import FINDINGS_EXIT_CODE, count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
 
 
-@click.command(cls=Verb, short_help="Repair the organized images.")
-@root_option
-@dataset_option
-@split_option()
+@verb.command(short_help="Repair the organized images.")
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
 @click.option(
     "--from",
     "source",
@@ -35,13 +24,13 @@ if TYPE_CHECKING:  # --help loads none of it
     help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://…."
     "  [default: ROOT/archives]",
 )
-@digests_option
-@decode_option
+@verb.digests_option
+@verb.decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are no part of the dataset.")
-@jobs_option
-@dry_run_option()
+@verb.jobs_option
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def repair(
     root: Root,
     dataset: str | None,
@@ -52,7 +41,6 @@ def repair(
     delete: bool,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> int:
     """Repair what `imnetprep verify` finds with the same --digests and --decode.
@@ -82,26 +70,24 @@ def repair(
         progress=progress,
     )
     if dry_run:
-        _print_plan(plan, as_json=as_json)
+        _print_plan(plan)
         return 0
     finding_count = 0
     for result in carry_out_repair(plan, root, progress=progress):
         if isinstance(result, Outcome):
-            _print_outcome(result, as_json=as_json)
+            _print_outcome(result)
         else:
             finding_count += 1
-            print_finding(result, as_json=as_json)
+            print_finding(result)
     if finding_count:
-        print_result(
-            f"{count(finding_count, 'finding')} left", as_json=as_json, findings=finding_count
-        )
+        print_result(f"{count(finding_count, 'finding')} left", findings=finding_count)
     return FINDINGS_EXIT_CODE if finding_count else 0
 
 
-def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
+def _print_plan(plan: "RepairPlan") -> None:
     def step(verb: str, path: str, to: str = "") -> None:
         text = f"{verb} {path}{f' to {to}' if to else ''}"
-        print_result(text, as_json=as_json, step=verb, path=path, to=to or None)
+        print_result(text, step=verb, path=path, to=to or None)
 
     for remedy in plan.remedies:
         for move in [*remedy.renames, *remedy.moves]:
@@ -110,15 +96,15 @@ def _print_plan(plan: "RepairPlan", *, as_json: bool) -> None:
             path = finding.belongs or finding.path
             archive = plan.address(remedy.split)
             text = f"take {path} from {archive}: {finding.message}"
-            print_result(text, as_json=as_json, step="take", path=path, archive=archive)
+            print_result(text, step="take", path=path, archive=archive)
         for path in remedy.extra if plan.delete else ():
             step("delete", path)
         for finding in [*remedy.leftovers, *(() if plan.delete else remedy.extra.values())]:
             text = f"leave {finding.path}: {finding.message}"
-            print_result(text, as_json=as_json, step="leave", **finding._asdict())
+            print_result(text, step="leave", **finding._asdict())
 
 
-def _print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
+def _print_outcome(outcome: "Outcome") -> None:
     proof = f" (verified by {outcome.proof or 'nothing but their names'})" if outcome.takes else ""
     text = (
         f"{outcome.split}: {outcome.moves:,} moved,"
@@ -126,7 +112,6 @@ def _print_outcome(outcome: "Outcome", *, as_json: bool) -> None:
     )
     print_result(
         text,
-        as_json=as_json,
         split=outcome.split,
         moved=outcome.moves,
         taken=outcome.takes,

@@ -6,21 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import (
-    SWARM,
-    Verb,
-    archives_folder_option,
-    dataset_option,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    refuse,
-    root_option,
-    split_option,
-    swarm_options,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -28,27 +15,26 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network
 
 
-@click.command(
+@verb.command(
     "repair-archives",
-    cls=Verb,
     short_help="Fetch the wrong pieces of the archives again.",
-    headings={"The swarm": SWARM},
+    headings={"The swarm": verb.SWARM},
 )
-@root_option
-@dataset_option
-@split_option()
-@archives_folder_option
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
+@verb.archives_folder_option
 @click.option(
     "--from",
     "source",
     metavar="PLACE",
     help="Fetch the pieces from a folder, s3://BUCKET/PREFIX or https://…, not from the swarm.",
 )
-@swarm_options
-@jobs_option
-@dry_run_option("Read the archives, say how much of each is wrong, and stop.")
+@verb.swarm_options
+@verb.jobs_option
+@verb.dry_run_option("Read the archives, say how much of each is wrong, and stop.")
 @json_option
-@quiet_option
+@verb.quiet_option
 def repair_archives(
     root: Root,
     dataset: str | None,
@@ -59,7 +45,6 @@ def repair_archives(
     wait: float,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> None:
     """Fetch just the wrong and missing pieces of the archives, each verified by its torrent.
@@ -75,21 +60,21 @@ def repair_archives(
     from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 
     if source is not None:
-        refuse("--from names one place, and no swarm is asked", *SWARM)
+        verb.refuse("--from names one place, and no swarm is asked", *verb.SWARM)
     progress = stderr_progress(quiet=quiet)
     plan = plan_archive_repair(
         root, archives, dataset=dataset, splits=splits, jobs=jobs, progress=progress
     )
     if dry_run:
         for archive in plan.archives:
-            _print_archive(archive, dry_run=True, as_json=as_json)
+            _print_archive(archive, dry_run=True)
         return
     place = source or Swarm(network, wait)
     for archive in carry_out_archive_repair(plan, root, source=place, progress=progress):
-        _print_archive(archive, dry_run=False, as_json=as_json)
+        _print_archive(archive, dry_run=False)
 
 
-def _print_archive(archive: "ArchiveRepair", *, dry_run: bool, as_json: bool) -> None:
+def _print_archive(archive: "ArchiveRepair", *, dry_run: bool) -> None:
     size_bytes = archive.wrong_bytes
     size = "what its part lacks" if size_bytes is None else format_bytes(size_bytes)
     text = f"{archive.path}: all pieces right"
@@ -98,7 +83,6 @@ def _print_archive(archive: "ArchiveRepair", *, dry_run: bool, as_json: bool) ->
         text = f"{archive.path}: {size} {state}"
     print_result(
         text,
-        as_json=as_json,
         path=archive.path,
         wrong_bytes=size_bytes,
         repaired=not dry_run and not archive.is_right,

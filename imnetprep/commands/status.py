@@ -2,21 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-import click
-
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.terminal import print_result
-from imnetprep.commands.verb import Verb, from_here, json_option, root_option
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import is_json, json_option, print_result
 from imnetprep.messages import count, format_bytes
 
 if TYPE_CHECKING:
     from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus
 
 
-@click.command(cls=Verb, short_help="Show what is under the root, finished or not.")
-@root_option
+@verb.command(short_help="Show what is under the root, finished or not.")
+@verb.root_option
 @json_option
-def status(root: Root, as_json: bool) -> None:
+def status(root: Root) -> None:
     """Show what is under the root: archives and their proof, splits, the last verify, runs.
 
     Changes nothing and waits for nobody: it may be asked while other commands are at work.
@@ -30,14 +28,14 @@ def status(root: Root, as_json: bool) -> None:
     rows = []
     for each in statuses(root):
         kind = type(each).__name__.removesuffix("Status").lower()
-        if as_json:
-            print_result("", as_json=True, kind=kind, **each._asdict())
+        if is_json():
+            print_result("", kind=kind, **each._asdict())
         else:
             rows.append((kind, *_row(each)))
-    if not as_json:
-        advice = from_here(f"{root.path} holds nothing yet: imnetprep download")
+    if not is_json():
+        advice = verb.from_here(f"{root.path} holds nothing yet: imnetprep download")
         for line in _aligned(rows) or [advice]:
-            print_result(line, as_json=False)
+            print_result(line)
 
 
 def _row(status: "Status") -> tuple[str, str]:

@@ -6,27 +6,17 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.terminal import carry_out
-from imnetprep.commands.verb import (
-    Verb,
-    dataset_option,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    refuse,
-    root_option,
-    split_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import carry_out, json_option
 from imnetprep.messages import WrongUsage
 
 if TYPE_CHECKING:
     from imnetprep.split_plan import SplitPlan
 
 
-@click.command(cls=Verb, short_help="Make a root of chosen classes or files of a dataset.")
+@verb.command(short_help="Make a root of chosen classes or files of a dataset.")
 @click.argument("list_name", metavar="LIST")
-@root_option
+@verb.root_option
 @click.option(
     "--to",
     type=click.Path(path_type=Path, file_okay=False),
@@ -38,12 +28,12 @@ if TYPE_CHECKING:
     metavar="PLACE",
     help="Read archives, not a root: in a folder, s3://BUCKET/PREFIX, https://…, - for a pipe.",
 )
-@dataset_option
-@split_option()
-@jobs_option
-@dry_run_option()
+@verb.dataset_option
+@verb.split_option()
+@verb.jobs_option
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def subset(
     list_name: str,
     root: Root,
@@ -54,7 +44,6 @@ def subset(
     splits: tuple[Split, ...],
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> None:
     """Make a root of the classes or train files of --root, or of --archives, that LIST names.
@@ -79,16 +68,16 @@ def subset(
 
     plan: SplitPlan
     if archives is None:
-        refuse("all that --root holds is taken", "dataset", "splits")
+        verb.refuse("all that --root holds is taken", "dataset", "splits")
         if to is None:
             raise WrongUsage("--to is missing", hint="add --to NEWROOT, the new root")
         plan = plan_subset(list_name, root, Root(to), copy=copy, jobs=jobs)
     else:
-        refuse("nothing is linked or copied from archives", "copy")
+        verb.refuse("nothing is linked or copied from archives", "copy")
         if to is not None:
-            refuse("--to names the new root, and --archives what is read", "root")
+            verb.refuse("--to names the new root, and --archives what is read", "root")
         new = Root(to) if to else root
         plan = plan_subset_of_archives(
             list_name, archives, new, dataset=dataset, splits=splits, jobs=jobs
         )
-    carry_out(plan, dry_run=dry_run, as_json=as_json, quiet=quiet)
+    carry_out(plan, dry_run=dry_run, quiet=quiet)

@@ -1,36 +1,75 @@
 """`imnetprep sync-s3`."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.commands.s3_options import (
-    AWS,
-    DEFAULT_CONTENTS,
-    ContentsType,
-    PricesType,
-    settings_options,
-)
+from imnetprep.commands import verb
 from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, show_unfinished
-from imnetprep.commands.terminal import stderr_progress
-from imnetprep.commands.verb import (
-    DURATION,
-    RATE,
-    Verb,
-    dry_run_option,
-    json_option,
-    quiet_option,
-    refuse,
-    root_option,
-)
+from imnetprep.commands.terminal import is_json, json_option, stderr_progress
 from imnetprep.messages import WrongUsage
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.s3.address import Settings
+
+
+_CONTENTS = ("archives", "shards", "runs", "manifest")
+_AWS = (
+    "endpoint_url", "region", "profile", "path_style", "accelerate", "dual_stack",
+    "request_payer", "sse", "sse_kms_key_id", "storage_class", "tags",
+)  # fmt: skip
+
+
+def _parse_contents(text: str) -> frozenset[str]:
+    names = [each.strip() for each in text.split(",")]
+    if strange := [each for each in names if each not in _CONTENTS]:
+        raise ValueError(f"{strange[0]!r} is none of {', '.join(_CONTENTS)}")
+    return frozenset(names)
+
+
+def _parse_prices(text: str) -> tuple[float, float]:
+    try:
+        put_price, get_price = map(float, text.split(","))
+    except ValueError:
+        raise ValueError(f"{text!r} is not two prices such as 0.005,0.0004") from None
+    return put_price, get_price
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How the bucket is reached and what objects are made as, in the words of AWS: `settings`."""
+
+    @click.option("--endpoint-url", metavar="URL", help="Address of an S3 server that is not AWS.")
+    @click.option("--region", metavar="NAME", help="Region of the bucket.")
+    @click.option("--profile", metavar="NAME", help="Profile of ~/.aws.  [default: AWS_PROFILE]")
+    @click.option(
+        "--path-style", is_flag=True, help="Name the bucket in the path, not in the host."
+    )
+    @click.option(
+        "--accelerate", is_flag=True, help="Use Transfer Acceleration, which costs extra."
+    )
+    @click.option("--dual-stack", is_flag=True, help="Use the endpoints that IPv6 reaches too.")
+    @click.option("--request-payer", is_flag=True, help="Pay in place of the bucket's owner.")
+    @click.option(
+        "--sse", type=click.Choice(["AES256", "aws:kms"]), help="Encryption of the objects at rest."
+    )
+    @click.option("--sse-kms-key-id", metavar="ID", help="The key of --sse aws:kms.")
+    @click.option(
+        "--storage-class", metavar="CLASS", help="Storage class, such as INTELLIGENT_TIERING."
+    )
+    @click.option("--tagging", "tags", metavar="KEY=VALUE&…", help="Tags of the objects.")
+    @wraps(command)
+    def with_settings(**options: Any) -> Any:
+        from imnetprep.s3.address import Settings
+
+        settings = Settings(**{name: options.pop(name) for name in _AWS})
+        return command(settings=settings, **options)
+
+    return with_settings
 
 
 @contextmanager
@@ -45,19 +84,18 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-@click.command(
+@verb.command(
     "sync-s3",
-    cls=Verb,
     short_help="Make a root and a bucket equal, and verify it.",
     headings={
         "What to do": ("push", "pull", "check", "deep", "contents", "abort_stale"),
         "Safety": ("replace", "delete", "yes", "dry_run"),
         "Speed and price": ("jobs", "max_rate", "request_prices"),
-        "AWS": (*AWS, "checksum_algorithm"),
+        "AWS": (*_AWS, "checksum_algorithm"),
     },
 )
 @click.argument("address", metavar="s3://BUCKET/PREFIX")
-@root_option
+@verb.root_option
 @click.option("--push", is_flag=True, help="Send what the bucket lacks.")
 @click.option("--pull", is_flag=True, help="Fetch what the root lacks.")
 @click.option("--check", is_flag=True, help="Compare both sides; exit code 5 on a finding.")
@@ -65,8 +103,8 @@ def _uncollected() -> Iterator[None]:
 @click.option(
     "--what",
     "contents",
-    type=ContentsType(),
-    default=DEFAULT_CONTENTS,
+    type=verb.ParsedType("what", _parse_contents),
+    default=",".join(_CONTENTS),
     show_default=True,
     help="Parts of the root, with commas between.",
 )
@@ -77,15 +115,15 @@ def _uncollected() -> Iterator[None]:
 @click.option("--yes", is_flag=True, help="With --delete, remove what it lists.")
 @click.option(
     "--abort-stale",
-    type=DURATION,
+    type=verb.DURATION,
     metavar="AGE",
     help="Abort unfinished uploads older than AGE: 7d.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Parts transferred at once.  [default: 8]")
-@click.option("--max-rate", type=RATE, help="Transfer at most so many bytes a second: 20MB.")
+@click.option("--max-rate", type=verb.RATE, help="Transfer at most so many bytes a second: 20MB.")
 @click.option(
     "--request-prices",
-    type=PricesType(),
+    type=verb.ParsedType("prices", _parse_prices),
     default="0.005,0.0004",
     metavar="PUT,GET",
     show_default=True,
@@ -96,10 +134,10 @@ def _uncollected() -> Iterator[None]:
     type=click.Choice(["CRC64NVME", "CRC32"]),
     help="Checksum of whole objects.  [default: CRC64NVME if awscrt is installed]",
 )
-@settings_options
-@dry_run_option()
+@_settings_options
+@verb.dry_run_option()
 @json_option
-@quiet_option
+@verb.quiet_option
 def sync_s3(
     address: str,
     root: Root,
@@ -118,7 +156,6 @@ def sync_s3(
     checksum_algorithm: str | None,
     settings: "Settings",
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> int:
     """Make ROOT and a place in a bucket equal: archives, shards, runs and the manifest.
@@ -173,7 +210,7 @@ def sync_s3(
                 contents=parts, deep=deep, kind=kind, jobs=TRANSFERS.count(jobs), max_rate=max_rate,
                 progress=progress,
             )  # fmt: skip
-            return show_findings(findings, len(found.local), deep=deep, as_json=as_json)
+            return show_findings(findings, len(found.local), deep=deep)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
@@ -185,27 +222,27 @@ def sync_s3(
         ]  # fmt: skip
         for plan in plans:
             rate = max_rate or journal.rate(plan.direction)
-            show_plan(plan, rate, request_prices, as_json=as_json, removes=yes)
+            show_plan(plan, rate, request_prices, removes=yes)
         show_unfinished(plans[0], bucket)
-        if not directions and not as_json:
+        if not directions and not is_json():
             click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if not acts:
             return 0
         sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
         for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            show_move(move, as_json=as_json)
+            show_move(move)
     return 0
 
 
 def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) -> None:
     if not check:
-        refuse("only --check compares bytes", "deep")
+        verb.refuse("only --check compares bytes", "deep")
     if not delete:
-        refuse("nothing is removed without --delete", "yes")
+        verb.refuse("nothing is removed without --delete", "yes")
     if check:
-        refuse("--check moves nothing", "replace", "delete", "request_prices")
+        verb.refuse("--check moves nothing", "replace", "delete", "request_prices")
     if pull or check:
         reason = "only a push makes objects and uploads"
-        refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tags", "abort_stale")
+        verb.refuse(reason, "sse", "sse_kms_key_id", "storage_class", "tags", "abort_stale")
     if sse != "aws:kms":
-        refuse("only --sse aws:kms has a key", "sse_kms_key_id")
+        verb.refuse("only --sse aws:kms has a key", "sse_kms_key_id")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.commands.terminal import print_finding, print_result
+from imnetprep.commands.terminal import is_json, print_finding, print_result
 from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -19,23 +19,18 @@ _VERBS = {"push": "send", "pull": "fetch"}
 
 
 def show_plan(
-    plan: "SyncPlan",
-    rate: float | None,
-    prices: tuple[float, float],
-    *,
-    as_json: bool,
-    removes: bool,
+    plan: "SyncPlan", rate: float | None, prices: tuple[float, float], *, removes: bool
 ) -> None:
     """Print each step of a plan, or their sum where they are many; then what they take."""
-    _show_steps(plan, as_json=as_json)
-    _show_sum(plan, rate, prices, as_json=as_json)
+    _show_steps(plan)
+    _show_sum(plan, rate, prices)
     from imnetprep.sync.plan import Action
 
     if (deletes := plan.of(Action.DELETE)) and not removes:
         click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
 
 
-def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
+def _show_steps(plan: "SyncPlan") -> None:
     from imnetprep.sync.plan import Action, Step
 
     kept_paths = {step.path for step in plan.kept}
@@ -46,12 +41,11 @@ def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
             # What is to go, and what differs and stays, is never summed up.
             is_weighty = action is Action.DELETE or step.path in kept_paths
             has_room = len(lines) < _LISTED_BEFORE_SUMMING_UP
-            (lines if as_json or is_weighty or has_room else summary).append(step)
+            (lines if is_json() or is_weighty or has_room else summary).append(step)
         for step in lines:
             print_result(
                 f"{plan.direction}: {action:7} {format_bytes(step.size_bytes):>8}  {step.path}"
                 f"  ({step.reason})",
-                as_json=as_json,
                 direction=plan.direction, action=action, file=step.path,
                 size_bytes=step.size_bytes, why=step.reason, requests=plan.requests(step),
             )  # fmt: skip
@@ -63,9 +57,7 @@ def _show_steps(plan: "SyncPlan", *, as_json: bool) -> None:
             )
 
 
-def _show_sum(
-    plan: "SyncPlan", rate: float | None, prices: tuple[float, float], *, as_json: bool
-) -> None:
+def _show_sum(plan: "SyncPlan", rate: float | None, prices: tuple[float, float]) -> None:
     from imnetprep.sync.plan import Action
 
     moves = [step for step in plan.steps if plan.requests(step)]
@@ -88,7 +80,7 @@ def _show_sum(
     if not moves:
         text = f"{plan.direction}: 0 files to {_VERBS[plan.direction]}; {rest}"
     print_result(
-        text, as_json=as_json,
+        text,
         direction=plan.direction, files=len(moves), size_bytes=size_bytes, requests=requests,
         cost_usd=round(cost, 6), seconds=round(seconds), same=len(plan.of(Action.SKIP)),
         read=len(read), unfinished=len(plan.survey.uploads),
@@ -116,19 +108,19 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
             click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}", err=True)
 
 
-def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool, as_json: bool) -> int:
+def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool) -> int:
     """A line each and their sum; the exit code."""
     found = 0
     for finding in findings:
-        print_finding(finding, as_json=as_json)
+        print_finding(finding)
         found += 1
     depth = "every byte of both sides read" if deep else "sizes and checksums"
     text = f"{count(found, 'finding')} in {count(files, 'file')} ({depth})"
-    print_result(text, as_json=as_json, findings=found, files=files)
+    print_result(text, findings=found, files=files)
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def show_move(outcome: "Outcome", *, as_json: bool) -> None:
+def show_move(outcome: "Outcome") -> None:
     """A line for a file, with the checksum that its bytes have on both sides."""
     step, checksum = outcome.step, ""
     if outcome.checksums:
@@ -137,7 +129,6 @@ def show_move(outcome: "Outcome", *, as_json: bool) -> None:
     proof = f", {checksum}" if checksum else ""
     print_result(
         f"{_PAST_TENSE[outcome.action]} {step.path}: {format_bytes(step.size_bytes)}{proof}",
-        as_json=as_json,
         file=step.path, done=outcome.action, size_bytes=step.size_bytes, etag=outcome.etag,
         checksum=checksum or None,
     )  # fmt: skip

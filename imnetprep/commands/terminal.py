@@ -5,11 +5,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -17,49 +17,66 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.split_plan import SplitPlan
 
 _SECONDS_BETWEEN_LINES = 10
+_JSON = "imnetprep.json"  # where a context keeps it
 
 
-def print_result(text: str, *, as_json: bool, **fields: Any) -> None:
-    """One result on stdout: `text` for people, or `fields` as one JSON object a line."""
-    click.echo(json.dumps(fields, default=_as_json) if as_json else text)
+def _keep(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.meta[_JSON] = value
+
+
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep,
+    help="Print results as JSON, one object a line.",
+)
+
+
+def is_json() -> bool:
+    """Does the command that runs now print JSON?"""
+    return bool(click.get_current_context().meta[_JSON])
+
+
+def print_result(text: str, **fields: Any) -> None:
+    """One result on stdout: `text` for people, or with --json `fields` as one object a line."""
+    click.echo(json.dumps(fields, default=_as_json) if is_json() else text)
 
 
 def _as_json(value: Any) -> Any:
     return value.as_json() if hasattr(value, "as_json") else str(value)
 
 
-def print_finding(finding: Finding, *, as_json: bool) -> None:
+def print_finding(finding: Finding) -> None:
     """One finding on stdout."""
     text = f"{finding.kind}: {finding.path} {finding.message}"
-    print_result(text, as_json=as_json, **finding._asdict())
+    print_result(text, **finding._asdict())
 
 
-def print_split(root: Root, record: "SplitRecord", *, as_json: bool) -> None:
-    """A split that lies under `root`, on stdout."""
+def print_split(record: "SplitRecord", place: Path) -> None:
+    """A split that lies at `place`, on stdout."""
     content = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-    text = f"{record.split}: {content} in {root.split(record.split, record.layout)}"
-    text += f" ({record.change})" if record.change else ""
-    print_result(text, as_json=as_json, **record._asdict())
+    change = f" ({record.change})" if record.change else ""
+    print_result(f"{record.split}: {content} in {place}{change}", **record._asdict())
 
 
-def carry_out(plan: "SplitPlan", *, dry_run: bool, as_json: bool, quiet: bool) -> None:
+def carry_out(plan: "SplitPlan", *, dry_run: bool, quiet: bool) -> None:
     """Print the splits of a plan and what they take; or make them, and print each."""
     if dry_run:
         for each in plan.described():
             name = f"{each.split} {each.layout.parent}".strip()
             source = "is there; nothing to do" if each.is_done else each.source
-            print_result(f"{name}: {source}", as_json=as_json, **each._asdict())
+            print_result(f"{name}: {source}", **each._asdict())
         needs = plan.needs
         files = f", {count(needs.files, 'file')}" if needs.files else ""
         print_result(
             f"needs {format_bytes(needs.disk_bytes)} of disk{files}",
-            as_json=as_json,
             needed_bytes=needs.disk_bytes,
             needed_files=needs.files,
         )
         return
     for record in plan.carry_out(stderr_progress(quiet=quiet)):
-        print_split(plan.root, record, as_json=as_json)
+        print_split(record, plan.root.split(record.split, record.layout))
 
 
 def stderr_progress(*, quiet: bool) -> Progress:

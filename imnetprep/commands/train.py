@@ -6,23 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imnetprep.catalog.datasets import Layout, Root
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    dry_run_option,
-    json_option,
-    layout_option,
-    quiet_option,
-    root_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.train import TrainPlan
 
 
-@click.command(
-    cls=Verb,
+@verb.command(
     short_help="Train a network, validated after each epoch.",
     headings={
         "The run": ("run", "resume"),
@@ -33,8 +25,8 @@ if TYPE_CHECKING:  # --help loads none of it
         "The machine": ("amp", "device", "workers"),
     },
 )  # fmt: skip
-@root_option
-@layout_option()
+@verb.root_option
+@verb.layout_option()
 @click.option("--arch", help="A torchvision classification architecture.  [default: resnet18]")
 @click.option("--epochs", type=int, help="Passes over the train split.  [default: 90]")
 @click.option("--batch-size", type=int, help="Images in a batch.  [default: 256]")
@@ -64,19 +56,13 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--amp/--no-amp", default=None, help="Compute in bfloat16.  [default: if the GPU can]"
 )
-@click.option(
-    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    help="Processes that read images.  [default: 2 on a CPU, up to 16 on a GPU]",
-)
+@verb.device_option
+@verb.workers_option
 @click.option("--run", metavar="NAME", help="Name of the run, under ROOT/runs.  [default: --arch]")
 @click.option("--resume", is_flag=True, help="Resume the run, from inside its epoch.")
-@dry_run_option("Read the manifest, show the recipe, and train nothing.")
+@verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
-@quiet_option
+@verb.quiet_option
 def train(
     root: Root,
     layout: Layout | None,
@@ -85,7 +71,6 @@ def train(
     device: str | None,
     workers: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -115,7 +100,7 @@ def train(
         progress=progress,
     )
     if dry_run:
-        _print_plan(plan, progress, as_json=as_json)
+        _print_plan(plan, progress)
         return
     for report in trained_epochs(plan, progress=progress):
         print_result(
@@ -125,12 +110,11 @@ def train(
             f"\n  val    {report.val}"
             f"\n  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
             f" {report.waited_s:.1f} s waited for data",
-            as_json=as_json,
             **report.as_json(),
         )
 
 
-def _print_plan(plan: "TrainPlan", progress: Progress, *, as_json: bool) -> None:
+def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
     start = plan.checkpoint(progress)
     recipe, data = start.recipe, plan.data
     epochs = count(recipe.epochs - start.position.epoch, "epoch")
@@ -138,7 +122,6 @@ def _print_plan(plan: "TrainPlan", progress: Progress, *, as_json: bool) -> None
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
         f" validated on {len(data.val):,}",
-        as_json=as_json,
         run=plan.run.folder,
         device=plan.place.device,
         workers=plan.place.workers,

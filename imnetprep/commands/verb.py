@@ -62,29 +62,21 @@ class Verb(click.Command):
         try:
             return super().invoke(ctx)
         except ImnetprepError as error:
-            error.hint = _from_here(error.hint, ctx)
+            error.hint = from_here(error.hint)
             raise
         except Interruption as stop:
-            stop.args = (_from_here(str(stop), ctx),)
+            stop.args = (from_here(str(stop)),)
             raise
+
+
+def command(name: str | None = None, **options: Any) -> Callable[..., Verb]:
+    """As `click.command`, for a function that becomes a `Verb`."""
+    return click.command(name, Verb, **options)
 
 
 def from_here(text: str) -> str:
     """`text` with its commands as they are to be typed after the command that runs now."""
-    return _from_here(text, click.get_current_context())
-
-
-def refuse(reason: str, *names: str) -> None:
-    """Raise WrongUsage if any of these options was typed: nothing is dropped without a word."""
     ctx = click.get_current_context()
-    options = " and ".join(
-        _option(ctx.command, name) or name for name in names if _is_typed(ctx, name)
-    )
-    if options:
-        raise WrongUsage(f"{options} cannot be used: {reason}", hint=f"leave out {options}")
-
-
-def _from_here(text: str, ctx: click.Context) -> str:
     assert ctx.parent is not None
     verbs = ctx.parent.command
 
@@ -105,6 +97,16 @@ def _from_here(text: str, ctx: click.Context) -> str:
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)
+
+
+def refuse(reason: str, *names: str) -> None:
+    """Raise WrongUsage if any of these options was typed: nothing is dropped without a word."""
+    ctx = click.get_current_context()
+    options = " and ".join(
+        _option(ctx.command, name) or name for name in names if _is_typed(ctx, name)
+    )
+    if options:
+        raise WrongUsage(f"{options} cannot be used: {reason}", hint=f"leave out {options}")
 
 
 def _typed_value(ctx: click.Context, command: click.Command, name: str) -> Any:
@@ -133,10 +135,10 @@ def _is_typed(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
-class _UnitType(click.ParamType[float]):
-    """A value with a unit; the parser's own sentence is the error."""
+class ParsedType(click.ParamType[Any]):
+    """A value that `parse` reads; the sentence of its ValueError is the error."""
 
-    def __init__(self, name: str, parse: Callable[[str], float]) -> None:
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name = name
         self._parse = parse
 
@@ -149,8 +151,8 @@ class _UnitType(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-RATE = _UnitType("rate", parse_bytes)
-DURATION = _UnitType("duration", parse_duration)
+RATE = ParsedType("rate", parse_bytes)
+DURATION = ParsedType("duration", parse_duration)
 
 
 def _as_root(_ctx: click.Context, _param: click.Parameter, value: Path) -> Root:
@@ -271,7 +273,12 @@ digests_option = click.option(
 decode_option = click.option(
     "--decode", is_flag=True, help="Decode every image as well, to its last pixel."
 )
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print results as JSON, one object a line."
+device_option = click.option(
+    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Processes that read images.  [default: 2 on a CPU, up to 16 on a GPU]",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

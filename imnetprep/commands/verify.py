@@ -6,41 +6,34 @@ from typing import TYPE_CHECKING
 import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.commands.terminal import print_finding, print_result, stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    dataset_option,
-    decode_option,
-    digests_option,
-    dry_run_option,
-    jobs_option,
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import (
     json_option,
-    layout_option,
-    quiet_option,
-    refuse,
-    root_option,
-    split_option,
+    print_finding,
+    print_result,
+    print_split,
+    stderr_progress,
 )
-from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, format_bytes
+from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Tree
 
 
-@click.command(cls=Verb, short_help="Compare the organized images with their manifest.")
-@root_option
-@dataset_option
-@split_option()
-@digests_option
-@decode_option
+@verb.command(short_help="Compare the organized images with their manifest.")
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
+@verb.digests_option
+@verb.decode_option
 @click.option(
     "--adopt", is_flag=True, help="Write the manifest of class folders that another program made."
 )
-@layout_option()
-@jobs_option
-@dry_run_option("Look for findings, and write neither receipt nor manifest.")
+@verb.layout_option()
+@verb.jobs_option
+@verb.dry_run_option("Look for findings, and write neither receipt nor manifest.")
 @json_option
-@quiet_option
+@verb.quiet_option
 def verify(
     root: Root,
     dataset: str | None,
@@ -51,7 +44,6 @@ def verify(
     layout: Layout | None,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> int:
     """Compare the organized images with the manifest: counts, names and sizes.
@@ -70,7 +62,7 @@ def verify(
     imnetprep verify --root /data/somebodys-imagenet --adopt
     """
     if layout not in (None, Layout.IMAGEFOLDER):
-        refuse("only class folders that another program made can be adopted", "adopt")
+        verb.refuse("only class folders that another program made can be adopted", "adopt")
     from imnetprep.checking.recognise import recognise
     from imnetprep.messages import CHANGE_KIND, Checks
     from imnetprep.proving.receipt import record_verify
@@ -81,14 +73,14 @@ def verify(
     strangers = [place for place in tree.places.values() if not place.listed]
     for place in strangers:
         if not splits or place.split in splits:
-            _print_unlisted(tree, place, as_json=as_json)
+            _print_unlisted(tree, place)
     kinds = Counter[str]()
     checks = Checks(digests=digests, decode=decode)
     for finding in findings(
         root, tree, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=progress
     ):
         kinds[finding.kind] += 1
-        print_finding(finding, as_json=as_json)
+        print_finding(finding)
     found = kinds.total()
     kinds_of_check = ["counts", "names"] + ["sizes"] * (len(strangers) < len(tree.places))
     kinds_of_check += ["end markers"] * bool(strangers and not decode)
@@ -96,17 +88,16 @@ def verify(
     if root.manifest.exists() and not dry_run:  # else it is somebody's tree, and stays as it is
         record_verify(root, "samples", splits=splits, checks=kinds_of_check, findings=found)
     summary = f"{count(found, 'finding')} in {', '.join(splits) or 'all splits'}"
-    print_result(f"{summary} ({', '.join(kinds_of_check)})", as_json=as_json, findings=found)
+    print_result(f"{summary} ({', '.join(kinds_of_check)})", findings=found)
     if adopt and found == kinds[CHANGE_KIND]:
-        _adopt(root, tree, splits, jobs=jobs, dry_run=dry_run, as_json=as_json, progress=progress)
+        _adopt(root, tree, splits, jobs=jobs, dry_run=dry_run, progress=progress)
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def _print_unlisted(tree: "Tree", place: "Place", *, as_json: bool) -> None:
+def _print_unlisted(tree: "Tree", place: "Place") -> None:
     holds = f"{count(place.images, 'image')} in {count(place.class_folders, 'class folder')}"
     print_result(
         f"{place.split}: {tree.dataset.name} by its names, {holds}, no manifest",
-        as_json=as_json,
         split=place.split,
         dataset=tree.dataset.name,
         folder=place.folder,
@@ -123,7 +114,6 @@ def _adopt(
     *,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     progress: Progress,
 ) -> None:
     """Write the manifest of each split that has none, or say what would be written."""
@@ -133,10 +123,7 @@ def _adopt(
         for place in tree.places.values():
             if not place.listed and (not splits or place.split in splits):
                 text = f"{count(place.images, 'image')} to read and list in {root.manifest}"
-                print_result(f"{place.split}: {text}", as_json=as_json, split=place.split)
+                print_result(f"{place.split}: {text}", split=place.split)
         return
     for record in adopt(root, tree, splits=splits, jobs=jobs, progress=progress):
-        content = f"{count(record.samples, 'image')}, {format_bytes(record.size_bytes)}"
-        change = f" ({record.change})" if record.change else ""
-        text = f"{record.split}: {content} in {root.manifest}{change}"
-        print_result(text, as_json=as_json, **record._asdict())
+        print_split(record, root.manifest)

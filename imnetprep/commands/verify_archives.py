@@ -3,36 +3,24 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.commands.terminal import print_result, stderr_progress
-from imnetprep.commands.verb import (
-    Verb,
-    archives_folder_option,
-    dataset_option,
-    dry_run_option,
-    jobs_option,
-    json_option,
-    quiet_option,
-    root_option,
-    split_option,
-)
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.verify_archives import ArchiveReport
 
 
-@click.command("verify-archives", cls=Verb, short_help="Read the archives and verify every byte.")
-@root_option
-@dataset_option
-@split_option()
-@archives_folder_option
-@jobs_option
-@dry_run_option("Read and judge the archives, and leave the receipt as it is.")
+@verb.command("verify-archives", short_help="Read the archives and verify every byte.")
+@verb.root_option
+@verb.dataset_option
+@verb.split_option()
+@verb.archives_folder_option
+@verb.jobs_option
+@verb.dry_run_option("Read and judge the archives, and leave the receipt as it is.")
 @json_option
-@quiet_option
+@verb.quiet_option
 def verify_archives(
     root: Root,
     dataset: str | None,
@@ -40,7 +28,6 @@ def verify_archives(
     archives: Path | None,
     jobs: int | None,
     dry_run: bool,
-    as_json: bool,
     quiet: bool,
 ) -> int:
     """Read every byte of the published archives, and name the wrong bytes and the images in them.
@@ -68,24 +55,23 @@ def verify_archives(
         record=not dry_run,
         progress=stderr_progress(quiet=quiet),
     ):
-        _print_report(report, as_json=as_json)
+        _print_report(report)
         found += len(report.findings)
         read += 1
     summary = f"{count(found, 'finding')} in {count(read, 'archive')}"
-    print_result(summary, as_json=as_json, findings=found, archives=read)
+    print_result(summary, findings=found, archives=read)
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def _print_report(report: "ArchiveReport", *, as_json: bool) -> None:
+def _print_report(report: "ArchiveReport") -> None:
     path = str(report.path)
     for finding in report.findings:
         text = f"{finding.kind}: {path} {finding.message}"
-        print_result(text, as_json=as_json, path=path, **finding._asdict())
+        print_result(text, path=path, **finding._asdict())
     if not report.findings:
         size_bytes, proof = report.path.stat().st_size, report.proof
         print_result(
             f"{path}: {format_bytes(size_bytes)}, {proof.describe()}",
-            as_json=as_json,
             path=path,
             size_bytes=size_bytes,
             proof=proof,
