@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from imnetprep.catalog.datasets import SAFE_NAME, Dataset, Layout, Root, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
-from imnetprep.catalog.file_names import is_plain
+from imnetprep.catalog.file_names import is_class_name, is_plain
 from imnetprep.fs import locked
 from imnetprep.manifest import (
     SampleRecord,
@@ -90,7 +90,7 @@ def plan_divide(
         sizes[wnid][file]
         for split in to_do
         for wnid, of_class in division.names[split].items()
-        for file, _ in of_class
+        for file in of_class
     ]
     size_bytes = sum(to_make) if copy else 0
     needs = Needs(size_bytes, len(to_make), size_bytes)
@@ -120,11 +120,11 @@ def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
 def _make_class(plan: DividePlan, split: Split, label: int, folder: Path) -> list[SampleRecord]:
     """Make the samples of a class in `folder`."""
     wnid, records = plan.dataset.synsets[label].wnid, []
-    for file, own in plan.division.names[split][wnid]:
+    for file in plan.division.names[split][wnid]:
         path = plan.folder / wnid / file
         body = path.read_bytes()
-        link_or_copy(path, folder / own, body if plan.copy else None)
-        records.append(SampleRecord.of_body(label, own, body))
+        link_or_copy(path, folder / file, body if plan.copy else None)
+        records.append(SampleRecord.of_body(label, file, body))
     return records
 
 
@@ -139,11 +139,8 @@ def _images(folder: Path) -> dict[str, dict[str, int]]:
     for class_folder in _entries(folder):
         if not class_folder.is_dir(follow_symlinks=False):
             raise _stray(class_folder.path, "is no folder of a class")
-        if not SAFE_NAME.fullmatch(class_folder.name):
-            raise ImnetprepError(
-                f"{class_folder.path}: a class is called by letters, digits, _ . and -",
-                hint="rename the folder",
-            )
+        if not is_class_name(class_folder.name):
+            raise _stray(class_folder.path, "has a control character or a backslash in its name")
         sizes = classes[class_folder.name] = {}
         for file in _entries(Path(class_folder.path)):
             if not file.is_file(follow_symlinks=False):

@@ -55,7 +55,7 @@ class Retake:
     def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[SamplePlace]:
         """The samples of `labels` in the archive that `wants(label, name)`; bodies are not read."""
         for member, body_start, wnid in self._members(labels):
-            label = self._dataset.label_of(self._split, member.name)
+            label = self._dataset.label_of(self._split, member.name, wnid)
             fits = label is not None and wnid in (None, self._dataset.synsets[label].wnid)
             if label is None or not fits or not wants(label, member.name):
                 continue

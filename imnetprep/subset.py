@@ -143,7 +143,7 @@ def _subset_samples(
         samples = [
             sample._replace(label=synset.label)
             for sample in manifest.samples(record, source_labels[synset.wnid])
-            if dataset.label_of(split, sample.name) == synset.label
+            if dataset.label_of(split, sample.name, synset.wnid) == synset.label
         ]
         if len(samples) != (promise := dataset.counts(split)[synset.label]):
             listed_names = {sample.name for sample in samples}

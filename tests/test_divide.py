@@ -9,7 +9,8 @@ import pytest
 
 from tests.conftest import Run, tree
 
-CLASSES = {"cat": 40, "dog": 24, "owl_x": 2}
+BIG = "Пёс, (big)"
+CLASSES = {"cat": 40, "hot dog": 24, BIG: 2}
 
 
 @pytest.fixture
@@ -48,9 +49,8 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
     )
     assert {Path(name).parts[0] for name in val} == set(CLASSES)
     assert 4 <= sum(name.startswith("cat/") for name in val) <= 16
-    assert ({**train, **val})["cat/cat_img 000.jpg"] == b"cat 0"
-    assert "cat/cat_1.PNG" in {**train, **val}, "a name that says its class stays"
-    linked = next(iter((root / "train" / "dog").iterdir()))
+    assert ({**train, **val})["cat/img 000.jpg"] == b"cat 0"
+    linked = next(iter((root / "train" / "hot dog").iterdir()))
     assert linked.stat().st_nlink == 2
     assert here("verify", "--root", root, "--digests").returncode == 0
     receipt = json.loads((root / "receipt.json").read_text())
@@ -61,8 +61,8 @@ def test_images_that_are_added_move_no_other(photos: Path, tmp_path: Path, here:
     assert here(*_words(photos, tmp_path / "one")).returncode == 0
     for at in range(100, 160):
         (photos / "cat" / f"img {at}.jpg").write_bytes(b"%d" % at)
-        (photos / "dog" / f"a{at}.jpg").write_bytes(b"%d" % at)
-    shutil.copytree(photos / "dog", photos / "ant")
+        (photos / "hot dog" / f"a{at}.jpg").write_bytes(b"%d" % at)
+    shutil.copytree(photos / "hot dog", photos / "ant")
     assert here(*_words(photos, tmp_path / "two")).returncode == 0
     before, after = _split_of(tmp_path / "one"), _split_of(tmp_path / "two")
     assert len(after) > len(before) + 100
@@ -84,7 +84,7 @@ def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(
     photos: Path, tmp_path: Path, here: Run
 ) -> None:
     root = tmp_path / "root"
-    lost = photos / "owl_x" / "img 000.jpg"
+    lost = photos / BIG / "img 000.jpg"
     assert here(*_words(photos, tmp_path / "links")).returncode == 0
     lost.chmod(0)
     if os.access(lost, os.R_OK):  # root reads everything
@@ -92,7 +92,7 @@ def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(
         lost.symlink_to("nowhere")
     assert here(*_words(photos, root)).returncode != 0
     lost.unlink()
-    lost.write_bytes(b"owl_x 0")
+    lost.write_bytes(f"{BIG} 0".encode())
     done = here(*_words(photos, root, "--copy"))
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_nlink for path in (root / "train").glob("*/*")} == {1}
@@ -108,7 +108,7 @@ def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
     before = tree(root / "train")
     assert here(*_words(photos, root)).returncode == 0
     assert tree(root / "train") == before
-    (tmp_path / "list.txt").write_text("cat\nowl_x\n")
+    (tmp_path / "list.txt").write_text("cat\nПёс, (big)\n")
     done = here("subset", tmp_path / "list.txt", "--root", root, "--to", tmp_path / "part")
     assert done.returncode == 0, done.stderr
     assert here("verify", "--root", tmp_path / "part", "--digests").returncode == 0
@@ -120,9 +120,7 @@ def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
         ("cat/notes.txt", "is no image by its name"),
         ("flat.jpg", "is no folder of a class"),
         ("cat/inner/0.jpg", "is no regular file"),
-        ("a cat/0.jpg", "a class is called by letters"),
         ("one/0.jpg", "one has 1 of the two images"),
-        ("cat/cat_img 000.jpg", "would both be called cat_img 000.jpg"),
     ],
 )
 def test_what_is_no_image_of_a_class_is_told(

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from imnetprep.catalog.file_names import FileNames, ListedNames, patterns_of
+from imnetprep.catalog.file_names import FileNames, LabelledNames, is_class_name, patterns_of
 from imnetprep.messages import ImnetprepError, WrongUsage
 
 DEFAULT = "ilsvrc2012"
@@ -51,6 +51,8 @@ _UNREADABLE = (
     *(ValueError, LookupError, TypeError, OverflowError),
     *(EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
 )
+# What a split's table names, beside the files of the definition.
+_LISTS = ("names", "labels")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -73,8 +75,8 @@ class Synset:
 
     @property
     def name(self) -> str:
-        """The first of the words: `tench`."""
-        return self.words.split(",")[0]
+        """The first of the words, `tench`; a class of one's own is called as its folder is."""
+        return self.wnid if self.words == self.wnid else self.words.split(",")[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,11 @@ class Dataset:
         return self.part_of or self
 
     @property
+    def orientation_applied(self) -> bool:
+        """Are images turned as their EXIF says? Published accuracies were reached without."""
+        return bool(self.published.table.get("orientation") == "applied")
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """The splits that can be organized: those with labels."""
         return tuple(split for split in (Split.TRAIN, Split.VAL) if split in self.table)
@@ -160,7 +167,7 @@ class Dataset:
     @cached_property
     def synsets(self) -> tuple[Synset, ...]:
         """All classes in the order of their labels."""
-        with _reading(self.table["synsets"]):
+        with _reading(self.table.get("synsets", DEFINITION)):
             return tuple(
                 Synset(
                     label=label,
@@ -178,22 +185,29 @@ class Dataset:
 
     @cached_property
     def _synset_rows(self) -> list[dict[str, str]]:
-        with _reading(self.table["synsets"]):
-            lines = self._text(self.table["synsets"]).splitlines()
+        if (file := self.table.get("synsets")) is None:
+            named = (names.ranges for names in self._file_names.values())
+            return [{"wnid": wnid} for wnid in sorted(set().union(*named))]
+        with _reading(file):
+            lines = self._text(file).splitlines()
             header = lines[0].split("\t")
             rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
             wnids = [row["wnid"] for row in rows]
-        if wnids != sorted(set(wnids)) or not all(map(SAFE_NAME.fullmatch, wnids)):
+        if wnids != sorted(set(wnids)) or not all(map(is_class_name, wnids)):
             raise ImnetprepError(
-                f"{self.table['synsets']}: wnids are not unique, plain and in order",
+                f"{file}: wnids are not unique, plain and in order",
                 hint="sort the file by wnid: a label is the rank of its wnid",
             )
         return rows
 
     def numbers(self, split: Split) -> "tuple[array[int], ...] | None":
         """The numbers in the file names of `split`, ascending, an array a label; or None."""
-        if split not in self._numbers and "names" in self.table[split]:
-            self._numbers[split] = self._read_numbers(self.table[split]["names"])
+        if split not in self._numbers:
+            names = self._file_names[split]
+            if isinstance(names, LabelledNames):
+                self._numbers[split] = self._labelled_numbers(split, names)
+            elif "names" in self.table[split]:
+                self._numbers[split] = self._read_numbers(self.table[split]["names"])
         return self._numbers.get(split)
 
     @cached_property
@@ -212,6 +226,15 @@ class Dataset:
         with _reading(file):
             return tuple(array("I", itertools.accumulate(map(int, words[1:]))) for words in lines)
 
+    def _labelled_numbers(self, split: Split, names: LabelledNames) -> "tuple[array[int], ...]":
+        if strangers := sorted(names.ranges.keys() - self.label_of_wnid.keys()):
+            raise ImnetprepError(
+                f"{self.table[split]['labels']}: the classes {', '.join(strangers)} are not in"
+                f" {self.table['synsets']}",
+                hint="a line there for each class, sorted by wnid (docs/catalog.md)",
+            )
+        return tuple(array("I", names.ranges.get(wnid, ())) for wnid in self.label_of_wnid)
+
     @cached_property
     def _labels_of_numbers(self) -> "dict[Split, Mapping[int, int]]":
         return {}
@@ -226,7 +249,8 @@ class Dataset:
 
     def samples(self, split: Split) -> int:
         """How many samples `split` has."""
-        return int(self.table[split]["samples"])
+        samples = self.table[split].get("samples")
+        return sum(self.counts(split)) if samples is None else int(samples)
 
     def counts(self, split: Split) -> tuple[int, ...]:
         """How many samples of `split` each label has."""
@@ -242,23 +266,26 @@ class Dataset:
     def _counts(self) -> dict[Split, tuple[int, ...]]:
         return {}
 
-    def label_of(self, split: Split, name: str) -> int | None:
-        """The label of the sample called `name`; None if the dataset has no such sample."""
-        parts = self._file_names[split].parse(name)
+    def label_of(self, split: Split, name: str, wnid: str | None = None) -> int | None:
+        """The label of the sample called `name`; None if the dataset has no such sample.
+
+        `wnid` is the class that it was found in, which counts where several classes have the name.
+        """
+        parts = self._file_names[split].parse(name, wnid)
         if parts is None:
             return None
-        wnid, number = parts
-        if wnid is None:
+        own_wnid, number = parts
+        if own_wnid is None:
             return self._label_of_number(split).get(number)
-        label = self.label_of_wnid.get(wnid)
+        label = self.label_of_wnid.get(own_wnid)
         if label is None or (numbers := self.numbers(split)) is None:
             return label
         at = bisect_left(numbers[label], number)
         return label if at < len(numbers[label]) and numbers[label][at] == number else None
 
-    def number_of(self, split: Split, name: str) -> int:
-        """The number of the name of a sample, one that has a label."""
-        parts = self._file_names[split].parse(name)
+    def number_of(self, split: Split, wnid: str, name: str) -> int:
+        """The number of the name of a sample of that class."""
+        parts = self._file_names[split].parse(name, wnid)
         assert parts is not None, name
         return parts[1]
 
@@ -276,8 +303,8 @@ class Dataset:
     def definition(self) -> dict[str, bytes]:
         """The files that make this dataset, by name: what a manifest keeps of one not built in."""
         tables = [self.table[split] for split in self.splits]
-        files = [self.table["synsets"]]
-        files += [table[key] for table in tables for key in ("names", "files") if key in table]
+        files = [self.table["synsets"]] if "synsets" in self.table else []
+        files += [table[key] for table in tables for key in _LISTS if key in table]
         if self.part_of is None:
             files += [archive.torrent for archive in self.archives if archive.torrent]
         elif not self.part_of.built_in:
@@ -305,9 +332,11 @@ class Dataset:
         return {split: self._names_of(self.table[split]) for split in self.splits}
 
     def _names_of(self, table: Mapping[str, Any]) -> FileNames:
-        if "files" in table:
-            return ListedNames(self._text(table["files"]).splitlines())
-        return patterns_of(table)
+        if (file := table.get("labels")) is None:
+            return patterns_of(table)
+        with _reading(file):
+            lines = self._text(file).removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+            return LabelledNames(lines[:-1] if not lines[-1] else lines)
 
     def _text(self, name: str) -> str:
         body = self.read(name)
@@ -374,12 +403,15 @@ def parse_dataset(
         if whole and "part_of" in table:
             raise ValueError(f"{table['name']} is part of another dataset itself")
         part_of = _whole_of(table["part_of"], read) if "part_of" in table else None
-        archives = part_of.archives if part_of else tuple(map(_parse_archive, table["archives"]))
-        names = [table["synsets"], table["name"], *(archive.name for archive in archives)]
+        archives = part_of.archives if part_of else _parse_archives(table)
+        names = [table["name"], *(archive.name for archive in archives)]
+        names += [table["synsets"]] if "synsets" in table else []
         for split in (Split.TRAIN, Split.VAL):
             if split in table:
-                names += [table[split][key] for key in ("names", "files") if key in table[split]]
+                names += [table[split][key] for key in _LISTS if key in table[split]]
                 _check_split(split, table[split])
+                if "synsets" not in table and "labels" not in table[split]:
+                    raise KeyError("synsets")
                 if part_of and split not in part_of.splits:
                     raise ValueError(f"{part_of.name}, of which it is part, has no {split} split")
         for name in names:
@@ -419,15 +451,17 @@ def _bad_definition(problem: str) -> ImnetprepError:
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
     for key in ("samples", "samples_per_class"):
         _typed(table, key, int)
+    if "labels" in table:
+        return
     if "samples" not in table:
         raise KeyError("samples")
-    if "files" in table:
-        if "names" not in table:
-            raise ValueError(f"{split} needs names beside its files")
-        return
     says_wnid = patterns_of(table).says_wnid
     if "names" not in table and not ("samples_per_class" in table and says_wnid):
         raise ValueError(f"{split} needs names, or samples_per_class and {{wnid}} in its file_name")
+
+
+def _parse_archives(table: Mapping[str, Any]) -> tuple[Archive, ...]:
+    return tuple(map(_parse_archive, table.get("archives", ())))
 
 
 def _parse_archive(table: Mapping[str, Any]) -> Archive:

@@ -1,7 +1,10 @@
 """File names of samples to numbers and back: by a pattern, or by their place in a list."""
 
+import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 
@@ -10,8 +13,11 @@ class FileNames(Protocol):
 
     says_wnid: bool
 
-    def parse(self, name: str) -> tuple[str | None, int] | None:
-        """The wnid, if the name says it, and the number; None if it is no name of this split."""
+    def parse(self, name: str, wnid: str | None) -> tuple[str | None, int] | None:
+        """The wnid, if the name says it, and the number; None if it is no name of this split.
+
+        `wnid` is the class that the name was found in, which counts where several classes have it.
+        """
 
     def format(self, wnid: str, number: int) -> str:
         """The name with that number."""
@@ -34,7 +40,7 @@ class NamePatterns:
                 raise ValueError(f"the file_name {file_name!r} has no {{number}}")
         self.says_wnid = all("wnid" in regex.groupindex for regex in self._regexes)
 
-    def parse(self, name: str) -> tuple[str | None, int] | None:
+    def parse(self, name: str, wnid: str | None) -> tuple[str | None, int] | None:
         for at, regex in enumerate(self._regexes):
             if (match := regex.fullmatch(name)) is not None:
                 groups = match.groupdict()
@@ -46,28 +52,62 @@ class NamePatterns:
         return self._formats[at].format(wnid=wnid, number=number)
 
 
-class ListedNames:
-    """Names that follow no pattern: the number of each is its place in a list, from 0."""
+class LabelledNames:
+    """Names that follow no pattern, listed with their classes: lines `NAME<TAB>CLASS`, in any order.
 
-    says_wnid = False
+    The number of each is its place in the list by class and name, from 0. Two classes may both have
+    an image `0001.jpg`. Raises ValueError at a line that is none.
+    """
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._numbers = {name: number for number, name in enumerate(names)}
-        if len(self._numbers) != len(names) or not all(map(is_plain, names)):
-            raise ValueError("its list of files has a name twice, or one that is not plain")
+    says_wnid = True
 
-    def parse(self, name: str) -> tuple[str | None, int] | None:
-        number = self._numbers.get(name)
-        return None if number is None else (None, number)
+    def __init__(self, lines: Sequence[str]) -> None:
+        rows = sorted(_class_and_name(line, at) for at, line in enumerate(lines, start=1))
+        self._names = [name for _, name in rows]
+        self.ranges: dict[str, range] = {}
+        for wnid, group in itertools.groupby(range(len(rows)), lambda at: rows[at][0]):
+            numbers = list(group)
+            self.ranges[wnid] = range(numbers[0], numbers[-1] + 1)
+        for (wnid, name), following in itertools.pairwise(rows):
+            if (wnid, name) == following:
+                raise ValueError(f"{name} of {wnid} is listed twice")
+
+    @cached_property
+    def _wnids(self) -> Mapping[str, str | None]:
+        """The class of each name; None where several have it."""
+        wnids: dict[str, str | None] = {}
+        for wnid, numbers in self.ranges.items():
+            for name in self._names[numbers.start : numbers.stop]:
+                wnids[name] = None if name in wnids else wnid
+        return wnids
+
+    def parse(self, name: str, wnid: str | None) -> tuple[str | None, int] | None:
+        for each in (wnid, self._wnids.get(name)):
+            if each is not None and (numbers := self.ranges.get(each)):
+                at = bisect_left(self._names, name, numbers.start, numbers.stop)
+                if at in numbers and self._names[at] == name:
+                    return each, at
+        return None
 
     def format(self, wnid: str, number: int) -> str:
         return self._names[number]
 
 
+def _class_and_name(line: str, at: int) -> tuple[str, str]:
+    name, tab, wnid = line.partition("\t")
+    if not tab or not is_plain(name) or not is_class_name(wnid):
+        raise ValueError(f"line {at}: {line!r:.80} is no file name, tab and class")
+    return wnid, name
+
+
+def is_class_name(text: str) -> bool:
+    """Can a folder of a class be called so, in any script: no folder in it, not hidden?"""
+    return is_plain(text) and len(text.encode(errors="surrogateescape")) <= 255
+
+
 def is_plain(name: str) -> bool:
     """Is it a file's name that can be one everywhere: no folder in it, not hidden?"""
-    return bool(name) and name[0] != "." and not re.search(r"[/\\\x00-\x1f]", name)
+    return bool(name) and name[0] != "." and not re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name)
 
 
 def patterns_of(table: Mapping[str, Any]) -> NamePatterns:

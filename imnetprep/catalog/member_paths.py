@@ -58,12 +58,12 @@ class MemberPaths:
             name = self._whole.name_of(split, wnid or "", int(groups["number"]))
         elif name.startswith("."):
             return None
-        label = self._whole.label_of(split, name)
+        label = self._whole.label_of(split, name, wnid)
         if label is None:
             raise ValueError(f"which {self._whole.name} does not have there")
         own = self._whole.synsets[label].wnid
         if wnid not in (None, own):
             raise ValueError(f"which {self._whole.name} has in {own}")
         if self._dataset is not self._whole:
-            label = self._dataset.label_of(split, name)
+            label = self._dataset.label_of(split, name, own)
         return None if label is None else Place(split, label, name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
+from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, Synset, parse_dataset
 from imnetprep.messages import ImnetprepError, WrongUsage
 
 BUILT_IN_LISTS = (
@@ -28,7 +28,7 @@ _FOLDER = Path(__file__).parent / "subset_lists"
 _SYNSETS = "synsets.tsv"
 # Where a part keeps the definition of a whole that is not built in.
 _WHOLE = "whole"
-_OF_SPLIT = ("file_name", "samples", "samples_per_class", "names", "files")
+_OF_SPLIT = ("file_name", "samples_per_class")
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ def subset_of(source: Dataset, subset: SubsetList) -> Dataset:
         labels = [_label_of_wnid(source, *entry) for entry in subset.entries]
         return _derived(source, subset.name, sorted(set(labels)), files=None)
     files: dict[int, set[int]] = {}
-    for place, name in subset.entries:
-        files.setdefault(_label_of_file(source, place, name), set()).add(
-            source.number_of(Split.TRAIN, name)
-        )
+    for place, path in subset.entries:
+        label, name = _labelled_file(source, place, path)
+        number = source.number_of(Split.TRAIN, source.synsets[label].wnid, name)
+        files.setdefault(label, set()).add(number)
     return _derived(source, subset.name, sorted(files), files=files)
 
 
@@ -97,11 +97,15 @@ def _label_of_wnid(source: Dataset, place: str, wnid: str) -> int:
     return label
 
 
-def _label_of_file(source: Dataset, place: str, name: str) -> int:
-    label = source.label_of(Split.TRAIN, name) if Split.TRAIN in source.splits else None
-    if label is None:
-        raise _unknown(f"{place}: {name!r} is neither a class nor a train file of {source.name}")
-    return label
+def _labelled_file(source: Dataset, place: str, path: str) -> tuple[int, str]:
+    """The label and the name of a train file: `CLASS/NAME`, or a name that no two classes have."""
+    wnid, slash, name = path.rpartition("/")
+    label = None
+    if Split.TRAIN in source.splits:
+        label = source.label_of(Split.TRAIN, name, wnid or None)
+    if label is None or (slash and source.synsets[label].wnid != wnid):
+        raise _unknown(f"{place}: {path!r} is neither a class nor a train file of {source.name}")
+    return label, name
 
 
 def _unknown(problem: str) -> ImnetprepError:
@@ -129,14 +133,11 @@ def _derived(
         kept_table = {key: value for key, value in source.table[split].items() if key in _OF_SPLIT}
         splits[split] = {**kept_table, "samples": sum(counts)}
         if numbers is not None:
-            splits[split] |= {"samples": sum(map(len, numbers)), "names": f"{split}_names.txt"}
-            if "files" in splits[split]:
-                bodies[splits[split]["files"]] = source.read(splits[split]["files"]).decode()
+            splits[split]["samples"] = sum(map(len, numbers))
             splits[split].pop("samples_per_class", None)
-            bodies[f"{split}_names.txt"] = "".join(
-                f"{each.wnid} {_differences(of_label)}\n"
-                for each, of_label in zip(synsets, numbers, strict=True)
-            )
+            key, body = _listing(source, split, synsets, numbers)
+            splits[split][key] = f"{split}_{key}.txt"
+            bodies[f"{split}_{key}.txt"] = body
     whole = source.published
     table = {
         "name": f"{source.name}-{name}",
@@ -150,6 +151,20 @@ def _derived(
     if not whole.built_in:
         files_of |= {f"{_WHOLE}/{file}": body for file, body in whole.definition().items()}
     return replace(parse_dataset(files_of.__getitem__), part_of=whole)
+
+
+def _listing(
+    source: Dataset, split: Split, synsets: Sequence[Synset], numbers: Sequence[Sequence[int]]
+) -> tuple[str, str]:
+    """The key of a split's table for a listing of these numbers, and the listing."""
+    lines = []
+    for each, of_label in zip(synsets, numbers, strict=True):
+        if "labels" in source.table[split]:
+            lines += [f"{source.name_of(split, each.wnid, at)}\t{each.wnid}" for at in of_label]
+        else:
+            lines.append(f"{each.wnid} {_differences(of_label)}")
+    key = "labels" if "labels" in source.table[split] else "names"
+    return key, "".join(f"{line}\n" for line in lines)
 
 
 def _differences(numbers: Sequence[int]) -> str:

@@ -237,7 +237,7 @@ def _form_problems(
                 if wnid != last_wnid:
                     names.clear()  # a name is of one class, so no other class tar may have it
                     last_wnid = wnid
-                label = None if split is None else dataset.label_of(split, name)
+                label = None if split is None else dataset.label_of(split, name, wnid)
                 if name in names:
                     yield "twice", f"member {name!r} is there a second time"
                 elif split is not None and (

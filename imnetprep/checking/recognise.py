@@ -253,9 +253,9 @@ class Roster:
         """How many samples a class should have."""
         return self.dataset.counts(self.split)[label]
 
-    def label_of(self, name: str) -> int | None:
+    def label_of(self, name: str, wnid: str | None = None) -> int | None:
         """The label of the sample called `name`, as the dataset names its samples."""
-        return self.dataset.label_of(self.split, name)
+        return self.dataset.label_of(self.split, name, wnid)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ class Extraction:
         for number, (label, planes) in enumerate(cifar_images(body, name=member), start=first):
             wnid = whole.synsets[label].wnid
             name = whole.name_of(split, wnid, number)
-            own = label if whole is self.dataset else self.dataset.label_of(split, name)
+            own = label if whole is self.dataset else self.dataset.label_of(split, name, wnid)
             if own is not None:
                 yield split, Sample(own, name, encode_png(planes, SIDE_PX))
 
@@ -176,7 +176,7 @@ def listed_samples(
         label = label_of(name)
         if label is None:
             raise refused(archive, name, f"which {dataset.published.name} does not have there")
-        if in_part and (label := dataset.label_of(split, name)) is None:
+        if in_part and (label := dataset.label_of(split, name, section.wnid)) is None:
             continue
         if size_bytes > LARGEST_SAMPLE_BYTES:
             raise refused(archive, name, f"of {size_bytes:,} bytes")
@@ -190,7 +190,7 @@ def _labels(dataset: Dataset, split: Split, wnid: str | None) -> Callable[[str],
     label = dataset.label_of_wnid[wnid]
     if (names := dataset.names(split, label)) is not None:
         return dict.fromkeys(names, label).get  # a tenth of the cost of asking for each
-    return lambda name: label if dataset.label_of(split, name) == label else None
+    return lambda name: label if dataset.label_of(split, name, wnid) == label else None
 
 
 def check_count(

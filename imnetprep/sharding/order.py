@@ -49,7 +49,8 @@ class Placement:
 
     def rank(self, label: int, name: str) -> int:
         """The place in the split of a sample that the dataset has."""
-        number = self.dataset.number_of(self._split, name)
+        wnid = self.dataset.synsets[label].wnid
+        number = self.dataset.number_of(self._split, wnid, name)
         return self._ranks[self._first[label] + bisect_left(self._numbers[label], number)]
 
     def sample(self, rank: int) -> tuple[int, str]:

@@ -52,7 +52,7 @@ class SampleList:
     wnids: tuple[str, ...]
     names: bytearray
     ends: NDArray[np.uint32]
-    labels: NDArray[np.int16]
+    labels: NDArray[np.int32]
     places: Places | None = None
     change: str | None = None
 
@@ -116,7 +116,7 @@ def read_samples(
                 shards += columns.shards
                 offsets += columns.offsets
                 sizes += columns.sizes
-    labels = np.repeat(np.arange(len(wnids), dtype=np.int16), counts)
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int32), counts)
     if len(labels) != record.samples:
         raise WrongBytes(
             f"{manifest.path} counts {record.samples} {split} samples and lists {len(labels)}",

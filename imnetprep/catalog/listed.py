@@ -1,0 +1,35 @@
+"""A dataset made of a listing: the file names of each class of each split, as they lie."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
+from imnetprep.catalog.subsets import format_toml
+
+# The file names of each class of each split.
+Listing = Mapping[Split, Mapping[str, Sequence[str]]]
+
+
+def listed_dataset(name: str, title: str, listing: Listing, words: Mapping[str, str]) -> Dataset:
+    """The dataset of these images. `words` has what people call a class, where it is known.
+
+    The same images make the same definition, to the byte, in whatever order they were found.
+    """
+    wnids = sorted(set().union(*listing.values()))
+    rows = [f"{wnid}\t{words.get(wnid, wnid)}\n" for wnid in wnids]
+    bodies = {"synsets.tsv": "".join(["wnid\twords\n", *rows])}
+    splits: dict[str, Any] = {}
+    for split, by_class in listing.items():
+        rows = [f"{each}\t{wnid}\n" for wnid in sorted(by_class) for each in sorted(by_class[wnid])]
+        bodies[f"{split}.tsv"] = "".join(rows)
+        splits[split] = {"samples": len(rows), "labels": f"{split}.tsv"}
+    table = {
+        "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "images",
+        "title": "".join(each if each.isprintable() else "?" for each in title),
+        "synsets": "synsets.tsv",
+        "orientation": "applied",
+        **splits,
+    }
+    bodies[DEFINITION] = format_toml(table)
+    return parse_dataset({file: body.encode() for file, body in bodies.items()}.__getitem__)
