@@ -110,6 +110,7 @@ for _verb in (
     "subset",
     "status",
     "clean",
+    "datasets",
     "sync_s3",
     "inspect",
     "train",

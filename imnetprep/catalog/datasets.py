@@ -15,13 +15,14 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from imnetprep.catalog.definition_text import DIGEST_DIGITS, key_problems, line_of
 from imnetprep.catalog.file_names import FileNames, LabelledNames, is_class_name, patterns_of
 from imnetprep.messages import ImnetprepError, WrongUsage
 
@@ -43,7 +44,6 @@ BUILT_IN = tuple(_FOLDERS)
 DEFINITION = "dataset.toml"
 FORMS = ("tar", "tar-of-tars", "tar.gz", "tar.xz", "zip")
 CONTENTS = ("cifar-batches",)
-DIGESTS = ("md5", "sha1", "sha256", "xxh64")
 
 # The train list of ILSVRC2012 has 5 MB; a small file can unpack to any size.
 _LARGEST_FILE_BYTES = 256 << 20
@@ -186,8 +186,11 @@ class Dataset:
     @cached_property
     def _synset_rows(self) -> list[dict[str, str]]:
         if (file := self.table.get("synsets")) is None:
-            named = (names.ranges for names in self._file_names.values())
-            return [{"wnid": wnid} for wnid in sorted(set().union(*named))]
+            names = self._file_names.values()
+            listed = {
+                wnid for each in names if isinstance(each, LabelledNames) for wnid in each.ranges
+            }
+            return [{"wnid": wnid} for wnid in sorted(listed)]
         with _reading(file):
             lines = self._text(file).splitlines()
             header = lines[0].split("\t")
@@ -381,14 +384,34 @@ def load_dataset(name: str) -> Dataset:
         return (path if file == DEFINITION else path.parent / file).read_bytes()
 
     try:
+        text = path.read_bytes().decode(errors="replace")
+        with suppress(tomllib.TOMLDecodeError):  # which parse_dataset tells
+            _refuse(path, list(key_problems(text, list(Split))))
         dataset = parse_dataset(read)
         dataset.definition()  # every file that it names is there
-        return dataset
     except OSError as error:
         raise ImnetprepError(
             f"{error.filename}: {error.strerror}",
             hint="a dataset is a .toml file and the files it names beside it (docs/catalog.md)",
         ) from error
+    sums = {split: sum(dataset.counts(split)) for split in dataset.splits}
+    _refuse(
+        path,
+        [
+            f"{line_of(text, (split, 'samples'))}{split} has samples = {dataset.samples(split)},"
+            f" and its classes have {listed}"
+            for split, listed in sums.items()
+            if dataset.samples(split) != listed
+        ],
+    )
+    return dataset
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        raise ImnetprepError(
+            f"{path}: {'; '.join(problems)}", hint="docs/catalog.md has the form of a definition"
+        )
 
 
 def parse_dataset(
@@ -474,7 +497,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
     if table.get("content") not in (None, *CONTENTS):
         raise ValueError(f"the content of {table['name']} is not {' or '.join(CONTENTS)}")
     _typed(table, "size_bytes", int)
-    for key in ("url", "magnet", *DIGESTS):
+    for key in ("url", "magnet", *DIGEST_DIGITS):
         _typed(table, key, str)
     if not SAFE_NAME.fullmatch(table.get("torrent", "none")):
         raise ValueError(f"{table['torrent']!r} is not a plain file name")
@@ -487,7 +510,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
         content=table.get("content"),
         packaging=table.get("packaging"),
         size_bytes=table.get("size_bytes"),
-        digests={kind: table[kind] for kind in DIGESTS if kind in table},
+        digests={kind: table[kind] for kind in DIGEST_DIGITS if kind in table},
         url=table.get("url"),
         torrent=table.get("torrent"),
         magnet=table.get("magnet"),

@@ -53,7 +53,7 @@ class NamePatterns:
 
 
 class LabelledNames:
-    """Names that follow no pattern, listed with their classes: lines `NAME<TAB>CLASS`, in any order.
+    """Names that follow no pattern, listed with their classes: lines `NAME<TAB>CLASS` in any order.
 
     The number of each is its place in the list by class and name, from 0. Two classes may both have
     an image `0001.jpg`. Raises ValueError at a line that is none.

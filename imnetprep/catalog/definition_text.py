@@ -1,0 +1,69 @@
+"""The text of a definition: which keys it may have, and on which line each stands."""
+
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "xxh64": 16}
+Path = tuple[str | int, ...]  # ("archives", 0, "md5")
+
+_KEYS = {
+    "": "name title terms synsets archives part_of orientation odd_files train val",
+    "split": "file_name samples samples_per_class names labels",
+    "archives": "name split form members beside content packaging size_bytes url torrent magnet "
+    + " ".join(DIGEST_DIGITS),
+}
+
+
+def key_problems(text: str, splits: Collection[str]) -> Iterator[str]:
+    """The keys that no definition has, and values that cannot be, each with its line.
+
+    Raises tomllib.TOMLDecodeError.
+    """
+    table = tomllib.loads(text)
+    archives = table.get("archives")
+    tables: list[tuple[Path, str, Any]] = [((), "", table)]
+    tables += [((split,), "split", table[split]) for split in splits if split in table]
+    tables += [
+        (("archives", at), "archives", each)
+        for at, each in enumerate(archives if isinstance(archives, list) else ())
+    ]
+    for path, kind, each in tables:
+        for key, value in each.items() if isinstance(each, Mapping) else ():
+            place = f"{line_of(text, (*path, key))}{'.'.join([*map(str, path[:1]), key])}"
+            if key not in _KEYS[kind].split():
+                yield f"{place} is no key of a definition"
+            elif key in DIGEST_DIGITS and not _is_digest(key, value):
+                yield f"{place} is not {DIGEST_DIGITS[key]} digits of 0-9 and a-f"
+    if table.get("orientation") not in (None, "applied"):
+        yield f'{line_of(text, ("orientation",))}orientation is "applied", or is not there'
+
+
+def line_of(text: str, path: Path) -> str:
+    """`line 12: ` for the key at `path`; nothing where it stands on no line of its own."""
+    number = _lines(text).get(path)
+    return f"line {number}: " if number else ""
+
+
+def _is_digest(kind: str, value: Any) -> bool:
+    return isinstance(value, str) and bool(
+        re.fullmatch(f"[0-9a-f]{{{DIGEST_DIGITS[kind]}}}", value)
+    )
+
+
+def _lines(text: str) -> dict[Path, int]:
+    """The line of each key that stands at the start of one, by its path."""
+    lines: dict[Path, int] = {}
+    path: Path = ()
+    tables = 0
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := re.match(r"\s*\[\[\s*([\w.-]+)\s*\]\]", line):
+            path, tables = (match[1], tables), tables + 1
+        elif match := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            path = (match[1],)
+        elif match := re.match(r"\s*([\w-]+)[\w.-]*\s*=", line):
+            lines.setdefault((*path, match[1]), number)
+            continue
+        lines.setdefault(path, number)
+    return lines
