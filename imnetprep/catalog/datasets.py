@@ -186,11 +186,11 @@ class Dataset:
     @cached_property
     def _synset_rows(self) -> list[dict[str, str]]:
         if (file := self.table.get("synsets")) is None:
-            names = self._file_names.values()
-            listed = {
-                wnid for each in names if isinstance(each, LabelledNames) for wnid in each.ranges
+            lists = self._file_names.values()
+            classes = {
+                wnid for each in lists if isinstance(each, LabelledNames) for wnid in each.ranges
             }
-            return [{"wnid": wnid} for wnid in sorted(listed)]
+            return [{"wnid": wnid} for wnid in sorted(classes)]
         with _reading(file):
             lines = self._text(file).splitlines()
             header = lines[0].split("\t")
@@ -399,9 +399,9 @@ def load_dataset(name: str) -> Dataset:
         path,
         [
             f"{line_of(text, (split, 'samples'))}{split} has samples = {dataset.samples(split)},"
-            f" and its classes have {listed}"
-            for split, listed in sums.items()
-            if dataset.samples(split) != listed
+            f" and its classes have {images}"
+            for split, images in sums.items()
+            if dataset.samples(split) != images
         ],
     )
     return dataset
@@ -423,6 +423,8 @@ def parse_dataset(
     """
     try:
         table = tomllib.loads(read(DEFINITION).decode())
+        for key in ("name", "title", "terms", "synsets", "part_of"):
+            _typed(table, key, str)
         if whole and "part_of" in table:
             raise ValueError(f"{table['name']} is part of another dataset itself")
         part_of = _whole_of(table["part_of"], read) if "part_of" in table else None
@@ -431,8 +433,8 @@ def parse_dataset(
         names += [table["synsets"]] if "synsets" in table else []
         for split in (Split.TRAIN, Split.VAL):
             if split in table:
-                names += [table[split][key] for key in _LISTS if key in table[split]]
                 _check_split(split, table[split])
+                names += [table[split][key] for key in _LISTS if key in table[split]]
                 if "synsets" not in table and "labels" not in table[split]:
                     raise KeyError("synsets")
                 if part_of and split not in part_of.splits:
@@ -472,8 +474,13 @@ def _bad_definition(problem: str) -> ImnetprepError:
 
 
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
-    for key in ("samples", "samples_per_class"):
-        _typed(table, key, int)
+    for key, kind in (
+        ("samples", int),
+        ("samples_per_class", int),
+        ("names", str),
+        ("labels", str),
+    ):
+        _typed(table, key, kind)
     if "labels" in table:
         return
     if "samples" not in table:

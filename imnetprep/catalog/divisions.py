@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.catalog.listed import listed_dataset
+from imnetprep.catalog.listing import listed_dataset
 from imnetprep.messages import ImnetprepError
 
 

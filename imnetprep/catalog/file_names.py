@@ -68,8 +68,8 @@ class LabelledNames:
         for wnid, group in itertools.groupby(range(len(rows)), lambda at: rows[at][0]):
             numbers = list(group)
             self.ranges[wnid] = range(numbers[0], numbers[-1] + 1)
-        for (wnid, name), following in itertools.pairwise(rows):
-            if (wnid, name) == following:
+        for (wnid, name), successor in itertools.pairwise(rows):
+            if (wnid, name) == successor:
                 raise ValueError(f"{name} of {wnid} is listed twice")
 
     @cached_property
