@@ -59,13 +59,7 @@ def plan_download(
     sources += [read_torrent(path.read_bytes()) for path in torrents]
     if not sources:
         sources = [_published_torrent(definition, archive) for archive in to_fetch]
-    torrents_by_hash = {
-        torrent.info_hash: torrent
-        for archive in definition.archives
-        if archive.torrent
-        and isinstance(torrent := _published_torrent(definition, archive), Torrent)
-    }
-    by_hash = {_info_hash(each): _with_metadata(each, torrents_by_hash, root) for each in sources}
+    by_hash = {each.info_hash: _with_metadata(each, definition, root) for each in sources}
     return DownloadPlan(definition, tuple(to_fetch), tuple(present), tuple(by_hash.values()))
 
 
@@ -141,10 +135,6 @@ def _recorder(root: Root, proofs: dict[str, TorrentProof]) -> Callable[[PartFile
     return record
 
 
-def _info_hash(source: Torrent | Magnet) -> str:
-    return source.info_hash if isinstance(source, Torrent) else source.v1 or source.v2 or ""
-
-
 def _refuse_two(path: Path) -> None:
     """Refuse to fetch an archive beside another state of it: a part, or one being consumed."""
     if path.exists() and path.with_name(f"{path.name}.part").exists():
@@ -176,20 +166,15 @@ def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:
     )
 
 
-def _with_metadata(
-    source: Torrent | Magnet, by_hash: dict[str, Torrent], root: Root
-) -> Torrent | Magnet:
+def _with_metadata(source: Torrent | Magnet, dataset: Dataset, root: Root) -> Torrent | Magnet:
     """The torrent of a magnet link, where the dataset or the record of an earlier run has it."""
     if isinstance(source, Torrent):
         return source
-    info_hash = _info_hash(source)
-    if info_hash in by_hash:
-        return read_torrent(by_hash[info_hash].body, magnet=source)
-    record = read_record(record_path(root.archives, info_hash))
-    if not record:
-        return source
-    torrent = read_torrent(record[b"torrent"], magnet=source)
-    return torrent if torrent.info_hash == info_hash else source
+    bodies = [dataset.published.read(each.torrent) for each in dataset.archives if each.torrent]
+    if record := read_record(record_path(root.archives, source.info_hash)):
+        bodies.append(record.torrent.body)
+    torrents = (read_torrent(body, magnet=source) for body in bodies)
+    return next((each for each in torrents if each.info_hash == source.info_hash), source)
 
 
 def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[PartFiles]:

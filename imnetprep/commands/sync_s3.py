@@ -10,7 +10,6 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands import verb
-from imnetprep.commands.sync_shown import show_findings, show_move, show_plan, show_unfinished
 from imnetprep.commands.terminal import is_json, json_option, stderr_progress
 from imnetprep.messages import WrongUsage
 
@@ -178,6 +177,7 @@ def sync_s3(
         raise WrongUsage("--push, --pull and --check are done one after the other", hint=hint)
     _refuse_unused(pull=pull, check=check, delete=delete, sse=settings.sse)
     with _uncollected():
+        from imnetprep.commands import sync_shown
         from imnetprep.fs import locked
         from imnetprep.jobs import TRANSFERS
         from imnetprep.s3.address import parse_s3_address
@@ -210,7 +210,7 @@ def sync_s3(
                 contents=parts, deep=deep, kind=kind, jobs=TRANSFERS.count(jobs), max_rate=max_rate,
                 progress=progress,
             )  # fmt: skip
-            return show_findings(findings, len(found.local), deep=deep)
+            return sync_shown.show_findings(findings, len(found.local), deep=deep)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
@@ -222,15 +222,15 @@ def sync_s3(
         ]  # fmt: skip
         for plan in plans:
             rate = max_rate or journal.rate(plan.direction)
-            show_plan(plan, rate, request_prices, removes=yes)
-        show_unfinished(plans[0], bucket)
+            sync_shown.show_plan(plan, rate, request_prices, removes=yes)
+        sync_shown.show_unfinished(plans[0], bucket)
         if not directions and not is_json():
             click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if not acts:
             return 0
         sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
         for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
-            show_move(move)
+            sync_shown.show_move(move)
     return 0
 
 

@@ -2,37 +2,29 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
 from imnetprep.commands.terminal import is_json, print_finding, print_result
-from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes, format_duration
-
-if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.messages import Finding
-    from imnetprep.s3.bucket import Bucket
-    from imnetprep.sync.plan import Outcome, SyncPlan
+from imnetprep.messages import FINDINGS_EXIT_CODE, Finding, count, format_bytes, format_duration
+from imnetprep.s3.bucket import Bucket, stored_bytes
+from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan
 
 _LISTED_BEFORE_SUMMING_UP = 20
 _VERBS = {"push": "send", "pull": "fetch"}
 
 
 def show_plan(
-    plan: "SyncPlan", rate: float | None, prices: tuple[float, float], *, removes: bool
+    plan: SyncPlan, rate: float | None, prices: tuple[float, float], *, removes: bool
 ) -> None:
     """Print each step of a plan, or their sum where they are many; then what they take."""
     _show_steps(plan)
     _show_sum(plan, rate, prices)
-    from imnetprep.sync.plan import Action
-
     if (deletes := plan.of(Action.DELETE)) and not removes:
         click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
 
 
-def _show_steps(plan: "SyncPlan") -> None:
-    from imnetprep.sync.plan import Action, Step
-
+def _show_steps(plan: SyncPlan) -> None:
     kept_paths = {step.path for step in plan.kept}
     by_action = {action: plan.of(action) for action in Action if plan.of(action)}
     for action, steps in by_action.items():
@@ -57,14 +49,12 @@ def _show_steps(plan: "SyncPlan") -> None:
             )
 
 
-def _show_sum(plan: "SyncPlan", rate: float | None, prices: tuple[float, float]) -> None:
-    from imnetprep.sync.plan import Action
-
+def _show_sum(plan: SyncPlan, rate: float | None, prices: tuple[float, float]) -> None:
     moves = [step for step in plan.steps if plan.requests(step)]
     read = [step for step in plan.of(Action.COMPARE) if not plan.requests(step)]
     size_bytes = sum(step.size_bytes for step in moves)
     requests = sum(map(plan.requests, moves))
-    cost = requests * _price(plan, prices) / 1000
+    cost = requests * prices[plan.direction == "pull"] / 1000  # of a PUT, of a GET
     seconds = size_bytes / (rate or 100e6)
     guess = "" if rate else ", if it is 100 MB/s"
     rest = f"{count(len(plan.of(Action.SKIP)), 'file')} the same already"
@@ -87,16 +77,8 @@ def _show_sum(plan: "SyncPlan", rate: float | None, prices: tuple[float, float])
     )  # fmt: skip
 
 
-def _price(plan: "SyncPlan", prices: tuple[float, float]) -> float:
-    """The price of 1,000 requests of a plan, in USD."""
-    return prices[plan.direction == "pull"]
-
-
-def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
+def show_unfinished(plan: SyncPlan, bucket: Bucket) -> None:
     """The uploads in parts that somebody began: they are paid for, and no listing shows them."""
-    from imnetprep.s3.bucket import stored_bytes
-    from imnetprep.sync.plan import Action
-
     actions = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
     for uploads, is_stale in ((plan.survey.uploads, False), (plan.stale, True)):
         for upload in uploads:
@@ -108,7 +90,7 @@ def show_unfinished(plan: "SyncPlan", bucket: "Bucket") -> None:
             click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}", err=True)
 
 
-def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool) -> int:
+def show_findings(findings: Iterable[Finding], files: int, *, deep: bool) -> int:
     """A line each and their sum; the exit code."""
     found = 0
     for finding in findings:
@@ -120,7 +102,7 @@ def show_findings(findings: "Iterable[Finding]", files: int, *, deep: bool) -> i
     return FINDINGS_EXIT_CODE if found else 0
 
 
-def show_move(outcome: "Outcome") -> None:
+def show_move(outcome: Outcome) -> None:
     """A line for a file, with the checksum that its bytes have on both sides."""
     step, checksum = outcome.step, ""
     if outcome.checksums:

@@ -28,8 +28,16 @@ def record_path(folder: Path, info_hash: str) -> Path:
     return folder / f".{info_hash}.resume"
 
 
-def read_record(path: Path) -> Mapping[bytes, Any]:
-    """Torrent, proved pieces and the state of their files; empty where no record can be read."""
+class Record(NamedTuple):
+    """A torrent, its proved pieces, and inode and mtime (ns) of each of its wanted files."""
+
+    torrent: Torrent
+    proved_pieces: frozenset[int]
+    states: list[list[int]]
+
+
+def read_record(path: Path) -> Record | None:
+    """What the record at `path` says; None where there is none that can be read."""
     try:
         record = lt.bdecode(path.read_bytes())
         torrent, bits = read_torrent(record[b"torrent"]), record[b"proved"]
@@ -37,8 +45,12 @@ def read_record(path: Path) -> Mapping[bytes, Any]:
         right = right and type(bits) is bytes and len(bits) == _bytes_of_bits(torrent)
         right = right and all(len(state) == 2 for state in record[b"files"])
     except (FileNotFoundError, ImnetprepError, RuntimeError, LookupError, TypeError):
-        return {}
-    return record if right else {}
+        return None
+    if not right:
+        return None
+    pieces = range(torrent.info.num_pieces())
+    proved_pieces = frozenset(each for each in pieces if bits[each // 8] >> (each % 8) & 1)
+    return Record(torrent, proved_pieces, record[b"files"])
 
 
 def _bytes_of_bits(torrent: Torrent) -> int:
@@ -60,7 +72,8 @@ class PartFiles:
             else self.folder / f".{torrent.info_hash}-{index}.unwanted"
             for index in range(files.num_files())
         }
-        self.pieces = sorted({piece for index in paths for piece in self._pieces_of(index)})
+        ranges = [self._pieces_of(index, 0, files.file_size(index)) for index in paths]
+        self.pieces = sorted(set().union(*ranges))
         self.proved_pieces: set[int] = set()
         self._record = record_path(self.folder, torrent.info_hash)
         self._handles: dict[int, int] = {}
@@ -231,17 +244,13 @@ class PartFiles:
         the file another one, they would not all be right.
         """
         record = read_record(self._record)
-        states, found = record.get(b"files", []), self._states()
-        has_final_name = any(self._place(index) == path for index, path in self.paths.items())
-        if (
-            not record
-            or has_final_name
-            or [inode for inode, _ in states] != [inode for inode, _ in found]
-        ):
+        if record is None or any(self._place(index) == path for index, path in self.paths.items()):
             return None
-        bits = record[b"proved"]
-        pieces = {piece for piece in with_data if bits[piece // 8] >> (piece % 8) & 1}
-        if states == found:
+        found = self._states()
+        if [inode for inode, _ in record.states] != [inode for inode, _ in found]:
+            return None
+        pieces = with_data & record.proved_pieces
+        if record.states == found:
             return pieces
         probes = random.sample(sorted(pieces), min(len(pieces), _PIECES_READ_AGAIN))
         return pieces if all(map(self.prove, probes)) else None
@@ -259,18 +268,17 @@ class PartFiles:
                 os.close(handle)  # another thread was first
         return self._handles[index]
 
-    def _pieces_of(self, index: int) -> range:
-        files, length = self.torrent.info.layout(), self.torrent.info.piece_length()
-        start, size_bytes = files.file_offset(index), files.file_size(index)
-        return range(start // length, -(-(start + size_bytes) // length))
+    def _pieces_of(self, index: int, start: int, end: int) -> range:
+        """The pieces that have bytes from `start` to `end` of a file."""
+        offset = self.torrent.info.layout().file_offset(index)
+        length = self.torrent.info.piece_length()
+        return range((offset + start) // length, -(-(offset + end) // length))
 
     def _pieces_with_data(self) -> Iterator[int]:
-        length = self.torrent.info.piece_length()
         for index in self.paths:
             place = self._place(index)
             if not place.exists():
                 continue
-            offset = self.torrent.info.layout().file_offset(index)
             size_bytes = self.torrent.info.layout().file_size(index)
             if place.stat().st_size > size_bytes:
                 raise ImnetprepError(
@@ -279,36 +287,20 @@ class PartFiles:
                 )
             size_bytes = place.stat().st_size
             for start, end in data_ranges(self._handle(index), size_bytes):
-                yield from range((offset + start) // length, -(-(offset + end) // length))
+                yield from self._pieces_of(index, start, end)
 
 
-class PartRecord(NamedTuple):
-    """What a record says of one part: how much of it is proved, and of how much."""
+def read_part_records(folder: Path) -> dict[str, tuple[int, int]]:
+    """The proved bytes and the size of each part in `folder`, by the name of its archive.
 
-    proved_bytes: int
-    size_bytes: int
-
-
-def read_part_records(folder: Path) -> dict[str, PartRecord]:
-    """What the records in `folder` say of its parts, by the name of the archive; reads no part.
-
-    A record that cannot be read says nothing.
+    From the records alone: reads no part. A record that cannot be read says nothing.
     """
     found = {}
     for path in sorted(folder.glob(".*.resume")):
         record = read_record(path)
-        try:
-            torrent = read_torrent(record[b"torrent"])
-            bits = record[b"proved"]
-            for file in torrent.files:
-                part = folder / f"{file.name}.part"
-                if not part.exists():
-                    continue
-                pieces = PartFiles(torrent, {file.index: folder / file.name}).pieces
-                in_record = (piece for piece in pieces if bits[piece // 8] >> (piece % 8) & 1)
-                proved_bytes = sum(map(torrent.info.piece_size, in_record))
-                size_bytes = file.size_bytes
-                found[file.name] = PartRecord(min(proved_bytes, size_bytes), size_bytes)
-        except (ImnetprepError, LookupError, TypeError):
-            continue
+        for file in record.torrent.files if record else ():
+            if record and (folder / f"{file.name}.part").exists():
+                parts = PartFiles(record.torrent, {file.index: folder / file.name})
+                parts.proved_pieces.update(record.proved_pieces.intersection(parts.pieces))
+                found[file.name] = (min(parts.proved_bytes, file.size_bytes), file.size_bytes)
     return found

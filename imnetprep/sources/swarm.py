@@ -6,6 +6,7 @@ when, after a `cache_flushed_alert`, its SHA-1 is right as read back; that is th
 
 import errno
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -132,8 +133,7 @@ class _Torrent:
     finished_pieces: set[int] = field(default_factory=set)  # by libtorrent's word
     flushing_pieces: set[int] = field(default_factory=set)
     proving: dict[Future[bool], int] = field(default_factory=dict)
-    wrong_reads: dict[int, int] = field(default_factory=dict)
-    flush_under_way: bool = False
+    wrong_reads: Counter[int] = field(default_factory=Counter)
     told_bytes: int = 0
     is_rechecking: bool = False
     is_checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
@@ -235,7 +235,6 @@ class _FetchLoop:
             if torrent.parts.torrent.has_v1:
                 torrent.finished_pieces.add(int(alert.piece_index))
         elif isinstance(alert, lt.cache_flushed_alert):
-            torrent.flush_under_way = False
             for piece in torrent.flushing_pieces - torrent.parts.proved_pieces:
                 torrent.proving[self._workers.submit(torrent.parts.prove, piece)] = piece
             torrent.flushing_pieces = set()
@@ -260,7 +259,7 @@ class _FetchLoop:
                 torrent.parts.proved_pieces.add(piece)
                 self.task.advance(torrent.parts.torrent.info.piece_size(piece))
                 continue
-            torrent.wrong_reads[piece] = torrent.wrong_reads.get(piece, 0) + 1
+            torrent.wrong_reads[piece] += 1
             if torrent.wrong_reads[piece] == _READS_OF_A_PIECE:
                 raise WrongBytes(
                     f"piece {piece} of {torrent.parts.torrent.info.name()} arrived right and"
@@ -271,9 +270,8 @@ class _FetchLoop:
 
     def _flush(self) -> None:
         for torrent in self.torrents.values():
-            if torrent.finished_pieces and not torrent.flush_under_way:
+            if torrent.finished_pieces and not torrent.flushing_pieces:
                 torrent.flushing_pieces, torrent.finished_pieces = torrent.finished_pieces, set()
-                torrent.flush_under_way = True
                 torrent.handle.flush_cache()
 
     def _tell(self) -> None:

@@ -24,6 +24,11 @@ class Magnet:
     name: str
     uri: str
 
+    @property
+    def info_hash(self) -> str:
+        """The info-hash by which we call its torrent: v1 if it has one, else v2."""
+        return self.v1 or self.v2 or ""
+
 
 def parse_magnet(text: str) -> Magnet:
     """The magnet link in `text`. Raises WrongUsage that says what is wrong with it."""
