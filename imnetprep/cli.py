@@ -54,9 +54,6 @@ _OF_SQLITE = {
     sqlite3.SQLITE_BUSY: errno.EBUSY,
 }
 
-# Packages of the extra [train]; all that only prepares works without them.
-_OF_TRAINING = ("torch", "torchvision", "matplotlib")
-
 
 class _Verbs(click.Group):
     """The verbs in the order of the work, not of the alphabet."""
@@ -165,28 +162,28 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("Stopped: run the same command to resume", err=True)
         return INTERRUPTED_EXIT_CODE
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader of our results has seen enough
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            # The reader of our results has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        if error.errno not in _OF_THE_MACHINE:
-            return _our_bug()
-        sentence = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-        return _tell(sentence, _OF_THE_MACHINE[error.errno], ImnetprepError.exit_code)
-    except sqlite3.OperationalError as error:
-        code = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-        if code is None:
-            return _our_bug()
-        sentence = f"a database under the root: {error}"
-        return _tell(sentence, _OF_THE_MACHINE[code], ImnetprepError.exit_code)
-    except ModuleNotFoundError as error:
-        if error.name not in _OF_TRAINING:
-            return _our_bug()
-        sentence = f"imnetprep {arguments[0]} needs {error.name}, which is not installed"
-        hint = shell_command(sys.executable, "-m", "pip", "install", "imnetprep[train]")
-        return _tell(sentence, hint, ImnetprepError.exit_code)
-    except Exception:
-        return _our_bug()
+        sentence, hint = _explain(error, arguments)
+        return _tell(sentence, hint, ImnetprepError.exit_code) if hint else _our_bug()
+
+
+def _explain(error: Exception, arguments: list[str]) -> tuple[str, str | None]:
+    """What the machine refuses or lacks, and what to do about it; None: it is a bug of ours."""
+    match error:
+        case OSError():
+            sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            return str(sentence), _OF_THE_MACHINE.get(error.errno or 0)
+        case sqlite3.OperationalError():
+            code = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, 0)
+            return f"a database under the root: {error}", _OF_THE_MACHINE.get(code)
+        case ModuleNotFoundError(name=("torch" | "torchvision" | "matplotlib") as name):
+            hint = shell_command(sys.executable, "-m", "pip", "install", "imnetprep[train]")
+            return f"imnetprep {arguments[0]} needs {name}, which is not installed", hint
+    return "", None
 
 
 def main() -> None:

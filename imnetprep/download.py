@@ -1,6 +1,6 @@
 """Download archives by torrent into ROOT/archives: resumable, proved piece by piece."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.receipt import TorrentProof, is_proved, record_archive
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
-from imnetprep.sources.seeder import Seed, seed_until
+from imnetprep.sources.seeder import Seed, SeedLimits, seed_until
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files, fetch_metadata
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
@@ -63,14 +63,6 @@ def plan_download(
     return DownloadPlan(definition, tuple(to_fetch), tuple(present), tuple(by_hash.values()))
 
 
-@dataclass(frozen=True)
-class SeedLimits:
-    """How long to seed: until `ratio` times the bytes, or for `seconds`; None: no such limit."""
-
-    ratio: float | None = None
-    seconds: float | None = None
-
-
 def carry_out_download(
     plan: DownloadPlan,
     root: Root,
@@ -90,6 +82,13 @@ def carry_out_download(
             progress.note("nothing was fetched, so nothing is seeded")
         return
     proofs: dict[str, TorrentProof] = {}
+
+    def record(parts: PartFiles) -> None:
+        info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
+        for path in parts.paths.values():
+            proofs[path.name] = TorrentProof(info_hash, pieces)
+            record_archive(root, path, proofs[path.name])
+
     with locked(root.archives), open_session(network) as session:
         create_manifest(root.manifest, plan.dataset)
         bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
@@ -108,7 +107,7 @@ def carry_out_download(
             addresses=network.peers,
             wait_s=wait_s,
             progress=progress,
-            on_whole=_recorder(root, proofs),
+            on_whole=record,
         )
     yield from ((archive, proofs[archive.name]) for archive in plan.to_fetch)
     if seed_limits != SeedLimits():
@@ -120,19 +119,7 @@ def carry_out_download(
         if not seeds:
             progress.note("of a torrent that was fetched in part nothing is seeded")
             return
-        seed_until(
-            seeds, network, ratio=seed_limits.ratio, seconds=seed_limits.seconds, progress=progress
-        )
-
-
-def _recorder(root: Root, proofs: dict[str, TorrentProof]) -> Callable[[PartFiles], None]:
-    def record(parts: PartFiles) -> None:
-        info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
-        for path in parts.paths.values():
-            proofs[path.name] = TorrentProof(info_hash, pieces)
-            record_archive(root, path, proofs[path.name])
-
-    return record
+        seed_until(seeds, network, seed_limits, progress=progress)
 
 
 def _refuse_two(path: Path) -> None:

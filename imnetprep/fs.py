@@ -186,10 +186,7 @@ def locked(
             # lockf and not flock: a forked worker that outlives its parent does not hold it.
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError) as error:
-            raise ImnetprepError(
-                f"another imnetprep is at work in {folder}",
-                hint="wait until it is done, or stop it first",
-            ) from error
+            raise _busy(f"in {folder}") from error
         if not forks:
             yield
             return
@@ -219,10 +216,12 @@ def claim(handle: int, path: Path, *, suffix: str = "") -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise ImnetprepError(
-            f"another imnetprep is at work on {path}{suffix}",
-            hint="wait until it is done, or stop it first",
-        ) from error
+        raise _busy(f"on {path}{suffix}") from error
+
+
+def _busy(place: str) -> ImnetprepError:
+    hint = "wait until it is done, or stop it first"
+    return ImnetprepError(f"another imnetprep is at work {place}", hint=hint)
 
 
 def is_locked(folder: Path, *, name: str = ".lock") -> bool:

@@ -125,20 +125,18 @@ class Progress(Protocol):
         """One line that stays, such as `no peers yet`."""
 
 
-class _SilentTask:
-    def advance(self, amount: int) -> None: ...
-
-    def tell(self, detail: str) -> None: ...
-
-
 class Silent:
-    """Shows nothing."""
+    """Shows nothing, as a `Progress` and as its own `Task`."""
 
     @contextmanager
     def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
-        yield _SilentTask()
+        yield self
 
     def note(self, line: str) -> None: ...
+
+    def advance(self, amount: int) -> None: ...
+
+    def tell(self, detail: str) -> None: ...
 
 
 _BYTE_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,

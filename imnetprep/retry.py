@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _TIMES = 7
-
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 
 

@@ -90,7 +90,8 @@ def download(
     imnetprep download --split val --max-down 20MB
     imnetprep download --split val --magnet 'magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf'
     """
-    from imnetprep.download import SeedLimits, carry_out_download, plan_download
+    from imnetprep.download import carry_out_download, plan_download
+    from imnetprep.sources.seeder import SeedLimits
 
     plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
     for archive in plan.present:

@@ -3,8 +3,9 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import fields
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,16 +13,10 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import is_json, json_option, stderr_progress
 from imnetprep.messages import WrongUsage
-
-if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.s3.address import Settings
-
+from imnetprep.s3.address import Settings, parse_s3_address
 
 _CONTENTS = ("archives", "shards", "runs", "manifest")
-_AWS = (
-    "endpoint_url", "region", "profile", "path_style", "accelerate", "dual_stack",
-    "request_payer", "sse", "sse_kms_key_id", "storage_class", "tags",
-)  # fmt: skip
+_AWS = tuple(field.name for field in fields(Settings))
 
 
 def _parse_contents(text: str) -> frozenset[str]:
@@ -63,8 +58,6 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--tagging", "tags", metavar="KEY=VALUE&…", help="Tags of the objects.")
     @wraps(command)
     def with_settings(**options: Any) -> Any:
-        from imnetprep.s3.address import Settings
-
         settings = Settings(**{name: options.pop(name) for name in _AWS})
         return command(settings=settings, **options)
 
@@ -153,7 +146,7 @@ def sync_s3(
     max_rate: float | None,
     request_prices: tuple[float, float],
     checksum_algorithm: str | None,
-    settings: "Settings",
+    settings: Settings,
     dry_run: bool,
     quiet: bool,
 ) -> int:
@@ -180,7 +173,6 @@ def sync_s3(
         from imnetprep.commands import sync_shown
         from imnetprep.fs import locked
         from imnetprep.jobs import TRANSFERS
-        from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.bucket import Bucket
         from imnetprep.sync.journal import open_sync_journal
         from imnetprep.sync.keys import Content

@@ -33,9 +33,7 @@ class Verb(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options under their headings; first those that have none."""
         heading_of = {name: each for each, names in self.headings.items() for name in names}
-        rows: dict[str, list[tuple[str, str]]] = {}
-        for heading in ("Options", *self.headings):
-            rows[heading] = []
+        rows: dict[str, list[tuple[str, str]]] = {each: [] for each in ("Options", *self.headings)}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
             if row is not None and isinstance(parameter, click.Option):

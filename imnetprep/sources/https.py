@@ -110,8 +110,16 @@ class HttpFile:
             raise _PassingFailure(f"the server says {response.status}")
         content_range = response.headers.get("Content-Range", "")
         found = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", content_range)
+        if response.status == 200:
+            raise SourceFailed(
+                f"{self._title}: the server gives no byte ranges",
+                hint=f"curl -L {self._title} | imnetprep organize --archives - --split SPLIT",
+            )
         if response.status != 206 or found is None:
-            raise self._refused(response.status)
+            raise SourceFailed(
+                f"{self._title}: the server says {response.status}",
+                hint="check the address, and that it can be had without a login",
+            )
         state = (found[3], response.headers.get("ETag"), response.headers.get("Last-Modified"))
         if self._state is None:
             self._state, self.size_bytes = state, int(found[3])
@@ -139,14 +147,3 @@ class HttpFile:
                 )
             self._url = url
         raise SourceFailed(f"{self._title} redirects in a circle", hint="open it in a browser")
-
-    def _refused(self, status: int) -> SourceFailed:
-        if status == 200:
-            return SourceFailed(
-                f"{self._title}: the server gives no byte ranges",
-                hint=f"curl -L {self._title} | imnetprep organize --archives - --split SPLIT",
-            )
-        return SourceFailed(
-            f"{self._title}: the server says {status}",
-            hint="check the address, and that it can be had without a login",
-        )

@@ -33,6 +33,13 @@ class Seed(NamedTuple):
     paths: Mapping[int, Path]
 
 
+class SeedLimits(NamedTuple):
+    """How long to seed: until `ratio` times the bytes, or for `seconds`; None: no such limit."""
+
+    ratio: float | None = None
+    seconds: float | None = None
+
+
 def make_torrent(archive: Path, *, piece_bytes: int = 0) -> bytes:
     """The .torrent of one file (v1, as the published ones are); 0 picks the piece size."""
     files = lt.list_files(str(archive))
@@ -65,17 +72,10 @@ def add_seed(session: Any, seed: Seed) -> Any:
 
 
 def seed_until(
-    seeds: Sequence[Seed],
-    network: Network,
-    *,
-    ratio: float | None,
-    seconds: float | None,
-    progress: Progress,
+    seeds: Sequence[Seed], network: Network, limits: SeedLimits, *, progress: Progress
 ) -> None:
-    """Seed until `ratio` times the bytes were sent or `seconds` have passed, whichever is first.
-
-    The ratio counts what this call sends.
-    """
+    """Seed until the first of `limits` is reached; its ratio counts what this call sends."""
+    ratio, seconds = limits
     with open_session(network) as session:
         handles = [add_seed(session, seed) for seed in seeds]
         size_bytes = sum(handle.status().total_wanted for handle in handles)
