@@ -1,8 +1,9 @@
 """Encoded images decoded, checked and made smaller: the one home of Pillow's codecs.
 
-EXIF orientation is not applied, as in the classic ImageFolder pipeline: the published accuracies
-were reached that way. An image that is made here carries no orientation, so that nobody turns it,
-and no colour profile: the pixels are those that the pipeline sees, which applies none.
+EXIF orientation is applied where a dataset says so, and not otherwise, as in the classic
+ImageFolder pipeline: the published accuracies were reached that way. An image that is made here
+carries no orientation, so that nobody turns it, and no colour profile: the pixels are those that
+the pipeline sees, which applies none.
 """
 
 import io
@@ -11,10 +12,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-# No format that runs a program (EPS); ImageNet has JPEG, and PNG under a JPEG name.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+from imnetprep.image_kinds import kind_of, why_unread
+
+# Pillow's own limit: up to 1.4 GB, at 8 bytes a pixel where some of it is transparent, else 4.
+_MOST_PIXELS = 178_956_970
+_MOST_PIXELS_TO_RESIZE = 4 * _MOST_PIXELS
+_LARGEST_JPEG_PX = 65_500  # libjpeg's
+
+_TAGS = ExifTags.Base
+_SAMPLE_FORMAT, _WHOLE_NUMBERS = 339, 1
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Resize(NamedTuple):
@@ -34,36 +51,49 @@ class ResizedImage(NamedTuple):
     change: str | None
 
 
-def resized_jpeg(body: bytes, resize: Resize) -> ResizedImage:
+class _Refusal(ValueError):
+    """Why an image is not decoded: a sentence but for its subject."""
+
+
+def resized_jpeg(body: bytes, resize: Resize, *, apply_orientation: bool = False) -> ResizedImage:
     """The image in `body` as an RGB JPEG whose shorter side is at most `resize.side_px`.
 
     Never larger than it was, and of the same shape to the pixel. An RGB JPEG that is small enough
-    is left as it is; grey, CMYK or PNG is written anew. Raises ValueError as `decode_rgb` does.
+    is left as it is, with its orientation; grey, CMYK or PNG is written anew. Raises ValueError as
+    `decode_rgb` does, but reads images of four times as many pixels.
     """
-    with _opened(body) as image:
-        size = _fitted(image.size, resize.side_px)
-        if (image.format, image.mode, image.size) == ("JPEG", "RGB", size):
-            image.load()  # to its last pixel, as the others
+    with _problems_as_values(body):
+        image, whole = _loaded(body, side_px=resize.side_px)
+        size = _fitted(whole, resize.side_px)
+        if (image.format, image.mode, whole) == ("JPEG", "RGB", size):
             return ResizedImage(body, None)
-        smaller = size != image.size
-        plain = image.convert("RGB")
-    if smaller:
+        if max(size) > _LARGEST_JPEG_PX:
+            raise _Refusal(f"has a side of {max(size)} pixels: {_LARGEST_JPEG_PX} fit in a JPEG")
+        turn = _turn(image) if apply_orientation else None
+        plain = _plain(image)
+    if size != whole:
         # Lanczos keeps the most of what a training crop will look at.
         plain = plain.resize(size, Image.Resampling.LANCZOS)
+    if turn is not None:
+        plain = plain.transpose(turn)
     plain.info.clear()  # a comment would be copied
     file = io.BytesIO()
     plain.save(file, "JPEG", quality=resize.quality, subsampling="4:2:0")
-    verb = f"resized {resize.side_px}" if smaller else "re-encoded"
+    verb = "re-encoded" if size == whole else f"resized {resize.side_px}"
     return ResizedImage(file.getvalue(), f"{verb} q{resize.quality}")
 
 
-def decode_rgb(body: bytes) -> Image.Image:
+def decode_rgb(body: bytes, *, apply_orientation: bool = False) -> Image.Image:
     """The image in `body` as RGB, whatever it was: CMYK, grey, palette, PNG under a JPEG name.
 
-    Raises ValueError that says why it cannot be decoded to its last pixel.
+    16 bits are scaled to 8, what is transparent lies over white, and of an animation the first
+    frame is seen. Raises ValueError that says why it cannot be decoded to its last pixel.
     """
-    with _opened(body) as image:
-        return image.convert("RGB")
+    with _problems_as_values(body):
+        image, _ = _loaded(body)
+        turn = _turn(image) if apply_orientation else None
+        plain = _plain(image)
+        return plain if turn is None else plain.transpose(turn)
 
 
 def encode_png(planes: bytes, side_px: int) -> bytes:
@@ -77,7 +107,7 @@ def encode_png(planes: bytes, side_px: int) -> bytes:
 
 
 def decoding_problem(body: bytes) -> str | None:
-    """Why `body` cannot be fully decoded, or None if it can."""
+    """Why `body` cannot be fully decoded, or None if it can: "is empty", "is a web page, …"."""
     try:
         decode_rgb(body)
     except ValueError as error:
@@ -85,18 +115,101 @@ def decoding_problem(body: bytes) -> str | None:
     return None
 
 
+def readable_kinds() -> str:
+    """The kinds of images that are read, as a sentence lists them."""
+    return "JPEG, PNG, WebP, GIF, BMP, TIFF" + (", PPM and AVIF" if _reads_avif() else " and PPM")
+
+
 @contextmanager
-def _opened(body: bytes) -> Iterator[Image.Image]:
-    """The image in `body`; whatever goes wrong while it is used is a ValueError."""
+def _problems_as_values(body: bytes) -> Iterator[None]:
+    """Whatever is wrong with the image in `body` while it is used becomes a ValueError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a broken EXIF block says nothing about the pixels
-            with Image.open(io.BytesIO(body), formats=_FORMATS) as image:
-                yield image
-    except UnidentifiedImageError:
-        raise ValueError("is not an image") from None
+            yield
+    except (_Refusal, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        kind = kind_of(body)
+        raise ValueError(
+            f"does not decode: begins as a {kind}, damaged or of a rare form"
+        ) from error
     except Exception as error:  # Pillow meets foreign bytes with almost any exception
-        raise ValueError(f"does not decode: {error}") from error
+        raise ValueError(f"does not decode: {error or type(error).__name__}") from error
+
+
+def _loaded(body: bytes, *, side_px: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
+    """The image in `body` and its size; a giant JPEG is decoded no larger than `side_px` needs.
+
+    Raises _Refusal, or whatever Pillow raises.
+    """
+    kind = kind_of(body)
+    if kind is None or (kind == "AVIF" and not _reads_avif()):
+        raise _Refusal(why_unread(body, readable=readable_kinds()))
+    try:
+        return _load(body, kind, side_px)
+    except ValueError:
+        # Pillow refuses texts and profiles of more than a megabyte: the pixels do without.
+        if kind != "PNG" or (plain := _without_texts(body)) == body:
+            raise
+        return _load(plain, kind, side_px)
+
+
+def _load(body: bytes, kind: str, side_px: int | None) -> tuple[Image.Image, tuple[int, int]]:
+    try:
+        image = Image.open(io.BytesIO(body), formats=(kind,))
+    except Image.DecompressionBombError:  # its limit knows nothing of --resize
+        image = Image.OPEN[kind][0](io.BytesIO(body), "")
+    size, limit = image.size, _MOST_PIXELS
+    if side_px and size[0] * size[1] > limit:
+        image.draft("RGB", _fitted(size, 2 * side_px))  # a JPEG to ½, ¼ or ⅛ of its size
+        limit = _MOST_PIXELS_TO_RESIZE
+    if image.width * image.height > limit:
+        raise _Refusal(
+            f"has {size[0]} × {size[1]} pixels: at most {round(limit / 1e6)} million are read"
+            + ("" if side_px else ", or 716 million where --resize makes images smaller")
+        )
+    image.load()
+    if getattr(image, "tag_v2", {}).get(_TAGS.NewSubfileType, 0) & 1:
+        raise _Refusal("begins with a preview, as cameras' raw files do: convert it to JPEG")
+    return image, size
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB, what is transparent over white; _Refusal where no white is known."""
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bits(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        plain = Image.new("RGB", image.size, "white")
+        plain.paste(image, mask=image)
+        return plain
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 9 to 16 bits as 8, scaled: Pillow would take all above 255 for white."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF; others are of 16 bits
+    (bits,), (form,) = (
+        tags.get(_TAGS.BitsPerSample, (16,)),
+        tags.get(_SAMPLE_FORMAT, (_WHOLE_NUMBERS,)),
+    )
+    if bits > 16 or form != _WHOLE_NUMBERS:
+        raise _Refusal(
+            "has floating point, signed or 32-bit pixels, of which none is known to be white:"
+            " convert it to 8 or 16 bits"
+        )
+    grey = image.convert("I").point(lambda value: value * (255 / (2**bits - 1)) + 0.5).convert("L")
+    grey.info.pop("transparency", None)  # a number of 16 bits
+    return ImageOps.invert(grey) if tags.get(_TAGS.PhotometricInterpretation) == 0 else grey
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What the orientation asks for; Pillow has turned a TIFF already, whoever asked."""
+    try:
+        return _TURNS.get(image.getexif().get(_TAGS.Orientation, 1))
+    except Exception:  # a broken EXIF block says nothing about the pixels
+        return None
 
 
 def _fitted(size: tuple[int, int], side_px: int) -> tuple[int, int]:
@@ -105,3 +218,18 @@ def _fitted(size: tuple[int, int], side_px: int) -> tuple[int, int]:
     if shorter <= side_px:
         return size
     return round(size[0] * side_px / shorter), round(size[1] * side_px / shorter)
+
+
+def _without_texts(png: bytes) -> bytes:
+    """The PNG without its texts and its colour profile."""
+    chunks, start = [png[:8]], 8
+    while start < len(png):
+        end = start + 12 + int.from_bytes(png[start : start + 4])
+        if png[start + 4 : start + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            chunks.append(png[start:end])
+        start = end
+    return b"".join(chunks)
+
+
+def _reads_avif() -> bool:
+    return "avif" in features.modules and bool(features.check("avif"))

@@ -63,7 +63,7 @@ def test_a_tree_with_a_finding_is_not_adopted(foreign: Path, packed: Path, here:
     path.write_bytes(path.read_bytes()[:-10])
     done = here("verify", "--root", foreign, "--dataset", packed, "--adopt")
     assert done.returncode == 5
-    assert f"decode: train/{WNID}/{path.name} is not an image" in done.stdout
+    assert f"decode: train/{WNID}/{path.name} does not decode" in done.stdout
     assert not (foreign / "manifest.db").exists()
     assert (
         here("verify", "--root", foreign, "--dataset", packed, "--split", "val", "--adopt")

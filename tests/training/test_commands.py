@@ -115,7 +115,7 @@ def test_predict_names_a_file_that_is_no_image(best: Path, tmp_path: Path, run: 
     path.write_text("no image")
     told = run("predict", best, path, "--device", "cpu")
     assert told.returncode == 1
-    assert told.stderr.startswith(f"Error: {path}: is not an image\nHint: ")
+    assert told.stderr.startswith(f"Error: {path}: is text, not an image\nHint: ")
     for bad, why in ((tmp_path / "absent", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ImnetprepError, match=f"{bad}: {why}"):
             list(predictions(best, [bad], device="cpu"))
