@@ -6,7 +6,14 @@ would only wait. Memory is that of each job, beside the 40 MB that a command tak
 
 import os
 import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,25 @@ class Jobs:
     def count(self, option: int | None = None) -> int:
         """The number that `--jobs` asks for, else as many as pay on this machine."""
         return option or min(self.per_core * usable_cores(), self.limit)
+
+    def in_threads(
+        self, work: Callable[[Item], Result], items: Iterable[Item], *, jobs: int | None
+    ) -> Iterator[Result]:
+        """What `work` makes of each item, in their order, by as many threads as `count` says.
+
+        Few items are drawn ahead: a million are not held.
+        """
+        threads = self.count(jobs)
+        workers, futures = ThreadPoolExecutor(threads), deque[Future[Result]]()
+        try:
+            for item in items:
+                futures.append(workers.submit(work, item))
+                if len(futures) > 2 * threads:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
+        finally:
+            workers.shutdown(cancel_futures=True)  # ^C does not wait for the rest
 
 
 # Ranges of an archive here: more of them wait for the disk. Each holds a chunk of 2 MB (a piece

@@ -1,15 +1,13 @@
 """Archives repaired piece by piece: only wrong pieces are fetched, and each is verified."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
-from imnetprep.checking.check_archive import wrong_pieces
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away, shell_command
@@ -20,6 +18,7 @@ from imnetprep.sources.places import open_archive
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files
 from imnetprep.sources.torrent import Torrent, published_pieces, read_torrent
+from imnetprep.verify_archives import neighbours, wrong_pieces
 
 _PIECES_A_READ = 4  # which a kill costs; 8 MiB of the published torrents
 _SECONDS_BETWEEN_SAVES = 30
@@ -102,13 +101,11 @@ def plan_archive_repair(
             if each not in with_torrent:
                 progress.note(f"{each.name} has no torrent, so it is left as it is")
         archives = with_torrent
-    return ArchiveRepairPlan(
-        folder,
-        tuple(
-            _plan_archive(origin, each, folder / each.name, jobs=jobs, progress=progress)
-            for each in archives
-        ),
-    )
+    repairs = [
+        _plan_archive(origin, each, folder / each.name, jobs=jobs, progress=progress)
+        for each in archives
+    ]
+    return ArchiveRepairPlan(folder, tuple(repairs))
 
 
 def carry_out_archive_repair(
@@ -122,22 +119,10 @@ def carry_out_archive_repair(
     """
     with locked(plan.folder):
         for each in plan.archives:
-            record = partial(_record, each, root)
             if not each.is_right:
-                with ExitStack() as stack:
-                    place: Swarm | ArchiveFile
-                    if isinstance(source, str):  # a bad one is refused before a byte is touched
-                        file = open_archive(source, each.archive.name)
-                        place = stack.enter_context(closing(file))
-                    else:
-                        place = source
-                    part = _begun(each, progress)
-                    require_free(
-                        plan.folder, part.missing_disk_bytes, purpose=f"to repair {each.path}"
-                    )
-                    _fetch(part, place, record, progress)
+                _fetch(each, source, root, progress)
             elif file_state(each.path) == each.state:
-                record()
+                _record(each, root)
             yield each
 
 
@@ -182,6 +167,24 @@ def _plan_archive(
     return ArchiveRepair(archive, path, torrent, right, state)
 
 
+def _fetch(repair: ArchiveRepair, source: Swarm | str, root: Root, progress: Progress) -> None:
+    """A source that cannot be opened is refused before a byte of the archive is touched."""
+    if isinstance(source, str):
+        with closing(open_archive(source, repair.archive.name)) as file:
+            _fetch_pieces(_begun(repair, progress), file, progress)
+        _record(repair, root)
+        return
+    with open_session(source.network) as session:
+        fetch_files(
+            session,
+            [_begun(repair, progress)],
+            addresses=source.network.peers,
+            wait_s=source.wait_s,
+            progress=progress,
+            on_whole=lambda _: _record(repair, root),
+        )
+
+
 def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
     part = PartFiles(repair.torrent, {repair.torrent.files[0].index: repair.path})
     if repair.right is None:
@@ -192,25 +195,9 @@ def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
         raise ImnetprepError(
             f"{repair.path} changed since it was read", hint="run the same command again"
         )
+    needed_bytes = part.missing_disk_bytes
+    require_free(repair.path.parent, needed_bytes, purpose=f"to repair {repair.path}")
     return part
-
-
-def _fetch(
-    part: PartFiles, source: Swarm | ArchiveFile, on_whole: Callable[[], None], progress: Progress
-) -> None:
-    if not isinstance(source, Swarm):
-        _fetch_pieces(part, source, progress)
-        on_whole()
-        return
-    with open_session(source.network) as session:
-        fetch_files(
-            session,
-            [part],
-            addresses=source.network.peers,
-            wait_s=source.wait_s,
-            progress=progress,
-            on_whole=lambda _: on_whole(),
-        )
 
 
 def _fetch_pieces(parts: PartFiles, file: ArchiveFile, progress: Progress) -> None:
@@ -256,17 +243,15 @@ def _bodies(parts: PartFiles, file: ArchiveFile) -> Iterator[tuple[int, bytes]]:
             f" {info.total_size():,}",
             hint="this is another file than the torrent's; name the right place",
         )
-    pieces = [piece for piece in parts.pieces if piece not in parts.proved_pieces]
-    while pieces:
-        run = 1
-        while run < min(len(pieces), _PIECES_A_READ) and pieces[run] == pieces[0] + run:
-            run += 1
-        sizes = [info.piece_size(piece) for piece in pieces[:run]]
-        body = file.read_at(pieces[0] * info.piece_length(), sum(sizes))
-        for piece, size_bytes in zip(pieces[:run], sizes, strict=True):
-            yield piece, body[:size_bytes]
-            body = body[size_bytes:]
-        pieces = pieces[run:]
+    missing_pieces = [piece for piece in parts.pieces if piece not in parts.proved_pieces]
+    for run in neighbours(missing_pieces):
+        for at in range(0, len(run), _PIECES_A_READ):
+            pieces = run[at : at + _PIECES_A_READ]
+            sizes = [info.piece_size(piece) for piece in pieces]
+            body = file.read_at(pieces[0] * info.piece_length(), sum(sizes))
+            for piece, size_bytes in zip(pieces, sizes, strict=True):
+                yield piece, body[:size_bytes]
+                body = body[size_bytes:]
 
 
 def _record(repair: ArchiveRepair, root: Root) -> None:

@@ -3,10 +3,14 @@
 from collections.abc import Iterator, Sequence
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.checking.check_split import CHECKS
+from imnetprep.checking.check_folders import folder_findings
+from imnetprep.checking.check_shards import shard_findings
 from imnetprep.checking.recognise import Tree
 from imnetprep.manifest import SplitRecord, open_manifest, pick_split
 from imnetprep.messages import Checks, Finding, ImnetprepError, Progress
+
+# All that is wrong with a split in one layout, which the manifest may not list.
+CHECKS = {Layout.IMAGEFOLDER: folder_findings, Layout.WEBDATASET: shard_findings}
 
 
 def findings(

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Layout
-from imnetprep.checking.check_split import CHECKS
 from imnetprep.layouts.table import LAYOUTS
+from imnetprep.verify import CHECKS
 from tests.conftest import Run, tree
 
 WNID, OTHER = "n01440764", "n01443537"

@@ -1,1 +1,1 @@
-"""A tree, its shards or its archives against what should lie there."""
+"""A tree or its shards against what should lie there."""

@@ -1,26 +1,23 @@
 """The shards of a split against its manifest: the index, every shard, and the members in it."""
 
 import os
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.checking.read_files import body_problems
 from imnetprep.checking.recognise import Tree
 from imnetprep.digests import running_xxh128
 from imnetprep.jobs import FILES
-from imnetprep.layouts.webdataset import INDEX, Shard, frame, read_index, shard_name
-from imnetprep.manifest import SampleRecord, open_manifest
+from imnetprep.layouts.webdataset import INDEX, Index, Shard, frame, read_index, shard_name
+from imnetprep.manifest import Manifest, SampleRecord, SplitRecord, open_manifest
 from imnetprep.messages import Checks, Finding, Progress, Task, WrongBytes, count
 
-_SHARDS_UNDER_WAY = 16
 
-
-def surveyed_shards(
+def shard_findings(
     root: Root, tree: Tree, split: Split, *, checks: Checks, jobs: int | None, progress: Progress
 ) -> Iterator[Finding]:
     """All that is wrong with the shards of `split`."""
@@ -31,106 +28,95 @@ def surveyed_shards(
             message = "the folder is gone" if record else "is not organized"
             yield Finding("missing-split", split, message)
             return
-        yield from _count_findings(manifest.counts(record), tree.dataset, split)
-        with (
-            progress.task(f"verify {split}", total=record.samples, unit="images") as task,
-            ThreadPoolExecutor(FILES.count(jobs)) as workers,
-        ):
-            survey = _Survey(root, folder, tree.dataset, checks, workers, task)
-            yield from survey.findings(manifest.in_shards(record), change=record.change)
-
-
-def _count_findings(counts: Mapping[int, int], dataset: Dataset, split: Split) -> Iterator[Finding]:
-    for synset, images in zip(dataset.synsets, dataset.counts(split), strict=True):
-        if (samples := counts.get(synset.label, 0)) != images:
-            message = f"the manifest lists {count(samples, 'image')}, not {images:,}"
-            yield Finding("count", f"{split}/{synset.wnid}", message)
-
-
-class _Survey(NamedTuple):
-    """The survey of the shards in `folder`: the index first, then shard by shard."""
-
-    root: Root
-    folder: Path
-    dataset: Dataset
-    checks: Checks
-    workers: ThreadPoolExecutor
-    task: Task
-
-    def findings(self, samples: Iterator[SampleRecord], *, change: str | None) -> Iterator[Finding]:
-        """All that is wrong with the shards, which should have `samples` in this order.
-
-        `change` is what the manifest says was done to the images.
-        """
-        home = str(self.folder.relative_to(self.root.path))
+        counts = manifest.counts(record)
+        for synset, images in zip(tree.dataset.synsets, tree.dataset.counts(split), strict=True):
+            if (samples := counts.get(synset.label, 0)) != images:
+                message = f"the manifest lists {count(samples, 'image')}, not {images:,}"
+                yield Finding("count", f"{split}/{synset.wnid}", message)
+        home = str(folder.relative_to(root.path))
         try:
-            index = read_index(self.folder)
+            index = read_index(folder)
         except WrongBytes as error:
             yield Finding("index", f"{home}/{INDEX}", str(error))
             return
-        shards = {shard.name: shard for shard in index.shards}
-        if index.change != change:
-            words = [each or "images as published" for each in (index.change, change)]
-            message = f"says {words[0]}, and the manifest {words[1]}"
-            yield Finding("index", f"{home}/{INDEX}", message)
+        with progress.task(f"verify {split}", total=record.samples, unit="images") as task:
+            survey = _Survey(folder, home, index, tree.dataset.synsets, checks)
+            results = survey.results(manifest, record, task)
+            for found in FILES.in_threads(survey.judge, results, jobs=jobs):
+                yield from found
+
+
+class _Samples(NamedTuple):
+    """The samples that a shard should have, in their order; the first has the key `first_key`."""
+
+    shard: Shard
+    first_key: int
+    samples: Sequence[SampleRecord]
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """The survey of the shards in `folder`, which is `home` in its root."""
+
+    folder: Path
+    home: str
+    index: Index
+    synsets: Sequence[Synset]
+    checks: Checks
+
+    def results(
+        self, manifest: Manifest, record: SplitRecord, task: Task
+    ) -> Iterator[Finding | _Samples]:
+        """All that is wrong with index and files, and the samples of each shard to read."""
+        index = f"{self.home}/{INDEX}"
+        shards = {shard.name: shard for shard in self.index.shards}
+        if self.index.change != record.change:
+            words = [each or "images as published" for each in (self.index.change, record.change)]
+            yield Finding("index", index, f"says {words[0]}, and the manifest {words[1]}")
         sizes = {entry.name: entry.stat().st_size for entry in os.scandir(self.folder)}
         sizes.pop(INDEX)
-        wnids, key = [synset.wnid for synset in self.dataset.synsets], 0
-        checks: deque[Future[list[Finding]]] = deque()
-        for number, group in groupby(samples, lambda sample: sample.shard):
-            records, name = list(group), shard_name(self.folder.name, number or 0)
-            shard, path = shards.pop(name, None), f"{home}/{name}"
-            if shard is None or shard.samples != len(records):
+        key = 0
+        for number, group in groupby(manifest.in_shards(record), lambda sample: sample.shard):
+            samples, name = list(group), shard_name(self.folder.name, number or 0)
+            shard, path = shards.pop(name, None), f"{self.home}/{name}"
+            if shard is None or shard.samples != len(samples):
                 message = f"lists {shard.samples if shard else 0:,} samples of {path}"
-                yield Finding("index", f"{home}/{INDEX}", f"{message}, not {len(records):,}")
+                yield Finding("index", index, f"{message}, not {len(samples):,}")
             if (size_bytes := sizes.pop(name, None)) is None:
-                yield Finding("missing", path, f"is not there, with its {len(records):,} samples")
+                yield Finding("missing", path, f"is not there, with its {len(samples):,} samples")
             elif shard:
                 if size_bytes != shard.size_bytes:
                     message = f"has {size_bytes:,} bytes, not {shard.size_bytes:,}"
                     yield Finding("size", path, message)
-                check = _ShardCheck(self.root.path / path, path, shard, key, wnids, self.checks)
-                checks.append(self.workers.submit(check.findings, records))
-            key += len(records)
-            while len(checks) > _SHARDS_UNDER_WAY:
-                yield from checks.popleft().result()
-            self.task.advance(len(records))
-        for future in checks:
-            yield from future.result()
+                yield _Samples(shard, key, samples)
+            key += len(samples)
+            task.advance(len(samples))
         for name in sorted({*sizes, *shards}):
-            yield Finding("extra", f"{home}/{name}", "holds no sample of the manifest")
+            yield Finding("extra", f"{self.home}/{name}", "holds no sample of the manifest")
 
-
-class _ShardCheck(NamedTuple):
-    """The check of one shard, whose first sample has the key `first_key`."""
-
-    path: Path
-    path_in_root: str
-    shard: Shard
-    first_key: int
-    wnids: Sequence[str]
-    checks: Checks
-
-    def findings(self, samples: Sequence[SampleRecord]) -> list[Finding]:
-        """All that is wrong with `samples`, which are those of this shard in their order."""
+    def judge(self, result: Finding | _Samples) -> list[Finding]:
+        """A finding as it is; all that is wrong with samples, or with their shard as a whole."""
+        if isinstance(result, Finding):
+            return [result]
+        path = f"{self.home}/{result.shard.name}"
         try:
-            with self.path.open("rb") as file:
-                return list(self._wrong(file, samples))
+            with (self.folder / result.shard.name).open("rb") as file:
+                return list(self._wrong(file, path, result))
         except OSError as error:
-            return [Finding("unreadable", self.path_in_root, f"cannot be read: {error.strerror}")]
+            return [Finding("unreadable", path, f"cannot be read: {error.strerror}")]
 
-    def _wrong(self, file: BinaryIO, samples: Sequence[SampleRecord]) -> Iterator[Finding]:
-        digest = running_xxh128()
+    def _wrong(self, file: BinaryIO, path: str, result: _Samples) -> Iterator[Finding]:
+        digest, shard = running_xxh128(), result.shard
 
         def read(length: int) -> bytes:
             body = file.read(length)
             digest.update(body)
             return body
 
-        for key, sample in enumerate(samples, self.first_key):
-            title = f"{self.path_in_root}: {sample.name}"
-            has_wnid = 0 <= sample.label < len(self.wnids)
-            wnid = self.wnids[sample.label] if has_wnid else ""
+        for key, sample in enumerate(result.samples, result.first_key):
+            title = f"{path}: {sample.name}"
+            has_wnid = 0 <= sample.label < len(self.synsets)
+            wnid = self.synsets[sample.label].wnid if has_wnid else ""
             head, tail = frame(sample, key=key, wnid=wnid)
             file.seek(max(0, (sample.offset_bytes or 0) - len(head)))
             is_framed = read(len(head)) == head
@@ -143,6 +129,6 @@ class _ShardCheck(NamedTuple):
                 message = f"is not there under key {key:08} with label {sample.label}"
                 yield Finding("misplaced", title, message)
         if self.checks.digests:
-            read(self.shard.size_bytes - file.tell())
-            if digest.hexdigest() != self.shard.xxh128:
-                yield Finding("digest", self.path_in_root, f"its xxh128 is not {self.shard.xxh128}")
+            read(shard.size_bytes - file.tell())
+            if digest.hexdigest() != shard.xxh128:
+                yield Finding("digest", path, f"its xxh128 is not {shard.xxh128}")

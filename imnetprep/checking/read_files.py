@@ -1,7 +1,7 @@
 """What is read of the files: every byte where asked for, else the end if no size is known."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,15 @@ class Read(NamedTuple):
     record: SampleRecord | None
 
 
-def read_findings(reads: Sequence[Read], checks: Checks) -> list[Finding]:
-    """What the bytes of some files tell."""
+def read_findings(reads: Sequence[Finding | Read], checks: Checks) -> list[Finding]:
+    """What the bytes of some files tell, among the findings that need no reading."""
     found = []
     for read in reads:
+        if isinstance(read, Finding):
+            found.append(read)
+            continue
         try:
-            problems = _problems(read, checks)
+            problems = list(_problems(read, checks))
         except OSError as error:
             problems = [("unreadable", f"cannot be read: {error.strerror}")]
         for kind, message in problems:
@@ -34,25 +37,22 @@ def read_findings(reads: Sequence[Read], checks: Checks) -> list[Finding]:
     return found
 
 
-def _problems(read: Read, checks: Checks) -> list[tuple[str, str]]:
+def _problems(read: Read, checks: Checks) -> Iterator[tuple[str, str]]:
     if not checks.read_every_file:
         # Without the end marker it may still be whole: a PNG, or bytes behind the marker.
         checks = Checks(decode=not _has_end_marker(read.path))
-    if not checks.read_every_file:
-        return []
-    return body_problems(Path(read.path).read_bytes(), read.record, checks)
+    if checks.read_every_file:
+        yield from body_problems(Path(read.path).read_bytes(), read.record, checks)
 
 
 def body_problems(
     body: bytes, record: SampleRecord | None, checks: Checks
-) -> list[tuple[str, str]]:
+) -> Iterator[tuple[str, str]]:
     """What is wrong with an image, each as the kind of a finding and its message."""
-    problems = []
     if checks.digests and record is not None and not record.is_right(body):
-        problems.append(("digest", f"its xxh128 is not {record.xxh128.hex()}"))
+        yield "digest", f"its xxh128 is not {record.xxh128.hex()}"
     if checks.decode and (problem := decoding_problem(body)):
-        problems.append(("decode", problem))
-    return problems
+        yield "decode", problem
 
 
 def _has_end_marker(path: str) -> bool:
