@@ -1,8 +1,10 @@
-"""The text of a definition: which keys it may have, and on which line each stands."""
+"""The text of a definition: its files written, its keys checked, each with its line."""
 
+import itertools
+import json
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "xxh64": 16}
@@ -14,6 +16,36 @@ _KEYS = {
     "archives": "name split form members beside content packaging size_bytes url torrent magnet "
     + " ".join(DIGEST_DIGITS),
 }
+
+
+def format_toml(table: Mapping[str, Any]) -> str:
+    """A table as TOML: strings, numbers and lists of them, then tables and lists of tables."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            tables += [f"[{key}]", format_toml(value)]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            tables += [f"[[{key}]]\n{format_toml(each)}" for each in value]
+        else:
+            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join([*lines, *tables, ""])
+
+
+def format_rows(rows: Iterable[Iterable[object]]) -> str:
+    """A line a row, tabs between its values; None is an empty one."""
+    texts = ("\t".join("" if each is None else str(each) for each in row) for row in rows)
+    return "".join(f"{text}\n" for text in texts)
+
+
+def format_numbers(wnids: Iterable[str], numbers: Iterable[Sequence[int]]) -> str:
+    """A line a class: its wnid, then the difference of each number to the one before it."""
+    lines = []
+    for wnid, of_class in zip(wnids, numbers, strict=True):
+        pairs = itertools.pairwise([0, *of_class])
+        differences = " ".join(str(successor - number) for number, successor in pairs)
+        lines.append(f"{wnid} {differences}\n")
+    return "".join(lines)
 
 
 def key_problems(text: str, splits: Collection[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
-from imnetprep.catalog.subsets import format_toml
+from imnetprep.catalog.definition_text import format_rows, format_toml
 
 # The file names of each class of each split.
 Listing = Mapping[Split, Mapping[str, Sequence[str]]]
@@ -17,12 +17,12 @@ def listed_dataset(name: str, title: str, listing: Listing, words: Mapping[str, 
     The same images make the same definition, to the byte, in whatever order they were found.
     """
     wnids = sorted(set().union(*listing.values()))
-    rows = [f"{wnid}\t{words.get(wnid, wnid)}\n" for wnid in wnids]
-    bodies = {"synsets.tsv": "".join(["wnid\twords\n", *rows])}
+    synsets = [("wnid", "words"), *((wnid, words.get(wnid, wnid)) for wnid in wnids)]
+    bodies = {"synsets.tsv": format_rows(synsets)}
     splits: dict[str, Any] = {}
     for split, by_class in listing.items():
-        rows = [f"{each}\t{wnid}\n" for wnid in sorted(by_class) for each in sorted(by_class[wnid])]
-        bodies[f"{split}.tsv"] = "".join(rows)
+        rows = [(each, wnid) for wnid in sorted(by_class) for each in sorted(by_class[wnid])]
+        bodies[f"{split}.tsv"] = format_rows(rows)
         splits[split] = {"samples": len(rows), "labels": f"{split}.tsv"}
     table = {
         "name": re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "images",

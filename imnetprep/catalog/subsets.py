@@ -5,7 +5,6 @@ where. A user's list is a text file: wnids, or names of train files, one a line.
 """
 
 import itertools
-import json
 import lzma
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, Synset, parse_dataset
+from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
+from imnetprep.catalog.definition_text import format_numbers, format_rows, format_toml
 from imnetprep.messages import ImnetprepError, WrongUsage
 
 BUILT_IN_LISTS = (
@@ -120,8 +120,8 @@ def _derived(
 ) -> Dataset:
     """A definition cut down to `labels`, and to the numbers of `files` in train."""
     synsets = [source.synsets[label] for label in labels]
-    rows = [f"{each.wnid}\t{each.ilsvrc_id or ''}\t{each.words}\n" for each in synsets]
-    bodies = {_SYNSETS: "".join(["wnid\tilsvrc_id\twords\n", *rows])}
+    rows = ((each.wnid, each.ilsvrc_id, each.words) for each in synsets)
+    bodies = {_SYNSETS: format_rows([("wnid", "ilsvrc_id", "words"), *rows])}
     splits: dict[str, dict[str, Any]] = {}
     for split in source.splits:
         numbers: Sequence[Sequence[int]] | None = None
@@ -135,8 +135,17 @@ def _derived(
         if numbers is not None:
             splits[split]["samples"] = sum(map(len, numbers))
             splits[split].pop("samples_per_class", None)
-            key, body = _listing(source, split, synsets, numbers)
+            key = "labels" if "labels" in source.table[split] else "names"
             splits[split][key] = f"{split}_{key}.txt"
+            wnids = [synset.wnid for synset in synsets]
+            if key == "names":
+                body = format_numbers(wnids, numbers)
+            else:
+                body = format_rows(
+                    (source.name_of(split, wnid, number), wnid)
+                    for wnid, of_label in zip(wnids, numbers, strict=True)
+                    for number in of_label
+                )
             bodies[f"{split}_{key}.txt"] = body
     whole = source.published
     table = {
@@ -151,35 +160,3 @@ def _derived(
     if not whole.built_in:
         files_of |= {f"{_WHOLE}/{file}": body for file, body in whole.definition().items()}
     return replace(parse_dataset(files_of.__getitem__), part_of=whole)
-
-
-def _listing(
-    source: Dataset, split: Split, synsets: Sequence[Synset], numbers: Sequence[Sequence[int]]
-) -> tuple[str, str]:
-    """The key of a split's table for a listing of these numbers, and the listing."""
-    lines = []
-    for each, of_label in zip(synsets, numbers, strict=True):
-        if "labels" in source.table[split]:
-            lines += [f"{source.name_of(split, each.wnid, at)}\t{each.wnid}" for at in of_label]
-        else:
-            lines.append(f"{each.wnid} {_differences(of_label)}")
-    key = "labels" if "labels" in source.table[split] else "names"
-    return key, "".join(f"{line}\n" for line in lines)
-
-
-def _differences(numbers: Sequence[int]) -> str:
-    return " ".join(
-        str(successor - number) for number, successor in itertools.pairwise([0, *numbers])
-    )
-
-
-def format_toml(table: Mapping[str, Any]) -> str:
-    """A table as TOML: strings, numbers and lists of them first, then tables of those."""
-    lines: list[str] = []
-    tables: list[str] = []
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            tables += [f"[{key}]", format_toml(value)]
-        else:
-            lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
-    return "\n".join([*lines, *tables, ""])
