@@ -16,8 +16,8 @@ from imnetprep.catalog.datasets import Dataset, Split, load_dataset
 from imnetprep.digests import ARCHIVE_DIGESTS
 from imnetprep.images import decode_rgb, decoding_problem
 from imnetprep.synthetic import draw_dataset, pack_dataset
+from imnetprep.synthetic.drawing import draw_photograph
 from imnetprep.synthetic.figures import FIGURES
-from imnetprep.synthetic.photographs import draw_photograph
 
 from .conftest import tree
 

@@ -1,11 +1,10 @@
 """Drawings of ten things of ILSVRC2012, known by their shape alone, in any colours.
 
-Each is drawn within the unit circle, y down, and varies in its proportions. A mirror image of it
-is the same thing, since training flips.
+Each lies within the circle of radius 100, y down. A mirror image of it is the same thing, since
+training flips.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,200 +12,65 @@ from PIL import ImageDraw
 
 Colour = tuple[int, int, int]
 Points = NDArray[np.float64]
-Pair = tuple[float, float]
 
-
-@dataclass(frozen=True)
-class Pen:
-    """Draws in the unit circle of a figure; `matrix` (2, 3) takes that to the canvas."""
-
-    canvas: ImageDraw.ImageDraw
-    matrix: Points
-
-    def area(self, points: Points, colour: Colour) -> None:
-        """Fill the polygon of `points` (N, 2)."""
-        self.canvas.polygon(self._placed(points), fill=colour)
-
-    def line(self, points: Points, colour: Colour, *, width: float) -> None:
-        """Draw a line along `points` (N, 2), `width` in units of the figure."""
-        scale = float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
-        width_px = max(1, round(width * scale))
-        self.canvas.line(self._placed(points), fill=colour, width=width_px, joint="curve")
-
-    def oval(self, centre: Pair | Points, radii: Pair, colour: Colour, *, turn: float = 0) -> None:
-        """Fill an ellipse, turned by `turn` radians."""
-        axes = _unit(np.array([turn, turn + np.pi / 2]))
-        round_trip = _unit(np.linspace(0, 2 * np.pi, 28, endpoint=False)) * radii
-        self.area(round_trip @ axes + centre, colour)
-
-    def _placed(self, points: Points) -> list[Pair]:
-        on_canvas = points @ self.matrix[:, :2].T + self.matrix[:, 2]
-        return [(x, y) for x, y in on_canvas.tolist()]
-
-
-@dataclass(frozen=True)
-class Palette:
-    """A figure's colours: `main` stands out from what is behind it, the others from `main`."""
-
-    main: Colour
-    second: Colour
-    third: Colour
-
-
-Figure = Callable[[Pen, Palette, np.random.Generator], None]
-
-
-def goldfish(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """An oval body, a forked tail, two fins, an eye."""
-    height = rng.uniform(0.32, 0.46)
-    spread = rng.uniform(0.4, 0.6)
-    pen.area(_points([(0.3, 0), (0.95, -spread), (0.75, 0), (0.95, spread)]), palette.main)
-    pen.area(_points([(-0.3, -height * 0.8), (0.1, -height - 0.25), (0.3, -0.2)]), palette.main)
-    pen.area(_points([(-0.1, height * 0.8), (0.15, height + 0.2), (0.25, 0.2)]), palette.main)
-    for y in (-0.5 * spread, 0, 0.5 * spread):
-        pen.line(_points([(0.5, 0), (0.8, y)]), palette.second, width=0.05)
-    pen.oval((-0.25, 0), (0.68, height), palette.main)
-    pen.oval((-0.66, -0.08), (0.1, 0.1), palette.third)
-    pen.line(_arc(0.28, -0.9, 0.9, centre=(-0.55, 0)), palette.third, width=0.05)
-
-
-def nautilus(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A shell that winds outwards, its chambers as stripes."""
-    growth = rng.uniform(0.17, 0.21)
-    turns = np.linspace(0, 2 * np.pi * 2.2, 90)
-    radii = np.exp(growth * (turns - turns[-1]))
-    spiral = 0.95 * np.stack([radii * np.cos(turns), radii * np.sin(turns)], axis=1)
-    pen.area(spiral[-42:], palette.main)
-    for at in range(-38, -2, 5):
-        pen.line(np.stack([spiral[at], spiral[at] * 0.45]), palette.second, width=0.06)
-    pen.line(spiral, palette.third, width=0.1)
-
-
-def monarch(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A butterfly seen from above: four wings with spots, a body, feelers."""
-    lift, width = rng.uniform(0.35, 0.65), rng.uniform(0.26, 0.34)
-    for side in (-1, 1):
-        pen.oval((side * 0.48, -0.32), (0.52, width + 0.08), palette.third, turn=-side * lift)
-        pen.oval((side * 0.48, -0.32), (0.42, width - 0.02), palette.main, turn=-side * lift)
-        pen.oval((side * 0.36, 0.38), (0.4, width + 0.03), palette.third, turn=side * (lift + 0.2))
-        pen.oval((side * 0.36, 0.38), (0.3, width - 0.07), palette.main, turn=side * (lift + 0.2))
-        pen.oval((side * 0.62, -0.42), (0.1, 0.08), palette.second)
-        pen.line(_points([(0, -0.4), (side * 0.2, -0.85)]), palette.third, width=0.04)
-    pen.oval((0, 0.02), (0.09, 0.5), palette.third)
-
-
-def starfish(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """Five thick arms with bumps along them."""
-    waist = rng.uniform(0.3, 0.42)
-    angles = np.arange(10) * np.pi / 5
-    radii = np.where(np.arange(10) % 2 == 0, 0.95, waist)
-    pen.area(radii[:, None] * _unit(angles), palette.main)
-    for arm in _unit(angles[::2]):
-        pen.oval(0.9 * arm, (0.11, 0.11), palette.main)
-        for out in (0.2, 0.42, 0.62):
-            pen.oval(out * arm, (0.07, 0.07), palette.second)
-
-
-def analog_clock(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A rim, a face with ticks, two hands at any time of the day."""
-    pen.oval((0, 0), (0.95, 0.95), palette.second)
-    pen.oval((0, 0), (rng.uniform(0.76, 0.84), 0.8), palette.main)
-    for tick in _unit(np.arange(12) * np.pi / 6):
-        pen.line(np.stack([0.6 * tick, 0.74 * tick]), palette.third, width=0.07)
-    for length, width in ((0.38, 0.13), (0.58, 0.08)):
-        hand = _unit(np.array(rng.uniform(0, 2 * np.pi)))
-        pen.line(np.stack([-0.1 * hand, length * hand]), palette.third, width=width)
-
-
-def envelope(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A rectangle whose flap makes a V, and at times a seal."""
-    height = rng.uniform(0.5, 0.64)
-    corners = _points([(-0.92, -height), (0.92, -height), (0.92, height), (-0.92, height)])
-    tip = rng.uniform(0.0, 0.2)
-    pen.area(corners, palette.main)
-    for side in (-1, 1):
-        fold = _points([(side * 0.92, height), (side * 0.15, tip * 0.5)])
-        pen.line(fold, palette.second, width=0.05)
-    flap = _points([(-0.92, -height), (0, tip), (0.92, -height)])
-    pen.line(flap, palette.third, width=0.09)
-    pen.line(np.concatenate([corners, corners[:2]]), palette.third, width=0.05)
-    if rng.random() < 0.5:
-        pen.oval((0, tip), (0.12, 0.12), palette.second)
-
-
-def hammer(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A long handle, a head across it with a claw at one end."""
-    half = rng.uniform(0.08, 0.12)
-    handle = [(-half, -0.6), (half, -0.6), (half * 1.4, 0.98), (-half * 1.4, 0.98)]
-    pen.area(_points(handle), palette.main)
-    pen.line(_points([(0, 0.45), (0, 0.95)]), palette.second, width=0.2)
-    head = [(-0.62, -0.86), (-0.62, -0.42), (-0.4, -0.42), (-0.3, -0.5), (0.2, -0.48), (0.68, -0.3),
-            (0.74, -0.4), (0.45, -0.72), (0.2, -0.8), (-0.3, -0.78), (-0.4, -0.86)]  # fmt: skip
-    pen.area(_points(head), palette.main)
-    pen.line(_points([(-0.51, -0.84), (-0.51, -0.44)]), palette.third, width=0.06)
-    pen.line(_points([(-0.15, -0.43), (0.15, -0.43)]), palette.third, width=0.07)
-
-
-def umbrella(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """A dome of panels, a shaft with a crook."""
-    rise = rng.uniform(0.6, 0.85)
-    crook = _arc(0.14, np.pi, 0, centre=(0.14, 0.8))
-    shaft = np.concatenate([_points([(0, -0.1)]), crook])
-    pen.line(shaft, palette.third, width=0.09)
-    dome = _arc(1, np.pi, 2 * np.pi) * [0.96, rise]
-    edge = np.linspace(0.96, -0.96, 41)
-    scallops = np.stack([edge, -0.1 * np.abs(np.sin((edge / 0.96 + 1) * 2 * np.pi))], axis=1)
-    pen.area(np.concatenate([dome, scallops]), palette.main)
-    for x in (-0.48, 0.48):
-        pen.line(_arc(1, -np.pi / 2, 0) * [x, rise], palette.second, width=0.05)
-    pen.line(_points([(0, -rise), (0, 0)]), palette.second, width=0.05)
-    pen.line(_points([(0, -rise), (0, -rise - 0.14)]), palette.third, width=0.07)
-
-
-def traffic_light(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """Three lamps in a tall box, one of them lit."""
-    half = rng.uniform(0.32, 0.42)
-    box = _points([(-half, -0.95), (half, -0.95), (half, 0.95), (-half, 0.95)])
-    pen.area(box, palette.main)
-    pen.line(np.concatenate([box, box[:2]]), palette.third, width=0.06)
-    lit = rng.integers(3)
-    for lamp, y in enumerate((-0.6, 0.0, 0.6)):
-        pen.oval((0, y), (0.25, 0.25), palette.third)
-        if lamp == lit:
-            pen.oval((0, y), (0.19, 0.19), palette.second)
-
-
-def daisy(pen: Pen, palette: Palette, rng: np.random.Generator) -> None:
-    """Thin petals around a disc."""
-    petals = int(rng.integers(9, 15))
-    for angle in np.arange(petals) * 2 * np.pi / petals:
-        centre = 0.62 * _unit(angle)
-        pen.oval(centre, (0.36, 1.15 / petals), palette.main, turn=float(angle))
-    pen.oval((0, 0), (rng.uniform(0.24, 0.32), 0.28), palette.second)
-
-
-FIGURES: Mapping[str, Figure] = {
-    "n01443537": goldfish,
-    "n01968897": nautilus,
-    "n02279972": monarch,
-    "n02317335": starfish,
-    "n02708093": analog_clock,
-    "n03291819": envelope,
-    "n03481172": hammer,
-    "n04507155": umbrella,
-    "n06874185": traffic_light,
-    "n11939491": daisy,
+# Shapes from back to front: a colour, a kind, and points: the corners of an area, the points along
+# a line, or the centre of an oval and its two half axes.
+FIGURES: Mapping[str, str] = {
+    # goldfish
+    "n01443537": "main area 20 0 95 -50 75 0 95 50; main area -30 -30 10 -64 30 -20;"
+    "main oval -25 0 68 0 0 40; detail oval -66 -8 10 0 0 10; detail line -32 -32 -25 0 -32 32",
+    # chambered nautilus
+    "n01968897": "main oval -5 -5 85 0 0 80; main area 0 0 80 0 98 62 10 75;"
+    "detail line 80 0 98 62 10 75; detail oval 15 5 36 0 0 32; main oval 20 8 22 0 0 19;"
+    "detail line -18 20 -65 45; detail line -22 0 -88 -10; detail line -8 -18 -52 -66;"
+    "detail line 15 -25 15 -80",
+    # monarch
+    "n02279972": "main oval -48 -32 45 22 -16 33; main oval 48 -32 45 -22 16 33;"
+    "main oval -36 38 37 -18 13 27; main oval 36 38 37 18 -13 27; detail oval -62 -42 12 0 0 10;"
+    "detail oval 62 -42 12 0 0 10; detail oval -42 42 10 0 0 8; detail oval 42 42 10 0 0 8;"
+    "detail oval 0 2 10 0 0 50; detail line -20 -85 0 -40 20 -85",
+    # starfish
+    "n02317335": "main area 0 -95 22 -31 90 -29 36 12 56 77 0 38 -56 77 -36 12 -90 -29 -22 -31;"
+    "detail oval 0 -50 7 0 0 7; detail oval 48 -15 7 0 0 7; detail oval 29 40 7 0 0 7;"
+    "detail oval -29 40 7 0 0 7; detail oval -48 -15 7 0 0 7",
+    # analog clock
+    "n02708093": "detail oval 0 0 95 0 0 95; main oval 0 0 80 0 0 80; detail line 0 -74 0 -60;"
+    "detail line 0 74 0 60; detail line -74 0 -60 0; detail line 74 0 60 0;"
+    "detail line 0 -52 0 0 36 22",
+    # envelope
+    "n03291819": "main area -92 -58 92 -58 92 58 -92 58; detail line -92 -58 0 12 92 -58;"
+    "detail line -92 58 -25 0; detail line 92 58 25 0",
+    # hammer
+    "n03481172": "main area -11 -60 11 -60 15 98 -15 98; detail line 0 45 0 95;"
+    "main area -62 -86 -62 -42 -40 -42 -30 -50 20 -48 68 -30 74 -40 45 -72 20 -80 -30 -78 -40 -86;"
+    "detail line -51 -84 -51 -44",
+    # umbrella
+    "n04507155": "detail line 0 -98 0 80 8 92 20 92 28 80; main area -96 0 -89 -35 -68 -62 -37 -81"
+    " 0 -87 37 -81 68 -62 89 -35 96 0 72 -10 48 0 24 -10 0 0 -24 -10 -48 0 -72 -10;"
+    "detail line -48 0 -30 -50 0 -87 30 -50 48 0",
+    # traffic light
+    "n06874185": "main area -38 -95 38 -95 38 95 -38 95; detail oval 0 -60 24 0 0 24;"
+    "detail oval 0 0 24 0 0 24; detail oval 0 60 24 0 0 24",
+    # daisy
+    "n11939491": "main oval 0 0 95 0 0 17; main oval 0 0 77 56 -10 14; main oval 0 0 29 90 -16 5;"
+    "main oval 0 0 -29 90 -16 -5; main oval 0 0 -77 56 -10 -14; detail oval 0 0 28 0 0 28",
 }
+_ROUND = np.linspace(0, 2 * np.pi, 28, endpoint=False)
+_CIRCLE = np.stack([np.cos(_ROUND), np.sin(_ROUND)], axis=1)
 
 
-def _points(pairs: list[Pair]) -> Points:
-    return np.array(pairs, dtype=np.float64)
-
-
-def _unit(angles: Points) -> Points:
-    """The points (..., 2) of the unit circle at `angles` (...)."""
-    return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-
-
-def _arc(radius: float, start: float, end: float, *, centre: Pair = (0, 0)) -> Points:
-    return radius * _unit(np.linspace(start, end, 24)) + centre
+def draw_figure(
+    canvas: ImageDraw.ImageDraw, wnid: str, matrix: Points, colours: Mapping[str, Colour]
+) -> None:
+    """Draw the thing called `wnid`; `matrix` (3, 2) takes (x, y, 1) to the canvas."""
+    for shape in FIGURES[wnid].split(";"):
+        colour, kind, *numbers = shape.split()
+        points = np.array(numbers, dtype=np.float64).reshape(-1, 2)
+        if kind == "oval":
+            points = _CIRCLE @ points[1:] + points[0]
+        places = [(x, y) for x, y in (points @ matrix[:2] + matrix[2]).tolist()]
+        if kind == "line":
+            width_px = round(8 * np.linalg.norm(matrix[0]))
+            canvas.line(places, fill=colours[colour], width=width_px, joint="curve")
+        else:
+            canvas.polygon(places, fill=colours[colour])
