@@ -103,6 +103,7 @@ for _verb in (
     "repair",
     "verify_archives",
     "repair_archives",
+    "adopt",
     "divide",
     "subset",
     "status",

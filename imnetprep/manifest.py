@@ -30,7 +30,7 @@ from imnetprep.columns import Columns, Row, joined, pack
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
-from imnetprep.messages import ImnetprepError, WrongUsage, move_away
+from imnetprep.messages import ImnetprepError, WrongUsage, count, move_away, shell_command
 
 # The first byte of SQLite's result code.
 _OF_THE_MACHINE = (
@@ -168,9 +168,9 @@ class Manifest:
             yield label, columns
 
     def _damaged(self, problem: str) -> ImnetprepError:
+        adopt = shell_command("imnetprep", "adopt", self.path.parent)
         return ImnetprepError(
-            f"{self.path} is damaged: {problem}",
-            hint=f"{move_away(self.path)}; then imnetprep verify --adopt",
+            f"{self.path} is damaged: {problem}", hint=f"{move_away(self.path)}; then {adopt}"
         )
 
     def counts(self, record: SplitRecord) -> dict[int, int]:
@@ -426,8 +426,31 @@ def refuse_other_dataset(
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     root_dataset = manifest.dataset()
     if root_dataset.fingerprint != dataset.fingerprint:
-        prefix = "another " if root_dataset.name == dataset.name else ""
-        raise ImnetprepError(
-            f"{manifest.path.parent} holds {prefix}{root_dataset.name}, not {dataset.name}",
-            hint=hint,
-        )
+        difference = f"{root_dataset.name}, not {dataset.name}"
+        if root_dataset.name == dataset.name:
+            difference = f"another {dataset.name}: {_difference(root_dataset, dataset)}"
+        raise ImnetprepError(f"{manifest.path.parent} holds {difference}", hint=hint)
+
+
+def _difference(earlier: Dataset, dataset: Dataset) -> str:
+    """What `dataset` has that the `earlier` one of its name has not, and the other way round."""
+    if earlier.title != dataset.title:
+        return f"{earlier.title!r}, and not {dataset.title!r}"
+    differences = []
+    for split in dict.fromkeys([*earlier.splits, *dataset.splits]):
+        old_names, new_names = (_names(each, split) for each in (earlier, dataset))
+        for images, verb in ((new_names - old_names, "more"), (old_names - new_names, "fewer")):
+            if images:
+                example = "/".join(min(images))
+                differences.append(f"{count(len(images), f'{split} image')} {verb} ({example})")
+    return ", ".join(differences) or "its definition differs"
+
+
+def _names(dataset: Dataset, split: Split) -> set[tuple[str, str]]:
+    if split not in dataset.splits:
+        return set()
+    return {
+        (synset.wnid, name)
+        for synset in dataset.synsets
+        for name in dataset.names(split, synset.label) or ()
+    }

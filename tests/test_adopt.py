@@ -37,14 +37,14 @@ def test_a_right_tree_is_told_by_name_and_adopted(
         "0 findings in all splits (counts, names, end markers)\n"
     )
     assert tree(foreign) == before
-    assert here(*words, "--adopt").returncode == 0
+    assert here("adopt", foreign, "--dataset", packed).returncode == 0
     verified = here("verify", "--root", foreign, "--digests")
     assert "0 findings in all splits (counts, names, sizes, digests)" in verified.stdout
     proof = json.loads((foreign / "receipt.json").read_text())["splits"]["train"]["proof"]
     assert proof["kind"] == "none" and "adopted" in proof["why"]
     organized = here("organize", "--root", foreign, "--json").stdout
     assert organized == here("organize", "--root", organized_once, "--json").stdout
-    assert here("verify", "--root", foreign, "--adopt").returncode == 0  # nothing to do
+    assert here("adopt", foreign).returncode == 0  # nothing to do
     assert {name: body for name, body in tree(foreign).items() if name in before} == before
 
 
@@ -53,7 +53,7 @@ def test_what_is_adopted_can_be_looked_at(tmp_path: Path, real_data: Path, here:
     words = ["--root", tmp_path, "--dataset", toml, "--split", "val"]
     assert here("organize", *words, "--archives", real_data / "tiny10").returncode == 0
     (tmp_path / "manifest.db").unlink()
-    assert here("verify", *words, "--decode", "--adopt").returncode == 0
+    assert here("adopt", tmp_path, *words[2:]).returncode == 0
     sheet = here("inspect", "--root", tmp_path, "--split", "val", "--classes", "2")
     assert sheet.returncode == 0, sheet.stderr
 
@@ -61,13 +61,11 @@ def test_what_is_adopted_can_be_looked_at(tmp_path: Path, real_data: Path, here:
 def test_a_tree_with_a_finding_is_not_adopted(foreign: Path, packed: Path, here: Run) -> None:
     path = min((foreign / "train" / WNID).iterdir())
     path.write_bytes(path.read_bytes()[:-10])
-    done = here("verify", "--root", foreign, "--dataset", packed, "--adopt")
+    done = here("adopt", foreign, "--dataset", packed)
     assert done.returncode == 5
     assert f"decode: train/{WNID}/{path.name} does not decode" in done.stdout
     assert not (foreign / "manifest.db").exists()
-    assert (
-        here("verify", "--root", foreign, "--dataset", packed, "--split", "val", "--adopt")
-    ).returncode == 0
+    assert (here("adopt", foreign, "--dataset", packed, "--split", "val")).returncode == 0
     assert here("verify", "--root", foreign, "--split", "val", "--digests").returncode == 0
 
 
@@ -75,7 +73,7 @@ def test_a_split_that_the_manifest_does_not_list_is_judged_by_its_names(
     organized: Path, foreign: Path, packed: Path, here: Run
 ) -> None:
     words = ["--root", foreign, "--dataset", packed]
-    assert here("verify", *words, "--split", "val", "--adopt").returncode == 0
+    assert here("adopt", foreign, *words[2:], "--split", "val").returncode == 0
     min((foreign / "train" / WNID).iterdir()).rename(foreign / "train" / OTHER / f"{WNID}_x.JPEG")
     done = here("verify", "--root", foreign)
     assert done.returncode == 5
@@ -135,12 +133,12 @@ def test_splits_in_other_places_are_found_and_put_right(
         shutil.rmtree(foreign / "val")
         told = f"misplaced: {WNID} holds the images of {WNID}"
     words = ["--root", foreign, "--dataset", packed]
-    done = here("verify", *words, "--adopt")
+    done = here("adopt", foreign, *words[2:])
     assert done.returncode == 5 and told in done.stdout, done.stdout
     mended = here("repair", *words)
     assert mended.returncode == 0, mended.stdout
     assert {n: b for n, b in tree(foreign).items() if n.startswith(("train/", "val/"))} == before
-    assert here("verify", *words, "--adopt").returncode == 0
+    assert here("adopt", foreign, *words[2:]).returncode == 0
 
 
 def test_digests_without_a_manifest_are_not_pretended(
@@ -148,11 +146,11 @@ def test_digests_without_a_manifest_are_not_pretended(
 ) -> None:
     done = here("verify", "--root", foreign, "--dataset", packed, "--digests")
     assert done.returncode == 1
-    assert "no manifest lists train" in done.stderr and "--adopt" in done.stderr
+    assert "no manifest lists train" in done.stderr and "imnetprep adopt" in done.stderr
 
 
 def test_a_root_of_another_dataset_is_not_adopted(organized: Path, here: Run) -> None:
-    done = here("verify", "--root", organized, "--dataset", "ilsvrc2012", "--adopt")
+    done = here("adopt", organized, "--dataset", "ilsvrc2012")
     assert done.returncode == 1
     assert "holds packed, not ilsvrc2012" in done.stderr
 
@@ -187,7 +185,7 @@ def test_adoption_is_whole_or_absent_and_goes_on(tmp_path: Path, here: Run) -> N
     for name in ("manifest.db", "receipt.json", ".organizing"):
         path = root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    adopt = ["verify", "--root", root, "--dataset", toml, "--adopt"]
+    adopt = ["adopt", root, "--dataset", toml]
     process = subprocess.Popen(command(*adopt), stdout=subprocess.DEVNULL)
     journal = root / ".organizing" / "journal.db"
     while process.poll() is None and not (journal.exists() and journal.stat().st_size > 60_000):

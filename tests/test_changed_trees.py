@@ -58,11 +58,12 @@ def test_smaller_images_are_a_finding_and_are_adopted_as_what_they_are(
     assert "made smaller or encoded anew by others, 1." in told and "MB less than" in told
     assert "1 finding in all splits" in done.stdout
     assert tree(foreign) == before
-    adopted = here(*words, "--adopt")
+    adopt = ["adopt", foreign, "--dataset", large]
+    adopted = here(*adopt)
     assert adopted.returncode == 5  # once: from here on it is known
     change = told.partition(": made ")[2].join(["made ", ""])
     assert f"manifest.db ({change})" in adopted.stdout
-    for again in ([*words, "--adopt"], ["verify", "--root", foreign, "--digests"]):
+    for again in (adopt, ["verify", "--root", foreign, "--digests"]):
         done = here(*again)
         assert (done.returncode, done.stdout[:10]) == (0, "0 findings")
         assert f"the train images are not as published: {change}" in done.stderr
@@ -117,7 +118,7 @@ def test_a_resized_root_of_ours_that_lost_its_manifest_is_told(tmp_path: Path, h
 def test_the_published_images_are_not_called_changed_wherever_they_lie(
     foreign: Path, large: Path, here: Run
 ) -> None:
-    words = ["verify", "--root", foreign, "--dataset", large, "--adopt"]
+    words = ["adopt", foreign, "--dataset", large]
     for path in list((foreign / "val").rglob("*.JPEG")):
         path.rename(foreign / "val" / path.name)
     assert "changed: " not in here(*words).stdout
@@ -150,7 +151,7 @@ def test_where_the_size_of_the_tar_is_not_known_nothing_is_said(
     lines = large.read_text().splitlines(keepends=True)
     unsized.write_text("".join(line for line in lines if not line.startswith("size_bytes")))
     _made_smaller(foreign)
-    done = here("verify", "--root", foreign, "--dataset", unsized, "--adopt")
+    done = here("adopt", foreign, "--dataset", unsized)
     assert (done.returncode, "changed" in done.stdout) == (0, False)
     proof = receipt_of(foreign)["splits"]["train"]["proof"]  # type: ignore[index]
     assert proof["why"] == "adopted: a tree whose names fit packed"
@@ -159,14 +160,14 @@ def test_where_the_size_of_the_tar_is_not_known_nothing_is_said(
 def test_a_subset_is_not_measured_by_the_archive_of_the_whole(
     foreign: Path, large: Path, tmp_path: Path, here: Run
 ) -> None:
-    assert here("verify", "--root", foreign, "--dataset", large, "--adopt").returncode == 0
+    assert here("adopt", foreign, "--dataset", large).returncode == 0
     (tmp_path / "list.txt").write_text(f"{WNID}\n")
     part = tmp_path / "part"
     done = here("subset", tmp_path / "list.txt", "--root", foreign, "--to", part)
     assert done.returncode == 0, done.stderr
     with open_manifest(part / "manifest.db", write=True) as manifest:
         manifest.drop_split(Split.TRAIN, Layout.IMAGEFOLDER)
-    done = here("verify", "--root", part, "--adopt")
+    done = here("adopt", part)
     assert (done.returncode, "changed" in done.stdout) == (0, False), done.stdout
 
 

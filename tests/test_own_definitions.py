@@ -97,7 +97,7 @@ def test_classes_of_any_name_go_through_every_verb(photos: Path, tmp_path: Path,
 
 def test_forty_thousand_classes_keep_their_labels(tmp_path: Path) -> None:
     names = {f"class {number:05}": ["0.jpg"] for number in range(40_000)}
-    dataset = listed_dataset("many", "Many", {Split.TRAIN: names}, {})
+    dataset = listed_dataset("many", "Many", {Split.TRAIN: names})
     root = Root(tmp_path)
     with manifest_written(root.manifest, dataset) as manifest:
         samples = (SampleRecord.of_body(label, "0.jpg", b"%d" % label) for label in range(40_000))

@@ -165,8 +165,8 @@ def test_divide(organized_once: Path, tmp_path: Path) -> None:
 def test_adopt(organized_once: Path, packed: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         shutil.copytree(organized_once / split, tmp_path / "tree" / split)
-    words = ["--root", "ROOT", "--dataset", packed, "--adopt"]
-    _killed_at_each(tmp_path, tmp_path / "tree", "verify", *words)
+    words = ["ROOT", "--dataset", packed]
+    _killed_at_each(tmp_path, tmp_path / "tree", "adopt", *words)
 
 
 def test_pull(organized: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def divided(
         for split, of_split in _divided_class(wnid, files, val_fraction, seed).items():
             names[split][wnid] = sorted(of_split)
     title = f"{name}: {val_fraction:g} of each class for val, seed {seed}"
-    return Division(listed_dataset(name, title, names, {}), names)
+    return Division(listed_dataset(name, title, names), names)
 
 
 def _divided_class(

@@ -105,6 +105,22 @@ def is_class_name(text: str) -> bool:
     return is_plain(text) and len(text.encode(errors="surrogateescape")) <= 255
 
 
+_LITTER = {
+    "thumbs.db",
+    "ehthumbs.db",
+    "desktop.ini",
+    "__macosx",
+    "@eadir",
+    "icon\r",
+    "$recycle.bin",
+}
+
+
+def is_litter(name: str) -> bool:
+    """Is it what systems leave in folders: hidden, or a thumbnail of theirs?"""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def is_plain(name: str) -> bool:
     """Is it a file's name that can be one everywhere: no folder in it, not hidden?"""
     return bool(name) and name[0] != "." and not re.search(r"[/\\\x00-\x1f\x7f-\x9f]", name)

@@ -22,6 +22,7 @@ from imnetprep.messages import (
     Task,
     count,
     format_bytes,
+    shell_command,
 )
 
 _CHUNK_READS = 32
@@ -66,7 +67,7 @@ def surveyed(
     if checks.digests and not place.listed:
         raise ImnetprepError(
             f"no manifest lists {split}, so there are no digests to compare",
-            hint="imnetprep verify --adopt writes one",
+            hint=f"{shell_command('imnetprep', 'adopt', root.path)} writes one",
         )
     if not (place.folder.is_dir() or place.strays):
         yield Finding("missing-split", split, "the folder is gone")

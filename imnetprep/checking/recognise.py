@@ -20,7 +20,7 @@ from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
 from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.manifest import Manifest, SampleRecord, dataset_for, open_manifest
-from imnetprep.messages import ImnetprepError, count, format_bytes
+from imnetprep.messages import ImnetprepError, count, format_bytes, shell_command
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
 _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32
@@ -51,6 +51,10 @@ class Place:
     strays: tuple[Path, ...] = ()
     class_folders: int = 0
     images: int = 0
+
+
+class UnknownImages(ImnetprepError):
+    """Nothing that a built-in dataset fits."""
 
 
 class Tree(NamedTuple):
@@ -96,13 +100,19 @@ def recognise(root: Root, *, dataset: str | None) -> Tree:
             )
         return best[0]
     if any(root.split(split).is_dir() for split in (Split.TRAIN, Split.VAL)):
-        raise ImnetprepError(
+        raise UnknownImages(
             f"{root.path} has no manifest, and its names and counts are those of no built-in"
             f" dataset ({', '.join(BUILT_IN)})",
-            hint="name its dataset: --dataset FILE.toml (docs/catalog.md)",
+            hint=f"{shell_command('imnetprep', 'adopt', root.path)} takes images of your own; or"
+            " name its dataset: --dataset FILE.toml (docs/catalog.md)",
         )
     with open_manifest(root.manifest):  # says that there is none, and what to do
         raise AssertionError("there is no manifest")
+
+
+def tree_of(root: Root, dataset: Dataset) -> Tree:
+    """What lies under a root without a manifest, taken as `dataset`."""
+    return Tree(dataset, _places(root, dataset, set()))
 
 
 def require_share(root: Root, tree: Tree, place: Place) -> None:

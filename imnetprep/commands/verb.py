@@ -279,4 +279,10 @@ workers_option = click.option(
     type=click.IntRange(0),
     help="Processes that read images.  [default: 2 on a CPU, up to 16 on a GPU]",
 )
+one_class_option = click.option(
+    "--one-class", is_flag=True, help="Take images that are all of one class."
+)
+skip_bad_option = click.option(
+    "--skip-bad", is_flag=True, help="Leave out what is no whole image; the receipt lists it."
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

@@ -13,7 +13,7 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.columns import Columns
 from imnetprep.fs import existing_folder, sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
-from imnetprep.messages import ImnetprepError, move_away
+from imnetprep.messages import ImnetprepError, move_away, shell_command
 from imnetprep.organizing.journal import Journal, Origin, Whole, open_journal
 from imnetprep.proving.receipt import record_split
 
@@ -134,7 +134,8 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
         with open_journal(root.journal) as journal:
             if unpublished(journal, split, dataset, folder):
                 return True
-    adopt = f"or, if it is {dataset.name} already, imnetprep verify --adopt"
+    command = shell_command("imnetprep", "adopt", root.path)
+    adopt = f"or, if it is {dataset.name} already, {command}"
     raise in_the_way(folder, root, next_step=adopt)
 
 

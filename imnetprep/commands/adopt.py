@@ -1,0 +1,116 @@
+"""`imnetprep adopt`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imnetprep.catalog.datasets import Root, Split
+from imnetprep.commands import verb
+from imnetprep.commands.terminal import json_option, print_result, print_split, stderr_progress
+from imnetprep.commands.verify import print_findings
+from imnetprep.messages import CHANGE_KIND, FINDINGS_EXIT_CODE, Checks, Progress, count
+
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.checking.recognise import Tree
+
+
+@verb.command(short_help="Make a dataset of train/CLASS/ and val/CLASS/, where they lie.")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Make the root here, of links to FOLDER, which is not written to.  [default: FOLDER]",
+)
+@verb.dataset_option
+@verb.split_option()
+@verb.one_class_option
+@verb.skip_bad_option
+@verb.jobs_option
+@verb.dry_run_option("Say what FOLDER holds, and write nothing.")
+@json_option
+@verb.quiet_option
+def adopt(
+    folder: Path,
+    root: Path | None,
+    dataset: str | None,
+    splits: tuple[Split, ...],
+    one_class: bool,
+    skip_bad: bool,
+    jobs: int | None,
+    dry_run: bool,
+    quiet: bool,
+) -> int:
+    """Make a dataset of FOLDER, which holds train/CLASS/IMAGE and val/CLASS/IMAGE.
+
+    The images stay where they are; each is read once, and listed in a manifest. Also valid/,
+    validation/ or test/ instead of val/, and only train/. A tree of a published dataset that
+    another program made is recognised by its names, and adopted if `imnetprep verify` finds nothing
+    wrong; `changed` images, resized or encoded anew, are listed as such. Images of your own are any
+    others: all that cannot be taken is named at once.
+
+    \b
+    imnetprep adopt photos
+    imnetprep adopt /shared/imagenet --root mine
+    """
+    from imnetprep.own_images.adopt_folder import adopt_folder, link_splits
+    from imnetprep.own_images.folder import describe_classes, read_split_folders
+    from imnetprep.published_tree import published_tree
+
+    progress, place = stderr_progress(quiet=quiet), Root(root or folder)
+    if root is not None and not dry_run:
+        link_splits(read_split_folders(folder), place)
+    tree = published_tree(
+        Root(folder) if dry_run else place, dataset=dataset, jobs=jobs, progress=progress
+    )
+    if tree is not None:
+        verb.refuse(f"{folder} is {tree.dataset.name} by its names", "one_class", "skip_bad")
+        return _adopt_published(place, tree, splits, jobs=jobs, dry_run=dry_run, progress=progress)
+    content = read_split_folders(folder)
+    content.require(one_class=one_class, skip_bad=skip_bad)
+    if splits:
+        content.splits = {split: content.splits[split] for split in splits}
+    for split, classes in content.splits.items():
+        sizes = {wnid: len(files) for wnid, files in classes.items()}
+        print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
+    for line in content.remarks:
+        progress.note(line)
+    if not dry_run:
+        link_splits(content, place)
+        for record in adopt_folder(place, content, skip_bad=skip_bad, jobs=jobs, progress=progress):
+            print_split(record, place.split(record.split))
+    return 0
+
+
+def _adopt_published(
+    root: Root,
+    tree: "Tree",
+    splits: tuple[Split, ...],
+    *,
+    jobs: int | None,
+    dry_run: bool,
+    progress: Progress,
+) -> int:
+    """Write the manifest of each split that has none, if all of them are right."""
+    from imnetprep.adopt import adopt as adopt_tree
+
+    kinds = print_findings(
+        root,
+        tree,
+        splits=splits,
+        layout=None,
+        checks=Checks(),
+        jobs=jobs,
+        dry_run=dry_run,
+        progress=progress,
+    )
+    if kinds.total() > kinds[CHANGE_KIND]:
+        return FINDINGS_EXIT_CODE
+    for place in tree.places.values() if dry_run else ():
+        if not place.listed and (not splits or place.split in splits):
+            text = f"{count(place.images, 'image')} to read and list in {root.manifest}"
+            print_result(f"{place.split}: {text}", split=place.split)
+    if not dry_run:
+        for record in adopt_tree(root, tree, splits=splits, jobs=jobs, progress=progress):
+            print_split(record, root.manifest)
+    return FINDINGS_EXIT_CODE if kinds else 0
