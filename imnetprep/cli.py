@@ -66,16 +66,12 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; at a word that is none, hint at the one that it is like."""
         if not ctx.resilient_parsing and args[0] not in self.commands:
-            raise self.unknown(args)
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], self.commands, 1)
+            hint = shell_command("imnetprep", *close, *args[1:]) if close else "imnetprep --help"
+            raise WrongUsage(f"there is no verb {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
-
-    def unknown(self, words: list[str]) -> WrongUsage:
-        """The error for a first word that is no verb."""
-        from difflib import get_close_matches
-
-        close = get_close_matches(words[0], self.commands, 1)
-        hint = shell_command("imnetprep", *close, *words[1:]) if close else "imnetprep --help"
-        return WrongUsage(f"there is no verb {words[0]!r}", hint=hint)
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -127,21 +123,14 @@ for _verb in (
         v for v in imnetprep.commands if v.startswith(start)
     ],
 )
-@click.pass_context
-def show_help(ctx: click.Context, verb: str | None) -> None:
+def show_help(verb: str | None) -> None:
     """Show what VERB does, and its options; without VERB, the list of verbs.
 
     \b
     imnetprep help organize
     """
-    assert ctx.parent is not None
-    if verb is None:
-        click.echo(ctx.parent.get_help())
-    elif verb in imnetprep.commands:
-        with click.Context(imnetprep.commands[verb], info_name=verb, parent=ctx.parent) as context:
-            click.echo(context.get_help())
-    else:
-        raise imnetprep.unknown([verb, "--help"])
+    words = ["--help"] if verb is None else [verb, "--help"]
+    imnetprep.main(words, prog_name="imnetprep", standalone_mode=False)
 
 
 def run(arguments: list[str]) -> int:

@@ -12,14 +12,9 @@ import xxhash
 ARCHIVE_DIGESTS = ("md5", "sha1", "sha256")
 
 
-def xxh128(body: bytes | memoryview) -> bytes:
-    """The sixteen bytes of the body's XXH3 128-bit digest, big-endian."""
-    return xxhash.xxh3_128_digest(body)
-
-
-def running_xxh128() -> xxhash.xxh3_128:
-    """A running xxh128, for bytes that come in parts."""
-    return xxhash.xxh3_128()
+# XXH3's 128-bit digest of a body, as sixteen bytes, big-endian; and of bytes that come in parts.
+xxh128 = xxhash.xxh3_128_digest
+running_xxh128 = xxhash.xxh3_128
 
 
 @dataclass(frozen=True)

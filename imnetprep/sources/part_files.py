@@ -42,7 +42,7 @@ def read_record(path: Path) -> Record | None:
         record = lt.bdecode(path.read_bytes())
         torrent, bits = read_torrent(record[b"torrent"]), record[b"proved"]
         right = path.name == record_path(path.parent, torrent.info_hash).name
-        right = right and type(bits) is bytes and len(bits) == _bytes_of_bits(torrent)
+        right = right and type(bits) is bytes and len(bits) == (torrent.info.num_pieces() + 7) // 8
         right = right and all(len(state) == 2 for state in record[b"files"])
     except (FileNotFoundError, ImnetprepError, RuntimeError, LookupError, TypeError):
         return None
@@ -51,10 +51,6 @@ def read_record(path: Path) -> Record | None:
     pieces = range(torrent.info.num_pieces())
     proved_pieces = frozenset(each for each in pieces if bits[each // 8] >> (each % 8) & 1)
     return Record(torrent, proved_pieces, record[b"files"])
-
-
-def _bytes_of_bits(torrent: Torrent) -> int:
-    return int(torrent.info.num_pieces() + 7) // 8
 
 
 class PartFiles:
@@ -85,7 +81,6 @@ class PartFiles:
 
     @property
     def proved_bytes(self) -> int:
-        """The bytes of the proved pieces."""
         return sum(map(self.torrent.info.piece_size, self.proved_pieces))
 
     @property
@@ -180,7 +175,7 @@ class PartFiles:
                 part.touch()  # so that the record can say in which file they lie
         for handle in list(self._handles.values()):
             os.fsync(handle)
-        bits = bytearray(_bytes_of_bits(self.torrent))
+        bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
         for piece in pieces:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:
@@ -216,7 +211,6 @@ class PartFiles:
         sync_folder(self.folder)
 
     def close(self) -> None:
-        """Close the files."""
         for handle in self._handles.values():
             os.close(handle)
         self._handles.clear()
@@ -297,9 +291,10 @@ def read_part_records(folder: Path) -> dict[str, tuple[int, int]]:
     """
     found = {}
     for path in sorted(folder.glob(".*.resume")):
-        record = read_record(path)
-        for file in record.torrent.files if record else ():
-            if record and (folder / f"{file.name}.part").exists():
+        if (record := read_record(path)) is None:
+            continue
+        for file in record.torrent.files:
+            if (folder / f"{file.name}.part").exists():
                 parts = PartFiles(record.torrent, {file.index: folder / file.name})
                 parts.proved_pieces.update(record.proved_pieces.intersection(parts.pieces))
                 found[file.name] = (min(parts.proved_bytes, file.size_bytes), file.size_bytes)

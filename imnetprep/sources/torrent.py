@@ -147,11 +147,9 @@ def pieces_of(body: bytes) -> Pieces | None:
     torrent = read_torrent(body)
     if len(torrent.files) != 1 or not torrent.has_v1:
         return None
-    sha1s = b"".join(
-        torrent.info.hash_for_piece(piece) for piece in range(torrent.info.num_pieces())
-    )
-    size_bytes = torrent.files[0].size_bytes
-    return Pieces(size_bytes, torrent.info.piece_length(), sha1s, torrent.info_hash)
+    info = torrent.info
+    sha1s = b"".join(map(info.hash_for_piece, range(info.num_pieces())))
+    return Pieces(torrent.files[0].size_bytes, info.piece_length(), sha1s, torrent.info_hash)
 
 
 def published_pieces(dataset: Dataset, archive: Archive) -> Pieces | None:
