@@ -192,22 +192,20 @@ def sync_s3(
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
         found = survey(
-            root, bucket, place, journal, contents=parts, uploads=not pull, progress=progress
-        )
+            root, bucket, place, journal,
+            kind=kind, contents=parts, uploads=not pull, progress=progress,
+        )  # fmt: skip
         if check:
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
-                root, bucket, found, journal,
-                contents=parts, deep=deep, kind=kind, jobs=TRANSFERS.count(jobs), max_rate=max_rate,
-                progress=progress,
-            )  # fmt: skip
+                found, deep=deep, jobs=TRANSFERS.count(jobs), max_rate=max_rate
+            )
             return sync_shown.show_findings(findings, len(found.local), deep=deep)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
-                root, bucket, found, journal,
-                direction=direction, contents=parts, replace=replace, delete=delete,
+                found, direction=direction, replace=replace, delete=delete,
                 abort_stale_s=abort_stale,
             )
             for direction in directions or Direction
@@ -215,13 +213,12 @@ def sync_s3(
         for plan in plans:
             rate = max_rate or journal.rate(plan.direction)
             sync_shown.show_plan(plan, rate, request_prices, removes=yes)
-        sync_shown.show_unfinished(plans[0], bucket)
+        sync_shown.show_unfinished(plans[0])
         if not directions and not is_json():
             click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
         if not acts:
             return 0
-        sync = Sync(plans[0], root, bucket, journal, kind=kind, progress=progress)
-        for move in sync.carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
+        for move in Sync(plans[0]).carried_out(jobs=jobs, max_rate=max_rate, delete=yes):
             sync_shown.show_move(move)
     return 0
 

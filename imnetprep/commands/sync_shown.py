@@ -7,7 +7,6 @@ import click
 
 from imnetprep.commands.terminal import is_json, print_finding, print_result
 from imnetprep.messages import FINDINGS_EXIT_CODE, Finding, count, format_bytes, format_duration
-from imnetprep.s3.bucket import Bucket, stored_bytes
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan
 
 _LISTED_BEFORE_SUMMING_UP = 20
@@ -77,7 +76,7 @@ def _show_sum(plan: SyncPlan, rate: float | None, prices: tuple[float, float]) -
     )  # fmt: skip
 
 
-def show_unfinished(plan: SyncPlan, bucket: Bucket) -> None:
+def show_unfinished(plan: SyncPlan) -> None:
     """The uploads in parts that somebody began: they are paid for, and no listing shows them."""
     actions = {(plan.survey.address / step.path).key: step.action for step in plan.steps}
     for uploads, is_stale in ((plan.survey.uploads, False), (plan.stale, True)):
@@ -86,7 +85,7 @@ def show_unfinished(plan: SyncPlan, bucket: Bucket) -> None:
             verdict = f"{article} push resumes it, --abort-stale removes it"
             verdict = "to abort" if is_stale else verdict
             age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
-            size = format_bytes(stored_bytes(bucket, upload))
+            size = format_bytes(plan.survey.bucket.stored_bytes(upload))
             click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}", err=True)
 
 

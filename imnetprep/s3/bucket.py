@@ -6,10 +6,11 @@ signer and its HTTP session; endpoints, credentials, proxies and certificates ar
 both.
 """
 
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -74,6 +75,21 @@ class ListedPart(NamedTuple):
     etag: str
     size_bytes: int
     checksum: Checksum | None
+
+    def is_of(
+        self, body: memoryview, checksum: Checksum, sent_part: tuple[str, Checksum] | None
+    ) -> bool:
+        """Is `body` the part? By the server's checksum, or that of a `sent_part` with its ETag.
+
+        An ETag is no digest; but where it is the MD5 of the body, the server has that.
+        """
+        if self.size_bytes != len(body):
+            return False
+        if self.checksum is not None:
+            return self.checksum == checksum
+        if sent_part is not None and sent_part[0] == self.etag:
+            return sent_part[1].value == checksum.value
+        return hashlib.md5(body, usedforsecurity=False).hexdigest() == self.etag
 
 
 class Bucket:
@@ -261,70 +277,65 @@ class Bucket:
         model = self.client.meta.service_model.operation_model(operation)
         return self._parser.parse(response, model.output_shape)
 
+    def objects(self, prefix: str) -> Iterator[ListedObject]:
+        """All objects whose key begins with `prefix`: a request a thousand."""
+        for page in self.pages("list_objects_v2", Prefix=prefix):
+            yield from listed_objects(page)
 
-def listed_objects(bucket: Bucket, prefix: str) -> Iterator[ListedObject]:
-    """All objects whose key begins with `prefix`: a request a thousand."""
-    for page in bucket.pages("list_objects_v2", Prefix=prefix):
-        for each in page.get("Contents", ()):
-            etag = each["ETag"].strip('"')
-            yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
+    def head(self, key: str) -> Head:
+        """The object under `key`. Raises as botocore."""
+        head = self.call("head_object", Key=key, ChecksumMode="ENABLED")
+        size_bytes = head["ContentLength"]
+        # A composite checksum is one of the parts' checksums. SeaweedFS does not say the type where
+        # an object came in one part.
+        is_of_whole = head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
+        checksum = _checksum(head, size_bytes) if is_of_whole else None
+        return Head(size_bytes, head["ETag"].strip('"'), checksum)
 
-
-def head_object(bucket: Bucket, key: str) -> Head:
-    """The object under `key`. Raises as botocore."""
-    head = bucket.call("head_object", Key=key, ChecksumMode="ENABLED")
-    return Head(head["ContentLength"], head["ETag"].strip('"'), full_checksum(head))
-
-
-def unfinished_uploads(bucket: Bucket, prefix: str) -> Iterator[UnfinishedUpload]:
-    """The uploads under `prefix` that are not finished: they are stored and paid for, unseen."""
-    try:
-        for page in bucket.pages("list_multipart_uploads", Prefix=prefix):
-            for each in page.get("Uploads", ()):
-                algorithm = each.get("ChecksumAlgorithm")
-                yield UnfinishedUpload(each["Key"], each["UploadId"], each["Initiated"], algorithm)
-    except SourceFailed as error:
+    def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        """The unfinished uploads under `prefix`: they are stored and paid for, unseen."""
         # rclone says so of a bucket in which none was begun since it serves it.
-        if not _is_none_there(error):
-            raise
+        with _suppress_no_such_upload():
+            for page in self.pages("list_multipart_uploads", Prefix=prefix):
+                for each in page.get("Uploads", ()):
+                    algorithm = each.get("ChecksumAlgorithm")
+                    yield UnfinishedUpload(
+                        each["Key"], each["UploadId"], each["Initiated"], algorithm
+                    )
 
+    def parts(self, upload: UnfinishedUpload) -> dict[int, ListedPart]:
+        """The parts that an unfinished upload has, by number; of one sent twice the later."""
+        parts = {}
+        for page in self.pages("list_parts", Key=upload.key, UploadId=upload.upload_id):
+            for each in page.get("Parts", ()):
+                checksum = _checksum(each, each["Size"])
+                part = ListedPart(each["ETag"].strip('"'), each["Size"], checksum)
+                parts[int(each["PartNumber"])] = part
+        return parts
 
-def _is_none_there(error: SourceFailed) -> bool:
-    cause = error.__cause__
-    return isinstance(cause, failures.ClientError) and code_of(cause) == "NoSuchUpload"
-
-
-def listed_parts(bucket: Bucket, key: str, upload_id: str) -> dict[int, ListedPart]:
-    """The parts that an unfinished upload has, by number; of one sent twice the later."""
-    parts = {}
-    for page in bucket.pages("list_parts", Key=key, UploadId=upload_id):
-        for each in page.get("Parts", ()):
-            checksum = _checksum(each, each["Size"])
-            part = ListedPart(each["ETag"].strip('"'), each["Size"], checksum)
-            parts[int(each["PartNumber"])] = part
-    return parts
-
-
-def stored_bytes(bucket: Bucket, upload: UnfinishedUpload) -> int:
-    """How much an unfinished upload has; none where somebody has just finished it."""
-    try:
-        parts = listed_parts(bucket, upload.key, upload.upload_id).values()
-    except SourceFailed as error:
-        if not _is_none_there(error):
-            raise
+    def stored_bytes(self, upload: UnfinishedUpload) -> int:
+        """How much an unfinished upload has; none where somebody has just finished it."""
+        with _suppress_no_such_upload():
+            return sum(part.size_bytes for part in self.parts(upload).values())
         return 0
-    return sum(part.size_bytes for part in parts)
 
 
-def full_checksum(head: Any) -> Checksum | None:
-    """The checksum of the whole object, where the server has one that can be computed here.
+def listed_objects(page: Any) -> Iterator[ListedObject]:
+    """The objects on one page of a listing."""
+    for each in page.get("Contents", ()):
+        etag = each["ETag"].strip('"')
+        yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
 
-    One that is composite, of the parts' checksums, ends in a dash and their number. SeaweedFS
-    does not say the type of an object that came in one part.
-    """
-    if head.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
-        return None
-    return _checksum(head, head["ContentLength"])
+
+@contextmanager
+def _suppress_no_such_upload() -> Iterator[None]:
+    """Suppress the error that says that there is no such upload."""
+    try:
+        yield
+    except SourceFailed as error:
+        cause = error.__cause__
+        if not isinstance(cause, failures.ClientError) or code_of(cause) != "NoSuchUpload":
+            raise
 
 
 def _checksum(answer: Any, size_bytes: int) -> Checksum | None:

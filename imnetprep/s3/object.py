@@ -6,9 +6,8 @@ Every read is a ranged GET that holds only for the object as it was when it was 
 import functools
 from collections.abc import Iterator
 
-from imnetprep.digests import Checksum
 from imnetprep.s3.address import S3Address, Settings
-from imnetprep.s3.bucket import Bucket, head_object
+from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
 
 
@@ -21,11 +20,10 @@ class S3Object:
         self.address, self.name = address, address.key.rpartition("/")[2]
         self._bucket = _opened(address.bucket)
         with explained(address):
-            head = head_object(self._bucket, address.key)
+            head = self._bucket.head(address.key)
         self.size_bytes: int | None = head.size_bytes
-        self._etag = head.etag
+        self._etag, self.checksum = head.etag, head.checksum
         self.identity = f'{address} "{head.etag}" {head.size_bytes}'
-        self.checksum: Checksum | None = head.checksum
 
     def read_at(self, offset: int, length: int) -> bytes:
         """As `ArchiveFile.read_at`. Raises WrongBytes where the object has changed meanwhile."""

@@ -1,39 +1,27 @@
 """Check a root against a bucket: what proves a file equal on both sides, or a finding."""
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
 
-from imnetprep.catalog.datasets import Layout, Root
+from imnetprep.catalog.datasets import Layout
 from imnetprep.digests import Checksum
 from imnetprep.layouts.webdataset import INDEX
-from imnetprep.messages import Finding, Progress
-from imnetprep.s3.bucket import Bucket, ListedObject
+from imnetprep.messages import Finding
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import split_fingerprints
 from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Checksums, SyncJournal
+from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import MANIFEST, Content, content_of
-from imnetprep.sync.plan import Work, part_bytes_of
 from imnetprep.sync.pull import fetch_manifest
-from imnetprep.sync.survey import Survey, ask, object_checksums
+from imnetprep.sync.survey import Survey, part_bytes_of
 
 _PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20
 
 
 def sync_findings(
-    root: Root,
-    bucket: Bucket,
-    survey: Survey,
-    journal: SyncJournal,
-    *,
-    contents: Collection[Content],
-    deep: bool = False,
-    kind: str,
-    jobs: int = 8,
-    max_rate: float | None = None,
-    progress: Progress,
+    survey: Survey, *, deep: bool = False, jobs: int = 8, max_rate: float | None = None
 ) -> Iterator[Finding]:
     """All in which the two sides differ, and what nothing proves equal.
 
@@ -46,23 +34,19 @@ def sync_findings(
             yield Finding("only-there", path, "is in the bucket and not here")
         else:
             yield Finding("only-here", path, "is here and not in the bucket")
-    ask(survey, paths, bucket, journal)
+    survey.ask(paths)
     total = sum(survey.local[path].size_bytes for path in paths) * (2 if deep else 1)
-    with progress.task(f"check {survey.address}", total=total, unit="B") as task:
-        flow = Flow(task, max_rate)
-        work = Work(
-            root=root, bucket=bucket, journal=journal, kind=kind, flow=flow, progress=progress
-        )
-        check = _Check(survey, work, deep=deep, jobs=jobs)
+    with survey.progress.task(f"check {survey.address}", total=total, unit="B") as task:
+        check = _Check(survey, Flow(task, max_rate), deep=deep, jobs=jobs)
         units = (partial(check.finding, path) for path in paths)
-        for finding in side_by_side(units, jobs=jobs, stop=flow.stop):
+        for finding in side_by_side(units, jobs=jobs, stop=check.flow.stop):
             if finding is not None:
                 yield finding
-        if Content.MANIFEST in contents:
+        if Content.MANIFEST in survey.contents:
             yield from check.manifest_findings()
     for upload in survey.uploads:
         path = upload.key.removeprefix(survey.address.key).lstrip("/")
-        if content_of(path) in contents:
+        if content_of(path) in survey.contents:
             message = f"an upload of it was begun {upload.begun_at:%Y-%m-%d %H:%M} UTC"
             yield Finding("unfinished", path, f"{message} and not finished")
 
@@ -70,25 +54,22 @@ def sync_findings(
 class _Check:
     """A check at work."""
 
-    def __init__(self, survey: Survey, work: Work, *, deep: bool, jobs: int) -> None:
-        self._survey, self._work, self._deep = survey, work, deep
-        self._journal, self._flow = work.journal, work.flow
+    def __init__(self, survey: Survey, flow: Flow, *, deep: bool, jobs: int) -> None:
+        self._survey, self.flow, self._deep = survey, flow, deep
         self._turns = threading.Semaphore(jobs)
 
     def finding(self, path: str) -> Finding | None:
         """How a file differs from its object; None: it does not."""
-        size_bytes, remote_bytes = (
-            self._survey.local[path].size_bytes,
-            self._object(path).size_bytes,
-        )
+        size_bytes = self._survey.local[path].size_bytes
+        remote_bytes = self._survey.remote[path].size_bytes
         if size_bytes != remote_bytes:
             message = f"has {size_bytes:,} bytes here and {remote_bytes:,} in the bucket"
             return Finding("size", path, message)
         remote = self._server_checksums(path)
         if remote is None and not self._deep:
             return Finding("unproved", path, "the server keeps no checksum of it; --deep reads it")
-        like = remote or Checksums(Checksum(self._work.kind, 0, size_bytes))
-        local = self._work.file_checksums(path, like, reread=self._deep)
+        like = remote or Checksums(Checksum(self._survey.kind, 0, size_bytes))
+        local = self._survey.file_checksums(path, like, self.flow, reread=self._deep)
         if self._deep:
             read = self._read_object(path, local)
             if remote is not None and read.whole != remote.whole:
@@ -104,44 +85,45 @@ class _Check:
         message = f"{kind} {value:x} here, {remote.whole.value:x} in the bucket"
         return Finding("differs", path, message + _first_difference(local, remote))
 
-    def _object(self, path: str) -> ListedObject:
-        return self._survey.remote[path]
-
     def _server_checksums(self, path: str) -> Checksums | None:
         """What the server says of an object now goes before what somebody wrote of it."""
-        claim = object_checksums(self._survey, path, None, self._journal)
-        answer = self._journal.of_object(self._survey.address / path, self._object(path).etag)
+        survey, claim = self._survey, self._survey.recorded(path)
+        answer = survey.journal.of_object(survey.address / path, survey.remote[path].etag)
         return claim if claim and answer and claim.whole == answer.whole else answer or claim
 
     def _read_object(self, path: str, like: Checksums) -> Checksums:
         """The checksums of an object, by reading it, over the parts of `like`."""
-        address, etag = self._survey.address / path, self._object(path).etag
-        size_bytes, kind = self._object(path).size_bytes, like.whole.kind
-        part_bytes = like.part_bytes or part_bytes_of(size_bytes)
+        address, item, kind = (
+            self._survey.address / path,
+            self._survey.remote[path],
+            like.whole.kind,
+        )
+        part_bytes = like.part_bytes or part_bytes_of(item.size_bytes)
 
         def read(start: int) -> tuple[int, Checksum]:
-            checksum, end = Checksum.empty(kind), min(start + part_bytes, size_bytes)
+            checksum, end = Checksum.empty(kind), min(start + part_bytes, item.size_bytes)
             with self._turns, explained(address):
-                for chunk in self._work.bucket.chunks(
+                for chunk in self._survey.bucket.chunks(
                     address.key, start, end,
-                    etag=etag, length=_CHUNK_BYTES, on_request=self._flow.go_on,
+                    etag=item.etag, length=_CHUNK_BYTES, on_request=self.flow.go_on,
                 ):  # fmt: skip
                     checksum = checksum.over(chunk)
-                    self._flow.moved(len(chunk))
+                    self.flow.moved(len(chunk))
             return start, checksum
 
-        starts = range(0, size_bytes, part_bytes)
+        starts = range(0, item.size_bytes, part_bytes)
         units, jobs = (partial(read, start) for start in starts), min(_PARTS_AT_ONCE, len(starts))
-        parts = dict(side_by_side(units, jobs=jobs, stop=self._flow.stop))
-        return Checksums.of_parts((parts[start] for start in sorted(parts)), kind, part_bytes)
+        parts = dict(side_by_side(units, jobs=max(1, jobs), stop=self.flow.stop))
+        return Checksums.of_parts((parts[start] for start in starts), kind, part_bytes)
 
     def manifest_findings(self) -> Iterator[Finding]:
         """The splits that the two manifests list otherwise, or the bucket's does not list."""
-        manifest = fetch_manifest(self._survey, self._work)
+        manifest = fetch_manifest(self._survey, self.flow)
         remote = manifest.fingerprints if manifest else {}
         if manifest is not None:
             manifest.path.unlink()
-        for (split, layout), fingerprint in split_fingerprints(self._work.root.manifest).items():
+        local = split_fingerprints(self._survey.root.manifest)
+        for (split, layout), fingerprint in local.items():
             remote_fingerprint = remote.get((split, layout))
             if remote_fingerprint not in (None, fingerprint):
                 message = f"{split} as {layout} is another list here than in the bucket"

@@ -2,13 +2,17 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imnetprep.messages import Task
 
 T = TypeVar("T")
+_END = object()
 
 
 class Cancellation(BaseException):
@@ -25,7 +29,7 @@ class Flow:
         self._task, self._max_rate = task, max_rate
         self._lock = threading.Lock()
         self._free_at = 0.0
-        self._under_way: dict[str, int] = {}
+        self._parts = Counter[str]()
         self.stop = threading.Event()
         self.moved_bytes = 0
 
@@ -48,31 +52,26 @@ class Flow:
         if self.stop.is_set():
             raise Cancellation
 
-    def read(self, size_bytes: int) -> None:
-        """Count bytes of a file that were read. Raises Cancellation."""
-        self.go_on()
-        self.skipped(size_bytes)
-
     def skipped(self, size_bytes: int) -> None:
         """Count bytes that need not move."""
         with self._lock:
             self._task.advance(size_bytes)
 
-    def began(self, path: str) -> None:
-        """A part of `path` is under way."""
+    @contextmanager
+    def part_of(self, path: str) -> Iterator[None]:
+        """A part of `path` is under way meanwhile."""
         self._count(path, 1)
-
-    def ended(self, path: str) -> None:
-        """A part of `path` is no longer under way."""
-        self._count(path, -1)
+        try:
+            yield
+        finally:
+            self._count(path, -1)
 
     def _count(self, path: str, change: int) -> None:
         with self._lock:
-            self._under_way[path] = self._under_way.get(path, 0) + change
-            if not self._under_way[path]:
-                del self._under_way[path]
-            parts = sum(self._under_way.values())
-            self._task.tell(f"{parts} parts of {len(self._under_way)} files in flight")
+            self._parts[path] += change
+            self._parts = +self._parts  # without those of none
+            parts, files = self._parts.total(), len(self._parts)
+            self._task.tell(f"{parts} parts of {files} files in flight")
 
 
 def side_by_side(
@@ -84,7 +83,7 @@ def side_by_side(
     Cancellation where somebody else has set it: units may be left.
     """
     queue, lock = iter(units), threading.Lock()
-    results: SimpleQueue[tuple[list[T], BaseException | None] | None] = SimpleQueue()
+    results, failures = SimpleQueue[Any](), list[BaseException]()
 
     def work() -> None:
         try:
@@ -93,36 +92,23 @@ def side_by_side(
                     unit = None if stop.is_set() else next(queue, None)
                 if unit is None:
                     return
-                results.put(([unit()], None))
+                results.put(unit())
         except BaseException as error:
             stop.set()
-            results.put(([], error))
+            failures.append(error)
         finally:
-            results.put(None)
+            results.put(_END)
 
-    threads = [threading.Thread(target=work) for _ in range(jobs)]
-    alive_threads = []
-    try:
-        for thread in threads:
-            thread.start()
-            alive_threads.append(thread)
-        alive, failure = jobs, None
-        while alive:
-            item = results.get()
-            if item is None:
-                alive -= 1
-                continue
-            found, error = item
-            if error is not None and (failure is None or isinstance(failure, Cancellation)):
-                failure = error
-            yield from found
-        if failure is not None:
-            raise failure
-        if stop.is_set():
-            raise Cancellation
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        for thread in alive_threads:
-            thread.join()
+    with ThreadPoolExecutor(jobs) as threads:
+        try:
+            for _ in range(jobs):
+                threads.submit(work)
+            for _ in range(jobs):
+                yield from iter(results.get, _END)
+        except BaseException:
+            stop.set()
+            raise
+    for error in sorted(failures, key=lambda error: isinstance(error, Cancellation)):
+        raise error
+    if stop.is_set():
+        raise Cancellation

@@ -4,6 +4,8 @@ All of it can be learned again, by reading; without it a sync is slower and no l
 says of a file holds while that is untouched, and of an object while it has the same ETag.
 """
 
+# ruff: noqa: S608 - what is put together here is ours, to the last letter
+
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +20,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.s3.address import S3Address
 
 _FORM = 1
+_CHECKSUMS = "kind, size, value, part_bytes, parts"
 _BEING_SYNCED = 2
 _SCHEMA = f"""
 CREATE TABLE file (
@@ -67,11 +70,28 @@ class Checksums(NamedTuple):
             return cls(whole)
         return cls(whole, part_bytes, tuple(values))
 
+    @classmethod
+    def parse(
+        cls, kind: str, size_bytes: int, value: str, part_bytes: int, parts: str
+    ) -> "Checksums":
+        """The checksums whose `columns` these are. Raises ValueError where they are none."""
+        values = tuple(int(part, 16) for part in parts.split())
+        return cls(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)
+
+    def columns(self) -> tuple[str, int, str, int, str]:
+        """Kind, size, value, length of the parts, and their values: numbers as hex."""
+        whole, part_bytes, parts = self
+        values = " ".join(f"{value:x}" for value in parts)
+        return whole.kind, whole.size_bytes, f"{whole.value:x}", part_bytes, values
+
     def part_checksums(self) -> Iterator[Checksum]:
         """The checksum of each part, in order."""
         for number, value in enumerate(self.parts):
             rest_bytes = self.whole.size_bytes - number * self.part_bytes
             yield Checksum(self.whole.kind, value, min(self.part_bytes, rest_bytes))
+
+    def __str__(self) -> str:
+        return f"{self.whole.kind}:{self.whole.value:x}"
 
 
 class FetchedRange(NamedTuple):
@@ -80,14 +100,6 @@ class FetchedRange(NamedTuple):
     start: int
     checksum: Checksum
     synced: bool
-
-
-class PartOnDisk(NamedTuple):
-    """What is known of the part of a file: of which object, in which file here, what it has."""
-
-    etag: str
-    inode: int
-    ranges: list[FetchedRange]
 
 
 class SyncJournal:
@@ -99,37 +111,25 @@ class SyncJournal:
 
     def of_file(self, path: str, state: Mapping[str, int], kind: str) -> Checksums | None:
         """What is known of the file at `path`, if it is still in this state."""
-        row = self._row(
-            "SELECT kind, value, size, part_bytes, parts FROM file"
-            " WHERE path = ? AND kind = ? AND state = ?",
-            path, kind, _format_state(state),
-        )  # fmt: skip
-        return _checksums(*row) if row else None
+        query = f"SELECT {_CHECKSUMS} FROM file WHERE path = ? AND kind = ? AND state = ?"
+        row = self._row(query, path, kind, _format_state(state))
+        return Checksums.parse(*row) if row else None
 
     def keep_file(self, path: str, state: Mapping[str, int], checksums: Checksums) -> None:
         """The bytes of the file in this state are these."""
-        kind, value, size, *parts = _columns(checksums)
-        self._write(
-            "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?)",
-            path, kind, _format_state(state), size, value, *parts,
-        )  # fmt: skip
+        kind, *rest = checksums.columns()
+        self._keep("file", path, kind, _format_state(state), *rest)
 
     def of_object(self, address: S3Address, etag: str) -> Checksums | None:
         """What is known of an object, if it still has this ETag."""
-        row = self._row(
-            "SELECT kind, value, size, part_bytes, parts FROM object"
-            " WHERE address = ? AND etag = ?",
-            self._at(address), etag,
-        )  # fmt: skip
-        return _checksums(*row) if row else None
+        query = f"SELECT {_CHECKSUMS} FROM object WHERE address = ? AND etag = ?"
+        row = self._row(query, self._at(address), etag)
+        return Checksums.parse(*row) if row else None
 
     def keep_object(self, address: S3Address, etag: str, checksums: Checksums) -> None:
         """The bytes of the object that has this ETag are these."""
-        kind, value, size, *parts = _columns(checksums)
-        self._write(
-            "INSERT OR REPLACE INTO object VALUES (?, ?, ?, ?, ?, ?, ?)",
-            self._at(address), etag, size, kind, value, *parts,
-        )  # fmt: skip
+        kind, size_bytes, *rest = checksums.columns()
+        self._keep("object", self._at(address), etag, size_bytes, kind, *rest)
 
     def synced(self, address: S3Address, direction: str = "") -> tuple[str, str] | None:
         """The ETag of the object and the value of the file when they were last made equal.
@@ -142,8 +142,7 @@ class SyncJournal:
 
     def keep_synced(self, address: S3Address, etag: str, value: str, direction: str = "") -> None:
         """The object that has this ETag and the file here are equal now."""
-        query = "INSERT OR REPLACE INTO synced VALUES (?, ?, ?, ?)"
-        self._write(query, self._at(address), direction, etag, value)
+        self._keep("synced", self._at(address), direction, etag, value)
 
     def sent(self, upload_id: str) -> dict[int, tuple[str, Checksum]]:
         """The parts of an unfinished upload that were sent from here: ETag and checksum."""
@@ -152,42 +151,32 @@ class SyncJournal:
 
     def keep_sent(self, upload_id: str, number: int, etag: str, checksum: Checksum) -> None:
         """The server has that part."""
-        self._write(
-            "INSERT OR REPLACE INTO sent VALUES (?, ?, ?, ?, ?)",
-            upload_id, number, etag, checksum.kind, f"{checksum.value:x}",
-        )  # fmt: skip
+        self._keep("sent", upload_id, number, etag, checksum.kind, f"{checksum.value:x}")
 
     def forget_sent(self, upload_id: str) -> None:
         """The upload is finished."""
         self._write("DELETE FROM sent WHERE upload = ?", upload_id)
 
-    def fetching(self, path: str) -> PartOnDisk | None:
-        """What is known of the part of `path`."""
-        row = self._row("SELECT etag, inode FROM fetching WHERE path = ?", path)
-        if row is None:
+    def fetched(self, path: str, etag: str, inode: int) -> list[FetchedRange] | None:
+        """What the part of `path` has, if it is this file here, of the object of this ETag."""
+        if self._row("SELECT etag, inode FROM fetching WHERE path = ?", path) != (etag, inode):
             return None
-        rows = self._rows(
-            "SELECT start, size, kind, value, synced FROM fetched WHERE path = ? ORDER BY start",
-            path,
-        )
-        ranges = [
-            FetchedRange(at, Checksum(kind, int(value, 16), size), is_synced == 1)
-            for at, size, kind, value, is_synced in rows
+        query = "SELECT start, size, kind, value, synced FROM fetched WHERE path = ? ORDER BY start"
+        return [
+            FetchedRange(start, Checksum(kind, int(value, 16), size_bytes), is_synced == 1)
+            for start, size_bytes, kind, value, is_synced in self._rows(query, path)
         ]
-        return PartOnDisk(row[0], row[1], ranges)
 
     def begin_fetching(self, path: str, etag: str, inode: int) -> None:
         """The part of `path` is this file, and has nothing yet."""
         with self.together():
             self.forget_fetching(path)
-            self._write("INSERT INTO fetching VALUES (?, ?, ?)", path, etag, inode)
+            self._keep("fetching", path, etag, inode)
 
     def keep_fetched(self, path: str, start: int, checksum: Checksum) -> None:
         """The bytes from `start` are in the part of `path`."""
-        self._write(
-            "INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?, ?, 0)",
-            path, start, checksum.size_bytes, checksum.kind, f"{checksum.value:x}",
-        )  # fmt: skip
+        facts = (checksum.size_bytes, checksum.kind, f"{checksum.value:x}")
+        self._keep("fetched", path, start, *facts, 0)
 
     def forget_range(self, path: str, start: int) -> None:
         """The bytes from `start` are not in the part of `path`, or other ones soon."""
@@ -207,14 +196,13 @@ class SyncJournal:
 
     def body(self, address: S3Address, etag: str) -> bytes | None:
         """A small object as it was under this ETag, if it was kept."""
-        row = self._row(
-            "SELECT body FROM body WHERE address = ? AND etag = ?", self._at(address), etag
-        )
+        query = "SELECT body FROM body WHERE address = ? AND etag = ?"
+        row = self._row(query, self._at(address), etag)
         return bytes(row[0]) if row else None
 
     def keep_body(self, address: S3Address, etag: str, body: bytes) -> None:
         """The object is this under this ETag."""
-        self._write("INSERT OR REPLACE INTO body VALUES (?, ?, ?)", self._at(address), etag, body)
+        self._keep("body", self._at(address), etag, body)
 
     def rate(self, direction: str) -> float | None:
         """The bytes a second of the last sync of some length."""
@@ -223,7 +211,7 @@ class SyncJournal:
 
     def keep_rate(self, direction: str, bytes_per_s: float) -> None:
         """The bytes a second of this sync."""
-        self._write("INSERT OR REPLACE INTO rate VALUES (?, ?)", direction, bytes_per_s)
+        self._keep("rate", direction, bytes_per_s)
 
     def _at(self, address: S3Address) -> str:
         """Two servers may have buckets of one name."""
@@ -248,6 +236,10 @@ class SyncJournal:
 
     def _write(self, query: str, *values: Any) -> None:
         self._rows(query, *values)
+
+    def _keep(self, table: str, *values: Any) -> None:
+        places = ", ".join("?" * len(values))
+        self._write(f"INSERT OR REPLACE INTO {table} VALUES ({places})", *values)
 
 
 @contextmanager
@@ -303,14 +295,3 @@ def _opened(path: Path | str) -> sqlite3.Connection:
 
 def _format_state(state: Mapping[str, int]) -> str:
     return " ".join(str(state[key]) for key in sorted(state))
-
-
-def _columns(checksums: Checksums) -> tuple[str, str, int, int, str]:
-    whole, part_bytes, parts = checksums
-    values = " ".join(f"{value:x}" for value in parts)
-    return whole.kind, f"{whole.value:x}", whole.size_bytes, part_bytes, values
-
-
-def _checksums(kind: str, value: str, size_bytes: int, part_bytes: int, parts: str) -> Checksums:
-    values = tuple(int(part, 16) for part in parts.split())
-    return Checksums(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)

@@ -1,31 +1,26 @@
 """Plan a sync: what it would do, file by file, and why; decided from listings, with nothing done.
 
 How the two sides of a file stand to each other is its `Relation`, and `_ACTIONS` has what follows.
-A check, a push and a pull carry their part out with what `Work` has at hand.
+A check, a push and a pull carry their part out.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum, auto
-from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Root
-from imnetprep.digests import Checksum
-from imnetprep.messages import ImnetprepError, Progress
+from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import Proof
-from imnetprep.s3.bucket import Bucket, UnfinishedUpload
+from imnetprep.s3.bucket import UnfinishedUpload
 from imnetprep.sync.jobs import Flow
-from imnetprep.sync.journal import Checksums, SyncJournal
+from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import MANIFEST, Content, content_of
-from imnetprep.sync.survey import Survey, ask_for_unknown, recorded_checksums
+from imnetprep.sync.survey import Survey, part_bytes_of
 
 RANGE_BYTES = 32 << 20
-# S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
-_LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000
 
 
 class Direction(StrEnum):
@@ -99,10 +94,9 @@ class SyncPlan:
 
     survey: Survey
     direction: Direction
-    contents: frozenset[Content]
     steps: tuple[Step, ...]
-    stale: tuple[UnfinishedUpload, ...] = field(default=())
-    replace: bool = False
+    stale: tuple[UnfinishedUpload, ...]
+    replace: bool
 
     @property
     def kept(self) -> list[Step]:
@@ -140,61 +134,19 @@ class Outcome(NamedTuple):
     proof: Proof | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What all that carries a plan out has at hand. `kind`: of the checksums that are computed."""
-
-    root: Root
-    bucket: Bucket
-    journal: SyncJournal
-    kind: str
-    flow: Flow
-    progress: Progress
-
-    def file_checksums(self, path: str, like: Checksums, *, reread: bool = False) -> Checksums:
-        """The checksums of a file over the parts of `like`: as recorded, or by reading it."""
-        file = self.root.path / path
-        state = file_state(file)
-        checksums = None if reread else self.journal.of_file(path, state, like.whole.kind)
-        if checksums is not None:
-            self.flow.skipped(state["size_bytes"])
-            return checksums
-        checksums = _read_checksums(file, like, self.flow)
-        if file_state(file) == state:
-            self.journal.keep_file(path, state, checksums)
-        return checksums
-
-
-def _read_checksums(file: Path, like: Checksums, flow: Flow) -> Checksums:
-    part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
-    parts, rest_bytes = [], 0
-    with file.open("rb", buffering=0) as stream:
-        while chunk := stream.read(min(1 << 20, rest_bytes or part_bytes)):
-            if not rest_bytes:
-                parts.append(Checksum.empty(like.whole.kind))
-                rest_bytes = part_bytes
-            parts[-1] = parts[-1].over(chunk)
-            rest_bytes -= len(chunk)
-            flow.read(len(chunk))
-    return Checksums.of_parts(parts, like.whole.kind, part_bytes)
-
-
-def part_bytes_of(size_bytes: int) -> int:
-    """How long the parts of an object of this size are: the same for whoever sends it."""
-    part_bytes = _LEAST_PART_BYTES
-    while part_bytes * _MOST_PARTS < size_bytes:
-        part_bytes *= 2
-    return part_bytes
+def compared(survey: Survey, step: Step, flow: Flow) -> Outcome:
+    """Read a file, to know whether it is what the bucket has: SKIP, or else KEEP."""
+    target = survey.checksums(step.path)
+    assert target is not None, "it was asked for when this was planned"
+    checksums = survey.file_checksums(step.path, target, flow)
+    action = Action.SKIP if checksums.whole == target.whole else Action.KEEP
+    return Outcome(step, action, checksums, step.etag)
 
 
 def plan_sync(
-    root: Root,
-    bucket: Bucket,
     survey: Survey,
-    journal: SyncJournal,
     *,
     direction: Direction,
-    contents: Collection[Content],
     replace: bool = False,
     delete: bool = False,
     abort_stale_s: float | None = None,
@@ -210,10 +162,10 @@ def plan_sync(
             f"there is nothing {side}: --delete would remove all of the other side",
             hint="name the right --root and prefix; or remove it by hand",
         )
-    ask_for_unknown(survey, _undecided(survey), bucket, journal)
+    survey.ask_for_unknown(_undecided(survey))
     steps = []
     for path in sorted({*survey.local, *survey.remote}, key=_order):
-        relation = _relation(root, survey, path, journal)
+        relation = _relation(survey, path)
         may_lose = delete if relation in (Relation.LOCAL_ONLY, Relation.REMOTE_ONLY) else replace
         action = _ACTIONS[relation][may_lose if is_push else 2 + may_lose]
         local, remote = survey.local.get(path), survey.remote.get(path)
@@ -222,12 +174,13 @@ def plan_sync(
         reason, etag = _reason(survey, path, relation, action), remote.etag if remote else None
         steps.append(Step(path, action, source.size_bytes, reason, etag))
     keys = {(survey.address / step.path).key for step in steps}
-    keys |= {(survey.address / MANIFEST).key} if Content.MANIFEST in contents else set()
+    keys |= {(survey.address / MANIFEST).key} if Content.MANIFEST in survey.contents else set()
     uploads = [each for each in survey.uploads if each.key in keys and is_push]
-    stale = tuple(_stale(uploads, abort_stale_s))
+    limit = None if abort_stale_s is None else datetime.now(UTC) - timedelta(seconds=abort_stale_s)
+    stale = tuple(each for each in uploads if limit and each.begun_at <= limit)
     fresh = tuple(each for each in uploads if each not in stale)
     survey = dataclasses.replace(survey, uploads=fresh)
-    return SyncPlan(survey, direction, frozenset(contents), tuple(steps), stale, replace)
+    return SyncPlan(survey, direction, tuple(steps), stale, replace)
 
 
 def _order(path: str) -> tuple[bool, str]:
@@ -244,15 +197,15 @@ def _undecided(survey: Survey) -> Iterator[str]:
             yield path
 
 
-def _relation(root: Root, survey: Survey, path: str, journal: SyncJournal) -> Relation:
-    local, remote = survey.local.get(path), survey.remote.get(path)
+def _relation(survey: Survey, path: str) -> Relation:
+    local, remote, journal = survey.local.get(path), survey.remote.get(path), survey.journal
     if remote is None:
         return Relation.LOCAL_ONLY
     if local is None:
         return Relation.REMOTE_ONLY
-    state = file_state(root.path / path)
+    state = file_state(survey.root.path / path)
     if local.size_bytes == remote.size_bytes:
-        object_sums = recorded_checksums(survey, path, journal)
+        object_sums = survey.recorded(path)
         file_sums = object_sums and journal.of_file(path, state, object_sums.whole.kind)
         is_same = file_sums and object_sums and file_sums.whole == object_sums.whole
         if is_same or _has_same_digest(survey, path):
@@ -267,7 +220,7 @@ def _relation(root: Root, survey: Survey, path: str, journal: SyncJournal) -> Re
         return Relation.DIFFERENT
     etag, value = base
     file_sums = journal.of_file(path, state, value.partition(":")[0])
-    local_has_changed = file_sums is None or value_of(file_sums) != value
+    local_has_changed = file_sums is None or str(file_sums) != value
     match local_has_changed, etag != remote.etag:
         case True, False:
             return Relation.NEWER_LOCAL
@@ -298,11 +251,6 @@ def _reason(survey: Survey, path: str, relation: Relation, action: Action) -> st
     return f"differs: {local_bytes:,} bytes here, {remote_bytes:,} in the bucket"
 
 
-def value_of(checksums: Checksums) -> str:
-    """The checksum of the whole as one word."""
-    return f"{checksums.whole.kind}:{checksums.whole.value:x}"
-
-
 def _has_same_digest(survey: Survey, path: str) -> bool:
     """Whether both sides have the same digest of a file; nothing is read for that."""
     record = survey.receipt.objects.get(path)
@@ -310,13 +258,3 @@ def _has_same_digest(survey: Survey, path: str) -> bool:
         return False
     digests = survey.digests.get(path, {})
     return any(record.digests.get(kind) == value for kind, value in digests.items())
-
-
-def _stale(
-    uploads: Collection[UnfinishedUpload], abort_stale_s: float | None
-) -> Iterator[UnfinishedUpload]:
-    """The uploads that are older than `abort_stale_s`."""
-    if abort_stale_s is None:
-        return
-    limit = datetime.now(UTC) - timedelta(seconds=abort_stale_s)
-    yield from (each for each in uploads if each.begun_at <= limit)

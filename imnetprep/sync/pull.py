@@ -4,31 +4,34 @@ A file gets its name after a sync that covers it. The shards of a split wait out
 `.organizing` and get their folder when all of them are there.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset
+from imnetprep.catalog.datasets import Dataset, Layout, Split
 from imnetprep.fs import (
     allocated_bytes,
     existing_folder,
+    hard_link,
     require_free,
     sync_file_system,
     sync_folder,
 )
 from imnetprep.jobs import TRANSFERS_OF_ONE
-from imnetprep.messages import ImnetprepError
+from imnetprep.layouts.webdataset import INDEX, read_index
+from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.organizing.publish import refuse_other_disk
 from imnetprep.proving.receipt import record_archives
 from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
-from imnetprep.sync.jobs import side_by_side
-from imnetprep.sync.journal import Checksums
+from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
 from imnetprep.sync.object_download import ObjectDownload, part_path
-from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, Work, value_of
-from imnetprep.sync.pulled_splits import Splits
-from imnetprep.sync.survey import Survey, ask_for_unknown, object_checksums, pieces_of
+from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
+from imnetprep.sync.survey import Survey, pieces_of
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 
@@ -36,29 +39,28 @@ _SECONDS_BETWEEN_SYNCS = 2.0
 class Pull:
     """A pull at work. Its `splits` get their folders when all has come."""
 
-    def __init__(self, plan: SyncPlan, work: Work, dataset: Dataset | None) -> None:
-        self._plan, self._work, self._dataset = plan, work, dataset
-        self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
-        self._address = plan.survey.address
+    def __init__(self, plan: SyncPlan, flow: Flow, dataset: Dataset | None) -> None:
+        self._plan, self._survey, self._flow, self._dataset = plan, plan.survey, flow, dataset
+        self._root, self._journal = plan.survey.root, plan.survey.journal
         self._open: set[ObjectDownload] = set()
         self._arrivals: list[ObjectDownload] = []
-        self.splits = Splits(plan, work.root)
+        self.splits = _Splits(plan)
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Fetch all that is to be fetched, and put it in its place."""
         steps = self._plan.of(Action.FETCH)
-        for each in map(self._compared, self._plan.of(Action.COMPARE)):
-            if each.action is Action.KEEP and self._plan.replace:
-                steps.append(each.step)
+        for step in self._plan.of(Action.COMPARE):
+            outcome = compared(self._survey, step, self._flow)
+            if outcome.action is Action.KEEP and self._plan.replace:
+                steps.append(step)
             else:
-                yield each
-        paths = [step.path for step in steps]
-        ask_for_unknown(self._plan.survey, paths, self._bucket, self._journal)
+                yield outcome
+        self._survey.ask_for_unknown(step.path for step in steps)
         self._require_free(steps)
         synced_at = time.monotonic()
         try:
             units = self._units(steps)
-            for download in side_by_side(units, jobs=jobs, stop=self._work.flow.stop):
+            for download in side_by_side(units, jobs=jobs, stop=self._flow.stop):
                 if download is not None:
                     self._arrivals.append(download)
                 if time.monotonic() - synced_at > _SECONDS_BETWEEN_SYNCS:
@@ -86,42 +88,33 @@ class Pull:
             disk_bytes += allocated_bytes(place)
         return max(0, step.size_bytes - disk_bytes)
 
-    def _compared(self, step: Step) -> Outcome:
-        """Read a file of the same size, to know whether its bytes are the same."""
-        target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
-        assert target is not None, "it was asked for when this was planned"
-        checksums = self._work.file_checksums(step.path, target)
-        is_same = checksums.whole == target.whole
-        return Outcome(step, Action.SKIP if is_same else Action.KEEP, checksums, step.etag)
-
     def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], ObjectDownload | None]]:
         for step in steps:
-            target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
-            if self._has_come(step, target):
-                self._work.flow.skipped(step.size_bytes)
+            download = self._download(step)
+            if self._has_come(download):
+                self._flow.skipped(step.size_bytes)
                 continue
-            download = self._download(step, self.splits.place(step))
             spans = download.open()
             self._open.add(download)
             for span in spans:
-                yield partial(_fetched, download, span)
+                yield partial(download.fetch, span)
 
-    def _download(self, step: Step, path: Path) -> ObjectDownload:
-        target = object_checksums(self._plan.survey, step.path, self._bucket, self._journal)
-        place = self._address / step.path
+    def _download(self, step: Step) -> ObjectDownload:
+        place, target = self._survey.address / step.path, self._survey.checksums(step.path)
         if target is None:
             problem = "the server keeps no checksum, nothing verifies its bytes"
-            self._work.progress.note(f"{place}: {problem}")
+            self._survey.progress.note(f"{place}: {problem}")
         hint = "it is another file: name the right prefix, or leave it out by --what"
         pieces = pieces_of(self._dataset, step.path, step.size_bytes, place=place, hint=hint)
-        return ObjectDownload(step, path, place, self._work, target=target, pieces=pieces)
+        path = self.splits.place(step)
+        return ObjectDownload(step, path, self._survey, self._flow, target=target, pieces=pieces)
 
-    def _has_come(self, step: Step, target: Checksums | None) -> bool:
+    def _has_come(self, download: ObjectDownload) -> bool:
         """Whether an earlier run fetched it, of a split that has no folder yet."""
-        place = self.splits.place(step)
-        if target is None or place == self._root.path / step.path or not place.is_file():
+        name, path, target = download.step.path, download.path, download.target
+        if target is None or path == self._root.path / name or not path.is_file():
             return False
-        checksums = self._journal.of_file(step.path, file_state(place), target.whole.kind)
+        checksums = self._journal.of_file(name, file_state(path), target.whole.kind)
         return checksums is not None and checksums.whole == target.whole
 
     def _settle(self) -> Iterator[Outcome]:
@@ -173,33 +166,101 @@ class Pull:
         self._journal.forget_fetching(step.path)
         self._journal.keep_file(step.path, state, checksums)
         self._journal.keep_object(address, etag, checksums)
-        self._journal.keep_synced(address, etag, value_of(checksums))
+        self._journal.keep_synced(address, etag, str(checksums))
         return Outcome(step, Action.FETCH, checksums, etag)
 
 
-def fetch_manifest(survey: Survey, work: Work) -> RemoteManifest | None:
+class _Splits:
+    """The splits of one pull: each gets its folder when all is there. As `refuse_other_disk`."""
+
+    def __init__(self, plan: SyncPlan) -> None:
+        self._plan, self._root = plan, plan.survey.root
+        self._workspace = self._root.organizing / "sync"
+        steps = plan.of(Action.FETCH, Action.COMPARE)
+        self._folders = {_folder(step) for step in steps}
+        conflicts = [step for step in steps if step.path in plan.survey.local and plan.replace]
+        self._replacements = {_folder(step) for step in conflicts}
+        for folder in filter(None, self._folders):
+            if self._grows(folder):
+                refuse_other_disk(self._root.path / folder, self._root)
+
+    def place(self, step: Step) -> Path:
+        """Where a file is written: beside its name, or where its unfinished split is."""
+        folder = _folder(step)
+        if folder is None or not self._grows(folder):
+            return self._root.path / step.path
+        return self._workspace / step.path
+
+    def _grows(self, folder: str) -> bool:
+        """Is the split of this folder written out of sight: is it not here yet, or another one?"""
+        return folder in self._replacements or not (self._root.path / folder).exists()
+
+    def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
+        """The splits that have come whole by their index, each with the folder in which it grew.
+
+        Raises WrongBytes for a split that has not.
+        """
+        for split in Split:
+            final = self._root.split(split, Layout.WEBDATASET)
+            folder = str(final.relative_to(self._root.path))
+            workspace = self._workspace / folder
+            if folder not in self._folders or not workspace.is_dir():
+                continue
+            if final.exists():
+                self._link_what_stays(folder)
+            self._check_shards(workspace)
+            yield (split, Layout.WEBDATASET), workspace
+
+    def clear(self) -> None:
+        """Remove what is left of unfinished splits, unless another one is there."""
+        for folder in self._workspace.glob("*/*.replaced"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for folder in (self._workspace / Content.SHARDS, self._workspace):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def _check_shards(self, folder: Path) -> None:
+        lack, name = "an index of its shards that can be read", f"shards/{folder.name}/{INDEX}"
+        with suppress(WrongBytes):
+            index = read_index(folder)
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+            gaps = [each.name for each in index.shards if sizes.get(each.name) != each.size_bytes]
+            if not gaps:
+                return
+            lack, name = f"{len(gaps):,} of {len(index.shards):,} shards", gaps[0]
+        raise WrongBytes(
+            f"{self._plan.survey.address} lacks {lack} ({name})",
+            hint="it was not sent whole: imnetprep sync-s3 --push where it comes from",
+        )
+
+    def _link_what_stays(self, folder: str) -> None:
+        """What is here already and in the bucket too is part of the unfinished split."""
+        for path in self._plan.survey.remote:
+            local, link = self._root.path / path, self._workspace / path
+            if path.startswith(f"{folder}/") and local.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.exists():
+                    hard_link(local, link)
+
+
+def _folder(step: Step) -> str | None:
+    """The folder of the split that a file is part of."""
+    return step.path.rpartition("/")[0] if content_of(step.path) is Content.SHARDS else None
+
+
+def fetch_manifest(survey: Survey, flow: Flow) -> RemoteManifest | None:
     """The manifest in the bucket, looked through. Its file is the caller's to remove."""
     if survey.manifest is None:
         return None
-    path = work.root.organizing / f"fetched-{MANIFEST}"
+    path = survey.root.organizing / f"fetched-{MANIFEST}"
     size_bytes, etag = survey.manifest.size_bytes, survey.manifest.etag
-    download = ObjectDownload(
-        Step(MANIFEST, Action.FETCH, size_bytes, "lists what is there", etag),
-        path,
-        survey.address / MANIFEST,
-        work,
-        target=object_checksums(survey, MANIFEST, work.bucket, work.journal),
-    )
+    step = Step(MANIFEST, Action.FETCH, size_bytes, "lists what is there", etag)
+    download = ObjectDownload(step, path, survey, flow, target=survey.checksums(MANIFEST))
     try:
-        units = (partial(_fetched, download, span) for span in download.open())
-        list(side_by_side(units, jobs=TRANSFERS_OF_ONE.count(), stop=work.flow.stop))
+        units = (partial(download.fetch, span) for span in download.open())
+        list(side_by_side(units, jobs=TRANSFERS_OF_ONE.count(), stop=flow.stop))
     finally:
         download.close()
     part_path(path).replace(path)
-    work.journal.forget_fetching(MANIFEST)
+    survey.journal.forget_fetching(MANIFEST)
     return read_remote_manifest(path)
-
-
-def _fetched(download: ObjectDownload, span: range) -> ObjectDownload | None:
-    """The download, where `span` was the last of it."""
-    return download if download.fetch(span) else None

@@ -1,6 +1,5 @@
 """Carrying out a push: files to objects, each read once, and what was learned of them."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +14,13 @@ from imnetprep.digests import Checksum, Pieces
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.receipt import TorrentProof, record_archive
-from imnetprep.s3.bucket import ListedPart, listed_parts
+from imnetprep.s3.bucket import ListedPart
 from imnetprep.s3.failures import explained
-from imnetprep.s3.upload import Guard, Part, Sender, has_part
-from imnetprep.sync.jobs import side_by_side
+from imnetprep.s3.upload import Sender
+from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Checksums
-from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, Work, part_bytes_of, value_of
-from imnetprep.sync.survey import object_checksums, pieces_of
+from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
+from imnetprep.sync.survey import part_bytes_of, pieces_of
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20
@@ -29,7 +28,10 @@ MEMORY_BYTES = 384 << 20
 
 @dataclass
 class _FileUpload:
-    """A file on its way: `remote_parts` as the server lists them, `sent_parts` as we sent them."""
+    """A file on its way: `remote_parts` as the server lists them, `sent_parts` as we sent them.
+
+    A part by its number is its ETag and its checksum.
+    """
 
     step: Step
     path: Path
@@ -39,8 +41,8 @@ class _FileUpload:
     pieces: Pieces | None = None
     upload_id: str = ""
     remote_parts: Mapping[int, ListedPart] = field(default_factory=dict)
-    sent_parts: Mapping[int, Part] = field(default_factory=dict)
-    parts: dict[int, Part] = field(default_factory=dict)
+    sent_parts: Mapping[int, tuple[str, Checksum]] = field(default_factory=dict)
+    parts: dict[int, tuple[str, Checksum]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -57,15 +59,19 @@ class _FileUpload:
 class Push:
     """A push at work."""
 
-    def __init__(self, plan: SyncPlan, work: Work, dataset: Dataset | None) -> None:
-        self._plan, self._work, self._dataset = plan, work, dataset
-        self._root, self._bucket, self._journal = work.root, work.bucket, work.journal
-        self._flow, self._kind = work.flow, work.kind
+    def __init__(self, plan: SyncPlan, flow: Flow, dataset: Dataset | None) -> None:
+        self._plan, self._survey, self._flow, self._dataset = plan, plan.survey, flow, dataset
+        self._root, self._journal, self._kind = (
+            plan.survey.root,
+            plan.survey.journal,
+            plan.survey.kind,
+        )
         self._address = plan.survey.address
         self._conflicts = {step.path for step in plan.kept}
-        note = work.progress.note
-        guard = Guard(work.kind, on_note=note)
-        self._sender = Sender(work.bucket, guard, on_bytes=work.flow.moved, on_note=note)
+        note = plan.survey.progress.note
+        self._sender = Sender(
+            plan.survey.bucket, self._kind, on_bytes=flow.moved, on_note=note, on_weaker=note
+        )
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Send all that is to be sent; what lists others when those are there."""
@@ -117,7 +123,7 @@ class Push:
         if etag is not None and outcome.action in (Action.SEND, Action.SKIP):
             address = self._address / step.path
             self._journal.keep_object(address, etag, checksums)
-            self._journal.keep_synced(address, etag, value_of(checksums))
+            self._journal.keep_synced(address, etag, str(checksums))
 
     def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], Outcome | None]]:
         for step in steps:
@@ -131,7 +137,7 @@ class Push:
             file_state(path),
             part_bytes_of(step.size_bytes),
         )
-        if step.path not in self._plan.survey.digests:  # nothing has proved it yet
+        if step.path not in self._survey.digests:  # nothing has proved it yet
             hint = "imnetprep verify-archives says what is wrong; it is not sent"
             upload.pieces = pieces_of(
                 self._dataset, step.path, step.size_bytes, place=step.path, hint=hint
@@ -150,25 +156,22 @@ class Push:
 
     def _begin(self, upload: _FileUpload) -> None:
         """Resume the unfinished upload that has most of a file, or begin one."""
-        candidates = self._plan.survey.uploads_of(upload.step.path)
+        candidates = [each for each in self._survey.uploads if each.key == upload.key]
         for each in candidates:
             if each.algorithm not in (None, self._kind.upper()):
                 continue  # its parts were compared otherwise, and so will be the whole
-            parts = listed_parts(self._bucket, upload.key, each.upload_id)
+            parts = self._survey.bucket.parts(each)
             if not upload.upload_id or len(parts) > len(upload.remote_parts):
                 upload.upload_id, upload.remote_parts = each.upload_id, parts
         if upload.upload_id:
-            upload.sent_parts = {
-                number: Part(etag, checksum)
-                for number, (etag, checksum) in self._journal.sent(upload.upload_id).items()
-            }
+            upload.sent_parts = self._journal.sent(upload.upload_id)
         else:
             headers, old_ids = self._metadata(upload), [each.upload_id for each in candidates]
             upload.upload_id = self._sender.begin(upload.key, headers, old_ids=old_ids)
 
     def _metadata(self, upload: _FileUpload) -> dict[str, str]:
         """What is known of a file before it is read, for the object to carry."""
-        digests = self._plan.survey.digests.get(upload.step.path, {})
+        digests = self._survey.digests.get(upload.step.path, {})
         headers = {f"x-amz-meta-{kind}": value for kind, value in digests.items()}
         if self._dataset is not None:
             headers["x-amz-meta-dataset"] = self._dataset.name
@@ -178,16 +181,11 @@ class Push:
         """A part, read once, proved by its pieces where there are any."""
         start = (number - 1) * upload.part_bytes
         length = min(upload.part_bytes, upload.step.size_bytes - start)
-        handle = os.open(upload.path, os.O_RDONLY)
-        try:
-            body = memoryview(bytearray(length))
-            found = 0
-            while found < length and (count := os.preadv(handle, [body[found:]], start + found)):
-                found += count
-        finally:
-            os.close(handle)
-        if found != length:
-            raise _changed(upload)
+        body = memoryview(bytearray(length))
+        with upload.path.open("rb") as stream:
+            stream.seek(start)
+            if stream.readinto(body) != length:
+                raise _changed(upload)
         if (pieces := upload.pieces) is not None:
             first, piece_bytes = start // pieces.length_bytes, pieces.length_bytes
             for at in range(0, length, piece_bytes):
@@ -201,35 +199,28 @@ class Push:
         return body, Checksum.empty(self._kind).over(body)
 
     def _send_whole(self, upload: _FileUpload) -> Outcome:
-        path = upload.step.path
-        self._flow.began(path)
-        try:
+        with self._flow.part_of(upload.step.path):
             body, checksum = self._read(upload, 1)
             self._unchanged(upload)
             headers = self._metadata(upload) | upload.condition
-            with explained(self._address / path):
+            with explained(self._address / upload.step.path):
                 etag = self._sender.put(upload.key, body, checksum, headers)
-        finally:
-            self._flow.ended(path)
         return self._sent(upload, Checksums(checksum), etag)
 
     def _send_part(self, upload: _FileUpload, number: int) -> Outcome | None:
         path, upload_id = upload.step.path, upload.upload_id
-        self._flow.began(path)
-        try:
+        with self._flow.part_of(path):
             body, checksum = self._read(upload, number)
-            remote_part, sent_part = upload.remote_parts.get(number), upload.sent_parts.get(number)
-            if remote_part is not None and has_part(remote_part, sent_part, body, checksum):
-                part = Part(remote_part.etag, checksum)
+            part = upload.remote_parts.get(number)
+            if part is not None and part.is_of(body, checksum, upload.sent_parts.get(number)):
+                etag = part.etag
                 self._flow.skipped(len(body))
             else:
                 with explained(self._address / path):
-                    part = self._sender.send_part(upload.key, upload_id, number, body, checksum)
-            self._journal.keep_sent(upload_id, number, part.etag, checksum)
-        finally:
-            self._flow.ended(path)
+                    etag = self._sender.send_part(upload.key, upload_id, number, body, checksum)
+            self._journal.keep_sent(upload_id, number, etag, checksum)
         with upload.lock:
-            upload.parts[number] = part
+            upload.parts[number] = etag, checksum
             if len(upload.parts) < upload.count:
                 return None
         return self._complete(upload)
@@ -238,19 +229,18 @@ class Push:
         self._unchanged(upload)
         parts = [upload.parts[number] for number in range(1, upload.count + 1)]
         checksums = Checksums.of_parts(
-            (part.checksum for part in parts), self._kind, upload.part_bytes
+            (checksum for _, checksum in parts), self._kind, upload.part_bytes
         )
-        address = self._address / upload.step.path
         try:
-            with explained(address):
-                head = self._sender.complete(
+            with explained(self._address / upload.step.path):
+                etag = self._sender.complete(
                     upload.key, upload.upload_id, parts, checksums.whole, upload.condition
                 )
         except WrongBytes:  # its parts are of no use
             self._journal.forget_sent(upload.upload_id)
             raise
         self._journal.forget_sent(upload.upload_id)
-        return self._sent(upload, checksums, head.etag)
+        return self._sent(upload, checksums, etag)
 
     def _sent(self, upload: _FileUpload, checksums: Checksums, etag: str) -> Outcome:
         pieces = upload.pieces
@@ -258,15 +248,9 @@ class Push:
         return Outcome(upload.step, Action.SEND, checksums, etag, upload.state, proof)
 
     def _compare(self, upload: _FileUpload) -> Outcome:
-        """Read a file, to know whether it is what the bucket has."""
-        path = upload.step.path
-        target = object_checksums(self._plan.survey, path, self._bucket, self._journal)
-        assert target is not None, "it was asked for when this was planned"
-        checksums = self._work.file_checksums(path, target)
+        outcome = compared(self._survey, upload.step, self._flow)
         self._unchanged(upload)
-        if checksums.whole == target.whole:
-            return Outcome(upload.step, Action.SKIP, checksums, upload.step.etag, upload.state)
-        return Outcome(upload.step, Action.KEEP, checksums, upload.step.etag, upload.state)
+        return outcome
 
     def _unchanged(self, upload: _FileUpload) -> None:
         if file_state(upload.path) != upload.state:

@@ -67,30 +67,23 @@ def format_receipt(receipt: RemoteReceipt) -> bytes:
 
 def _parse(record: Mapping[str, Any]) -> ObjectRecord:
     size_bytes, part_bytes = int(record["size_bytes"]), int(record.get("part_bytes", 0))
-    kind = str(record["kind"])
-    parts = tuple(int(value, 16) for value in str(record.get("parts", "")).split())
+    kind, parts = str(record["kind"]), str(record.get("parts", ""))
+    checksums = Checksums.parse(kind, size_bytes, record["checksum"], part_bytes, parts)
     count = -(-size_bytes // part_bytes) if part_bytes > 0 else 0
     if count > _MOST_PARTS:
         raise ValueError("has more parts than S3 takes")
-    if not Checksum.is_known(kind) or size_bytes < 0 or part_bytes < 0 or len(parts) != count:
+    is_fit = len(checksums.parts) == count and size_bytes >= 0 and part_bytes >= 0
+    if not is_fit or not Checksum.is_known(kind):
         raise ValueError("does not fit")
-    checksums = Checksums(
-        Checksum(kind, int(record["checksum"], 16), size_bytes), part_bytes, parts
-    )
-    if parts and checksums != Checksums.of_parts(checksums.part_checksums(), kind, part_bytes):
+    if count and checksums != Checksums.of_parts(checksums.part_checksums(), kind, part_bytes):
         raise ValueError("its parts are not those of the whole")
     digests = {str(kind): str(value) for kind, value in dict(record.get("digests", {})).items()}
     return ObjectRecord(str(record["etag"]), checksums, digests)
 
 
 def _format(record: ObjectRecord) -> dict[str, Any]:
-    whole, part_bytes, parts = record.checksums
-    table: dict[str, Any] = {
-        "etag": record.etag,
-        "size_bytes": whole.size_bytes,
-        "kind": whole.kind,
-        "checksum": f"{whole.value:x}",
-    }
+    kind, size_bytes, value, part_bytes, parts = record.checksums.columns()
+    facts = {"etag": record.etag, "size_bytes": size_bytes, "kind": kind, "checksum": value}
     if parts:
-        table |= {"part_bytes": part_bytes, "parts": " ".join(f"{part:x}" for part in parts)}
-    return table | ({"digests": dict(record.digests)} if record.digests else {})
+        facts |= {"part_bytes": part_bytes, "parts": parts}
+    return facts | ({"digests": dict(record.digests)} if record.digests else {})

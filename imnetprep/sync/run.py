@@ -6,15 +6,14 @@ from contextlib import ExitStack
 from typing import Any
 
 from imnetprep.archives.file import file_state
-from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Split
 from imnetprep.digests import Checksum
 from imnetprep.fs import locked
 from imnetprep.jobs import TRANSFERS
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.proving.receipt import parse_proof
-from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import (
     Key,
@@ -25,9 +24,8 @@ from imnetprep.sync.bucket_manifest import (
 )
 from imnetprep.sync.bucket_receipt import push_receipt
 from imnetprep.sync.jobs import Flow
-from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.keys import MANIFEST, Content
-from imnetprep.sync.plan import Action, Direction, Outcome, Step, SyncPlan, Work
+from imnetprep.sync.plan import Action, Direction, Outcome, Step, SyncPlan
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Push
 
@@ -44,22 +42,13 @@ def best_kind() -> str:
 class Sync:
     """A plan to be carried out. One process at a time: the caller has the lock."""
 
-    def __init__(
-        self,
-        plan: SyncPlan,
-        root: Root,
-        bucket: Bucket,
-        journal: SyncJournal,
-        *,
-        kind: str | None = None,
-        progress: Progress,
-    ) -> None:
-        self._plan, self._root, self._bucket, self._journal = plan, root, bucket, journal
-        self._kind, self._progress = kind or best_kind(), progress
+    def __init__(self, plan: SyncPlan) -> None:
+        self._plan, self._survey = plan, plan.survey
+        self._root, self._journal = plan.survey.root, plan.survey.journal
         self._address = plan.survey.address
         self._outcomes: list[Outcome] = []
         self._deletes = set[str]()
-        self._manifest_copy = root.organizing / f"bucket-{MANIFEST}"
+        self._manifest_copy = self._root.organizing / f"bucket-{MANIFEST}"
 
     def carried_out(
         self, *, jobs: int | None = None, max_rate: float | None = None, delete: bool = False
@@ -73,61 +62,56 @@ class Sync:
         with ExitStack() as stack:
             if not is_push:
                 stack.enter_context(locked(self._root.organizing))
-                if Content.ARCHIVES in plan.contents:
+                if Content.ARCHIVES in self._survey.contents:
                     stack.enter_context(locked(self._root.archives))
             for upload in plan.stale:
+                ids = {"Key": upload.key, "UploadId": upload.upload_id}
                 with explained(self._address):
-                    self._bucket.call(
-                        "abort_multipart_upload", Key=upload.key, UploadId=upload.upload_id
-                    )
+                    self._survey.bucket.call("abort_multipart_upload", **ids)
             title, total = f"{plan.direction} {self._address}", sum(s.size_bytes for s in steps)
-            task = stack.enter_context(self._progress.task(title, total=total, unit="B"))
+            task = stack.enter_context(self._survey.progress.task(title, total=total, unit="B"))
             flow, start_s = Flow(task, max_rate), time.monotonic()
-            work = Work(
-                root=self._root, bucket=self._bucket, journal=self._journal, kind=self._kind,
-                flow=flow, progress=self._progress,
-            )  # fmt: skip
             self._deletes = {step.path for step in plan.of(Action.DELETE)} if delete else set()
-            yield from self._push(work, jobs) if is_push else self._pull(work, jobs)
+            yield from self._push(flow, jobs) if is_push else self._pull(flow, jobs)
             if flow.moved_bytes > _WORTH_REMEMBERING_BYTES:
                 seconds = time.monotonic() - start_s
                 self._journal.keep_rate(plan.direction, flow.moved_bytes / seconds)
             if delete:
                 yield from self._deleted()
             if is_push:
-                push_receipt(plan, work, outcomes=self._outcomes, deletes=self._deletes)
+                push_receipt(self._survey, outcomes=self._outcomes, deletes=self._deletes)
         self._refuse_kept()
 
     def _local_dataset(self) -> Dataset | None:
         manifest = self._root.manifest
         return dataset_for(manifest, None) if manifest.exists() else None
 
-    def _push(self, work: Work, jobs: int | None) -> Iterator[Outcome]:
-        push = Push(self._plan, work, self._local_dataset())
+    def _push(self, flow: Flow, jobs: int | None) -> Iterator[Outcome]:
+        push = Push(self._plan, flow, self._local_dataset())
         for outcome in push.outcomes(TRANSFERS.count(jobs)):
             self._outcomes.append(outcome)
             yield outcome
-        if Content.MANIFEST in self._plan.contents and self._root.manifest.exists():
-            yield from self._push_manifest(push, work)
+        if Content.MANIFEST in self._survey.contents and self._root.manifest.exists():
+            yield from self._push_manifest(push, flow)
 
-    def _remote_manifest(self, work: Work) -> RemoteManifest | None:
+    def _remote_manifest(self, flow: Flow) -> RemoteManifest | None:
         """The manifest in the bucket; None: there is none, or a damaged one is to be replaced."""
         try:
-            return fetch_manifest(self._plan.survey, work)
+            return fetch_manifest(self._survey, flow)
         except WrongBytes:
-            if not self._plan.replace or Content.SHARDS not in self._plan.contents:
+            if not self._plan.replace or Content.SHARDS not in self._survey.contents:
                 raise
             return None
 
-    def _push_manifest(self, push: Push, work: Work) -> Iterator[Outcome]:
+    def _push_manifest(self, push: Push, flow: Flow) -> Iterator[Outcome]:
         """A copy of the manifest that lists what is in the bucket, where that has not got it."""
-        item, address = self._plan.survey.manifest, self._address / MANIFEST
+        item, address = self._survey.manifest, self._address / MANIFEST
         splits, conflicts = self._remote_splits()
         state = f"{self._manifest_state()} {sorted(splits)} {sorted(conflicts)}"
         if item and self._journal.synced(address, "push") == (item.etag, state):
             return
-        remote = self._remote_manifest(work)
-        if Content.SHARDS not in self._plan.contents:  # nobody looked which of them are there
+        remote = self._remote_manifest(flow)
+        if Content.SHARDS not in self._survey.contents:  # nobody looked which of them are there
             splits = conflicts = {*remote.fingerprints} if remote else set()
         splits -= conflicts - (remote.fingerprints.keys() if remote else set())
         write_bucket_manifest(
@@ -152,7 +136,7 @@ class Sync:
 
     def _remote_splits(self) -> tuple[set[Key], set[Key]]:
         """The splits that are in the bucket now, and the ones whose shards differ there."""
-        remote = {*self._plan.survey.remote}
+        remote = {*self._survey.remote}
         remote |= {outcome.step.path for outcome in self._outcomes if outcome.action is Action.SEND}
         remote -= self._deletes
         splits, conflicts = set[Key](), set[Key]()
@@ -165,14 +149,14 @@ class Sync:
                 conflicts.add(key)
         return splits, conflicts
 
-    def _pull(self, work: Work, jobs: int | None) -> Iterator[Outcome]:
-        item, address = self._plan.survey.manifest, self._address / MANIFEST
+    def _pull(self, flow: Flow, jobs: int | None) -> Iterator[Outcome]:
+        item, address = self._survey.manifest, self._address / MANIFEST
         base = self._journal.synced(address, "pull")
         remote = None
         if item and (self._plan.of(Action.FETCH) or base != (item.etag, self._manifest_state())):
-            remote = fetch_manifest(self._plan.survey, work)
+            remote = fetch_manifest(self._survey, flow)
         dataset = self._local_dataset() or (remote.dataset if remote else None)
-        pull = Pull(self._plan, work, dataset)
+        pull = Pull(self._plan, flow, dataset)
         for outcome in pull.outcomes(TRANSFERS.count(jobs)):
             self._outcomes.append(outcome)
             yield outcome
@@ -190,7 +174,7 @@ class Sync:
 
     def _split_facts(self, folder: str) -> dict[str, Any]:
         """What the receipt in the bucket says of a split, and which bucket that was."""
-        facts = self._plan.survey.receipt.sections.get("splits", {}).get(folder, {})
+        facts = self._survey.receipt.sections.get("splits", {}).get(folder, {})
         fetched_from = {"fetched_from": str(self._address)}
         return {**facts, **fetched_from} if _is_record(facts) else fetched_from
 
@@ -226,7 +210,7 @@ class Sync:
                 batch = steps[at : at + _DELETED_AT_ONCE]
                 objects = [{"Key": (self._address / step.path).key} for step in batch]
                 with explained(self._address):
-                    answer = self._bucket.call(
+                    answer = self._survey.bucket.call(
                         "delete_objects", Delete={"Objects": objects, "Quiet": True}
                     )
                 for error in answer.get("Errors", ()):

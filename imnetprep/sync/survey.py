@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import botocore.exceptions as failures
@@ -15,17 +15,10 @@ from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import (
-    Bucket,
-    ListedObject,
-    UnfinishedUpload,
-    head_object,
-    listed_objects,
-    unfinished_uploads,
-)
+from imnetprep.s3.bucket import Bucket, ListedObject, UnfinishedUpload, listed_objects
 from imnetprep.s3.failures import explained, status_of
 from imnetprep.sources.torrent import published_pieces
-from imnetprep.sync.jobs import side_by_side
+from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Checksums, SyncJournal
 from imnetprep.sync.keys import (
     MANIFEST,
@@ -38,22 +31,34 @@ from imnetprep.sync.keys import (
 )
 from imnetprep.sync.remote_receipt import LARGEST_BYTES, RemoteReceipt, parse_receipt
 
+# S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
+_LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000
 _TRIES = 3
 _HEADS_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Survey:
-    """The `local` files and the `remote` objects, by path; the local files' `digests`."""
+    """The `local` files and the `remote` objects, by path; the local files' `digests`.
 
+    All that is synced with has what it needs of it: `kind` is that of the checksums that are
+    computed here. Functions that ask the bucket raise SourceFailed where it cannot be read.
+    """
+
+    root: Root
+    bucket: Bucket
     address: S3Address
+    journal: SyncJournal
+    kind: str
+    contents: frozenset[Content]
+    progress: Progress
     local: Mapping[str, LocalFile]
     remote: Mapping[str, ListedObject]
-    uploads: tuple[UnfinishedUpload, ...]
-    receipt: RemoteReceipt
-    receipt_etag: str | None
-    manifest: ListedObject | None
-    digests: Mapping[str, Mapping[str, str]]
+    uploads: tuple[UnfinishedUpload, ...] = ()
+    manifest: ListedObject | None = None
+    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    receipt: RemoteReceipt = field(default_factory=RemoteReceipt)
+    receipt_etag: str | None = None
 
     def object_at(self, path: str) -> ListedObject:
         """The object of this path, which is in the bucket."""
@@ -61,10 +66,113 @@ class Survey:
             return self.manifest
         return self.remote[path]
 
-    def uploads_of(self, path: str) -> list[UnfinishedUpload]:
-        """The unfinished uploads of a file."""
-        key = (self.address / path).key
-        return [each for each in self.uploads if each.key == key]
+    def recorded(self, path: str) -> Checksums | None:
+        """The checksums that the receipt in the bucket has of an object, or the journal."""
+        item, record = self.object_at(path), self.receipt.objects.get(path)
+        if record is not None and record.etag == item.etag:
+            has_its_size = record.checksums.whole.size_bytes == item.size_bytes
+            return record.checksums if has_its_size else None
+        return self.journal.of_object(self.address / path, item.etag)
+
+    def checksums(self, path: str) -> Checksums | None:
+        """The checksums of an object: as recorded, or else by asking the bucket."""
+        checksums = self.recorded(path)
+        if checksums is None:
+            self._ask(path)
+            checksums = self.recorded(path)
+        return checksums
+
+    def ask(self, paths: Iterable[str]) -> None:
+        """Learn what the server keeps of these objects now."""
+        units = (partial(self._ask, path) for path in paths)
+        for _ in side_by_side(units, jobs=_HEADS_AT_ONCE, stop=threading.Event()):
+            pass
+
+    def ask_for_unknown(self, paths: Iterable[str]) -> None:
+        """Learn what the server keeps of those objects of which nothing is recorded."""
+        self.ask([path for path in paths if self.recorded(path) is None])
+
+    def _ask(self, path: str) -> None:
+        place, item = self.address / path, self.object_at(path)
+        try:
+            with explained(place):
+                head = self.bucket.head(place.key)
+        except ImnetprepError as error:
+            cause = error.__cause__
+            if isinstance(cause, failures.ClientError) and status_of(cause) == 404:
+                return
+            raise
+        if head.checksum is None or head.etag != item.etag:
+            return
+        checksums = self.journal.of_object(place, item.etag)
+        if checksums is None or checksums.whole != head.checksum:  # it may know the parts too
+            self.journal.keep_object(place, head.etag, Checksums(head.checksum))
+
+    def file_checksums(
+        self, path: str, like: Checksums, flow: Flow, *, reread: bool = False
+    ) -> Checksums:
+        """The checksums of a file over the parts of `like`: as recorded, or by reading it."""
+        file, kind = self.root.path / path, like.whole.kind
+        state = file_state(file)
+        checksums = None if reread else self.journal.of_file(path, state, kind)
+        if checksums is not None:
+            flow.skipped(state["size_bytes"])
+            return checksums
+        part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
+        parts, rest_bytes = list[Checksum](), 0
+        with file.open("rb", buffering=0) as stream:
+            while chunk := stream.read(min(1 << 20, rest_bytes or part_bytes)):
+                if not rest_bytes:
+                    parts.append(Checksum.empty(kind))
+                    rest_bytes = part_bytes
+                parts[-1] = parts[-1].over(chunk)
+                rest_bytes -= len(chunk)
+                flow.go_on()
+                flow.skipped(len(chunk))
+        checksums = Checksums.of_parts(parts, kind, part_bytes)
+        if file_state(file) == state:
+            self.journal.keep_file(path, state, checksums)
+        return checksums
+
+    def with_receipt(self, item: ListedObject | None) -> "Survey":
+        """What the survey is with `item` as the receipt in the bucket."""
+        if item is None:
+            return replace(self, receipt=RemoteReceipt(), receipt_etag=None)
+        place, receipt = self.address / RECEIPT, RemoteReceipt()
+        body = self.journal.body(place, item.etag)
+        try:
+            if body is None:
+                if item.size_bytes > LARGEST_BYTES:
+                    raise ValueError(f"has {item.size_bytes:,} bytes")
+                with explained(place):
+                    body = _proved_body(self.bucket, place, item)
+                self.journal.keep_body(place, item.etag, body)
+            receipt = parse_receipt(body)
+        except ValueError as error:
+            self.progress.note(f"{place} is no receipt and is not believed: {error}")
+        return replace(self, receipt=receipt, receipt_etag=item.etag)
+
+
+def part_bytes_of(size_bytes: int) -> int:
+    """How long the parts of an object of this size are: the same for whoever sends it."""
+    part_bytes = _LEAST_PART_BYTES
+    while part_bytes * _MOST_PARTS < size_bytes:
+        part_bytes *= 2
+    return part_bytes
+
+
+def _proved_body(bucket: Bucket, place: S3Address, item: ListedObject) -> bytes:
+    """All of a small object, as its server's checksum has it."""
+    for _ in range(_TRIES):
+        chunks = bucket.chunks(place.key, 0, item.size_bytes, etag=item.etag, length=1 << 20)
+        body = b"".join(chunks)
+        checksum = bucket.head(place.key).checksum
+        if checksum is None or Checksum.empty(checksum.kind).over(body) == checksum:
+            return body
+    raise WrongBytes(
+        f"{place} came with wrong bytes, {_TRIES} times",
+        hint="the network or the memory of this machine changes bytes; try another",
+    )
 
 
 def survey(
@@ -73,7 +181,8 @@ def survey(
     address: S3Address,
     journal: SyncJournal,
     *,
-    contents: Collection[Content],
+    kind: str,
+    contents: frozenset[Content],
     uploads: bool = True,
     progress: Progress,
 ) -> Survey:
@@ -81,84 +190,36 @@ def survey(
 
     Raises SourceFailed where the bucket cannot be read.
     """
-    tops = {}
-    folders = set()
+    tops = dict[str, ListedObject]()
+    folders = set[str]()
     prefix = f"{address.key}/" if address.key else ""
     for page in bucket.pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
-        for each in page.get("Contents", ()):
-            etag = each["ETag"].strip('"')
-            name = each["Key"].removeprefix(prefix)
-            tops[name] = ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
+        tops |= {each.key.removeprefix(prefix): each for each in listed_objects(page)}
         folders |= {each["Prefix"].removeprefix(prefix) for each in page.get("CommonPrefixes", ())}
-    remote: dict[str, ListedObject] = {}
-    for folder in sorted(folders & {f"{each}/" for each in {*contents} - {Content.MANIFEST}}):
-        for item in listed_objects(bucket, prefix + folder):
+    remote = dict[str, ListedObject]()
+    for folder in sorted(folders & {f"{each}/" for each in contents - {Content.MANIFEST}}):
+        for item in bucket.objects(prefix + folder):
             path = item.key.removeprefix(prefix)
             if content_of(path) in contents:
                 if not is_busy(root, path):
                     remote[path] = item
             elif not path.endswith("/"):
                 progress.note(f"{S3Address(address.bucket, item.key)}: left alone")
-    receipt = tops.get(RECEIPT)
     local = {each.path: each for each in local_files(root, contents, progress)}
     return Survey(
-        address,
-        local,
-        remote,
-        tuple(unfinished_uploads(bucket, prefix)) if uploads else (),
-        _fetch_receipt(bucket, address, receipt, journal, progress),
-        receipt.etag if receipt else None,
-        tops.get(MANIFEST) if Content.MANIFEST in contents else None,
-        dict(local_digests(root, local.values())),
-    )
-
-
-def fetch_receipt(
-    bucket: Bucket, address: S3Address, journal: SyncJournal, progress: Progress
-) -> tuple[RemoteReceipt, str | None]:
-    """The receipt as it is now, and its ETag."""
-    key = (address / RECEIPT).key
-    item = next((each for each in listed_objects(bucket, key) if each.key == key), None)
-    receipt = _fetch_receipt(bucket, address, item, journal, progress)
-    return receipt, item.etag if item else None
-
-
-def _fetch_receipt(
-    bucket: Bucket,
-    address: S3Address,
-    item: ListedObject | None,
-    journal: SyncJournal,
-    progress: Progress,
-) -> RemoteReceipt:
-    if item is None:
-        return RemoteReceipt()
-    place = address / RECEIPT
-    body = journal.body(place, item.etag)
-    try:
-        if body is None:
-            if item.size_bytes > LARGEST_BYTES:
-                raise ValueError(f"has {item.size_bytes:,} bytes")
-            with explained(place):
-                body = _proved_body(bucket, place, item)
-            journal.keep_body(place, item.etag, body)
-        return parse_receipt(body)
-    except ValueError as error:
-        progress.note(f"{place} is no receipt and is not believed: {error}")
-        return RemoteReceipt()
-
-
-def _proved_body(bucket: Bucket, place: S3Address, item: ListedObject) -> bytes:
-    """All of a small object, as its server's checksum has it."""
-    for _ in range(_TRIES):
-        chunks = bucket.chunks(place.key, 0, item.size_bytes, etag=item.etag, length=1 << 20)
-        body = b"".join(chunks)
-        checksum = head_object(bucket, place.key).checksum
-        if checksum is None or Checksum.empty(checksum.kind).over(body) == checksum:
-            return body
-    raise WrongBytes(
-        f"{place} came with wrong bytes, {_TRIES} times",
-        hint="the network or the memory of this machine changes bytes; try another",
-    )
+        root=root,
+        bucket=bucket,
+        address=address,
+        journal=journal,
+        kind=kind,
+        contents=contents,
+        progress=progress,
+        local=local,
+        remote=remote,
+        uploads=tuple(bucket.uploads(prefix)) if uploads else (),
+        manifest=tops.get(MANIFEST) if Content.MANIFEST in contents else None,
+        digests=dict(local_digests(root, local.values())),
+    ).with_receipt(tops.get(RECEIPT))
 
 
 def local_digests(root: Root, files: Collection[LocalFile]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -185,57 +246,6 @@ def local_digests(root: Root, files: Collection[LocalFile]) -> Iterator[tuple[st
                         and status.st_mtime_ns < indexed_at
                     ):
                         yield path, {"xxh128": shard.xxh128}
-
-
-def object_checksums(
-    survey: Survey, path: str, bucket: Bucket | None, journal: SyncJournal
-) -> Checksums | None:
-    """The checksums of an object: as recorded, or else by asking `bucket`."""
-    checksums = recorded_checksums(survey, path, journal)
-    if checksums is None and bucket is not None:
-        _ask(survey, path, bucket, journal)
-        checksums = recorded_checksums(survey, path, journal)
-    return checksums
-
-
-def recorded_checksums(survey: Survey, path: str, journal: SyncJournal) -> Checksums | None:
-    """The checksums that the receipt in the bucket has of an object, or the journal."""
-    item, record = survey.object_at(path), survey.receipt.objects.get(path)
-    if record is not None and record.etag == item.etag:
-        return record.checksums if record.checksums.whole.size_bytes == item.size_bytes else None
-    return journal.of_object(survey.address / path, item.etag)
-
-
-def ask_for_unknown(
-    survey: Survey, paths: Iterable[str], bucket: Bucket, journal: SyncJournal
-) -> None:
-    """Learn what the server keeps of those objects of which nothing is recorded."""
-    missing_paths = [path for path in paths if recorded_checksums(survey, path, journal) is None]
-    ask(survey, missing_paths, bucket, journal)
-
-
-def ask(survey: Survey, paths: Iterable[str], bucket: Bucket, journal: SyncJournal) -> None:
-    """Learn what the server keeps of these objects now."""
-    units = (partial(_ask, survey, path, bucket, journal) for path in paths)
-    for _ in side_by_side(units, jobs=_HEADS_AT_ONCE, stop=threading.Event()):
-        pass
-
-
-def _ask(survey: Survey, path: str, bucket: Bucket, journal: SyncJournal) -> None:
-    place, item = survey.address / path, survey.object_at(path)
-    try:
-        with explained(place):
-            head = head_object(bucket, place.key)
-    except ImnetprepError as error:
-        cause = error.__cause__
-        if isinstance(cause, failures.ClientError) and status_of(cause) == 404:
-            return
-        raise
-    if head.checksum is None or head.etag != item.etag:
-        return
-    checksums = journal.of_object(place, item.etag)
-    if checksums is None or checksums.whole != head.checksum:  # it may know the parts too
-        journal.keep_object(place, head.etag, Checksums(head.checksum))
 
 
 def pieces_of(

@@ -108,9 +108,9 @@ def test_ranges_outlive_a_power_cut_only_once_a_sync_has_covered_them(tmp_path: 
         journal.keep_fetched("a", 0, one)
         with journal.syncing():
             journal.keep_fetched("a", 3, one)
-        kept = journal.fetching("a")
+        kept = journal.fetched("a", "etag", 1)
         assert kept is not None
-        assert [(each.start, each.synced) for each in kept.ranges] == [(0, True), (3, False)]
+        assert [(each.start, each.synced) for each in kept] == [(0, True), (3, False)]
 
 
 def test_a_disk_that_fills_up_ends_the_write_and_not_quietly(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_ends_the_write_and_not_quietly(tmp_path: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            _write_all(handle, memoryview(bytes(1000)), 0)
+            _write_all(handle, memoryview(bytes(1000)), 0, tmp_path / "file")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         os.close(handle)

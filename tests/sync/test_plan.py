@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from imnetprep.archives.file import file_state
 from imnetprep.catalog.datasets import Root
 from imnetprep.digests import Checksum
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, Silent
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket, ListedObject
+from imnetprep.s3.bucket import Head, ListedObject
 from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal
 from imnetprep.sync.keys import Content, LocalFile
-from imnetprep.sync.plan import Action, Direction, Step, plan_sync, value_of
+from imnetprep.sync.plan import Action, Direction, Step, plan_sync
 from imnetprep.sync.remote_receipt import ObjectRecord, RemoteReceipt
 from imnetprep.sync.survey import Survey
 from tests.conftest import tree
@@ -147,8 +147,11 @@ SIDES = st.fixed_dictionaries({path: st.tuples(BODIES, BODIES) for path in PATHS
 Sides = dict[str, tuple[bytes | None, bytes | None]]
 
 
-def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
-    """Both sides hold these bodies. Not known is what b's are here, and what ?'s are there."""
+def _survey(root: Root, journal: SyncJournal, sides: Sides, *, bucket: Any = None) -> Survey:
+    """Both sides hold these bodies. Not known is what b's are here, and what ?'s are there.
+
+    Without a `bucket` nothing is to be asked for.
+    """
     here, there, records = {}, {}, {}
     for path, (ours, theirs) in sides.items():
         place = root.path / path
@@ -165,8 +168,18 @@ def _survey(root: Root, journal: SyncJournal, sides: Sides) -> Survey:
             known = Checksums(Checksum.empty("crc32").over(theirs))
             if not theirs.endswith(b"?"):
                 records[path] = ObjectRecord(theirs.hex(), known)
-    address = S3Address(BUCKET, "p")
-    return Survey(address, here, there, (), RemoteReceipt({}, records), None, None, {})
+    return Survey(
+        root=root,
+        bucket=bucket,
+        address=S3Address(BUCKET, "p"),
+        journal=journal,
+        kind="crc32",
+        contents=frozenset(Content),
+        progress=Silent(),
+        local=here,
+        remote=there,
+        receipt=RemoteReceipt({}, records),
+    )
 
 
 RUN, ARCHIVE = "runs/r/last.pt", "archives/a.tar"
@@ -198,8 +211,8 @@ ROWS = {
 class _SilentBucket:
     """A bucket whose server keeps no checksums."""
 
-    def call(self, operation: str, **words: Any) -> dict[str, Any]:
-        return {"ContentLength": 1, "ETag": '"e"'}
+    def head(self, key: str) -> Head:
+        return Head(1, "e", None)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
@@ -207,20 +220,18 @@ def test_each_relation_of_the_two_sides_has_its_actions(
     row: tuple[str, bytes | None, bytes | None, str | None, str], tmp_path: Path
 ) -> None:
     path, ours, theirs, changed, actions = row
-    root, bucket, planned = Root(tmp_path), cast("Bucket", _SilentBucket()), []
+    root, planned = Root(tmp_path), []
     with open_sync_journal(root, endpoint="", keep=False) as journal:
         # Neither side is empty: --delete refuses that.
-        found = _survey(root, journal, {path: (ours, theirs), "archives/z.tar": (b"z", b"z")})
+        sides = {path: (ours, theirs), "archives/z.tar": (b"z", b"z")}
+        found = _survey(root, journal, sides, bucket=_SilentBucket())
         if changed is not None:
-            value = value_of(Checksums(Checksum.empty("crc32").over(ours or b"")))
+            value = str(Checksums(Checksum.empty("crc32").over(ours or b"")))
             etag = "before" if "remote" in changed else (theirs or b"").hex()
             value = "crc32:0" if "local" in changed else value
             journal.keep_synced(found.address / path, etag, value)
         for direction, force in product(Direction, (False, True)):
-            plan = plan_sync(
-                root, bucket, found, journal,
-                direction=direction, contents=[*Content], replace=force, delete=force,
-            )  # fmt: skip
+            plan = plan_sync(found, direction=direction, replace=force, delete=force)
             planned += [step.action for step in plan.steps if step.path == path]
     assert planned == actions.split()
 
@@ -235,13 +246,11 @@ def test_whatever_lies_where_nothing_is_lost_that_was_not_given_up(
     root, pushing = Root(tmp_path), direction is Direction.PUSH
     source = {path: pair[0 if pushing else 1] for path, pair in sides.items()}
     target = {path: pair[1 if pushing else 0] for path, pair in sides.items()}
-    words: dict[str, Any] = {"direction": direction, "contents": list(Content)}
     with open_sync_journal(root, endpoint="", keep=False) as journal:
 
         def planned(**more: Any) -> list[Step]:
             found = _survey(root, journal, sides)
-            bucket: Any = None  # nothing is to be asked for
-            return list(plan_sync(root, bucket, found, journal, **words, **more).steps)
+            return list(plan_sync(found, direction=direction, **more).steps)
 
         if delete and not any(body is not None for body in source.values()):
             with pytest.raises(ImnetprepError, match="would remove all"):
