@@ -16,9 +16,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from imnetprep.image_kinds import kind_of, why_unread
 
-# Pillow's own limit: up to 1.4 GB, at 8 bytes a pixel where some of it is transparent, else 4.
+# As many as Pillow reads: up to 1.4 GB, at 8 bytes a pixel where some are transparent, else 4.
 _MOST_PIXELS = 178_956_970
-_MOST_PIXELS_TO_RESIZE = 4 * _MOST_PIXELS
+# Pillow warns of so many and refuses the double: what --resize makes smaller may have that many.
+Image.MAX_IMAGE_PIXELS = 2 * _MOST_PIXELS
 _LARGEST_JPEG_PX = 65_500  # libjpeg's
 
 _TAGS = ExifTags.Base
@@ -129,6 +130,8 @@ def _problems_as_values(body: bytes) -> Iterator[None]:
             yield
     except (_Refusal, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise ValueError("has more than 716 million pixels") from error
     except UnidentifiedImageError as error:
         kind = kind_of(body)
         raise ValueError(
@@ -156,19 +159,15 @@ def _loaded(body: bytes, *, side_px: int | None = None) -> tuple[Image.Image, tu
 
 
 def _load(body: bytes, kind: str, side_px: int | None) -> tuple[Image.Image, tuple[int, int]]:
-    try:
-        image = Image.open(io.BytesIO(body), formats=(kind,))
-    except Image.DecompressionBombError:  # its limit knows nothing of --resize
-        image = Image.OPEN[kind][0](io.BytesIO(body), "")
-    size, limit = image.size, _MOST_PIXELS
-    if side_px and size[0] * size[1] > limit:
+    image = Image.open(io.BytesIO(body), formats=(kind,))
+    size = image.size
+    if size[0] * size[1] > _MOST_PIXELS:
+        if side_px is None:
+            raise _Refusal(
+                f"has {size[0]} × {size[1]} pixels: at most 179 million are read, or 716 million"
+                " where --resize makes images smaller"
+            )
         image.draft("RGB", _fitted(size, 2 * side_px))  # a JPEG to ½, ¼ or ⅛ of its size
-        limit = _MOST_PIXELS_TO_RESIZE
-    if image.width * image.height > limit:
-        raise _Refusal(
-            f"has {size[0]} × {size[1]} pixels: at most {round(limit / 1e6)} million are read"
-            + ("" if side_px else ", or 716 million where --resize makes images smaller")
-        )
     image.load()
     if getattr(image, "tag_v2", {}).get(_TAGS.NewSubfileType, 0) & 1:
         raise _Refusal("begins with a preview, as cameras' raw files do: convert it to JPEG")
