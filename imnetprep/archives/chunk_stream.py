@@ -7,7 +7,7 @@ from imnetprep.archives.tar import truncated
 
 
 class ChunkStream:
-    """A stream over the chunks of an archive from `start` on; nothing is copied within a chunk.
+    """The stream from offset `start` of the archive on.
 
     `on_bytes` gets the length of each chunk once it is used up, and `before_turn` is called before
     that: then the views of it must have been used.

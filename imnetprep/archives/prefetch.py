@@ -12,10 +12,6 @@ _CHUNK_BYTES = 2 << 20  # what the walk waits for
 # So much is read in vain rather than that a connection is closed.
 _MOST_IN_VAIN_BYTES = 4 << 20
 
-# The first chunk of a range, those behind it, and where they end: the guess. A generator that
-# nobody holds any more lets go of its connection.
-_Prefetch = tuple[memoryview, Iterator[memoryview], int]
-
 
 class PrefetchedFile:
     """An archive whose headers are read in order, each with what lies behind it begun.
@@ -28,7 +24,9 @@ class PrefetchedFile:
     def __init__(self, file: ArchiveFile) -> None:
         self._file, self.name, self.identity = file, file.name, file.identity
         self.size_bytes, self.checksum = file.size_bytes, file.checksum
-        self._prefetches: dict[int, _Prefetch] = {}
+        # The chunks of a range, by its start, and where they end: the guess. A generator that
+        # nobody holds any more lets go of its connection.
+        self._prefetches: dict[int, tuple[Iterator[memoryview], int]] = {}
         self._position, self._guess_bytes = 0, _FIRST_GUESS_BYTES
         self._start, self._first = 0, memoryview(b"")
 
@@ -39,35 +37,22 @@ class PrefetchedFile:
             self._position, self._guess_bytes = offset, max(_LEAST_GUESS_BYTES, guess_bytes)
         start = offset - self._start
         if not 0 <= start <= start + length <= len(self._first):
-            self._begin(offset)
-            start = 0
+            start, end = 0, min(offset + self._guess_bytes, self.size_bytes or 0)
+            chunks = self._file.chunks(offset, end, _CHUNK_BYTES)
+            self._start, self._first = offset, memoryview(bytes(next(chunks, b"")))
+            self._prefetches[offset] = chain([self._first], chunks), end
         return bytes(self._first[start : start + length])
 
-    def _begin(self, offset: int) -> None:
-        end = min(offset + self._guess_bytes, self.size_bytes or 0)
-        chunks = self._file.chunks(offset, end, _CHUNK_BYTES)
-        self._start, self._first = offset, memoryview(bytes(next(chunks, b"")))
-        self._prefetches[offset] = self._first, chunks, end
-
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
-        """As `ArchiveFile.chunks`."""
+        prefetch, prefetch_end = self._prefetches.pop(start, (iter(()), start))
         at = start
-        for chunk in self._prefetched(start, end):
-            yield chunk
-            at += len(chunk)
-        yield from self._file.chunks(at, end, length)
-
-    def _prefetched(self, start: int, end: int) -> Iterator[memoryview]:
-        if (prefetch := self._prefetches.pop(start, None)) is None:
-            return
-        first, rest, prefetch_end = prefetch
-        at = start
-        for chunk in chain([first], rest):
+        for chunk in prefetch:
             if at < end:
                 yield chunk[: end - at]
             at += len(chunk)
             if at >= end and prefetch_end - end > _MOST_IN_VAIN_BYTES:
-                return
+                break
+        yield from self._file.chunks(min(at, end), end, length)
 
     def close(self) -> None:
         """Let go of what was begun and not asked for; the archive itself stays open."""

@@ -54,17 +54,14 @@ def parse_index(body: bytes, archive: Archive, dataset: Dataset, *, of: ArchiveF
         ranges = [_parse_range(*each) for each in table["ranges"]]
         is_same = (table["archive"], table["size_bytes"]) == (archive.name, size_bytes)
     except _DAMAGE as error:
-        raise _damaged(archive.name, error) from error
+        raise _wrong(archive.name, f"is damaged: {error}") from error
     ends = [0, *(each.end for each in ranges)]
     starts = [*(each.start for each in ranges), size_bytes]
     end_to_end = starts[:-1] == ends[:-1] and ends == sorted(set(ends)) and ends[-1] < size_bytes
     wnids = [each.wnid for each in ranges]
-    by_class = archive.form == "tar-of-tars"
-    is_fitting = (
-        len(set(wnids)) == len(wnids) and all(wnid in dataset.label_of_wnid for wnid in wnids)
-        if by_class
-        else set(wnids) == {None}
-    )
+    is_fitting = set(wnids) == {None}
+    if archive.form == "tar-of-tars":
+        is_fitting = len(set(wnids)) == len(wnids) and set(wnids) <= dataset.label_of_wnid.keys()
     if not (is_same and ranges and end_to_end and is_fitting):
         raise _wrong(archive.name, "is of other bytes")
     return ranges
@@ -79,7 +76,7 @@ def proof_record(body: bytes, archive: str, *, inode: int) -> object:
         table = json.loads(body)
         return table["proof"] if table["inode"] == inode else None
     except _DAMAGE as error:
-        raise _damaged(archive, error) from error
+        raise _wrong(archive, f"is damaged: {error}") from error
 
 
 def parse_root(body: bytes) -> Path | None:
@@ -99,10 +96,6 @@ def _parse_range(start: object, end: object, wnid: object) -> Range:
     if type(start) is not int or type(end) is not int or not isinstance(wnid, str | None):
         raise ValueError(f"{[start, end, wnid]} is no range")
     return Range(start, end, wnid)
-
-
-def _damaged(archive: str, error: BaseException) -> ImnetprepError:
-    return _wrong(archive, f"is damaged: {error}")
 
 
 def _wrong(archive: str, problem: str) -> ImnetprepError:
