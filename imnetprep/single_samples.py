@@ -10,11 +10,11 @@ from typing import NamedTuple
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
-from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members
+from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members, refused
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.proving.readers import PieceReader, PlainReader, Reader
+from imnetprep.proving.readers import PieceReader, Reader
 from imnetprep.proving.receipt import Proof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
@@ -66,7 +66,7 @@ class Retake:
         self, places: Sequence[SamplePlace]
     ) -> Iterator[tuple[SamplePlace, bytes | WrongBytes]]:
         """The proved bytes of each, or what is wrong with them."""
-        reader: Reader = PlainReader(self._file)
+        reader = Reader(self._file)
         if self._pieces is not None and not self._is_proved:
             ranges = [Range(each.start, each.end, None) for each in places]
             reader = PieceReader(self._file, self._pieces, ranges, 0)
@@ -108,17 +108,13 @@ class Retake:
     def _walk(self, start: int, end: int) -> Stream:
         """A file here is read header by header; one far away in whole, with no trip for each."""
         if self._file.is_far:
-            chunks = PlainReader(self._file).chunks(start, end)
+            chunks = Reader(self._file).chunks(start, end)
             return ChunkStream(chunks, start, name=self._archive.name)
-        stream = FileStream(self._read_at)
-        stream.position = start
-        return stream
+        return FileStream(self._read_at, position=start)
 
     def _read_at(self, offset: int, length: int) -> bytes:
         return read_all(self._file, offset, offset + length)
 
     def _refused(self, place: SamplePlace) -> WrongBytes:
-        return WrongBytes(
-            f"{self._archive.name}: {place.name!r} at byte {place.start:,} is not a sample",
-            hint="this is not the published archive; fetch it again from its source",
-        )
+        problem = f"{place.name!r} at byte {place.start:,} is not a sample"
+        return refused(self._archive.name, problem)

@@ -1,7 +1,8 @@
 """An archive as ranges of whole members: the units that are worked on, journalled and lost."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from itertools import groupby
+from typing import NamedTuple
 
 from imnetprep.archives.tar import BLOCK_BYTES, FETCH_AGAIN, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
@@ -19,20 +20,13 @@ class Range(NamedTuple):
     wnid: str | None
 
 
-class Bodies(Protocol):
-    """Where the bodies of a section's members are taken from."""
-
-    def take(self, length: int) -> memoryview:
-        """The body of the member at hand, of `length` bytes."""
-
-
 class Section(NamedTuple):
-    """A range that is being read: its members, the body of each to be taken before the next."""
+    """A range that is being read: its members; `take(size_bytes)` gives the body of the last."""
 
     start: int
     wnid: str | None
     members: Iterator[Member]
-    bodies: Bodies
+    take: Callable[[int], memoryview]
 
 
 def plan_ranges(
@@ -50,7 +44,7 @@ def walked_ranges(
     Raises WrongBytes on a class tar that the dataset does not have, or has once and here twice.
     """
     stream = FileStream(read_at)
-    classes = _Classes(archive, dataset)
+    wnids: set[str] = set()
     by_class, folders = archive.form == "tar-of-tars", bool(archive.members)
     start, first, wnid = 0, None, None  # what comes before the first, a folder's entry, is its
     for member in members(stream, name=archive.name, end=size_bytes, folders=folders):
@@ -59,7 +53,8 @@ def walked_ranges(
                 continue
             yield Range(start, member.start, wnid)
             start = member.start
-        first, wnid = member.start, classes.wnid_of(member) if by_class else None
+        first = member.start
+        wnid = _wnid_of(member, archive, dataset, wnids) if by_class else None
     if first is None:
         raise _empty(archive)
     yield Range(start, stream.position - BLOCK_BYTES, wnid)  # the end marker starts there
@@ -73,14 +68,14 @@ def open_section(span: Range, stream: Stream, archive: Archive) -> Section:
     if span.wnid is None:
         folders = bool(archive.members)
         flat = members(stream, name=archive.name, end=span.end, marked=False, folders=folders)
-        return Section(span.start, None, flat, stream)
+        return Section(span.start, None, flat, stream.take)
     outer = next(members(stream, name=archive.name, end=span.end), None)
     if outer is None or outer.name != f"{span.wnid}.tar":
         raise WrongBytes(
             f"{archive.name}: {span.wnid}.tar does not start at byte {span.start:,}",
             hint="the archive or its index has changed; remove the index and try again",
         )
-    return Section(span.start, span.wnid, _inner(outer, stream, archive), stream)
+    return Section(span.start, span.wnid, _inner(outer, stream, archive), stream.take)
 
 
 def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) -> Iterator[Section]:
@@ -88,60 +83,44 @@ def sections(stream: Stream, archive: Archive, dataset: Dataset, *, end: int) ->
 
     A section's members are to be used up before the next section. Raises as `plan_ranges`.
     """
+    by_class, firsts = archive.form == "tar-of-tars", list[int]()
+    wnids: set[str] = set()
+
+    def first_of_range(member: Member) -> int:
+        if by_class or not firsts or member.start - firsts[-1] >= RUN_BYTES:
+            firsts.append(member.start)
+        return firsts[-1]
+
     outer = members(stream, name=archive.name, end=end, folders=bool(archive.members))
-    if archive.form == "tar-of-tars":
-        classes = _Classes(archive, dataset)
-        for member in outer:
-            start = member.start if classes.wnids else 0
-            wnid = classes.wnid_of(member)
-            yield Section(start, wnid, _inner(member, stream, archive), stream)
-        found = bool(classes.wnids)
-    else:
-        first = next(outer, None)
-        found, start = first is not None, 0
-        while first is not None:
-            run = _Run(first, outer)
-            yield Section(start, None, iter(run), stream)
-            first = run.next_first
-            start = first.start if first else start
-    if not found:
+    for first, group in groupby(outer, first_of_range):
+        start = first if len(firsts) > 1 else 0
+        if by_class:
+            member = next(group)
+            wnid = _wnid_of(member, archive, dataset, wnids)
+            yield Section(start, wnid, _inner(member, stream, archive), stream.take)
+        else:
+            yield Section(start, None, group, stream.take)
+    if not firsts:
         raise _empty(archive)
 
 
-class _Run:
-    """The members of a flat archive from `first` on, as many as make a range."""
-
-    def __init__(self, first: Member, rest: Iterator[Member]) -> None:
-        self._first, self._rest = first, rest
-        self.next_first: Member | None = None
-
-    def __iter__(self) -> Iterator[Member]:
-        yield self._first
-        for member in self._rest:
-            if member.start - self._first.start >= RUN_BYTES:
-                self.next_first = member
-                return
-            yield member
+def _wnid_of(member: Member, archive: Archive, dataset: Dataset, earlier: set[str]) -> str:
+    """The class of a class tar, which joins the `earlier` ones."""
+    wnid = member.name.removesuffix(".tar")
+    if wnid in earlier:
+        raise refused_member(archive, member.name, "a second time")
+    if wnid == member.name or wnid not in dataset.label_of_wnid:
+        raise refused_member(archive, member.name, f"which {dataset.name} does not have")
+    earlier.add(wnid)
+    return wnid
 
 
-class _Classes:
-    """The class tars met so far."""
-
-    def __init__(self, archive: Archive, dataset: Dataset) -> None:
-        self._archive, self._dataset = archive, dataset
-        self.wnids: set[str] = set()
-
-    def wnid_of(self, member: Member) -> str:
-        wnid = member.name.removesuffix(".tar")
-        if wnid == member.name or wnid not in self._dataset.label_of_wnid or wnid in self.wnids:
-            stranger = f"which {self._dataset.name} does not have"
-            problem = "a second time" if wnid in self.wnids else stranger
-            raise WrongBytes(
-                f"{self._archive.name}: member {member.name!r}, {problem}",
-                hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
-            )
-        self.wnids.add(wnid)
-        return wnid
+def refused_member(archive: Archive, member: str, reason: str) -> WrongBytes:
+    """The error for a member of `archive` that does not belong there."""
+    return WrongBytes(
+        f"{archive.name}: member {member!r}, {reason}",
+        hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
+    )
 
 
 def _inner(outer: Member, stream: Stream, archive: Archive) -> Iterator[Member]:

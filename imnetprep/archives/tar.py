@@ -29,7 +29,7 @@ _BLANK_SUM = 8 * ord(" ") - ord(" ")
 # What GNU tar reads as a size too, base 256 or octal: Python's own int() takes 0o17, 1_7 and +17.
 _SIZE = re.compile(rb"[\x80\xff].*| *[0-7]+(?:[\0 ].*)?|[\0 ]*", re.DOTALL)
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=]+)=")
-
+_NO_NAMES = {"", ".", ".."}
 
 # What a header says: its member's name and size, and the type of that.
 _Header = tuple[str, int, bytes]
@@ -58,9 +58,8 @@ class Member(NamedTuple):
 class FileStream:
     """A stream over `read_at(offset, length)`; what is skipped is not read."""
 
-    def __init__(self, read_at: Callable[[int, int], bytes]) -> None:
-        self.position = 0
-        self._read_at = read_at
+    def __init__(self, read_at: Callable[[int, int], bytes], *, position: int = 0) -> None:
+        self.position, self._read_at = position, read_at
 
     def take(self, length: int) -> memoryview:
         self.position += length
@@ -95,13 +94,14 @@ def members(
         if padded_end > end:
             raise truncated(name, end)
         if kind in _REGULAR:
-            member = safe_path(path, name) if folders else _safe_name(path, name)
-            yield Member(member, start, size_bytes)
-        elif kind == tarfile.DIRTYPE:
-            _check_folder(path, size_bytes, name)
-        else:
+            yield Member(safe_path(path, name, folders=folders), start, size_bytes)
+        elif kind != tarfile.DIRTYPE:
             kind_name = "a link" if kind in _LINKS else "not a regular file"
-            raise _refused(name, f"member {path!r} is {kind_name}")
+            raise refused(name, f"member {path!r} is {kind_name}")
+        elif size_bytes:
+            raise refused(name, f"folder {path!r} has a body of {size_bytes:,} bytes")
+        elif path.startswith("/") or ".." in path.split("/"):
+            raise refused(name, f"folder {path!r} would leave its folder")
         stream.skip(padded_end - stream.position)
 
 
@@ -114,7 +114,7 @@ def _extended(stream: Stream, header: _Header, start: int, end: int, name: str) 
         found = _read_extension(stream, size, kind, end, name)
         # Of two PAX headers GNU tar takes the second, tarfile both.
         if kind in kinds or found.keys() & extensions.keys():
-            raise _refused(name, f"the member at byte {start:,} has two names or two sizes")
+            raise refused(name, f"the member at byte {start:,} has two names or two sizes")
         kinds.add(kind)
         extensions |= found
         header = _parse_header(_take(stream, BLOCK_BYTES, end, name), name, start)
@@ -148,11 +148,11 @@ def _parse_header(header: bytes, name: str, at: int) -> _Header:
     try:
         info = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
-        raise _refused(name, f"there is no tar header at byte {at:,} ({error})") from error
+        raise refused(name, f"there is no tar header at byte {at:,} ({error})") from error
     if not _SIZE.fullmatch(header[124:136]):
-        raise _refused(name, f"the member at byte {at:,} has a size that is no number")
+        raise refused(name, f"the member at byte {at:,} has a size that is no number")
     if info.size < 0:
-        raise _refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
+        raise refused(name, f"the member at byte {at:,} has {info.size:,} bytes")
     return info.name, info.size, info.type
 
 
@@ -165,18 +165,18 @@ def _take(stream: Stream, length: int, end: int, name: str) -> bytes:
 def _read_extension(stream: Stream, size: int, kind: bytes, end: int, name: str) -> dict[str, str]:
     """The keywords that a header of type x, g or L gives the next member: `path` and `size`."""
     if size > _LARGEST_EXTENSION_BYTES:
-        raise _refused(name, f"a header extension has {size:,} bytes")
+        raise refused(name, f"a header extension has {size:,} bytes")
     body = _take(stream, -(-size // BLOCK_BYTES) * BLOCK_BYTES, end, name)[:size]
     if kind == tarfile.GNUTYPE_LONGNAME:
         return {"path": body.rstrip(b"\0").decode(errors="surrogateescape")}
     records = _parse_records(body, name)
     if any(key.startswith("GNU.sparse.") for key in records):
-        raise _refused(name, "a member is sparse")
+        raise refused(name, "a member is sparse")
     if not re.fullmatch(r"[0-9]{1,18}", records.get("size", "0")):
-        raise _refused(name, f"a member has the size {records['size'][:40]!r}")
+        raise refused(name, f"a member has the size {records['size'][:40]!r}")
     found = {key: value for key, value in records.items() if key in ("path", "size")}
     if found and kind == tarfile.XGLTYPE:
-        raise _refused(name, f"a header gives one {min(found)} to all members")
+        raise refused(name, f"a header gives one {min(found)} to all members")
     return found
 
 
@@ -188,36 +188,30 @@ def _parse_records(body: bytes, name: str) -> dict[str, str]:
         head = _RECORD.match(body, at)
         end = at + int(head[1]) if head else 0
         if head is None or not head.end() < end <= len(body) or body[end - 1 : end] != b"\n":
-            raise _refused(name, "a header extension is malformed")
+            raise refused(name, "a header extension is malformed")
         value = body[head.end() : end - 1]
         records[head[2].decode(errors="surrogateescape")] = value.decode(errors="surrogateescape")
         at = end
     return records
 
 
-def _check_folder(folder: str, size_bytes: int, name: str) -> None:
-    if size_bytes:
-        raise _refused(name, f"folder {folder!r} has a body of {size_bytes:,} bytes")
-    if folder.startswith("/") or ".." in folder.split("/"):
-        raise _refused(name, f"folder {folder!r} would leave its folder")
+def safe_path(member: str, name: str, *, folders: bool = True) -> str:
+    """The path of a member of the archive `name`; a name alone without `folders`.
+
+    Raises WrongBytes where it leads elsewhere.
+    """
+    path = member.removeprefix("./")
+    if "/" in path:
+        is_safe = folders and _NO_NAMES.isdisjoint(path.split("/"))
+    else:
+        is_safe = path not in _NO_NAMES
+    if not is_safe or "\\" in path or "\0" in path:
+        raise refused(name, f"member {member!r} would leave its folder")
+    return path
 
 
-def _safe_name(member: str, name: str) -> str:
-    plain = member.removeprefix("./")
-    if "/" in plain or "\\" in plain or "\0" in plain or plain in ("", ".", ".."):
-        raise _refused(name, f"member {member!r} would leave its folder")
-    return plain
-
-
-def safe_path(member: str, name: str) -> str:
-    """The path of a member of the archive `name`. Raises WrongBytes where it leads elsewhere."""
-    plain = member.removeprefix("./")
-    if re.search(r"[\\\x00]", plain) or not set(plain.split("/")).isdisjoint(("", ".", "..")):
-        raise _refused(name, f"member {member!r} would leave its folder")
-    return plain
-
-
-def _refused(name: str, problem: str) -> WrongBytes:
+def refused(name: str, problem: str) -> WrongBytes:
+    """The error for an archive `name` that is not what was published."""
     return WrongBytes(
         f"{name}: {problem}",
         hint="this is not the published archive; fetch it again from its source",

@@ -14,7 +14,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from imnetprep.archives.tar import Member, Stream, safe_path, truncated
+from imnetprep.archives.ranges import RUN_BYTES, Range, Section
+from imnetprep.archives.tar import Member, Stream, refused, safe_path, truncated
 from imnetprep.messages import WrongBytes
 
 NO_COMPRESSION, DEFLATE = 0, 8
@@ -40,10 +41,7 @@ class Entry(NamedTuple):
 
 
 class Directory:
-    """The files of a zip that `is_sample(name, size)` asks for, in the order in which they lie.
-
-    `starts` are those of all its members: each must have ended where the next one starts.
-    """
+    """The files of a zip that `is_sample(name, size)` asks for, in the order in which they lie."""
 
     def __init__(
         self,
@@ -55,42 +53,62 @@ class Directory:
     ) -> None:
         self._name = name
         self.end, entries = _directory(read_at, size_bytes, name)
-        self.starts = array("Q")  # of all members
+        starts = array("Q")  # of all members: each must have ended where the next one starts
         self._columns = [array(kind) for kind in "QQQIBI"]
         for entry in entries:
-            self.starts.append(entry.start)
+            starts.append(entry.start)
             if entry.name.endswith("/"):
                 continue
             if is_sample(safe_path(entry.name, name), entry.size_bytes):
                 row = (*entry[1:], _crc_of(entry.name))
                 for column, value in zip(self._columns, row, strict=True):
                     column.append(value)
-        (self.starts,) = _in_order([self.starts])
+        (self._starts,) = _in_order([starts])
         self._columns = _in_order(self._columns)
 
-    def members(self, stream: Stream, end: int) -> "Members":
-        """The members from the stream's position to `end`."""
-        starts = self._columns[0]
-        first, last = bisect_left(starts, stream.position), bisect_left(starts, end)
-        rows = (tuple(column[at] for column in self._columns) for at in range(first, last))
-        return Members(rows, stream, self)
+    @property
+    def ranges(self) -> list[Range]:
+        """End to end from 0 to the directory, so that a checksum of the whole can be made."""
+        starts = [0]
+        for start in self._starts:
+            if start - starts[-1] >= RUN_BYTES:
+                starts.append(start)
+        ends = [*starts[1:], self.end]
+        return [Range(*span, None) for span in zip(starts, ends, strict=True) if span[0] < span[1]]
 
-    def holds_samples(self, start: int, end: int) -> bool:
-        """Does a sample start in the bytes from `start` to `end`?"""
-        at = bisect_left(self._columns[0], start)
-        return at < len(self._columns[0]) and self._columns[0][at] < end
+    def holds_samples(self, span: Range) -> bool:
+        """Does a sample start in that range?"""
+        first, last = self._rows_of(span)
+        return first < last
+
+    def section(self, span: Range, stream: Stream) -> Section:
+        """The section of one range, from a stream that stands at its start."""
+        columns = self._columns
+        rows = (tuple(column[at] for column in columns) for at in range(*self._rows_of(span)))
+        members = _Members(rows, stream, self)
+        return Section(span.start, None, iter(members), members.take)
+
+    def sections(self, stream: Stream) -> Iterator[Section]:
+        """All of them, from a stream that is read from its start to its end."""
+        for each in self.ranges:
+            stream.skip(each.start - stream.position)
+            yield self.section(each, stream)
 
     def end_of(self, start: int) -> int:
         """Where the member that starts there must have ended."""
-        at = bisect_left(self.starts, start) + 1
-        return self.starts[at] if at < len(self.starts) else self.end
+        at = bisect_left(self._starts, start) + 1
+        return self._starts[at] if at < len(self._starts) else self.end
 
     def refused(self, problem: str) -> WrongBytes:
         """The error about this zip."""
-        return _refused(self._name, problem)
+        return refused(self._name, problem)
+
+    def _rows_of(self, span: Range) -> tuple[int, int]:
+        starts = self._columns[0]
+        return bisect_left(starts, span.start), bisect_left(starts, span.end)
 
 
-class Members:
+class _Members:
     """Members that are being read: iterate, and `take` the body of each before the next."""
 
     def __init__(
@@ -156,7 +174,7 @@ def _directory(
                 read_at(end64, _END64.size)
             )
     if disk or first_disk:
-        raise _refused(name, "it is one of several volumes")
+        raise refused(name, "it is one of several volumes")
     if start + length > tail_start + at:
         raise truncated(name, size_bytes)
     return start, _entries(read_at, start, start + length, count=count, name=name)
@@ -179,7 +197,7 @@ def _entries(
         extra = body[names_at + name_bytes : names_at + name_bytes + extra_bytes]
         at = names_at + name_bytes + extra_bytes + comment_bytes
         if fields[0] != b"PK\1\2" or at > len(body):
-            raise _refused(name, "its directory is damaged")
+            raise refused(name, "its directory is damaged")
         yield _parse_entry(fields, raw_name, extra, name)
 
 
@@ -187,13 +205,13 @@ def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, name: s
     _, made_by, _, flags, method, _, _, crc32, packed_bytes, size_bytes, *_, mode, start = fields
     member = _text(raw_name, flags)
     if flags & _ENCRYPTION_BITS:
-        raise _refused(name, f"member {member!r} is encrypted")
+        raise refused(name, f"member {member!r} is encrypted")
     if method not in (NO_COMPRESSION, DEFLATE):
-        raise _refused(name, f"member {member!r} is compressed by method {method}")
+        raise refused(name, f"member {member!r} is compressed by method {method}")
     kind = stat.S_IFMT(mode >> 16) if made_by >> 8 == _MADE_BY_UNIX else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         kind_name = "a link" if kind == stat.S_IFLNK else "not a regular file"
-        raise _refused(name, f"member {member!r} is {kind_name}")
+        raise refused(name, f"member {member!r} is {kind_name}")
     if _FULL in (size_bytes, packed_bytes, start):
         large = iter(_zip64_numbers(extra, name))
         size_bytes, packed_bytes, start = (
@@ -211,7 +229,7 @@ def _zip64_numbers(extra: bytes, name: str) -> list[int]:
                 number for (number,) in struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])
             ]
         extra = extra[4 + length :]
-    raise _refused(name, "its directory is damaged")
+    raise refused(name, "its directory is damaged")
 
 
 def _in_order(columns: "Sequence[array[int]]") -> "list[array[int]]":
@@ -229,10 +247,3 @@ def _crc_of(name: str) -> int:
 def _text(raw: bytes, flags: int) -> str:
     """A name: UTF-8 where it says so, else the letters of a PC in 1981."""
     return raw.decode("utf-8", "surrogateescape") if flags & _UTF8 else raw.decode("cp437")
-
-
-def _refused(name: str, problem: str) -> WrongBytes:
-    return WrongBytes(
-        f"{name}: {problem}",
-        hint="this is not the published archive; fetch it again from its source",
-    )

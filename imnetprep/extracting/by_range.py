@@ -4,6 +4,7 @@ Workers are forked processes where that is safe. Threads take turns at the inter
 come from a local file, that is what they wait for most.
 """
 
+import ctypes
 import multiprocessing
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,6 +17,7 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from multiprocessing.sharedctypes import synchronized
 from typing import Any
 
 from imnetprep.archives.chunk_stream import ChunkStream
@@ -49,10 +51,10 @@ class Workers:
             self._pool = worker_pool(jobs, _begin, (extract, self._bytes))
             self._work: Callable[[Range], RangeSamples] = _extract
         else:
-            self._bytes = _Count()
+            lock: Any = threading.RLock()
+            self._bytes = synchronized(ctypes.c_int64(), lock)
             self._pool = ThreadPoolExecutor(jobs)
-            on_bytes = _adding_to(self._bytes)
-            self._work = lambda span: extract(span, on_bytes)
+            self._work = _counted(extract, self._bytes)
 
     def submit(self, span: Range) -> Future[RangeSamples]:
         """What a range holds, once all of its samples are written."""
@@ -142,34 +144,22 @@ def extract_by_range(
     yield from collected(limit=0)
 
 
-class _Count:
-    """What threads share as processes do a multiprocessing.Value."""
+def _counted(extract: Extract, total: Any) -> Callable[[Range], RangeSamples]:
+    """`extract`, with the bytes that it uses up added to a `total` that workers share."""
 
-    def __init__(self) -> None:
-        self.value, self._lock = 0, threading.Lock()
-
-    def get_lock(self) -> threading.Lock:
-        return self._lock
-
-    def get_obj(self) -> "_Count":
-        return self
-
-
-def _adding_to(count: Any) -> OnBytes:
     def on_bytes(amount: int) -> None:
-        with count.get_lock():
-            count.value += amount
+        with total.get_lock():
+            total.value += amount
 
-    return on_bytes
+    return lambda span: extract(span, on_bytes)
 
 
 # In a worker process only: what it does, set as it is forked.
 _extracts: list[Callable[[Range], RangeSamples]] = []
 
 
-def _begin(extract: Extract, count: Any) -> None:
-    on_bytes = _adding_to(count)
-    _extracts.append(lambda span: extract(span, on_bytes))
+def _begin(extract: Extract, total: Any) -> None:
+    _extracts.append(_counted(extract, total))
 
 
 def _extract(span: Range) -> RangeSamples:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Split
-from imnetprep.extracting.sink import Batch, Sink, published_records
-from imnetprep.images import Resize, ResizedImage, resized_jpeg
+from imnetprep.extracting.sink import Batch, Sample, Sink, published_records
+from imnetprep.images import Resize, resized_jpeg
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
@@ -48,15 +48,14 @@ class ClassFolders(Sink):
         return folder
 
 
-class ResizedFolders(Sink):
+class ResizedFolders(ClassFolders):
     """A file a sample, a JPEG made smaller as `resize` says, on `jobs` cores. Close it."""
 
-    is_forkable, threads_per_job = True, 2  # a thread waits while its images are made
+    threads_per_job = 2  # a thread waits while its images are made
 
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
-        self.options = folder_options(resize)
-        self._folders, self._resize = ClassFolders(dataset, folder), resize
-        self._jobs = jobs
+        super().__init__(dataset, folder)
+        self.options, self._resize, self._jobs = folder_options(resize), resize, jobs
         self._pool: ProcessPoolExecutor | None = None
 
     def open_to_threads(self) -> None:
@@ -64,48 +63,40 @@ class ResizedFolders(Sink):
             self._pool = worker_pool(self._jobs)
 
     def write(self, batch: Batch) -> list[SampleRecord]:
-        records = []
-        for record, body in self._made(batch):
-            write_sample(self._folders.class_folder(batch.split, record.label), record.name, body)
-            records.append(record)
-        return records
+        images = self._images(batch)
+        for record, body in images:
+            write_sample(self.class_folder(batch.split, record.label), record.name, body)
+        return [record for record, _ in images]
 
     def records(self, batch: Batch) -> list[SampleRecord]:
-        return [record for record, _ in self._made(batch)]
+        return [record for record, _ in self._images(batch)]
 
     def close(self) -> None:
         """End the processes."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _made(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
-        bodies = [bytes(sample.body) for sample in batch.samples]
+    def _images(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
+        samples = [sample._replace(body=bytes(sample.body)) for sample in batch.samples]
+        if self._pool is None:
+            return _resized_images(samples, self._resize)
         try:
-            if self._pool is None:
-                images = _resized(bodies, self._resize)
-            else:
-                images = self._pool.submit(_resized, bodies, self._resize).result()
+            return self._pool.submit(_resized_images, samples, self._resize).result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
-        samples = []
-        for sample, image in zip(batch.samples, images, strict=True):
-            if isinstance(image, str):
-                raise WrongBytes(
-                    f"{sample.name}: {image}",
-                    hint="an image as published does decode; fetch the archive again",
-                )
-            body, change = image
-            record = SampleRecord.of_body(sample.label, sample.name, body)._replace(change=change)
-            samples.append((record, body))
-        return samples
 
 
-def _resized(bodies: Sequence[bytes], resize: Resize) -> list[ResizedImage | str]:
-    """Each made smaller, or why it cannot be."""
-    results: list[ResizedImage | str] = []
-    for body in bodies:
+def _resized_images(samples: Sequence[Sample], resize: Resize) -> list[tuple[SampleRecord, bytes]]:
+    """Each made smaller. Raises WrongBytes on one that does not decode."""
+    images = []
+    for label, name, body in samples:
         try:
-            results.append(resized_jpeg(body, resize))
+            image = resized_jpeg(bytes(body), resize)
         except ValueError as error:
-            results.append(str(error))
-    return results
+            raise WrongBytes(
+                f"{name}: {error}",
+                hint="an image as published does decode; fetch the archive again",
+            ) from error
+        record = SampleRecord.of_body(label, name, image.body)
+        images.append((record._replace(change=image.change), image.body))
+    return images

@@ -1,8 +1,9 @@
 """An open archive: which ranges it has, which engine extracts them, and through which reader."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,19 +11,27 @@ from imnetprep.archives.compression import COMPRESSED_FORMS
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.prefetch import PrefetchedFile
 from imnetprep.archives.range_index import format_index, parse_index
-from imnetprep.archives.ranges import Range, Section, open_section, plan_ranges, walked_ranges
+from imnetprep.archives.ranges import Range, Section, open_section, walked_ranges
 from imnetprep.archives.tar import Stream
+from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.extracting.by_range import extract_by_range, open_workers
 from imnetprep.extracting.in_order import Check, extract_in_order
-from imnetprep.extracting.samples import Extraction
+from imnetprep.extracting.samples import Extraction, open_zip
 from imnetprep.extracting.sink import RangeRecord, Sink
-from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.fs import written_whole
-from imnetprep.messages import Progress, Task
-from imnetprep.proving.readers import Reader, open_reader, wants_order
-from imnetprep.proving.receipt import NoProof, Proof, choose_proof, proof_of_part
+from imnetprep.messages import Progress
+from imnetprep.proving.readers import ChecksumReader, DigestReader, PieceReader, Reader
+from imnetprep.proving.receipt import (
+    DigestProof,
+    NoProof,
+    Proof,
+    ServerChecksum,
+    TorrentProof,
+    choose_proof,
+    proof_of_part,
+)
 
 Engine = Generator[RangeRecord, None, None]
 
@@ -59,7 +68,6 @@ class Ranges:
     def __init__(self, source: Source, dataset: Dataset) -> None:
         self.source, self.dataset = source, dataset
         self._archive, self._file = source.archive, source.file
-        self._zip: Zip | None = None
         self.spans = source.ranges
 
     @property
@@ -77,14 +85,14 @@ class Ranges:
     def find(self) -> Sequence[Range]:
         """From the index that is kept, or by walking the archive's headers; then they are kept."""
         index = self.source.index
-        if (directory := self.open_zip()) is not None:
-            self.spans = directory.ranges
+        if self.directory is not None:
+            self.spans = self.directory.ranges
             return self.spans
         if self.spans is None and index is not None and index.exists():
             body, whole = index.read_bytes(), self.dataset.published
             self.spans = parse_index(body, self._archive, whole, of=self._file)
         if self.spans is None:
-            self.spans = self._plan()
+            self.spans = list(self._walked(self._file))
         if index is not None and not index.exists():
             with written_whole(index) as file:
                 file.write(format_index(self.spans, of=self._file))
@@ -98,12 +106,7 @@ class Ranges:
     def walk(self, file: PrefetchedFile) -> Iterator[Range]:
         """The ranges, each as soon as it is known; they are kept once all are."""
         found = []
-        for each in walked_ranges(
-            self._archive,
-            self.dataset.published,
-            size_bytes=self._seekable_bytes,
-            read_at=lambda offset, length: read_all(file, offset, offset + length),
-        ):
+        for each in self._walked(file):
             found.append(each)
             yield each
         self.spans = found
@@ -122,38 +125,35 @@ class Ranges:
             return True
         if span.wnid is not None:
             return span.wnid in self.dataset.label_of_wnid
-        return not isinstance(span, Range) or self._zip is None or self._zip.holds_samples(span)
+        if isinstance(span, Section) or self.directory is None:
+            return True
+        return self.directory.holds_samples(span)
 
     def open(self, span: Range, stream: Stream) -> Section:
         """The section of one range, from a stream that stands at its start."""
-        if self._zip is not None:
-            return self._zip.section(span, stream)
+        if self.directory is not None:
+            return self.directory.section(span, stream)
         return open_section(span, stream, self._archive)
 
-    def open_zip(self) -> Zip | None:
+    @cached_property
+    def directory(self) -> Directory | None:
         """The directory of a zip, read once; None for other forms."""
-        if self._zip is None and self._archive.form == "zip":
-            self._zip = Zip(
-                self._archive, self.dataset, size_bytes=self._seekable_bytes, read_at=self._read_at
-            )
-        return self._zip
+        is_zip = self._archive.form == "zip"
+        return open_zip(self._file, self._archive, self.dataset) if is_zip else None
 
     @property
     def _are_known(self) -> bool:
         index = self.source.index
         return self.spans is not None or (index is not None and index.exists())
 
-    def _plan(self) -> list[Range]:
-        whole, size_bytes = self.dataset.published, self._seekable_bytes
-        return plan_ranges(self._archive, whole, size_bytes=size_bytes, read_at=self._read_at)
-
-    @property
-    def _seekable_bytes(self) -> int:
-        assert self._file.size_bytes is not None, "no pipe"
-        return self._file.size_bytes
-
-    def _read_at(self, offset: int, length: int) -> bytes:
-        return read_all(self._file, offset, offset + length)
+    def _walked(self, file: ArchiveFile) -> Iterator[Range]:
+        assert file.size_bytes is not None, "no pipe"
+        return walked_ranges(
+            self._archive,
+            self.dataset.published,
+            size_bytes=file.size_bytes,
+            read_at=lambda offset, length: read_all(file, offset, offset + length),
+        )
 
 
 class Earlier(NamedTuple):
@@ -171,7 +171,7 @@ class Extractor:
     def __init__(
         self, source: Source, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
-        self.source, self._splits = source, splits
+        self.source, self._title = source, f"organize {' and '.join(splits)}"
         self._archive, self._file = source.archive, source.file
         self._ranges = Ranges(source, dataset)
         self._extraction = Extraction(self._archive, splits, dataset=dataset, sink=sink)
@@ -194,10 +194,10 @@ class Extractor:
 
         Both are open for as long as `stack` is.
         """
-        proof_wants_order = wants_order(self.proof, earlier=self.source.earlier)
-        if proof_wants_order or self._ranges.want_order():
-            return self._open_in_order(stack, earlier, jobs=jobs, progress=progress)
-        return self._open_by_range(stack, earlier, jobs=jobs, progress=progress)
+        by_digest = isinstance(self.proof, DigestProof) and self.proof != self.source.earlier
+        in_order = by_digest or self._ranges.want_order()
+        open_engine = self._open_in_order if in_order else self._open_by_range
+        return open_engine(stack, earlier, jobs=jobs, progress=progress)
 
     def release(self, starts: Iterable[int]) -> None:
         """The ranges that start there are safe on the disk."""
@@ -214,12 +214,13 @@ class Extractor:
         self.read_all = True
         sink = self._extraction.sink
         sink.open_to_threads()
-        task = stack.enter_context(self._task(progress, self._ranges.size_bytes))
+        total = self._ranges.size_bytes
+        task = stack.enter_context(progress.task(self._title, total=total, unit="B"))
         return reader, extract_in_order(
             self._extraction,
             self._file,
             reader,
-            directory=self._ranges.open_zip(),
+            directory=self._ranges.directory,
             may_hold=self._ranges.may_hold,
             jobs=jobs * sink.threads_per_job,
             check_of=lambda start: earlier.check_of(start) if start in earlier.starts else None,
@@ -233,7 +234,7 @@ class Extractor:
         if not earlier.starts and self._ranges.may_walk_ahead():
             file = stack.enter_context(closing(PrefetchedFile(self._file)))
             spans, reader = self._ranges.walk(file), self._open_reader(file, (), earlier)
-            task = self._task(progress, self._ranges.size_bytes)
+            total = rest = self._ranges.size_bytes
             self.read_all = True
         else:
             ranges = self._ranges.find()
@@ -245,13 +246,13 @@ class Extractor:
             total, rest = (
                 sum(each.end - each.start for each in group) for group in (possible, to_read)
             )
-            task = self._task(progress, total, initial=total - rest)
             self.read_all = not earlier.starts and len(possible) == len(ranges)
         stack.enter_context(closing(reader))
         # Before the task, which may have a thread.
         workers = stack.enter_context(
             open_workers(self._extraction, reader, self._ranges.open, jobs=jobs)
         )
+        task = progress.task(self._title, total=total, unit="B", initial=total - rest)
         on_bytes = stack.enter_context(task).advance
         # What is done is to make room first, if it is released.
         queue_size = workers.jobs if self.source.on_committed is None else 0
@@ -262,18 +263,19 @@ class Extractor:
     def _open_reader(
         self, file: ArchiveFile, ranges: Sequence[Range] | None, earlier: Earlier, *, tail: int = 0
     ) -> Reader:
-        return open_reader(
-            file,
-            proof=self.proof,
-            earlier=self.source.earlier,
-            pieces=self.source.pieces,
-            ranges=ranges,
-            tail=tail,
-            checksums=earlier.checksums,
-        )
+        """The reader that establishes the proof while it reads, or a plain one.
 
-    def _task(
-        self, progress: Progress, total: int, *, initial: int = 0
-    ) -> AbstractContextManager[Task]:
-        title = f"organize {' and '.join(self._splits)}"
-        return progress.task(title, total=total, unit="B", initial=initial)
+        `ranges` are those that will be asked for and `tail` where the last of the archive's ends;
+        None: all will be read in order.
+        """
+        proof, pieces, in_order = self.proof, self.source.pieces, ranges is None
+        if proof == self.source.earlier:
+            return Reader(file, in_order=in_order)
+        if isinstance(proof, TorrentProof) and pieces is not None:
+            return PieceReader(file, pieces, ranges, tail)
+        if isinstance(proof, DigestProof):
+            return DigestReader(file, proof)
+        if isinstance(proof, ServerChecksum) and file.checksum is not None:
+            checksums = {} if in_order else earlier.checksums
+            return ChecksumReader(file, file.checksum, checksums, in_order=in_order)
+        return Reader(file, in_order=in_order)

@@ -11,10 +11,10 @@ from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
+from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.extracting.samples import Extraction
 from imnetprep.extracting.sink import Batch, RangeRecord
-from imnetprep.extracting.zip_ranges import Zip
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
@@ -34,7 +34,7 @@ def extract_in_order(
     file: ArchiveFile,
     reader: Reader,
     *,
-    directory: Zip | None,
+    directory: Directory | None,
     may_hold: Callable[[Section], bool],
     jobs: int,
     check_of: Callable[[int], Check | None],
@@ -111,7 +111,7 @@ class _Flow:
         else:
             self.stream = ChunkStream(chunks, 0, name=name, on_bytes=on_bytes)
 
-    def sections(self, dataset: Dataset, directory: Zip | None) -> Iterator[Section]:
+    def sections(self, dataset: Dataset, directory: Directory | None) -> Iterator[Section]:
         """All of them in order."""
         if directory is not None:
             return directory.sections(self.stream)

@@ -5,24 +5,22 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from imnetprep.archives.chunk_stream import ChunkStream
-from imnetprep.archives.ranges import Section
+from imnetprep.archives.file import ArchiveFile, read_all
+from imnetprep.archives.ranges import Section, refused_member
+from imnetprep.archives.tar import refused
+from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths, Place
 from imnetprep.columns import Columns
-from imnetprep.extracting.sink import (
-    LARGEST_SAMPLE_BYTES,
-    Batch,
-    RangeSamples,
-    Sample,
-    Sink,
-    refused,
-)
+from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES, Batch, RangeSamples, Sample, Sink
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import WrongBytes, count
 
 _BATCH_BYTES = 1 << 20
 # In each of CIFAR-10's pickles.
 _BATCH_IMAGES = 10_000
+
+_Place = Place | tuple[Split, re.Match[str]] | None
 
 
 class Cancellation(Exception):
@@ -48,22 +46,30 @@ class Extraction:
         Of part of a dataset the rest is passed over. Raises WrongBytes on a name that the dataset
         does not have there, or that comes twice, and on all that the readers of archives refuse.
         """
-        if self._member_paths is not None:
-            self._extract_placed(section, stream, hand_over)
-            return
-        (split,) = self._splits
         batch: list[Sample] = []
+        split, batch_bytes = self._splits[0], 0
 
         def hand_over_batch() -> None:
-            nonlocal batch
+            nonlocal batch, batch_bytes
             if batch:
-                full, batch = batch, []
+                full, batch, batch_bytes = batch, [], 0
                 hand_over(Batch(split, full))
 
         stream.before_turn = hand_over_batch
-        for label, name, size_bytes in listed_samples(section, self.archive, self.dataset, split):
-            body = stream.take(size_bytes)  # which may hand the batch over
-            batch.append(Sample(label, name, body))
+        if self._member_paths is None:
+            (split,) = self._splits
+            for label, name, size_bytes in listed_samples(
+                section, self.archive, self.dataset, split
+            ):
+                body = stream.take(size_bytes)  # which may hand the batch over
+                batch.append(Sample(label, name, body))
+        else:
+            for split_of_sample, sample in self._placed(section, self._member_paths):
+                if batch_bytes >= _BATCH_BYTES or split_of_sample is not split:
+                    hand_over_batch()
+                    split = split_of_sample
+                batch.append(sample)
+                batch_bytes += len(sample.body)
         hand_over_batch()
 
     def write(self, batch: Batch) -> list[SampleRecord]:
@@ -101,46 +107,20 @@ class Extraction:
 
         return call
 
-    def _extract_placed(
-        self, section: Section, stream: ChunkStream, hand_over: Callable[[Batch], None]
-    ) -> None:
-        """As `Extraction.extract`, where members have paths; other splits are left out."""
-        batch: list[Sample] = []
-        split, size_bytes = self._splits[0], 0
-
-        def hand_over_batch() -> None:
-            nonlocal batch, size_bytes
-            if batch:
-                full, batch, size_bytes = batch, [], 0
-                hand_over(Batch(split, full))
-
-        stream.before_turn = hand_over_batch
-        for split_of_sample, sample in self._placed(section):
-            if size_bytes >= _BATCH_BYTES or split_of_sample is not split:
-                hand_over_batch()
-                split = split_of_sample
-            batch.append(sample)
-            size_bytes += len(sample.body)
-        hand_over_batch()
-
-    def _placed(self, section: Section) -> Iterator[tuple[Split, Sample]]:
-        assert self._member_paths is not None
-        paths = self._member_paths
+    def _placed(self, section: Section, paths: MemberPaths) -> Iterator[tuple[Split, Sample]]:
+        """The samples of an archive whose members have paths; other splits are left out."""
         of_batches = self.archive.content == "cifar-batches"
-        for member in section.members:
-            try:
-                found = paths.match(member.name) if of_batches else paths.place(member.name)
-            except ValueError as error:
-                raise refused(self.archive, member.name, str(error)) from error
+        find: Callable[[str], _Place] = paths.match if of_batches else paths.place
+        for name, _, size_bytes in section.members:
+            found = _place_of(name, self.archive, find=find)
             if found is None or found[0] not in self._splits:
                 continue
-            if member.size_bytes > LARGEST_SAMPLE_BYTES:
-                raise refused(self.archive, member.name, f"of {member.size_bytes:,} bytes")
-            body = section.bodies.take(member.size_bytes)
+            _require_fitting(name, size_bytes, self.archive)
+            body = section.take(size_bytes)
             if isinstance(found, Place):
                 yield found.split, Sample(found.label, found.name, body)
                 continue
-            yield from self._of_batch(*found, body, member=f"{self.archive.name}: {member.name}")
+            yield from self._of_batch(*found, body, member=f"{self.archive.name}: {name}")
 
     def _of_batch(
         self, split: Split, match: re.Match[str], body: memoryview, *, member: str
@@ -159,6 +139,36 @@ class Extraction:
                 yield split, Sample(own, name, encode_png(planes, SIDE_PX))
 
 
+def open_zip(file: ArchiveFile, archive: Archive, dataset: Dataset) -> Directory:
+    """The directory of the zip `archive`. Raises WrongBytes on members that do not belong."""
+    paths = MemberPaths(archive, dataset)
+    find: Callable[[str], _Place] = paths.match if dataset is dataset.published else paths.place
+
+    def read_at(offset: int, length: int) -> bytes:
+        return read_all(file, offset, offset + length)
+
+    def is_sample(path: str, size_bytes: int) -> bool:
+        is_found = _place_of(path, archive, find=find) is not None
+        if is_found:
+            _require_fitting(path, size_bytes, archive)
+        return is_found
+
+    assert file.size_bytes is not None, "no pipe"
+    return Directory(read_at, file.size_bytes, name=archive.name, is_sample=is_sample)
+
+
+def _place_of(path: str, archive: Archive, *, find: Callable[[str], _Place]) -> _Place:
+    try:
+        return find(path)
+    except ValueError as error:
+        raise refused_member(archive, path, str(error)) from error
+
+
+def _require_fitting(member: str, size_bytes: int, archive: Archive) -> None:
+    if size_bytes > LARGEST_SAMPLE_BYTES:
+        raise refused_member(archive, member, f"of {size_bytes:,} bytes")
+
+
 def listed_samples(
     section: Section, archive: Archive, dataset: Dataset, split: Split
 ) -> Iterator[tuple[int, str, int]]:
@@ -171,15 +181,15 @@ def listed_samples(
     names: set[str] = set()
     for name, _, size_bytes in section.members:
         if name in names:
-            raise refused(archive, name, "a second time")
+            raise refused_member(archive, name, "a second time")
         names.add(name)
         label = label_of(name)
         if label is None:
-            raise refused(archive, name, f"which {dataset.published.name} does not have there")
+            reason = f"which {dataset.published.name} does not have there"
+            raise refused_member(archive, name, reason)
         if in_part and (label := dataset.label_of(split, name, section.wnid)) is None:
             continue
-        if size_bytes > LARGEST_SAMPLE_BYTES:
-            raise refused(archive, name, f"of {size_bytes:,} bytes")
+        _require_fitting(name, size_bytes, archive)
         yield label, name, size_bytes
 
 
@@ -213,7 +223,4 @@ def check_count(
 
 def name_twice(archives: str) -> WrongBytes:
     """The error for two images of one name, which `packed` and `joined` find."""
-    return WrongBytes(
-        f"{archives}: an image is listed twice",
-        hint="this is not the published archive; fetch it again from its source",
-    )
+    return refused(archives, "an image is listed twice")

@@ -3,11 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from imnetprep.catalog.datasets import Archive, Split
+from imnetprep.catalog.datasets import Split
 from imnetprep.columns import ClassColumns
 from imnetprep.digests import Checksum
 from imnetprep.manifest import SampleRecord
-from imnetprep.messages import WrongBytes
 
 # No image of ILSVRC2012 comes near it, and a sample is held in memory whole.
 LARGEST_SAMPLE_BYTES = 128 << 20
@@ -66,11 +65,3 @@ class RangeRecord(NamedTuple):
     start: int
     samples: RangeSamples
     checksum: Checksum | None
-
-
-def refused(archive: Archive, member: str, reason: str) -> WrongBytes:
-    """The error for a member of `archive` that does not belong there."""
-    return WrongBytes(
-        f"{archive.name}: member {member!r}, {reason}",
-        hint="name the dataset it belongs to: --dataset NAME|FILE.toml",
-    )

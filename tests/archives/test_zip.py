@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imnetprep.archives.ranges import Range
 from imnetprep.archives.tar import FileStream
 from imnetprep.archives.zip import Directory
 from imnetprep.messages import WrongBytes
@@ -36,8 +37,8 @@ def _read(body: bytes) -> dict[str, bytes]:
         return part
 
     directory = Directory(take, len(body), name="a.zip", is_sample=lambda _, size: size < 1 << 20)
-    members = directory.members(FileStream(take), directory.end)
-    return {member.name: bytes(members.take(member.size_bytes)) for member in members}
+    section = directory.section(Range(0, directory.end, None), FileStream(take))
+    return {member.name: bytes(section.take(member.size_bytes)) for member in section.members}
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
