@@ -221,13 +221,11 @@ def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, name: s
     return Entry(member, start, packed_bytes, size_bytes, crc32, method)
 
 
-def _zip64_numbers(extra: bytes, name: str) -> list[int]:
+def _zip64_numbers(extra: bytes, name: str) -> tuple[int, ...]:
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         if kind == _ZIP64 and len(extra) >= 4 + length:
-            return [
-                number for (number,) in struct.iter_unpack("<Q", extra[4 : 4 + length // 8 * 8])
-            ]
+            return struct.unpack_from(f"<{length // 8}Q", extra, 4)
         extra = extra[4 + length :]
     raise refused(name, "its directory is damaged")
 

@@ -22,7 +22,6 @@ from typing import Any
 
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import Range, Section
-from imnetprep.archives.tar import Stream
 from imnetprep.extracting.samples import Extraction
 from imnetprep.extracting.sink import Batch, RangeRecord, RangeSamples
 from imnetprep.processes import end_at_once, is_safe_to_fork, worker_killed, worker_pool
@@ -80,13 +79,13 @@ class Workers:
 def open_workers(
     extraction: Extraction,
     reader: Reader,
-    open_section: Callable[[Range, Stream], Section],
+    section_of: Callable[[Range, ChunkStream], Section],
     *,
     jobs: int,
 ) -> Iterator[Workers]:
     """Workers for `extract_by_range`, to be started before this process has another thread.
 
-    `open_section` gets a range, and a stream that stands at its start.
+    `section_of` gets a range, and a stream that stands at its start.
     """
     sink = extraction.sink
     forks = sink.is_forkable and reader.is_forkable and is_safe_to_fork()
@@ -106,7 +105,7 @@ def open_workers(
         def write(batch: Batch) -> None:
             records[batch.split] += extraction.write(batch)
 
-        extraction.extract(open_section(span, stream), stream, write)
+        extraction.extract(section_of(span, stream), stream, write)
         stream.drain()  # so that what lies behind is proved too
         return extraction.packed(records, span.wnid)
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.prefetch import PrefetchedFile
 from imnetprep.archives.range_index import format_index, parse_index
 from imnetprep.archives.ranges import Range, Section, open_section, walked_ranges
-from imnetprep.archives.tar import Stream
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.digests import Checksum, Pieces
@@ -129,12 +128,6 @@ class Ranges:
             return True
         return self.directory.holds_samples(span)
 
-    def open(self, span: Range, stream: Stream) -> Section:
-        """The section of one range, from a stream that stands at its start."""
-        if self.directory is not None:
-            return self.directory.section(span, stream)
-        return open_section(span, stream, self._archive)
-
     @cached_property
     def directory(self) -> Directory | None:
         """The directory of a zip, read once; None for other forms."""
@@ -249,9 +242,11 @@ class Extractor:
             self.read_all = not earlier.starts and len(possible) == len(ranges)
         stack.enter_context(closing(reader))
         # Before the task, which may have a thread.
-        workers = stack.enter_context(
-            open_workers(self._extraction, reader, self._ranges.open, jobs=jobs)
+        directory = self._ranges.directory
+        section_of = (
+            directory.section if directory else partial(open_section, archive=self._archive)
         )
+        workers = stack.enter_context(open_workers(self._extraction, reader, section_of, jobs=jobs))
         task = progress.task(self._title, total=total, unit="B", initial=total - rest)
         on_bytes = stack.enter_context(task).advance
         # What is done is to make room first, if it is released.

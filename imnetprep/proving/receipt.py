@@ -49,11 +49,9 @@ class DigestProof:
     digest: str
 
     def as_json(self) -> dict[str, Any]:
-        """As `TorrentProof.as_json`."""
         return {"kind": self.kind, "digest": self.digest}
 
     def describe(self) -> str:
-        """As `TorrentProof.describe`."""
         return f"its {self.kind} is right ({self.digest})"
 
 
@@ -66,11 +64,9 @@ class ServerChecksum:
     server: str = _SERVER
 
     def as_json(self) -> dict[str, Any]:
-        """As `TorrentProof.as_json`."""
         return {"kind": self.kind, "digest": self.digest, "of": self.server}
 
     def describe(self) -> str:
-        """As `TorrentProof.describe`."""
         return f"its {self.kind} is that of {self.server} ({self.digest})"
 
 
@@ -81,11 +77,9 @@ class NoProof:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
-        """As `TorrentProof.as_json`."""
         return {"kind": "none", "why": self.reason}
 
     def describe(self) -> str:
-        """As `TorrentProof.describe`."""
         return f"not verified: {self.reason}"
 
 
@@ -96,12 +90,10 @@ class Several:
     proofs: Mapping[str, "ArchiveProof"]
 
     def as_json(self) -> dict[str, Any]:
-        """As `TorrentProof.as_json`."""
         proofs = {name: proof.as_json() for name, proof in self.proofs.items()}
         return {"kind": "several", "of": proofs}
 
     def describe(self) -> str:
-        """As `TorrentProof.describe`."""
         return "; ".join(f"{name}: {proof.describe()}" for name, proof in self.proofs.items())
 
 
