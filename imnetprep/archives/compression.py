@@ -31,7 +31,8 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
                     break
                 stream = _open_stream(form)
             try:
-                yield from (memoryview(piece) for piece in _pieces(stream, data))
+                # Of a header or a trailer nothing comes; an empty chunk is taken for the end.
+                yield from (memoryview(piece) for piece in _pieces(stream, data) if piece)
             except (zlib.error, lzma.LZMAError) as error:
                 raise WrongBytes(
                     f"{name} is no {form.removeprefix('tar.')} file, or damaged: {error}",

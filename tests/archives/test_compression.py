@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import decompressed
 from imnetprep.messages import WrongBytes
 
@@ -31,6 +32,17 @@ def test_streams_that_follow_each_other_and_zeros_behind(
     packed = b"".join(map(PACK[form], bodies))
     assert _out(packed, form, size) == b"".join(bodies)
     assert _out(packed + bytes(512), form, size) == b"".join(bodies)
+
+
+@pytest.mark.parametrize("form", PACK)
+def test_a_read_that_ends_in_a_header_or_a_trailer_is_not_the_end(form: str) -> None:
+    packed = PACK[form](b"x" * 700) + PACK[form](b"y" * 700)
+    for cut in range(1, len(packed)):
+        chunks = iter([memoryview(packed[:cut]), memoryview(packed[cut:])])
+        stream = ChunkStream(decompressed(chunks, form=form, name="a"), 0, name="a")
+        assert bytes(stream.take(1400)) == b"x" * 700 + b"y" * 700
+        assert stream.drain(0)
+        assert next(chunks, None) is None, "what lies behind is looked at too"
 
 
 @pytest.mark.parametrize("form", PACK)
