@@ -66,7 +66,7 @@ def _flatten(root: Path) -> str:
 def _link(root: Path) -> str:
     path = _first(root)
     path.rename(root / "elsewhere")
-    path.symlink_to(root / "elsewhere")
+    path.symlink_to(root / "nowhere")
     return f"not-a-file: train/{WNID}/{path.name}"
 
 

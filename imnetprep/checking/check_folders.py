@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.file_names import is_litter
 from imnetprep.checking.read_files import Read, read_findings
 from imnetprep.checking.recognise import Place, Roster, Sizes, Tree, opened_roster
 from imnetprep.jobs import FILES
@@ -24,6 +25,7 @@ from imnetprep.messages import (
     format_bytes,
     shell_command,
 )
+from imnetprep.proving.receipt import skipped_images
 
 _CHUNK_READS = 32
 # From this share on, images under a wrong wnid are no accidents but labels given by position.
@@ -108,7 +110,8 @@ class _Survey:
         self._folders: dict[int, Path] = {}  # label -> its class folder, whatever its name
         self._flat: list[str] = []  # samples outside any folder
         self._misfits: list[str] = []  # what is in a folder and does not belong there
-        self._gaps: dict[str, int] = {}  # the name of a sample that is missing -> its label
+        self._gaps: set[tuple[int, str]] = set()  # samples that are missing, by label and name
+        self._skipped = skipped_images(root, place.split)
         self.sizes = Sizes(roster.dataset, place.split)
 
     def results(self) -> Iterator[Finding | Read]:
@@ -122,13 +125,15 @@ class _Survey:
         yield from self._out_of_place()
 
     def _top(self) -> Iterator[Finding]:
-        """What lies at the top of the split, and class folders outside; no link is followed."""
+        """What lies at the top of the split, and class folders outside."""
         strays = self._place.strays
         foreign = [path for path in strays if path.is_dir()]
         self._flat += (str(path) for path in strays if path.is_file())
         for entry in os.scandir(self._place.folder) if self._place.folder.is_dir() else ():
             label = self._roster.dataset.label_of_wnid.get(entry.name)
-            if entry.is_dir(follow_symlinks=False):
+            if is_litter(entry.name) or entry.name in self._skipped:
+                continue
+            if entry.is_dir(follow_symlinks=label is not None):
                 if label is None:
                     foreign.append(Path(entry.path))
                 else:
@@ -183,18 +188,18 @@ class _Survey:
         elif number:
             message = f"the class folder is missing, with its {count(number, 'image')}"
             yield Finding("missing-class", home, message, home)
-            self._gaps |= dict.fromkeys(records or (), label)
+            self._gaps |= {(label, name) for name in records or ()}
         self._task.advance(number)
 
     def _contents(
         self, folder: Path, label: int, records: Mapping[str, SampleRecord | None] | None
     ) -> Iterator[Finding | Read]:
-        home = self._home(label)
-        sizes: dict[str, int | None] = {}  # None: not a regular file
+        home, wnid = self._home(label), self._roster.dataset.synsets[label].wnid
+        sizes: dict[str, int | None] = {}  # None: not a regular file, nor a link to one
         with os.scandir(folder) as entries:
             for entry in entries:
-                is_regular = entry.is_file(follow_symlinks=False)
-                sizes[entry.name] = entry.stat().st_size if is_regular else None
+                if not is_litter(entry.name) and f"{wnid}/{entry.name}" not in self._skipped:
+                    sizes[entry.name] = entry.stat().st_size if entry.is_file() else None
         if records is None:
             names = (name for name in sizes if self._roster.label_of(name) == label)
             records = dict.fromkeys(names)
@@ -204,7 +209,7 @@ class _Survey:
         for name, record in records.items():
             size_bytes = sizes.pop(name, -1)
             if size_bytes == -1:
-                self._gaps[name] = label
+                self._gaps.add((label, name))
             else:
                 yield from self._sample(f"{folder}/{name}", label, size_bytes, record)
         self._misfits += (f"{folder}/{name}" for name in sizes)
@@ -234,7 +239,11 @@ class _Survey:
         paths += [("misplaced", path) for path in sorted(self._misfits)]
         for kind, path in paths:
             name, path_in_root = path.rpartition("/")[2], self._in_root(path)
-            label = self._gaps.pop(name, None)
+            label = self._roster.label_of(name)
+            if label is not None and (label, name) in self._gaps:
+                self._gaps.remove((label, name))
+            else:
+                label = None
             if label is None and not self._names_known and name not in homes:
                 label = self._roster.label_of(name)
                 if label is not None and (folder := self._folders.get(label)) is not None:
@@ -250,7 +259,7 @@ class _Survey:
                 yield Finding("extra", path_in_root, f"is there a second time: {place}", place)
             else:
                 yield Finding("extra", path_in_root, "is not of the dataset")
-        for name, label in sorted(self._gaps.items()):
+        for label, name in sorted(self._gaps):
             if label in self._folders:
                 home = self._home(label, name)
                 yield Finding("missing", home, "is not there", home)

@@ -106,8 +106,10 @@ def recognise(root: Root, *, dataset: str | None) -> Tree:
             hint=f"{shell_command('imnetprep', 'adopt', root.path)} takes images of your own; or"
             " name its dataset: --dataset FILE.toml (docs/catalog.md)",
         )
-    with open_manifest(root.manifest):  # says that there is none, and what to do
-        raise AssertionError("there is no manifest")
+    raise UnknownImages(
+        f"{root.path} holds no dataset yet: there is no {root.manifest.name}",
+        hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
+    )
 
 
 def tree_of(root: Root, dataset: Dataset) -> Tree:

@@ -73,7 +73,7 @@ def adopt(
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
-    for line in content.remarks:
+    for line in content.notes():
         progress.note(line)
     if not dry_run:
         link_splits(content, place)

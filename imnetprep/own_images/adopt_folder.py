@@ -24,7 +24,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, move
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
 from imnetprep.own_images.folder import ImageFolder, raise_problems
-from imnetprep.proving.receipt import NoProof, read_receipt
+from imnetprep.proving.receipt import NoProof, skipped_images
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -98,7 +98,7 @@ def adopt_folder(
                 journal.forget(split)
                 journal.begin(split, origin)
             bad[split] = _read(dataset, split, content, journal, jobs=jobs, progress=progress)
-        problems = [f"{path} {reason}" for each in bad.values() for path, reason in each.items()]
+        problems = {path: reason for each in bad.values() for path, reason in each.items()}
         if problems and not skip_bad:
             raise_problems(content.folder, problems)
         if problems:
@@ -125,7 +125,11 @@ def _publish(
             "archive": None,
             "source": str(content.folder.resolve()),
             "proof": NoProof("adopted: images of one's own, as they were").as_json(),
-            "skipped": dict(bad),
+            "skipped": {
+                os.path.relpath(path, content.folder / content.places[split]): reason
+                for path, reason in {**bad, **content.problems}.items()
+                if Path(path).is_relative_to(content.folder / content.places[split])
+            },
         },
     )
 
@@ -135,8 +139,13 @@ def _is_adopted(root: Root, content: ImageFolder) -> bool:
     records = organized_splits(root)
     if not all((split, Layout.IMAGEFOLDER) in records for split in content.splits):
         return False
-    receipts = read_receipt(root)["splits"]
-    bad = {split: receipts.get(split, {}).get("skipped", {}) for split in content.splits}
+    bad = {
+        split: {
+            str(content.folder / content.places[split] / name): reason
+            for name, reason in skipped_images(root, split).items()
+        }
+        for split in content.splits
+    }
     with open_manifest(root.manifest) as manifest:
         hint = f"{move_away(root.manifest)}; then run the same command again"
         refuse_other_dataset(manifest, folder_dataset(_without(content, bad)), hint=hint)

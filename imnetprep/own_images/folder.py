@@ -39,7 +39,8 @@ Classes = Mapping[str, Mapping[str, str]]
 class ImageFolder:
     """What `folder` holds. `places` has the name of the folder that each split lies in.
 
-    `flat_splits` are the splits that do not lie as CLASS/IMAGE there.
+    `flat_splits` are the splits that do not lie as CLASS/IMAGE there; `problems` has the path of
+    what cannot be taken, and why.
     """
 
     folder: Path
@@ -47,17 +48,15 @@ class ImageFolder:
     places: dict[Split, str] = field(default_factory=dict)
     flat_splits: set[Split] = field(default_factory=set)
     litter: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
-    def describe(self) -> Iterator[str]:
-        """What was found, a line a split, and what was passed over."""
-        for split, classes in self.splits.items():
-            yield f"{split}: {describe_classes(classes)}"
+    def notes(self) -> Iterator[str]:
+        """What was passed over and left out."""
         yield from self.remarks
         if self.litter:
             names = ", ".join(sorted(self.litter)[:3])
-            yield f"passed over {count(self.litter.total(), 'file')} that are no images: {names}"
+            yield f"passed over, since no images: {count(self.litter.total(), 'file')} ({names})"
 
     def require(self, *, one_class: bool, skip_bad: bool) -> None:
         """Raise ImnetprepError with all that is wrong, or where all images are of one class."""
@@ -81,11 +80,12 @@ def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
     return f"{count(len(sizes), 'class')}: {listing}"
 
 
-def raise_problems(folder: Path, problems: list[str]) -> NoReturn:
-    """Raise ImnetprepError that lists what is wrong with files of `folder`."""
+def raise_problems(folder: Path, problems: Mapping[str, str]) -> NoReturn:
+    """Raise ImnetprepError that lists paths and what is wrong with each."""
+    listing = "; ".join(f"{path} {reason}" for path, reason in [*problems.items()][:_EXAMPLES])
     rest = f"; and {len(problems) - _EXAMPLES:,} more" if len(problems) > _EXAMPLES else ""
     raise ImnetprepError(
-        f"{folder} holds what cannot be taken: {'; '.join(problems[:_EXAMPLES])}{rest}",
+        f"{folder} holds what cannot be taken: {listing}{rest}",
         hint="--skip-bad leaves all of it out; or mend it, and run the same command again",
     )
 
@@ -122,10 +122,8 @@ def read_split_folders(folder: Path) -> ImageFolder:
     if Split.TRAIN in content.splits and Split.VAL in content.splits:
         for wnid in sorted(content.splits[Split.VAL].keys() - content.splits[Split.TRAIN].keys()):
             images = count(len(content.splits[Split.VAL].pop(wnid)), "image")
-            content.problems.append(
-                f"{folder / content.places[Split.VAL] / wnid} is a class of {images} that"
-                f" {content.places[Split.TRAIN]} has not"
-            )
+            path = str(folder / content.places[Split.VAL] / wnid)
+            content.problems[path] = f"is a class of {images} that train has not"
     return content
 
 
@@ -161,7 +159,7 @@ def read_flat_folder(folder: Path, *, deep: bool) -> ImageFolder:
         content.litter.update(name for name in folders + names if is_litter(name))
         folders[:] = sorted(name for name in folders if not is_litter(name))
         if folders and not deep:
-            content.problems += (f"{folder / name} is a folder" for name in folders)
+            content.problems |= {str(folder / name): "is a folder" for name in folders}
             folders.clear()
         for name in sorted(names):
             path = os.path.join(place, name)  # noqa: PTH118 - a Path costs as much as the look
@@ -198,7 +196,7 @@ def _annotated(content: ImageFolder, folder: Path) -> dict[str, dict[str, str]]:
         name, wnid, *_ = [*line.split("\t"), ""]
         if name in files and is_class_name(wnid):
             classes[wnid][name] = files.pop(name)
-    content.problems += (f"{tables[0]} has no class for {name}" for name in files)
+    content.problems |= dict.fromkeys(files.values(), f"has no class in {tables[0].name}")
     return dict(classes)
 
 
@@ -207,11 +205,11 @@ def _read_classes(content: ImageFolder, folder: Path) -> dict[str, dict[str, str
     for entry in _visible(content, folder):
         if not entry.is_dir():
             if entry.name.lower().endswith(_IMAGE_SUFFIXES):
-                content.problems.append(f"{entry.path} is in no class folder")
+                content.problems[entry.path] = "is in no class folder"
             elif folder != content.folder or entry.name not in _OF_ROOT:
                 content.litter[entry.name] += 1
         elif not is_class_name(entry.name):
-            content.problems.append(f"{entry.path!r} is no name of a class")
+            content.problems[entry.path] = "is no name of a class"
         elif folder != content.folder or entry.name not in _OF_ROOT:
             classes[entry.name] = _read_class(content, Path(entry.path))
     return {wnid: files for wnid, files in classes.items() if files}
@@ -221,14 +219,14 @@ def _read_class(content: ImageFolder, folder: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     for entry in _visible(content, folder):
         if entry.is_dir():
-            content.problems.append(f"{entry.path} is a folder in a class folder")
+            content.problems[entry.path] = "is a folder in a class folder"
         elif not entry.name.lower().endswith(_IMAGE_SUFFIXES):
-            content.problems.append(f"{entry.path} is no image by its name")
+            content.problems[entry.path] = "is no image by its name"
         elif not entry.is_file():
             link = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
-            content.problems.append(f"{entry.path} is {link}")
+            content.problems[entry.path] = f"is {link}"
         elif not is_plain(entry.name):
-            content.problems.append(f"{entry.path!r} has a name that cannot be kept")
+            content.problems[entry.path] = "has a name that cannot be kept"
         else:
             files[entry.name] = entry.path
     return files
@@ -281,7 +279,7 @@ def _refuse_flat(folder: Path) -> NoReturn:
         )
     hint = "name the folder that the splits or the classes lie in"
     tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and not is_litter(path.name)]
-    if len(tops) == 1:  # an archive unpacks so
+    if len(tops) == 1 and any((tops[0] / name).is_dir() for name in _NO_CLASSES):
         hint = shell_command("imnetprep", "adopt", tops[0])
     raise ImnetprepError(
         f"{folder} holds {count(images, 'image')} {count(depth, 'folder')} deep, as in"

@@ -31,11 +31,10 @@ def label_by_name(files: Mapping[str, str], rule: str) -> dict[str, dict[str, st
     """
     pattern = re.compile(r"([^._\s-]+)[._\s-]") if rule == "name" else _compiled(rule)
     labels = {path: match[1] for path in files if (match := pattern.match(Path(path).name))}
-    if problems := [f"{path} says no class" for path in files if not labels.get(path)]:
-        example = min(path for path in files if not labels.get(path))
+    if rest := sorted(path for path in files if not labels.get(path)):
         raise ImnetprepError(
-            f"{count(len(problems), 'file name')} of {len(files):,} say no class by"
-            f" --label-from {rule}: {example}",
+            f"{count(len(rest), 'file name')} of {len(files):,} say no class by"
+            f" --label-from {rule}: {rest[0]}",
             hint="--label-from takes a regular expression with the class as its group:"
             r" --label-from '(.+)_\d+'",
         )
@@ -67,14 +66,14 @@ def label_by_table(
     """
     names = _Names(files)
     labels: dict[str, str] = {}
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     for line, (file, label) in _rows(table, columns):
         path = names.find(file)
         if path is None:
-            problems.append(f"line {line}: there is no image {file}")
+            problems[f"line {line}"] = f"names {file}, which is not there"
         elif labels.setdefault(path, label) != label:
-            problems.append(f"line {line}: {file} is of {label}, and of {labels[path]} before")
-    problems += [f"no line names {path}" for path in files if path not in labels]
+            problems[f"line {line}"] = f"says {label} of {file}, and a line before {labels[path]}"
+    problems |= {files[path]: "is in no line" for path in files if path not in labels}
     if problems:
         raise_problems(table, problems)
     return _by_class(files, labels)
@@ -168,15 +167,15 @@ def _by_class(files: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, 
     two have one name.
     """
     classes: dict[str, dict[str, str]] = defaultdict(dict)
-    problems = []
+    problems: dict[str, str] = {}
     for path in sorted(files):
         wnid, name = labels[path], PurePosixPath(path).name
         if name in classes[wnid]:
             name = path.replace("/", "_")
         if not is_class_name(wnid):
-            problems.append(f"{wnid!r} of {path} is no name of a class")
+            problems[path] = f"is of {wnid!r}, which is no name of a class"
         elif not is_plain(name) or name in classes[wnid]:
-            problems.append(f"{path} has a name that cannot be kept in {wnid}")
+            problems[path] = f"has a name that cannot be kept in {wnid}"
         classes[wnid][name] = files[path]
     if problems:
         raise_problems(Path(), problems)
