@@ -19,6 +19,7 @@ from imnetprep.training.recipe import Recipe
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88
 _PAPER, _INK, _FAINT, _TRAY = "#ffffff", "#1d232b", "#6b7684", "#eceff3"
+_PAIR_PX = 2 * _CELL_PX + _GAP_PX + _PAIR_GAP_PX
 _WIDEST_PX = 30_000
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -64,7 +65,7 @@ def plan_contact_sheet(
 
     Raises WrongUsage on a sheet too large to look at.
     """
-    if images * _pair_px() > _WIDEST_PX or classes * _CELL_PX > _WIDEST_PX:
+    if images * _PAIR_PX > _WIDEST_PX or classes * _CELL_PX > _WIDEST_PX:
         raise WrongUsage(
             f"{classes} classes × {images} images is too large a sheet",
             hint="--classes 200 and --images 80 at most",
@@ -98,7 +99,7 @@ def pick_rows(
 def _draw(sheet: ContactSheet) -> Image.Image:
     rows, samples, split = sheet.rows, sheet.samples, sheet.samples.split
     columns = max(len(row.indices) for row in rows)
-    width = 2 * _MARGIN_PX + _LABEL_PX + columns * _pair_px() - _PAIR_GAP_PX
+    width = 2 * _MARGIN_PX + _LABEL_PX + columns * _PAIR_PX - _PAIR_GAP_PX
     height = _HEADER_PX + len(rows) * (_CELL_PX + _GAP_PX) + _MARGIN_PX
     paper = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(paper)
@@ -125,7 +126,7 @@ def _draw_header(
     draw: ImageDraw.ImageDraw, width: int, *, columns: int, lines: tuple[str, str]
 ) -> None:
     room = width - 2 * _MARGIN_PX
-    large, small = _font(19), _font(12)
+    large, small = ImageFont.load_default(19), ImageFont.load_default(12)
     draw.text((_MARGIN_PX, 12), fitted(lines[0], large, room), fill=_INK, font=large)
     draw.text((_MARGIN_PX, 40), fitted(lines[1], small, room), fill=_FAINT, font=small)
     for column in range(columns):
@@ -146,7 +147,7 @@ def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
     down = top + 34
     for text, size_px, colour in lines:
         if text:
-            font = _font(size_px)
+            font = ImageFont.load_default(size_px)
             draw.text((_MARGIN_PX, down), fitted(text, font, room), fill=colour, font=font)
             down += size_px + 9
 
@@ -169,13 +170,5 @@ def fitted(text: str, font: Font, room_px: float) -> str:
     return text[:length].rstrip(" ,") + "…"
 
 
-def _font(size_px: int) -> Font:
-    return ImageFont.load_default(size_px)
-
-
-def _pair_px() -> int:
-    return 2 * _CELL_PX + _GAP_PX + _PAIR_GAP_PX
-
-
 def _left(column: int) -> int:
-    return _MARGIN_PX + _LABEL_PX + column * _pair_px()
+    return _MARGIN_PX + _LABEL_PX + column * _PAIR_PX

@@ -114,9 +114,10 @@ def run_demo(
         tell(f"\nA second session seeds it on {seeder.peer}. From here on: what a user types.")
         story.run("download", *_download_options(folder, seeder.magnets, seeder.peer))
     _run_steps(story, folder, size, resumes=resumes)
-    pictures = dict(_pictures(folder, dataset))
-    story.run("predict", str(folder.run / "best.pt"), *map(str, pictures))
-    tell(f"In truth: {', '.join(pictures.values())}")
+    synsets = dataset.synsets[:: len(dataset.synsets) // _PICTURES][:_PICTURES]
+    images = [min((folder.root.split(Split.VAL) / each.wnid).iterdir()) for each in synsets]
+    story.run("predict", str(folder.run / "best.pt"), *map(str, images))
+    tell(f"In truth: {', '.join(synset.name for synset in synsets)}")
     tell(_summary(folder, story))
 
 
@@ -172,7 +173,9 @@ def _run_steps(story: _Story, folder: DemoFolder, size: DemoSize, *, resumes: bo
     story.run("organize", *root)
     story.run("verify", *root, "--digests", "--decode")
     story.run("inspect", *root, "--classes", "10", "--images", "4", *_VIEW)
-    story.run("train", *root, *_train_options(size, resumes=resumes))
+    options = ["--arch", "resnet18", "--run", RUN_NAME, "--epochs", str(size.epochs)]
+    options += [*_VIEW, *_RECIPE, *(["--resume"] if resumes else [])]
+    story.run("train", *root, *options)
     story.run("evaluate", *root)
 
 
@@ -223,25 +226,11 @@ def _download_options(folder: DemoFolder, magnets: Sequence[str], peer: str) -> 
     return [*place, *sources, "--peer", peer, "--no-dht", "--listen", "127.0.0.1:0"]
 
 
-def _train_options(size: DemoSize, *, resumes: bool) -> list[str]:
-    options = ["--arch", "resnet18", "--run", RUN_NAME, "--epochs", str(size.epochs)]
-    return [*options, *_VIEW, *_RECIPE, *(["--resume"] if resumes else [])]
-
-
-def _pictures(folder: DemoFolder, dataset: Dataset) -> Iterator[tuple[Path, str]]:
-    """A few validation images and what they show."""
-    step = len(dataset.synsets) // _PICTURES
-    for synset in dataset.synsets[::step][:_PICTURES]:
-        images = folder.root.split(Split.VAL) / synset.wnid
-        yield min(images.iterdir()), synset.name
-
-
 def _summary(folder: DemoFolder, story: _Story) -> str:
-    run = folder.run
+    root, run = folder.root, folder.run
     epochs = [json.loads(line)["val"] for line in (run / "log.jsonl").read_text().splitlines()]
     best = max(epochs, key=lambda val: int(val["top1"]))
     times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())
-    root = folder.root
     return "\n".join([
         "",
         f"Top-1 {best['top1_percent']:.1f} % ({best['top1']} of {best['images']} validation images)"
