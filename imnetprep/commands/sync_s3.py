@@ -178,7 +178,7 @@ def sync_s3(
         from imnetprep.sync.keys import Content
         from imnetprep.sync.plan import Direction, plan_sync
         from imnetprep.sync.run import Sync, best_kind
-        from imnetprep.sync.survey import survey
+        from imnetprep.sync.survey import Survey
 
         place = parse_s3_address(address)
         bucket = Bucket(place.bucket, settings)
@@ -191,21 +191,21 @@ def sync_s3(
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
-        found = survey(
-            root, bucket, place, journal,
-            kind=kind, contents=parts, uploads=not pull, progress=progress,
-        )  # fmt: skip
+        survey = Survey(
+            root=root, bucket=bucket, address=place, journal=journal, kind=kind, contents=parts,
+            progress=progress,
+        ).listed(uploads=not pull)  # fmt: skip
         if check:
             from imnetprep.sync.check import sync_findings
 
             findings = sync_findings(
-                found, deep=deep, jobs=TRANSFERS.count(jobs), max_rate=max_rate
+                survey, deep=deep, jobs=TRANSFERS.count(jobs), max_rate=max_rate
             )
-            return sync_shown.show_findings(findings, len(found.local), deep=deep)
+            return sync_shown.show_findings(findings, len(survey.local), deep=deep)
         directions = [Direction.PUSH] * push + [Direction.PULL] * pull
         plans = [
             plan_sync(
-                found, direction=direction, replace=replace, delete=delete,
+                survey, direction=direction, replace=replace, delete=delete,
                 abort_stale_s=abort_stale,
             )
             for direction in directions or Direction

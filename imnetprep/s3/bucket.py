@@ -221,6 +221,7 @@ class Bucket:
 
         `on_bytes` hears each chunk, and the negative of a failed attempt; what it raises ends it.
         """
+        all_headers = {**headers, "Content-Length": str(len(body))}
 
         def attempt() -> Mapping[str, str]:
             sent_bytes = 0
@@ -234,8 +235,6 @@ class Bucket:
                     yield chunk
 
             try:
-                length = {"Content-Length": str(len(body))}
-                all_headers = {**headers, **length}
                 answer = self.send("PUT", key, headers=all_headers, query=query, body=chunks())
                 return dict(answer.headers.items())
             except BaseException:

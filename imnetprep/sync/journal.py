@@ -9,7 +9,7 @@ says of a file holds while that is untouched, and of an object while it has the 
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -250,13 +250,11 @@ def open_sync_journal(root: Root, *, endpoint: str, keep: bool = True) -> Iterat
     to be damaged: it is gone then, and the next run makes another.
     """
     path = root.path / ".sync.db"
-    if not keep and not path.exists():
-        with closing(_opened(":memory:")) as database:
-            yield SyncJournal(database, endpoint)
-        return
-    root.path.mkdir(parents=True, exist_ok=True)
+    is_on_disk = keep or path.exists()
+    if is_on_disk:
+        root.path.mkdir(parents=True, exist_ok=True)
     try:
-        database = _opened(path)
+        database = _opened(path if is_on_disk else ":memory:")
     except sqlite3.DatabaseError as error:
         if not is_damage(error):
             raise

@@ -54,6 +54,8 @@ class ObjectDownload:
             self._range_bytes = part_bytes
             self._parts = tuple(target.part_checksums()) if target else ()
         self._starts = range(0, max(1, step.size_bytes), self._range_bytes)
+        if target and len(self._starts) == 1:
+            self._parts = (target.whole,)
         self._ranges: dict[int, Checksum] = {}
         self._lock = threading.Lock()
         self._is_judged = False
@@ -174,10 +176,8 @@ class ObjectDownload:
             self._journal.forget_range(self.step.path, start)
 
     def _problem(self, start: int, checksum: Checksum) -> str | None:
-        target = self._parts[start // self._range_bytes] if self._parts else None
-        if target is None and len(self._starts) == 1 and self.target:
-            target = self.target.whole
-        if target is None or checksum == target:
+        target = self._parts[start // self._range_bytes] if self._parts else checksum
+        if checksum == target:
             return None
         return f"{self._kind} {checksum.value:x}, not {target.value:x}"
 

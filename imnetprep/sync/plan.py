@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import Enum, StrEnum, auto
+from enum import StrEnum
 from typing import NamedTuple
 
 from imnetprep.archives.file import file_state
@@ -45,21 +45,22 @@ class Action(StrEnum):
     DELETE = "delete"
 
 
-class Relation(Enum):
+class Relation(StrEnum):
     """How the two sides of a file stand to each other, as far as is known without reading it.
 
     UNREAD: of one size, and the bytes here are to be read. NO_CHECKSUM: of one size, and the
     server keeps none. NEWER_…: they differ, and only that side has changed since the last sync.
+    The values are what people are told.
     """
 
-    LOCAL_ONLY = auto()
-    REMOTE_ONLY = auto()
-    EQUAL = auto()
-    UNREAD = auto()
-    NO_CHECKSUM = auto()
-    DIFFERENT = auto()
-    NEWER_LOCAL = auto()
-    NEWER_REMOTE = auto()
+    LOCAL_ONLY = "not in the bucket"
+    REMOTE_ONLY = "not here"
+    EQUAL = "the same bytes"
+    UNREAD = "of the same size: its bytes here are to be read"
+    NO_CHECKSUM = "of the same size; the server keeps no checksum of it"
+    DIFFERENT = "differs"
+    NEWER_LOCAL = "newer here"
+    NEWER_REMOTE = "newer in the bucket"
 
 
 # What a push and a pull do; and what they do with --delete of what lies on one side only, and with
@@ -128,8 +129,8 @@ class Outcome(NamedTuple):
 
     step: Step
     action: Action
-    checksums: Checksums | None
-    etag: str | None
+    checksums: Checksums | None = None
+    etag: str | None = None
     state: Mapping[str, int] | None = None
     proof: Proof | None = None
 
@@ -231,24 +232,20 @@ def _relation(survey: Survey, path: str) -> Relation:
 
 def _reason(survey: Survey, path: str, relation: Relation, action: Action) -> str:
     match relation, action:
-        case Relation.LOCAL_ONLY, _:
-            return "only here" if action is Action.KEEP else "not in the bucket"
-        case Relation.REMOTE_ONLY, _:
-            return "only in the bucket" if action is Action.KEEP else "not here"
-        case Relation.EQUAL, _:
-            return "the same bytes"
-        case Relation.UNREAD, _:
-            return "of the same size: its bytes here are to be read"
-        case Relation.NO_CHECKSUM, _:
-            return "of the same size; the server keeps no checksum of it"
-        case Relation.NEWER_LOCAL, Action.SEND | Action.NEWER:
-            return "newer here"
-        case Relation.NEWER_REMOTE, Action.FETCH | Action.NEWER:
-            return "newer in the bucket"
+        case Relation.LOCAL_ONLY, Action.KEEP:
+            return "only here"
+        case Relation.REMOTE_ONLY, Action.KEEP:
+            return "only in the bucket"
+    is_newer_lost = (relation, action) in (
+        (Relation.NEWER_LOCAL, Action.FETCH),
+        (Relation.NEWER_REMOTE, Action.SEND),
+    )
+    if relation is not Relation.DIFFERENT and not is_newer_lost:
+        return relation
     local_bytes, remote_bytes = survey.local[path].size_bytes, survey.remote[path].size_bytes
     if local_bytes == remote_bytes:
-        return "differs: another checksum"
-    return f"differs: {local_bytes:,} bytes here, {remote_bytes:,} in the bucket"
+        return f"{Relation.DIFFERENT}: another checksum"
+    return f"{Relation.DIFFERENT}: {local_bytes:,} bytes here, {remote_bytes:,} in the bucket"
 
 
 def _has_same_digest(survey: Survey, path: str) -> bool:

@@ -75,18 +75,15 @@ class Pull:
         """Raise ImnetprepError unless each disk has room for what it is to take."""
         needs = dict[int, tuple[Path, int]]()
         for step in steps:
-            folder = existing_folder(self.splits.place(step).parent)
+            place = self.splits.place(step)
+            folder, disk_bytes = existing_folder(place.parent), allocated_bytes(part_path(place))
+            if place != self._root.path / step.path:
+                disk_bytes += allocated_bytes(place)
             _, need_bytes = needs.get(folder.stat().st_dev, (folder, 0))
-            needs[folder.stat().st_dev] = folder, need_bytes + self._missing_bytes(step)
+            need_bytes += max(0, step.size_bytes - disk_bytes)
+            needs[folder.stat().st_dev] = folder, need_bytes
         for folder, size_bytes in needs.values():
             require_free(folder, size_bytes, purpose="what is to be fetched")
-
-    def _missing_bytes(self, step: Step) -> int:
-        place = self.splits.place(step)
-        disk_bytes = allocated_bytes(part_path(place))
-        if place != self._root.path / step.path:
-            disk_bytes += allocated_bytes(place)
-        return max(0, step.size_bytes - disk_bytes)
 
     def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], ObjectDownload | None]]:
         for step in steps:

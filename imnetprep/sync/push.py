@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 
 from imnetprep.archives.file import file_state
@@ -60,17 +60,12 @@ class Push:
     """A push at work."""
 
     def __init__(self, plan: SyncPlan, flow: Flow, dataset: Dataset | None) -> None:
-        self._plan, self._survey, self._flow, self._dataset = plan, plan.survey, flow, dataset
-        self._root, self._journal, self._kind = (
-            plan.survey.root,
-            plan.survey.journal,
-            plan.survey.kind,
-        )
-        self._address = plan.survey.address
+        survey, self._plan, self._flow, self._dataset = plan.survey, plan, flow, dataset
+        self._survey, self._root, self._journal = survey, survey.root, survey.journal
+        self._address, self._kind, note = survey.address, survey.kind, survey.progress.note
         self._conflicts = {step.path for step in plan.kept}
-        note = plan.survey.progress.note
         self._sender = Sender(
-            plan.survey.bucket, self._kind, on_bytes=flow.moved, on_note=note, on_weaker=note
+            survey.bucket, self._kind, on_bytes=flow.moved, on_note=note, on_weaker=note
         )
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
@@ -97,7 +92,9 @@ class Push:
     def _side_by_side(self, steps: Sequence[Step], jobs: int) -> Iterator[Outcome]:
         part_bytes = max((part_bytes_of(step.size_bytes) for step in steps), default=1)
         count = max(1, min(jobs, MEMORY_BYTES // part_bytes))
-        for each in side_by_side(self._units(steps), jobs=count, stop=self._flow.stop):
+        groups = (self._units_of(step, self._root.path / step.path) for step in steps)
+        units = chain.from_iterable(groups)
+        for each in side_by_side(units, jobs=count, stop=self._flow.stop):
             if each is not None:
                 self._note(each)
                 if each.action is Action.KEEP and not self._plan.replace:
@@ -125,18 +122,9 @@ class Push:
             self._journal.keep_object(address, etag, checksums)
             self._journal.keep_synced(address, etag, str(checksums))
 
-    def _units(self, steps: Iterable[Step]) -> Iterator[Callable[[], Outcome | None]]:
-        for step in steps:
-            yield from self._units_of(step, self._root.path / step.path)
-
     def _units_of(self, step: Step, path: Path) -> Iterator[Callable[[], Outcome | None]]:
-        upload = _FileUpload(
-            step,
-            path,
-            (self._address / step.path).key,
-            file_state(path),
-            part_bytes_of(step.size_bytes),
-        )
+        key, part_bytes = (self._address / step.path).key, part_bytes_of(step.size_bytes)
+        upload = _FileUpload(step, path, key, file_state(path), part_bytes)
         if step.path not in self._survey.digests:  # nothing has proved it yet
             hint = "imnetprep verify-archives says what is wrong; it is not sent"
             upload.pieces = pieces_of(
@@ -228,9 +216,8 @@ class Push:
     def _complete(self, upload: _FileUpload) -> Outcome:
         self._unchanged(upload)
         parts = [upload.parts[number] for number in range(1, upload.count + 1)]
-        checksums = Checksums.of_parts(
-            (checksum for _, checksum in parts), self._kind, upload.part_bytes
-        )
+        part_checksums = (checksum for _, checksum in parts)
+        checksums = Checksums.of_parts(part_checksums, self._kind, upload.part_bytes)
         try:
             with explained(self._address / upload.step.path):
                 etag = self._sender.complete(

@@ -12,14 +12,8 @@ from typing import Any
 from imnetprep.digests import Checksum
 from imnetprep.sync.journal import Checksums
 
-_DAMAGE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RecursionError,
-    OverflowError,  # Infinity is a number to json
-)
+# OverflowError: Infinity is a number to json.
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 _SECTIONS = ("archives", "splits")
 _MOST_PARTS = 10_000
 LARGEST_BYTES = 64 << 20

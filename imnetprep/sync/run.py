@@ -48,7 +48,6 @@ class Sync:
         self._address = plan.survey.address
         self._outcomes: list[Outcome] = []
         self._deletes = set[str]()
-        self._manifest_copy = self._root.organizing / f"bucket-{MANIFEST}"
 
     def carried_out(
         self, *, jobs: int | None = None, max_rate: float | None = None, delete: bool = False
@@ -72,7 +71,9 @@ class Sync:
             task = stack.enter_context(self._survey.progress.task(title, total=total, unit="B"))
             flow, start_s = Flow(task, max_rate), time.monotonic()
             self._deletes = {step.path for step in plan.of(Action.DELETE)} if delete else set()
-            yield from self._push(flow, jobs) if is_push else self._pull(flow, jobs)
+            for outcome in self._push(flow, jobs) if is_push else self._pull(flow, jobs):
+                self._outcomes.append(outcome)
+                yield outcome
             if flow.moved_bytes > _WORTH_REMEMBERING_BYTES:
                 seconds = time.monotonic() - start_s
                 self._journal.keep_rate(plan.direction, flow.moved_bytes / seconds)
@@ -88,9 +89,7 @@ class Sync:
 
     def _push(self, flow: Flow, jobs: int | None) -> Iterator[Outcome]:
         push = Push(self._plan, flow, self._local_dataset())
-        for outcome in push.outcomes(TRANSFERS.count(jobs)):
-            self._outcomes.append(outcome)
-            yield outcome
+        yield from push.outcomes(TRANSFERS.count(jobs))
         if Content.MANIFEST in self._survey.contents and self._root.manifest.exists():
             yield from self._push_manifest(push, flow)
 
@@ -114,24 +113,23 @@ class Sync:
         if Content.SHARDS not in self._survey.contents:  # nobody looked which of them are there
             splits = conflicts = {*remote.fingerprints} if remote else set()
         splits -= conflicts - (remote.fingerprints.keys() if remote else set())
+        copy = self._root.organizing / f"bucket-{MANIFEST}"
         write_bucket_manifest(
-            self._root.manifest, self._manifest_copy,
-            splits=splits, remote=remote, conflicts=conflicts,
-        )  # fmt: skip
+            self._root.manifest, copy, splits=splits, remote=remote, conflicts=conflicts
+        )
         if remote is not None:
             remote.path.unlink()
-        fingerprints = split_fingerprints(self._manifest_copy)
+        fingerprints = split_fingerprints(copy)
         if remote is not None and item and fingerprints == remote.fingerprints:
-            self._manifest_copy.unlink()
+            copy.unlink()
             self._journal.keep_synced(address, item.etag, state, "push")
             return
-        size_bytes = self._manifest_copy.stat().st_size
+        size_bytes = copy.stat().st_size
         etag = item.etag if item else None
         step = Step(MANIFEST, Action.SEND, size_bytes, "lists what is there", etag)
-        outcome = push.sent_from(self._manifest_copy, step)
-        self._manifest_copy.unlink()
+        outcome = push.sent_from(copy, step)
+        copy.unlink()
         self._journal.keep_synced(address, outcome.etag or "", state, "push")
-        self._outcomes.append(outcome)
         yield outcome
 
     def _remote_splits(self) -> tuple[set[Key], set[Key]]:
@@ -157,9 +155,7 @@ class Sync:
             remote = fetch_manifest(self._survey, flow)
         dataset = self._local_dataset() or (remote.dataset if remote else None)
         pull = Pull(self._plan, flow, dataset)
-        for outcome in pull.outcomes(TRANSFERS.count(jobs)):
-            self._outcomes.append(outcome)
-            yield outcome
+        yield from pull.outcomes(TRANSFERS.count(jobs))
         records = publish_pulled(
             self._root, remote, pull.splits.whole(),
             facts=self._split_facts, replace=self._plan.replace,
@@ -170,7 +166,7 @@ class Sync:
             remote.path.unlink()
             if records:
                 step = Step(MANIFEST, Action.FETCH, item.size_bytes, "lists them", item.etag)
-                yield Outcome(step, Action.FETCH, None, item.etag)
+                yield Outcome(step, Action.FETCH, etag=item.etag)
 
     def _split_facts(self, folder: str) -> dict[str, Any]:
         """What the receipt in the bucket says of a split, and which bucket that was."""
@@ -219,7 +215,7 @@ class Sync:
                         f" {error.get('Message') or error.get('Code')}",
                         hint="your credentials need s3:DeleteObject there",
                     )
-        yield from (Outcome(step, Action.DELETE, None, None) for step in steps)
+        yield from (Outcome(step, Action.DELETE) for step in steps)
 
 
 def _is_record(facts: Any) -> bool:

@@ -41,8 +41,8 @@ _HEADS_AT_ONCE = 16
 class Survey:
     """The `local` files and the `remote` objects, by path; the local files' `digests`.
 
-    All that is synced with has what it needs of it: `kind` is that of the checksums that are
-    computed here. Functions that ask the bucket raise SourceFailed where it cannot be read.
+    All that syncs has what it works with from here; `kind` is that of the checksums it computes.
+    What asks the bucket raises SourceFailed where that cannot be read.
     """
 
     root: Root
@@ -52,13 +52,44 @@ class Survey:
     kind: str
     contents: frozenset[Content]
     progress: Progress
-    local: Mapping[str, LocalFile]
-    remote: Mapping[str, ListedObject]
+    local: Mapping[str, LocalFile] = field(default_factory=dict)
+    remote: Mapping[str, ListedObject] = field(default_factory=dict)
     uploads: tuple[UnfinishedUpload, ...] = ()
     manifest: ListedObject | None = None
     digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     receipt: RemoteReceipt = field(default_factory=RemoteReceipt)
     receipt_etag: str | None = None
+
+    def listed(self, *, uploads: bool = True) -> "Survey":
+        """The survey with both sides listed, and the unfinished `uploads`: not all may see those.
+
+        Raises SourceFailed where the bucket cannot be read.
+        """
+        tops, folders = dict[str, ListedObject](), set[str]()
+        prefix = f"{self.address.key}/" if self.address.key else ""
+        for page in self.bucket.pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
+            tops |= {item.key.removeprefix(prefix): item for item in listed_objects(page)}
+            folders |= {item["Prefix"] for item in page.get("CommonPrefixes", ())}
+        remote = dict[str, ListedObject]()
+        for content in sorted(self.contents - {Content.MANIFEST}):
+            folder = f"{prefix}{content}/"
+            for item in self.bucket.objects(folder) if folder in folders else ():
+                path = item.key.removeprefix(prefix)
+                if content_of(path) in self.contents:
+                    if not is_busy(self.root, path):
+                        remote[path] = item
+                elif not path.endswith("/"):
+                    place = S3Address(self.address.bucket, item.key)
+                    self.progress.note(f"{place}: left alone")
+        local = {each.path: each for each in local_files(self.root, self.contents, self.progress)}
+        return replace(
+            self,
+            local=local,
+            remote=remote,
+            uploads=tuple(self.bucket.uploads(prefix)) if uploads else (),
+            manifest=tops.get(MANIFEST) if Content.MANIFEST in self.contents else None,
+            digests=dict(local_digests(self.root, local.values())),
+        ).with_receipt(tops.get(RECEIPT))
 
     def object_at(self, path: str) -> ListedObject:
         """The object of this path, which is in the bucket."""
@@ -173,53 +204,6 @@ def _proved_body(bucket: Bucket, place: S3Address, item: ListedObject) -> bytes:
         f"{place} came with wrong bytes, {_TRIES} times",
         hint="the network or the memory of this machine changes bytes; try another",
     )
-
-
-def survey(
-    root: Root,
-    bucket: Bucket,
-    address: S3Address,
-    journal: SyncJournal,
-    *,
-    kind: str,
-    contents: frozenset[Content],
-    uploads: bool = True,
-    progress: Progress,
-) -> Survey:
-    """List both sides, and the unfinished `uploads` in the bucket: not all may see those.
-
-    Raises SourceFailed where the bucket cannot be read.
-    """
-    tops = dict[str, ListedObject]()
-    folders = set[str]()
-    prefix = f"{address.key}/" if address.key else ""
-    for page in bucket.pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
-        tops |= {each.key.removeprefix(prefix): each for each in listed_objects(page)}
-        folders |= {each["Prefix"].removeprefix(prefix) for each in page.get("CommonPrefixes", ())}
-    remote = dict[str, ListedObject]()
-    for folder in sorted(folders & {f"{each}/" for each in contents - {Content.MANIFEST}}):
-        for item in bucket.objects(prefix + folder):
-            path = item.key.removeprefix(prefix)
-            if content_of(path) in contents:
-                if not is_busy(root, path):
-                    remote[path] = item
-            elif not path.endswith("/"):
-                progress.note(f"{S3Address(address.bucket, item.key)}: left alone")
-    local = {each.path: each for each in local_files(root, contents, progress)}
-    return Survey(
-        root=root,
-        bucket=bucket,
-        address=address,
-        journal=journal,
-        kind=kind,
-        contents=contents,
-        progress=progress,
-        local=local,
-        remote=remote,
-        uploads=tuple(bucket.uploads(prefix)) if uploads else (),
-        manifest=tops.get(MANIFEST) if Content.MANIFEST in contents else None,
-        digests=dict(local_digests(root, local.values())),
-    ).with_receipt(tops.get(RECEIPT))
 
 
 def local_digests(root: Root, files: Collection[LocalFile]) -> Iterator[tuple[str, dict[str, str]]]:
