@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,10 @@ class ResizedFolders(ClassFolders):
 
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
         super().__init__(dataset, folder)
-        self.options, self._resize, self._jobs = folder_options(resize), resize, jobs
+        self.options, self._jobs = folder_options(resize), jobs
+        self._resized = partial(
+            _resized_images, resize=resize, apply_orientation=dataset.orientation_applied
+        )
         self._pool: ProcessPoolExecutor | None = None
 
     def open_to_threads(self) -> None:
@@ -79,19 +83,21 @@ class ResizedFolders(ClassFolders):
     def _images(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
         samples = [sample._replace(body=bytes(sample.body)) for sample in batch.samples]
         if self._pool is None:
-            return _resized_images(samples, self._resize)
+            return self._resized(samples)
         try:
-            return self._pool.submit(_resized_images, samples, self._resize).result()
+            return self._pool.submit(self._resized, samples).result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
 
 
-def _resized_images(samples: Sequence[Sample], resize: Resize) -> list[tuple[SampleRecord, bytes]]:
+def _resized_images(
+    samples: Sequence[Sample], *, resize: Resize, apply_orientation: bool
+) -> list[tuple[SampleRecord, bytes]]:
     """Each made smaller. Raises WrongBytes on one that does not decode."""
     images = []
     for label, name, body in samples:
         try:
-            image = resized_jpeg(bytes(body), resize)
+            image = resized_jpeg(bytes(body), resize, apply_orientation=apply_orientation)
         except ValueError as error:
             raise WrongBytes(
                 f"{name}: {error}",

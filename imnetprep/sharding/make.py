@@ -81,6 +81,7 @@ class ShardTask(NamedTuple):
     wnids: Sequence[str]
     body_of: BodyOf
     resize: Resize | None
+    apply_orientation: bool
 
 
 def make_shard(task: ShardTask) -> tuple[Shard, list[SampleRecord]]:
@@ -90,22 +91,21 @@ def make_shard(task: ShardTask) -> tuple[Shard, list[SampleRecord]]:
     """
     return write_shard(
         task.path,
-        (_prepared(sample, task.body_of(sample), task.resize) for sample in task.samples),
+        (_prepared(sample, task) for sample in task.samples),
         number=task.number,
         first_key=task.first_key,
         wnids=task.wnids,
     )
 
 
-def _prepared(
-    sample: SampleRecord, body: bytes, resize: Resize | None
-) -> tuple[SampleRecord, bytes]:
+def _prepared(sample: SampleRecord, task: ShardTask) -> tuple[SampleRecord, bytes]:
+    body = task.body_of(sample)
     if not sample.xxh128:
         sample = sample._replace(xxh128=xxh128(body))
-    if resize is None:
+    if task.resize is None:
         return sample, body
     try:
-        image, change = resized_jpeg(body, resize)
+        image, change = resized_jpeg(body, task.resize, apply_orientation=task.apply_orientation)
     except ValueError as error:
         raise not_as_listed(sample.name, str(error)) from error
     if change is None:
@@ -215,7 +215,16 @@ class ShardMaking:
             path = self.folder / shard_name(self._split, number)
             if path.name not in skip:
                 first_key = number * size
-                yield ShardTask(path, number, first_key, of_shard, wnids, source.body_of, resize)
+                yield ShardTask(
+                    path,
+                    number,
+                    first_key,
+                    of_shard,
+                    wnids,
+                    source.body_of,
+                    resize,
+                    self._dataset.orientation_applied,
+                )
             number += 1
 
     def place(self, whole: Whole, *, on_placed: Callable[[], None] = lambda: None) -> SplitRecord:

@@ -156,7 +156,10 @@ def _parse_preprocessing(table: Mapping[str, Any]) -> Preprocessing:
         raise ValueError(f"sizes {image_size} and {resize} px")
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         raise ValueError(f"mean {mean} and std {std}")
-    return Preprocessing(image_size, resize, mean, std)
+    apply_orientation = table.get("apply_orientation", False)
+    if not isinstance(apply_orientation, bool):
+        raise TypeError(f"apply_orientation is {apply_orientation!r}")
+    return Preprocessing(image_size, resize, mean, std, apply_orientation)
 
 
 def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:

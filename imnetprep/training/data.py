@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,7 +44,8 @@ class SampleList:
     """The samples of a split: `names`, each with a NUL, where these are (N,), and labels (N,).
 
     `places` are theirs in shards, None where each is a file. `change` is what was done to the
-    images before they came to lie here, None: nothing.
+    images before they came to lie here, None: nothing. `apply_orientation`: turn them as their
+    EXIF says.
     """
 
     split: Split
@@ -55,6 +57,7 @@ class SampleList:
     labels: NDArray[np.int32]
     places: Places | None = None
     change: str | None = None
+    apply_orientation: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,6 +74,10 @@ class SampleList:
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError."""
         return LAYOUTS[self.layout].read_sample(*self._place(index))
+
+    def decode(self, index: int) -> Image.Image:
+        """The image, as RGB. Raises OSError, and ValueError as `decode_rgb`."""
+        return decode_rgb(self.read(index), apply_orientation=self.apply_orientation)
 
     def describe(self, index: int) -> str:
         """The sample as an error names it."""
@@ -135,6 +142,7 @@ def read_samples(
         labels,
         places if record.layout.in_shards else None,
         record.change,
+        manifest.dataset().orientation_applied,
     )
 
 
@@ -167,7 +175,7 @@ class _Images(Dataset[Batch | _Unreadable]):
         pixels = []
         for index in keys.indices:
             try:
-                image = decode_rgb(self._samples.read(index))
+                image = self._samples.decode(index)
             except (OSError, ValueError) as error:
                 return _Unreadable(self._samples.describe(index), str(error))
             pixels.append(self._transform(image, epoch=keys.epoch, index=index))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -105,7 +106,7 @@ def evaluate(
         refuse_other_classes(checkpoint.classes, classes_of(manifest), checkpoint=str(path))
         samples = read_samples(manifest, Split.VAL, root, layout=layout)
     validator = Validator(
-        samples,
+        replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
         checkpoint.preprocessing,
         device=place,
         batch_size=batch_size or checkpoint.recipe.batch_size,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from imnetprep.images import decode_rgb
+from imnetprep.images import decode_rgb, readable_kinds
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
@@ -46,7 +46,8 @@ def predictions(
     normaliser = Normaliser(preprocessing, place)
     transform = ValTransform(preprocessing.image_size, preprocessing.resize)
     for image in images:
-        pixels = torch.from_numpy(transform(_decoded(image)).copy())[None].to(place)
+        plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
+        pixels = torch.from_numpy(transform(plain).copy())[None].to(place)
         with torch.inference_mode():
             shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
             top = shares.topk(min(best, len(shares)))
@@ -55,10 +56,10 @@ def predictions(
         yield Prediction(image, guesses)
 
 
-def _decoded(path: Path) -> Image.Image:
+def _decoded(path: Path, *, apply_orientation: bool) -> Image.Image:
     try:
-        return decode_rgb(path.read_bytes())
+        return decode_rgb(path.read_bytes(), apply_orientation=apply_orientation)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        hint = "leave it out, or name an image file"
+        hint = f"leave it out, or name an image: {readable_kinds()} are read"
         raise ImnetprepError(f"{path}: {reason}", hint=hint) from error

@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.images import decode_rgb
 from imnetprep.messages import WrongBytes
 from imnetprep.training.data import SampleList
 from imnetprep.training.recipe import Recipe, plan_recipe
@@ -42,7 +41,7 @@ def previews(
     )
     for index in indices:
         try:
-            plain = decode_rgb(samples.read(index))
+            plain = samples.decode(index)
         except (OSError, ValueError) as error:
             raise WrongBytes(
                 f"{samples.describe(index)}: {error}",

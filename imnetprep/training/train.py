@@ -112,7 +112,9 @@ def _first_checkpoint(recipe: Recipe, data: Data) -> Checkpoint:
     return Checkpoint(
         recipe=recipe,
         classes=data.classes,
-        preprocessing=Preprocessing(recipe.image_size, recipe.val_resize),
+        preprocessing=Preprocessing(
+            recipe.image_size, recipe.val_resize, apply_orientation=data.train.apply_orientation
+        ),
         weights={},
         optimizer={},
         position=Position(),

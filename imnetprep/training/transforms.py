@@ -28,12 +28,16 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a network expects of an image: a checkpoint carries it. Sizes in pixels."""
+    """What a network expects of an image: a checkpoint carries it. Sizes in pixels.
+
+    `apply_orientation`: turned as its EXIF says.
+    """
 
     image_size: int
     resize: int
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    apply_orientation: bool = False
 
 
 class Transform(Protocol):
