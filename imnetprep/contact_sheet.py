@@ -44,10 +44,11 @@ class ContactSheet:
     recipe: Recipe
 
     def write(self, out: Path) -> None:
-        """Draw the sheet to the PNG `out`."""
+        """Draw the sheet to `out`: a JPEG where its name says so, else a PNG."""
         sheet = _draw(self)
+        form = "JPEG" if out.suffix.lower() in (".jpg", ".jpeg") else "PNG"
         with written_whole(out) as file:
-            sheet.save(file, format="PNG", optimize=True)
+            sheet.save(file, format=form, optimize=True, quality=90)
 
 
 def plan_contact_sheet(

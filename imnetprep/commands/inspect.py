@@ -32,7 +32,7 @@ from imnetprep.messages import WrongUsage, count
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="PNG file to write.  [default: ROOT/inspect-SPLIT.png]",
+    help="PNG or JPEG file to write.  [default: ROOT/inspect-SPLIT.png]",
 )
 @verb.dry_run_option("Pick the images, and draw nothing.")
 @json_option
@@ -57,6 +57,11 @@ def inspect(
     splits = splits or (Split.TRAIN,)
     if Split.TRAIN not in splits:
         verb.refuse("only crops of train are random", "crop_scale")
+    if out and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise WrongUsage(
+            f"--out {out}: a contact sheet is a PNG or a JPEG",
+            hint=f"--out {out.with_suffix('.png')}, or .jpg",
+        )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
     from imnetprep.contact_sheet import plan_contact_sheet

@@ -77,3 +77,14 @@ def test_inspect_says_where_the_sheet_is(drawn: Root, run: Run) -> None:
     out = drawn.path / "inspect-val.png"
     assert told.stdout == f"{out}: 8 images of 4 classes\n"
     assert out.exists()
+
+
+def test_the_ending_of_out_says_what_is_written(drawn: Root, tmp_path: Path, here: Run) -> None:
+    words = "inspect", "--root", drawn.path, "--classes", 1, "--images", 1, "--out"
+    for name, form in (("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.png", "PNG")):
+        assert here(*words, tmp_path / name).returncode == 0
+        with Image.open(tmp_path / name) as image:
+            assert image.format == form
+    told = here(*words, tmp_path / "sheet.pdf")
+    assert (told.returncode, (tmp_path / "sheet.pdf").exists()) == (2, False)
+    assert "sheet.pdf: a contact sheet is a PNG or a JPEG\nHint: --out " in told.stderr
