@@ -25,7 +25,7 @@ from imnetprep.messages import (
     format_bytes,
     shell_command,
 )
-from imnetprep.proving.receipt import skipped_images
+from imnetprep.proving.receipt import bad_images
 
 _CHUNK_READS = 32
 # From this share on, images under a wrong wnid are no accidents but labels given by position.
@@ -111,7 +111,7 @@ class _Survey:
         self._flat: list[str] = []  # samples outside any folder
         self._misfits: list[str] = []  # what is in a folder and does not belong there
         self._gaps: set[tuple[int, str]] = set()  # samples that are missing, by label and name
-        self._skipped = skipped_images(root, place.split)
+        self._bad_images = bad_images(root, place.split)
         self.sizes = Sizes(roster.dataset, place.split)
 
     def results(self) -> Iterator[Finding | Read]:
@@ -131,7 +131,7 @@ class _Survey:
         self._flat += (str(path) for path in strays if path.is_file())
         for entry in os.scandir(self._place.folder) if self._place.folder.is_dir() else ():
             label = self._roster.dataset.label_of_wnid.get(entry.name)
-            if is_litter(entry.name) or entry.name in self._skipped:
+            if is_litter(entry.name) or entry.name in self._bad_images:
                 continue
             if entry.is_dir(follow_symlinks=label is not None):
                 if label is None:
@@ -198,7 +198,7 @@ class _Survey:
         sizes: dict[str, int | None] = {}  # None: not a regular file, nor a link to one
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not is_litter(entry.name) and f"{wnid}/{entry.name}" not in self._skipped:
+                if not is_litter(entry.name) and f"{wnid}/{entry.name}" not in self._bad_images:
                     sizes[entry.name] = entry.stat().st_size if entry.is_file() else None
         if records is None:
             names = (name for name in sizes if self._roster.label_of(name) == label)

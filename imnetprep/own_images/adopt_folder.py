@@ -24,7 +24,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, move
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
 from imnetprep.own_images.folder import ImageFolder, raise_problems
-from imnetprep.proving.receipt import NoProof, skipped_images
+from imnetprep.proving.receipt import NoProof, bad_images
 
 _JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
@@ -142,7 +142,7 @@ def _is_adopted(root: Root, content: ImageFolder) -> bool:
     bad = {
         split: {
             str(content.folder / content.places[split] / name): reason
-            for name, reason in skipped_images(root, split).items()
+            for name, reason in bad_images(root, split).items()
         }
         for split in content.splits
     }

@@ -243,10 +243,10 @@ def withdraw_archive(root: Root, archive: Path) -> None:
         _record(root, "archives", {archive.name: None})
 
 
-def skipped_images(root: Root, split: str) -> Mapping[str, str]:
+def bad_images(root: Root, split: str) -> Mapping[str, str]:
     """What was left out of `split` when it was made, as CLASS/FILE, each with the reason."""
-    skipped = read_receipt(root)["splits"].get(split, {}).get("skipped", {})
-    return skipped if isinstance(skipped, dict) else {}
+    images = read_receipt(root)["splits"].get(split, {}).get("skipped", {})
+    return images if isinstance(images, dict) else {}
 
 
 def record_verify(
