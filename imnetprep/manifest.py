@@ -43,6 +43,7 @@ _OF_THE_MACHINE = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
 )
+_OTHER_ROOT = "name another --root, or the dataset that it holds"
 _SCHEMA_VERSION = 3
 _SCHEMA = f"""
 CREATE TABLE dataset (name TEXT NOT NULL, built_in INTEGER NOT NULL);
@@ -340,14 +341,14 @@ def is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _OF_THE_MACHINE
 
 
-def create_manifest(path: Path, dataset: Dataset) -> None:
+def create_manifest(path: Path, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:
     """Bind the root of `path` to `dataset`; do nothing where it is bound to it already.
 
     Raises ImnetprepError where the root holds another dataset.
     """
     if path.exists():
         with open_manifest(path) as manifest:
-            refuse_other_dataset(manifest, dataset)
+            refuse_other_dataset(manifest, dataset, hint=hint)
         return
     with manifest_written(path, dataset):
         pass
@@ -417,12 +418,7 @@ def pick_split(
     return manifest.splits()[on_disk[0]] if on_disk else None
 
 
-def refuse_other_dataset(
-    manifest: Manifest,
-    dataset: Dataset,
-    *,
-    hint: str = "name another --root, or the dataset that it holds",
-) -> None:
+def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     root_dataset = manifest.dataset()
     if root_dataset.fingerprint != dataset.fingerprint:

@@ -102,7 +102,16 @@ def _class_and_name(line: str, at: int) -> tuple[str, str]:
 
 def is_class_name(text: str) -> bool:
     """Can a folder of a class be called so, in any script: no folder in it, not hidden?"""
-    return is_plain(text) and len(text.encode(errors="surrogateescape")) <= 255
+    return is_plain(text) and is_text(text) and len(text.encode()) <= 255
+
+
+def is_text(name: str) -> bool:
+    """Is it UTF-8, as a file's name need not be?"""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _LITTER = {

@@ -67,9 +67,9 @@ def adopt(
         verb.refuse(f"{folder} is {tree.dataset.name} by its names", "one_class", "skip_bad")
         return _adopt_published(place, tree, splits, jobs=jobs, dry_run=dry_run, progress=progress)
     content = read_split_folders(folder)
-    content.require(one_class=one_class, skip_bad=skip_bad)
     if splits:
         content.splits = {split: content.splits[split] for split in splits}
+    content.require(one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
@@ -77,7 +77,7 @@ def adopt(
         progress.note(line)
     if not dry_run:
         link_splits(content, place)
-        for record in adopt_folder(place, content, skip_bad=skip_bad, jobs=jobs, progress=progress):
+        for record in adopt_folder(place, content, jobs=jobs, progress=progress):
             print_split(record, place.split(record.split))
     return 0
 

@@ -2,31 +2,19 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked, sync_folder
-from imnetprep.images import decoding_problem
 from imnetprep.jobs import FILES
-from imnetprep.manifest import (
-    SampleRecord,
-    SplitRecord,
-    create_manifest,
-    open_manifest,
-    organized_splits,
-    packed,
-    refuse_other_dataset,
-)
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, move_away
+from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organized_splits, packed
+from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
-from imnetprep.own_images.folder import ImageFolder, raise_problems
-from imnetprep.proving.receipt import NoProof, bad_images
-
-_JPEG_START, _JPEG_END = b"\xff\xd8", b"\xff\xd9"
+from imnetprep.own_images.folder import ImageFolder
+from imnetprep.proving.receipt import NoProof
 
 
 def link_splits(content: ImageFolder, root: Root) -> None:
@@ -76,44 +64,34 @@ def folder_dataset(content: ImageFolder) -> Dataset:
 
 
 def adopt_folder(
-    root: Root, content: ImageFolder, *, skip_bad: bool, jobs: int | None, progress: Progress
+    root: Root, content: ImageFolder, *, jobs: int | None, progress: Progress
 ) -> Iterator[SplitRecord]:
     """Write the manifest of the splits of `content`, which lie in `root`; yields each.
 
-    Every image is read once; what does not decode is named with all others like it, or left out
-    with `skip_bad`. The manifest lists a whole split or nothing; classes that an interrupted run
-    has read are not read again.
+    Every image is read once. The manifest lists a whole split or nothing; classes that an
+    interrupted run has read are not read again.
     """
     dataset = folder_dataset(content)
     with locked(root.organizing), open_journal(root.journal) as journal:
-        if _is_adopted(root, content):
-            yield from (
-                organized_splits(root)[split, Layout.IMAGEFOLDER] for split in content.splits
-            )
-            return
-        bad: dict[Split, dict[str, str]] = {}
+        hint = f"{move_away(root.manifest)}; then run the same command again"
+        create_manifest(root.manifest, dataset, hint=hint)
         for split in content.splits:
-            origin = Origin(dataset.fingerprint, f"adopted {root.split(split).stat().st_ino}", {})
-            if journal.origin(split) != origin:
-                journal.forget(split)
-                journal.begin(split, origin)
-            bad[split] = _read(dataset, split, content, journal, jobs=jobs, progress=progress)
-        problems = {path: reason for each in bad.values() for path, reason in each.items()}
-        if problems and not skip_bad:
-            raise_problems(content.folder, problems)
-        if problems:
-            dataset = folder_dataset(_without(content, bad))
-        create_manifest(root.manifest, dataset)
-        for split in content.splits:
-            _publish(root, split, journal, content, bad[split])
-        for split in content.splits:
+            key = split, Layout.IMAGEFOLDER
+            if key not in organized_splits(root):
+                origin = Origin(
+                    dataset.fingerprint, f"adopted {root.split(split).stat().st_ino}", {}
+                )
+                if journal.origin(split) != origin:
+                    journal.forget(split)
+                    journal.begin(split, origin)
+                _read(dataset, split, content, journal, jobs=jobs, progress=progress)
+                _publish(root, split, journal, content)
             journal.forget(split)
-            yield organized_splits(root)[split, Layout.IMAGEFOLDER]
+            yield organized_splits(root)[key]
 
 
-def _publish(
-    root: Root, split: Split, journal: Journal, content: ImageFolder, bad: Mapping[str, str]
-) -> None:
+def _publish(root: Root, split: Split, journal: Journal, content: ImageFolder) -> None:
+    source = content.folder.absolute()
     publish(
         root,
         split,
@@ -123,33 +101,11 @@ def _publish(
         change=None,
         facts={
             "archive": None,
-            "source": str(content.folder.resolve()),
+            "source": str(source),
             "proof": NoProof("adopted: images of one's own, as they were").as_json(),
-            "skipped": {
-                os.path.relpath(path, content.folder / content.places[split]): reason
-                for path, reason in {**bad, **content.problems}.items()
-                if Path(path).is_relative_to(content.folder / content.places[split])
-            },
+            "skipped": content.problems_below(source / content.places[split]),
         },
     )
-
-
-def _is_adopted(root: Root, content: ImageFolder) -> bool:
-    """Is every split listed, with these images? Raises ImnetprepError where it has others."""
-    records = organized_splits(root)
-    if not all((split, Layout.IMAGEFOLDER) in records for split in content.splits):
-        return False
-    bad = {
-        split: {
-            str(content.folder / content.places[split] / name): reason
-            for name, reason in bad_images(root, split).items()
-        }
-        for split in content.splits
-    }
-    with open_manifest(root.manifest) as manifest:
-        hint = f"{move_away(root.manifest)}; then run the same command again"
-        refuse_other_dataset(manifest, folder_dataset(_without(content, bad)), hint=hint)
-    return True
 
 
 def _read(
@@ -160,56 +116,23 @@ def _read(
     *,
     jobs: int | None,
     progress: Progress,
-) -> dict[str, str]:
-    """Read the images of a split into the journal, class by class; returns the bad ones and why."""
+) -> None:
+    """Size and digest of every image, class by class, into the journal."""
     classes, whole_labels = content.splits[split], journal.done(split)
-    labels = dataset.label_of_wnid
-    initial = sum(len(classes[wnid]) for wnid in classes if labels[wnid] in whole_labels)
-    total = sum(map(len, classes.values()))
-    with (
-        progress.task(f"adopt {split}", total=total, unit="images", initial=initial) as task,
-        ThreadPoolExecutor(FILES.count(jobs)) as workers,
-    ):
+    sizes = {dataset.label_of_wnid[wnid]: len(files) for wnid, files in classes.items()}
+    initial = sum(sizes[label] for label in whole_labels)
+    with progress.task(
+        f"adopt {split}", total=sum(sizes.values()), unit="images", initial=initial
+    ) as task:
         for wnid, files in classes.items():
-            if (label := labels[wnid]) in whole_labels:
+            if (label := dataset.label_of_wnid[wnid]) in whole_labels:
                 continue
 
-            def read(item: tuple[str, str], label: int = label) -> SampleRecord | None:
-                body = Path(item[1]).read_bytes()
+            def read(item: tuple[str, str], label: int = label) -> SampleRecord:
+                return SampleRecord.of_body(label, item[0], Path(item[1]).read_bytes())
+
+            records = []
+            for record in FILES.in_threads(read, files.items(), jobs=jobs):
+                records.append(record)
                 task.advance(1)
-                return None if image_problem(body) else SampleRecord.of_body(label, item[0], body)
-
-            records = [each for each in workers.map(read, files.items()) if each is not None]
-            if not records:
-                raise WrongBytes(
-                    f"none of the {count(len(files), 'file')} in {wnid} of {split} is an image",
-                    hint="take the folder of that class away",
-                )
             journal.add([RangeRecord(label, {split: packed(records)}, None)])
-    names = {(record.label, record.name) for record in journal.samples(split)}
-    return {
-        path: image_problem(Path(path).read_bytes()) or "was no image a moment ago"
-        for wnid, files in classes.items()
-        for name, path in files.items()
-        if (labels[wnid], name) not in names
-    }
-
-
-def image_problem(body: bytes) -> str | None:
-    """Why `body` is no image that can be trained on; None: nothing. A JPEG that has its end is
-    whole.
-    """
-    if body.startswith(_JPEG_START) and body.endswith(_JPEG_END):
-        return None
-    return decoding_problem(body)
-
-
-def _without(content: ImageFolder, bad: Mapping[Split, Mapping[str, str]]) -> ImageFolder:
-    splits = {
-        split: {
-            wnid: {name: path for name, path in files.items() if path not in bad[split]}
-            for wnid, files in classes.items()
-        }
-        for split, classes in content.splits.items()
-    }
-    return ImageFolder(content.folder, splits, content.places)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain
-from imnetprep.messages import ImnetprepError, count, shell_command
+from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
+from imnetprep.images import decoding_problem
+from imnetprep.jobs import FILES
+from imnetprep.messages import ImnetprepError, Progress, count, shell_command
 
 # By their names; what each file is, its bytes tell when they are read.
 _IMAGE_SUFFIXES = (
@@ -29,6 +31,7 @@ _NO_CLASSES = {name for names in _SPLIT_NAMES.values() for name in names} | {"te
 # What is under a root beside its images.
 _OF_ROOT = {"archives", "runs", "shards", "manifest.db", "receipt.json"}
 _INNER_FOLDER = "images"
+_JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
 _EXAMPLES, _WALKED_FOLDERS = 20, 2000
 
 # The file of each image by its class and name: a path, as it is read.
@@ -58,16 +61,61 @@ class ImageFolder:
             names = ", ".join(sorted(self.litter)[:3])
             yield f"passed over, since no images: {count(self.litter.total(), 'file')} ({names})"
 
-    def require(self, *, one_class: bool, skip_bad: bool) -> None:
-        """Raise ImnetprepError with all that is wrong, or where all images are of one class."""
+    def problems_below(self, folder: Path) -> dict[str, str]:
+        """What cannot be taken, by its path in `folder`."""
+        return {
+            os.path.relpath(path, folder): reason
+            for path, reason in self.problems.items()
+            if Path(path).absolute().is_relative_to(folder)
+        }
+
+    def require(
+        self, *, one_class: bool, skip_bad: bool, jobs: int | None, progress: Progress
+    ) -> None:
+        """Look at every image, and leave out what is no whole one if that is to be skipped.
+
+        Raises ImnetprepError that names all that is wrong, and where all images are of one class.
+        """
+        if not self.problems or skip_bad:
+            self.problems |= self._bad_images(jobs=jobs, progress=progress)
         if self.problems and not skip_bad:
             raise_problems(self.folder, self.problems)
+        for split, classes in self.splits.items():
+            whole = {
+                wnid: {name: path for name, path in files.items() if path not in self.problems}
+                for wnid, files in classes.items()
+            }
+            self.splits[split] = {wnid: files for wnid, files in whole.items() if files}
         wnids = set().union(*self.splits.values())
-        if len(wnids) == 1 and not one_class:
+        if len(wnids) < 2 and not (one_class and wnids):
             raise ImnetprepError(
-                f"all images of {self.folder} are of one class, {min(wnids)!r}",
+                f"all images of {self.folder} are of one class, {', '.join(wnids)!r}",
                 hint="--one-class takes them so",
             )
+
+    def _bad_images(self, *, jobs: int | None, progress: Progress) -> dict[str, str]:
+        paths = [
+            path
+            for classes in self.splits.values()
+            for files in classes.values()
+            for path in files.values()
+        ]
+        bad = {}
+        with progress.task("look at the images", total=len(paths), unit="images") as task:
+            results = FILES.in_threads(file_problem, paths, jobs=jobs)
+            for path, problem in zip(paths, results, strict=True):
+                task.advance(1)
+                if problem:
+                    bad[path] = problem
+        return bad
+
+
+def file_problem(path: str) -> str | None:
+    """Why the file at `path` is no whole image; None: nothing. Of a JPEG the ends are looked at."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the look
+        size_bytes = os.fstat(file.fileno()).st_size
+        ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
+        return None if ends == _JPEG_ENDS else decoding_problem(file.read())
 
 
 def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
@@ -225,11 +273,18 @@ def _read_class(content: ImageFolder, folder: Path) -> dict[str, str]:
         elif not entry.is_file():
             link = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
             content.problems[entry.path] = f"is {link}"
-        elif not is_plain(entry.name):
+        elif not is_plain(name := _as_text(entry.name)) or name in files:
             content.problems[entry.path] = "has a name that cannot be kept"
         else:
-            files[entry.name] = entry.path
+            files[name] = entry.path
     return files
+
+
+def _as_text(name: str) -> str:
+    """`name`; one that is no UTF-8 with each odd byte as %e9."""
+    if is_text(name):
+        return name
+    return os.fsencode(name).decode(errors="backslashreplace").replace("\\x", "%")
 
 
 def _visible(content: ImageFolder, folder: Path) -> Iterator[os.DirEntry[str]]:
