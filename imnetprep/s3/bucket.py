@@ -297,10 +297,8 @@ class Bucket:
         with _suppress_no_such_upload():
             for page in self.pages("list_multipart_uploads", Prefix=prefix):
                 for each in page.get("Uploads", ()):
-                    algorithm = each.get("ChecksumAlgorithm")
-                    yield UnfinishedUpload(
-                        each["Key"], each["UploadId"], each["Initiated"], algorithm
-                    )
+                    facts = (each["Key"], each["UploadId"], each["Initiated"])
+                    yield UnfinishedUpload(*facts, each.get("ChecksumAlgorithm"))
 
     def parts(self, upload: UnfinishedUpload) -> dict[int, ListedPart]:
         """The parts that an unfinished upload has, by number; of one sent twice the later."""

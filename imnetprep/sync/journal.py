@@ -146,7 +146,8 @@ class SyncJournal:
 
     def sent(self, upload_id: str) -> dict[int, tuple[str, Checksum]]:
         """The parts of an unfinished upload that were sent from here: ETag and checksum."""
-        rows = self._rows("SELECT number, etag, kind, value FROM sent WHERE upload = ?", upload_id)
+        query = "SELECT number, etag, kind, value FROM sent WHERE upload = ?"
+        rows = self._execute(query, upload_id)
         return {row[0]: (row[1], Checksum(row[2], int(row[3], 16), 0)) for row in rows}
 
     def keep_sent(self, upload_id: str, number: int, etag: str, checksum: Checksum) -> None:
@@ -155,7 +156,7 @@ class SyncJournal:
 
     def forget_sent(self, upload_id: str) -> None:
         """The upload is finished."""
-        self._write("DELETE FROM sent WHERE upload = ?", upload_id)
+        self._execute("DELETE FROM sent WHERE upload = ?", upload_id)
 
     def fetched(self, path: str, etag: str, inode: int) -> list[FetchedRange] | None:
         """What the part of `path` has, if it is this file here, of the object of this ETag."""
@@ -164,7 +165,7 @@ class SyncJournal:
         query = "SELECT start, size, kind, value, synced FROM fetched WHERE path = ? ORDER BY start"
         return [
             FetchedRange(start, Checksum(kind, int(value, 16), size_bytes), is_synced == 1)
-            for start, size_bytes, kind, value, is_synced in self._rows(query, path)
+            for start, size_bytes, kind, value, is_synced in self._execute(query, path)
         ]
 
     def begin_fetching(self, path: str, etag: str, inode: int) -> None:
@@ -180,19 +181,19 @@ class SyncJournal:
 
     def forget_range(self, path: str, start: int) -> None:
         """The bytes from `start` are not in the part of `path`, or other ones soon."""
-        self._write("DELETE FROM fetched WHERE path = ? AND start = ?", path, start)
+        self._execute("DELETE FROM fetched WHERE path = ? AND start = ?", path, start)
 
     def forget_fetching(self, path: str) -> None:
         """The part of `path` is no more."""
-        self._write("DELETE FROM fetching WHERE path = ?", path)
-        self._write("DELETE FROM fetched WHERE path = ?", path)
+        self._execute("DELETE FROM fetching WHERE path = ?", path)
+        self._execute("DELETE FROM fetched WHERE path = ?", path)
 
     @contextmanager
     def syncing(self) -> Iterator[None]:
         """What was kept as fetched before the block, which syncs, outlives a power cut."""
-        self._write("UPDATE fetched SET synced = ? WHERE synced = 0", _BEING_SYNCED)
+        self._execute("UPDATE fetched SET synced = ? WHERE synced = 0", _BEING_SYNCED)
         yield
-        self._write("UPDATE fetched SET synced = 1 WHERE synced = ?", _BEING_SYNCED)
+        self._execute("UPDATE fetched SET synced = 1 WHERE synced = ?", _BEING_SYNCED)
 
     def body(self, address: S3Address, etag: str) -> bytes | None:
         """A small object as it was under this ETag, if it was kept."""
@@ -221,25 +222,22 @@ class SyncJournal:
     def together(self) -> Iterator[None]:
         """All that is kept meanwhile is kept in one go."""
         with self._lock:
-            self._write("BEGIN")
+            self._execute("BEGIN")
             try:
                 yield
             finally:
-                self._write("COMMIT")
+                self._execute("COMMIT")
 
-    def _rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+    def _execute(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._database.execute(query, values).fetchall()
 
     def _row(self, query: str, *values: Any) -> tuple[Any, ...] | None:
-        return next(iter(self._rows(query, *values)), None)
-
-    def _write(self, query: str, *values: Any) -> None:
-        self._rows(query, *values)
+        return next(iter(self._execute(query, *values)), None)
 
     def _keep(self, table: str, *values: Any) -> None:
         places = ", ".join("?" * len(values))
-        self._write(f"INSERT OR REPLACE INTO {table} VALUES ({places})", *values)
+        self._execute(f"INSERT OR REPLACE INTO {table} VALUES ({places})", *values)
 
 
 @contextmanager

@@ -116,8 +116,7 @@ class Survey:
     def ask(self, paths: Iterable[str]) -> None:
         """Learn what the server keeps of these objects now."""
         units = (partial(self._ask, path) for path in paths)
-        for _ in side_by_side(units, jobs=_HEADS_AT_ONCE, stop=threading.Event()):
-            pass
+        list(side_by_side(units, jobs=_HEADS_AT_ONCE, stop=threading.Event()))
 
     def ask_for_unknown(self, paths: Iterable[str]) -> None:
         """Learn what the server keeps of those objects of which nothing is recorded."""
