@@ -36,7 +36,7 @@ def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path) -> None:
     changed = tmp_path / "tiny10.toml"
     for file in DATASETS.glob("tiny10*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    changed.write_text(changed.read_text().replace("samples = 500\n", "samples = 501\n"))
+    changed.write_text(changed.read_text().replace("Ten classes", "Nine classes"))
     with pytest.raises(ImnetprepError, match="holds another tiny10: "):
         dataset_for(tmp_path / "manifest.db", str(changed))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from imnetprep.catalog.datasets import load_dataset
 from imnetprep.manifest import open_manifest
 from tests.conftest import Run, tree
 
@@ -187,3 +188,56 @@ def test_what_is_no_dataset_is_refused_and_says_what_it_is(
     told = done.stderr.replace(str(folder), "FOLDER")
     assert sentence in told and hint in told
     assert tree(folder) == before
+
+
+def _as_tiny_imagenet_unpacks(folder: Path) -> None:
+    """train/WNID/images/, WNID_boxes.txt, val/images/ and a table of their classes."""
+    lines = []
+    for at, wnid in enumerate(("n01443537", "n01629819")):
+        for number in range(3):
+            _image(folder / "train" / wnid / "images" / f"{wnid}_{number}.JPEG", at + number)
+            _image(folder / "val" / "images" / f"val_{3 * at + number}.JPEG", at + number)
+            lines.append(f"val_{3 * at + number}.JPEG\t{wnid}\t0\t0\t62\t62\n")
+        (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines))
+    (folder / "test" / "images").mkdir(parents=True)
+    _image(folder / "test" / "images" / "test_0.JPEG", 9)
+
+
+def test_a_tree_as_tiny_imagenet_unpacks_becomes_a_root_of_links(tmp_path: Path, here: Run) -> None:
+    theirs, root = tmp_path / "tiny-imagenet-200", tmp_path / "root"
+    _as_tiny_imagenet_unpacks(theirs)
+    before = tree(theirs)
+    done = here("adopt", theirs)
+    assert done.returncode == 1
+    assert f"imnetprep adopt {theirs} --root NEW makes a root of links" in done.stderr
+    done = here("adopt", theirs, "--root", root)
+    assert done.returncode == 0, done.stderr
+    assert _labels(root, "val") == {"n01443537": 3, "n01629819": 3}
+    with open_manifest(root / "manifest.db") as manifest:
+        assert manifest.synsets()[0].name == "goldfish", "the catalog has words for wnids"
+        assert not manifest.dataset().orientation_applied
+    assert here("verify", "--root", root, "--digests", "--decode").returncode == 0
+    assert tree(theirs) == before
+
+
+def test_a_choice_of_classes_of_a_published_dataset_is_a_subset_of_it(
+    tmp_path: Path, here: Run
+) -> None:
+    """Two whole classes of CIFAR-10, as somebody chose them."""
+    dataset = load_dataset("cifar10-jpeg")
+    body = tmp_path / "body"
+    Image.new("RGB", (32, 32)).save(body, "JPEG")
+    for split in dataset.splits:
+        for synset in dataset.synsets[:2]:
+            folder = tmp_path / "two" / split / synset.wnid
+            folder.mkdir(parents=True)
+            for number in range(dataset.counts(split)[synset.label]):
+                name = dataset.name_of(split, synset.wnid, number)
+                (folder / name).hardlink_to(body)
+    done = here("adopt", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    with open_manifest(tmp_path / "two" / "manifest.db") as manifest:
+        part = manifest.dataset()
+    assert part.part_of is not None and part.part_of.name == "cifar10-jpeg"
+    assert [synset.wnid for synset in part.synsets] == ["airplane", "automobile"]

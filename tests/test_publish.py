@@ -169,6 +169,12 @@ def test_adopt(organized_once: Path, packed: Path, tmp_path: Path) -> None:
     _killed_at_each(tmp_path, tmp_path / "tree", "adopt", *words)
 
 
+def test_adopt_images_of_ones_own(organized_once: Path, tmp_path: Path) -> None:
+    shutil.copytree(organized_once / "train", tmp_path / "tree" / "train")
+    shutil.copytree(organized_once / "val", tmp_path / "tree" / "valid")
+    _killed_at_each(tmp_path, tmp_path / "tree", "adopt", "ROOT")
+
+
 def test_pull(organized: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "weed").mkdir()
     with s3_served(tmp_path / "weed") as server:

@@ -10,7 +10,7 @@ from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked, sync_folder
 from imnetprep.jobs import FILES
 from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organized_splits, packed
-from imnetprep.messages import ImnetprepError, Progress, move_away
+from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
 from imnetprep.own_images.folder import ImageFolder
@@ -23,23 +23,22 @@ def link_splits(content: ImageFolder, root: Root) -> None:
     A split of CLASS/IMAGE is one link; of a flat one each image is. Raises ImnetprepError
     where something else has the name.
     """
+    is_inside = root.path.exists() and root.path.samefile(content.folder)
     for split, name in content.places.items():
         place, source = root.split(split), content.folder / name
-        if place.exists() and place.samefile(source):
-            continue
+        if split in content.flat_splits and is_inside:
+            raise ImnetprepError(
+                f"the images of {source} lie in no class folders, where a root has them",
+                hint=shell_command("imnetprep", "adopt", content.folder)
+                + " --root NEW makes a root of links",
+            )
         if split in content.flat_splits:
-            if root.path.samefile(content.folder) if root.path.exists() else False:
-                raise ImnetprepError(
-                    f"the images of {source} lie in no class folders, where a root has them",
-                    hint=f"imnetprep adopt {content.folder} --root NEW makes a root of links",
-                )
             _link_images(content.splits[split], place)
-            continue
-        if os.path.lexists(place):
-            raise in_the_way(place, root)
-        root.path.mkdir(parents=True, exist_ok=True)
-        is_inside = root.path.resolve() == content.folder.resolve()
-        place.symlink_to(name if is_inside else source.resolve(), target_is_directory=True)
+        elif not (place.exists() and place.samefile(source)):
+            if os.path.lexists(place):
+                raise in_the_way(place, root)
+            root.path.mkdir(parents=True, exist_ok=True)
+            place.symlink_to(name if is_inside else source.resolve(), target_is_directory=True)
     if root.path.exists():
         sync_folder(root.path)
 
@@ -101,7 +100,7 @@ def _publish(root: Root, split: Split, journal: Journal, content: ImageFolder) -
         change=None,
         facts={
             "archive": None,
-            "source": str(source),
+            "source": None if root.path.samefile(source) else str(source),
             "proof": NoProof("adopted: images of one's own, as they were").as_json(),
             "skipped": content.problems_below(source / content.places[split]),
         },
