@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, opened_roster, require_share
 from imnetprep.fs import locked, sync_file_system
@@ -24,7 +24,8 @@ from imnetprep.messages import (
     move_away,
 )
 from imnetprep.proving.archive_at import archive_at
-from imnetprep.single_samples import Retake, SamplePlace
+from imnetprep.proving.receipt import read_receipt
+from imnetprep.single_samples import Originals, Retake, SamplePlace
 from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 
 # Taken samples wait for one sync of so many, and then all get their names.
@@ -37,12 +38,14 @@ class RepairPlan:
 
     tree: Tree
     remedies: tuple[Remedy, ...]
-    place: str | Path
+    places: Mapping[Split, str | Path]
     delete: bool
 
     def address(self, split: Split) -> str:
-        """The archive of `split`, as people would write it."""
-        return address_of(self.place, self.tree.dataset.archive(split).name)
+        """The archive of `split` as people would write it, or the folder of one's own images."""
+        if not self.tree.dataset.has_archive(split):
+            return str(self.places[split])
+        return address_of(self.places[split], self.tree.dataset.archive(split).name)
 
 
 class Outcome(NamedTuple):
@@ -71,7 +74,7 @@ def plan_repair(
     Raises ImnetprepError where the tree is another dataset than it is taken for, or a link, and
     where `source` has other images than a split that was made smaller.
     """
-    remedies, archives = [], source or root.archives
+    remedies, places = [], {}
     if source == STDIN:
         raise WrongUsage(
             "repair looks for single images, and a pipe passes once",
@@ -85,8 +88,7 @@ def plan_repair(
                     f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
                     hint="name the root where the folder itself lies: --root DIR",
                 )
-        name = tree.dataset.archive(split).name
-        has_archive = not is_local(archives) or (Path(archives) / name).is_file()
+        places[split], has_archive = _place(root, tree.dataset, split, source)
         is_listed = place is not None and place.listed
         with opened_roster(root, tree.dataset, split, listed=is_listed) as roster:
             if has_archive and roster.change:
@@ -99,7 +101,24 @@ def plan_repair(
                 checks=checks, jobs=jobs, progress=progress,
             )  # fmt: skip
             remedies.append(remedy)
-    return RepairPlan(tree, tuple(remedies), archives, delete)
+    return RepairPlan(tree, tuple(remedies), places, delete)
+
+
+def _place(
+    root: Root, dataset: Dataset, split: Split, source: str | None
+) -> tuple[str | Path, bool]:
+    """Where the archive of `split` lies, or the images of one's own came from; is it there?"""
+    if dataset.has_archive(split):
+        archives = source or root.archives
+        name = dataset.archive(split).name
+        return archives, not is_local(archives) or (Path(archives) / name).is_file()
+    folder = source or str(read_receipt(root)["splits"].get(split, {}).get("source") or root.path)
+    if not is_local(folder) or (source and not Path(folder).is_dir()):
+        raise WrongUsage(
+            f"{dataset.name} has no archive: --from {folder} is not the folder of its images",
+            hint="--from with the folder that they came from",
+        )
+    return folder, Path(folder).is_dir() and not Path(folder).samefile(root.path)
 
 
 def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:
@@ -170,31 +189,39 @@ class _Repair:
 
     def _take(self) -> str | None:
         """Missing and damaged samples from the archive; says what proved them."""
-        archive = archive_at(
-            self._dataset.archive(self._remedy.split), self._plan.place, self._root
-        )
-        name = archive.archive.name
         labels = {label for label, _ in self._remedy.takes} | set(self._remedy.short)
         self._draft.mkdir(parents=True)
-        with closing(open_archive(self._plan.place, name)) as file:
-            retake = Retake(self._dataset, self._remedy.split, file, earlier=archive.proof)
+        with self._opened() as retake:
             found = list(retake.found(labels, self._wants))
             total = sum(each.end - each.start for each in found)
             with self._progress.task(f"take {self._remedy.split}", total=total, unit="B") as task:
                 self._take_all(retake, found, task)
             proof = retake.proof
         shutil.rmtree(self._draft)
-        self._leave_untaken(name)
+        self._leave_untaken()
         if self._arrivals and self._listed:
             return f"the manifest's digests, {proof}" if proof else "the manifest's digests"
         return proof if self._arrivals else None
+
+    @contextmanager
+    def _opened(self) -> Iterator[Retake | Originals]:
+        split = self._remedy.split
+        place = self._plan.places[split]
+        if not self._dataset.has_archive(split):
+            yield Originals(self._dataset, split, Path(place))
+            return
+        archive = archive_at(self._dataset.archive(split), place, self._root)
+        with closing(open_archive(place, archive.archive.name)) as file:
+            yield Retake(self._dataset, split, file, earlier=archive.proof)
 
     def _wants(self, label: int, name: str) -> bool:
         if (label, name) in self._remedy.takes:
             return True
         return label in self._remedy.short and not os.path.lexists(self._home(label) / name)
 
-    def _take_all(self, retake: Retake, samples: Sequence[SamplePlace], task: Task) -> None:
+    def _take_all(
+        self, retake: Retake | Originals, samples: Sequence[SamplePlace], task: Task
+    ) -> None:
         """Into the draft folder, whole groups synced, and only then under their names."""
         group: list[tuple[Path, SamplePlace]] = []
         size_bytes = 0
@@ -208,7 +235,7 @@ class _Repair:
                     self._leave("archive", place, f"stays as it is: {body}")
                     continue
                 if record is not None and not record.is_right(body):
-                    message = "has another digest in the manifest than in the archive"
+                    message = f"has another digest in the manifest than in {self._source}"
                     self._leave("digest", place, message)
                     continue
                 name = f"{len(group)}"
@@ -238,11 +265,11 @@ class _Repair:
     def _leave(self, kind: str, place: str, message: str) -> None:
         self._leftovers.append(Finding(kind, place, message, place))
 
-    def _leave_untaken(self, archive: str) -> None:
+    def _leave_untaken(self) -> None:
         paths = {finding.path for finding in self._leftovers}
         for key, finding in self._remedy.takes.items():
             if key not in self._arrivals and finding.path not in paths:
-                message = f"{finding.message}; {archive} lacks it"
+                message = f"{finding.message}; {self._source} lacks it"
                 self._leftovers.append(finding._replace(message=message))
         for label, finding in self._remedy.short.items():
             images = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
@@ -263,6 +290,10 @@ class _Repair:
                 if not os.listdir(folder):  # noqa: PTH208
                     Path(folder).rmdir()
         return deletions
+
+    @property
+    def _source(self) -> str:
+        return self._plan.address(self._remedy.split)
 
     @property
     def _listed(self) -> bool:

@@ -1,10 +1,11 @@
-"""Single samples of an archive, taken anew: their headers found by a walk, their bytes proved.
+"""Single samples taken anew: of an archive, or of the folder that images of one's own came from.
 
 The one place where repair touches the readers of archives.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.chunk_stream import ChunkStream
@@ -13,6 +14,7 @@ from imnetprep.archives.ranges import Range, open_section, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members, refused
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
+from imnetprep.images import decoding_problem
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.readers import PieceReader, Reader
 from imnetprep.proving.receipt import Proof, choose_proof
@@ -20,12 +22,55 @@ from imnetprep.sources.torrent import published_pieces
 
 
 class SamplePlace(NamedTuple):
-    """A sample in the archive: its header and its body lie from `start` to `end`."""
+    """A sample in the archive: its header and its body lie from `start` to `end`.
+
+    In a folder of its own: 0 and its size.
+    """
 
     label: int
     name: str
     start: int
     end: int
+
+
+class Originals:
+    """A folder with the images of one's own, by class or not: as a Retake. The manifest has their
+    digests.
+    """
+
+    proof = None
+
+    def __init__(self, dataset: Dataset, split: Split, folder: Path) -> None:
+        self._dataset, self._split, self._folder = dataset, split, folder
+
+    def found(self, labels: set[int], wants: Callable[[int, str], bool]) -> Iterator[SamplePlace]:
+        """As `Retake.found`."""
+        for label in sorted(labels):
+            for name in self._dataset.names(self._split, label) or ():
+                if wants(label, name) and (path := self._path(label, name)).is_file():
+                    yield SamplePlace(label, name, 0, path.stat().st_size)
+
+    def bodies(
+        self, places: Sequence[SamplePlace]
+    ) -> Iterator[tuple[SamplePlace, bytes | WrongBytes]]:
+        """The bytes of each, or why they are no image: then they never were one."""
+        for each in places:
+            path = self._path(each.label, each.name)
+            try:
+                body = path.read_bytes()
+                problem = decoding_problem(body)
+            except OSError as error:
+                problem = f"cannot be read: {error.strerror}"
+            if problem:
+                yield each, WrongBytes(f"{path} {problem}", hint="mend it there, or leave it out")
+            else:
+                yield each, body
+
+    def _path(self, label: int, name: str) -> Path:
+        """Where the image is; where it would be by its class, if it is not there."""
+        folder, wnid = self._folder, self._dataset.synsets[label].wnid
+        paths = (folder / wnid / name, folder / self._split / wnid / name, folder / name)
+        return next((path for path in paths if path.is_file()), paths[0])
 
 
 class Retake:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import load_dataset
@@ -374,3 +376,69 @@ def _done(root: Path) -> int:
     """Files that repair has sorted or put into its draft folder."""
     places = [*(root / "val").glob("n*"), *(root / "train").glob("n*"), root / ".organizing/repair"]
     return sum(len(tuple(os.scandir(place))) for place in places if place.is_dir()) - 100
+
+
+@pytest.fixture
+def own(tmp_path: Path, here: Run) -> Path:
+    """A root of one's own images, whose folder lies beside it; both classes have the same names."""
+    for wnid in ("hen", "cock"):
+        (tmp_path / "farm" / wnid).mkdir(parents=True)
+        for at in range(8):
+            image = Image.new("RGB", (9, 9), (at * 20, 0, 200 if wnid == "hen" else 0))
+            image.save(tmp_path / "farm" / wnid / f"{at}.png")
+    return tmp_path / "root"
+
+
+def _divided(own: Path, here: Run) -> list[Path]:
+    """The images in train, where one can be damaged without its original."""
+    words = "divide", own.parent / "farm", "--root", own, "--val-fraction", "0.25", "--copy"
+    assert here(*words).returncode == 0
+    return sorted((own / "train").rglob("*.png"))
+
+
+def test_images_of_ones_own_come_back_from_their_folder(own: Path, here: Run) -> None:
+    paths = _divided(own, here)
+    before = _samples(own)
+    paths[0].unlink()
+    paths[1].write_bytes(paths[1].read_bytes()[:-9])
+    paths[-1].write_bytes(paths[-2].read_bytes())
+    shutil.rmtree(own / "val" / "hen")
+    told = here("verify", "--root", own, "--digests")
+    assert told.returncode == 5
+    assert f"imnetprep repair --root {own} --digests takes what it can" in told.stderr
+    shown = here("repair", "--root", own, "--digests", "--dry-run")
+    assert shown.returncode == 0 and "\nleave" not in shown.stdout, shown.stderr
+    done = here("repair", "--root", own, "--digests")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"3 taken from {own.parent / 'farm'} (verified by the manifest's digests)" in done.stdout
+    assert _samples(own) == before
+    assert here("verify", "--root", own, "--digests", "--decode").returncode == 0
+
+
+def test_an_image_of_ones_own_that_changed_in_its_folder_is_not_taken(own: Path, here: Run) -> None:
+    path = _divided(own, here)[0]
+    Image.new("RGB", (5, 5)).save(own.parent / "farm" / path.parent.name / path.name)
+    path.unlink()
+    done = here("repair", "--root", own, "--from", own.parent / "farm")
+    assert done.returncode == 5 and not path.exists()
+    assert "has another digest in the manifest than in " in done.stdout
+    for place in (own.parent / "nowhere", "s3://bucket/farm"):
+        told = here("repair", "--root", own, "--from", place)
+        assert told.returncode == 2 and f"{place} is not the folder of its images" in told.stderr
+
+
+def test_what_never_was_an_image_can_be_left_out(own: Path, here: Run) -> None:
+    for at, body in ((3, b""), (5, b"<html>Gone"), (6, b"\xff\xd8\xff\xe0 cut")):
+        (own.parent / "farm" / "hen" / f"{at}.png").write_bytes(body)
+    _divided(own, here)
+    told = here("verify", "--root", own, "--decode")
+    assert "hen/3.png is empty" in told.stdout and "is a web page, not an image" in told.stdout
+    done = here("repair", "--root", own, "--decode")
+    assert done.returncode == 5 and "3 findings left" in done.stdout
+    assert "hen/3.png stays as it is: " in done.stdout
+    move, adopt = done.stderr.strip().split("; then ")
+    _, source, target = shlex.split(move)
+    Path(source).rename(target)
+    assert here(*shlex.split(adopt.partition(" takes ")[0])[1:]).returncode == 0
+    again = here("verify", "--root", own, "--decode", "--digests")
+    assert again.returncode == 0, again.stdout

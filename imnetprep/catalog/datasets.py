@@ -151,6 +151,10 @@ class Dataset:
         splits = ", ".join(dict.fromkeys(split for archive in archives for split in archive.splits))
         raise ImnetprepError(f"{self.name} has no {split} split", hint=f"--split one of: {splits}")
 
+    def has_archive(self, split: Split) -> bool:
+        """Is `split` packed in an archive? Images of one's own are not."""
+        return any(split in archive.splits for archive in self.archives)
+
     def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
         """The published archives of `splits`, each once. Raises as `archive`."""
         return list(dict.fromkeys(each for split in splits for each in self.archives_of(split)))

@@ -7,7 +7,7 @@ import click
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, count
+from imnetprep.messages import FINDINGS_EXIT_CODE, count, move_away, shell_command
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # --help loads none of it
     "--from",
     "source",
     metavar="PLACE",
-    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://…."
-    "  [default: ROOT/archives]",
+    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://….; of images of your own"
+    " the folder that they came from.  [default: ROOT/archives, or that folder]",
 )
 @verb.digests_option
 @verb.decode_option
@@ -46,9 +46,9 @@ def repair(
     """Repair what `imnetprep verify` finds with the same --digests and --decode.
 
     Images move to where their names belong; just the missing and damaged ones are read again
-    from the archives. Nothing is deleted without --delete. What cannot be repaired is printed, and
-    the exit code is 5. Interrupted at any instant, the same command resumes. Archives are repaired
-    by `imnetprep repair-archives`.
+    from the archives, or images of your own from the folder that they came from. Nothing is deleted
+    without --delete. What cannot be repaired is printed, and the exit code is 5. Interrupted at any
+    instant, the same command resumes. Archives are repaired by `imnetprep repair-archives`.
 
     \b
     imnetprep repair --dry-run
@@ -75,12 +75,15 @@ def repair(
     finding_count = 0
     for result in carry_out_repair(plan, root, progress=progress):
         if isinstance(result, Outcome):
-            _print_outcome(result)
+            _print_outcome(result, plan)
         else:
             finding_count += 1
             print_finding(result)
     if finding_count:
         print_result(f"{count(finding_count, 'finding')} left", findings=finding_count)
+        if not plan.tree.dataset.archives:
+            adopt = shell_command("imnetprep", "adopt", root.path, "--skip-bad")
+            progress.note(f"{move_away(root.manifest)}; then {adopt} takes the root as it is now")
     return FINDINGS_EXIT_CODE if finding_count else 0
 
 
@@ -104,11 +107,12 @@ def _print_plan(plan: "RepairPlan") -> None:
             print_result(text, step="leave", **finding._asdict())
 
 
-def _print_outcome(outcome: "Outcome") -> None:
+def _print_outcome(outcome: "Outcome", plan: "RepairPlan") -> None:
+    place = "the archive" if plan.tree.dataset.archives else plan.address(outcome.split)
     proof = f" (verified by {outcome.proof or 'nothing but their names'})" if outcome.takes else ""
     text = (
         f"{outcome.split}: {outcome.moves:,} moved,"
-        f" {outcome.takes:,} taken from the archive{proof}, {outcome.deletions:,} deleted"
+        f" {outcome.takes:,} taken from {place}{proof}, {outcome.deletions:,} deleted"
     )
     print_result(
         text,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count
+from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, shell_command
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Tree
@@ -99,6 +99,10 @@ def print_findings(
         record_verify(root, "samples", splits=splits, checks=kinds_of_check, findings=total)
     summary = f"{count(total, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(kinds_of_check)})", findings=total)
+    if total and not tree.dataset.archives:
+        words = ["--digests"] * checks.digests + ["--decode"] * checks.decode
+        repair = shell_command("imnetprep", "repair", "--root", root.path, *words)
+        progress.note(f"{repair} takes what it can from the folder that the images came from")
     return kinds
 
 

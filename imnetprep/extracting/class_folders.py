@@ -57,7 +57,7 @@ class ResizedFolders(ClassFolders):
     def __init__(self, dataset: Dataset, folder: Path, resize: Resize, *, jobs: int) -> None:
         super().__init__(dataset, folder)
         self.options, self._jobs = folder_options(resize), jobs
-        self._resized = partial(
+        self._make_smaller = partial(
             _resized_images, resize=resize, apply_orientation=dataset.orientation_applied
         )
         self._pool: ProcessPoolExecutor | None = None
@@ -83,9 +83,9 @@ class ResizedFolders(ClassFolders):
     def _images(self, batch: Batch) -> list[tuple[SampleRecord, bytes]]:
         samples = [sample._replace(body=bytes(sample.body)) for sample in batch.samples]
         if self._pool is None:
-            return self._resized(samples)
+            return self._make_smaller(samples)
         try:
-            return self._pool.submit(self._resized, samples).result()
+            return self._pool.submit(self._make_smaller, samples).result()
         except BrokenProcessPool as error:
             raise worker_killed() from error
 
