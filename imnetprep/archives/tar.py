@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from imnetprep.catalog.file_names import is_litter
 from imnetprep.messages import WrongBytes
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
@@ -76,7 +77,7 @@ def members(
 
     Whoever takes a member may read its body, or a part, from the stream before the next. `name`
     is the archive's, for errors. A run of members without an end marker is not `marked`. With
-    `folders` a member's name may be a path, as long as that stays below where it starts.
+    `folders` a member's name is its path; else the folders that it may lie in are passed over.
     Raises WrongBytes on a truncated tar, on what is no tar, and on a link, a device or a name
     that leaves its folder.
     """
@@ -94,7 +95,8 @@ def members(
         if padded_end > end:
             raise truncated(name, end)
         if kind in _REGULAR:
-            yield Member(safe_path(path, name, folders=folders), start, size_bytes)
+            if (own := member_path(path, name, folders=folders)) is not None:
+                yield Member(own, start, size_bytes)
         elif kind != tarfile.DIRTYPE:
             kind_name = "a link" if kind in _LINKS else "not a regular file"
             raise refused(name, f"member {path!r} is {kind_name}")
@@ -195,19 +197,20 @@ def _parse_records(body: bytes, name: str) -> dict[str, str]:
     return records
 
 
-def safe_path(member: str, name: str, *, folders: bool = True) -> str:
-    """The path of a member of the archive `name`; a name alone without `folders`.
+def member_path(member: str, name: str, *, folders: bool = True) -> str | None:
+    """The path of a member of the archive `name`, of which only the last name counts without
+    `folders`; None for what systems leave beside files, as a Mac's `._NAME`.
 
-    Raises WrongBytes where it leads elsewhere.
+    A backslash is between folders, as old programs for Windows write it. Raises WrongBytes where
+    the path leads elsewhere.
     """
-    path = member.removeprefix("./")
-    if "/" in path:
-        is_safe = folders and _NO_NAMES.isdisjoint(path.split("/"))
-    else:
-        is_safe = path not in _NO_NAMES
-    if not is_safe or "\\" in path or "\0" in path:
+    path = member.replace("\\", "/").removeprefix("./")
+    names = path.split("/")
+    if not _NO_NAMES.isdisjoint(names) or "\0" in path:
         raise refused(name, f"member {member!r} would leave its folder")
-    return path
+    if any(map(is_litter, names)):
+        return None
+    return path if folders else names[-1]
 
 
 def refused(name: str, problem: str) -> WrongBytes:

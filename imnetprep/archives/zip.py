@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from imnetprep.archives.ranges import RUN_BYTES, Range, Section
-from imnetprep.archives.tar import Member, Stream, refused, safe_path, truncated
+from imnetprep.archives.tar import Member, Stream, member_path, refused, truncated
 from imnetprep.messages import WrongBytes
 
 NO_COMPRESSION, DEFLATE = 0, 8
@@ -51,15 +51,16 @@ class Directory:
         name: str,
         is_sample: Callable[[str, int], bool],
     ) -> None:
-        self._name = name
+        self.name = name
         self.end, entries = _directory(read_at, size_bytes, name)
         starts = array("Q")  # of all members: each must have ended where the next one starts
         self._columns = [array(kind) for kind in "QQQIBI"]
         for entry in entries:
             starts.append(entry.start)
-            if entry.name.endswith("/"):
+            if entry.name.endswith(("/", "\\")):
                 continue
-            if is_sample(safe_path(entry.name, name), entry.size_bytes):
+            path = member_path(entry.name, name)
+            if path is not None and is_sample(path, entry.size_bytes):
                 row = (*entry[1:], _crc_of(entry.name))
                 for column, value in zip(self._columns, row, strict=True):
                     column.append(value)
@@ -101,7 +102,7 @@ class Directory:
 
     def refused(self, problem: str) -> WrongBytes:
         """The error about this zip."""
-        return refused(self._name, problem)
+        return refused(self.name, problem)
 
     def _rows_of(self, span: Range) -> tuple[int, int]:
         starts = self._columns[0]
@@ -131,7 +132,7 @@ class _Members:
             if not fits or _crc_of(name) != crc_of_name or flags & _ENCRYPTION_BITS:
                 raise self._directory.refused(f"the header at byte {start:,} is not as listed")
             self._stream.skip(extra_bytes)
-            yield Member(name, start, size_bytes)
+            yield Member(member_path(name, self._directory.name) or name, start, size_bytes)
 
     def take(self, length: int) -> memoryview:
         """The body of the member at hand, of `length` bytes."""

@@ -13,7 +13,7 @@ from imnetprep.messages import WrongBytes
 from tests.fuzzing.tars import Entry, packed, pax
 
 _NAMES = st.text("abcdefghij0123456789_.é", min_size=1, max_size=180).filter(
-    lambda name: name not in (".", "..")
+    lambda name: name[0] != "."  # hidden files are passed over
 )
 
 
@@ -59,10 +59,21 @@ def test_a_cut_anywhere_is_refused(data: st.DataObject) -> None:
         _read(archive[:cut])
 
 
-@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "a/b", "a\\b", "..", "./../a", "./"])
+@pytest.mark.parametrize("name", ["../a", "/etc/passwd", "..\\a", "..", "./../a", "a/../._b", "./"])
 def test_a_name_that_leaves_its_folder_is_refused(name: str) -> None:
     with pytest.raises(WrongBytes, match="leave its folder"):
         _read(_one(tarfile.REGTYPE, name) if name != "./" else _tar({"x/../..": b""}))
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", "./b", "x/y\\b"])
+def test_a_folder_in_front_of_a_name_is_passed_over(name: str) -> None:
+    assert _read(_tar({name: b"body"})) == {"b": b"body"}
+
+
+def test_what_a_mac_and_windows_leave_beside_files_is_passed_over() -> None:
+    litter = ["._a", ".DS_Store", "__MACOSX/._a", "Thumbs.db", "x/desktop.ini", ".hidden/b"]
+    contents = {name: b"left" for name in litter}
+    assert _read(_tar({**contents, "a": b"body", "._z": b""})) == {"a": b"body"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,26 @@ def test_what_was_put_in_comes_out(method: int, comment: bytes) -> None:
     assert _read(_zipped(method=method, comment=comment)) == FILES
 
 
+def test_backslashes_are_between_folders_and_litter_is_passed_over() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr("folder\\", b"")
+        for name, body in FILES.items():
+            out.writestr(name.replace("/", "\\"), body)
+            out.writestr(f"__MACOSX/{name.replace('/', '/._')}", b"\0\5\x16\7")
+            out.writestr(name.replace("/", "\\._"), b"\0\5\x16\7")
+    assert _read(file.getvalue()) == FILES
+
+
+@pytest.mark.parametrize("name", ["..\\a", "a/../b", "\\a", "../._a"])
+def test_a_path_that_leads_elsewhere_is_refused(name: str) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as out:
+        out.writestr(name, b"x")
+    with pytest.raises(WrongBytes, match="would leave its folder"):
+        _read(file.getvalue())
+
+
 def test_a_streamed_zip_has_its_sizes_in_the_directory_alone() -> None:
     class Unseekable(io.BytesIO):
         def seekable(self) -> bool:

@@ -28,6 +28,7 @@ from imnetprep import cli
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.ranges import open_section, plan_ranges, sections
 from imnetprep.catalog.datasets import Archive, Split, load_dataset
+from imnetprep.catalog.file_names import is_litter
 from imnetprep.extracting.class_folders import ClassFolders
 from imnetprep.extracting.samples import Extraction
 from imnetprep.manifest import SampleRecord
@@ -155,10 +156,13 @@ class Ground:
         path = self.folder / "root" / "archive"
         path.write_bytes(body)
         found = {}
-        for name, content in form.read(path).items():
-            label = self.dataset.label_of(form.split, Path(name).name)
-            assert label is not None, name
-            found[f"{self.dataset.synsets[label].wnid}/{Path(name).name}"] = content
+        for path_there, content in form.read(path).items():
+            *folders, name = path_there.replace("\\", "/").removeprefix("./").split("/")
+            if any(map(is_litter, [*folders, name])):
+                continue
+            label = self.dataset.label_of(form.split, name)
+            assert label is not None, path_there
+            found[f"{self.dataset.synsets[label].wnid}/{name}"] = content
         return found
 
     def _through_the_command(self, form: Form, body: bytes, organized: bool) -> None:
@@ -221,7 +225,8 @@ def read_by_tarfile(path: Path) -> Bodies:
     with tarfile.open(path, "r:") as tar:
         for member in tar:
             file = tar.extractfile(member) if member.isfile() else None
-            if file is not None and member.name.endswith(".tar"):
+            is_hidden = is_litter(Path(member.name).name)
+            if file is not None and member.name.endswith(".tar") and not is_hidden:
                 inner = path.with_name("inner.tar")
                 inner.write_bytes(file.read())
                 bodies |= read_by_tarfile(inner)
@@ -237,7 +242,9 @@ def read_by_gnu_tar(path: Path) -> Bodies:
     folder.mkdir()
     words = ["tar", "-C", str(folder), "--no-same-owner", "-xf"]
     subprocess.run([*words, path], stderr=subprocess.DEVNULL, check=False)  # it warns of modes
-    for inner in folder.glob("*.tar"):
+    for inner in folder.rglob("*.tar"):
+        if is_litter(inner.name):
+            continue
         inner.rename(path.with_name("inner.tar"))
         subprocess.run(
             [*words, path.with_name("inner.tar")], stderr=subprocess.DEVNULL, check=False

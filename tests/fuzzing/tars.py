@@ -238,6 +238,28 @@ def _corpus() -> dict[str, Change]:
             Entry(b"./", type=b"5"),
             *(each._replace(name=b"./" + each.name) for each in all_),
         ],
+        "what a Mac leaves": lambda all_: [
+            entry
+            for each in all_
+            for entry in (Entry(b"._" + each.name, b"\0\5\x16\7" + bytes(100)), each)
+        ],
+        "what a Mac leaves at both ends": lambda all_: [
+            Entry(b".DS_Store", b"x" * 600),
+            *all_,
+            Entry(b"__MACOSX/._" + all_[-1].name, b"x"),
+        ],
+        "names in a folder": lambda all_: [
+            Entry(b"top/", type=b"5"),
+            *(each._replace(name=b"top/" + each.name) for each in all_),
+        ],
+        "names in folders, by backslashes": lambda all_: [
+            each._replace(name=b"top\\sub\\" + each.name) for each in all_
+        ],
+        "a name twice, in two folders": lambda all_: [
+            *all_,
+            all_[0]._replace(name=b"again/" + all_[0].name),
+        ],
+        "a hidden symlink": _before(Entry(b"._a", b"", b"2", link=b"/tmp")),
         "a folder with a body": _before(Entry(b"folder/", b"x" * 700, b"5")),
         "a folder's name that is old": _before(Entry(b"folder/", b"", b"\0")),
         "a folder at the end": _behind(Entry(b"folder/", type=b"5")),
