@@ -1,6 +1,7 @@
 """The command `imnetprep`: its verbs, and the one place where errors meet the user."""
 
 import errno
+import io
 import os
 import signal
 import sqlite3
@@ -13,6 +14,7 @@ from types import FrameType
 import click
 
 from imnetprep import __version__
+from imnetprep.commands.terminal import print_note
 from imnetprep.commands.verb import Verb
 from imnetprep.messages import (
     INTERRUPTED_EXIT_CODE,
@@ -23,6 +25,7 @@ from imnetprep.messages import (
     WrongUsage,
     shell_command,
 )
+from imnetprep.outside_text import without_credentials
 
 _OF_THE_MACHINE = {
     errno.ENOSPC: "free some space and run the same command again; it resumes where it stopped",
@@ -147,10 +150,10 @@ def run(arguments: list[str]) -> int:
     except ImnetprepError as error:
         return _tell(str(error), error.hint, error.exit_code)
     except Interruption as stop:
-        click.echo(f"Stopped: {stop}", err=True)
+        print_note(f"Stopped: {stop}")
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Stopped: run the same command to resume", err=True)
+        print_note("Stopped: run the same command to resume")
         return INTERRUPTED_EXIT_CODE
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -179,6 +182,8 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[str, str | None]:
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # LC_ALL may know no letter but ASCII
     sys.exit(run(sys.argv[1:]))
 
 
@@ -187,15 +192,21 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _tell(sentence: str, hint: str, exit_code: int) -> int:
-    click.echo(f"Error: {sentence}\nHint: {hint}", err=True)
+    print_note(f"Error: {sentence}")
+    print_note(f"Hint: {hint}")
     return exit_code
 
 
 def _our_bug() -> int:
     with tempfile.NamedTemporaryFile(
-        "w", prefix="imnetprep-", suffix=".traceback", delete=False
+        "w",
+        encoding="utf-8",
+        errors="backslashreplace",
+        prefix="imnetprep-",
+        suffix=".traceback",
+        delete=False,
     ) as file:
-        traceback.print_exc(file=file)
+        file.write(without_credentials(traceback.format_exc()))
     problem = traceback.format_exception_only(*sys.exc_info()[:2])[-1].strip()
     return _tell(
         f"a bug in imnetprep: {problem}",

@@ -1,5 +1,6 @@
 """What the library tells people: errors with exit codes, findings, progress, and numbers."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,7 +12,21 @@ from typing import Any, NamedTuple, Protocol
 
 def shell_command(*words: object) -> str:
     """A command for a hint, quoted as a shell needs it."""
-    return shlex.join(map(str, words))
+    return " ".join(shell_word(str(word)) for word in words)
+
+
+def shell_word(word: str) -> str:
+    """`word` as a shell needs it, all of it printable: `$'a\\nb'` where it is not."""
+    if word.isprintable():
+        return shlex.quote(word)
+    letters = (each if each.isprintable() and each not in "'\\" else _octal(each) for each in word)
+    return f"$'{''.join(letters)}'"
+
+
+def _octal(letter: str) -> str:
+    is_byte = "\udc80" <= letter <= "\udcff"  # as Python has one of a name that is no UTF-8
+    body = os.fsencode(letter) if is_byte else letter.encode(errors="replace")
+    return "".join(f"\\{byte:03o}" for byte in body)
 
 
 def move_away(path: object) -> str:

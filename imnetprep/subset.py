@@ -25,6 +25,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shel
 from imnetprep.organize import OrganizePlan, plan_dataset
 from imnetprep.organizing.journal import open_journal
 from imnetprep.organizing.publish import refuse_strangers
+from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
@@ -255,5 +256,5 @@ def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
 
 
 def _public_place(place: str | Path) -> str:
-    """`place` for the receipt: without a query, which may be a signature."""
-    return str(Path(place).absolute()) if is_local(place) else str(place).partition("?")[0]
+    """`place` for the receipt."""
+    return str(Path(place).absolute()) if is_local(place) else public_address(str(place))

@@ -4,7 +4,7 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands import verb
-from imnetprep.commands.terminal import json_option, print_result
+from imnetprep.commands.terminal import json_option, print_note, print_result
 from imnetprep.messages import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.
@@ -44,7 +44,7 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     plan = plan_clean(root, kinds=kinds)
     yes = yes and not dry_run
     for folder in () if yes else plan.busy:
-        click.echo(f"another imnetprep is at work in {folder}: what it uses is not shown", err=True)
+        print_note(f"another imnetprep is at work in {folder}: what it uses is not shown")
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from imnetprep.commands.terminal import stderr_progress
+from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb, dry_run_option, quiet_option
 
 
@@ -37,4 +37,8 @@ def demo(folder: Path, fresh: bool, dry_run: bool, quiet: bool) -> None:
     from imnetprep.demo import run_demo
 
     progress = stderr_progress(quiet=quiet)
-    run_demo(folder, fresh=fresh, dry_run=dry_run, tell=click.echo, progress=progress)
+
+    def tell(text: str) -> None:
+        print_result(*text.split("\n"))
+
+    run_demo(folder, fresh=fresh, dry_run=dry_run, tell=tell, progress=progress)

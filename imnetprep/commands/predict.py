@@ -29,5 +29,4 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
             f"  {guess.probability:8.2%}  {guess.wnid}  {guess.name}".replace("%", " %")
             for guess in prediction.best
         ]
-        text = "\n".join([str(prediction.image), *lines])
-        print_result(text, **asdict(prediction))
+        print_result(str(prediction.image), *lines, **asdict(prediction))

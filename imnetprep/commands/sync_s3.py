@@ -11,7 +11,7 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands import verb
-from imnetprep.commands.terminal import is_json, json_option, stderr_progress
+from imnetprep.commands.terminal import is_json, json_option, print_note, stderr_progress
 from imnetprep.messages import WrongUsage
 from imnetprep.s3.address import Settings, parse_s3_address
 
@@ -215,7 +215,7 @@ def sync_s3(
             sync_shown.show_plan(plan, rate, request_prices, removes=yes)
         sync_shown.show_unfinished(plans[0])
         if not directions and not is_json():
-            click.echo("nothing is done yet: --push sends, --pull fetches", err=True)
+            print_note("nothing is done yet: --push sends, --pull fetches")
         if not acts:
             return 0
         for move in Sync(plans[0]).carried_out(jobs=jobs, max_rate=max_rate, delete=yes):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import click
 
-from imnetprep.commands.terminal import is_json, print_finding, print_result
+from imnetprep.commands.terminal import is_json, print_finding, print_note, print_result
 from imnetprep.messages import FINDINGS_EXIT_CODE, Finding, count, format_bytes, format_duration
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan
 
@@ -20,7 +20,7 @@ def show_plan(
     _show_steps(plan)
     _show_sum(plan, rate, prices)
     if (deletes := plan.of(Action.DELETE)) and not removes:
-        click.echo(f"{count(len(deletes), 'file')} to remove: --yes does it", err=True)
+        print_note(f"{count(len(deletes), 'file')} to remove: --yes does it")
 
 
 def _show_steps(plan: SyncPlan) -> None:
@@ -86,7 +86,7 @@ def show_unfinished(plan: SyncPlan) -> None:
             verdict = "to abort" if is_stale else verdict
             age = format_duration((datetime.now(UTC) - upload.begun_at).total_seconds())
             size = format_bytes(plan.survey.bucket.stored_bytes(upload))
-            click.echo(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}", err=True)
+            print_note(f"unfinished upload of {upload.key}: {size}, {age} old; {verdict}")
 
 
 def show_findings(findings: Iterable[Finding], files: int, *, deep: bool) -> int:

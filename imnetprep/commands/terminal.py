@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
+from imnetprep.outside_text import shown
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord
@@ -35,12 +36,21 @@ json_option = click.option(
 
 def is_json() -> bool:
     """Does the command that runs now print JSON?"""
-    return bool(click.get_current_context().meta[_JSON])
+    return bool(click.get_current_context().meta.get(_JSON))
 
 
-def print_result(text: str, **fields: Any) -> None:
-    """One result on stdout: `text` for people, or with --json `fields` as one object a line."""
-    click.echo(json.dumps(fields, default=_as_json) if is_json() else text)
+def print_result(*lines: str, **fields: Any) -> None:
+    """One result on stdout: `lines` for people, or with --json `fields` as one object a line."""
+    if is_json():
+        click.echo(json.dumps(fields, default=_as_json))
+        return
+    for line in lines:
+        click.echo(shown(line))
+
+
+def print_note(line: str) -> None:
+    """A line on stderr, beside the results."""
+    click.echo(shown(line), err=True)
 
 
 def _as_json(value: Any) -> Any:
@@ -94,7 +104,7 @@ class _BarTask:
         self._bar.update(amount)
 
     def tell(self, detail: str) -> None:
-        self._bar.set_postfix_str(detail, refresh=False)
+        self._bar.set_postfix_str(shown(detail), refresh=False)
 
 
 class _Bars:
@@ -105,7 +115,7 @@ class _Bars:
         tqdm.monitor_interval = 0  # its thread would keep this process from forking
         unit = unit if unit == "B" else f" {unit}"
         with tqdm(
-            desc=title,
+            desc=shown(title),
             total=total,
             initial=initial,
             unit=unit,
@@ -119,7 +129,7 @@ class _Bars:
     def note(self, line: str) -> None:
         from tqdm import tqdm
 
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(shown(line), file=sys.stderr)
 
 
 class _LineTask:
@@ -153,7 +163,7 @@ class _LineTask:
             parts.append(f"{format_duration((self._total - self._amount) / rate)} left")
         if self._detail:
             parts.append(self._detail)
-        click.echo(", ".join(parts), err=True)
+        print_note(", ".join(parts))
 
 
 class _Lines:
@@ -162,4 +172,4 @@ class _Lines:
         yield _LineTask(title, total, unit, initial)
 
     def note(self, line: str) -> None:
-        click.echo(line, err=True)
+        print_note(line)

@@ -104,11 +104,10 @@ def train(
         return
     for report in trained_epochs(plan, progress=progress):
         print_result(
-            f"epoch {report.epoch}/{report.epochs}"
-            f"{'  best' if report.is_best else ''}"
-            f"\n  train  {report.train}"
-            f"\n  val    {report.val}"
-            f"\n  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
+            f"epoch {report.epoch}/{report.epochs}{'  best' if report.is_best else ''}",
+            f"  train  {report.train}",
+            f"  val    {report.val}",
+            f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
             f" {report.waited_s:.1f} s waited for data",
             **report.as_json(),
         )

@@ -1,7 +1,6 @@
 """A verb: the options that verbs share, its help under headings, its hints for the shell."""
 
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -11,7 +10,16 @@ import click
 from click.core import ParameterSource
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.messages import ImnetprepError, Interruption, WrongUsage, parse_bytes, parse_duration
+from imnetprep.messages import (
+    ImnetprepError,
+    Interruption,
+    WrongUsage,
+    parse_bytes,
+    parse_duration,
+    shell_command,
+    shell_word,
+)
+from imnetprep.outside_text import public_address
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (
@@ -52,7 +60,7 @@ class Verb(click.Command):
         if _option(self, "root") and not _is_typed(ctx, "root"):
             for word in surplus:
                 words.remove(word)
-            hint = shlex.join([*ctx.command_path.split(), *words, "--root", surplus[0]])
+            hint = shell_command(*ctx.command_path.split(), *words, "--root", surplus[0])
         raise WrongUsage(f"{surplus[0]!r} is one argument too many", hint=hint)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -91,7 +99,7 @@ def from_here(text: str) -> str:
             if option and option not in rest and value is not None:
                 for word in value if isinstance(value, tuple) else (value,):
                     words += [option] if option.startswith("-") else []
-                    words.append(shlex.quote(str(word)))
+                    words.append(shell_word(public_address(str(word), mark="…")))
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from imnetprep.messages import WrongUsage
+from imnetprep.outside_text import has_secret, public_address
 
 SCHEME = "s3://"
 
@@ -24,8 +25,9 @@ class S3Address(NamedTuple):
 def parse_s3_address(address: str) -> S3Address:
     """`s3://bucket/prefix/` as an address. Raises WrongUsage."""
     bucket, _, key = address.removeprefix(SCHEME).partition("/")
-    if not address.startswith(SCHEME) or not bucket:
-        raise WrongUsage(f"{address!r} names no bucket", hint="write s3://BUCKET/PREFIX")
+    if not address.startswith(SCHEME) or not bucket or has_secret(address):
+        public = public_address(address, mark="…")
+        raise WrongUsage(f"{public!r} names no bucket", hint="write s3://BUCKET/PREFIX")
     return S3Address(bucket, key.strip("/"))
 
 

@@ -26,6 +26,7 @@ from botocore.utils import get_environ_proxies
 
 from imnetprep.digests import Checksum
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage
+from imnetprep.outside_text import public_address, quoted
 from imnetprep.retry import resumed, retried, wait_s
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.failures import TRANSIENT, client_error, code_of, explained, is_busy
@@ -108,7 +109,7 @@ class Bucket:
                 )
             except ValueError as error:  # of a URL without a scheme, or a region with a space
                 raise WrongUsage(
-                    str(error),
+                    quoted(str(error)),
                     hint="--endpoint-url, or AWS_ENDPOINT_URL, is like https://HOST:PORT; --region,"
                     " or AWS_DEFAULT_REGION, like eu-west-1",
                 ) from error
@@ -120,7 +121,7 @@ class Bucket:
         self._has_answered = False
         self.client.meta.events.register("before-call.s3", self._add_headers)
         self.client.meta.events.register("needs-retry.s3", self._wait_s)
-        self.endpoint = str(self.client.meta.endpoint_url)
+        self.endpoint = public_address(str(self.client.meta.endpoint_url))
         region = self.client.meta.region_name
         self.region = "us-east-1" if region in (None, "aws-global") else str(region)
         ca_bundle = session.get_config_variable("ca_bundle")

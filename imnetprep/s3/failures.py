@@ -11,6 +11,7 @@ import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.outside_text import public_address, quoted
 
 
 class Busy(failures.ClientError):  # type: ignore[misc]
@@ -94,7 +95,6 @@ _SAYS = {
     "RequestTimeTooSkewed": "the clock of this machine is not that of the server",
     "NoSuchBucket": "there is no such bucket",
 }
-_LONGEST_SAID = 300
 
 
 @contextmanager
@@ -106,17 +106,17 @@ def explained(place: object) -> Iterator[None]:
         raise _refusal(place, error) from error
     except failures.ProfileNotFound as error:
         raise ImnetprepError(
-            _line(str(error)), hint="aws configure list-profiles shows those there are"
+            quoted(str(error)), hint="aws configure list-profiles shows those there are"
         ) from error
     except _CREDENTIALS as error:
         raise ImnetprepError(
-            f"no AWS credentials for {place}: {_line(str(error))}",
+            f"no AWS credentials for {place}: {quoted(str(error))}",
             hint="aws configure, or aws sso login; or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
             " AWS_SECRET_ACCESS_KEY",
         ) from error
     except failures.SSLError as error:
         raise SourceFailed(
-            f"{_server(error)} is not trusted: {_line(str(error.kwargs['error']))}",
+            f"{_server(error)} is not trusted: {quoted(str(error.kwargs['error']))}",
             hint="AWS_CA_BUNDLE=FILE names the certificate of who signed the server's",
         ) from error
     except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
@@ -127,17 +127,17 @@ def explained(place: object) -> Iterator[None]:
         ) from error
     except _NETWORK as error:
         raise SourceFailed(
-            f"{place}: {_line(str(error))}",
+            f"{place}: {quoted(str(error))}",
             hint="check the network; run the same command to resume",
         ) from error
     except ResponseParserError as error:
         raise SourceFailed(
-            f"{place}: the answer is not one of S3: {_line(str(error))}",
+            f"{place}: the answer is not one of S3: {quoted(str(error))}",
             hint="check --endpoint-url, or AWS_ENDPOINT_URL",
         ) from error
     except failures.BotoCoreError as error:
         raise WrongUsage(
-            f"{place}: {_line(str(error))}",
+            f"{place}: {quoted(str(error))}",
             hint="check the address, the options, the AWS_… variables and ~/.aws/config",
         ) from error
 
@@ -180,7 +180,7 @@ def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
             f"{place}: the bucket is in {region}",
             hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
         )
-    message = _line(str(error.response["Error"].get("Message") or code))
+    message = quoted(str(error.response["Error"].get("Message") or code))
     text, head = _SAYS.get(code, message), f"HEAD {status}" if code == status else ""
     mend = _MENDS.get(head) or _MENDS.get(code) or _MENDS.get(status)
     if code in ("AccessDenied", "403") or (status == "403" and mend is None):
@@ -195,17 +195,10 @@ def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
     return SourceFailed(f"{place}: {text} ({status})", hint=mend)
 
 
-def _line(text: str) -> str:
-    """What somebody else wrote as a part of a line of ours."""
-    text = re.sub(r"//[^/\s@]+@", "//", text)  # who is in a URL stays there
-    printable = "".join(each if each.isprintable() else " " for each in text)
-    return " ".join(printable.split())[:_LONGEST_SAID]
-
-
 def _server(error: failures.BotoCoreError) -> str:
     """Scheme, host and port of the URL that failed."""
-    url = urlsplit(str(error.kwargs["endpoint_url"]))
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+    url = urlsplit(public_address(str(error.kwargs["endpoint_url"])))
+    return f"{url.scheme}://{url.netloc}"
 
 
 def _region_of(error: failures.ClientError) -> str | None:

@@ -10,6 +10,7 @@ import urllib3
 
 from imnetprep.digests import Checksum
 from imnetprep.messages import SourceFailed, WrongBytes
+from imnetprep.outside_text import public_address, quoted
 from imnetprep.retry import resumed, retried
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -41,7 +42,7 @@ class HttpFile:
 
     def __init__(self, address: str) -> None:
         self.address, self.name = address, urlsplit(address).path.rpartition("/")[2]
-        self._title = address.partition("?")[0]  # what follows may be a signature
+        self._title = public_address(address)
         timeout = urllib3.Timeout(connect=5, read=15)
         self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
         self._url = address
@@ -80,7 +81,8 @@ class HttpFile:
             yield
         except (EOFError, _PassingFailure, urllib3.exceptions.HTTPError) as error:
             raise SourceFailed(
-                f"{self._title}: {error}", hint="check the network; run the same command to resume"
+                f"{self._title}: {quoted(str(error))}",
+                hint="check the network; run the same command to resume",
             ) from error
 
     def _get(self, start: int, end: int) -> bytes:
@@ -139,7 +141,7 @@ class HttpFile:
             if response.status not in _REDIRECTS:
                 return response
             response.close()
-            url = urljoin(self._url, response.headers.get("Location", ""))
+            url = self._target(response.headers.get("Location", ""))
             if urlsplit(self._url).scheme == "https" and urlsplit(url).scheme != "https":
                 raise SourceFailed(
                     f"{self._title} redirects from https to {urlsplit(url).scheme}",
@@ -147,3 +149,11 @@ class HttpFile:
                 )
             self._url = url
         raise SourceFailed(f"{self._title} redirects in a circle", hint="open it in a browser")
+
+    def _target(self, location: str) -> str:
+        try:
+            return urljoin(self._url, location)
+        except ValueError as error:
+            raise SourceFailed(
+                f"{self._title} redirects to no address: {error}", hint="open it in a browser"
+            ) from error

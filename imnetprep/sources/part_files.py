@@ -179,7 +179,7 @@ class PartFiles:
         for piece in pieces:
             bits[piece // 8] |= 1 << (piece % 8)
         with written_whole(self._record) as file:
-            record = {b"torrent": self.torrent.body, b"proved": bytes(bits)}
+            record = {b"torrent": self.torrent.public_body, b"proved": bytes(bits)}
             file.write(lt.bencode({**record, b"files": self._states()}))
 
     def params(self) -> Any:

@@ -13,6 +13,7 @@ import libtorrent as lt
 from imnetprep.catalog.datasets import Archive, Dataset
 from imnetprep.digests import Pieces
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.outside_text import public_address
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _v2(uri: str, value: str) -> str:
 
 
 def _bad(uri: str, problem: str) -> WrongUsage:
-    excerpt = uri if len(uri) <= 80 else f"{uri[:77]}…"
+    public = public_address(uri, mark="…")
+    excerpt = public if len(public) <= 80 else f"{public[:77]}…"
     return WrongUsage(
         f"bad magnet link {excerpt!r}: {problem}",
         hint="copy the whole link, and quote it: the shell reads & as the end of the command",
@@ -101,6 +103,13 @@ class Torrent:
     def has_v1(self) -> bool:
         """Has it SHA-1 piece hashes (BEP 3), beside or instead of SHA-256 trees (BEP 52)?"""
         return bool(self.info.info_hashes().has_v1())
+
+    @property
+    def public_body(self) -> bytes:
+        """The .torrent without its trackers, whose addresses may hold a passkey."""
+        layers = lt.bdecode(self.body).get(b"piece layers")
+        rest = b"12:piece layers" + bytes(lt.bencode(layers)) if layers else b""
+        return b"d4:info" + bytes(self.info.info_section()) + rest + b"e"
 
     @property
     def files(self) -> tuple[TorrentFile, ...]:
