@@ -1,12 +1,13 @@
 """Torrents as values: magnet links, and what a .torrent says, before any byte moves."""
 
 import base64
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import libtorrent as lt
 
@@ -33,7 +34,7 @@ class Magnet:
 
 def parse_magnet(text: str) -> Magnet:
     """The magnet link in `text`. Raises WrongUsage that says what is wrong with it."""
-    uri = text.strip()
+    uri = _as_written(text)
     if not uri.startswith("magnet:?"):
         raise _bad(uri, "it does not begin with magnet:?")
     fields = parse_qsl(urlsplit(uri).query)
@@ -50,6 +51,14 @@ def parse_magnet(text: str) -> Magnet:
         else:
             raise _bad(uri, f"xt={topic} is neither urn:btih (v1) nor urn:btmh (v2)")
     return Magnet(v1=v1, v2=v2, name=dict(fields).get("dn", v1 or v2 or ""), uri=uri)
+
+
+def _as_written(text: str) -> str:
+    """The link in `text` as who made it wrote it: a page, a mail or a shell may have changed it."""
+    uri = re.sub(r"[\s\\]", "", html.unescape(html.unescape(text))).strip("\"'`<>()[]“”‘’«».,;")
+    if re.match("magnet(%3a|:%3f|:[?]xt%3d)", uri, re.IGNORECASE):
+        uri = unquote(uri)
+    return re.sub(r"^magnet:(//)?/?\?", "magnet:?", uri, flags=re.IGNORECASE)
 
 
 def _v1(uri: str, value: str) -> str:
