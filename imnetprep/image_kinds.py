@@ -51,13 +51,13 @@ def kind_of(body: bytes) -> str | None:
     return _match(body, _READ) or ("AVIF" if _brands(body) & _AVIF_BRANDS else None)
 
 
-def why_unread(body: bytes, *, readable: str) -> str:
-    """What a file is that is not read: "is empty"; of an image also which kinds are `readable`."""
+def why_unread(body: bytes) -> str:
+    """What a file is that is not read: "is empty", "is a TGA image, which is not read"."""
     if not body:
         return "is empty"
     head = body[:1000].lstrip(b"\xef\xbb\xbf \t\r\n")
     if image := _other_image(body, head):
-        return f"is {image}; what is read is {readable}"
+        return f"is {image}"
     if thing := _match(body, _NO_IMAGES):
         return f"is {thing}, not an image"
     if not body.strip(b"\0"):
@@ -66,20 +66,21 @@ def why_unread(body: bytes, *, readable: str) -> str:
         return "is a web page, not an image"
     if "".join(head.decode(errors="ignore").split()).isprintable() and head.isascii():
         return "is text, not an image"
-    return f"is not an image of a kind that is read: {readable}"
+    return "is not an image of a kind that is read"
 
 
 def _other_image(body: bytes, head: bytes) -> str | None:
     if brands := _brands(body):
         if brands & _AVIF_BRANDS:
-            return "an AVIF image, which this Pillow does not read (11.3 and later do)"
+            return "an AVIF image, which Pillow reads from 11.3 on"
         if brands & _HEIC_BRANDS:
-            return "a HEIC image, as phones make them (`heif-convert` makes a JPEG of it)"
+            return "a HEIC image, as phones make them: `heif-convert` makes a JPEG of it"
+    kind = _match(body, _OTHER_IMAGES)
     if b"<svg" in head:
-        return "an SVG drawing"
+        kind = "an SVG drawing"
     if body.endswith(b"TRUEVISION-XFILE.\0"):
-        return "a TGA image"
-    return _match(body, _OTHER_IMAGES)
+        kind = "a TGA image"
+    return kind and f"{kind}, which is not read: convert it to JPEG or PNG"
 
 
 def _brands(body: bytes) -> set[bytes]:

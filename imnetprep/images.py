@@ -148,7 +148,7 @@ def _loaded(body: bytes, *, side_px: int | None = None) -> tuple[Image.Image, tu
     """
     kind = kind_of(body)
     if kind is None or (kind == "AVIF" and not _reads_avif()):
-        raise _Refusal(why_unread(body, readable=readable_kinds()))
+        raise _Refusal(why_unread(body))
     try:
         return _load(body, kind, side_px)
     except ValueError:
