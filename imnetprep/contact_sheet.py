@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import combining, normalize
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -21,6 +22,8 @@ _LABEL_PX, _HEADER_PX = 190, 88
 _PAPER, _INK, _FAINT, _TRAY = "#ffffff", "#1d232b", "#6b7684", "#eceff3"
 _PAIR_PX = 2 * _CELL_PX + _GAP_PX + _PAIR_GAP_PX
 _WIDEST_PX = 30_000
+# What systems have for other scripts than English: the built-in font has none.
+_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "Arial Unicode.ttf")
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -138,19 +141,34 @@ def _draw_header(
 
 def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
     synset, room = row.synset, _LABEL_PX - 14
-    synonyms = ", ".join(synset.words.split(", ")[1:])
+    words = synset.words.split(", ") if synset.name != synset.words else []
     lines = (
         (synset.name, 17, _INK),
-        (synonyms, 12, _FAINT),
-        (synset.wnid, 13, _INK),
+        (", ".join(words[1:]), 12, _FAINT),
+        (synset.wnid if synset.wnid != synset.name else "", 13, _INK),
         (count(row.samples, "image"), 12, _FAINT),
     )
     down = top + 34
     for text, size_px, colour in lines:
         if text:
-            font = ImageFont.load_default(size_px)
+            text, font = _drawable(text, size_px)
             draw.text((_MARGIN_PX, down), fitted(text, font, room), fill=colour, font=font)
             down += size_px + 9
+
+
+def _drawable(text: str, size_px: int) -> tuple[str, Font]:
+    """A font with the characters of `text`; without one, a text of those of the built-in font."""
+    default = ImageFont.load_default(size_px)
+    for name in () if text.isascii() else _FONTS:
+        try:
+            font = ImageFont.truetype(name, size_px)
+        except OSError:
+            continue
+        missing = bytes(font.getmask("\U000ffffe"))  # a box
+        if not any(bytes(font.getmask(each)) == missing for each in text):
+            return text, font
+    plain = "".join(each for each in normalize("NFKD", text) if not combining(each))
+    return plain.encode("ascii", "backslashreplace").decode(), default
 
 
 def _paste_pair(sheet: Image.Image, preview: Preview, start: int, top: int) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
+from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.contact_sheet import fitted, pick_rows, plan_contact_sheet
 from imnetprep.manifest import open_manifest
@@ -88,3 +89,9 @@ def test_the_ending_of_out_says_what_is_written(drawn: Root, tmp_path: Path, her
     told = here(*words, tmp_path / "sheet.pdf")
     assert (told.returncode, (tmp_path / "sheet.pdf").exists()) == (2, False)
     assert "sheet.pdf: a contact sheet is a PNG or a JPEG\nHint: --out " in told.stderr
+
+
+def test_a_class_name_in_any_script_is_drawn_without_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contact_sheet, "_FONTS", ("no such font.ttf",))
+    for text, drawn in (("Bär 狗", r"Bar \u72d7"), ("Corn_(maize)", "Corn_(maize)")):
+        assert contact_sheet._drawable(text, 12)[0] == drawn
