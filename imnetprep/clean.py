@@ -124,14 +124,11 @@ def _growth(
     root: Root, dataset: Dataset | None, split_folders: set[tuple[Split, Layout]]
 ) -> Iterator[Removable]:
     """Unfinished splits and what they left: class folders, shards and spools."""
-    journal, growths, unread = root.journal, dict[tuple[Stage, str], UnfinishedSplit](), False
-    try:
-        if _is_folder(root.organizing) and not journal.is_symlink():
-            growths = {(each.stage, each.split): each for each in read_unfinished(journal)}
-    except sqlite3.DatabaseError:
-        unread = True
-    for path in _entries(root.organizing) if unread else ():
-        if path.name.startswith(journal.name) and _is_file(path):
+    is_readable = _is_folder(root.organizing) and not root.journal.is_symlink()
+    splits = _unfinished_splits(root) if is_readable else []
+    growths = {(each.stage, each.split): each for each in splits or ()}
+    for path in _entries(root.organizing) if splits is None else ():
+        if path.name.startswith(root.journal.name) and _is_file(path):
             yield _found("leftover", path, "the journal is damaged")
     if _is_folder(root.organizing / "sync"):
         reason = "imnetprep sync-s3 s3://… --pull would resume it"
@@ -139,7 +136,7 @@ def _growth(
     for stage, folder in _unfinished_folders(root):
         growth = growths.get((stage, folder.name))
         if growth is None:
-            reason = f"the journal {'is damaged' if unread else 'knows nothing of it'}"
+            reason = f"the journal {'is damaged' if splits is None else 'knows nothing of it'}"
             yield _found("leftover", folder, reason)
         elif dataset is not None and growth.dataset != dataset.fingerprint:
             yield _found("leftover", folder, "it is of another dataset")
@@ -162,17 +159,17 @@ def _unfinished_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
             yield Stage.FOLDERS, folder
 
 
-def _unfinished_splits(root: Root) -> set[str]:
-    """The splits of which the journal has any stage."""
+def _unfinished_splits(root: Root) -> list[UnfinishedSplit] | None:
+    """What the journal has of splits in any stage; None: it is damaged."""
     try:
-        return {each.split for each in read_unfinished(root.journal)}
+        return read_unfinished(root.journal)
     except sqlite3.DatabaseError:
-        return set()
+        return None
 
 
 def _archives(root: Root, dataset: Dataset, as_published: set[Split]) -> Iterator[Removable]:
     """The archives whose images are organized as published, nothing unfinished made of them."""
-    splits = as_published - _unfinished_splits(root)
+    splits = as_published - {each.split for each in _unfinished_splits(root) or ()}
     for archive in dataset.archives:
         path = root.archives / archive.name
         holes = consumed_path(path)

@@ -1,77 +1,27 @@
 """A folder of images by class, without splits, to a root with train and val: links or copies."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
 from imnetprep.catalog.file_names import is_class_name, is_plain
-from imnetprep.fs import locked
-from imnetprep.manifest import (
-    SampleRecord,
-    SplitRecord,
-    create_manifest,
-    open_manifest,
-    refuse_other_dataset,
-    splits_in,
-)
-from imnetprep.messages import ImnetprepError, Progress, count
-from imnetprep.organizing.journal import open_journal
+from imnetprep.manifest import SampleRecord, open_manifest, refuse_other_dataset, splits_in
+from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.proving.receipt import NoProof
-from imnetprep.split_from_folder import FolderSource, link_or_copy, organize_from_folder
-from imnetprep.split_plan import Needs, PlannedSplit
+from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
+from imnetprep.split_plan import Needs
 
 # What Pillow and torchvision open, by its name.
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
-@dataclass(frozen=True)
-class DividePlan:
-    """Images in `folder` to become the splits of `division`: a SplitPlan."""
-
-    root: Root
-    folder: Path
-    division: Division
-    needs: Needs
-    copy: bool
-    jobs: int | None
-
-    @property
-    def dataset(self) -> Dataset:
-        """The dataset that the root will hold."""
-        return self.division.dataset
-
-    def described(self) -> Iterator[PlannedSplit]:
-        """As `SplitPlan.described`."""
-        folders = splits_in(self.root, Layout.IMAGEFOLDER)
-        for split in self.division.names:
-            source = f"{count(self.dataset.samples(split), 'image')} of {self.folder}"
-            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in folders)
-
-    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
-        """As `SplitPlan.carry_out`. An interruption costs the classes in flight."""
-        root = self.root
-        self.needs.require(root.path, purpose=f"to organize {self.dataset.name}")
-        with locked(root.organizing), open_journal(root.journal) as journal:
-            create_manifest(root.manifest, self.dataset)
-            for split in self.division.names:
-                yield organize_from_folder(
-                    root,
-                    journal,
-                    self.dataset,
-                    _folder_source(self, split),
-                    jobs=self.jobs,
-                    progress=progress,
-                )
-
-
 def plan_divide(
     root: Root, folder: Path, *, val_fraction: float, seed: int, copy: bool, jobs: int | None
-) -> DividePlan:
+) -> FoldersPlan:
     """Look at the folder and the root, and change nothing.
 
     Raises ImnetprepError where the folder holds what is no image of a class, and where the root
@@ -93,37 +43,47 @@ def plan_divide(
         for file in of_class
     ]
     size_bytes = sum(to_make) if copy else 0
-    needs = Needs(size_bytes, len(to_make), size_bytes)
-    return DividePlan(root, folder, division, needs, copy, jobs)
+    return FoldersPlan(
+        root,
+        division.dataset,
+        folders=dict.fromkeys(division.names, folder),
+        source_of=partial(_folder_source, folder, division, copy),
+        needs=Needs(size_bytes, len(to_make), size_bytes),
+        checks_room=True,
+        jobs=jobs,
+    )
 
 
-def _folder_source(plan: DividePlan, split: Split) -> FolderSource:
-    place = plan.folder.absolute()
+def _folder_source(folder: Path, division: Division, copy: bool, split: Split) -> FolderSource:
+    place = folder.absolute()
+
+    def classes() -> Iterator[tuple[int, MakeClass]]:
+        for synset in division.dataset.synsets:
+            names = division.names[split][synset.wnid]
+            yield (
+                synset.label,
+                partial(_make_class, folder / synset.wnid, synset.label, names, copy),
+            )
+
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if plan.copy else 'links'} of {str(place)!a}",
-        classes=lambda: (
-            (synset.label, partial(_make_class, plan, split, synset.label))
-            for synset in plan.dataset.synsets
-        ),
-        copied_bytes=0,  # `needs` are for all splits
-        facts={
-            "archive": None,
-            "source": str(place),
-            "files": "copies" if plan.copy else "hard links",
-        },
+        made_of=f"{'copies' if copy else 'links'} of {str(place)!a}",
+        classes=classes,
+        copied_bytes=0,  # the needs of the plan are for all splits
+        facts={"archive": None, "source": str(place), "files": "copies" if copy else "hard links"},
         proof=NoProof(f"the images in {place}, as they were"),
         change=None,
     )
 
 
-def _make_class(plan: DividePlan, split: Split, label: int, folder: Path) -> list[SampleRecord]:
-    """Make the samples of a class in `folder`."""
-    wnid, records = plan.dataset.synsets[label].wnid, []
-    for file in plan.division.names[split][wnid]:
-        path = plan.folder / wnid / file
-        body = path.read_bytes()
-        link_or_copy(path, folder / file, body if plan.copy else None)
+def _make_class(
+    home: Path, label: int, names: Sequence[str], copy: bool, folder: Path
+) -> list[SampleRecord]:
+    """Make the samples of a class in `folder` of images in `home`."""
+    records = []
+    for file in names:
+        body = (home / file).read_bytes()
+        link_or_copy(home / file, folder / file, body if copy else None)
         records.append(SampleRecord.of_body(label, file, body))
     return records
 

@@ -1,7 +1,7 @@
 """Archives to class folders: one pass, restartable at any instant, whole or absent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,17 @@ from imnetprep.jobs import IMAGES
 from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.grow import Work
-from imnetprep.organizing.journal import Journal, Stage, Whole, open_journal
+from imnetprep.organizing.journal import Stage, open_journal
 from imnetprep.organizing.plan import (
     SplitGroup,
+    begun_splits,
     in_flight_bytes,
     planned_splits,
-    refuse_consumed,
     refuse_consumed_elsewhere,
     size_in_archives,
     tell_kept_archives,
 )
-from imnetprep.organizing.publish import refuse_strangers
+from imnetprep.organizing.publish import publish_journalled, refuse_strangers
 from imnetprep.split_plan import Needs, PlannedSplit
 
 
@@ -35,19 +35,17 @@ class OrganizePlan:
 
     root: Root
     dataset: Dataset
-    groups: tuple[SplitGroup, ...]
+    groups: list[SplitGroup]
     needs: Needs
-    consume: bool
     resize: Resize | None
-    jobs: int | None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
-        for each in self.groups:
-            source = f"from {', '.join(each.addresses)}"
-            for split in each.splits:
-                yield PlannedSplit(split, Layout.IMAGEFOLDER, source, each.is_organized(split))
+        for group in self.groups:
+            source, to_do = f"from {group.addresses}", group.to_do
+            for split in group.splits:
+                yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split not in to_do)
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
@@ -56,77 +54,75 @@ class OrganizePlan:
             create_manifest(self.root.manifest, self.dataset)
             self.needs.tell_time(self.root.organizing, progress)
             for group in self.groups:
-                with _work(self, group, journal) as work:
+                with self._sink(group.jobs) as sink:
+                    work = Work(group, journal, sink=sink, folder=self.root.organizing)
                     folders = splits_in(self.root, Layout.IMAGEFOLDER)
                     splits = [split for split in group.splits if split not in folders]
-                    wholes = work.grown(splits, jobs=self.jobs, progress=progress)
+                    wholes = work.grown(splits, progress)
                 for split, whole in wholes.items():
-                    change = str(self.resize) if self.resize else None
-                    work.publish(split, whole, change=change, facts=self.facts)
-                if self.consume and not group.to_do:
-                    tell_kept_archives(self.root, group, progress)
+                    publish_journalled(
+                        self.root,
+                        journal,
+                        split,
+                        whole=whole,
+                        workspace=self.root.organizing / split,
+                        change=str(self.resize) if self.resize else None,
+                        facts={
+                            "archive": group.archive_names(split),
+                            **self.facts,
+                            **whole.receipt,
+                        },
+                        on_listed=group.end_consumption,
+                    )
+                if group.consume and not group.to_do:
+                    tell_kept_archives(group, progress)
                 for split in group.splits:
                     yield splits_in(self.root, Layout.IMAGEFOLDER)[split]
+
+    @contextmanager
+    def _sink(self, jobs: int | None) -> Iterator[Sink]:
+        """What makes class folders: of images as published, or smaller."""
+        if self.resize is None:
+            yield ClassFolders(self.dataset, self.root.organizing)
+            return
+        folders = ResizedFolders(
+            self.dataset, self.root.organizing, self.resize, jobs=IMAGES.count(jobs)
+        )
+        with closing(folders):
+            yield folders
 
 
 def plan_organize(
     root: Root,
     *,
-    dataset: str | None,
+    dataset: Dataset | str | None,
     splits: Sequence[Split],
     archives: str | None = None,
     consume: bool = False,
     resize: Resize | None = None,
     jobs: int | None = None,
 ) -> OrganizePlan:
-    """Look at the archives and the root, and change nothing.
+    """Look at the archives and the root, and change nothing. `dataset` may be part of another.
 
     Raises ImnetprepError where an archive is missing, and where something else stands in a split's
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
-    return plan_dataset(
-        root,
-        dataset_for(root.manifest, dataset),
-        splits=splits,
-        archives=archives,
-        consume=consume,
-        resize=resize,
-        jobs=jobs,
-    )
-
-
-def plan_dataset(
-    root: Root,
-    dataset: Dataset,
-    *,
-    splits: Sequence[Split],
-    archives: str | None = None,
-    consume: bool = False,
-    resize: Resize | None = None,
-    jobs: int | None = None,
-) -> OrganizePlan:
-    """Plan `dataset`, which may be part of a published one. Raises as `plan_organize`."""
+    if not isinstance(dataset, Dataset):
+        dataset = dataset_for(root.manifest, dataset)
+    folders = splits_in(root, Layout.IMAGEFOLDER)
+    splits = splits or dataset.splits
     groups = planned_splits(
-        root,
-        dataset,
-        splits or dataset.splits,
-        archives=archives,
-        organized_splits=frozenset(splits_in(root, Layout.IMAGEFOLDER)),
+        root, dataset, splits, folders, archives=archives, consume=consume, jobs=jobs
     )
     needs = Needs()
-    for each in groups:
-        for split in each.splits:
-            if each.is_organized(split):
-                _refuse_other_size(root, split, resize)
-        if each.to_do:
-            needs += _group_needs(root, dataset, each, consume=consume, resize=resize, jobs=jobs)
-    return OrganizePlan(root, dataset, groups, needs, consume, resize, jobs)
-
-
-def _refuse_other_size(root: Root, split: Split, resize: Resize | None) -> None:
-    change = splits_in(root, Layout.IMAGEFOLDER)[split].change
-    if change != (str(resize) if resize else None):
-        raise _other_images(root.split(split), change or "as published")
+    for group in groups:
+        for split in group.splits:
+            record = folders.get(split)
+            if record and record.change != (str(resize) if resize else None):
+                raise _other_images(root.split(split), record.change or "as published")
+        if group.to_do:
+            needs += _group_needs(group, resize)
+    return OrganizePlan(root, dataset, groups, needs, resize)
 
 
 def _other_images(folder: Path, description: str) -> ImnetprepError:
@@ -136,63 +132,35 @@ def _other_images(folder: Path, description: str) -> ImnetprepError:
     )
 
 
-@contextmanager
-def _work(plan: OrganizePlan, group: SplitGroup, journal: Journal) -> Iterator[Work]:
-    """The splits of archives that they share, made as class folders: as published, or smaller."""
-    folder = plan.root.organizing
-    with ExitStack() as stack:
-        sink: Sink = ClassFolders(plan.dataset, folder)
-        if plan.resize is not None:
-            jobs = IMAGES.count(plan.jobs)
-            folders = ResizedFolders(plan.dataset, folder, plan.resize, jobs=jobs)
-            sink = stack.enter_context(closing(folders))
-        yield Work(
-            plan.dataset, group, plan.root, journal, sink=sink, folder=folder, consume=plan.consume
-        )
-
-
-def _group_needs(
-    root: Root,
-    dataset: Dataset,
-    group: SplitGroup,
-    *,
-    consume: bool,
-    resize: Resize | None,
-    jobs: int | None,
-) -> Needs:
+def _group_needs(group: SplitGroup, resize: Resize | None) -> Needs:
     """What the splits will still take."""
-    wholes: dict[Split, Whole | None] = {}
-    bytes_by_split: dict[Split, int] = {}
-    if root.has_journal:
-        with open_journal(root.journal) as journal:
-            for split in group.to_do:
-                origin = journal.origin(split)
-                if origin is None:
-                    continue
-                if origin.options == folder_options(resize):
-                    wholes[split] = journal.whole(split, dataset=dataset.fingerprint)
-                    bytes_by_split[split] = journal.size_bytes(split)
-                else:
-                    refuse_consumed(group, "of images of another size: --resize and --quality")
-    to_grow = []
+    root, dataset = group.root, group.dataset
+    to_grow, done_bytes = [], 0
+    states = begun_splits(
+        group,
+        group.to_do,
+        Stage.FOLDERS,
+        options=folder_options(resize),
+        difference="of images of another size: --resize and --quality",
+    )
     for split in group.to_do:
-        whole = wholes.get(split)
+        size_bytes, whole = states.get(split, (0, None))
         has_name = refuse_strangers(root, dataset, split)
-        if has_name and split not in wholes:
+        if has_name and split not in states:
             raise _other_images(root.split(split), "of another size")
         if not has_name and not (whole and whole.lies_in(root.organizing / split)):
             to_grow.append(split)
+            done_bytes += size_bytes
     if not to_grow:
         return Needs()
-    refuse_consumed_elsewhere(group, root, Stage.SPOOL)
-    size_bytes = size_in_archives(root, dataset, group, to_grow, consume=consume)
+    refuse_consumed_elsewhere(group, Stage.SPOOL)
+    size_bytes = size_in_archives(group, to_grow)
     files = sum(dataset.samples(split) for split in to_grow)
-    journal_bytes = sum(bytes_by_split.get(split, 0) for split in to_grow)
-    disk_bytes = to_write = max(0, size_bytes - journal_bytes)
-    if consume:
-        disk_bytes = min(to_write, in_flight_bytes(dataset, group, jobs))
+    disk_bytes = to_write = max(0, size_bytes - done_bytes)
+    if group.consume:
+        disk_bytes = min(to_write, in_flight_bytes(group))
     if disk_bytes > free_bytes(root.path):  # what is written and not journalled is written over
         present_bytes = sum(bytes_below(root.organizing / split) for split in to_grow)
-        disk_bytes = max(0, disk_bytes - max(0, present_bytes - journal_bytes))
-    done_files = files * journal_bytes // max(1, size_bytes)
+        disk_bytes = max(0, disk_bytes - max(0, present_bytes - done_bytes))
+    done_files = files * done_bytes // max(1, size_bytes)
     return Needs(to_write, max(0, files - done_files), disk_bytes)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from imnetprep.catalog.datasets import Dataset, Root, Split
-from imnetprep.manifest import SplitRecord, dataset_for
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.manifest import SplitRecord, dataset_for, splits_in
 from imnetprep.messages import Progress, WrongUsage
 from imnetprep.organizing.plan import SplitGroup, planned_splits, tell_kept_archives
 from imnetprep.sharding.from_archives import needs_archive, plan_from_archives
@@ -22,8 +23,8 @@ class ShardsPlan:
 
     root: Root
     dataset: Dataset
-    plans: tuple[SplitPlan, ...]
-    finished_groups: tuple[SplitGroup, ...]
+    plans: list[SplitPlan]
+    finished_groups: list[SplitGroup]
 
     @property
     def needs(self) -> Needs:
@@ -39,7 +40,7 @@ class ShardsPlan:
         """As `SplitPlan.carry_out`."""
         self.needs.require(self.root.path, purpose=f"to make shards of {self.dataset.name}")
         for group in self.finished_groups:
-            tell_kept_archives(self.root, group, progress)
+            tell_kept_archives(group, progress)
         for plan in self.plans:
             yield from plan.carry_out(progress)
 
@@ -62,8 +63,11 @@ def plan_organize_shards(
     whole = dataset_for(root.manifest, dataset)
     of_archives = [split for split in splits or whole.splits if needs_archive(root, split)]
     of_folders = [split for split in splits or whole.splits if split not in of_archives]
+    planned_groups = partial(
+        planned_splits, root, whole, archives=archives, consume=consume, jobs=jobs
+    )
     plans: list[SplitPlan] = []
-    finished_groups: tuple[SplitGroup, ...] = ()
+    finished_groups: list[SplitGroup] = []
     if of_folders:
         plan = plan_from_folders(root, whole, sharding, splits=of_folders, jobs=jobs)
         if (archives or consume) and not of_archives:
@@ -71,22 +75,11 @@ def plan_organize_shards(
         plans.append(plan)
         old_splits = [each.source.split for each in plan.splits if each.is_finished]
         if consume and old_splits:
-            finished_groups = planned_splits(
-                root, whole, old_splits, archives=archives, organized_splits=frozenset()
-            )
+            finished_groups = planned_groups(old_splits, ())
     if of_archives:
-        plans.append(
-            plan_from_archives(
-                root,
-                whole,
-                sharding,
-                splits=of_archives,
-                archives=archives,
-                consume=consume,
-                jobs=jobs,
-            )
-        )
-    return ShardsPlan(root, whole, tuple(plans), finished_groups)
+        groups = planned_groups(of_archives, splits_in(root, Layout.WEBDATASET))
+        plans.append(plan_from_archives(root, whole, sharding, groups))
+    return ShardsPlan(root, whole, plans, finished_groups)
 
 
 def _refuse_archives(plan: FolderShardsPlan) -> None:

@@ -12,14 +12,15 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.sink import RangeRecord
-from imnetprep.fs import hard_link, require_free
+from imnetprep.fs import hard_link, locked, require_free
 from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
-from imnetprep.manifest import SampleRecord, SplitRecord, organized_splits, packed
-from imnetprep.messages import ImnetprepError, Progress, removal
-from imnetprep.organizing.journal import Journal, Origin
+from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, packed, splits_in
+from imnetprep.messages import ImnetprepError, Progress, count, removal
+from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof
+from imnetprep.split_plan import Needs, PlannedSplit
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
 MakeClass = Callable[[Path], Sequence[SampleRecord]]
@@ -42,89 +43,101 @@ class FolderSource:
     change: str | None
 
 
-def organize_from_folder(
-    root: Root,
-    journal: Journal,
-    dataset: Dataset,
-    source: FolderSource,
-    *,
-    jobs: int | None,
-    progress: Progress,
-) -> SplitRecord:
-    """Make the split of `source` unless it is organized. A kill costs the classes in flight."""
-    split, key = source.split, (source.split, Layout.IMAGEFOLDER)
-    workspace, folder = root.organizing / split, root.split(split)
-    origin = _origin(dataset, source)
-    whole = unpublished(journal, split, dataset, workspace, folder, origin=origin)
-    if whole is None and key not in organized_splits(root):
-        if folder.exists():
-            raise in_the_way(folder, root)
-        _grow(root, journal, dataset, source, jobs=jobs, progress=progress)
-        whole = unpublished(journal, split, dataset, workspace, origin=origin)
-    if whole is not None:
-        change = source.change
-        publish_journalled(
-            root,
-            journal,
-            *key,
-            whole=whole,
-            workspace=workspace,
-            change=change,
-            facts=whole.receipt,
-        )
-    return organized_splits(root)[key]
+@dataclass(frozen=True)
+class FoldersPlan:
+    """Splits to be made of the images in `folders`, as links or copies: a SplitPlan.
 
+    With `checks_room` all `needs` must be met at first; else what each source copies, in its turn.
+    """
 
-def _grow(
-    root: Root,
-    journal: Journal,
-    dataset: Dataset,
-    source: FolderSource,
-    *,
-    jobs: int | None,
-    progress: Progress,
-) -> None:
-    split, workspace = source.split, root.organizing / source.split
-    _begin(journal, dataset, source, workspace)
-    labels, wnids = journal.done(split), set[str]()
-    missing_bytes = max(0, source.copied_bytes - journal.size_bytes(split))
-    require_free(root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
-    with (
-        progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
-        journal.committing(workspace) as commit,
-    ):
+    root: Root
+    dataset: Dataset
+    folders: Mapping[Split, Path]
+    source_of: Callable[[Split], FolderSource]
+    needs: Needs
+    checks_room: bool
+    jobs: int | None
 
-        def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:
-            for label, make in source.classes():
-                wnid = dataset.synsets[label].wnid
-                wnids.add(wnid)
-                if label not in labels:
-                    yield label, partial(_make_class, make, workspace, wnid)
-                else:
-                    task.advance(dataset.counts(split)[label])
+    def described(self) -> Iterator[PlannedSplit]:
+        """As `SplitPlan.described`."""
+        records = splits_in(self.root, Layout.IMAGEFOLDER)
+        for split, folder in self.folders.items():
+            source = f"{count(self.dataset.samples(split), 'image')} of {folder}"
+            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split in records)
 
-        for label, records in _in_threads(tasks(), jobs=FILES.count(jobs)):
-            commit(RangeRecord(label, {split: packed(records)}, None))
-            task.advance(len(records))
-    _refuse_others(workspace, wnids)
-    journal.mark_whole({split: workspace}, facts=source.facts, proof=source.proof)
+    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
+        """As `SplitPlan.carry_out`. An interruption costs the classes in flight."""
+        if self.checks_room:
+            self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
+        with locked(self.root.organizing), open_journal(self.root.journal) as journal:
+            create_manifest(self.root.manifest, self.dataset)
+            for split in self.folders:
+                self._organize(self.source_of(split), journal, progress)
+                yield splits_in(self.root, Layout.IMAGEFOLDER)[split]
 
+    def _organize(self, source: FolderSource, journal: Journal, progress: Progress) -> None:
+        """Make the split of `source` unless it is organized."""
+        split, dataset, origin = source.split, self.dataset, self._origin(source)
+        workspace, folder = self.root.organizing / split, self.root.split(split)
+        whole = unpublished(journal, split, dataset, workspace, folder, origin=origin)
+        if whole is None and split not in splits_in(self.root, Layout.IMAGEFOLDER):
+            if folder.exists():
+                raise in_the_way(folder, self.root)
+            self._grow(source, workspace, journal, progress)
+            whole = unpublished(journal, split, dataset, workspace, origin=origin)
+        if whole is not None:
+            publish_journalled(
+                self.root,
+                journal,
+                split,
+                whole=whole,
+                workspace=workspace,
+                change=source.change,
+                facts=whole.receipt,
+            )
 
-def _begin(journal: Journal, dataset: Dataset, source: FolderSource, workspace: Path) -> None:
-    """Go on, or drop what grew of something else: archives are not to be written through links."""
-    split, earlier, origin = source.split, journal.origin(source.split), _origin(dataset, source)
-    is_whole = journal.whole(split, dataset=dataset.fingerprint) is not None
-    if earlier != origin or is_whole or not workspace.exists():
-        if earlier is not None and workspace.exists():
-            shutil.rmtree(workspace)
-        journal.forget(split)
-        journal.begin(split, origin)
-    workspace.mkdir(parents=True, exist_ok=True)
+    def _grow(
+        self, source: FolderSource, workspace: Path, journal: Journal, progress: Progress
+    ) -> None:
+        split, dataset = source.split, self.dataset
+        self._begin(source, workspace, journal)
+        labels, wnids = journal.done(split), set[str]()
+        missing_bytes = max(0, source.copied_bytes - journal.size_bytes(split))
+        require_free(self.root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
+        with (
+            progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
+            journal.committer(workspace) as commit,
+        ):
 
+            def tasks() -> Iterator[tuple[int, Callable[[], Sequence[SampleRecord]]]]:
+                for label, make in source.classes():
+                    wnid = dataset.synsets[label].wnid
+                    wnids.add(wnid)
+                    if label not in labels:
+                        yield label, partial(_make_class, make, workspace, wnid)
+                    else:
+                        task.advance(dataset.counts(split)[label])
 
-def _origin(dataset: Dataset, source: FolderSource) -> Origin:
-    """What the split is made of; the options are of no sink, so archives never pass for folders."""
-    return Origin(dataset.fingerprint, source.made_of, {"files": "of other folders"})
+            for label, records in _in_threads(tasks(), jobs=FILES.count(self.jobs)):
+                commit(RangeRecord(label, {split: packed(records)}, None))
+                task.advance(len(records))
+        _refuse_others(workspace, wnids)
+        journal.mark_whole({split: workspace}, facts=source.facts, proof=source.proof)
+
+    def _begin(self, source: FolderSource, workspace: Path, journal: Journal) -> None:
+        """Resume, or drop what grew of something else: links must not lead writers to its files."""
+        split, earlier, origin = source.split, journal.origin(source.split), self._origin(source)
+        is_whole = journal.whole(split, dataset=origin.dataset) is not None
+        if earlier != origin or is_whole or not workspace.exists():
+            if earlier is not None and workspace.exists():
+                shutil.rmtree(workspace)
+            journal.forget(split)
+            journal.begin(split, origin)
+        workspace.mkdir(parents=True, exist_ok=True)
+
+    def _origin(self, source: FolderSource) -> Origin:
+        """What a split is made of; the options are of no sink: archives never pass for folders."""
+        return Origin(self.dataset.fingerprint, source.made_of, {"files": "of other folders"})
 
 
 def _in_threads(

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -164,10 +165,9 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
 
 
 def _proof(root: Root, path: Path) -> Proof | None:
-    try:
+    with suppress(*_UNREADABLE):  # _verifies tells what is wrong with the receipt
         return archive_proof(root, path)
-    except _UNREADABLE:
-        return None  # _verifies tells what is wrong with the receipt
+    return None
 
 
 def _splits(
@@ -200,17 +200,10 @@ def _splits(
 def _split(
     dataset: Dataset, split: Split, state: str, record: SplitRecord | None = None
 ) -> SplitStatus:
+    layout, samples, size_bytes, change = record[1:] if record else (None, 0, 0, None)
+    classes, all_samples = len(dataset.synsets), dataset.samples(split)
     return SplitStatus(
-        split,
-        state,
-        layout=record.layout if record else None,
-        classes=None,
-        all_classes=len(dataset.synsets),
-        samples=record.samples if record else 0,
-        all_samples=dataset.samples(split),
-        size_bytes=record.size_bytes if record else 0,
-        at_work=False,
-        change=record.change if record else None,
+        split, state, layout, None, classes, samples, all_samples, size_bytes, False, change
     )
 
 

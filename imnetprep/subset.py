@@ -3,93 +3,42 @@
 import itertools
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import DEFAULT, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.catalog.subsets import read_list, subset_of
-from imnetprep.fs import locked
 from imnetprep.manifest import (
     Manifest,
     SampleRecord,
     SplitRecord,
-    create_manifest,
     dataset_for,
     open_manifest,
     refuse_other_dataset,
     splits_in,
 )
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, shell_command
-from imnetprep.organize import OrganizePlan, plan_dataset
-from imnetprep.organizing.journal import open_journal
+from imnetprep.messages import ImnetprepError, WrongBytes, count, shell_command
+from imnetprep.organize import OrganizePlan, plan_organize
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
-from imnetprep.split_from_folder import FolderSource, MakeClass, link_or_copy, organize_from_folder
-from imnetprep.split_plan import Needs, PlannedSplit
-
-
-@dataclass(frozen=True)
-class SubsetPlan:
-    """Splits of the root `source` to become `dataset` in another root: a SplitPlan.
-
-    `needed_bytes`: what the splits hold that `root` does not have yet.
-    """
-
-    root: Root
-    list_name: str
-    source: Root
-    dataset: Dataset
-    splits: tuple[Split, ...]
-    needed_bytes: Mapping[Split, int]
-    copy: bool
-    jobs: int | None
-
-    @property
-    def needs(self) -> Needs:
-        """As `SplitPlan.needs`."""
-        size_bytes = sum(self.needed_bytes.values()) if self.copy else 0
-        files = sum(map(self.dataset.samples, self.needed_bytes))
-        return Needs(size_bytes, files, size_bytes)
-
-    def described(self) -> Iterator[PlannedSplit]:
-        """As `SplitPlan.described`."""
-        for split in self.splits:
-            folder = self.source.split(split)
-            source = f"{count(self.dataset.samples(split), 'image')} of {folder}"
-            yield PlannedSplit(split, Layout.IMAGEFOLDER, source, split not in self.needed_bytes)
-
-    def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
-        """As `SplitPlan.carry_out`."""
-        with (
-            locked(self.root.organizing),
-            open_journal(self.root.journal) as journal,
-            open_manifest(self.source.manifest) as manifest,
-        ):
-            create_manifest(self.root.manifest, self.dataset)
-            for split in self.splits:
-                yield organize_from_folder(
-                    self.root,
-                    journal,
-                    self.dataset,
-                    _folder_source(self, split, manifest),
-                    jobs=self.jobs,
-                    progress=progress,
-                )
+from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
+from imnetprep.split_plan import Needs
 
 
 def plan_subset(
     list_name: str, source: Root, root: Root, *, copy: bool, jobs: int | None
-) -> SubsetPlan:
+) -> FoldersPlan:
     """Look at the list and at both roots, and change nothing.
 
     Raises ImnetprepError where `source` is not organized or lacks what the list names, and where
     `root` holds something else.
     """
+    copied_bytes: dict[Split, int] = {}
     with open_manifest(source.manifest) as manifest:
         subset_list = read_list(list_name)
         dataset = subset_of(manifest.dataset(), subset_list)
@@ -99,12 +48,26 @@ def plan_subset(
                 f"{source.path} has no class folders to take from",
                 hint=shell_command("imnetprep", "organize", "--root", source.path),
             )
-        needed_bytes = {}
         for split in _splits_to_make(splits, dataset, root):
             samples = itertools.chain.from_iterable(_subset_samples(dataset, split, manifest))
-            needed_bytes[split] = sum(sample.size_bytes for sample in samples)
-    return SubsetPlan(
-        root, subset_list.name, source, dataset, tuple(splits), needed_bytes, copy, jobs
+            size_bytes = sum(sample.size_bytes for sample in samples)
+            copied_bytes[split] = size_bytes if copy else 0
+
+    def source_of(split: Split) -> FolderSource:
+        size_bytes = copied_bytes.get(split, 0) if copy else None
+        return _folder_source(
+            dataset, source, split, list_name=subset_list.name, copied_bytes=size_bytes
+        )
+
+    size_bytes, files = sum(copied_bytes.values()), sum(map(dataset.samples, copied_bytes))
+    return FoldersPlan(
+        root,
+        dataset,
+        folders={split: source.split(split) for split in splits},
+        source_of=source_of,
+        needs=Needs(size_bytes, files, size_bytes),
+        checks_room=False,
+        jobs=jobs,
     )
 
 
@@ -159,27 +122,35 @@ def _subset_samples(
         yield samples
 
 
-def _folder_source(plan: SubsetPlan, split: Split, manifest: Manifest) -> FolderSource:
-    """The chosen samples, read from `manifest` class by class, so that few are in memory."""
-    record, root = manifest.splits()[split, Layout.IMAGEFOLDER], str(plan.source.path.absolute())
-    receipt = read_receipt(plan.source)["splits"].get(split, {})
+def _folder_source(
+    dataset: Dataset, source: Root, split: Split, *, list_name: str, copied_bytes: int | None
+) -> FolderSource:
+    """The chosen samples, read from the manifest class by class, so that few are in memory.
+
+    `copied_bytes`: what copies of them still take; None: they become links.
+    """
+    root, copy = str(source.path.absolute()), copied_bytes is not None
+    with open_manifest(source.manifest) as manifest:
+        record = manifest.splits()[split, Layout.IMAGEFOLDER]
+        fingerprint = manifest.fingerprint(record)
 
     def classes() -> Iterator[tuple[int, MakeClass]]:
-        for samples in _subset_samples(plan.dataset, split, manifest):
-            if samples:
-                label = samples[0].label
-                home = plan.source.split(split) / plan.dataset.synsets[label].wnid
-                yield label, partial(_make_class, samples, home, copy=plan.copy)
+        with open_manifest(source.manifest) as manifest:
+            for samples in _subset_samples(dataset, split, manifest):
+                if samples:
+                    label = samples[0].label
+                    home = source.split(split) / dataset.synsets[label].wnid
+                    yield label, partial(_make_class, samples, home, copy=copy)
 
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if plan.copy else 'links'} of {root!a} {manifest.fingerprint(record)}",
+        made_of=f"{'copies' if copy else 'links'} of {root!a} {fingerprint}",
         classes=classes,
-        copied_bytes=plan.needed_bytes.get(split, 0) if plan.copy else 0,
+        copied_bytes=copied_bytes or 0,
         facts={
-            "subset": plan.list_name,
-            "source": {"root": root, **receipt},
-            "files": "copies" if plan.copy else "hard links",
+            "subset": list_name,
+            "source": {"root": root, **read_receipt(source)["splits"].get(split, {})},
+            "files": "copies" if copy else "hard links",
         },
         proof=None,
         change=record.change,
@@ -239,8 +210,9 @@ def plan_subset_of_archives(
     source, subset_list = _dataset_at(archives, dataset, to), read_list(list_name)
     part = subset_of(source, subset_list)
     _refuse_other_root(part, to)
-    plan = plan_dataset(to, part, splits=splits, archives=archives, jobs=jobs)
-    facts: dict[str, Any] = {"dataset": source.name, "place": _public_place(plan.groups[0].place)}
+    plan = plan_organize(to, dataset=part, splits=splits, archives=archives, jobs=jobs)
+    place = _public_place(plan.groups[0].archives[0].place)
+    facts: dict[str, Any] = {"dataset": source.name, "place": place}
     return replace(plan, facts={"subset": subset_list.name, "source": facts})
 
 

@@ -164,7 +164,8 @@ class Extractor:
     def __init__(
         self, source: Source, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
-        self.source, self._title = source, f"organize {' and '.join(splits)}"
+        self.source, self.splits = source, splits
+        self._title = f"organize {' and '.join(splits)}"
         self._archive, self._file = source.archive, source.file
         self._ranges = Ranges(source, dataset)
         self._extraction = Extraction(self._archive, splits, dataset=dataset, sink=sink)

@@ -10,16 +10,17 @@ own.
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import astuple
 from enum import StrEnum
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from imnetprep.catalog.datasets import Layout, Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.columns import ClassColumns, Columns, joined
 from imnetprep.digests import Checksum
 from imnetprep.external_sort import in_order
@@ -55,7 +56,7 @@ CREATE TABLE IF NOT EXISTS shard (
 PRAGMA user_version = {_FORM};
 COMMIT;
 """
-_COLUMNS = ", ".join(Columns._fields)
+_SAMPLES = f"label, {', '.join(Columns._fields)} FROM samples"
 _GROWING_QUERY = """
 SELECT split, stage, dataset,
     (SELECT count(*) FROM range WHERE (split, stage) = (growth.split, growth.stage)),
@@ -115,7 +116,8 @@ class Journal:
     """The open journal of one stage of a root. Use `open_journal`."""
 
     def __init__(self, database: sqlite3.Connection, stage: Stage, lock: threading.Lock) -> None:
-        self._database, self._stage, self._lock = database, stage, lock
+        self._database, self.stage, self._lock = database, stage, lock
+        self.committer = partial(committer, self.add)
 
     def at(self, stage: Stage) -> "Journal":
         """The open journal of another stage."""
@@ -123,8 +125,7 @@ class Journal:
 
     def origin(self, split: Split) -> Origin | None:
         """What `split` was begun with; None: it was not."""
-        query = f"SELECT dataset, made_of, options FROM growth WHERE {_ROW}"
-        row = self._database.execute(query, self._row(split)).fetchone()
+        row = self._select(split, "dataset, made_of, options FROM growth").fetchone()
         return None if row is None else Origin(row[0], row[1], _table(row[2]))
 
     def begin(self, split: Split, origin: Origin) -> None:
@@ -139,9 +140,7 @@ class Journal:
 
     def done(self, split: Split) -> set[int]:
         """Where the ranges start that are done."""
-        query = f"SELECT start FROM range WHERE {_ROW}"
-        rows = self._database.execute(query, self._row(split))
-        return {start for (start,) in rows}
+        return {start for (start,) in self._select(split, "start FROM range")}
 
     def add(self, batch: list[RangeRecord]) -> None:
         """Ranges are done, and synced. Safe beside `range_samples`."""
@@ -149,19 +148,6 @@ class Journal:
             for start, by_split, checksum in batch:
                 for split, classes in by_split.items():
                     self._insert(split, start, classes, checksum)
-
-    def committing(
-        self,
-        folder: Path,
-        *,
-        on_committed: Callable[[Iterable[int]], None] = lambda _: None,
-        queue_size: int = 0,
-    ) -> AbstractContextManager[Callable[[RangeRecord], None]]:
-        """Gives a function that takes finished ranges, each added once `folder` is synced.
-
-        Arguments as of `committer`.
-        """
-        return committer(self.add, folder, on_committed=on_committed, queue_size=queue_size)
 
     def add_shard(self, split: Split, shard: Shard, samples: Sequence[SampleRecord]) -> None:
         """A shard with these samples is whole, and synced."""
@@ -172,33 +158,28 @@ class Journal:
 
     def shards(self, split: Split) -> tuple[Shard, ...]:
         """The shards that are whole, by name."""
-        query = f"SELECT name, samples, size_bytes, xxh128 FROM shard WHERE {_ROW} ORDER BY name"
-        rows = self._database.execute(query, self._row(split))
+        rows = self._select(split, f"{', '.join(Shard._fields)} FROM shard", "ORDER BY name")
         return tuple(map(Shard._make, rows))
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} AND start = ?"
         with self._lock:
-            rows = self._database.execute(query, [*self._row(split), start]).fetchall()
+            rows = self._select(split, _SAMPLES, "AND start = ?", start).fetchall()
         return [sample for row in rows for sample in _records(*row)]
 
     def checksums(self, split: Split) -> dict[int, Checksum]:
         """The checksums of ranges by their starts, of those that have one."""
-        query = f"SELECT start, checksum FROM range WHERE {_ROW} AND checksum IS NOT NULL"
-        rows = self._database.execute(query, self._row(split))
+        rows = self._select(split, "start, checksum FROM range", "AND checksum IS NOT NULL")
         return {start: _checksum(text) for start, text in rows}
 
     def samples(self, split: Split) -> Iterator[SampleRecord]:
         """All samples so far, range by range."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} ORDER BY start"
-        for row in self._database.execute(query, self._row(split)):
+        for row in self._select(split, _SAMPLES, "ORDER BY start"):
             yield from _records(*row)
 
     def columns(self, split: Split) -> Iterator[tuple[int, Columns]]:
         """All samples so far, class by class. Raises ValueError where a class has a name twice."""
-        query = f"SELECT label, {_COLUMNS} FROM samples WHERE {_ROW} ORDER BY label"
-        rows = self._database.execute(query, self._row(split))
+        rows = self._select(split, _SAMPLES, "ORDER BY label")
         for label, parts in groupby(rows, key=itemgetter(0)):
             yield label, joined([_checked(*row) for row in parts])
 
@@ -209,8 +190,7 @@ class Journal:
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
-        query = f"SELECT coalesce(sum(size_bytes), 0) FROM range WHERE {_ROW}"
-        return int(self._database.execute(query, self._row(split)).fetchone()[0])
+        return int(self._select(split, "coalesce(sum(size_bytes), 0) FROM range").fetchone()[0])
 
     def mark_whole(
         self, folders: Mapping[Split, Path], *, facts: Mapping[str, Any], proof: Proof | None
@@ -227,10 +207,9 @@ class Journal:
 
     def whole(self, split: Split, *, dataset: str) -> Whole | None:
         """The split that is whole and lacks its name or its manifest; None where it is not."""
-        row = self._database.execute(
-            f"SELECT facts, proof, folder_inode FROM growth WHERE {_ROW} AND dataset = ?"
-            " AND folder_inode IS NOT NULL",
-            [*self._row(split), dataset],
+        rest = "AND dataset = ? AND folder_inode IS NOT NULL"
+        row = self._select(
+            split, "facts, proof, folder_inode FROM growth", rest, dataset
         ).fetchone()
         if row is None:
             return None
@@ -246,8 +225,15 @@ class Journal:
             for table in ("samples", "range", "shard", "growth"):
                 database.execute(f"DELETE FROM {table} WHERE {_ROW}", self._row(split))
 
+    def _select(
+        self, split: Split, columns: str, rest: str = "", *values: int | str
+    ) -> sqlite3.Cursor:
+        """The `columns` of a table, of the rows that are of `split` and meet the `rest`."""
+        query = f"SELECT {columns} WHERE {_ROW} {rest}"
+        return self._database.execute(query, [*self._row(split), *values])
+
     def _row(self, split: Split) -> list[str]:
-        return [split.value, self._stage.value]
+        return [split.value, self.stage.value]
 
     def _insert(
         self, split: Split, start: int, classes: ClassColumns, checksum: Checksum | None
@@ -335,6 +321,11 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
                     hint=f"finish what is unfinished there with that version; or {start_over}",
                 ) from error
             raise ImnetprepError(f"{path} is damaged: {error}", hint=start_over) from error
+
+
+def journal_of(root: Root, stage: Stage = Stage.FOLDERS) -> AbstractContextManager[Journal]:
+    """The journal of `root`, to be looked at; an empty one in memory where there is none."""
+    return open_journal(root.journal if root.has_journal else Path(":memory:"), stage)
 
 
 class UnfinishedSplit(NamedTuple):

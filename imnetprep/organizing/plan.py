@@ -1,77 +1,152 @@
 """Which splits are to be made of which archives, where those lie, and what they are worth."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
-from imnetprep.messages import ImnetprepError, Progress, WrongUsage
-from imnetprep.organizing.choose_archives import check_sizes, choose_archives
-from imnetprep.organizing.journal import Stage, open_journal
-from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of
-from imnetprep.proving.consume import largest_range_bytes
-from imnetprep.sources.places import STDIN, is_local
+from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.organizing.journal import Stage, Whole, journal_of
+from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
+from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
+from imnetprep.sources.places import STDIN, is_local, open_archive
+from imnetprep.sources.torrent import published_pieces
 
 
 @dataclass(frozen=True)
 class SplitGroup:
-    """What is to be done for splits that share their archives. Some may be organized already."""
+    """Splits of `dataset` that share their archives, to be made under `root` if not organized.
 
-    splits: tuple[Split, ...]
-    archives: tuple[Archive, ...]
-    place: str | Path
-    home: Root | None
-    organized_splits: frozenset[Split]
+    `dataset` may be part of a published one, whose archives these are. `consume`: the archive is
+    deleted while it is read. `jobs`: how many are asked for.
+    """
+
+    root: Root
+    dataset: Dataset
+    splits: Sequence[Split]
+    organized_splits: Collection[Split]
+    archives: Sequence[ArchiveAt]
+    consume: bool
+    jobs: int | None
 
     @property
-    def at(self) -> tuple[ArchiveAt, ...]:
-        """The archives where they lie."""
-        return tuple(ArchiveAt(archive, self.place, self.home) for archive in self.archives)
+    def to_do(self) -> list[Split]:
+        """The splits that are not organized."""
+        return [split for split in self.splits if split not in self.organized_splits]
 
     @property
-    def addresses(self) -> list[str]:
+    def addresses(self) -> str:
         """The archives, as people would write them."""
-        return [archive.address for archive in self.at]
+        return ", ".join(each.address for each in self.archives)
 
-    def is_organized(self, split: Split) -> bool:
-        """Has it its name already?"""
-        return split in self.organized_splits
+    def archive_names(self, split: Split) -> str:
+        """The names of the archives that hold `split`."""
+        archives = [each.archive for each in self.archives]
+        return ", ".join(each.name for each in archives if split in each.splits)
 
-    @property
-    def to_do(self) -> tuple[Split, ...]:
-        """The splits that are not done."""
-        return tuple(split for split in self.splits if not self.is_organized(split))
+    def end_consumption(self) -> None:
+        """Remove what `consume` left of the archive, when what is made of it has its name."""
+        if self.consume:
+            end_consumption(self.archives[0].path)
 
 
 def planned_splits(
     root: Root,
     dataset: Dataset,
     splits: Sequence[Split],
+    organized_splits: Collection[Split],
     *,
     archives: str | None,
-    organized_splits: frozenset[Split],
-) -> tuple[SplitGroup, ...]:
-    """`splits` by the archives that they share. Raises as `plan_organize`."""
+    consume: bool,
+    jobs: int | None,
+) -> list[SplitGroup]:
+    """`splits` by the archives that they share. Raises as `plan_organize`.
+
+    A dataset may be packed in several ways: a file that `archives` names decides, or what lies
+    there of the splits that are not organized; else it is the published way.
+    """
     if Split.TEST in splits:
         raise ImnetprepError(
             f"the test split of {dataset.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    place, groups = choose_archives(
-        dataset.published, splits, place=archives or root.archives, skip=organized_splits
-    )
+    whole, place = dataset.published, archives or root.archives
+    if file := _named_file(whole, place):
+        packaging = file.packaging
+        if is_local(place):
+            place = Path(place).parent
+        elif len(whole.packed(packaging)) > 1:
+            place = str(place).rpartition("/")[0]
+    else:
+        packaging = _packaging_at(whole, place, set(splits) - set(organized_splits))
     home = home_of(place, root)
-    split_groups = tuple(SplitGroup(*each, place, home, organized_splits) for each in groups)
-    if archives == STDIN:
-        _require_one_stream(split_groups)
-    return split_groups
+    groups: list[tuple[list[Split], list[ArchiveAt]]] = []
+    for split in splits:
+        members = [split]
+        places = [ArchiveAt(each, place, home) for each in whole.archives_of(split, packaging)]
+        for other in [group for group in groups if not set(group[1]).isdisjoint(places)]:
+            groups.remove(other)
+            members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))
+        groups.append((members, places))
+    if place == STDIN:
+        _require_one_stream([archive for _, places in groups for archive in places])
+    return [
+        SplitGroup(root, dataset, members, organized_splits, places, consume, jobs)
+        for members, places in groups
+    ]
 
 
-def _require_one_stream(groups: Sequence[SplitGroup]) -> None:
-    if sum(len(each.archives) for each in groups) != 1:
+def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
+    """The archive that `place` is, None: a place of archives. ImnetprepError on another file."""
+    if not is_local(place):
+        name = urlsplit(str(place)).path.rpartition("/")[2]
+    elif Path(place).is_file():
+        name = Path(place).name
+    else:
+        return None
+    archives = [archive for archive in dataset.archives if archive.splits]
+    for archive in archives:
+        if archive.name == name:
+            return archive
+    if not is_local(place):
+        return None
+    raise ImnetprepError(
+        f"{dataset.name} has no archive called {name}",
+        hint="name its --dataset, or rename it to what it is: "
+        + ", ".join(archive.name for archive in archives),
+    )
+
+
+def _packaging_at(dataset: Dataset, place: str | Path, splits: Set[Split]) -> str | None:
+    """The first packaging of which an archive of `splits` lies at `place`, else the published."""
+    packagings = dataset.packagings
+    for packaging in packagings if place != STDIN and len(packagings) > 1 else ():
+        for archive in dataset.packed(packaging):
+            if not splits.isdisjoint(archive.splits) and _is_there(place, archive.name):
+                return packaging
+    return packagings[0]
+
+
+def _is_there(place: str | Path, name: str) -> bool:
+    if is_local(place):
+        path = Path(place) / name
+        return path.exists() or consumed_path(path).exists()
+    try:
+        open_archive(place, name).close()
+    except SourceFailed:
+        return False
+    return True
+
+
+def _require_one_stream(archives: Sequence[ArchiveAt]) -> None:
+    if len(archives) != 1:
         raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
-    (archive,) = groups[0].archives
+    archive = archives[0].archive
     if archive.form == "zip":
         raise WrongUsage(
             f"{archive.name} lists what is in it at its end, where no pipe can look first",
@@ -79,69 +154,132 @@ def _require_one_stream(groups: Sequence[SplitGroup]) -> None:
         )
 
 
-def size_in_archives(
-    root: Root, dataset: Dataset, group: SplitGroup, splits: Sequence[Split], *, consume: bool
-) -> int:
+def size_in_archives(group: SplitGroup, splits: Sequence[Split]) -> int:
     """The bytes of `splits`, about; raises where an archive is not what it should be."""
-    whole, archives = dataset.published, group.archives
+    dataset, whole = group.dataset, group.dataset.published
     if dataset is not whole:
-        _check_part(dataset, group, consume=consume)
-    sizes = check_sizes(root, whole, archives, place=group.place, consume=consume)
-    in_archives = {split for archive in archives for split in archive.splits}
+        _check_part(group)
+    if group.consume:
+        _require_one_tar(group)
+    size_bytes = sum(_size_bytes(group, each) for each in group.archives)
+    in_archives = {split for each in group.archives for split in each.archive.splits}
     samples = sum(whole.samples(split) for split in in_archives & set(whole.splits))
-    return sizes * sum(map(dataset.samples, splits)) // max(1, samples)
+    return size_bytes * sum(map(dataset.samples, splits)) // max(1, samples)
 
 
-def _check_part(dataset: Dataset, group: SplitGroup, *, consume: bool) -> None:
+def _check_part(group: SplitGroup) -> None:
     """A subset is made of the archives of the whole: they are to be there, and to stay."""
-    whole = f"{dataset.name} is part of {dataset.published.name}"
-    for archive in group.archives:
-        if consume:
+    whole = f"{group.dataset.name} is part of {group.dataset.published.name}"
+    for each in group.archives:
+        if group.consume:
             raise WrongUsage(
-                f"{whole}: --consume would delete all of {archive.name} for it",
+                f"{whole}: --consume would delete all of {each.archive.name} for it",
                 hint="leave --consume out; the archive stays as it is",
             )
-        path = Path(group.place) / archive.name
-        states = path, consumed_path(path), path.with_name(f"{path.name}.part")
-        if is_local(group.place) and not any(each.exists() for each in states):
+        states = each.path, consumed_path(each.path), each.path.with_name(f"{each.path.name}.part")
+        if each.is_local and not any(path.exists() for path in states):
             raise ImnetprepError(
-                f"{path} is not there; {whole}, and made of its archives",
+                f"{each.path} is not there; {whole}, and made of its archives",
                 hint="name the place of those with --archives",
             )
 
 
-def tell_kept_archives(root: Root, group: SplitGroup, progress: Progress) -> None:
-    """Say which archives `--consume` leaves alone: nothing is made of them any more."""
-    for archive in group.at:
-        if archive.is_local and (archive.path.exists() or archive.is_partly_deleted):
+def _require_one_tar(group: SplitGroup) -> None:
+    (first, *rest), hint = group.archives, "leave --consume out; no copy of the archive is made"
+    if not first.is_local:
+        raise WrongUsage(
+            f"{group.addresses} is not on this machine: there is nothing to consume", hint=hint
+        )
+    if rest or first.archive.form not in PLAIN_FORMS or first.archive.split is None:
+        raise WrongUsage(
+            f"{group.addresses} cannot be consumed: only an uncompressed tar of one split can",
+            hint=hint,
+        )
+
+
+def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
+    """The bytes of an archive, as far as they are known; raises where its size is wrong."""
+    dataset, root, remnant = group.dataset.published, group.root, consumed_path(at.path)
+    pieces = published_pieces(dataset, at.archive)
+    if group.consume:
+        require_consumable(at, root, pieces=pieces)
+        if remnant.exists():
+            return remnant.stat().st_size
+    elif at.is_partly_deleted and not at.path.exists():
+        other = other_consumer(at.path, root.path)
+        hint = "there, with the options that it was begun with"
+        raise ImnetprepError(
+            f"{remnant} was partly deleted by an unfinished organize --consume of"
+            f" {other or root.path}",
+            hint=f"resume {hint if other else 'with imnetprep organize --consume'};"
+            " or remove it, and imnetprep download",
+        )
+    with closing(open_archive(at.place, at.archive.name)) as file:
+        size_bytes = file.size_bytes
+    dataset_bytes = at.archive.size_bytes or (pieces.size_bytes if pieces else None)
+    if size_bytes is not None and dataset_bytes not in (None, size_bytes):
+        raise WrongBytes(
+            f"{at.address} has {size_bytes:,} bytes; {dataset.name} has {dataset_bytes:,} there",
+            hint=f"--dataset NAME|FILE.toml if it is another dataset; {FETCH_AGAIN}",
+        )
+    return size_bytes or dataset_bytes or 0
+
+
+def tell_kept_archives(group: SplitGroup, progress: Progress) -> None:
+    """Say which archives `consume` leaves alone: nothing is made of them any more."""
+    for each in group.archives:
+        if each.is_local and (each.path.exists() or each.is_partly_deleted):
             way = "; imnetprep clean --only archive removes what is not needed again"
             progress.note(
-                f"{archive.address} stays: its images are organized already"
-                f"{way if archive.home == root else ''}"
+                f"{each.address} stays: its images are organized already"
+                f"{way if each.home == group.root else ''}"
             )
 
 
-def in_flight_bytes(dataset: Dataset, group: SplitGroup, jobs: int | None) -> int:
+def in_flight_bytes(group: SplitGroup) -> int:
     """What of an archive that is consumed lies on the disk twice at most."""
-    (archive,) = group.archives
-    largest = largest_range_bytes(Path(group.place) / archive.name, archive, dataset)
-    return largest * LOCAL_RANGES.count(jobs)
+    (at,) = group.archives
+    largest = largest_range_bytes(at.path, at.archive, group.dataset)
+    return largest * LOCAL_RANGES.count(group.jobs)
 
 
-def refuse_consumed_elsewhere(group: SplitGroup, root: Root, stage: Stage) -> None:
+def begun_splits(
+    group: SplitGroup,
+    splits: Sequence[Split],
+    stage: Stage,
+    *,
+    options: Mapping[str, Any],
+    difference: str,
+) -> dict[Split, tuple[int, Whole | None]]:
+    """Each of `splits` that was begun in `stage` with `options`: its bytes, and it if it is whole.
+
+    Raises ImnetprepError where an archive is partly deleted for one with a `difference` in options.
+    """
+    states = {}
+    with journal_of(group.root, stage) as journal:
+        for split in splits:
+            origin = journal.origin(split)
+            if origin is not None and origin.options == options:
+                whole = journal.whole(split, dataset=group.dataset.fingerprint)
+                states[split] = journal.size_bytes(split), whole
+            elif origin is not None:
+                _refuse_consumed(group, difference)
+    return states
+
+
+def refuse_consumed_elsewhere(group: SplitGroup, stage: Stage) -> None:
     """Raise ImnetprepError where the archive is consumed for an unfinished split of `stage`."""
-    if root.has_journal:
-        with open_journal(root.journal, stage) as journal:
-            if any(journal.origin(split) is not None for split in group.splits):
-                refuse_consumed(group, "in another --layout")
+    with journal_of(group.root, stage) as journal:
+        if any(journal.origin(split) is not None for split in group.splits):
+            _refuse_consumed(group, "in another --layout")
 
 
-def refuse_consumed(group: SplitGroup, description: str) -> None:
+def _refuse_consumed(group: SplitGroup, description: str) -> None:
     """Raise ImnetprepError where an archive is partly deleted: a split of it has `description`."""
-    for archive in group.at:
-        if archive.is_partly_deleted:
+    for each in group.archives:
+        if each.is_partly_deleted:
             raise ImnetprepError(
-                f"{archive.address} was partly deleted by an unfinished organize --consume,"
+                f"{each.address} was partly deleted by an unfinished organize --consume,"
                 f" for a split {description}",
                 hint="resume with --consume and the options that it was begun with",
             )

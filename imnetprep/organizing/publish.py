@@ -14,7 +14,7 @@ from imnetprep.columns import Columns
 from imnetprep.fs import existing_folder, sync_folder
 from imnetprep.manifest import SplitRecord, open_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, move_away, shell_command
-from imnetprep.organizing.journal import Journal, Origin, Whole, open_journal
+from imnetprep.organizing.journal import Journal, Origin, Whole, journal_of
 from imnetprep.proving.receipt import record_split
 
 # The samples of a split, class by class; from the start at each call.
@@ -83,7 +83,6 @@ def publish_journalled(
     root: Root,
     journal: Journal,
     split: Split,
-    layout: Layout,
     *,
     whole: Whole,
     workspace: Path,
@@ -95,6 +94,7 @@ def publish_journalled(
 
     `on_listed` is called before the journal forgets: what the split was made of may go.
     """
+    layout = journal.stage.layout
     publish(
         root,
         split,
@@ -130,10 +130,9 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     if not folder.exists():
         refuse_other_disk(folder, root)
         return False
-    if root.has_journal:
-        with open_journal(root.journal) as journal:
-            if unpublished(journal, split, dataset, folder):
-                return True
+    with journal_of(root) as journal:
+        if unpublished(journal, split, dataset, folder):
+            return True
     command = shell_command("imnetprep", "adopt", root.path)
     adopt = f"or, if it is {dataset.name} already, {command}"
     raise in_the_way(folder, root, next_step=adopt)

@@ -6,7 +6,7 @@ spool is put in order.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,10 +15,10 @@ from imnetprep.fs import locked
 from imnetprep.manifest import SplitRecord, create_manifest, splits_in
 from imnetprep.messages import ImnetprepError, Progress, removal
 from imnetprep.organizing.grow import Work
-from imnetprep.organizing.journal import Journal, Stage, open_journal
-from imnetprep.organizing.plan import SplitGroup, planned_splits
+from imnetprep.organizing.journal import Journal, Stage, journal_of, open_journal
+from imnetprep.organizing.plan import SplitGroup
 from imnetprep.proving.receipt import Proof
-from imnetprep.sharding.disk_needs import ShardsNeeds
+from imnetprep.sharding.disk_needs import proof_and_needs
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource
 from imnetprep.sharding.order import Placement
 from imnetprep.sharding.spools import Spool, source_in_spools, spool_paths
@@ -37,18 +37,16 @@ class ArchiveShardsPlan:
     root: Root
     dataset: Dataset
     sharding: Sharding
-    groups: tuple[tuple[SplitGroup, Proof | None], ...]
+    groups: list[tuple[SplitGroup, Proof | None]]
     needs: Needs
-    consume: bool
-    jobs: int | None
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
         for group, proof in self.groups:
             way = "read once, with a spool on the disk" if proof is None else "shard by shard"
-            source = f"from {', '.join(group.addresses)}, {way}"
+            source = f"from {group.addresses}, {way}"
             for split in group.splits:
-                yield PlannedSplit(split, Layout.WEBDATASET, source, group.is_organized(split))
+                yield PlannedSplit(split, Layout.WEBDATASET, source, split not in group.to_do)
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
@@ -58,33 +56,23 @@ class ArchiveShardsPlan:
             create_manifest(root.manifest, self.dataset)
             self.needs.tell_time(root.organizing, progress)
             for group, proof in self.groups:
-                yield from _GroupWork(self, group, journal).carry_out(proof, progress)
+                yield from _GroupWork(group, self.sharding, journal).carry_out(proof, progress)
 
 
 def plan_from_archives(
-    root: Root,
-    dataset: Dataset,
-    sharding: Sharding,
-    *,
-    splits: Sequence[Split],
-    archives: str | None,
-    consume: bool,
-    jobs: int | None,
+    root: Root, dataset: Dataset, sharding: Sharding, groups: Iterable[SplitGroup]
 ) -> ArchiveShardsPlan:
     """Look at the archives and the root; touches nothing.
 
     Raises as `plan_organize`, and ImnetprepError where the dataset does not list the names of a
     split, or other shards of it are there.
     """
-    in_shards = frozenset(splits_in(root, Layout.WEBDATASET))
-    groups, needs = [], Needs()
-    for group in planned_splits(
-        root, dataset, splits, archives=archives, organized_splits=in_shards
-    ):
-        planner = ShardsNeeds(root, dataset, sharding, group, consume=consume)
-        needs += planner.needs(jobs)
-        groups.append((group, planner.proof))
-    return ArchiveShardsPlan(root, dataset, sharding, tuple(groups), needs, consume, jobs)
+    proved_groups, needs = [], Needs()
+    for group in groups:
+        proof, group_needs = proof_and_needs(group, sharding)
+        proved_groups.append((group, proof))
+        needs += group_needs
+    return ArchiveShardsPlan(root, dataset, sharding, proved_groups, needs)
 
 
 def needs_archive(root: Root, split: Split) -> bool:
@@ -93,45 +81,34 @@ def needs_archive(root: Root, split: Split) -> bool:
         return False
     if split not in splits_in(root, Layout.WEBDATASET):
         return True
-    if not root.has_journal:
-        return False
-    with open_journal(root.journal) as journal:
+    with journal_of(root) as journal:
         return any(journal.at(stage).origin(split) for stage in (Stage.SHARDS, Stage.SPOOL))
 
 
 class _GroupWork:
     """Splits on their way from the archives that they share into shards."""
 
-    def __init__(self, plan: ArchiveShardsPlan, group: SplitGroup, journal: Journal) -> None:
-        self._plan, self._group, self._root = plan, group, plan.root
+    def __init__(self, group: SplitGroup, sharding: Sharding, journal: Journal) -> None:
+        self._group, self._sharding, self._root = group, sharding, group.root
         self._journal, self._spool_journal = journal, journal.at(Stage.SPOOL)
-        self._folder = plan.root.organizing / Stage.SPOOL
-        sharding = plan.sharding
+        self._folder = self._root.organizing / Stage.SPOOL
+        seed, shard_size = sharding.seed, sharding.shard_size
         self._placements = {
-            split: Placement(
-                plan.dataset, split, seed=sharding.seed, shard_size=sharding.shard_size
-            )
+            split: Placement(group.dataset, split, seed=seed, shard_size=shard_size)
             for split in group.splits
             if not self._is_finished(split)
         }
-        self._work = Work(
-            plan.dataset,
-            group,
-            plan.root,
-            self._spool_journal,
-            folder=self._folder,
-            sink=Spool(self._folder, self._placements, options=sharding.options),
-            consume=plan.consume,
-        )
 
     def carry_out(self, proof: Proof | None, progress: Progress) -> Iterator[SplitRecord]:
         """Make the shards that are missing; yields each split of the group once it stands."""
-        sources = self._spooled(progress) if proof is None else self._walked(proof, progress)
+        if proof is None:
+            self._spool(progress)
         for split in self._group.splits:
             maker = self._maker(split)
             whole = maker.whole()
-            if split in sources:
-                whole = maker.grown(sources[split], jobs=self._plan.jobs, progress=progress)
+            if split in self._placements:
+                source = self._source(self._placements[split], proof, progress)
+                whole = maker.grown(source, jobs=self._group.jobs, progress=progress)
             if whole is None:
                 self._clear(split)
                 yield splits_in(self._root, Layout.WEBDATASET)[split]
@@ -142,39 +119,29 @@ class _GroupWork:
         """Are the shards of `split` there, under their name or whole, with the same options?"""
         origin = self._journal.origin(split)
         if self._maker(split).whole() is None:
-            return self._group.is_organized(split)
-        return origin is not None and origin.options == self._plan.sharding.options
+            return split not in self._group.to_do
+        return origin is not None and origin.options == self._sharding.options
 
     def _maker(self, split: Split) -> ShardMaking:
-        dataset, sharding = self._plan.dataset, self._plan.sharding
+        dataset, sharding = self._group.dataset, self._sharding
         change = sharding.change
         return ShardMaking(self._root, self._journal, dataset, split, sharding, change=change)
 
-    def _walked(self, proof: Proof, progress: Progress) -> Mapping[Split, ShardSource]:
-        (archive,), dataset = self._group.at, self._plan.dataset
-        return {
-            split: source_in_archive(archive, dataset, placement, proof=proof, progress=progress)
-            for split, placement in self._placements.items()
-        }
+    def _source(self, placement: Placement, proof: Proof | None, progress: Progress) -> ShardSource:
+        if proof is not None:
+            (archive,) = self._group.archives
+            return source_in_archive(archive, placement, proof=proof, progress=progress)
+        archives = self._group.archive_names(placement.split)
+        return source_in_spools(self._folder, placement, self._spool_journal, archives=archives)
 
-    def _spooled(self, progress: Progress) -> Mapping[Split, ShardSource]:
+    def _spool(self, progress: Progress) -> None:
         """Read the archives once, in whatever order their proofs want."""
         for split in self._placements:
             self._drop_unusable(split)
         if self._placements:
-            self._work.grown(list(self._placements), jobs=self._plan.jobs, progress=progress)
-        return {
-            split: source_in_spools(
-                self._folder,
-                split,
-                placement,
-                self._spool_journal,
-                archives=", ".join(
-                    each.name for each in self._group.archives if split in each.splits
-                ),
-            )
-            for split, placement in self._placements.items()
-        }
+            sink = Spool(self._folder, self._placements, options=self._sharding.options)
+            work = Work(self._group, self._spool_journal, sink=sink, folder=self._folder)
+            work.grown(list(self._placements), progress)
 
     def _drop_unusable(self, split: Split) -> None:
         """Forget spools of other shards, or of which a part is lost: the archive is read again.
@@ -183,14 +150,14 @@ class _GroupWork:
         """
         journal, folder = self._spool_journal, self._maker(split).folder
         sizes = {shard.name: shard.size_bytes for shard in self._journal.shards(split)}
-        whole = journal.whole(split, dataset=self._plan.dataset.fingerprint)
-        spools = spool_paths(self._folder, split, self._placements[split])
+        whole = journal.whole(split, dataset=self._group.dataset.fingerprint)
+        spools = spool_paths(self._folder, self._placements[split])
         for name, spool in spools.items() if whole else ():
             shard = folder / name
             is_whole = shard.exists() and shard.stat().st_size == sizes.get(name)
             if is_whole or spool.exists():
                 continue
-            if any(archive.is_partly_deleted for archive in self._group.at):
+            if any(archive.is_partly_deleted for archive in self._group.archives):
                 raise ImnetprepError(
                     f"{shard if name in sizes else spool} is gone or has changed, and the archive"
                     " data it was made of is deleted",
@@ -199,7 +166,7 @@ class _GroupWork:
                 )
             journal.forget(split)
         origin = journal.origin(split)
-        if origin and origin.options != self._plan.sharding.options:
+        if origin and origin.options != self._sharding.options:
             journal.forget(split)
 
     def _clear(self, split: Split) -> None:
@@ -207,4 +174,5 @@ class _GroupWork:
         folder = self._folder / split
         if folder.exists():
             shutil.rmtree(folder)
-        self._work.end(split)
+        self._group.end_consumption()
+        self._spool_journal.forget(split)

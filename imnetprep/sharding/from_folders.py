@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,15 +113,13 @@ def _make(
     root, dataset, sharding, record = plan.root, plan.dataset, plan.sharding, shards.source
     maker = ShardMaking(root, journal, dataset, record.split, sharding, change=shards.change)
     key = shuffling(dataset, record.split, sharding.seed)
+    wnids = tuple(synset.wnid for synset in dataset.synsets)
     with open_manifest(root.manifest) as manifest:
         source = ShardSource(
             samples=record.samples,
             made_of=manifest.fingerprint(record),
             records=lambda: manifest.shuffled(record, key),
-            body_of=FilesOf(
-                root.split(record.split, record.layout),
-                tuple(synset.wnid for synset in dataset.synsets),
-            ),
+            body_of=partial(_listed_body, root.split(record.split, record.layout), wnids),
             facts={"made_from": record.layout},
             proof=None,
         )
@@ -128,19 +127,13 @@ def _make(
     maker.place(whole)
 
 
-@dataclass(frozen=True)
-class FilesOf:
-    """The bodies of a split in class folders, each compared with its digest."""
-
-    folder: Path
-    wnids: Sequence[str]
-
-    def __call__(self, sample: SampleRecord) -> bytes:
-        path = self.folder / self.wnids[sample.label] / sample.name
-        try:
-            body = path.read_bytes()
-        except FileNotFoundError:
-            raise not_as_listed(path, "is not there") from None
-        if not sample.is_right(body):
-            raise not_as_listed(path, f"its xxh128 is not {sample.xxh128.hex()}")
-        return body
+def _listed_body(folder: Path, wnids: Sequence[str], sample: SampleRecord) -> bytes:
+    """The body of `sample` in the class folders in `folder`, compared with its digest."""
+    path = folder / wnids[sample.label] / sample.name
+    try:
+        body = path.read_bytes()
+    except FileNotFoundError:
+        raise not_as_listed(path, "is not there") from None
+    if not sample.is_right(body):
+        raise not_as_listed(path, f"its xxh128 is not {sample.xxh128.hex()}")
+    return body

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ from imnetprep.proving.receipt import Proof
 # The published bytes of a sample, or WrongBytes; a value that another process can be given. A
 # sample whose digest is empty gets that of its body.
 BodyOf = Callable[[SampleRecord], bytes]
+# A sample as it goes into a shard, with its bytes there.
+Prepare = Callable[[SampleRecord], tuple[SampleRecord, bytes]]
 
 
 class Sharding(NamedTuple):
@@ -72,40 +75,35 @@ class ShardSource:
 
 
 class ShardTask(NamedTuple):
-    """Shard `number`, to be written to `path`, whose first sample has the key `first_key`."""
+    """Shard `number` of these samples, to be written to `path`."""
 
     path: Path
     number: int
-    first_key: int
     samples: Sequence[SampleRecord]
-    wnids: Sequence[str]
-    body_of: BodyOf
-    resize: Resize | None
-    apply_orientation: bool
 
 
-def make_shard(task: ShardTask) -> tuple[Shard, list[SampleRecord]]:
+def make_shard(
+    task: ShardTask, *, shard_size: int, wnids: Sequence[str], prepare: Prepare
+) -> tuple[Shard, list[SampleRecord]]:
     """Write it, whole or not at all; a record for each sample says what came to lie where.
 
     Raises WrongBytes where an image is not as listed, or not one that can be made smaller.
     """
-    return write_shard(
-        task.path,
-        (_prepared(sample, task) for sample in task.samples),
-        number=task.number,
-        first_key=task.first_key,
-        wnids=task.wnids,
-    )
+    path, number, samples = task
+    first_key = number * shard_size
+    return write_shard(path, map(prepare, samples), number=number, first_key=first_key, wnids=wnids)
 
 
-def _prepared(sample: SampleRecord, task: ShardTask) -> tuple[SampleRecord, bytes]:
-    body = task.body_of(sample)
+def _prepared(
+    sample: SampleRecord, *, body_of: BodyOf, resize: Resize | None, apply_orientation: bool
+) -> tuple[SampleRecord, bytes]:
+    body = body_of(sample)
     if not sample.xxh128:
         sample = sample._replace(xxh128=xxh128(body))
-    if task.resize is None:
+    if resize is None:
         return sample, body
     try:
-        image, change = resized_jpeg(body, task.resize, apply_orientation=task.apply_orientation)
+        image, change = resized_jpeg(body, resize, apply_orientation=apply_orientation)
     except ValueError as error:
         raise not_as_listed(sample.name, str(error)) from error
     if change is None:
@@ -201,51 +199,42 @@ class ShardMaking:
             unit="images",
             initial=sum(shard.samples for shard in shards),
         ) as bar:
+            prepare = partial(
+                _prepared,
+                body_of=source.body_of,
+                resize=self._sharding.resize,
+                apply_orientation=self._dataset.orientation_applied,
+            )
+            make = partial(
+                make_shard,
+                shard_size=self._sharding.shard_size,
+                wnids=tuple(synset.wnid for synset in self._dataset.synsets),
+                prepare=prepare,
+            )
             tasks = self._tasks(source, skip={shard.name for shard in shards})
-            for shard, records in in_processes(make_shard, tasks, jobs=jobs):
+            for shard, records in in_processes(make, tasks, jobs=jobs):
                 self._journal.add_shard(self._split, shard, records)
                 source.on_shard(shard)
                 bar.advance(shard.samples)
 
     def _tasks(self, source: ShardSource, *, skip: set[str]) -> Iterator[ShardTask]:
-        size, resize = self._sharding.shard_size, self._sharding.resize
-        wnids = tuple(synset.wnid for synset in self._dataset.synsets)
         samples, number = source.records(), 0
-        while of_shard := list(islice(samples, size)):
+        while of_shard := list(islice(samples, self._sharding.shard_size)):
             path = self.folder / shard_name(self._split, number)
             if path.name not in skip:
-                first_key = number * size
-                yield ShardTask(
-                    path,
-                    number,
-                    first_key,
-                    of_shard,
-                    wnids,
-                    source.body_of,
-                    resize,
-                    self._dataset.orientation_applied,
-                )
+                yield ShardTask(path, number, of_shard)
             number += 1
 
     def place(self, whole: Whole, *, on_placed: Callable[[], None] = lambda: None) -> SplitRecord:
-        """Give the shards their name, manifest and receipt; a rerun makes up for a kill in between.
-
-        `on_placed` is called when they have them, before the journal forgets: what they are made of
-        may go.
-        """
-        facts = {
-            **whole.receipt,
-            "seed": self._sharding.seed,
-            "shard_size": self._sharding.shard_size,
-        }
+        """Publish the shards; `on_placed` is the `on_listed` of `publish_journalled`."""
+        shard_size, seed, _ = self._sharding
         return publish_journalled(
             self._root,
             self._journal,
             self._split,
-            Layout.WEBDATASET,
             whole=whole,
             workspace=self.folder,
             change=self._change,
-            facts=facts,
+            facts={**whole.receipt, "seed": seed, "shard_size": shard_size},
             on_listed=on_placed,
         )

@@ -30,8 +30,8 @@ class Placement:
 
     def __init__(self, dataset: Dataset, split: Split, *, seed: int, shard_size: int) -> None:
         numbers = require_names(dataset, split)
-        self.dataset, self.shard_size = dataset, shard_size
-        self._split, self._numbers = split, numbers
+        self.dataset, self.split, self.shard_size = dataset, split, shard_size
+        self._numbers = numbers
         self._first = [0, *accumulate(map(len, numbers))]
         key = shuffling(dataset, split, seed)
         keys = [
@@ -50,7 +50,7 @@ class Placement:
     def rank(self, label: int, name: str) -> int:
         """The place in the split of a sample that the dataset has."""
         wnid = self.dataset.synsets[label].wnid
-        number = self.dataset.number_of(self._split, wnid, name)
+        number = self.dataset.number_of(self.split, wnid, name)
         return self._ranks[self._first[label] + bisect_left(self._numbers[label], number)]
 
     def sample(self, rank: int) -> tuple[int, str]:
@@ -58,7 +58,7 @@ class Placement:
         at = self._order[rank]
         label = bisect_right(self._first, at) - 1
         number = self._numbers[label][at - self._first[label]]
-        return label, self.dataset.name_of(self._split, self.dataset.synsets[label].wnid, number)
+        return label, self.dataset.name_of(self.split, self.dataset.synsets[label].wnid, number)
 
     def shard(self, label: int, name: str) -> int:
         """The number of its shard."""

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,25 @@ from imnetprep.sharding.make import ShardSource
 from imnetprep.sharding.order import Placement
 
 
-def spool_paths(folder: Path, split: Split, placement: Placement) -> dict[str, Path]:
+def spool_paths(folder: Path, placement: Placement) -> dict[str, Path]:
     """The spool of each shard by the shard's name."""
-    shards = -(-len(placement) // placement.shard_size)
+    split, shards = placement.split, -(-len(placement) // placement.shard_size)
     return {shard_name(split, each): _spool_path(folder, split, each) for each in range(shards)}
 
 
 def source_in_spools(
-    folder: Path, split: Split, placement: Placement, journal: Journal, *, archives: str
+    folder: Path, placement: Placement, journal: Journal, *, archives: str
 ) -> ShardSource:
-    """The samples in the whole spools of `split`, each spool put in order; a used one goes."""
-    paths, dataset = spool_paths(folder, split, placement), placement.dataset
-    origin, whole = journal.origin(split), journal.whole(split, dataset=dataset.fingerprint)
+    """The samples in the whole spools of a split, each spool put in order; a used one goes."""
+    paths, split = spool_paths(folder, placement), placement.split
+    whole = journal.whole(split, dataset=placement.dataset.fingerprint)
+    origin = journal.origin(split)
     assert origin is not None and whole is not None
     return ShardSource(
         samples=len(placement),
         made_of=origin.made_of,
         records=lambda: journal.ranked(split, placement.rank),
-        body_of=SpooledBodies(folder, split),
+        body_of=partial(_spooled_body, folder, split),
         facts={"archive": archives},
         proof=whole.proof,
         on_shard=lambda shard: paths[shard.name].unlink(missing_ok=True),
@@ -99,21 +100,15 @@ class Spool(Sink):
         return start
 
 
-@dataclass(frozen=True)
-class SpooledBodies:
-    """The bodies in the spools of `split`, each compared with its digest."""
-
-    folder: Path
-    split: Split
-
-    def __call__(self, sample: SampleRecord) -> bytes:
-        assert sample.shard is not None and sample.offset_bytes is not None
-        path = _spool_path(self.folder, self.split, sample.shard)
-        with path.open("rb", buffering=0) as file:
-            body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
-        if not sample.is_right(body):
-            raise WrongBytes(
-                f"{path}: {sample.name} is not what was written there",
-                hint=f"the disk may be failing; {removal(self.folder)} to start over",
-            )
-        return body
+def _spooled_body(folder: Path, split: Split, sample: SampleRecord) -> bytes:
+    """The body of `sample` in a spool of `split`, compared with its digest."""
+    assert sample.shard is not None and sample.offset_bytes is not None
+    path = _spool_path(folder, split, sample.shard)
+    with path.open("rb", buffering=0) as file:
+        body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
+    if not sample.is_right(body):
+        raise WrongBytes(
+            f"{path}: {sample.name} is not what was written there",
+            hint=f"the disk may be failing; {removal(folder)} to start over",
+        )
+    return body

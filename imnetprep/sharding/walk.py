@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from imnetprep.archives.file import LocalFile, open_local, read_all
@@ -24,50 +24,44 @@ from imnetprep.sources.torrent import published_pieces
 _WALKERS = 8
 
 
-@dataclass(frozen=True)
-class ArchiveBodies:
-    """The bodies in the archive at `path`, for as long as that is the file it was."""
-
-    path: Path
-    identity: str
-
-    def __call__(self, sample: SampleRecord) -> bytes:
-        assert sample.offset_bytes is not None
-        with closing(LocalFile(self.path)) as file:
-            if file.identity != self.identity:
-                raise WrongBytes(
-                    f"{self.path} has changed while shards were made of it",
-                    hint="the same command starts over with the archive as it is now",
-                )
-            return read_all(file, sample.offset_bytes, sample.offset_bytes + sample.size_bytes)
+def _archived_body(path: Path, identity: str, sample: SampleRecord) -> bytes:
+    """The body of `sample` in the archive at `path`, for as long as that is the file it was."""
+    assert sample.offset_bytes is not None
+    with closing(LocalFile(path)) as file:
+        if file.identity != identity:
+            raise WrongBytes(
+                f"{path} has changed while shards were made of it",
+                hint="the same command starts over with the archive as it is now",
+            )
+        return read_all(file, sample.offset_bytes, sample.offset_bytes + sample.size_bytes)
 
 
 def proof_before_walk(archives: Sequence[ArchiveAt], dataset: Dataset) -> Proof | None:
     """How the bytes of `archives` are proved before any is read; None: they cannot be walked."""
-    archive, earlier = archives[0].archive, archives[0].proof
-    if len(archives) > 1 or archive.form not in PLAIN_FORMS or archive.members:
-        return None
-    if not archives[0].is_local:
+    (first, *rest), earlier = archives, archives[0].proof
+    archive = first.archive
+    is_plain = archive.form in PLAIN_FORMS and not archive.members
+    if rest or not is_plain or not first.is_local:
         return None
     proof = choose_proof(archive, published_pieces(dataset, archive), earlier=earlier)
     return proof if proof == earlier or isinstance(proof, NoProof) else None
 
 
 def source_in_archive(
-    archive: ArchiveAt, dataset: Dataset, placement: Placement, *, proof: Proof, progress: Progress
+    archive: ArchiveAt, placement: Placement, *, proof: Proof, progress: Progress
 ) -> ShardSource:
     """Find each body in an archive on this machine; each shard then reads its own.
 
     Raises WrongBytes where the archive's samples are not those of the dataset, each once.
     """
     with closing(open_local(archive.path)) as file:
-        places = _BodyPlaces(file, archive.archive, dataset, placement)
+        places = _BodyPlaces(file, archive.archive, placement)
         places.find(progress)
         return ShardSource(
             samples=len(placement),
             made_of=file.identity,
             records=places.records,
-            body_of=ArchiveBodies(archive.path, file.identity),
+            body_of=partial(_archived_body, archive.path, file.identity),
             facts={"archive": archive.archive.name},
             proof=proof,
         )
@@ -76,12 +70,9 @@ def source_in_archive(
 class _BodyPlaces:
     """The place of each sample in the archive, by its rank: 12 bytes a sample."""
 
-    def __init__(
-        self, file: LocalFile, archive: Archive, dataset: Dataset, placement: Placement
-    ) -> None:
-        assert archive.split is not None, "of one split"
-        self._file, self._dataset, self._split = file, dataset, archive.split
-        self._archive, self._placement = archive, placement
+    def __init__(self, file: LocalFile, archive: Archive, placement: Placement) -> None:
+        self._file, self._archive, self._placement = file, archive, placement
+        self._dataset, self._split = placement.dataset, placement.split
         self._starts = array("Q", [0]) * len(placement)
         self._sizes = array("I", [0]) * len(placement)
 
