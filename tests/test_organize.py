@@ -228,12 +228,14 @@ def test_what_grew_as_another_dataset_is_dropped(packed: Path, tmp_path: Path, r
     folder = Path(shutil.copytree(packed.parent, tmp_path / "archives"))
     toml, root = folder / packed.name, tmp_path / "root"
     (names,) = folder.glob("*train_names*")
-    right = names.read_text()
+    right, definition = names.read_text(), toml.read_text()
     names.write_text(right.rstrip() + " 1\n")  # the last class lacks one, the others are right
+    toml.write_text(definition.replace("samples = 60", "samples = 61"))
     words = ["--root", root, "--dataset", toml, "--archives", folder]
     assert run("organize", *words).returncode == 4
     (root / "manifest.db").unlink()
     names.write_text(right)
+    toml.write_text(definition)
     done = run("organize", *words)
     assert done.returncode == 0, done.stderr
     assert run("verify", "--root", root, "--digests").returncode == 0

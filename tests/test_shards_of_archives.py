@@ -141,11 +141,14 @@ def test_an_archive_that_lacks_an_image_or_has_another_is_refused(
     lines = [line.split() for line in names.read_text().splitlines()]
     lines[0] = [*lines[0], "1000"]
     names.write_text("\n".join(map(" ".join, lines)))
+    definition = dataset.read_text()
+    dataset.write_text(definition.replace("samples = 20", "samples = 21"))
     words = ["--root", tmp_path / "root", "--dataset", dataset, "--archives", dataset.parent]
     done = run("organize", *words, *WORDS, "--split", "val")
     assert (done.returncode, "lacks 1 image" in done.stderr) == (4, True), done.stderr
-    lines[0] = [lines[0][0], "500"]
+    lines[0] = [*lines[0][:-2], "500"]
     names.write_text("\n".join(map(" ".join, lines)))
+    dataset.write_text(definition)
     words[1] = tmp_path / "other"
     done = run("organize", *words, *WORDS, "--split", "val")
     assert (done.returncode, "does not have there" in done.stderr) == (4, True), done.stderr
