@@ -13,6 +13,11 @@ BIG = "Пёс, (big)"
 CLASSES = {"cat": 40, "hot dog": 24, BIG: 2}
 
 
+def _body(text: str) -> bytes:
+    """What looks like a whole JPEG, at its ends."""
+    return b"\xff\xd8" + text.encode() + b"\xff\xd9"
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """Images by class: the same names in each, one that says its class, hidden files beside."""
@@ -21,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
         (folder / wnid).mkdir(parents=True)
         for at in range(images):
             name = f"{wnid}_{at}.PNG" if at == 1 else f"img {at:03}.jpg"
-            (folder / wnid / name).write_bytes(f"{wnid} {at}".encode())
+            (folder / wnid / name).write_bytes(_body(f"{wnid} {at}"))
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "cat" / "._img 001.jpg").write_bytes(b"x")
     return folder
@@ -45,11 +50,11 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
     train, val = tree(root / "train"), tree(root / "val")
     bodies = sorted([*train.values(), *val.values()])
     assert bodies == sorted(
-        f"{wnid} {at}".encode() for wnid in CLASSES for at in range(CLASSES[wnid])
+        _body(f"{wnid} {at}") for wnid in CLASSES for at in range(CLASSES[wnid])
     )
     assert {Path(name).parts[0] for name in val} == set(CLASSES)
     assert 4 <= sum(name.startswith("cat/") for name in val) <= 16
-    assert ({**train, **val})["cat/img 000.jpg"] == b"cat 0"
+    assert ({**train, **val})["cat/img 000.jpg"] == _body("cat 0")
     linked = next(iter((root / "train" / "hot dog").iterdir()))
     assert linked.stat().st_nlink == 2
     assert here("verify", "--root", root, "--digests").returncode == 0
@@ -60,8 +65,8 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
 def test_images_that_are_added_move_no_other(photos: Path, tmp_path: Path, here: Run) -> None:
     assert here(*_words(photos, tmp_path / "one")).returncode == 0
     for at in range(100, 160):
-        (photos / "cat" / f"img {at}.jpg").write_bytes(b"%d" % at)
-        (photos / "hot dog" / f"a{at}.jpg").write_bytes(b"%d" % at)
+        (photos / "cat" / f"img {at}.jpg").write_bytes(_body(str(at)))
+        (photos / "hot dog" / f"a{at}.jpg").write_bytes(_body(str(at)))
     shutil.copytree(photos / "hot dog", photos / "ant")
     assert here(*_words(photos, tmp_path / "two")).returncode == 0
     before, after = _split_of(tmp_path / "one"), _split_of(tmp_path / "two")
@@ -92,12 +97,12 @@ def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(
         lost.symlink_to("nowhere")
     assert here(*_words(photos, root)).returncode != 0
     lost.unlink()
-    lost.write_bytes(f"{BIG} 0".encode())
+    lost.write_bytes(_body(f"{BIG} 0"))
     done = here(*_words(photos, root, "--copy"))
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_nlink for path in (root / "train").glob("*/*")} == {1}
     assert tree(root / "train") == tree(tmp_path / "links" / "train")
-    assert (photos / "cat" / "img 000.jpg").read_bytes() == b"cat 0"
+    assert (photos / "cat" / "img 000.jpg").read_bytes() == _body("cat 0")
 
 
 def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
@@ -118,8 +123,8 @@ def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
     ("path", "told"),
     [
         ("cat/notes.txt", "is no image by its name"),
-        ("flat.jpg", "is no folder of a class"),
-        ("cat/inner/0.jpg", "is no regular file"),
+        ("flat.jpg", "is in no class folder"),
+        ("cat/inner/0.jpg", "is a folder in a class folder"),
         ("one/0.jpg", "one has 1 of the two images"),
     ],
 )
@@ -127,7 +132,7 @@ def test_what_is_no_image_of_a_class_is_told(
     path: str, told: str, photos: Path, tmp_path: Path, here: Run
 ) -> None:
     (photos / path).parent.mkdir(parents=True, exist_ok=True)
-    (photos / path).write_bytes(b"x")
+    (photos / path).write_bytes(_body("x"))
     done = here(*_words(photos, tmp_path / "root"))
     assert done.returncode == 1, done.stderr
     assert told in done.stderr

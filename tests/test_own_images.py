@@ -1,6 +1,7 @@
 """Any usual tree of one's own becomes a root by one command, and what is no dataset never does."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,10 +108,11 @@ def test_all_that_is_wrong_is_named_at_once_and_left_out_when_asked(
     done = here("adopt", tmp_path / "mine")
     assert done.returncode == 1 and not (tmp_path / "mine" / "manifest.db").exists()
     for name in ("cat/0001.jpg is empty", "dog/0002.jpg does not decode", "dog/0003.jpg is a"):
-        assert name in done.stderr, done.stderr
+        assert name in done.stdout, done.stdout
+    assert "mine has 3 files that cannot be taken" in done.stderr
     (folder / "dog" / "notes.txt").write_bytes(b"x")
     done = here("adopt", tmp_path / "mine")
-    assert done.returncode == 1 and "dog/notes.txt is no image by its name" in done.stderr
+    assert done.returncode == 1 and "dog/notes.txt is no image by its name" in done.stdout
     done = here("adopt", tmp_path / "mine", "--skip-bad")
     assert done.returncode == 0, done.stderr
     assert _labels(tmp_path / "mine", "train") == {"cat": 3, "dog": 2}
@@ -185,7 +187,7 @@ def test_what_is_no_dataset_is_refused_and_says_what_it_is(
     before = tree(folder)
     done = here("adopt", folder)
     assert done.returncode == 1, done.stdout
-    told = done.stderr.replace(str(folder), "FOLDER")
+    told = (done.stdout + done.stderr).replace(str(folder), "FOLDER")
     assert sentence in told and hint in told
     assert tree(folder) == before
 
@@ -241,3 +243,149 @@ def test_a_choice_of_classes_of_a_published_dataset_is_a_subset_of_it(
         part = manifest.dataset()
     assert part.part_of is not None and part.part_of.name == "cifar10-jpeg"
     assert [synset.wnid for synset in part.synsets] == ["airplane", "automobile"]
+
+
+def _sum(*roots_and_splits: tuple[Path, str]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for root, split in roots_and_splits:
+        for wnid, images in _labels(root, split).items():
+            total[wnid] = total.get(wnid, 0) + images
+    return total
+
+
+@pytest.mark.parametrize(
+    ("names", "rule", "classes"),
+    [
+        ("cat.{n}.jpg dog.{n}.jpg", "name", {"cat": 6, "dog": 6}),
+        ("cat_{n}.jpg dog-{n}.jpg", "name", {"cat": 6, "dog": 6}),
+        ("golden_retriever_{n}.jpg 狗_{n}.jpg", r"(.+)_\d+", {"golden_retriever": 6, "狗": 6}),
+    ],
+)
+def test_a_flat_folder_has_its_classes_in_its_names(
+    names: str, rule: str, classes: dict[str, int], tmp_path: Path, here: Run
+) -> None:
+    for number in range(6):
+        for at, name in enumerate(names.split()):
+            _image(tmp_path / "flat" / name.format(n=number), at + number)
+    root = tmp_path / "root"
+    done = here("divide", tmp_path / "flat", "--label-from", rule, "--root", root)
+    assert done.returncode == 0, done.stderr
+    listing = ", ".join(f"{wnid} {images}" for wnid, images in sorted(classes.items()))
+    assert f"2 classes: {listing}" in done.stdout
+    assert _sum((root, "train"), (root, "val")) == classes
+    assert here("verify", "--root", root, "--digests").returncode == 0
+
+
+_ROWS = [("a/0.jpg", "hot dog"), ("a/1.jpg", "狗"), ("b/0.jpg", "hot dog"), ("b/2.jpg", "狗")]
+
+
+def _csv(header: str, name: Callable[[str], str], row: str = "{name},{label}") -> str:
+    lines = [row.format(name=name(path), label=label) for path, label in _ROWS]
+    return "\n".join([header, *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "columns"),
+    [
+        ("labels.csv", _csv("file,label", str), None),
+        ("labels.csv", "\ufeff" + _csv("Image_Path,Breed", lambda path: f"data/{path}"), None),
+        ("train.csv", _csv("id,breed", lambda path: path.removesuffix(".jpg")), None),
+        ("t.tsv", _csv("name\tclass", str, "{name}\t{label}"), None),
+        ("t.csv", _csv("x,file,y", str, "1,{name},{label}"), "file,y"),
+        ("metadata.jsonl", "".join(json.dumps({"file_name": path, "label": label}) + "\n"
+                                   for path, label in _ROWS), None),
+        ("LOC.csv", _csv("ImageId,PredictionString", lambda path: path.removesuffix(".jpg"),
+                         "{name},{label}").replace("hot dog", "dog 1 2 3 4"), None),
+    ],
+)  # fmt: skip
+def test_a_table_has_the_classes(
+    file: str, text: str, columns: str | None, tmp_path: Path, here: Run
+) -> None:
+    for at, (path, _) in enumerate(_ROWS):
+        _image(tmp_path / "photos" / path, at)
+    (tmp_path / file).write_text(text)
+    words = ["--labels", tmp_path / file, *(["--columns", columns] if columns else [])]
+    done = here("divide", tmp_path / "photos", *words, "--root", tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    classes = _sum((tmp_path / "root", "train"), (tmp_path / "root", "val"))
+    assert classes == {"dog" if "LOC" in file else "hot dog": 2, "狗": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("file,label\n0.jpg,a\n1.jpg,b\n", "2.jpg is not in labels.csv"),
+        ("file,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n9.jpg,b\n", "line 5, names 9.jpg, which is not"),
+        ("file,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n2.jpg,b\n", "2.jpg is b in line 5 of labels.csv"),
+        ("file,label\n0.jpg,../a\n1.jpg,b\n2.jpg,b\n", "0.jpg is of '../a', which is no name"),
+        ("what,kind\n0.jpg,a\n", "it has what, kind"),
+        ("file,label\n0.jpg,\n", "line 2: no file or no label"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(
+    text: str, problem: str, tmp_path: Path, here: Run
+) -> None:
+    for at in range(3):
+        _image(tmp_path / "photos" / f"{at}.jpg", at)
+    (tmp_path / "labels.csv").write_text(text)
+    words = ["--labels", tmp_path / "labels.csv", "--root", tmp_path / "root"]
+    done = here("divide", tmp_path / "photos", *words)
+    assert done.returncode in (1, 2) and problem in done.stdout + done.stderr, done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("lay", "words", "sentence"),
+    [
+        (_flat_splits, [], "holds test1, train, which are called as splits are, not as classes"),
+        (_flat_splits, ["--label-from", "name"], "FOLDER holds 6 images 1 folder deep"),
+        (_one_class, [], "is divided already: it holds train"),
+        (_flat, [], "holds 3 images in no class folder"),
+        (_flat, ["--label-from", "name"], "are of one class, 'cat'"),
+        (_flat, ["--label-from", "("], "is no regular expression"),
+        (_flat, ["--label-from", "cat"], "has no group for the class"),
+        (_flat, ["--label-from", "x(.)"], "says no class in its name"),
+        (_flat, ["--columns", "a,b"], "--columns cannot be used"),
+    ],
+)
+def test_divide_refuses_what_it_cannot_divide(
+    lay: Callable[[Path], None], words: list[str], sentence: str, tmp_path: Path, here: Run
+) -> None:
+    lay(tmp_path / "given")
+    done = here("divide", tmp_path / "given", *words, "--root", tmp_path / "root")
+    assert done.returncode in (1, 2)
+    told = (done.stdout + done.stderr).replace(str(tmp_path / "given"), "FOLDER")
+    assert sentence in told, told
+    assert not (tmp_path / "root").exists()
+
+
+def test_images_that_are_links_are_divided_by_where_they_lead(tmp_path: Path, here: Run) -> None:
+    photos = _photos(tmp_path / "photos", cat=4, dog=4)
+    for wnid in ("cat", "dog"):
+        (tmp_path / "links" / wnid).mkdir(parents=True)
+        for path in (photos / wnid).iterdir():
+            (tmp_path / "links" / wnid / path.name).symlink_to(f"../../photos/{wnid}/{path.name}")
+        (tmp_path / "folders").mkdir(exist_ok=True)
+        (tmp_path / "folders" / wnid).symlink_to(photos / wnid)
+    for name, words in (("links", []), ("folders", []), ("links", ["--copy"])):
+        root = tmp_path / f"root-{name}{len(words)}"
+        done = here("divide", tmp_path / name, *words, "--root", root)
+        assert done.returncode == 0, done.stderr
+        assert _sum((root, "train"), (root, "val")) == {"cat": 4, "dog": 4}
+        assert not any(path.is_symlink() for path in root.rglob("*.jpg"))
+        assert here("verify", "--root", root, "--digests").returncode == 0
+    (tmp_path / "links" / "cat" / "gone.jpg").symlink_to("nowhere")
+    done = here("divide", tmp_path / "links", "--root", tmp_path / "other")
+    assert done.returncode == 1 and "cat/gone.jpg is a link that leads nowhere" in done.stdout
+
+
+def test_a_name_that_is_no_utf8_is_kept_as_text(tmp_path: Path, here: Run) -> None:
+    photos = _photos(tmp_path / "photos", cat=4, dog=4)
+    path = os.fsencode(photos / "cat") + b"/caf\xe9.jpg"
+    (photos / "cat" / "0001.jpg").rename(os.fsdecode(path))
+    done = here("divide", photos, "--root", tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    assert "cat/caf%e9.jpg" in {
+        **tree(tmp_path / "root" / "train"),
+        **tree(tmp_path / "root" / "val"),
+    }

@@ -7,7 +7,13 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
-from imnetprep.commands.terminal import json_option, print_result, print_split, stderr_progress
+from imnetprep.commands.terminal import (
+    json_option,
+    print_result,
+    print_split,
+    stderr_progress,
+    take_images,
+)
 from imnetprep.commands.verify import print_findings
 from imnetprep.messages import CHANGE_KIND, FINDINGS_EXIT_CODE, Checks, Progress, count
 
@@ -69,12 +75,10 @@ def adopt(
     content = read_split_folders(folder)
     if splits:
         content.splits = {split: content.splits[split] for split in splits}
-    content.require(one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
+    take_images(content, one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
-    for line in content.notes():
-        progress.note(line)
     if not dry_run:
         link_splits(content, place)
         for record in adopt_folder(place, content, jobs=jobs, progress=progress):

@@ -4,23 +4,50 @@ from pathlib import Path
 
 import click
 
-from imnetprep.catalog.datasets import Root
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
-from imnetprep.commands.terminal import carry_out, json_option
+from imnetprep.commands.terminal import (
+    carry_out,
+    json_option,
+    print_result,
+    stderr_progress,
+    take_images,
+)
+from imnetprep.messages import WrongUsage
 
 
-@verb.command(short_help="Divide a folder of images by class into train and val.")
+@verb.command(short_help="Divide images by class into train and val.")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @verb.root_option
 @click.option(
     "--val-fraction",
     metavar="SHARE",
-    required=True,
+    default=0.25,
+    show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class that becomes val, between 0 and 1.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the division.")
+@click.option(
+    "--label-from",
+    "rule",
+    metavar="name|REGEX",
+    help="Of a flat folder, take the class from the file name: the word before the first separator,"
+    " or the group of a regular expression.",
+)
+@click.option(
+    "--labels",
+    "table",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take the class of each image from this table: CSV, TSV or JSON lines.",
+)
+@click.option(
+    "--columns", metavar="FILE,LABEL", help="The two columns of --labels, if they are not found."
+)
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
+@verb.one_class_option
+@verb.skip_bad_option
 @verb.jobs_option
 @verb.dry_run_option()
 @json_option
@@ -30,21 +57,41 @@ def divide(
     root: Root,
     val_fraction: float,
     seed: int,
+    rule: str | None,
+    table: Path | None,
+    columns: str | None,
     copy: bool,
+    one_class: bool,
+    skip_bad: bool,
     jobs: int | None,
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Divide FOLDER, which holds a folder of images for each class, into train and val.
+    """Divide the images of FOLDER into train and val, class by class.
 
-    ROOT becomes a dataset of its own, called as FOLDER is. An image's split depends on its name
-    and --seed alone: images added later move no other. Interrupted at any instant, the same
-    command resumes.
+    FOLDER holds a folder for each class; or all images, and --label-from or --labels says the
+    class of each. ROOT becomes a dataset of its own, called as FOLDER is. An image's split depends
+    on its name and --seed alone: images added later move no other. All that cannot be taken is
+    named at once. Interrupted at any instant, the same command resumes.
 
     \b
     imnetprep divide photos --val-fraction 0.25 --root divided
+    imnetprep divide dogs-vs-cats/train --label-from name --root divided
+    imnetprep divide photos --labels labels.csv --columns file,breed --root divided
     """
     from imnetprep.divide import plan_divide
+    from imnetprep.own_images.folder import describe_classes
+    from imnetprep.own_images.labels import read_labelled
 
-    plan = plan_divide(root, folder, val_fraction=val_fraction, seed=seed, copy=copy, jobs=jobs)
+    if rule is not None and table is not None:
+        raise WrongUsage("--label-from and --labels both say the class", hint="leave out one")
+    if table is None:
+        verb.refuse("there is no table without --labels", "columns")
+    progress = stderr_progress(quiet=quiet)
+    content = read_labelled(folder, rule=rule, table=table, columns=columns)
+    take_images(content, one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
+    plan = plan_divide(root, content, val_fraction=val_fraction, seed=seed, copy=copy, jobs=jobs)
+    classes = content.splits[Split.TRAIN]
+    sizes = {wnid: len(files) for wnid, files in classes.items()}
+    print_result(describe_classes(classes), classes=sizes)
     carry_out(plan, dry_run=dry_run, quiet=quiet)

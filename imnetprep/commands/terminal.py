@@ -15,6 +15,7 @@ from imnetprep.outside_text import shown
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord
+    from imnetprep.own_images.folder import ImageFolder
     from imnetprep.split_plan import SplitPlan
 
 _SECONDS_BETWEEN_LINES = 10
@@ -61,6 +62,19 @@ def print_finding(finding: Finding) -> None:
     """One finding on stdout."""
     text = f"{finding.kind}: {finding.path} {finding.message}"
     print_result(text, **finding._asdict())
+
+
+def take_images(
+    content: "ImageFolder", *, one_class: bool, skip_bad: bool, jobs: int | None, progress: Progress
+) -> None:
+    """Look at the images of a folder, print each that cannot be taken, and leave it out or fail."""
+    content.examine(jobs=jobs, progress=progress)
+    verb = "left out" if skip_bad else "bad"
+    for path, reason in content.problems.items():
+        print_result(f"{verb}: {path} {reason}", path=path, reason=reason)
+    content.require(one_class=one_class, skip_bad=skip_bad)
+    for line in content.notes():
+        progress.note(line)
 
 
 def print_split(record: "SplitRecord", place: Path) -> None:

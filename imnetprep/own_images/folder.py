@@ -32,7 +32,7 @@ _NO_CLASSES = {name for names in _SPLIT_NAMES.values() for name in names} | {"te
 _OF_ROOT = {"archives", "runs", "shards", "manifest.db", "receipt.json"}
 _INNER_FOLDER = "images"
 _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
-_EXAMPLES, _WALKED_FOLDERS = 20, 2000
+_WALKED_FOLDERS = 2000
 
 # The file of each image by its class and name: a path, as it is read.
 Classes = Mapping[str, Mapping[str, str]]
@@ -69,17 +69,21 @@ class ImageFolder:
             if Path(path).absolute().is_relative_to(folder)
         }
 
-    def require(
-        self, *, one_class: bool, skip_bad: bool, jobs: int | None, progress: Progress
-    ) -> None:
-        """Look at every image, and leave out what is no whole one if that is to be skipped.
+    def examine(self, *, jobs: int | None, progress: Progress) -> None:
+        """Look at every image; what is no whole one is a problem."""
+        self.problems |= self._bad_images(jobs=jobs, progress=progress)
 
-        Raises ImnetprepError that names all that is wrong, and where all images are of one class.
+    def require(self, *, one_class: bool, skip_bad: bool) -> None:
+        """Leave out what cannot be taken. Raises ImnetprepError unless it is to be skipped, and
+        where all images are of one class.
         """
-        if not self.problems or skip_bad:
-            self.problems |= self._bad_images(jobs=jobs, progress=progress)
         if self.problems and not skip_bad:
-            raise_problems(self.folder, self.problems)
+            raise ImnetprepError(
+                f"{self.folder} has {count(len(self.problems), 'file')} that cannot be taken:"
+                f" {' '.join(next(iter(self.problems.items())))}",
+                hint="--skip-bad leaves all of them out; or mend them, and run the same command"
+                " again",
+            )
         for split, classes in self.splits.items():
             whole = {
                 wnid: {name: path for name, path in files.items() if path not in self.problems}
@@ -128,16 +132,6 @@ def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
     return f"{count(len(sizes), 'class')}: {listing}"
 
 
-def raise_problems(folder: Path, problems: Mapping[str, str]) -> NoReturn:
-    """Raise ImnetprepError that lists paths and what is wrong with each."""
-    listing = "; ".join(f"{path} {reason}" for path, reason in [*problems.items()][:_EXAMPLES])
-    rest = f"; and {len(problems) - _EXAMPLES:,} more" if len(problems) > _EXAMPLES else ""
-    raise ImnetprepError(
-        f"{folder} holds what cannot be taken: {listing}{rest}",
-        hint="--skip-bad leaves all of it out; or mend it, and run the same command again",
-    )
-
-
 def read_split_folders(folder: Path) -> ImageFolder:
     """The images of `folder/SPLIT/CLASS/`, whatever the usual name of the split.
 
@@ -178,18 +172,20 @@ def read_split_folders(folder: Path) -> ImageFolder:
 def read_class_folders(folder: Path) -> ImageFolder:
     """The images of `folder/CLASS/`, all of them as train. Raises as `read_split_folders`."""
     content = ImageFolder(folder)
-    classes = _read_classes(content, folder)
-    if splits := sorted(name for name in classes if name.lower() in _NO_CLASSES):
-        for name in splits:
-            if any(entry.is_dir() for entry in _visible(content, folder / name)):
-                raise ImnetprepError(
-                    f"{folder} is divided already: it holds {', '.join(splits)}",
-                    hint=shell_command("imnetprep", "adopt", folder),
-                )
+    with os.scandir(folder) as entries:
+        names = (entry.name for entry in entries if entry.is_dir())
+        splits = sorted(name for name in names if name.lower() in _NO_CLASSES)
+    if any(path.is_dir() for name in splits for path in (folder / name).iterdir()):
+        raise ImnetprepError(
+            f"{folder} is divided already: it holds {', '.join(splits)}",
+            hint=shell_command("imnetprep", "adopt", folder),
+        )
+    if splits:
         raise ImnetprepError(
             f"{folder} holds {', '.join(splits)}, which are called as splits are, not as classes",
-            hint=shell_command("imnetprep", "divide", folder / splits[0], "--label-from", "name"),
+            hint=shell_command("imnetprep", "divide", folder / splits[-1], "--label-from", "name"),
         )
+    classes = _read_classes(content, folder)
     if not any(classes.values()):
         _refuse_flat(folder)
     content.splits[Split.TRAIN] = classes
@@ -273,14 +269,14 @@ def _read_class(content: ImageFolder, folder: Path) -> dict[str, str]:
         elif not entry.is_file():
             link = "a link that leads nowhere" if entry.is_symlink() else "no regular file"
             content.problems[entry.path] = f"is {link}"
-        elif not is_plain(name := _as_text(entry.name)) or name in files:
+        elif not is_plain(name := as_text(entry.name)) or name in files:
             content.problems[entry.path] = "has a name that cannot be kept"
         else:
             files[name] = entry.path
     return files
 
 
-def _as_text(name: str) -> str:
+def as_text(name: str) -> str:
     """`name`; one that is no UTF-8 with each odd byte as %e9."""
     if is_text(name):
         return name

@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from imnetprep.catalog.datasets import Split
 from imnetprep.catalog.file_names import is_class_name, is_plain
-from imnetprep.messages import ImnetprepError, WrongUsage, count
-from imnetprep.own_images.folder import raise_problems
+from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.own_images.folder import ImageFolder, as_text, read_class_folders, read_flat_folder
 
 # What tables call the two columns, in lower case and without _ and -.
 _FILE_COLUMNS = (
@@ -23,25 +24,39 @@ _LABEL_COLUMNS = (
 )
 
 
-def label_by_name(files: Mapping[str, str], rule: str) -> dict[str, dict[str, str]]:
-    """The files of each class, where a name says it: "name", the word before the first separator;
-    else a regular expression, whose first group is the class.
+def read_labelled(
+    folder: Path, *, rule: str | None, table: Path | None, columns: str | None
+) -> ImageFolder:
+    """The images of `folder` by class, all of them as train: of class folders, or flat with `rule`
+    or `table`.
 
-    Raises WrongUsage on an expression that is none, ImnetprepError with all names without a class.
+    `rule`: "name", the class is the word of the file name before its first separator; else a
+    regular expression whose first group is the class. `table`: CSV, TSV or JSON lines that name a
+    file by its path below the folder, its name, or its name without an ending, in one of two
+    `columns` ("FILE,LABEL"; None: those of usual names).
+
+    Raises WrongUsage on a rule or columns that cannot be, ImnetprepError on a table that cannot be
+    read and as `read_class_folders`; images without a class are problems of the folder.
     """
-    pattern = re.compile(r"([^._\s-]+)[._\s-]") if rule == "name" else _compiled(rule)
-    labels = {path: match[1] for path in files if (match := pattern.match(Path(path).name))}
-    if rest := sorted(path for path in files if not labels.get(path)):
-        raise ImnetprepError(
-            f"{count(len(rest), 'file name')} of {len(files):,} say no class by"
-            f" --label-from {rule}: {rest[0]}",
-            hint="--label-from takes a regular expression with the class as its group:"
-            r" --label-from '(.+)_\d+'",
-        )
-    return _by_class(files, labels)
+    if rule is None and table is None:
+        return read_class_folders(folder)
+    content = read_flat_folder(folder, deep=table is not None)
+    files = content.splits[Split.TRAIN][""]
+    if table is not None:
+        labels = _labels_of_table(content, files, table, columns)
+    else:
+        pattern = _compiled(rule or "")
+        matches = {path: pattern.search(Path(path).name) for path in files}
+        labels = {path: match[1] for path, match in matches.items() if match and match[1]}
+        says = {files[path]: "says no class in its name" for path in files if path not in labels}
+        content.problems |= says
+    content.splits[Split.TRAIN] = _by_class(content, files, labels)
+    return content
 
 
 def _compiled(rule: str) -> re.Pattern[str]:
+    if rule == "name":
+        return re.compile(r"^([^._\s-]+)[._\s-]")
     try:
         pattern = re.compile(rule)
     except re.error as error:
@@ -56,27 +71,21 @@ def _compiled(rule: str) -> re.Pattern[str]:
     return pattern
 
 
-def label_by_table(
-    files: Mapping[str, str], table: Path, columns: str | None
-) -> dict[str, dict[str, str]]:
-    """The files of each class as `table` says it: CSV, TSV, or JSON lines.
-
-    A file is named by its path below the folder, its name, or its name without an ending.
-    Raises ImnetprepError on a table that cannot be read, WrongUsage on columns that it lacks.
-    """
-    names = _Names(files)
-    labels: dict[str, str] = {}
-    problems: dict[str, str] = {}
+def _labels_of_table(
+    content: ImageFolder, files: Mapping[str, str], table: Path, columns: str | None
+) -> dict[str, str]:
+    names, labels = _Names(files), dict[str, str]()
     for line, (file, label) in _rows(table, columns):
         path = names.find(file)
         if path is None:
-            problems[f"line {line}"] = f"names {file}, which is not there"
+            content.problems[f"{table}, line {line},"] = f"names {file}, which is not there"
         elif labels.setdefault(path, label) != label:
-            problems[f"line {line}"] = f"says {label} of {file}, and a line before {labels[path]}"
-    problems |= {files[path]: "is in no line" for path in files if path not in labels}
-    if problems:
-        raise_problems(table, problems)
-    return _by_class(files, labels)
+            reason = f"is {label} in line {line} of {table.name}, and {labels[path]} before"
+            content.problems[files[path]] = reason
+    content.problems |= {
+        files[path]: f"is not in {table.name}" for path in files if path not in labels
+    }
+    return labels
 
 
 class _Names:
@@ -162,21 +171,21 @@ def _chosen_columns(table: Path, header: Sequence[str], columns: str | None) -> 
     return pairs[0][0], pairs[1][0]
 
 
-def _by_class(files: Mapping[str, str], labels: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """The files by class and by a name of their own in it: the path's folders in front, where
-    two have one name.
+def _by_class(
+    content: ImageFolder, files: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """The files by class and by a name of their own in it: their folders in front, where two have
+    one name.
     """
     classes: dict[str, dict[str, str]] = defaultdict(dict)
-    problems: dict[str, str] = {}
-    for path in sorted(files):
-        wnid, name = labels[path], PurePosixPath(path).name
+    for path, wnid in labels.items():
+        name = as_text(PurePosixPath(path).name)
         if name in classes[wnid]:
-            name = path.replace("/", "_")
+            name = as_text(path.replace("/", "_"))
         if not is_class_name(wnid):
-            problems[path] = f"is of {wnid!r}, which is no name of a class"
+            content.problems[files[path]] = f"is of {wnid!r}, which is no name of a class"
         elif not is_plain(name) or name in classes[wnid]:
-            problems[path] = f"has a name that cannot be kept in {wnid}"
-        classes[wnid][name] = files[path]
-    if problems:
-        raise_problems(Path(), problems)
-    return dict(classes)
+            content.problems[files[path]] = "has a name that cannot be kept"
+        else:
+            classes[wnid][name] = files[path]
+    return {wnid: of_class for wnid, of_class in sorted(classes.items()) if of_class}

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
