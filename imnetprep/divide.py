@@ -30,9 +30,7 @@ def plan_divide(
     something else.
     """
     classes = content.splits[Split.TRAIN]
-    division = divided(
-        content.folder.absolute().name, classes, val_fraction=val_fraction, seed=seed
-    )
+    division = divided(content.name, classes, val_fraction=val_fraction, seed=seed)
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
             refuse_other_dataset(manifest, division.dataset)

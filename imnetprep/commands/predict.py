@@ -26,7 +26,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
 
     for prediction in predictions(checkpoint, images, device=device):
         lines = [
-            f"  {guess.probability:8.2%}  {guess.wnid}  {guess.name}".replace("%", " %")
+            f"  {guess.probability:8.2%}  {guess.label}".replace("%", " %")
             for guess in prediction.best
         ]
         print_result(str(prediction.image), *lines, **asdict(prediction))

@@ -54,12 +54,11 @@ def _link_images(classes: Mapping[str, Mapping[str, str]], place: Path) -> None:
 
 def folder_dataset(content: ImageFolder) -> Dataset:
     """The dataset of these images."""
-    name = content.folder.resolve().name
     listing = {
         split: {wnid: list(files) for wnid, files in classes.items()}
         for split, classes in content.splits.items()
     }
-    return listed_dataset(name, f"{name}, adopted", listing)
+    return listed_dataset(content.name, f"{content.name}, adopted", listing)
 
 
 def adopt_folder(

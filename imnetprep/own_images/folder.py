@@ -54,6 +54,12 @@ class ImageFolder:
     problems: dict[str, str] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """What the dataset is called: as the folder; as the one above, if it is called `train`."""
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name.lower() in _NO_CLASSES else folder.name
+
     def notes(self) -> Iterator[str]:
         """What was passed over and left out."""
         yield from self.remarks
@@ -289,7 +295,7 @@ def _visible(content: ImageFolder, folder: Path) -> Iterator[os.DirEntry[str]]:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if not is_litter(entry.name):
                 yield entry
-            elif entry.name != ".organizing":
+            elif folder != content.folder or not entry.name.startswith("."):  # .organizing is ours
                 content.litter[entry.name] += 1
 
 

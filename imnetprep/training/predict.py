@@ -23,6 +23,11 @@ class Guess:
     name: str
     probability: float
 
+    @property
+    def label(self) -> str:
+        """`n01440764  tench`; a class of one's own has no other name."""
+        return self.wnid if self.wnid == self.name else f"{self.wnid}  {self.name}"
+
 
 @dataclass(frozen=True)
 class Prediction:
