@@ -72,7 +72,7 @@ def test_a_folder_in_front_of_a_name_is_passed_over(name: str) -> None:
 
 def test_what_a_mac_and_windows_leave_beside_files_is_passed_over() -> None:
     litter = ["._a", ".DS_Store", "__MACOSX/._a", "Thumbs.db", "x/desktop.ini", ".hidden/b"]
-    contents = {name: b"left" for name in litter}
+    contents = dict.fromkeys(litter, b"left")
     assert _read(_tar({**contents, "a": b"body", "._z": b""})) == {"a": b"body"}
 
 
