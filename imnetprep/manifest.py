@@ -424,14 +424,15 @@ def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _O
     if root_dataset.fingerprint != dataset.fingerprint:
         difference = f"{root_dataset.name}, not {dataset.name}"
         if root_dataset.name == dataset.name:
-            difference = f"another {dataset.name}: {_difference(root_dataset, dataset)}"
+            titles = f"{root_dataset.title!r}, and not {dataset.title!r}"
+            if root_dataset.title == dataset.title:
+                titles = image_difference(root_dataset, dataset) or "its definition differs"
+            difference = f"another {dataset.name}: {titles}"
         raise ImnetprepError(f"{manifest.path.parent} holds {difference}", hint=hint)
 
 
-def _difference(earlier: Dataset, dataset: Dataset) -> str:
-    """What `dataset` has that the `earlier` one of its name has not, and the other way round."""
-    if earlier.title != dataset.title:
-        return f"{earlier.title!r}, and not {dataset.title!r}"
+def image_difference(earlier: Dataset, dataset: Dataset) -> str:
+    """Which images `dataset` has that the `earlier` one lacks, and the other way round; "": none."""
     differences = []
     for split in dict.fromkeys([*earlier.splits, *dataset.splits]):
         old_names, new_names = (_names(each, split) for each in (earlier, dataset))
@@ -439,7 +440,7 @@ def _difference(earlier: Dataset, dataset: Dataset) -> str:
             if images:
                 example = "/".join(min(images))
                 differences.append(f"{count(len(images), f'{split} image')} {verb} ({example})")
-    return ", ".join(differences) or "its definition differs"
+    return ", ".join(differences)
 
 
 def _names(dataset: Dataset, split: Split) -> set[tuple[str, str]]:

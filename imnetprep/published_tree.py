@@ -3,7 +3,7 @@
 from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.checking.recognise import Tree, UnknownImages, recognise, tree_of
-from imnetprep.manifest import open_manifest
+from imnetprep.manifest import dataset_for
 from imnetprep.messages import Checks, Progress
 from imnetprep.verify import findings
 
@@ -19,11 +19,8 @@ def published_tree(
     Class folders of a part of the classes, each whole, are a subset of the dataset. Where their
     images are not those of the dataset, they are nobody's but the user's own: None.
     """
-    if root.manifest.exists():
-        with open_manifest(root.manifest) as manifest:
-            definition = manifest.dataset()
-        if is_own(definition):
-            return None
+    if root.manifest.exists() and is_own(dataset_for(root.manifest, dataset)):
+        return None
     try:
         tree = recognise(root, dataset=dataset)
     except UnknownImages:

@@ -337,7 +337,7 @@ def test_a_table_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("lay", "words", "sentence"),
     [
-        (_flat_splits, [], "holds test1, train, which are called as splits are, not as classes"),
+        (_flat_splits, [], "has no folders of classes, but test1, train, as splits"),
         (_flat_splits, ["--label-from", "name"], "FOLDER holds 6 images 1 folder deep"),
         (_one_class, [], "is divided already: it holds train"),
         (_flat, [], "holds 3 images in no class folder"),
@@ -389,3 +389,29 @@ def test_a_name_that_is_no_utf8_is_kept_as_text(tmp_path: Path, here: Run) -> No
         **tree(tmp_path / "root" / "train"),
         **tree(tmp_path / "root" / "val"),
     }
+
+
+def test_a_definition_of_labels_is_adopted_by_its_names(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "mine" / "train", cat=3, dog=3)
+    lines = [f"{number:04}.jpg\t{wnid}" for wnid in ("dog", "cat") for number in range(3)]
+    (tmp_path / "train.tsv").write_text("\n".join(lines))
+    toml = tmp_path / "pets.toml"
+    toml.write_text('name = "pets"\n[train]\nlabels = "train.tsv"\n')
+    done = here("adopt", tmp_path / "mine", "--dataset", toml)
+    assert done.returncode == 0, done.stderr
+    assert _labels(tmp_path / "mine", "train") == {"cat": 3, "dog": 3}
+    assert here("adopt", tmp_path / "mine").returncode == 0, "it is adopted, whatever its name"
+    (tmp_path / "train.tsv").write_text("\n".join(lines[1:]))
+    done = here("adopt", tmp_path / "mine", "--dataset", toml)
+    assert done.returncode == 1 and "1 train image fewer (dog/0000.jpg)" in done.stderr
+    (tmp_path / "mine" / "train" / "cat" / "0001.jpg").rename(tmp_path / "moved.jpg")
+    (tmp_path / "mine" / "train" / "dog" / "0001.jpg").rename(tmp_path / "other.jpg")
+    found = here("verify", "--root", tmp_path / "mine").stdout
+    assert "missing: train/cat/0001.jpg" in found and "missing: train/dog/0001.jpg" in found
+
+
+def test_a_root_in_the_folder_that_it_is_made_of_is_refused(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "photos", cat=4, dog=4)
+    for root in ("photos", "photos/root"):
+        done = here("divide", tmp_path / "photos", "--root", tmp_path / root)
+        assert done.returncode == 2 and "would lie in" in done.stderr

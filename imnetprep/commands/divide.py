@@ -32,8 +32,8 @@ from imnetprep.messages import WrongUsage
     "--label-from",
     "rule",
     metavar="name|REGEX",
-    help="Of a flat folder, take the class from the file name: the word before the first separator,"
-    " or the group of a regular expression.",
+    help="Take the class of each image in a flat folder from its file name: the word before the first"
+    " separator, or the group of a regular expression.",
 )
 @click.option(
     "--labels",
@@ -80,13 +80,14 @@ def divide(
     imnetprep divide photos --labels labels.csv --columns file,breed --root divided
     """
     from imnetprep.divide import plan_divide
-    from imnetprep.own_images.folder import describe_classes
+    from imnetprep.own_images.folder import describe_classes, refuse_root_in
     from imnetprep.own_images.labels import read_labelled
 
     if rule is not None and table is not None:
         raise WrongUsage("--label-from and --labels both say the class", hint="leave out one")
     if table is None:
         verb.refuse("there is no table without --labels", "columns")
+    refuse_root_in(folder, root)
     progress = stderr_progress(quiet=quiet)
     content = read_labelled(folder, rule=rule, table=table, columns=columns)
     take_images(content, one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)

@@ -9,7 +9,15 @@ from imnetprep.catalog.listing import listed_dataset
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked, sync_folder
 from imnetprep.jobs import FILES
-from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organized_splits, packed
+from imnetprep.manifest import (
+    SampleRecord,
+    SplitRecord,
+    create_manifest,
+    dataset_for,
+    image_difference,
+    organized_splits,
+    packed,
+)
 from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
@@ -72,6 +80,10 @@ def adopt_folder(
     dataset = folder_dataset(content)
     with locked(root.organizing), open_journal(root.journal) as journal:
         hint = f"{move_away(root.manifest)}; then run the same command again"
+        if root.manifest.exists():
+            root_dataset = dataset_for(root.manifest, None)
+            if not image_difference(root_dataset, dataset):
+                dataset = root_dataset  # whatever it is called
         create_manifest(root.manifest, dataset, hint=hint)
         for split in content.splits:
             key = split, Layout.IMAGEFOLDER

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.images import decoding_problem
 from imnetprep.jobs import FILES
-from imnetprep.messages import ImnetprepError, Progress, count, shell_command
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, shell_command
 
 # By their names; what each file is, its bytes tell when they are read.
 _IMAGE_SUFFIXES = (
@@ -128,6 +128,16 @@ def file_problem(path: str) -> str | None:
         return None if ends == _JPEG_ENDS else decoding_problem(file.read())
 
 
+def refuse_root_in(folder: Path, root: Root) -> None:
+    """Raise WrongUsage where a root that is made of `folder` would lie in it, among its classes."""
+    place, source = root.path.resolve(), folder.resolve()
+    if source in (place, *place.parents):
+        raise WrongUsage(
+            f"the root {root.path} would lie in {folder}, of which it is made",
+            hint=f"--root {source.name}-root, or another folder outside",
+        )
+
+
 def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
     """`2 classes: cat 150, dog 150`; of many the least and the most images that one has."""
     sizes = {wnid: len(files) for wnid, files in sorted(classes.items())}
@@ -188,7 +198,7 @@ def read_class_folders(folder: Path) -> ImageFolder:
         )
     if splits:
         raise ImnetprepError(
-            f"{folder} holds {', '.join(splits)}, which are called as splits are, not as classes",
+            f"{folder} has no folders of classes, but {', '.join(splits)}, as splits are called",
             hint=shell_command("imnetprep", "divide", folder / splits[-1], "--label-from", "name"),
         )
     classes = _read_classes(content, folder)
