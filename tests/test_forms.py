@@ -230,7 +230,7 @@ def test_a_zip_with_nothing_in_it_is_refused(tmp_path: Path, here: Run) -> None:
     root = tmp_path / "root"
     done = here("organize", "--root", root, "--dataset", toml, "--archives", toml.parent)
     assert done.returncode == 4, done.stderr
-    assert "has 0 images, not 3" in done.stderr
+    assert "nette2.tgz has no images where they are looked for: it has no files" in done.stderr
     assert not (root / "train").exists()
 
 

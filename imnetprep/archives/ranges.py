@@ -110,7 +110,10 @@ def _wnid_of(member: Member, archive: Archive, dataset: Dataset, earlier: set[st
     if wnid in earlier:
         raise refused_member(archive, member.name, "a second time")
     if wnid == member.name or wnid not in dataset.label_of_wnid:
-        raise refused_member(archive, member.name, f"which {dataset.name} does not have")
+        reason = f"which {dataset.name} does not have"
+        if wnid == member.name:
+            reason = f"where {dataset.name} has {dataset.synsets[0].wnid + '.tar'!r}"
+        raise refused_member(archive, member.name, reason)
     earlier.add(wnid)
     return wnid
 

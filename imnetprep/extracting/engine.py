@@ -14,10 +14,11 @@ from imnetprep.archives.range_index import format_index, parse_index
 from imnetprep.archives.ranges import Range, Section, open_section, walked_ranges
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.member_paths import MemberPaths
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.extracting.by_range import extract_by_range, open_workers
 from imnetprep.extracting.in_order import Check, extract_in_order
-from imnetprep.extracting.samples import Extraction, open_zip
+from imnetprep.extracting.samples import Extraction, find_samples, open_zip
 from imnetprep.extracting.sink import RangeRecord, Sink
 from imnetprep.fs import written_whole
 from imnetprep.messages import Progress
@@ -61,11 +62,12 @@ class Source:
 class Ranges:
     """The ranges of `source` where samples of `dataset` may lie; that may be part of what it holds.
 
-    `spans` are those that it has, once they are found.
+    `spans` are those that it has, once they are found; `paths` learns where samples are, if they
+    have paths.
     """
 
-    def __init__(self, source: Source, dataset: Dataset) -> None:
-        self.source, self.dataset = source, dataset
+    def __init__(self, source: Source, dataset: Dataset, paths: MemberPaths | None) -> None:
+        self.source, self.dataset, self._paths = source, dataset, paths
         self._archive, self._file = source.archive, source.file
         self.spans = source.ranges
 
@@ -131,8 +133,10 @@ class Ranges:
     @cached_property
     def directory(self) -> Directory | None:
         """The directory of a zip, read once; None for other forms."""
-        is_zip = self._archive.form == "zip"
-        return open_zip(self._file, self._archive, self.dataset) if is_zip else None
+        if self._archive.form != "zip":
+            return None
+        assert self._paths is not None, "a zip has members"
+        return open_zip(self._file, self._archive, self.dataset, self._paths)
 
     @property
     def _are_known(self) -> bool:
@@ -167,8 +171,8 @@ class Extractor:
         self.source, self.splits = source, splits
         self._title = f"organize {' and '.join(splits)}"
         self._archive, self._file = source.archive, source.file
-        self._ranges = Ranges(source, dataset)
         self._extraction = Extraction(self._archive, splits, dataset=dataset, sink=sink)
+        self._ranges = Ranges(source, dataset, self._extraction.paths)
         self.proof = choose_proof(
             self._archive, source.pieces, earlier=source.earlier, checksum=self._file.checksum
         )
@@ -232,6 +236,8 @@ class Extractor:
             self.read_all = True
         else:
             ranges = self._ranges.find()
+            if (paths := self._extraction.paths) is not None and not paths.has_samples:
+                find_samples(self._file, self._archive, paths)
             possible = [each for each in ranges if self._ranges.may_hold(each)]
             spans = to_read = [each for each in possible if each.start not in earlier.starts]
             self.release(earlier.starts)  # as above

@@ -13,7 +13,7 @@ from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.ranges import Section, sections
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
-from imnetprep.extracting.samples import Extraction
+from imnetprep.extracting.samples import Extraction, require_samples
 from imnetprep.extracting.sink import Batch, RangeRecord
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
@@ -85,6 +85,8 @@ def extract_in_order(
                 queue.append((section, futures))
                 yield from collected(limit=batches)
             flow.finish()
+            if extraction.paths is not None:
+                require_samples(extraction.archive, extraction.paths)
             yield from collected(limit=0)
         except Exception:
             with suppress(Exception):  # the sections in front are whole all the same

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Section, refused_member
-from imnetprep.archives.tar import refused
+from imnetprep.archives.tar import FileStream, members, refused
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths, Place
@@ -34,7 +34,7 @@ class Extraction:
         self, archive: Archive, splits: Sequence[Split], *, dataset: Dataset, sink: Sink
     ) -> None:
         self.archive, self._splits, self.dataset = archive, splits, dataset
-        self._member_paths = MemberPaths(archive, dataset) if archive.members else None
+        self.paths = MemberPaths(archive, dataset) if archive.members else None
         self.sink = sink
         self.cancellation = threading.Event()
 
@@ -56,7 +56,7 @@ class Extraction:
                 hand_over(Batch(split, full))
 
         stream.before_turn = hand_over_batch
-        if self._member_paths is None:
+        if self.paths is None:
             (split,) = self._splits
             for label, name, size_bytes in listed_samples(
                 section, self.archive, self.dataset, split
@@ -64,7 +64,7 @@ class Extraction:
                 body = stream.take(size_bytes)  # which may hand the batch over
                 batch.append(Sample(label, name, body))
         else:
-            for split_of_sample, sample in self._placed(section, self._member_paths):
+            for split_of_sample, sample in self._placed(section, self.paths):
                 if batch_bytes >= _BATCH_BYTES or split_of_sample is not split:
                     hand_over_batch()
                     split = split_of_sample
@@ -139,9 +139,33 @@ class Extraction:
                 yield split, Sample(own, name, encode_png(planes, SIDE_PX))
 
 
-def open_zip(file: ArchiveFile, archive: Archive, dataset: Dataset) -> Directory:
-    """The directory of the zip `archive`. Raises WrongBytes on members that do not belong."""
-    paths = MemberPaths(archive, dataset)
+def find_samples(file: ArchiveFile, archive: Archive, paths: MemberPaths) -> None:
+    """Let `paths` learn from the first sample of a tar where all of them are. Raises WrongBytes."""
+    stream = FileStream(lambda offset, length: read_all(file, offset, offset + length))
+    end = file.size_bytes or 0
+    for member in members(stream, name=archive.name, end=end, folders=True):
+        if _place_of(member.name, archive, find=paths.match) is not None:
+            return
+    require_samples(archive, paths)
+
+
+def require_samples(archive: Archive, paths: MemberPaths) -> None:
+    """Raise WrongBytes where no sample was found in all of `archive`."""
+    if not paths.has_samples:
+        raise WrongBytes(
+            f"{archive.name} has no images where they are looked for: {paths.nowhere()}",
+            hint="name the dataset it belongs to: --dataset NAME|FILE.toml, which may be one of your own"
+            " that says where in it the images are (docs/catalog.md)",
+        )
+
+
+def open_zip(
+    file: ArchiveFile, archive: Archive, dataset: Dataset, paths: MemberPaths
+) -> Directory:
+    """The directory of the zip `archive`, of which `paths` learns where the samples are.
+
+    Raises WrongBytes on members that do not belong.
+    """
     find: Callable[[str], _Place] = paths.match if dataset is dataset.published else paths.place
 
     def read_at(offset: int, length: int) -> bytes:
@@ -153,8 +177,20 @@ def open_zip(file: ArchiveFile, archive: Archive, dataset: Dataset) -> Directory
             _require_fitting(path, size_bytes, archive)
         return is_found
 
-    assert file.size_bytes is not None, "no pipe"
-    return Directory(read_at, file.size_bytes, name=archive.name, is_sample=is_sample)
+    def directory(*, may_move: bool) -> Directory:
+        assert file.size_bytes is not None, "no pipe"
+        paths.may_move = may_move
+        return Directory(read_at, file.size_bytes, name=archive.name, is_sample=is_sample)
+
+    try:
+        found = directory(may_move=False)  # what lies as published goes first
+    except WrongBytes:
+        if paths.has_samples:
+            raise
+    if not paths.has_samples:
+        found = directory(may_move=True)
+    require_samples(archive, paths)
+    return found
 
 
 def _place_of(path: str, archive: Archive, *, find: Callable[[str], _Place]) -> _Place:

@@ -1,0 +1,253 @@
+"""Archives that somebody packed again: taken where names and counts say what they are, or told."""
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import TRAIN, VAL, Run, tree
+from tests.packings import Files, picture, write_dataset, write_tar, write_zip
+
+APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(80)
+Change = Callable[[Files], Files]
+
+
+@pytest.fixture
+def unproved(packed: Path, tmp_path: Path) -> Path:
+    """The definition of `packed` without sizes and digests, its archives beside it."""
+    toml = Path(shutil.copytree(packed.parent, tmp_path / "archives")) / packed.name
+    lines = toml.read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("size_bytes", "md5"))]
+    toml.write_text("\n".join(kept))
+    return toml
+
+
+def _unpacked(body: bytes) -> Files:
+    with tarfile.open(fileobj=io.BytesIO(body)) as tar:
+        return {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]
+
+
+def _tar_of(files: Files) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return file.getvalue()
+
+
+def _pack_again(archive: Path, change: Change) -> None:
+    """`change` the members of the archive, and those of the tars in it."""
+    files = _unpacked(archive.read_bytes())
+    for name in [name for name in files if name.endswith(".tar")]:
+        files[name] = _tar_of(change(_unpacked(files[name])))
+    archive.write_bytes(_tar_of(change(files)))
+
+
+def _by_a_mac(files: Files) -> Files:
+    pairs = [{f"._{name}": APPLE_DOUBLE, name: body} for name, body in files.items()]
+    changed: Files = {".DS_Store": b"\0\0\0\1Bud1"}
+    for pair in pairs:
+        changed |= pair
+    return {**changed, "__MACOSX/._x": APPLE_DOUBLE}
+
+
+def _in_a_folder(files: Files) -> Files:
+    return {f"./packed again/{name}": body for name, body in files.items()}
+
+
+@pytest.mark.parametrize("change", [_by_a_mac, _in_a_folder])
+@pytest.mark.parametrize("way", ["by range", "in order", "shards"])
+def test_tars_packed_again_make_the_same(
+    way: str, change: Change, unproved: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    root, place = tmp_path / "root", unproved.parent
+    for name in (TRAIN, VAL):
+        _pack_again(place / name, change)
+    words = ["--root", root, "--dataset", unproved, "--archives", place]
+    if way == "in order":
+        for name, split in ((TRAIN, "train"), (VAL, "val")):
+            (place / name).rename(place / "piped")
+            shutil.copy(place / "piped", place / name)
+            with (place / name).open("rb") as pipe, pytest.MonkeyPatch.context() as patch:
+                patch.setattr("sys.stdin", io.TextIOWrapper(pipe))
+                done = here("organize", *words[:-1], "-", "--split", split)
+                assert done.returncode == 0, done.stderr
+    else:
+        done = here("organize", *words, *(["--layout", "webdataset"] if way == "shards" else []))
+        assert done.returncode == 0, done.stderr
+    if way != "shards":
+        for split in ("train", "val"):
+            assert tree(root / split) == tree(organized_once / split)
+    assert here("verify", "--root", root, "--digests").returncode == 0
+
+
+@pytest.mark.parametrize("change", [_by_a_mac, _in_a_folder])
+def test_tars_packed_again_are_verified_and_repair_from_them(
+    change: Change, unproved: Path, organized: Path, here: Run
+) -> None:
+    for name in (TRAIN, VAL):
+        _pack_again(unproved.parent / name, change)
+    done = here("verify-archives", "--dataset", unproved, "--archives", unproved.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    before = tree(organized / "train")
+    for split in ("train", "val"):
+        next((organized / split).rglob("*.JPEG")).unlink()
+    done = here("repair", "--root", organized, "--from", unproved.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert tree(organized / "train") == before
+    assert here("verify", "--root", organized, "--digests").returncode == 0
+
+
+def test_an_image_in_two_folders_of_a_tar_is_refused(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    _pack_again(unproved.parent / VAL, lambda files: {**files, f"again/{min(files)}": b"other"})
+    words = ["--root", tmp_path / "root", "--dataset", unproved, "--archives", unproved.parent]
+    done = here("organize", *words, "--split", "val")
+    assert done.returncode == 4
+    assert "a second time" in done.stderr
+
+
+def test_a_train_tar_of_images_says_that_class_tars_are_looked_for(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    shutil.copy(unproved.parent / VAL, unproved.parent / TRAIN)
+    words = ["--root", tmp_path / "root", "--dataset", unproved, "--archives", unproved.parent]
+    done = here("organize", *words, "--split", "train")
+    assert done.returncode == 4
+    assert ".JPEG', where packed has 'n" in done.stderr and ".tar'" in done.stderr
+
+
+# Archives whose members have paths: under other folders than the definition says.
+
+CLASSES = ("n01614925", "n02123045")
+PONDS = """
+name = "ponds"
+synsets = "synsets.tsv"
+[train]
+file_name = "{wnid}_{number}.JPEG"
+samples = 4
+names = "train.txt"
+[val]
+file_name = "pond_{number:04}.JPEG"
+samples = 2
+names = "val.txt"
+[[archives]]
+name = "ponds.archive"
+form = "FORM"
+members.train = "ponds/v2/train/{wnid}/{wnid}_{number}.JPEG"
+members.val = "ponds/v2/val/pond_{number:04}.JPEG"
+beside = ["ponds/v2/train/*_boxes.txt"]
+"""
+WRITERS = {
+    "zip": write_zip,
+    "tar": lambda path, files: write_tar(path, files, mode="w"),
+    "tar.gz": write_tar,
+}
+
+
+def _ponds(folder: Path, form: str, change: Change) -> tuple[list[object], Files]:
+    """The words that organize it, and the trees that it should make."""
+    names = "".join(f"{wnid} {3 + at} 5\n" for at, wnid in enumerate(CLASSES))
+    val = f"{CLASSES[0]} 2\n{CLASSES[1]} 1\n"
+    lists = [("synsets.tsv", "wnid\n" + "\n".join(CLASSES) + "\n")]
+    lists += [("train.txt", names), ("val.txt", val)]
+    toml = write_dataset(folder, PONDS.replace("FORM", form), lists)
+    files: Files = {"ponds/README": b"read me", "ponds/v2/val/.DS_Store": b"x"}
+    wanted: Files = {}
+    for at, wnid in enumerate(CLASSES):
+        files[f"ponds/v2/train/{wnid}/{wnid}_boxes.txt"] = b"0 0 9 9"
+        for number in (3 + at, 8 + at):
+            name = f"{wnid}_{number}.JPEG"
+            files[f"ponds/v2/train/{wnid}/{name}"] = wanted[f"train/{wnid}/{name}"] = picture(name)
+        name = f"pond_{2 - at:04}.JPEG"
+        files[f"ponds/v2/val/{name}"] = wanted[f"val/{wnid}/{name}"] = picture(name)
+    WRITERS[form](folder / "ponds.archive", change(files))
+    words = ["organize", "--root", folder / "root", "--dataset", toml, "--archives", folder]
+    return words, wanted
+
+
+def _under(top: str) -> Change:
+    return lambda files: {name.replace("ponds/v2/", top, 1): body for name, body in files.items()}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    "top", ["", "./", "v2/", "ponds/v2/", "data/ponds/v2/", "a/b/c/", "train/"]
+)
+def test_other_folders_on_top_are_found(form: str, top: str, tmp_path: Path, here: Run) -> None:
+    words, wanted = _ponds(tmp_path, form, _under(top))
+    done = here(*words)
+    assert done.returncode == 0, done.stderr
+    ours = tree(tmp_path / "root")
+    assert {name: body for name, body in ours.items() if name.endswith(".JPEG")} == wanted
+    assert here("verify", "--root", tmp_path / "root", "--digests").returncode == 0
+
+
+def test_backslashes_of_a_zip_are_folders(tmp_path: Path, here: Run) -> None:
+    def change(files: Files) -> Files:
+        return {name.replace("/", "\\"): body for name, body in _under("v3/")(files).items()}
+
+    words, wanted = _ponds(tmp_path, "zip", change)
+    done = here(*words)
+    assert done.returncode == 0, done.stderr
+    assert {f"val/{name}" for name in tree(tmp_path / "root" / "val")} < wanted.keys()
+
+
+def _split_up(files: Files) -> Files:
+    """One class is under another top than the other."""
+    return {
+        name.replace("ponds/v2", "left" if CLASSES[0] in name else "right"): body
+        for name, body in files.items()
+    }
+
+
+def _copied(files: Files) -> Files:
+    return {**_under("copy/")(files), **_under("another/")(files)}
+
+
+def _one_folder_more_below(files: Files) -> Files:
+    return {name.replace("_", "/_", 1): body for name, body in files.items()}
+
+
+def _none(files: Files) -> Files:
+    return {"readme.txt": b"moved to another place"}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_split_up, "beside images in left/"),
+        (_copied, "beside images in copy/"),
+        (_none, "it has 'readme.txt'; ponds has 'ponds/v2/train/n01614925/n01614925_3.JPEG'"),
+        (_one_folder_more_below, "where ponds has 'ponds/v2/train/n01614925/n01614925_3.JPEG'"),
+    ],
+)
+def test_what_is_under_no_one_folder_is_told_by_a_path_of_each(
+    form: str, change: Change, told: str, tmp_path: Path, here: Run
+) -> None:
+    words, _ = _ponds(tmp_path, form, change)
+    done = here(*words)
+    assert done.returncode == 4, done.stderr
+    assert told in done.stderr
+    assert done.stderr.count("\n") == 2, "one error, one hint"
+    assert not (tmp_path / "root" / "train").exists()
+
+
+@pytest.mark.parametrize("form", ["zip", "tar.gz"])
+def test_images_as_published_go_before_a_copy(form: str, tmp_path: Path, here: Run) -> None:
+    def change(files: Files) -> Files:
+        copies = {name: body + b"other" for name, body in _under("thumbnails/")(files).items()}
+        return {**copies, **files} if form == "zip" else {**files, **copies}
+
+    words, wanted = _ponds(tmp_path, form, change)
+    done = here(*words)
+    assert done.returncode == 0, done.stderr
+    ours = tree(tmp_path / "root")
+    assert {name: body for name, body in ours.items() if name.endswith(".JPEG")} == wanted
