@@ -4,58 +4,32 @@ import errno
 import io
 import os
 import signal
-import sqlite3
 import sys
 import tempfile
 import traceback
+import warnings
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import click
 
 from imnetprep import __version__
 from imnetprep.commands.terminal import print_note
 from imnetprep.commands.verb import Verb
+from imnetprep.machine import explain
 from imnetprep.messages import (
     INTERRUPTED_EXIT_CODE,
     OUR_BUG_EXIT_CODE,
     TERMINATED_EXIT_CODE,
     ImnetprepError,
     Interruption,
+    Lack,
     WrongUsage,
     shell_command,
 )
 from imnetprep.outside_text import without_credentials
-
-_OF_THE_MACHINE = {
-    errno.ENOSPC: "free some space and run the same command again; it resumes where it stopped",
-    errno.EDQUOT: "your quota is used up: free some space and run the same command again",
-    errno.EACCES: "give this user the permission, or name another place: --root, --archives",
-    errno.EPERM: "give this user the permission, or name another place: --root, --archives",
-    errno.EROFS: "the file system is read-only: name another place by --root",
-    errno.ENOENT: "something removed it meanwhile; run the same command again",
-    errno.ENOTDIR: "a file stands where a folder is wanted: name another place by --root",
-    errno.EIO: "the disk reports an error: look at `dmesg`, and at `ulimit -f`; then run the same"
-    " command again",
-    errno.EFBIG: "files may not be larger: look at `ulimit -f`, then run the same command again",
-    errno.ELOOP: "a link stands where a file of ours is wanted: remove it",
-    errno.EBUSY: "another program uses it, or it is a mount point: run the same command when it is"
-    " free",
-    errno.EXDEV: "these are two disks: remove the link between them, or name a place by --root",
-    errno.EEXIST: "something is in its place: move it away, then run the same command again",
-    errno.EISDIR: "a folder stands where a file is wanted: move it away, then run the same command"
-    " again",
-    errno.ENAMETOOLONG: "give it a shorter name",
-}
-# What the first byte of SQLite's result code says of the machine.
-_OF_SQLITE = {
-    sqlite3.SQLITE_FULL: errno.ENOSPC,
-    sqlite3.SQLITE_IOERR: errno.EIO,
-    sqlite3.SQLITE_READONLY: errno.EACCES,
-    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
-    sqlite3.SQLITE_PERM: errno.EACCES,
-    sqlite3.SQLITE_BUSY: errno.EBUSY,
-}
 
 
 class _Verbs(click.Group):
@@ -139,7 +113,12 @@ def show_help(verb: str | None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; what went wrong is told on stderr."""
     try:
-        return imnetprep.main(arguments, prog_name="imnetprep", standalone_mode=False) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", Lack)
+            setattr(warnings, "showwarning", _tell_lack)  # noqa: B010 - its type is another
+            code = imnetprep.main(arguments, prog_name="imnetprep", standalone_mode=False) or 0
+            sys.stdout.flush()  # at the exit nobody could tell of a full disk
+            return code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return WrongUsage.exit_code
@@ -160,23 +139,17 @@ def run(arguments: list[str]) -> int:
             # The reader of our results has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        sentence, hint = _explain(error, arguments)
-        return _tell(sentence, hint, ImnetprepError.exit_code) if hint else _our_bug()
+        words = _lacks_torch(error, arguments) or explain(error)
+        return _tell(*words, ImnetprepError.exit_code) if words else _our_bug()
 
 
-def _explain(error: Exception, arguments: list[str]) -> tuple[str, str | None]:
-    """What the machine refuses or lacks, and what to do about it; None: it is a bug of ours."""
+def _lacks_torch(error: Exception, arguments: list[str]) -> tuple[str, str] | None:
+    """What to install, where it is a package of the extra [train]."""
     match error:
-        case OSError():
-            sentence = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-            return str(sentence), _OF_THE_MACHINE.get(error.errno or 0)
-        case sqlite3.OperationalError():
-            code = _OF_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, 0)
-            return f"a database under the root: {error}", _OF_THE_MACHINE.get(code)
         case ModuleNotFoundError(name=("torch" | "torchvision" | "matplotlib") as name):
             hint = shell_command(sys.executable, "-m", "pip", "install", "imnetprep[train]")
             return f"imnetprep {arguments[0]} needs {name}, which is not installed", hint
-    return "", None
+    return None
 
 
 def main() -> None:
@@ -184,11 +157,25 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminated)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # LC_ALL may know no letter but ASCII
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed: else the next file that is opened would be it
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
     sys.exit(run(sys.argv[1:]))
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Interruption(TERMINATED_EXIT_CODE)
+
+
+_show_warning = warnings.showwarning
+
+
+def _tell_lack(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """Tell in one line what a command goes on without; other warnings as Python does."""
+    if issubclass(category, Lack):
+        print_note(str(message))
+    else:
+        _show_warning(message, category, *place)
 
 
 def _tell(sentence: str, hint: str, exit_code: int) -> int:
@@ -198,18 +185,18 @@ def _tell(sentence: str, hint: str, exit_code: int) -> int:
 
 
 def _our_bug() -> int:
-    with tempfile.NamedTemporaryFile(
-        "w",
-        encoding="utf-8",
-        errors="backslashreplace",
-        prefix="imnetprep-",
-        suffix=".traceback",
-        delete=False,
-    ) as file:
-        file.write(without_credentials(traceback.format_exc()))
     problem = traceback.format_exception_only(*sys.exc_info()[:2])[-1].strip()
-    return _tell(
-        f"a bug in imnetprep: {problem}",
-        f"the traceback is in {file.name}; add it to a report",
-        OUR_BUG_EXIT_CODE,
-    )
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            encoding="utf-8",
+            errors="backslashreplace",
+            prefix="imnetprep-",
+            suffix=".traceback",
+            delete=False,
+        ) as file:
+            file.write(without_credentials(traceback.format_exc()))
+        hint = f"the traceback is in {file.name}; add it to a report"
+    except OSError as error:
+        hint = f"the traceback cannot be kept ({error.strerror}): run the command once more"
+    return _tell(f"a bug in imnetprep: {problem}", hint, OUR_BUG_EXIT_CODE)

@@ -12,23 +12,32 @@ import struct
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from imnetprep.messages import ImnetprepError, format_bytes
+from imnetprep.messages import ImnetprepError, Lack, format_bytes
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+if TYPE_CHECKING:
+    import socket  # which costs the start of a command some time
+
 _LOOKS_FOR_FORKS, _SECONDS_BETWEEN_LOOKS = 400, 0.025
-_LINK_REFUSALS = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP)
+_UNABLE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # how a file system says that it cannot
+_NO_LOCKS = (errno.ENOLCK, *_UNABLE)
+_LINK_REFUSALS = (errno.EXDEV, errno.EPERM, errno.EMLINK, *_UNABLE)
+_LONGEST_NAME_BYTES = 200  # of 255: the rest is for what is put around it
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under `path` when the block ends, synced, or not at all."""
+    if path.exists() and not (path.is_file() or path.is_dir()):  # /dev/null would be replaced
+        raise ImnetprepError(f"{path} is a device or a pipe", hint="name a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:_LONGEST_NAME_BYTES])
+    part = path.with_name(f".{name}.{os.getpid()}.tmp")
     try:
         with part.open("wb") as file:
             yield file
@@ -37,7 +46,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.filename in (None, str(part)):
             error.filename = str(path)  # is told by name
         raise
     finally:
@@ -45,10 +54,13 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in `folder` survive a power cut."""
+    """Make renames and new names in `folder` survive a power cut, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:  # of an open folder it does not say which
+        if error.errno not in _UNABLE:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
     finally:
         os.close(handle)
 
@@ -64,9 +76,28 @@ def sync_file_system(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
-            raise OSError(ctypes.get_errno(), "syncfs", str(path))
+            number = ctypes.get_errno()
+            if number not in _UNABLE:
+                raise OSError(number, os.strerror(number), str(path))
+            os.sync()
     finally:
         os.close(handle)
+
+
+def read_range(handle: int, length: int, offset: int) -> bytes:
+    """`length` bytes of an open file, fewer only where it ends: one call may give less (FUSE)."""
+    body = os.pread(handle, length, offset)
+    while len(body) < length and (rest := os.pread(handle, length - len(body), offset + len(body))):
+        body += rest
+    return body
+
+
+def read_into(handle: int, buffer: memoryview, offset: int) -> int:
+    """Fill `buffer` as `read_range` reads; returns how many bytes there were."""
+    length = 0
+    while length < len(buffer) and (count := os.preadv(handle, [buffer[length:]], offset + length)):
+        length += count
+    return length
 
 
 def data_ranges(handle: int, size_bytes: int) -> Iterator[tuple[int, int]]:
@@ -136,8 +167,9 @@ def bytes_below(folder: Path) -> int:
 
 
 def free_bytes(folder: Path) -> int:
-    """The free bytes of the disk of `folder`."""
-    return shutil.disk_usage(existing_folder(folder)).free
+    """The free bytes of the disk of `folder`; no end of them where it does not say."""
+    usage = shutil.disk_usage(existing_folder(folder))
+    return usage.free if usage.total else sys.maxsize
 
 
 def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
@@ -178,28 +210,85 @@ def locked(
     """Be the only process at work in `folder`; ImnetprepError where another one is, or `wait`.
 
     The lock ends with the process, however that ends; the file that it is taken on stays. If this
-    one `forks`, its workers count too: those of a killed run are waited for, a little.
+    one `forks`, its workers count too: those of a killed run are waited for, a little. On a file
+    system without locks only the processes of this machine are kept apart, and a warning says so.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / name).open("a") as file:
+    with ExitStack() as stack:
+        file = stack.enter_context((folder / name).open("a"))
         try:
             # lockf and not flock: a forked worker that outlives its parent does not hold it.
             fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except (BlockingIOError, PermissionError) as error:
             raise _busy(f"in {folder}") from error
-        if not forks:
-            yield
-            return
-        with (folder / f"{name}.workers").open("a") as workers:
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise OSError(error.errno, error.strerror, file.name) from error
+            stack.enter_context(_locked_on_this_machine(file, folder, wait=wait))
+        if forks:
+            workers = stack.enter_context((folder / f"{name}.workers").open("a"))
             _wait_for_forks(workers, folder)
-            yield
+        yield
+
+
+@contextmanager
+def _locked_on_this_machine(file: IO[str], folder: Path, *, wait: bool) -> Iterator[None]:
+    """Lock as `locked` does, by the name of a socket, which ends with the process as well."""
+    home = folder.resolve()
+    place = next(each for each in (home, *home.parents) if each.is_mount())
+    loss = "nothing keeps other machines from working in the same root at the same time"
+    warnings.warn(f"{place} is a file system without locks: {loss}", Lack, stacklevel=4)
+    with _socket() as lock:
+        while lock is not None:
+            try:
+                lock.bind(_address(file))
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                if not wait:
+                    raise _busy(f"in {folder}") from error
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        yield
+
+
+@contextmanager
+def _socket() -> Iterator["socket.socket | None"]:
+    """A socket that can have a name without a file, which only Linux knows."""
+    if sys.platform != "linux":
+        yield None
+        return
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as open_socket:
+        yield open_socket
+
+
+def _address(file: IO[Any]) -> bytes:
+    """The name for a lock on an open file, whatever path it was opened by (unix(7): abstract)."""
+    status = os.fstat(file.fileno())
+    return f"\0imnetprep {status.st_dev} {status.st_ino}".encode()
+
+
+def lock_refusal(folder: Path) -> int | None:
+    """The number of the error with which the file system refuses locks in `folder`; None: none."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno
+    return None
+
+
+def has_locks(folder: Path) -> bool:
+    """Can files in `folder` be locked?"""
+    return lock_refusal(folder) not in _NO_LOCKS
 
 
 def _wait_for_forks(lock: IO[str], folder: Path) -> None:
     """Wait for workers of an interrupted run: they hold the lock until the disk lets them end."""
     for _ in range(_LOOKS_FOR_FORKS):
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _flock(lock.fileno()):
             return
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     raise ImnetprepError(
@@ -213,10 +302,19 @@ def claim(handle: int, path: Path, *, suffix: str = "") -> None:
 
     Raises ImnetprepError, whose message ends in `suffix`, where another one is.
     """
+    if not _flock(handle):
+        raise _busy(f"on {path}{suffix}")
+
+
+def _flock(handle: int) -> bool:
+    """Lock an open file; False: another process has. Where there are no locks, nobody has."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _busy(f"on {path}{suffix}") from error
+    except OSError as error:
+        if not isinstance(error, BlockingIOError) and error.errno not in _NO_LOCKS:
+            raise
+        return error.errno in _NO_LOCKS
+    return True
 
 
 def _busy(place: str) -> ImnetprepError:
@@ -233,8 +331,14 @@ def is_locked(folder: Path, *, name: str = ".lock") -> bool:
         with (folder / name).open("rb") as file:
             if sys.platform == "linux":  # asks and takes nothing, as fcntl(2) has it
                 query = struct.pack("@hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-                answer = fcntl.fcntl(file, fcntl.F_GETLK, query)
-                return bool(struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK)
+                with suppress(OSError):
+                    answer = fcntl.fcntl(file, fcntl.F_GETLK, query)
+                    if struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK:
+                        return True
+                with _socket() as lock:  # where there are no locks
+                    assert lock is not None
+                    lock.connect(_address(file))
+                return True
             fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a moment
             return False
     except (BlockingIOError, PermissionError):

@@ -27,22 +27,12 @@ from imnetprep.catalog.datasets import (
     parse_dataset,
 )
 from imnetprep.columns import Columns, Row, joined, pack
+from imnetprep.database import is_damage, open_database
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage, count, move_away, shell_command
 
-# The first byte of SQLite's result code.
-_OF_THE_MACHINE = (
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-)
 _OTHER_ROOT = "name another --root, or the dataset that it holds"
 _SCHEMA_VERSION = 3
 _SCHEMA = f"""
@@ -305,7 +295,7 @@ def _by_label(samples: Iterable[SampleRecord]) -> dict[int, list[Row]]:
 def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iterator[Manifest]:
     """The manifest at `path`. Raises ImnetprepError where there is none or it cannot be read.
 
-    A writer in another process is waited for; after `wait_s`, sqlite3.OperationalError.
+    A writer in another process is waited for; after `wait_s` raises Busy.
     """
     if not path.exists():
         raise ImnetprepError(
@@ -314,31 +304,21 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
         )
     # What a killed writer left in SQLite's journal is rolled back by who opens next, not read-only.
     write = write or path.with_name(f"{path.name}-journal").exists()
-    database = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={'rw' if write else 'ro'}", uri=True, timeout=wait_s
-    )
-    try:
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version != _SCHEMA_VERSION:
-            raise OtherForm(
-                f"{path} has form {version}; this imnetprep reads form {_SCHEMA_VERSION}",
-                hint="use the version of imnetprep that wrote it",
-            )
-        database.execute("PRAGMA synchronous = FULL")
-        yield Manifest(database, path)
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        if not is_damage(error):
-            raise
-        raise Manifest(database, path)._damaged(str(error)) from error
-    finally:
-        database.close()
-
-
-def is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
-    """Is the file wrong, and neither the machine nor the program? (Text that is no UTF-8 is.)"""
-    if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-        return False
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _OF_THE_MACHINE
+    mode = "mode=rw" if write else "mode=ro"
+    with open_database(path, mode, wait_s=wait_s) as database:
+        try:
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version != _SCHEMA_VERSION:
+                raise OtherForm(
+                    f"{path} has form {version}; this imnetprep reads form {_SCHEMA_VERSION}",
+                    hint="use the version of imnetprep that wrote it",
+                )
+            database.execute("PRAGMA synchronous = FULL")
+            yield Manifest(database, path)
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if not is_damage(error, path):
+                raise
+            raise Manifest(database, path)._damaged(str(error)) from error
 
 
 def create_manifest(path: Path, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:
@@ -362,7 +342,7 @@ def manifest_written(path: Path, dataset: Dataset) -> Iterator[Manifest]:
     """
     definition = {} if dataset.built_in else dataset.definition()
     classes = ((synset.label, synset.wnid, synset.words) for synset in dataset.synsets)
-    with written_whole(path) as file, closing(sqlite3.connect(file.name)) as database:
+    with written_whole(path) as file, open_database(Path(file.name)) as database:
         # It is whole or absent by its name, so no journal need lie beside it.
         database.executescript(f"PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; {_SCHEMA}")
         database.execute("INSERT INTO dataset VALUES (?, ?)", [dataset.name, dataset.built_in])

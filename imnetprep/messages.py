@@ -71,6 +71,10 @@ class WrongBytes(ImnetprepError):
     exit_code = 4
 
 
+class Lack(UserWarning):
+    """The command goes on without something that the machine lacks; the text says what is lost."""
+
+
 FINDINGS_EXIT_CODE = 5
 OUR_BUG_EXIT_CODE = 70
 INTERRUPTED_EXIT_CODE = 130

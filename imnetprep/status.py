@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.database import Busy
 from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
@@ -249,7 +250,7 @@ def _runs(root: Root) -> Iterator[Status]:
 
 def _damage(path: Path, error: Exception, *, name: str | None = None) -> Damage:
     """`name`: how the file is called where its own name says too little."""
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+    if isinstance(error, Busy):
         return Damage(name or path.name, _BUSY)
     problem = f"lacks {error}" if isinstance(error, KeyError) else str(error)
     return Damage(name or path.name, problem.removeprefix(f"{path} is damaged: "))

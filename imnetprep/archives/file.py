@@ -8,6 +8,7 @@ from typing import BinaryIO, Protocol
 
 from imnetprep.archives.tar import truncated
 from imnetprep.digests import Checksum
+from imnetprep.fs import read_into, read_range
 from imnetprep.messages import ImnetprepError
 
 
@@ -66,7 +67,10 @@ class LocalFile:
 
     def read_at(self, offset: int, length: int) -> bytes:
         with self._named():
-            return os.pread(self._handle, length, offset)
+            body = os.pread(self._handle, length, offset)
+            if 0 < len(body) < length:
+                body += read_range(self._handle, length - len(body), offset + len(body))
+            return body
 
     def chunks(self, start: int, end: int, length: int) -> Iterator[memoryview]:
         # One buffer: fresh memory for each chunk costs the kernel as much as reading it.
@@ -74,7 +78,7 @@ class LocalFile:
         for at in range(start, end, length):
             view = buffer[: end - at]
             with self._named():
-                found = os.preadv(self._handle, [view], at)
+                found = read_into(self._handle, view, at)
             if found != len(view):
                 raise truncated(self.name, at + found)
             yield view

@@ -393,7 +393,7 @@ def load_dataset(name: str) -> Dataset:
             _refuse(path, list(key_problems(text, list(Split))))
         dataset = parse_dataset(read)
         dataset.definition()  # every file that it names is there
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ImnetprepError(
             f"{error.filename}: {error.strerror}",
             hint="a dataset is a .toml file and the files it names beside it (docs/catalog.md)",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
-from imnetprep.fs import written_whole
+from imnetprep.fs import read_range, written_whole
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, move_away
 
@@ -67,7 +67,7 @@ def read_sample(folder: Path, sample: SampleRecord, wnid: str) -> bytes:
     """As `LayoutModule.read_sample`."""
     handle = os.open(sample_path(folder, sample, wnid), os.O_RDONLY)
     try:
-        return os.pread(handle, sample.size_bytes, sample.offset_bytes or 0)
+        return read_range(handle, sample.size_bytes, sample.offset_bytes or 0)
     finally:
         os.close(handle)
 

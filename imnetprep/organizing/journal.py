@@ -11,7 +11,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple
 from enum import StrEnum
 from functools import partial
@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.columns import ClassColumns, Columns, joined
+from imnetprep.database import MEMORY, Busy, is_damage, open_database
 from imnetprep.digests import Checksum
 from imnetprep.external_sort import in_order
 from imnetprep.extracting.sink import RangeRecord
 from imnetprep.layouts.webdataset import Shard
-from imnetprep.manifest import SampleRecord, is_damage, packed
+from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError, removal
 from imnetprep.organizing.committer import committer
 from imnetprep.proving.receipt import Proof, parse_proof
@@ -300,19 +301,14 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
     """The journal at `path`, made where it is missing, as that of `stage`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The committer's thread and the main one use it in turn, never at once.
-    with closing(sqlite3.connect(path, check_same_thread=False)) as database:
+    with open_database(path, check_same_thread=False) as database:
         try:
             database.execute("PRAGMA synchronous = FULL")
             if not _is_begun(database):
                 database.executescript(_SCHEMA)
             yield Journal(database, stage, threading.Lock())
         except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-            if not is_damage(error):
-                if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
-                    raise ImnetprepError(
-                        f"another imnetprep is at work in {path.parent}",
-                        hint="wait until it is done, or stop it first",
-                    ) from error
+            if not is_damage(error, path):
                 raise
             start_over = f"{removal(path.parent)}; the unfinished splits there start over"
             if isinstance(error, _OtherForm):
@@ -325,7 +321,7 @@ def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
 
 def journal_of(root: Root, stage: Stage = Stage.FOLDERS) -> AbstractContextManager[Journal]:
     """The journal of `root`, to be looked at; an empty one in memory where there is none."""
-    return open_journal(root.journal if root.has_journal else Path(":memory:"), stage)
+    return open_journal(root.journal if root.has_journal else MEMORY, stage)
 
 
 class UnfinishedSplit(NamedTuple):
@@ -348,18 +344,17 @@ def read_unfinished(path: Path) -> list[UnfinishedSplit]:
     """
     if not path.exists():
         return []
-    address = path.absolute().as_uri()
     try:
         try:
-            return _read_unfinished(f"{address}?mode=ro")
-        except sqlite3.OperationalError:  # a writer commits, or one that was killed did
-            return _read_unfinished(f"{address}?mode=ro&immutable=1")
+            return _read_unfinished(path, "mode=ro")
+        except (Busy, OSError):  # a writer commits, or one that was killed did
+            return _read_unfinished(path, "mode=ro&immutable=1")
     except (ValueError, TypeError) as error:  # no stage, or no UTF-8
         raise sqlite3.DatabaseError(str(error)) from error
 
 
-def _read_unfinished(address: str) -> list[UnfinishedSplit]:
-    with closing(sqlite3.connect(address, uri=True, timeout=0)) as database:
+def _read_unfinished(path: Path, query: str) -> list[UnfinishedSplit]:
+    with open_database(path, query, wait_s=0) as database:
         rows = database.execute(_GROWING_QUERY).fetchall() if _is_begun(database) else []
     return [
         UnfinishedSplit(split, Stage(stage), dataset, ranges, samples, size_bytes, bool(is_whole))

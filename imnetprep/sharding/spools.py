@@ -14,6 +14,7 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.sink import Batch, Sink, published_records
+from imnetprep.fs import read_range
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, removal
@@ -105,7 +106,7 @@ def _spooled_body(folder: Path, split: Split, sample: SampleRecord) -> bytes:
     assert sample.shard is not None and sample.offset_bytes is not None
     path = _spool_path(folder, split, sample.shard)
     with path.open("rb", buffering=0) as file:
-        body = os.pread(file.fileno(), sample.size_bytes, sample.offset_bytes)
+        body = read_range(file.fileno(), sample.size_bytes, sample.offset_bytes)
     if not sample.is_right(body):
         raise WrongBytes(
             f"{path}: {sample.name} is not what was written there",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import libtorrent as lt
 
-from imnetprep.fs import allocated_bytes, data_ranges, sync_folder, written_whole
+from imnetprep.fs import allocated_bytes, data_ranges, read_range, sync_folder, written_whole
 from imnetprep.jobs import FILES
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
 from imnetprep.sources.torrent import Torrent, read_torrent
@@ -162,7 +162,7 @@ class PartFiles:
                 digest.update(bytes(part.size))
                 continue
             try:
-                digest.update(os.pread(self._handle(part.file_index), part.size, part.offset))
+                digest.update(read_range(self._handle(part.file_index), part.size, part.offset))
             except FileNotFoundError:
                 return False
         return bool(digest.digest() == self.torrent.info.hash_for_piece(piece))

@@ -9,13 +9,13 @@ says of a file holds while that is untouched, and of an object while it has the 
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.database import MEMORY, is_damage, open_database
 from imnetprep.digests import Checksum
-from imnetprep.manifest import is_damage
 from imnetprep.messages import ImnetprepError
 from imnetprep.s3.address import S3Address
 
@@ -226,7 +226,8 @@ class SyncJournal:
             try:
                 yield
             finally:
-                self._execute("COMMIT")
+                if self._database.in_transaction:  # on a full disk SQLite has rolled it back
+                    self._execute("COMMIT")
 
     def _execute(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:
@@ -248,27 +249,28 @@ def open_sync_journal(root: Root, *, endpoint: str, keep: bool = True) -> Iterat
     to be damaged: it is gone then, and the next run makes another.
     """
     path = root.path / ".sync.db"
-    is_on_disk = keep or path.exists()
-    if is_on_disk:
+    if keep:
         root.path.mkdir(parents=True, exist_ok=True)
-    try:
-        database = _opened(path if is_on_disk else ":memory:")
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        _remove(path)
-        database = _opened(path)
-    try:
-        yield SyncJournal(database, endpoint)
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            raise
-        _remove(path)
-        raise ImnetprepError(
-            f"{path} was damaged and is removed", hint="run the same command; it reads files again"
-        ) from error
-    finally:
-        database.close()
+    elif not path.exists():
+        path = MEMORY
+    with ExitStack() as stack:
+        try:
+            database = stack.enter_context(_opened(path))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error, path):
+                raise
+            _remove(path)
+            database = stack.enter_context(_opened(path))
+        try:
+            yield SyncJournal(database, endpoint)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error, path):
+                raise
+            _remove(path)
+            raise ImnetprepError(
+                f"{path} was damaged and is removed",
+                hint="run the same command; it reads files again",
+            ) from error
 
 
 def _remove(path: Path) -> None:
@@ -276,17 +278,21 @@ def _remove(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
-def _opened(path: Path | str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    # A kill loses nothing that was written; a power cut the last of it, and all of it in order.
-    database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
-    form = database.execute("PRAGMA user_version").fetchone()[0]
-    if form == 0:
-        database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-    elif form != _FORM:
-        database.close()
-        raise sqlite3.DatabaseError(f"form {form}")
-    return database
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    with open_database(path, isolation_level=None, check_same_thread=False) as database:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:  # no shared memory there: alone it needs none
+            database.executescript("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL;")
+        # A kill loses nothing that was written; a power cut the last of it, and all of it in order.
+        database.execute("PRAGMA synchronous = NORMAL")
+        form = database.execute("PRAGMA user_version").fetchone()[0]
+        if form == 0:
+            database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif form != _FORM:
+            raise sqlite3.DatabaseError(f"form {form}")
+        yield database
 
 
 def _format_state(state: Mapping[str, int]) -> str:

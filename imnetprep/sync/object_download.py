@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from imnetprep.digests import Checksum, Pieces
+from imnetprep.fs import read_range
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.receipt import Proof, ServerChecksum, TorrentProof
 from imnetprep.s3.failures import explained
@@ -107,7 +108,7 @@ class ObjectDownload:
         found = Checksum.empty(self._kind)
         for at in range(start, self._end(start), _CHUNK_BYTES):
             length = min(_CHUNK_BYTES, self._end(start) - at)
-            found = found.over(os.pread(self._handle, length, at))
+            found = found.over(read_range(self._handle, length, at))
         return found == checksum
 
     def fetch(self, span: range) -> "ObjectDownload | None":

@@ -1,0 +1,97 @@
+"""What the machine answers, in words: file systems, limits of the process, memory."""
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+_RESUME = "then run the same command again; it resumes"
+_RIGHTS = "give this user the permission, or name another place: --root, --archives"
+_DISK = f"the disk reports an error: look at `dmesg`, and at `ulimit -f`; {_RESUME}"
+_CORRUPTION = "the file system is damaged: look at `dmesg`, and let `fsck` mend it"
+_SERVER = f"a file server does not answer: look whether it is mounted (`df`), {_RESUME}"
+_UNABLE = "its file system cannot do that: name a place on another one by --root"
+_IN_THE_WAY = "move it away, then run the same command again"
+_MEMORY = f"memory is used up: look at `free -h` and `ulimit -v`, take fewer --jobs, {_RESUME}"
+# By the names of errno(3): not every system has all of them.
+_HINTS = {
+    "ENOSPC": "free some space and run the same command again; it resumes where it stopped",
+    "EDQUOT": f"your quota is used up (`quota -s` shows it): free some space, {_RESUME}",
+    "EFBIG": "files may not be larger: look at `ulimit -f`, or name a place on another file system"
+    " by --root",
+    "EACCES": _RIGHTS,
+    "EPERM": _RIGHTS,
+    "EROFS": "the file system is read-only: name another place by --root",
+    "EIO": _DISK,
+    "EREMOTEIO": _DISK,
+    "EUCLEAN": _CORRUPTION,
+    "EBADMSG": _CORRUPTION,
+    "ENOENT": "something removed it meanwhile; run the same command again",
+    "ENOTDIR": "a file stands where a folder is wanted: name another place by --root",
+    "EISDIR": f"a folder stands where a file is wanted: {_IN_THE_WAY}",
+    "EEXIST": f"something is in its place: {_IN_THE_WAY}",
+    "ENOTEMPTY": f"something is in its place: {_IN_THE_WAY}",
+    "ELOOP": "a link stands where a file of ours is wanted: remove it",
+    "ENAMETOOLONG": "give it a shorter name, or name a shorter path by --root",
+    "EILSEQ": "its file system takes no such name: name a place on another one by --root",
+    "EBUSY": "another program uses it, or it is a mount point: run the same command when it"
+    " is free",
+    "ETXTBSY": "another program uses it: run the same command when it is free",
+    "EXDEV": "these are two disks: remove the link between them, or name a place by --root",
+    "EMFILE": f"this process may open no more files: raise `ulimit -n`, {_RESUME}",
+    "ENFILE": f"all programs together have too many open files: end some, {_RESUME}",
+    "ENOLCK": "its file system has no locks: name a place on another one by --root",
+    "ENOMEM": _MEMORY,
+    "EAGAIN": f"there are too many processes: look at `ulimit -u`, take fewer --jobs, {_RESUME}",
+    **dict.fromkeys(("ENOSYS", "ENOTSUP", "EOPNOTSUPP", "EINVAL", "ENOTTY", "EMLINK"), _UNABLE),
+    **dict.fromkeys(
+        ("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOTCONN",
+         "ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "ENODEV", "ENXIO", "ENOLINK"),
+        _SERVER,
+    ),
+}  # fmt: skip
+_OF_ANY = f"the system answers so: look at `dmesg`, {_RESUME}"
+# A program earns these by itself.
+_OF_PROGRAMS = ("EBADF", "EFAULT", "ESPIPE", "ENOTSOCK", "ECHILD")
+_OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
+
+
+def explain(error: BaseException) -> tuple[str, str] | None:
+    """A sentence and a hint where the machine failed and not the program; else None."""
+    match error:
+        case MemoryError():
+            return "there is no more memory", _MEMORY
+        case RuntimeError() if "can't start new thread" in str(error):
+            return "the system starts no more threads", _HINTS["EAGAIN"]
+        case ImportError():  # a library is loaded when it is needed
+            text = str(error)
+            names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in text)
+            name = next(names, None)
+            return (text, _HINTS[name]) if name else None
+        case OSError(errno=int(number), filename=path, strerror=str(problem)):
+            return _explain_call(number, path, problem, type(error).__module__)
+    return None
+
+
+def _explain_call(number: int, path: object, problem: str, module: str) -> tuple[str, str] | None:
+    """What a system call met at `path`."""
+    if module in ("ssl", "socket"):  # whose numbers are other ones
+        return problem, f"look at the network, {_RESUME}"
+    name = errno.errorcode.get(number, "")
+    if name in _OF_PROGRAMS:
+        return None
+    if not isinstance(path, str | bytes):
+        return problem, _HINTS.get(name, _OF_ANY)
+    place = Path(os.fsdecode(path))
+    if name == "ENOSPC" and _lacks_inodes(place):
+        sentence = f"{place}: the file system has room for bytes, but for no more files (inodes)"
+        return sentence, f"remove files (`df -i` shows how many there may be), {_RESUME}"
+    return f"{place}: {problem}", _HINTS.get(name, _OF_ANY)
+
+
+def _lacks_inodes(path: Path) -> bool:
+    with suppress(OSError):
+        place = next(each for each in path.absolute().parents if each.exists())
+        status = os.statvfs(place)
+        return status.f_files > 0 and status.f_favail == 0 and status.f_bavail > 0
+    return False

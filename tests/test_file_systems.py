@@ -1,0 +1,298 @@
+"""What file systems lack and machines refuse: all works without it, or it is told in words."""
+
+import errno
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from imnetprep import cli, fs
+from imnetprep.database import Busy, open_database
+from imnetprep.machine import explain
+from imnetprep.messages import ImnetprepError, Lack, shell_word
+from tests.conftest import Run, command, tree
+from tests.faults import Fault, Faults
+
+UNABLE = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
+_OURS = {errno.EBADF, errno.EFAULT, errno.ESPIPE, errno.ENOTSOCK, errno.ECHILD}
+
+
+def _refusing(number: int) -> object:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    return Faults(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.fixture
+def failing(faults: Faults, tmp_path: Path) -> Iterator[Run]:
+    """Run one command below `tmp_path` with a fault."""
+
+    def run_command(*words: object, fault: str = "") -> subprocess.CompletedProcess[str]:
+        faults.tell((Fault.parse(fault) if fault else Fault("", 0, "EIO")).packed(tmp_path))
+        return subprocess.run(
+            command(*words),
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, **faults.environment},
+        )
+
+    yield run_command
+
+
+def _told(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """The two lines of an error."""
+    assert done.returncode == 1, done.stderr
+    error, hint = done.stderr.splitlines()[-2:]
+    assert error.startswith("Error: ") and hint.startswith("Hint: ")
+    return error, hint
+
+
+# Without locks.
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, *UNABLE])
+def test_without_locks_the_processes_of_one_machine_are_kept_apart(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for call in ("lockf", "flock", "fcntl"):
+        monkeypatch.setattr(fcntl, call, _refusing(number))
+    with pytest.warns(Lack, match="a file system without locks"), fs.locked(tmp_path, forks=True):
+        assert fs.is_locked(tmp_path)
+        with (
+            pytest.raises(ImnetprepError, match="another imnetprep is at work"),
+            pytest.warns(Lack),
+            fs.locked(tmp_path),
+        ):
+            pass
+    assert not fs.is_locked(tmp_path)
+    with (tmp_path / "file").open("wb") as file:
+        fs.claim(file.fileno(), tmp_path / "file")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_lock_that_fails_is_told_by_name(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fcntl, "lockf", _refusing(number))
+    with pytest.raises(OSError, match=rf"{os.strerror(number)}.*\.lock"), fs.locked(tmp_path):
+        pass
+
+
+def test_on_a_file_system_without_locks_all_works(
+    packed: Path, organized_once: Path, tmp_path: Path, failing: Run
+) -> None:
+    """SQLite too, which says of ENOLCK that the database is locked."""
+    root, lacking = tmp_path / "root", "lock:1:ENOLCK:on"
+    words = ["organize", "--root", root, "--dataset", packed, "--archives", packed.parent]
+    done = failing(*words, fault=lacking)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is a file system without locks") == 1
+    assert tree(root / "train") == tree(organized_once / "train")
+    for verb in ("verify", "status"):
+        done = failing(verb, "--root", root, fault=lacking)
+        assert done.returncode == 0, done.stderr
+    assert "another process" not in done.stdout
+
+
+def test_a_database_that_another_process_writes_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "some.db"
+    with open_database(path) as database:
+        database.executescript("CREATE TABLE one (number); BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(Busy, match="another imnetprep is at work"),
+            open_database(path, wait_s=0) as other,
+        ):
+            other.execute("SELECT * FROM one")
+
+
+# Without other calls.
+
+
+@pytest.mark.parametrize("number", UNABLE)
+def test_a_folder_that_cannot_be_synced_is_left_at_that(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", _refusing(number))
+    fs.sync_folder(tmp_path)
+
+
+def test_a_folder_whose_sync_fails_is_told_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", _refusing(errno.EIO))
+    with pytest.raises(OSError, match=str(tmp_path)):
+        fs.sync_folder(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EMLINK, *UNABLE])
+def test_a_file_system_without_hard_links_is_told(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").touch()
+    monkeypatch.setattr(os, "link", _refusing(number))
+    with pytest.raises(ImnetprepError, match="cannot be a hard link") as raised:
+        fs.hard_link(tmp_path / "one", tmp_path / "two")
+    assert "--copy" in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "fault", ["syncfs:1:ENOSYS:on", "fsyncdir:1:EINVAL:on", "pread:1:HALF", "write:2:HALF"]
+)
+def test_what_a_file_system_does_otherwise_changes_nothing(
+    fault: str, packed: Path, organized_once: Path, tmp_path: Path, failing: Run
+) -> None:
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--archives", packed.parent]
+    done = failing("organize", *words, fault=fault)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "root" / "train") == tree(organized_once / "train")
+
+
+def test_free_space_that_is_not_told_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FUSE file systems without statfs say that they have no blocks at all."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(total=0, free=0))
+    fs.require_free(tmp_path, 1 << 40, purpose="this")
+
+
+# Names.
+
+
+def test_a_name_of_255_bytes_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".JPEG")
+    with fs.written_whole(path) as file:
+        file.write(b"whole")
+    assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_a_device_is_not_replaced_by_a_file() -> None:
+    null = Path(os.devnull)
+    with pytest.raises(ImnetprepError, match="is a device"), fs.written_whole(null):
+        pass
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "狗", "caf\udce9", "new\nline", "back\\slash\udce9'"]
+)
+def test_a_hint_can_be_typed_whatever_the_name_is(name: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {shell_word(name)}"], capture_output=True, check=True
+    )
+    assert done.stdout == os.fsencode(name)
+
+
+def test_a_root_whose_path_is_nearly_too_long(packed: Path, tmp_path: Path, here: Run) -> None:
+    root = tmp_path
+    while len(os.fsencode(root)) < 4093 - 200:
+        root /= "f" * 199
+    root /= "f" * (4093 - len(os.fsencode(root)) - 1)
+    done = here("organize", "--root", root, "--dataset", packed, "--archives", packed.parent)
+    _, hint = _told(done)
+    assert "shorter" in hint
+    assert here("status", "--root", root).returncode == 1
+
+
+# What the machine refuses.
+
+
+@pytest.mark.parametrize("number", errno.errorcode)
+def test_every_error_of_the_system_is_told_but_those_that_a_program_earns(number: int) -> None:
+    told = explain(OSError(number, os.strerror(number), "some/file"))
+    if number in _OURS:
+        assert told is None
+    else:
+        assert told is not None and told[0] == f"some/file: {os.strerror(number)}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem", "hinted"),
+    [
+        ("pwrite:1:ENOSPC:on", "No space left on device", "free some space"),
+        ("pwrite:1:EDQUOT:on", "Disk quota exceeded", "free some space"),
+        ("pwrite:1:EIO:on", "Input/output error", "dmesg"),
+        ("open:1:EMFILE:on", "Too many open files", "ulimit -n"),
+        ("fsync:1:EIO:on", "Input/output error", "dmesg"),
+        ("lock:1:ESTALE:on", "Stale file handle", "mounted"),
+        ("thread:1:EAGAIN:on", "starts no more threads", "ulimit -u"),
+    ],
+)
+def test_the_machine_is_told_from_the_program(
+    fault: str, problem: str, hinted: str, packed: Path, tmp_path: Path, failing: Run
+) -> None:
+    """Inside SQLite, which keeps the number of the error to itself, as everywhere else."""
+    root = tmp_path / "root"
+    words = ["organize", "--root", root, "--dataset", packed, "--archives", packed.parent]
+    error, hint = _told(failing(*words, "--jobs", 2, fault=fault))
+    assert problem in error and hinted in hint
+    assert failing(*words).returncode == 0
+
+
+def test_a_limit_on_open_files(packed: Path, tmp_path: Path, run: Run) -> None:
+    words = ["organize", "--root", tmp_path / "root", "--dataset", packed]
+    limited = f"ulimit -n 6; exec {' '.join(command(*words, '--archives', packed.parent))}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, check=False)
+    error, hint = _told(done)
+    assert "Too many open files" in error and "ulimit -n" in hint
+    assert run(*words, "--archives", packed.parent).returncode == 0
+
+
+def test_a_file_system_without_inodes_is_told_as_that(
+    packed: Path, tmp_path: Path, here: Run
+) -> None:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=4", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no small disk can be mounted here (that takes root)")
+    try:
+        words = ["--root", place / "root", "--dataset", packed, "--archives", packed.parent]
+        error, _ = _told(here("organize", *words))
+        assert "inodes" in error
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_results_that_cannot_be_written_are_told(organized_once: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("status", "--root", organized_once),
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    error, _ = _told(done)
+    assert "No space left on device" in error and "Traceback" not in done.stderr
+
+
+def test_what_has_no_stderr_says_nothing_and_is_no_bug(tmp_path: Path) -> None:
+    words = " ".join(command("verify", "--root", tmp_path))
+    done = subprocess.run(["bash", "-c", f"{words} <&- >&- 2>&-"], check=False)
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "hinted"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("can't start new thread"), "ulimit -u"),
+        (ImportError("some.so: cannot open shared object file: Too many open files"), "ulimit -n"),
+    ],
+)
+def test_a_limit_without_a_number_is_told(
+    error: Exception, hinted: str, monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.imnetprep.commands["verify"], "callback", fail)
+    _, hint = _told(here("verify"))
+    assert hinted in hint
