@@ -412,7 +412,7 @@ def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _O
 
 
 def image_difference(earlier: Dataset, dataset: Dataset) -> str:
-    """Which images `dataset` has that the `earlier` one lacks, and the other way round; "": none."""
+    """The images that `dataset` has and `earlier` lacks, and the other way round; "": none."""
     differences = []
     for split in dict.fromkeys([*earlier.splits, *dataset.splits]):
         old_names, new_names = (_names(each, split) for each in (earlier, dataset))

@@ -32,8 +32,8 @@ from imnetprep.messages import WrongUsage
     "--label-from",
     "rule",
     metavar="name|REGEX",
-    help="Take the class of each image in a flat folder from its file name: the word before the first"
-    " separator, or the group of a regular expression.",
+    help="Take the class of each image in a flat folder from its file name: the word before the"
+    " first separator, or the group of a regular expression.",
 )
 @click.option(
     "--labels",

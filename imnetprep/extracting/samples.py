@@ -154,8 +154,8 @@ def require_samples(archive: Archive, paths: MemberPaths) -> None:
     if not paths.has_samples:
         raise WrongBytes(
             f"{archive.name} has no images where they are looked for: {paths.nowhere()}",
-            hint="name the dataset it belongs to: --dataset NAME|FILE.toml, which may be one of your own"
-            " that says where in it the images are (docs/catalog.md)",
+            hint="name the dataset it belongs to: --dataset NAME|FILE.toml, which may be one of"
+            " your own that says where in it the images are (docs/catalog.md)",
         )
 
 
