@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
@@ -88,32 +88,24 @@ def _read(
     """Size and digest of every file, class by class, into the journal."""
     labels = journal.done(split)
     counts = dataset.counts(split)
-    with (
-        progress.task(
-            f"adopt {split}",
-            total=sum(counts),
-            unit="images",
-            initial=sum(counts[label] for label in labels),
-        ) as task,
-        ThreadPoolExecutor(FILES.count(jobs)) as workers,
-    ):
+    initial = sum(counts[label] for label in labels)
+    with progress.task(f"adopt {split}", total=sum(counts), unit="images", initial=initial) as task:
         for synset in dataset.synsets:
             if synset.label in labels:
                 continue
-            names = os.listdir(folder / synset.wnid)  # noqa: PTH208 - names, not paths
-
-            def read(name: str, label: int = synset.label, wnid: str = synset.wnid) -> SampleRecord:
-                body = (folder / wnid / name).read_bytes()
-                return SampleRecord.of_body(label, name, body)
-
-            records = []
-            for record in workers.map(read, names):
+            class_folder, records = folder / synset.wnid, []
+            read = partial(_record, class_folder, synset.label)
+            names = os.listdir(class_folder)  # noqa: PTH208 - names, not paths
+            for record in FILES.in_threads(read, names, jobs=jobs):
                 records.append(record)
                 task.advance(1)
             if len(records) != counts[synset.label]:
                 raise WrongBytes(
-                    f"{folder / synset.wnid} has {len(records):,} files now,"
-                    f" not {counts[synset.label]:,}",
+                    f"{class_folder} has {len(records):,} files now, not {counts[synset.label]:,}",
                     hint="something changes it meanwhile; stop that and run the same command again",
                 )
             journal.add([RangeRecord(synset.label, {split: packed(records)}, None)])
+
+
+def _record(class_folder: Path, label: int, name: str) -> SampleRecord:
+    return SampleRecord.of_body(label, name, (class_folder / name).read_bytes())

@@ -153,13 +153,12 @@ class _Repair:
         self._plan, self._remedy, self._root, self._progress = plan, remedy, root, progress
         self._dataset = plan.tree.dataset
         self._leftovers = list(remedy.leftovers)
-        self._arrivals: set[tuple[int, str]] = set()
+        self._arrivals: set[str] = set()  # places of taken samples
         self._draft = _draft(root)
 
     def carried_out(self) -> Iterator[Outcome | Finding]:
         remedy = self._remedy
-        steps = [*remedy.renames, *remedy.moves]
-        moves = self._move_all(steps) if steps else 0
+        moves = self._move([*remedy.renames, *remedy.moves])
         proof = self._take() if remedy.takes or remedy.short else None
         deletions = self._delete()
         if moves or self._arrivals or deletions or remedy.folders:
@@ -167,25 +166,23 @@ class _Repair:
         yield Outcome(remedy.split, moves, len(self._arrivals), deletions, proof)
         yield from self._leftovers
 
-    def _move_all(self, steps: Sequence[Move]) -> int:
-        moves = 0
-        with self._progress.task(
-            f"sort {self._remedy.split}", total=len(steps), unit="files"
-        ) as task:
-            for step in steps:
-                moves += self._move(step)
+    def _move(self, steps: Sequence[Move]) -> int:
+        """How many files and folders moved: nothing is moved to where something else lies."""
+        if not steps:
+            return 0
+        moves, title = 0, f"sort {self._remedy.split}"
+        with self._progress.task(title, total=len(steps), unit="files") as task:
+            for move in steps:
+                source, target = self._root.path / move.path, self._root.path / move.to
+                if target.parent.is_symlink() or (os.path.lexists(target) and not move.replaces):
+                    reason = "something is in the way, or its folder is a link"
+                    self._leave("conflict", move.to, f"cannot take {move.path}: {reason}")
+                else:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    source.rename(target)
+                    moves += 1
                 task.advance(1)
         return moves
-
-    def _move(self, move: Move) -> bool:
-        source, target = self._root.path / move.path, self._root.path / move.to
-        if target.parent.is_symlink() or (os.path.lexists(target) and not move.replaces):
-            message = f"cannot take {move.path}: something is in the way, or its folder is a link"
-            self._leave("conflict", move.to, message)
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
-        return True
 
     def _take(self) -> str | None:
         """Missing and damaged samples from the archive; says what proved them."""
@@ -199,7 +196,7 @@ class _Repair:
             proof = retake.proof
         shutil.rmtree(self._draft)
         self._leave_untaken()
-        if self._arrivals and self._listed:
+        if self._arrivals and self._remedy.listed:
             return f"the manifest's digests, {proof}" if proof else "the manifest's digests"
         return proof if self._arrivals else None
 
@@ -217,62 +214,61 @@ class _Repair:
     def _wants(self, label: int, name: str) -> bool:
         if (label, name) in self._remedy.takes:
             return True
-        return label in self._remedy.short and not os.path.lexists(self._home(label) / name)
+        path = self._root.path / self._home(label) / name
+        return label in self._remedy.short and not os.path.lexists(path)
 
     def _take_all(
         self, retake: Retake | Originals, samples: Sequence[SamplePlace], task: Task
     ) -> None:
         """Into the draft folder, whole groups synced, and only then under their names."""
-        group: list[tuple[Path, SamplePlace]] = []
-        size_bytes = 0
-        split, is_listed = self._remedy.split, self._listed
-        with opened_roster(self._root, self._dataset, split, listed=is_listed) as roster:
+        group: list[tuple[str, Path]] = []  # where each belongs, and where it waits
+        size_bytes, remedy = 0, self._remedy
+        with opened_roster(self._root, self._dataset, remedy.split, listed=remedy.listed) as roster:
             for each, body in retake.bodies(samples):
                 task.advance(each.end - each.start)
-                place = self._shown(each.label, each.name)
+                place = f"{self._home(each.label)}/{each.name}"
                 record = (roster.records(each.label) or {}).get(each.name)
                 if isinstance(body, WrongBytes):
                     self._leave("archive", place, f"stays as it is: {body}")
-                    continue
-                if record is not None and not record.is_right(body):
+                elif record is not None and not record.is_right(body):
                     message = f"has another digest in the manifest than in {self._source}"
                     self._leave("digest", place, message)
-                    continue
-                name = f"{len(group)}"
-                write_sample(str(self._draft), name, body)
-                group.append((self._draft / name, each))
-                size_bytes += len(body)
+                else:
+                    draft = self._draft / f"{len(group)}"
+                    write_sample(str(self._draft), draft.name, body)
+                    group.append((place, draft))
+                    size_bytes += len(body)
                 if size_bytes >= _GROUP_BYTES:
                     self._give_names(group)
                     size_bytes = 0
             self._give_names(group)
 
-    def _give_names(self, group: list[tuple[Path, SamplePlace]]) -> None:
+    def _give_names(self, group: list[tuple[str, Path]]) -> None:
         sync_file_system(self._draft)
-        for draft, each in group:
-            home = self._home(each.label)
-            place = self._shown(each.label, each.name)
-            is_folder = (home / each.name).is_dir() and not (home / each.name).is_symlink()
-            if is_folder or home.is_symlink():  # nothing is written through a link
+        for place, draft in group:
+            path = self._root.path / place
+            is_folder = path.is_dir() and not path.is_symlink()
+            if is_folder or path.parent.is_symlink():  # nothing is written through a link
                 message = "is a folder" if is_folder else "has a link for a class folder"
                 self._leave("conflict", place, message)
                 continue
-            home.mkdir(parents=True, exist_ok=True)
-            draft.replace(home / each.name)
-            self._arrivals.add((each.label, each.name))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(path)
+            self._arrivals.add(place)
         group.clear()
 
     def _leave(self, kind: str, place: str, message: str) -> None:
         self._leftovers.append(Finding(kind, place, message, place))
 
     def _leave_untaken(self) -> None:
-        paths = {finding.path for finding in self._leftovers}
-        for key, finding in self._remedy.takes.items():
-            if key not in self._arrivals and finding.path not in paths:
+        paths = {finding.path for finding in self._leftovers} | self._arrivals
+        for finding in self._remedy.takes.values():
+            if finding.path not in paths:
                 message = f"{finding.message}; {self._source} lacks it"
                 self._leftovers.append(finding._replace(message=message))
         for label, finding in self._remedy.short.items():
-            images = len(list(self._home(label).iterdir())) if self._home(label).is_dir() else 0
+            home = self._root.path / self._home(label)
+            images = len(list(home.iterdir())) if home.is_dir() else 0
             if images != self._dataset.counts(self._remedy.split)[label]:
                 self._leftovers.append(finding)
 
@@ -295,13 +291,6 @@ class _Repair:
     def _source(self) -> str:
         return self._plan.address(self._remedy.split)
 
-    @property
-    def _listed(self) -> bool:
-        return self._remedy.listed
-
-    def _home(self, label: int) -> Path:
-        wnid = self._dataset.synsets[label].wnid
-        return self._root.split(self._remedy.split) / wnid
-
-    def _shown(self, label: int, name: str) -> str:
-        return str((self._home(label) / name).relative_to(self._root.path))
+    def _home(self, label: int) -> str:
+        """The class folder of a label, as findings name it."""
+        return f"{self._remedy.split}/{self._dataset.synsets[label].wnid}"

@@ -7,7 +7,7 @@ from imnetprep.checking.check_folders import folder_findings
 from imnetprep.checking.check_shards import shard_findings
 from imnetprep.checking.recognise import Tree
 from imnetprep.manifest import SplitRecord, open_manifest, pick_split
-from imnetprep.messages import Checks, Finding, ImnetprepError, Progress
+from imnetprep.messages import Checks, Finding, Progress
 
 # All that is wrong with a split in one layout, which the manifest may not list.
 CHECKS = {Layout.IMAGEFOLDER: folder_findings, Layout.WEBDATASET: shard_findings}
@@ -34,12 +34,7 @@ def findings(
             records = {each: pick_split(manifest, root, each, layout=layout) for each in records}
     # What no manifest lists can be told by its names, if it lies in class folders.
     places = tree.places if layout in (None, Layout.IMAGEFOLDER) else {}
-    for split in splits if places or any(records.values()) else tree.dataset.splits:
-        if split not in places and records.get(split) is None:
-            raise ImnetprepError(
-                f"{split} of {tree.dataset.name} is not organized in {root.path}",
-                hint="imnetprep organize",
-            )
+    tree.selected(root, splits, present={*places, *(each for each in records if records[each])})
     for split, record in records.items():
         if record and record.change:
             progress.note(f"the {split} images are not as published: {record.change}")

@@ -23,3 +23,24 @@ def test_no_other_module_counts_cores() -> None:
         text = file.read_text()
         counts = any(word in text for word in ("cpu_count", "sched_getaffinity", "usable_cores"))
         assert counts == (file.name == "jobs.py" and file.parent == PACKAGE), file
+
+
+def test_threads_give_results_in_order_and_draw_few_items_ahead() -> None:
+    items = iter(range(1000))
+    results = jobs.FILES.in_threads(lambda item: item * item, items, jobs=3)
+    assert [next(results) for _ in range(10)] == [item * item for item in range(10)]
+    assert next(items) < 20
+    assert len(list(results)) == 989  # all but ten, and the one drawn here
+
+
+def test_what_a_thread_raises_ends_the_rest() -> None:
+    def fail(item: int) -> int:
+        if item == 5:
+            raise OSError("no disk")
+        return item
+
+    results = jobs.FILES.in_threads(fail, range(100), jobs=2)
+    found: list[int] = []
+    with pytest.raises(OSError, match="no disk"):
+        found.extend(each for each in results)
+    assert found == [0, 1, 2, 3, 4]

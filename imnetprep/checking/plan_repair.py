@@ -65,7 +65,7 @@ class _Mender:
         self._root, self._roster, self._archive = root, roster, archive
         self._remedy = Remedy(roster.split, roster.listed)
         self._holders: dict[str, list[str]] = {}  # a place -> the files that want it, outside it
-        self._empty: dict[str, Finding] = {}  # a place that nothing holds
+        self._empty: set[str] = set()  # places that nothing holds
         self._extra_folders: list[Finding] = []
 
     def remedy(self, findings: Iterable[Finding]) -> Remedy:
@@ -73,13 +73,12 @@ class _Mender:
             self._sort(finding)
         for place, paths in self._holders.items():
             self._settle(place, paths)
-        remedy = self._remedy
         for finding in self._extra_folders:
-            self._extra_folder(finding)
+            self._too_many(self._after(finding.path), finding, self._root / finding.path)
         self._count_short()
         if not self._archive:
             self._leave_takes()
-        return remedy
+        return self._remedy
 
     def _count_short(self) -> None:
         """Some short classes are not, once what lies elsewhere has moved in."""
@@ -110,11 +109,11 @@ class _Mender:
             self._remedy.renames.append(Move(self._after(path), belongs))
         elif kind in ("misplaced", "flat") and belongs is not None:
             self._holders.setdefault(belongs, []).insert(0, self._after(path))
-            self._empty[belongs] = finding
+            self._empty.add(belongs)
         elif kind == "extra" and belongs is not None:
             self._holders.setdefault(belongs, []).append(self._after(path))
         elif kind == "extra":
-            self._too_many(self._after(path), finding)
+            self._too_many(self._after(path), finding, self._root / path)
         elif kind == "extra-folder":
             self._extra_folders.append(finding)
         elif belongs is not None and kind in (*_DAMAGES, "missing"):
@@ -139,31 +138,27 @@ class _Mender:
 
     def _settle(self, place: str, rivals: list[str]) -> None:
         """Which of the files that want one place is the right one? The others are too many."""
-        key = self._key(place)
-        damage = self._remedy.takes.get(key)
-        if place in self._empty:
-            candidates = rivals
-            if damage is not None and damage.kind == "missing":
-                del self._remedy.takes[key]  # one of a missing class, which lies elsewhere
-        else:
-            candidates = [place, *rivals]
+        key, takes, is_empty = self._key(place), self._remedy.takes, place in self._empty
+        candidates = rivals if is_empty else [place, *rivals]
+        if is_empty and key in takes and takes[key].kind == "missing":
+            del takes[key]  # one of a missing class, which lies elsewhere
         winner: str | None = candidates[0]
         if len(candidates) > 1:
             winner = self._right_one(place, candidates)
         if winner is None:
-            self._remedy.takes[key] = Finding(
-                "conflict", place, f"{len(candidates)} different files belong in this place", place
-            )
-            if self._archive and candidates[0] != place:
+            message = f"{len(candidates)} different files belong in this place"
+            takes[key] = Finding("conflict", place, message, place)
+            if self._archive and is_empty:
                 winner = candidates[0]  # it is overwritten at once by what the archive has
         elif len(candidates) > 1 and self._roster.listed:
-            self._remedy.takes.pop(key, None)  # its digest is right
+            takes.pop(key, None)  # its digest is right
         for path in candidates:
             if path == winner and path != place:
-                self._remedy.moves.append(Move(path, place, replaces=place not in self._empty))
-            elif path != winner and path != place:
+                self._remedy.moves.append(Move(path, place, replaces=not is_empty))
+            elif path != place:
                 message = f"is there a second time: {place}"
-                self._too_many(path, Finding("extra", path, message, place))
+                finding = Finding("extra", path, message, place)
+                self._too_many(path, finding, self._root / self._before(path))
 
     def _right_one(self, place: str, candidates: list[str]) -> str | None:
         """By the manifest's digest; without it only if all are the same to the byte."""
@@ -176,9 +171,7 @@ class _Mender:
                     return path
             return None
         if (label, name) in self._remedy.takes and candidates[0] == place:
-            return (
-                None  # the one in its place is damaged, and nothing tells if another one is right
-            )
+            return None  # it is damaged, and nothing tells whether another one is right
         return candidates[0] if len(set(bodies)) == 1 else None
 
     def _read(self, path: str) -> bytes | None:
@@ -188,19 +181,8 @@ class _Mender:
         except OSError:
             return None
 
-    def _too_many(self, path: str, finding: Finding) -> None:
-        present = self._root / self._before(path)
-        if present.is_dir() and not present.is_symlink():
-            self._remedy.folders.append(path)
-            for name in _files_below(present):
-                file = f"{path}/{name}"
-                self._remedy.extra[file] = Finding("extra", file, "is not of the dataset")
-        else:
-            self._remedy.extra[path] = finding._replace(path=path)
-
-    def _extra_folder(self, finding: Finding) -> None:
-        path = self._after(finding.path)
-        present = self._root / finding.path
+    def _too_many(self, path: str, finding: Finding, present: Path) -> None:
+        """What lies at `present` now, and at `path` after the renames, is extra with all in it."""
         if present.is_symlink() or not present.is_dir():
             self._remedy.extra[path] = finding._replace(path=path)
             return
@@ -208,8 +190,9 @@ class _Mender:
         self._remedy.folders.append(path)
         for name in _files_below(present):
             file = f"{path}/{name}"
-            if file not in sources and file not in self._remedy.extra:
-                self._remedy.extra[file] = Finding("extra", file, "is not of the dataset")
+            if file not in sources:
+                stranger = Finding("extra", file, "is not of the dataset")
+                self._remedy.extra.setdefault(file, stranger)
 
     def _key(self, place: str) -> tuple[int, str]:
         return self._label(place.rpartition("/")[0]), place.rpartition("/")[2]

@@ -9,7 +9,7 @@ from the published ones: there the sizes are compared with that of the published
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -63,10 +63,15 @@ class Tree(NamedTuple):
     dataset: Dataset
     places: dict[Split, Place]
 
-    def selected(self, root: Root, splits: Sequence[Split]) -> Sequence[Split]:
-        """`splits`, or all of the dataset. Raises ImnetprepError where one named is not there."""
-        for split in splits if self.places else self.dataset.splits:
-            if split not in self.places:
+    def selected(
+        self, root: Root, splits: Sequence[Split], *, present: Collection[Split] | None = None
+    ) -> Sequence[Split]:
+        """`splits`, or all of the dataset. Raises ImnetprepError where one named, or any, is not
+        among those that are `present` (those with a place, where nothing else is said).
+        """
+        present = self.places if present is None else present
+        for split in splits if present else self.dataset.splits:
+            if split not in present:
                 raise ImnetprepError(
                     f"{split} of {self.dataset.name} is not organized in {root.path}",
                     hint="imnetprep organize",
