@@ -14,8 +14,14 @@ from imnetprep.fs import written_whole
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
 from imnetprep.training.data import SampleList, read_samples
-from imnetprep.training.preview import Preview, preview_recipe, previews
-from imnetprep.training.recipe import Recipe
+from imnetprep.training.recipe import Recipe, plan_recipe
+from imnetprep.training.transforms import (
+    Preprocessing,
+    TrainTransform,
+    Transform,
+    ValTransform,
+    network_view,
+)
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88
@@ -74,7 +80,8 @@ def plan_contact_sheet(
             f"{classes} classes × {images} images is too large a sheet",
             hint="--classes 200 and --images 80 at most",
         )
-    recipe = preview_recipe(image_size=image_size, crop_scale=crop_scale, seed=seed)
+    options = {"image_size": image_size, "crop_scale": crop_scale, "seed": seed}
+    recipe = plan_recipe(options, amp_pays=False)
     with open_manifest(root.manifest) as manifest:
         dataset, synsets = manifest.dataset().name, manifest.synsets()
         samples = read_samples(manifest, split, root, layout=layout)
@@ -112,10 +119,23 @@ def _draw(sheet: ContactSheet) -> Image.Image:
     for number, row in enumerate(rows):
         top = _HEADER_PX + number * (_CELL_PX + _GAP_PX)
         _draw_label(draw, row, top)
-        pairs = previews(samples, row.indices, split=split, recipe=sheet.recipe)
-        for column, preview in enumerate(pairs):
-            _paste_pair(paper, preview, _left(column), top)
+        for column, index in enumerate(row.indices):
+            _paste_pair(paper, pictures(samples, index, sheet.recipe), _left(column), top)
     return paper
+
+
+def pictures(samples: SampleList, index: int, recipe: Recipe) -> tuple[Image.Image, Image.Image]:
+    """A sample as it lies, and as the network sees it: of train in the first epoch, else validated.
+
+    Raises WrongBytes on an image that cannot be read.
+    """
+    transform: Transform = ValTransform(recipe.image_size, recipe.val_resize)
+    if samples.split is Split.TRAIN:
+        transform = TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed)
+    plain = samples.decode(index)
+    crop = transform(plain, epoch=0, index=index)
+    view = network_view(crop, Preprocessing(recipe.image_size, recipe.val_resize))
+    return plain, Image.fromarray(view)
 
 
 def _explained(split: Split, recipe: Recipe) -> str:
@@ -171,8 +191,10 @@ def _drawable(text: str, size_px: int) -> tuple[str, Font]:
     return plain.encode("ascii", "backslashreplace").decode(), default
 
 
-def _paste_pair(sheet: Image.Image, preview: Preview, start: int, top: int) -> None:
-    for half, image in enumerate(preview):
+def _paste_pair(
+    sheet: Image.Image, pair: tuple[Image.Image, Image.Image], start: int, top: int
+) -> None:
+    for half, image in enumerate(pair):
         tray = Image.new("RGB", (_CELL_PX, _CELL_PX), _TRAY)
         picture = ImageOps.contain(image, tray.size, Image.Resampling.BICUBIC)
         tray.paste(picture, ((_CELL_PX - picture.width) // 2, (_CELL_PX - picture.height) // 2))

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError
-from imnetprep.training.recipe import Recipe, parse_recipe, recipe_as_json
-from imnetprep.training.transforms import Preprocessing
+from imnetprep.training.device import memory_format
+from imnetprep.training.model import build_model, load_weights
+from imnetprep.training.recipe import Recipe, parse_recipe
+from imnetprep.training.transforms import Preprocessing, mixed_seed
 
 FORM = 1
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
@@ -71,6 +73,19 @@ class Checkpoint:
     best: Best | None
     train_samples: int
 
+    def network(self, device: torch.device) -> nn.Module:
+        """The network on `device`, with its weights; in a new training, with those of its seed."""
+        model = build_model(
+            self.recipe.arch,
+            classes=len(self.classes.wnids),
+            image_size=self.recipe.image_size,
+            seed=mixed_seed(self.recipe.seed, "weights"),
+        )
+        if self.weights:
+            load_weights(model, self.weights)
+        model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+        return model
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write `checkpoint` to `path`, whole or not at all."""
@@ -78,7 +93,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "kind": _KIND,
         "form": FORM,
         "written_by": f"imnetprep {__version__}",
-        "recipe": recipe_as_json(checkpoint.recipe),
+        "recipe": asdict(checkpoint.recipe),
         "dataset": checkpoint.classes.dataset,
         "wnids": list(checkpoint.classes.wnids),
         "names": list(checkpoint.classes.names),
@@ -129,6 +144,8 @@ def _not_ours(path: Path, reason: str) -> ImnetprepError:
 
 def _parse(state: Mapping[str, Any]) -> Checkpoint:
     best = state["best"]
+    if not state["weights"]:
+        raise ValueError("it has no weights")
     return Checkpoint(
         recipe=parse_recipe(state["recipe"]),
         classes=_parse_classes(state),

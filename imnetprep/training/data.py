@@ -4,7 +4,6 @@ The order is a function of (seed, epoch). A million samples are one string of na
 arrays, which workers share by fork: an object a sample would be copied page by page.
 """
 
-import random
 import signal
 import sys
 import warnings
@@ -26,7 +25,7 @@ from imnetprep.layouts.table import LAYOUTS
 from imnetprep.manifest import Manifest, SampleRecord, pick_split
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
-from imnetprep.training.transforms import Transform
+from imnetprep.training.transforms import Transform, mixed_seed
 
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all
 
@@ -76,12 +75,14 @@ class SampleList:
         return LAYOUTS[self.layout].read_sample(*self._place(index))
 
     def decode(self, index: int) -> Image.Image:
-        """The image, as RGB. Raises OSError, and ValueError as `decode_rgb`."""
-        return decode_rgb(self.read(index), apply_orientation=self.apply_orientation)
-
-    def describe(self, index: int) -> str:
-        """The sample as an error names it."""
-        return LAYOUTS[self.layout].describe_sample(*self._place(index))
+        """The image as RGB. Raises WrongBytes where it cannot be read."""
+        try:
+            return decode_rgb(self.read(index), apply_orientation=self.apply_orientation)
+        except (OSError, ValueError) as error:
+            sample = LAYOUTS[self.layout].describe_sample(*self._place(index))
+            raise WrongBytes(
+                f"{sample}: {error}", hint="imnetprep verify --decode names every such image"
+            ) from error
 
     def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
         """What a layout needs to find the sample: of a file no size, of none its digest."""
@@ -153,13 +154,6 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
-class _Unreadable(NamedTuple):
-    """An image that a worker cannot read; an exception would lose its type between processes."""
-
-    image: str
-    reason: str
-
-
 class _Keys(NamedTuple):
     """The samples that a worker is asked for, and the epoch whose crops it makes."""
 
@@ -167,18 +161,22 @@ class _Keys(NamedTuple):
     indices: list[int]
 
 
-class _Images(Dataset[Batch | _Unreadable]):
+class _Images(Dataset[Batch | WrongBytes]):
+    """Batches by their keys, or the first image that cannot be read: one that is raised in a worker
+    would lose its type.
+    """
+
     def __init__(self, samples: SampleList, transform: Transform) -> None:
         self._samples, self._transform = samples, transform
 
-    def __getitems__(self, keys: _Keys) -> Batch | _Unreadable:
-        pixels = []
-        for index in keys.indices:
-            try:
-                image = self._samples.decode(index)
-            except (OSError, ValueError) as error:
-                return _Unreadable(self._samples.describe(index), str(error))
-            pixels.append(self._transform(image, epoch=keys.epoch, index=index))
+    def __getitems__(self, keys: _Keys) -> Batch | WrongBytes:
+        try:
+            pixels = [
+                self._transform(self._samples.decode(index), epoch=keys.epoch, index=index)
+                for index in keys.indices
+            ]
+        except WrongBytes as error:
+            return error
         labels = self._samples.labels[keys.indices].astype(np.int64)
         return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels))
 
@@ -203,11 +201,6 @@ def shuffled(samples: int, *, batch_size: int, seed: int) -> Order:
 def in_turn(samples: int) -> Order:
     """Each sample once, in the manifest's order, whatever the epoch."""
     return lambda _epoch: torch.arange(samples)
-
-
-def mixed_seed(*parts: int | str) -> int:
-    """A seed in 0 … 2**63 - 1 that is a function of `parts`, unlike that of any other parts."""
-    return random.Random(" ".join(map(str, parts))).getrandbits(63)  # noqa: S311
 
 
 class _KeyBatches:
@@ -239,7 +232,7 @@ class Loader:
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
         self._keys = _KeyBatches(order, batch_size)
-        self._loader: DataLoader[Batch | _Unreadable] = _quietly(
+        self._loader: DataLoader[Batch | WrongBytes] = _quietly(
             DataLoader,
             _Images(samples, transform),
             batch_sampler=self._keys,
@@ -263,11 +256,8 @@ class Loader:
         self._keys.epoch, self._keys.first_step = epoch, first_step
         try:
             for batch in _quietly(iter, self._loader):
-                if isinstance(batch, _Unreadable):
-                    raise WrongBytes(
-                        f"{batch.image}: {batch.reason}",
-                        hint="imnetprep verify --decode names every such image",
-                    )
+                if isinstance(batch, WrongBytes):
+                    raise batch
                 yield batch
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):

@@ -1,9 +1,29 @@
 """The device that a network runs on: picked, and what is fast there."""
 
+from dataclasses import dataclass
+
 import torch
 
 from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU
 from imnetprep.messages import ImnetprepError, WrongUsage
+
+
+@dataclass(frozen=True)
+class Place:
+    """The device that computes, and how many processes read images for it."""
+
+    device: torch.device
+    workers: int
+
+
+def pick_place(device_name: str | None, workers: int | None) -> Place:
+    """Where to compute, as `pick_device` has it; on a CPU few `workers` unless a number is named:
+    training itself wants the cores.
+    """
+    device = pick_device(device_name)
+    if workers is None:
+        workers = (BATCHES_FOR_CPU if device.type == "cpu" else BATCHES_FOR_GPU).count()
+    return Place(device, workers)
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -36,11 +56,6 @@ def amp_pays(device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def default_workers(device: torch.device) -> int:
-    """How many processes read images: on a CPU few, since training itself wants the cores."""
-    return (BATCHES_FOR_CPU if device.type == "cpu" else BATCHES_FOR_GPU).count()
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

@@ -11,11 +11,10 @@ from torch import nn
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.training.checkpoint import Checkpoint, Classes, load_checkpoint
+from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
-from imnetprep.training.device import default_workers, memory_format, pick_device
+from imnetprep.training.device import Place, pick_place
 from imnetprep.training.meters import Meter, Score
-from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.transforms import Normaliser, Preprocessing, ValTransform
 
 
@@ -27,20 +26,19 @@ class Validator:
         samples: SampleList,
         preprocessing: Preprocessing,
         *,
-        device: torch.device,
+        place: Place,
         batch_size: int,
-        workers: int,
         amp: bool,
     ) -> None:
-        self._device, self._amp = device, amp
-        self._normaliser = Normaliser(preprocessing, device)
+        self._device, self._amp = place.device, amp
+        self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
             ValTransform(preprocessing.image_size, preprocessing.resize),
             order=in_turn(len(samples)),
             batch_size=batch_size,
-            workers=workers,
-            pin_memory=device.type == "cuda",
+            workers=place.workers,
+            pin_memory=place.device.type == "cuda",
         )
 
     def close(self) -> None:
@@ -61,29 +59,15 @@ class Validator:
         meter = Meter(self._device)
         with progress.task(title, total=self._loader.images, unit="images") as task:
             for batch in self._loader.batches(0):
-                pixels = batch.pixels.to(self._device, non_blocking=True)
                 labels = batch.labels.to(self._device, non_blocking=True)
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
-                    logits = model(self._normaliser.normalised(pixels)).float()
+                    logits = model(self._normaliser.normalised(batch.pixels)).float()
                 meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
                 task.advance(len(labels))
                 after_batch()
         score = meter.score()
         assert score.images == self._loader.images
         return score
-
-
-def restored_model(checkpoint: Checkpoint, device: torch.device) -> nn.Module:
-    """The network of `checkpoint` on `device`, ready to evaluate."""
-    model = build_model(
-        checkpoint.recipe.arch,
-        classes=len(checkpoint.classes.wnids),
-        image_size=checkpoint.recipe.image_size,
-        seed=0,
-    )
-    load_weights(model, checkpoint.weights)
-    model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-    return model.eval()
 
 
 def evaluate(
@@ -101,20 +85,19 @@ def evaluate(
     Raises ImnetprepError if its classes are not those of the root.
     """
     checkpoint = load_checkpoint(path)
-    place = pick_device(device)
+    place = pick_place(device, workers)
     with open_manifest(root.manifest) as manifest:
         refuse_other_classes(checkpoint.classes, classes_of(manifest), checkpoint=str(path))
         samples = read_samples(manifest, Split.VAL, root, layout=layout)
     validator = Validator(
         replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
         checkpoint.preprocessing,
-        device=place,
+        place=place,
         batch_size=batch_size or checkpoint.recipe.batch_size,
-        workers=default_workers(place) if workers is None else workers,
         amp=checkpoint.recipe.amp,
     )
     with closing(validator):
-        return validator.score(restored_model(checkpoint, place), progress, title="evaluate")
+        return validator.score(checkpoint.network(place.device), progress, title="evaluate")
 
 
 def classes_of(manifest: Manifest) -> Classes:

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
-from imnetprep.training.data import Batch, Loader, mixed_seed
-from imnetprep.training.device import memory_format
+from imnetprep.training.data import Batch, Loader
 from imnetprep.training.meters import Meter
-from imnetprep.training.model import build_model, heads, load_weights, loss_of
+from imnetprep.training.model import heads, loss_of
 from imnetprep.training.recipe import Recipe
-from imnetprep.training.transforms import Normaliser
+from imnetprep.training.transforms import Normaliser, mixed_seed
 
 _STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
 
@@ -30,16 +29,7 @@ class Trainer:
     def __init__(self, checkpoint: Checkpoint, loader: Loader, device: torch.device) -> None:
         self._start, self._loader, self.device = checkpoint, loader, device
         self.recipe = recipe = checkpoint.recipe
-        model = build_model(
-            recipe.arch,
-            classes=len(checkpoint.classes.wnids),
-            image_size=recipe.image_size,
-            seed=mixed_seed(recipe.seed, "weights"),
-        )
-        if checkpoint.weights:
-            load_weights(model, checkpoint.weights)
-        model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
-        self.model = model
+        self.model = checkpoint.network(device)
         self._optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=recipe.lr,
@@ -85,32 +75,22 @@ class Trainer:
     def _step(self, batch: Batch) -> None:
         recipe, position = self.recipe, self.position
         for group in self._optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = self.lr_of(position.step)
         # Dropout's noise: a function of the position, so that a checkpoint keeps no generator.
         torch.manual_seed(mixed_seed(recipe.seed, position.epoch, position.step, "noise"))
-        pixels = batch.pixels.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
-            output = self.model(self._normaliser.normalised(pixels))
+            output = self.model(self._normaliser.normalised(batch.pixels))
         loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         self.meter.add(main_loss, heads(output)[0], labels)
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step."""
-        return self._lr_at(self.position)
-
-    @property
-    def epoch_lr(self) -> float:
-        """The learning rate of the first step of the epoch under way."""
-        return self._lr_at(Position(self.position.epoch))
-
-    def _lr_at(self, position: Position) -> float:
-        step = position.epoch * self._loader.steps + position.step
-        return lr_at(step, self.recipe, steps_per_epoch=self._loader.steps)
+    def lr_of(self, step: int) -> float:
+        """The learning rate of a step of the epoch under way."""
+        steps = self._loader.steps
+        return lr_at(self.position.epoch * steps + step, self.recipe, steps_per_epoch=steps)
 
     def next_epoch(self, best: Best | None) -> None:
         """Go to the next epoch: the one under way is trained and validated."""
@@ -143,7 +123,7 @@ class Trainer:
     def _not_finite(self) -> ImnetprepError:
         return ImnetprepError(
             f"the loss became NaN or infinite in epoch {self.position.epoch + 1},"
-            f" step {self.position.step} (lr {self.lr:.3g})",
+            f" step {self.position.step} (lr {self.lr_of(self.position.step):.3g})",
             hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
             " or a longer --warmup-epochs",
         )

@@ -17,14 +17,12 @@ class Score:
     images: int
 
     def __str__(self) -> str:
-        return f"{self.hits()}  loss {self.loss:.4f}"
-
-    def hits(self) -> str:
-        """`top-1 371/500 74.20 %  top-5 480/500 96.00 %`."""
-        return "  ".join(
-            f"{name} {hits}/{self.images} {hits / max(self.images, 1):.2%}".replace("%", " %")
+        """`top-1 371/500 74.20 %  top-5 480/500 96.00 %  loss 0.9876`."""
+        hits = "".join(
+            f"{name} {hits}/{self.images} {hits / max(self.images, 1):.2%}  ".replace("%", " %")
             for name, hits in (("top-1", self.top1), ("top-5", self.top5))
         )
+        return f"{hits}loss {self.loss:.4f}"
 
     def as_json(self) -> dict[str, Any]:
         """The counts, and the shares that they make."""

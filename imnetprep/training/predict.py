@@ -11,7 +11,6 @@ from imnetprep.images import decode_rgb, readable_kinds
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
-from imnetprep.training.evaluate import restored_model
 from imnetprep.training.transforms import Normaliser, ValTransform
 
 
@@ -46,13 +45,13 @@ def predictions(
     """
     checkpoint = load_checkpoint(path)
     place = pick_device(device)
-    model = restored_model(checkpoint, place)
+    model = checkpoint.network(place).eval()
     preprocessing, classes = checkpoint.preprocessing, checkpoint.classes
     normaliser = Normaliser(preprocessing, place)
     transform = ValTransform(preprocessing.image_size, preprocessing.resize)
     for image in images:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
-        pixels = torch.from_numpy(transform(plain).copy())[None].to(place)
+        pixels = torch.from_numpy(transform(plain).copy())[None]
         with torch.inference_mode():
             shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
             top = shares.topk(min(best, len(shares)))

@@ -4,7 +4,7 @@ A run keeps its recipe from its first step to its last; device and workers may c
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from imnetprep.messages import WrongUsage
@@ -95,11 +95,6 @@ def refuse_contradiction(recipe: Recipe, options: Mapping[str, Any]) -> None:
                 f"{_option(name, value)} contradicts the run, which has {_option(name, of_run)}",
                 hint="leave it out to resume the run, or begin another with --run NAME",
             )
-
-
-def recipe_as_json(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as a table of plain values."""
-    return asdict(recipe)
 
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:

@@ -1,24 +1,45 @@
 """A training from its first epoch to its last: a new one, or one that is resumed."""
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
+
+from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import locked
 from imnetprep.manifest import open_manifest
-from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
-from imnetprep.training.checkpoint import Checkpoint, Position, load_checkpoint
-from imnetprep.training.data import read_samples
-from imnetprep.training.device import amp_pays, default_workers, pick_device
-from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, count
+from imnetprep.training.checkpoint import (
+    Best,
+    Checkpoint,
+    Classes,
+    Position,
+    load_checkpoint,
+    save_checkpoint,
+)
+from imnetprep.training.data import Loader, SampleList, read_samples, shuffled
+from imnetprep.training.device import Place, amp_pays, pick_place
+from imnetprep.training.evaluate import Validator, classes_of, refuse_other_classes
+from imnetprep.training.loop import Trainer
 from imnetprep.training.model import refuse_unknown
-from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
+from imnetprep.training.plot import draw_plot
+from imnetprep.training.recipe import plan_recipe, refuse_contradiction
 from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
-from imnetprep.training.session import Data, Place, Session
-from imnetprep.training.stop_request import stop_requests
-from imnetprep.training.transforms import Preprocessing
+from imnetprep.training.stop_request import StopRequest, stop_requests
+from imnetprep.training.transforms import Preprocessing, TrainTransform
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the root has to train on."""
+
+    classes: Classes
+    train: SampleList
+    val: SampleList
 
 
 @dataclass(frozen=True)
@@ -33,10 +54,41 @@ class TrainPlan:
     def checkpoint(self, progress: Progress) -> Checkpoint:
         """Where the run begins, or resumes. Raises WrongUsage where the options contradict it."""
         if self.run.last.exists():
-            return _resumed(self.run, self.data, self.options, progress)
+            return self._resumed(progress)
         recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
-        _tell_lr(recipe, self.options, progress)
-        return _first_checkpoint(recipe, self.data)
+        if self.options.get("lr") is None:
+            size = recipe.batch_size
+            progress.note(f"lr {recipe.lr:g} = 0.1 × batch size {size} / 256 (--lr sets another)")
+        return Checkpoint(
+            recipe=recipe,
+            classes=self.data.classes,
+            preprocessing=Preprocessing(
+                recipe.image_size,
+                recipe.val_resize,
+                apply_orientation=self.data.train.apply_orientation,
+            ),
+            weights={},
+            optimizer={},
+            position=Position(),
+            sums={},
+            best=None,
+            train_samples=len(self.data.train),
+        )
+
+    def _resumed(self, progress: Progress) -> Checkpoint:
+        run, train_samples = self.run, len(self.data.train)
+        checkpoint = load_checkpoint(run.last)
+        refuse_contradiction(checkpoint.recipe, self.options)
+        refuse_other_classes(checkpoint.classes, self.data.classes, checkpoint=str(run.last))
+        if checkpoint.train_samples != train_samples:
+            raise ImnetprepError(
+                f"{run.last} was trained on {count(checkpoint.train_samples, 'image')}"
+                f" and the root has {train_samples:,}",
+                hint="begin another run with --run NAME",
+            )
+        at = checkpoint.position
+        progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
+        return checkpoint
 
 
 def plan_training(
@@ -55,12 +107,22 @@ def plan_training(
     With `resume` a run that exists continues as if it had never stopped. Raises WrongUsage where
     there is one and it is not to be resumed.
     """
-    torch_device = pick_device(device)
-    place = Place(torch_device, default_workers(torch_device) if workers is None else workers)
-    if options.get("arch"):
-        refuse_unknown(options["arch"])
-    target = _pick_run(root, run, arch=options.get("arch"), resume=resume)
-    data = _read_data(root, layout)
+    place, arch = pick_place(device, workers), options.get("arch")
+    if arch:
+        refuse_unknown(arch)
+    newest = newest_run(root) if run is None and arch is None and resume else None
+    target = newest or named_run(root, run or arch or "resnet18")
+    if target.last.exists() and not resume:
+        raise WrongUsage(
+            f"there is a run {target.folder.name} in {target.folder.parent} already",
+            hint="--resume continues it; --run OTHER begins another",
+        )
+    with open_manifest(root.manifest) as manifest:
+        data = Data(
+            classes_of(manifest),
+            read_samples(manifest, Split.TRAIN, root, layout=layout),
+            read_samples(manifest, Split.VAL, root, layout=layout),
+        )
     if resume and not target.last.exists():
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     return TrainPlan(target, data, place, options)
@@ -75,72 +137,127 @@ def train(
     the run.
     """
     with stop_requests() as stop, locked(plan.run.folder):
-        session = Session(
-            plan.run,
-            plan.data,
-            plan.checkpoint(progress),
-            place=plan.place,
-            progress=progress,
-            save_every_s=save_every_s,
-        )
+        session = _Session(plan, plan.checkpoint(progress), stop, progress)
         with closing(session):
-            yield from session.epochs(stop)
+            yield from session.epochs(save_every_s)
 
 
-def _pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -> Run:
-    if name is None and arch is None and resume and (newest := newest_run(root)):
-        return newest
-    run = named_run(root, name or arch or "resnet18")
-    if run.last.exists() and not resume:
-        raise WrongUsage(
-            f"there is a run {run.folder.name} in {run.folder.parent} already",
-            hint="--resume continues it; --run OTHER begins another",
+class _Session:
+    """A run at work: its trainer, its validator, its files."""
+
+    def __init__(
+        self, plan: TrainPlan, checkpoint: Checkpoint, stop: StopRequest, progress: Progress
+    ) -> None:
+        recipe, data, place = checkpoint.recipe, plan.data, plan.place
+        self._run, self._recipe = plan.run, recipe
+        self._stop, self._progress = stop, progress
+        self._loader = Loader(
+            data.train,
+            TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed),
+            order=shuffled(len(data.train), batch_size=recipe.batch_size, seed=recipe.seed),
+            batch_size=recipe.batch_size,
+            workers=place.workers,
+            pin_memory=place.device.type == "cuda",
         )
-    return run
-
-
-def _read_data(root: Root, layout: Layout | None) -> Data:
-    with open_manifest(root.manifest) as manifest:
-        classes = classes_of(manifest)
-        train, val = (
-            read_samples(manifest, split, root, layout=layout) for split in (Split.TRAIN, Split.VAL)
+        self._validator = Validator(
+            data.val,
+            checkpoint.preprocessing,
+            place=place,
+            batch_size=recipe.batch_size,
+            amp=recipe.amp,
         )
-    return Data(classes, train, val)
-
-
-def _first_checkpoint(recipe: Recipe, data: Data) -> Checkpoint:
-    return Checkpoint(
-        recipe=recipe,
-        classes=data.classes,
-        preprocessing=Preprocessing(
-            recipe.image_size, recipe.val_resize, apply_orientation=data.train.apply_orientation
-        ),
-        weights={},
-        optimizer={},
-        position=Position(),
-        sums={},
-        best=None,
-        train_samples=len(data.train),
-    )
-
-
-def _resumed(run: Run, data: Data, options: Mapping[str, Any], progress: Progress) -> Checkpoint:
-    checkpoint = load_checkpoint(run.last)
-    refuse_contradiction(checkpoint.recipe, options)
-    refuse_other_classes(checkpoint.classes, data.classes, checkpoint=str(run.last))
-    if checkpoint.train_samples != len(data.train):
-        raise ImnetprepError(
-            f"{run.last} was trained on {count(checkpoint.train_samples, 'image')}"
-            f" and the root has {len(data.train):,}",
-            hint="begin another run with --run NAME",
-        )
-    at = checkpoint.position
-    progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
-    return checkpoint
-
-
-def _tell_lr(recipe: Recipe, options: Mapping[str, Any], progress: Progress) -> None:
-    if options.get("lr") is None:
+        self._trainer = Trainer(checkpoint, self._loader, place.device)
+        self._log = plan.run.log_lines(checkpoint.position.epoch)
+        if not checkpoint.weights:
+            self._save()
+            plan.run.write_recipe(_first_state(checkpoint, plan))
         progress.note(
-            f"lr {recipe.lr:g} = 0.1 × batch size {recipe.batch_size} / 256 (--lr sets another)"
+            f"{recipe.arch} on {place.device}: {len(data.train):,} training and"
+            f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
+            f" {self._loader.steps} steps an epoch, {count(place.workers, 'worker')}"
         )
+        for samples in (data.train, data.val):
+            if samples.change:
+                progress.note(f"the {samples.split} images are not as published: {samples.change}")
+
+    def epochs(self, save_every_s: float) -> Iterator[EpochReport]:
+        """The epochs that are still to train, each after its validation."""
+        if self._trainer.position.epoch >= self._recipe.epochs:
+            self._progress.note(f"all {count(self._recipe.epochs, 'epoch')} are done")
+        while self._trainer.position.epoch < self._recipe.epochs:
+            self._train_epoch(save_every_s)
+            yield self._finish_epoch()
+        if best := self._trainer.best:
+            self._progress.note(f"best: epoch {best.epoch}, {self._run.best}")
+
+    def close(self) -> None:
+        """End the workers that read images."""
+        self._loader.close()
+        self._validator.close()
+
+    def _train_epoch(self, save_every_s: float) -> None:
+        saved_s = time.monotonic()
+        try:
+            for _ in self._trainer.steps(self._progress):
+                if self._stop:
+                    self._save()
+                    self._stop_if_requested()
+                if time.monotonic() - saved_s >= save_every_s:
+                    self._save()
+                    saved_s = time.monotonic()
+        except WrongBytes:
+            self._save()  # once the image is repaired, the run resumes from here
+            raise
+        self._save()  # first save, then validate: validation may not live to its end
+
+    def _finish_epoch(self) -> EpochReport:
+        trainer, number = self._trainer, self._trainer.position.epoch + 1
+        self._stop_if_requested()
+        val = self._validator.score(
+            trainer.model,
+            self._progress,
+            title=f"validation {number}",
+            after_batch=self._stop_if_requested,
+        )
+        is_best = trainer.best is None or val.top1 > trainer.best.top1
+        report = EpochReport(
+            number,
+            self._recipe.epochs,
+            trainer.lr_of(0),
+            trainer.meter.score(),
+            val,
+            is_best,
+            trainer.seconds,
+            trainer.waited_s,
+        )
+        trainer.next_epoch(Best(number, val.top1) if is_best else trainer.best)
+        if is_best:
+            save_checkpoint(self._run.best, replace(trainer.checkpoint(), optimizer={}))
+        self._log.append(report.as_json())
+        self._run.write_log(self._log)
+        self._save()
+        draw_plot(self._log, self._run.plot, title=self._run.folder.name)
+        return report
+
+    def _stop_if_requested(self) -> None:
+        if self._stop:
+            at = self._trainer.position
+            raise self._stop.stopped(
+                f"saved at epoch {at.epoch + 1}, step {at.step} of {self._loader.steps};"
+                f" imnetprep train --resume --run {self._run.folder.name} resumes it"
+            )
+
+    def _save(self) -> None:
+        save_checkpoint(self._run.last, self._trainer.checkpoint())
+
+
+def _first_state(checkpoint: Checkpoint, plan: TrainPlan) -> dict[str, Any]:
+    return {
+        "recipe": asdict(checkpoint.recipe),
+        "dataset": checkpoint.classes.dataset,
+        "train_samples": checkpoint.train_samples,
+        "changes": {samples.split: samples.change for samples in (plan.data.train, plan.data.val)},
+        "device": str(plan.place.device),
+        "imnetprep": __version__,
+        "torch": torch.__version__,
+    }

@@ -100,10 +100,16 @@ def random_box(width: int, height: int, *, smallest: float, chance: random.Rando
     return x, y, x + box_width, y + box_height
 
 
+def mixed_seed(*parts: int | str) -> int:
+    """A seed in 0 … 2**63 - 1 that is a function of `parts`, unlike that of any other parts."""
+    return random.Random(" ".join(map(str, parts))).getrandbits(63)  # noqa: S311
+
+
 class Normaliser:
     """Normalises on `device`; its constants go there once, not at every step."""
 
-    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+    def __init__(self, preprocessing: Preprocessing, device: torch.device | str) -> None:
+        self._device = device
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         self._shift = (mean * 255).view(1, 3, 1, 1).to(device)
         self._scale = (1 / (std * 255)).view(1, 3, 1, 1).to(device)
@@ -111,9 +117,18 @@ class Normaliser:
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) of uint8 as the network wants them: (B, 3, S, S) of float32."""
         # The permuted view of rows of RGB is channels-last already: no copy.
+        pixels = pixels.to(self._device, non_blocking=True)
         return pixels.permute(0, 3, 1, 2).float().sub_(self._shift).mul_(self._scale)
 
     def denormalised(self, batch: Tensor) -> Pixels:
         """What the network sees (B, 3, S, S) as pixels (B, S, S, 3) again."""
         pixels = (batch / self._scale + self._shift).round_().clamp_(0, 255).to(torch.uint8)
         return pixels.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def network_view(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """What the network sees of a crop (S, S, 3), as pixels again."""
+    normaliser = Normaliser(preprocessing, "cpu")
+    batch = torch.from_numpy(pixels.copy())[None]
+    view: Pixels = normaliser.denormalised(normaliser.normalised(batch))[0]
+    return view

@@ -90,6 +90,7 @@ _ALTERATIONS: list[Callable[[dict[str, Any]], object]] = [
     lambda state: state.update(wnids=[]),
     lambda state: state.update(names=["one"]),
     lambda state: state.update(weights={"a": "no tensor"}),
+    lambda state: state.update(weights={}),
     lambda state: state.update(optimizer=[1]),
     lambda state: state.update(position={"epoch": -1, "step": 0}),
     lambda state: state.update(sums={"loss": "x"}),

@@ -8,11 +8,11 @@ from PIL import Image, ImageFont
 
 from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.contact_sheet import fitted, pick_rows, plan_contact_sheet
+from imnetprep.contact_sheet import fitted, pick_rows, pictures, plan_contact_sheet
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
 from imnetprep.training.data import read_samples
-from imnetprep.training.preview import preview_recipe, previews
+from imnetprep.training.recipe import plan_recipe
 from imnetprep.training.transforms import TrainTransform
 from tests.conftest import Run
 from tests.drawn import draw_root
@@ -51,13 +51,13 @@ def test_shows_what_the_training_transform_made(drawn: Root) -> None:
     with open_manifest(drawn.manifest) as manifest:
         samples = read_samples(manifest, Split.TRAIN, drawn)
         rows = pick_rows(samples, manifest.synsets(), classes=4, images=3, seed=0)
-    recipe = preview_recipe(image_size=48, crop_scale=0.3, seed=7)
+    recipe = plan_recipe({"image_size": 48, "crop_scale": 0.3, "seed": 7}, amp_pays=False)
     for row in rows:
         assert {samples.labels[index] for index in row.indices} == {row.synset.label}
-        shown = previews(samples, row.indices, split=Split.TRAIN, recipe=recipe)
-        for index, preview in zip(row.indices, shown, strict=True):
-            made = TrainTransform(48, 0.3, 7)(preview.plain, epoch=0, index=index)
-            assert np.array_equal(np.asarray(preview.crop), made)
+        for index in row.indices:
+            plain, crop = pictures(samples, index, recipe)
+            made = TrainTransform(48, 0.3, 7)(plain, epoch=0, index=index)
+            assert np.array_equal(np.asarray(crop), made)
 
 
 def test_long_names_end_in_an_ellipsis() -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.contact_sheet import pictures
 from imnetprep.extracting.class_folders import ResizedFolders
 from imnetprep.extracting.sink import Batch, Sample
 from imnetprep.images import Resize
@@ -19,7 +20,7 @@ from imnetprep.training.data import SampleList, read_samples
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.model import build_model
 from imnetprep.training.predict import predictions
-from imnetprep.training.preview import preview_recipe, previews
+from imnetprep.training.recipe import plan_recipe
 from imnetprep.training.train import plan_training
 from tests.conftest import Run
 
@@ -69,8 +70,8 @@ def test_training_and_previews_turn_images_of_ones_own_alone(
 ) -> None:
     samples = _samples(photographs)
     assert _is_upright(samples.decode(0))
-    (preview,) = previews(samples, [0], split=Split.VAL, recipe=preview_recipe(image_size=32))
-    assert _is_upright(preview.plain)
+    recipe = plan_recipe({"image_size": 32}, amp_pays=False)
+    assert _is_upright(pictures(samples, 0, recipe)[0])
     assert _first_checkpoint(photographs).preprocessing.apply_orientation
     assert not _samples(drawn).apply_orientation
     assert not _first_checkpoint(drawn).preprocessing.apply_orientation

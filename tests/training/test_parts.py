@@ -1,7 +1,7 @@
 """The small parts: recipe, schedule, transforms, meters, networks, devices."""
 
 import random
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,16 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.device import amp_pays, default_workers, pick_device
+from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
 from imnetprep.training.loop import lr_at
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import build_model, loss_of
-from imnetprep.training.recipe import (
-    parse_recipe,
-    plan_recipe,
-    recipe_as_json,
-    refuse_contradiction,
-)
+from imnetprep.training.recipe import parse_recipe, plan_recipe, refuse_contradiction
 from imnetprep.training.transforms import (
     Normaliser,
     Preprocessing,
@@ -48,7 +43,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(given: dict[str, float]) -> Non
 
 def test_a_recipe_comes_back_from_json_and_nothing_else_does() -> None:
     recipe = plan_recipe({}, amp_pays=False)
-    table = recipe_as_json(recipe)
+    table = asdict(recipe)
     assert parse_recipe(table) == recipe
     for wrong in ({"epochs": "9"}, {"epochs": True}, {"amp": 1}, {"lr": float("inf")}, {"arch": 1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -174,7 +169,8 @@ def test_what_cannot_be_built_is_refused_with_a_hint(arch: str, image_size: int,
 
 def test_devices_are_picked_by_name() -> None:
     assert pick_device("cpu") == CPU
-    assert default_workers(CPU) in (1, 2)
+    assert pick_place("cpu", None) in (Place(CPU, 1), Place(CPU, 2))
+    assert pick_place("cpu", 7) == Place(CPU, 7)
     assert not amp_pays(CPU)
     with pytest.raises(WrongUsage, match="toaster"):
         pick_device("toaster")
