@@ -184,8 +184,8 @@ def _drawable(text: str, size_px: int) -> tuple[str, Font]:
             font = ImageFont.truetype(name, size_px)
         except OSError:
             continue
-        missing = bytes(font.getmask("\U000ffffe"))  # a box
-        if not any(bytes(font.getmask(each)) == missing for each in text):
+        box = bytes(font.getmask("\U000ffffe"))  # of no character
+        if not any(bytes(font.getmask(each)) == box for each in text):
             return text, font
     plain = "".join(each for each in normalize("NFKD", text) if not combining(each))
     return plain.encode("ascii", "backslashreplace").decode(), default

@@ -415,3 +415,14 @@ def test_a_root_in_the_folder_that_it_is_made_of_is_refused(tmp_path: Path, here
     for root in ("photos", "photos/root"):
         done = here("divide", tmp_path / "photos", "--root", tmp_path / root)
         assert done.returncode == 2 and "would lie in" in done.stderr
+
+
+def test_a_folder_that_is_not_to_be_written_to_says_how_to_go_on(
+    tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _photos(tmp_path / "theirs" / "train", cat=3, dog=3)
+    monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)  # as on a read-only disk
+    done = here("adopt", tmp_path / "theirs")
+    assert done.returncode == 1
+    assert f"imnetprep adopt {tmp_path / 'theirs'} --root NEW makes a root of links" in done.stderr
+    assert here("adopt", tmp_path / "theirs", "--root", tmp_path / "mine").returncode == 0

@@ -60,10 +60,17 @@ def adopt(
     imnetprep adopt /shared/imagenet --root mine
     """
     from imnetprep.own_images.adopt_folder import adopt_folder, link_splits
-    from imnetprep.own_images.folder import describe_classes, read_split_folders, refuse_root_in
+    from imnetprep.own_images.folder import (
+        describe_classes,
+        read_split_folders,
+        refuse_root_in,
+        require_writable,
+    )
     from imnetprep.published_tree import published_tree
 
     progress, place = stderr_progress(quiet=quiet), Root(root or folder)
+    if root is None and not dry_run:
+        require_writable(folder)
     if root is not None and place.path.resolve() != folder.resolve():
         refuse_root_in(folder, place)
     if root is not None and not dry_run:

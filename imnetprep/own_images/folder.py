@@ -138,6 +138,16 @@ def refuse_root_in(folder: Path, root: Root) -> None:
         )
 
 
+def require_writable(folder: Path) -> None:
+    """Raise ImnetprepError where `folder` cannot become a root in its place."""
+    if not os.access(folder, os.W_OK):
+        raise ImnetprepError(
+            f"{folder} is not to be written to by this user, or at all",
+            hint=shell_command("imnetprep", "adopt", folder, "--root", "NEW")
+            + " makes a root of links to it",
+        )
+
+
 def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
     """`2 classes: cat 150, dog 150`; of many the least and the most images that one has."""
     sizes = {wnid: len(files) for wnid, files in sorted(classes.items())}
