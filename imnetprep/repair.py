@@ -83,7 +83,7 @@ def plan_repair(
     for split in tree.selected(root, splits):
         if (place := tree.places.get(split)) is not None:
             require_share(root, tree, place)
-            if place.folder.is_symlink():
+            if not place.folder.resolve().is_relative_to(root.path.resolve()):
                 raise ImnetprepError(
                     f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
                     hint="name the root where the folder itself lies: --root DIR",

@@ -145,6 +145,11 @@ class Dataset:
 
     def archives_of(self, split: Split, packaging: str | None = None) -> tuple[Archive, ...]:
         """The archives that hold `split` in one packaging. Raises as `archive`."""
+        if not self.archives:
+            raise ImnetprepError(
+                f"{self.name} was made of a folder of images, and has no archives",
+                hint="imnetprep organize --layout webdataset makes shards of its class folders",
+            )
         archives = self.packed(packaging)
         if found := tuple(archive for archive in archives if split in archive.splits):
             return found
@@ -166,7 +171,9 @@ class Dataset:
     @property
     def packagings(self) -> tuple[str | None, ...]:
         """The ways in which its splits are packed, the published one (None) first."""
-        return tuple(dict.fromkeys(each.packaging for each in self.archives if each.splits))
+        return tuple(dict.fromkeys(each.packaging for each in self.archives if each.splits)) or (
+            None,
+        )
 
     @cached_property
     def synsets(self) -> tuple[Synset, ...]:

@@ -83,7 +83,7 @@ def adopt(
         return _adopt_published(place, tree, splits, jobs=jobs, dry_run=dry_run, progress=progress)
     content = read_split_folders(folder)
     if splits:
-        content.splits = {split: content.splits[split] for split in splits}
+        content.select(splits)
     take_images(content, one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}

@@ -87,8 +87,9 @@ def planned_splits(
     home = home_of(place, root)
     groups: list[tuple[list[Split], list[ArchiveAt]]] = []
     for split in splits:
-        members = [split]
-        places = [ArchiveAt(each, place, home) for each in whole.archives_of(split, packaging)]
+        members, is_done = [split], split in organized_splits and not whole.archives
+        archives_of = () if is_done else whole.archives_of(split, packaging)
+        places = [ArchiveAt(each, place, home) for each in archives_of]
         for other in [group for group in groups if not set(group[1]).isdisjoint(places)]:
             groups.remove(other)
             members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))

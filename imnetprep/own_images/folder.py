@@ -5,7 +5,7 @@ Nothing is taken for a class that may be a split, and nothing is passed over wit
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -59,6 +59,16 @@ class ImageFolder:
         """What the dataset is called: as the folder; as the one above, if it is called `train`."""
         folder = self.folder.resolve()
         return folder.parent.name if folder.name.lower() in _NO_CLASSES else folder.name
+
+    def select(self, splits: Sequence[Split]) -> None:
+        """Keep only `splits`. Raises ImnetprepError where one of them is not there."""
+        for split in splits:
+            if split not in self.splits:
+                raise ImnetprepError(
+                    f"{self.folder} has no {split} split of class folders",
+                    hint=f"--split {' or --split '.join(self.splits)}",
+                )
+        self.splits = {split: self.splits[split] for split in splits}
 
     def notes(self) -> Iterator[str]:
         """What was passed over and left out."""
