@@ -88,6 +88,7 @@ def plan_archive_repair(
     """
     origin = dataset_for(root.manifest, dataset).published
     folder = root.archives if folder is None else folder
+    origin.require_archives()
     archives = origin.archives_for(splits)
     archives = archives or [each for each in origin.archives if _is_there(folder / each.name)]
     if not archives:

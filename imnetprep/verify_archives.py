@@ -71,6 +71,7 @@ def archive_reports(
     changes meanwhile.
     """
     origin = dataset_for(root.manifest, dataset).published
+    origin.require_archives()
     folder = root.archives if folder is None else folder
     of_splits = origin.archives_for(splits)
     present = [each for each in of_splits or origin.archives if (folder / each.name).is_file()]

@@ -426,3 +426,16 @@ def test_a_folder_that_is_not_to_be_written_to_says_how_to_go_on(
     assert done.returncode == 1
     assert f"imnetprep adopt {tmp_path / 'theirs'} --root NEW makes a root of links" in done.stderr
     assert here("adopt", tmp_path / "theirs", "--root", tmp_path / "mine").returncode == 0
+
+
+def test_verbs_of_archives_say_that_there_are_none(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "mine" / "train", cat=3, dog=3)
+    assert here("adopt", tmp_path / "mine").returncode == 0
+    again = here("organize", "--root", tmp_path / "mine")
+    assert again.returncode == 0 and "train: 6 images" in again.stdout
+    assert here("repair", "--root", tmp_path / "mine").returncode == 0
+    for verb in ("download", "verify-archives", "repair-archives"):
+        done = here(verb, "--root", tmp_path / "mine")
+        assert done.returncode == 1 and "has no archives" in done.stderr, done.stderr
+    done = here("adopt", tmp_path / "mine", "--split", "val")
+    assert done.returncode == 1 and "has no val split" in done.stderr

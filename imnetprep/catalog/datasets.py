@@ -145,11 +145,7 @@ class Dataset:
 
     def archives_of(self, split: Split, packaging: str | None = None) -> tuple[Archive, ...]:
         """The archives that hold `split` in one packaging. Raises as `archive`."""
-        if not self.archives:
-            raise ImnetprepError(
-                f"{self.name} was made of a folder of images, and has no archives",
-                hint="imnetprep organize --layout webdataset makes shards of its class folders",
-            )
+        self.require_archives()
         archives = self.packed(packaging)
         if found := tuple(archive for archive in archives if split in archive.splits):
             return found
@@ -159,6 +155,14 @@ class Dataset:
     def has_archive(self, split: Split) -> bool:
         """Is `split` packed in an archive? Images of one's own are not."""
         return any(split in archive.splits for archive in self.archives)
+
+    def require_archives(self) -> None:
+        """Raise ImnetprepError where the dataset was made of a folder, and of no archives."""
+        if not self.archives:
+            raise ImnetprepError(
+                f"{self.name} was made of a folder of images, and has no archives",
+                hint="imnetprep organize --layout webdataset makes shards of its class folders",
+            )
 
     def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
         """The published archives of `splits`, each once. Raises as `archive`."""
@@ -171,9 +175,8 @@ class Dataset:
     @property
     def packagings(self) -> tuple[str | None, ...]:
         """The ways in which its splits are packed, the published one (None) first."""
-        return tuple(dict.fromkeys(each.packaging for each in self.archives if each.splits)) or (
-            None,
-        )
+        packagings = dict.fromkeys(each.packaging for each in self.archives if each.splits)
+        return tuple(packagings) or (None,)
 
     @cached_property
     def synsets(self) -> tuple[Synset, ...]:

@@ -68,7 +68,7 @@ def take_images(
     content: "ImageFolder", *, one_class: bool, skip_bad: bool, jobs: int | None, progress: Progress
 ) -> None:
     """Look at the images of a folder, print each that cannot be taken, and leave it out or fail."""
-    content.examine(jobs=jobs, progress=progress)
+    content.examine(decode=skip_bad, jobs=jobs, progress=progress)
     verb = "left out" if skip_bad else "bad"
     for path, reason in content.problems.items():
         print_result(f"{verb}: {path} {reason}", path=path, reason=reason)

@@ -291,6 +291,8 @@ one_class_option = click.option(
     "--one-class", is_flag=True, help="Take images that are all of one class."
 )
 skip_bad_option = click.option(
-    "--skip-bad", is_flag=True, help="Leave out what is no whole image; the receipt lists it."
+    "--skip-bad",
+    is_flag=True,
+    help="Decode every image, and leave out what is no whole one; the receipt lists it.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

@@ -7,6 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -85,9 +86,23 @@ class ImageFolder:
             if Path(path).absolute().is_relative_to(folder)
         }
 
-    def examine(self, *, jobs: int | None, progress: Progress) -> None:
-        """Look at every image; what is no whole one is a problem."""
-        self.problems |= self._bad_images(jobs=jobs, progress=progress)
+    def examine(self, *, decode: bool, jobs: int | None, progress: Progress) -> None:
+        """Look at every image; what is no whole one is a problem.
+
+        Of a JPEG the ends are looked at; with `decode` it is decoded to its last pixel.
+        """
+        paths = [
+            path
+            for classes in self.splits.values()
+            for files in classes.values()
+            for path in files.values()
+        ]
+        with progress.task("look at the images", total=len(paths), unit="images") as task:
+            results = FILES.in_threads(partial(file_problem, decode=decode), paths, jobs=jobs)
+            for path, problem in zip(paths, results, strict=True):
+                task.advance(1)
+                if problem:
+                    self.problems[path] = problem
 
     def require(self, *, one_class: bool, skip_bad: bool) -> None:
         """Leave out what cannot be taken. Raises ImnetprepError unless it is to be skipped, and
@@ -113,29 +128,15 @@ class ImageFolder:
                 hint="--one-class takes them so",
             )
 
-    def _bad_images(self, *, jobs: int | None, progress: Progress) -> dict[str, str]:
-        paths = [
-            path
-            for classes in self.splits.values()
-            for files in classes.values()
-            for path in files.values()
-        ]
-        bad = {}
-        with progress.task("look at the images", total=len(paths), unit="images") as task:
-            results = FILES.in_threads(file_problem, paths, jobs=jobs)
-            for path, problem in zip(paths, results, strict=True):
-                task.advance(1)
-                if problem:
-                    bad[path] = problem
-        return bad
 
-
-def file_problem(path: str) -> str | None:
-    """Why the file at `path` is no whole image; None: nothing. Of a JPEG the ends are looked at."""
+def file_problem(path: str, *, decode: bool) -> str | None:
+    """Why the file at `path` is no whole image; None: nothing, at the ends of a JPEG or, with
+    `decode`, in all of it.
+    """
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the look
         size_bytes = os.fstat(file.fileno()).st_size
         ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
-        return None if ends == _JPEG_ENDS else decoding_problem(file.read())
+        return None if ends == _JPEG_ENDS and not decode else decoding_problem(file.read())
 
 
 def refuse_root_in(folder: Path, root: Root) -> None:
