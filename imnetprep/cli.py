@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 import warnings
 from importlib import import_module
@@ -155,6 +156,7 @@ def _lacks_torch(error: Exception, arguments: list[str]) -> tuple[str, str] | No
 def main() -> None:
     """The console script."""
     signal.signal(signal.SIGTERM, _terminated)
+    threading.excepthook = _end_thread
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # LC_ALL may know no letter but ASCII
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -165,6 +167,12 @@ def main() -> None:
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Interruption(TERMINATED_EXIT_CODE)
+
+
+def _end_thread(end: threading.ExceptHookArgs) -> None:
+    """Tell what ended a thread, unless the machine did: whoever waits for the thread tells that."""
+    if end.exc_value is None or explain(end.exc_value) is None:
+        threading.__excepthook__(end)
 
 
 _show_warning = warnings.showwarning

@@ -53,6 +53,7 @@ _HINTS = {
 _OF_ANY = f"the system answers so: look at `dmesg`, {_RESUME}"
 # A program earns these by itself.
 _OF_PROGRAMS = ("EBADF", "EFAULT", "ESPIPE", "ENOTSOCK", "ECHILD")
+NO_THREAD = "can't start new thread"  # as Python says it
 _OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
 
 
@@ -61,7 +62,7 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     match error:
         case MemoryError():
             return "there is no more memory", _MEMORY
-        case RuntimeError() if "can't start new thread" in str(error):
+        case RuntimeError() if NO_THREAD in str(error):
             return "the system starts no more threads", _HINTS["EAGAIN"]
         case ImportError():  # a library is loaded when it is needed
             text = str(error)

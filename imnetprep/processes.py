@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from imnetprep.machine import NO_THREAD
 from imnetprep.messages import ImnetprepError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -71,7 +72,8 @@ def worker_pool(
     )
     try:
         with _stops_held():  # in a fork Python drops what a signal's handler raises
-            pool.submit(os.getpid)  # starts those that are forked; then this one has threads
+            first = pool.submit(os.getpid)  # starts those that are forked; then there are threads
+        _require_work(pool, first)
     except BaseException:
         end_at_once(pool)
         raise
@@ -92,7 +94,16 @@ def end_at_once(pool: ProcessPoolExecutor) -> None:
     """End its workers, whatever they are at."""
     for worker in multiprocessing.active_children():
         worker.terminate()  # what it is at is nothing worth
-    pool.shutdown(cancel_futures=True)
+    with suppress(RuntimeError):  # its thread could not start
+        pool.shutdown(cancel_futures=True)
+
+
+def _require_work(pool: ProcessPoolExecutor, first: Future[int]) -> None:
+    """Wait for the `first` task: without a thread that could not start, none would ever end."""
+    manager: threading.Thread = getattr(pool, "_executor_manager_thread")  # noqa: B009 - private
+    while not wait([first], timeout=_SECONDS_BETWEEN_LOOKS).done:
+        if not manager.is_alive():
+            raise RuntimeError(NO_THREAD)
 
 
 def is_safe_to_fork() -> bool:

@@ -370,8 +370,8 @@ def _adopt(template: Path, commands: Commands) -> Iterator[Verb]:
     _prepare(commands, template, *_organize_words(_packed(template)))
     for name in ("manifest.db", "receipt.json"):
         (template / "root" / name).unlink()
-    words = ["verify", "--adopt", "--root", "root", "--dataset", "archives/drawn.toml"]
-    yield Verb("adopt", [*words, "--quiet"])
+    words = ["adopt", "root", "--dataset", "archives/drawn.toml", "--jobs", "2", "--quiet"]
+    yield Verb("adopt", words)
 
 
 @contextlib.contextmanager
