@@ -85,9 +85,9 @@ def _is_bad_disk(error: Exception, path: Path) -> bool:
     if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_CORRUPT:
         return False
     try:
-        with path.open("rb", buffering=0) as file:
-            while file.read(_PROBE_BYTES):
-                pass
+        with path.open("rb") as file:
+            for start in range(0, path.stat().st_size, _PROBE_BYTES):
+                os.pread(file.fileno(), _PROBE_BYTES, start)
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
             return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
     except sqlite3.DatabaseError:

@@ -12,8 +12,9 @@ import struct
 import sys
 import tempfile
 import time
+import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -181,6 +182,41 @@ def require_free(folder: Path, needed_bytes: int, *, purpose: str) -> None:
             f" and the disk of {folder} has {format_bytes(free)} free",
             hint=f"free {format_bytes(needed_bytes - free)}, or name another disk by --root",
         )
+
+
+def require_distinct(folder: Path, names: Iterable[str]) -> None:
+    """Raise ImnetprepError where the file system of `folder` takes two of `names` for one."""
+    key = _name_key(existing_folder(folder))
+    if key is None:
+        return
+    first_of: dict[str, str] = {}
+    both = ((first_of.setdefault(key(name), name), name) for name in names)
+    pairs = [(first, name) for first, name in both if first != name]
+    if pairs:
+        rest = f" and {len(pairs) - 1:,} more pairs" if len(pairs) > 1 else ""
+        raise ImnetprepError(
+            f"the file system of {folder} takes {' and '.join(pairs[0])}{rest} for one name",
+            hint="name a place on another file system by --root, or rename one of each pair",
+        )
+
+
+def _name_key(folder: Path) -> Callable[[str], str] | None:
+    """What two names share that are one to the file system of `folder`; None: no two are."""
+    try:
+        with tempfile.NamedTemporaryFile(prefix=".imnetprep-\u00e9-", dir=folder) as file:
+            name = Path(file.name)
+            is_caseless = name.with_name(name.name.upper()).exists()
+            is_normal = name.with_name(unicodedata.normalize("NFD", name.name)).exists()
+    except OSError:  # nobody writes there, or no such name
+        return None
+    if not is_caseless and not is_normal:
+        return None
+
+    def key(name: str) -> str:
+        name = unicodedata.normalize("NFD", name) if is_normal else name
+        return name.casefold() if is_caseless else name
+
+    return key
 
 
 def hard_link(path: Path, place: Path) -> None:

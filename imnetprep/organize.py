@@ -26,7 +26,7 @@ from imnetprep.organizing.plan import (
     tell_kept_archives,
 )
 from imnetprep.organizing.publish import publish_journalled, refuse_strangers
-from imnetprep.split_plan import Needs, PlannedSplit
+from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class OrganizePlan:
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`."""
         self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
+        splits = [split for group in self.groups for split in group.splits]
+        require_distinct_names(self.root, self.dataset, splits)
         with locked(self.root.organizing, forks=True), open_journal(self.root.journal) as journal:
             create_manifest(self.root.manifest, self.dataset)
             self.needs.tell_time(self.root.organizing, progress)

@@ -20,7 +20,7 @@ from imnetprep.messages import ImnetprepError, Progress, count, removal
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof
-from imnetprep.split_plan import Needs, PlannedSplit
+from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 
 # Makes one class in its folder, and tells its samples. Called in a thread.
 MakeClass = Callable[[Path], Sequence[SampleRecord]]
@@ -69,6 +69,7 @@ class FoldersPlan:
         """As `SplitPlan.carry_out`. An interruption costs the classes in flight."""
         if self.checks_room:
             self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
+        require_distinct_names(self.root, self.dataset, self.folders)
         with locked(self.root.organizing), open_journal(self.root.journal) as journal:
             create_manifest(self.root.manifest, self.dataset)
             for split in self.folders:

@@ -3,13 +3,13 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.fs import existing_folder, require_free, sync_file_system
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.fs import existing_folder, require_distinct, require_free, sync_file_system
 from imnetprep.layouts.imagefolder import write_sample
 from imnetprep.manifest import SplitRecord
 from imnetprep.messages import ImnetprepError, Progress, count, format_bytes, format_duration
@@ -100,3 +100,18 @@ def _measured_bytes_per_s(folder: Path, file_bytes: int) -> float:
         return files * file_bytes / (time.monotonic() - start_s)
     finally:
         shutil.rmtree(folder)
+
+
+def require_distinct_names(root: Root, dataset: Dataset, splits: Iterable[Split]) -> None:
+    """Raise ImnetprepError where the disk of `root` takes two classes or images for one."""
+    if dataset.built_in:
+        return
+    require_distinct(
+        root.path,
+        (
+            f"{split}/{synset.wnid}/{name}"
+            for split in splits
+            for synset in dataset.synsets
+            for name in ("", *(dataset.names(split, synset.label) or ()))
+        ),
+    )

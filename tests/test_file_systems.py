@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from imnetprep import cli, fs
 from imnetprep.database import Busy, open_database
@@ -19,6 +20,9 @@ from tests.faults import Fault, Faults
 
 UNABLE = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
 _OURS = {errno.EBADF, errno.EFAULT, errno.ESPIPE, errno.ENOTSOCK, errno.ECHILD}
+
+
+_exists = Path.exists
 
 
 def _refusing(number: int) -> object:
@@ -174,6 +178,23 @@ def test_a_name_of_255_bytes_is_written_whole(tmp_path: Path) -> None:
     with fs.written_whole(path) as file:
         file.write(b"whole")
     assert [each.read_bytes() for each in tmp_path.iterdir()] == [b"whole"]
+
+
+def test_names_that_a_file_system_takes_for_one_are_refused_before_any_work(
+    tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cat", "Cat"):
+        for number in range(4):
+            path = tmp_path / "photos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    monkeypatch.setattr(Path, "exists", lambda path: _exists(path) or "IMNETPREP-" in path.name)
+    words = ["divide", tmp_path / "photos", "--root", tmp_path / "root"]
+    error, hint = _told(here(*words))
+    assert "takes train/cat/ and train/Cat/" in error or "takes train/Cat/ and train/cat/" in error
+    assert "--root" in hint and not list((tmp_path / "root").glob("*"))
+    monkeypatch.undo()
+    assert here(*words).returncode == 0
 
 
 def test_a_device_is_not_replaced_by_a_file() -> None:

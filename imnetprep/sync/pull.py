@@ -17,6 +17,7 @@ from imnetprep.fs import (
     allocated_bytes,
     existing_folder,
     hard_link,
+    require_distinct,
     require_free,
     sync_file_system,
     sync_folder,
@@ -57,6 +58,7 @@ class Pull:
                 yield outcome
         self._survey.ask_for_unknown(step.path for step in steps)
         self._require_free(steps)
+        require_distinct(self._root.path, (step.path for step in steps))
         synced_at = time.monotonic()
         try:
             units = self._units(steps)
