@@ -56,6 +56,10 @@ class _Refusal(ValueError):
     """Why an image is not decoded: a sentence but for its subject."""
 
 
+class _Giant(_Refusal):
+    """An image that is read only to make it smaller."""
+
+
 def resized_jpeg(body: bytes, resize: Resize, *, apply_orientation: bool = False) -> ResizedImage:
     """The image in `body` as an RGB JPEG whose shorter side is at most `resize.side_px`.
 
@@ -107,10 +111,15 @@ def encode_png(planes: bytes, side_px: int) -> bytes:
     return file.getvalue()
 
 
-def decoding_problem(body: bytes) -> str | None:
-    """Why `body` cannot be fully decoded, or None if it can: "is empty", "is a web page, …"."""
+def decoding_problem(body: bytes, *, giants: bool = False) -> str | None:
+    """Why `body` cannot be fully decoded, or None if it can: "is empty", "is a web page, …".
+
+    With `giants` None too of one that is read only to make it smaller: it is not decoded.
+    """
     try:
         decode_rgb(body)
+    except _Giant as error:
+        return None if giants else str(error)
     except ValueError as error:
         return str(error)
     return None
@@ -163,7 +172,7 @@ def _load(body: bytes, kind: str, side_px: int | None) -> tuple[Image.Image, tup
     size = image.size
     if size[0] * size[1] > _MOST_PIXELS:
         if side_px is None:
-            raise _Refusal(
+            raise _Giant(
                 f"has {size[0]} × {size[1]} pixels: at most 179 million are read, or 716 million"
                 " where --resize makes images smaller"
             )

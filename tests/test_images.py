@@ -344,6 +344,7 @@ def test_a_giant_is_made_smaller(form: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(images, "_MOST_PIXELS", 600_000)
     body = _drawn("RGB", (1201, 903), form)
     assert "pixels: at most" in str(decoding_problem(body))
+    assert decoding_problem(body, giants=True) is None
     made = decode_rgb(resized_jpeg(body, Resize(50)).body)
     assert made.size == (67, 50)
     assert made.getpixel((10, 25)) == pytest.approx((220, 30, 30), abs=6)
