@@ -10,7 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
@@ -120,6 +120,16 @@ def decoding_problem(body: bytes, *, giants: bool = False) -> str | None:
         decode_rgb(body)
     except _Giant as error:
         return None if giants else str(error)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def jpeg_header_problem(file: IO[bytes]) -> str | None:
+    """Why the JPEG `file` cannot be opened, or None: its pixels are not decoded."""
+    try:
+        with _problems_as_values(b"\xff\xd8\xff"):
+            Image.open(file, formats=("JPEG",))
     except ValueError as error:
         return str(error)
     return None

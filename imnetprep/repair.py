@@ -22,6 +22,7 @@ from imnetprep.messages import (
     WrongBytes,
     WrongUsage,
     move_away,
+    shell_command,
 )
 from imnetprep.proving.archive_at import archive_at
 from imnetprep.proving.receipt import read_receipt
@@ -86,7 +87,9 @@ def plan_repair(
             if not place.folder.resolve().is_relative_to(root.path.resolve()):
                 raise ImnetprepError(
                     f"{place.folder} is a link to {place.folder.readlink()}, outside of the root",
-                    hint="name the root where the folder itself lies: --root DIR",
+                    hint="name the root where the folder itself lies: --root DIR"
+                    if tree.dataset.archives
+                    else f"mend the images there, or leave them out: {adopting_anew(root)}",
                 )
         places[split], has_archive = _place(root, tree.dataset, split, source)
         is_listed = place is not None and place.listed
@@ -104,6 +107,17 @@ def plan_repair(
     return RepairPlan(tree, tuple(remedies), places, delete)
 
 
+def adopting_anew(root: Root) -> str:
+    """The commands that make a root of one's own images anew, of what is whole in it."""
+    words: list[object] = [root.path]
+    for split in Split:
+        folder = _source(root, split)
+        if root.split(split).is_symlink() and folder.is_dir() and not root.path.samefile(folder):
+            words = [folder, "--root", root.path]
+    adopt = shell_command("imnetprep", "adopt", *words, "--skip-bad")
+    return f"{move_away(root.manifest)}; then {adopt}"
+
+
 def _place(
     root: Root, dataset: Dataset, split: Split, source: str | None
 ) -> tuple[str | Path, bool]:
@@ -112,13 +126,18 @@ def _place(
         archives = source or root.archives
         name = dataset.archive(split).name
         return archives, not is_local(archives) or (Path(archives) / name).is_file()
-    folder = source or str(read_receipt(root)["splits"].get(split, {}).get("source") or root.path)
-    if not is_local(folder) or (source and not Path(folder).is_dir()):
+    if source and not Path(source).is_dir():
         raise WrongUsage(
-            f"{dataset.name} has no archive: --from {folder} is not the folder of its images",
+            f"{dataset.name} has no archive: --from {source} is not the folder of its images",
             hint="--from with the folder that they came from",
         )
-    return folder, Path(folder).is_dir() and not Path(folder).samefile(root.path)
+    folder = Path(source) if source else _source(root, split)
+    return folder, folder.is_dir() and not folder.samefile(root.path)
+
+
+def _source(root: Root, split: Split) -> Path:
+    """The folder that images of one's own came from: the root where the receipt says none."""
+    return Path(str(read_receipt(root)["splits"].get(split, {}).get("source") or root.path))
 
 
 def _other_images(root: Root, split: Split, change: str) -> ImnetprepError:

@@ -15,6 +15,13 @@ def picture(name: str) -> bytes:
     return b"\xff\xd8" + name.encode() * 40 + b"\xff\xd9"
 
 
+def openable(comment: str) -> bytes:
+    """A JPEG by its header and its end, with nothing between them; its comment is its own."""
+    text, size = comment.encode(), b"\xff\xc0\0\x0b\x08\0\x08\0\x08\x01\x01\x11\0"
+    start = b"\xff\xd8\xff\xfe" + (2 + len(text)).to_bytes(2) + text
+    return start + size + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0\0\xff\xd9"
+
+
 def write_tar(path: Path, files: Files, *, mode: str = "w:gz") -> Path:
     """As `tar -czf` writes folders: each with an entry of its own, before what is in it."""
     folders: set[str] = set()

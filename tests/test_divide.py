@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Run, tree
+from tests.packings import openable
 
 BIG = "Пёс, (big)"
 CLASSES = {"cat": 40, "hot dog": 24, BIG: 2}
-
-
-def _body(text: str) -> bytes:
-    """What looks like a whole JPEG, at its ends."""
-    return b"\xff\xd8" + text.encode() + b"\xff\xd9"
 
 
 @pytest.fixture
@@ -26,7 +22,7 @@ def photos(tmp_path: Path) -> Path:
         (folder / wnid).mkdir(parents=True)
         for at in range(images):
             name = f"{wnid}_{at}.PNG" if at == 1 else f"img {at:03}.jpg"
-            (folder / wnid / name).write_bytes(_body(f"{wnid} {at}"))
+            (folder / wnid / name).write_bytes(openable(f"{wnid} {at}"))
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "cat" / "._img 001.jpg").write_bytes(b"x")
     return folder
@@ -50,11 +46,11 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
     train, val = tree(root / "train"), tree(root / "val")
     bodies = sorted([*train.values(), *val.values()])
     assert bodies == sorted(
-        _body(f"{wnid} {at}") for wnid in CLASSES for at in range(CLASSES[wnid])
+        openable(f"{wnid} {at}") for wnid in CLASSES for at in range(CLASSES[wnid])
     )
     assert {Path(name).parts[0] for name in val} == set(CLASSES)
     assert 4 <= sum(name.startswith("cat/") for name in val) <= 16
-    assert ({**train, **val})["cat/img 000.jpg"] == _body("cat 0")
+    assert ({**train, **val})["cat/img 000.jpg"] == openable("cat 0")
     linked = next(iter((root / "train" / "hot dog").iterdir()))
     assert linked.stat().st_nlink == 2
     assert here("verify", "--root", root, "--digests").returncode == 0
@@ -65,8 +61,8 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
 def test_images_that_are_added_move_no_other(photos: Path, tmp_path: Path, here: Run) -> None:
     assert here(*_words(photos, tmp_path / "one")).returncode == 0
     for at in range(100, 160):
-        (photos / "cat" / f"img {at}.jpg").write_bytes(_body(str(at)))
-        (photos / "hot dog" / f"a{at}.jpg").write_bytes(_body(str(at)))
+        (photos / "cat" / f"img {at}.jpg").write_bytes(openable(str(at)))
+        (photos / "hot dog" / f"a{at}.jpg").write_bytes(openable(str(at)))
     shutil.copytree(photos / "hot dog", photos / "ant")
     assert here(*_words(photos, tmp_path / "two")).returncode == 0
     before, after = _split_of(tmp_path / "one"), _split_of(tmp_path / "two")
@@ -97,12 +93,12 @@ def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(
         lost.symlink_to("nowhere")
     assert here(*_words(photos, root)).returncode != 0
     lost.unlink()
-    lost.write_bytes(_body(f"{BIG} 0"))
+    lost.write_bytes(openable(f"{BIG} 0"))
     done = here(*_words(photos, root, "--copy"))
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_nlink for path in (root / "train").glob("*/*")} == {1}
     assert tree(root / "train") == tree(tmp_path / "links" / "train")
-    assert (photos / "cat" / "img 000.jpg").read_bytes() == _body("cat 0")
+    assert (photos / "cat" / "img 000.jpg").read_bytes() == openable("cat 0")
 
 
 def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
@@ -132,7 +128,7 @@ def test_what_is_no_image_of_a_class_is_told(
     path: str, told: str, photos: Path, tmp_path: Path, here: Run
 ) -> None:
     (photos / path).parent.mkdir(parents=True, exist_ok=True)
-    (photos / path).write_bytes(_body("x"))
+    (photos / path).write_bytes(openable("x"))
     done = here(*_words(photos, tmp_path / "root"))
     assert done.returncode == 1, done.stderr
     assert told in done.stderr

@@ -18,6 +18,7 @@ from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.organizing import publish
 from imnetprep.organizing.journal import Journal, read_unfinished
 from tests.conftest import Run, receipt_of, tree
+from tests.packings import openable
 from tests.servers import BUCKET, s3_served
 
 SHARDS = ["--layout", "webdataset", "--shard-size", "25", "--jobs", "1", "--split", "val"]
@@ -156,8 +157,15 @@ def test_subset(organized_once: Path, tmp_path: Path) -> None:
     _killed_at_each(tmp_path, tmp_path / "none", "subset", *words)
 
 
+def _photographs(source: Path, target: Path) -> None:
+    """Files of the same names that can be opened as images."""
+    shutil.copytree(source, target)
+    for path in target.rglob("*.JPEG"):
+        path.write_bytes(openable(path.name))
+
+
 def test_divide(organized_once: Path, tmp_path: Path) -> None:
-    shutil.copytree(organized_once / "train", tmp_path / "photos")
+    _photographs(organized_once / "train", tmp_path / "photos")
     words = [tmp_path / "photos", "--root", "ROOT", "--val-fraction", "0.2"]
     _killed_at_each(tmp_path, tmp_path / "none", "divide", *words)
 
@@ -170,8 +178,8 @@ def test_adopt(organized_once: Path, packed: Path, tmp_path: Path) -> None:
 
 
 def test_adopt_images_of_ones_own(organized_once: Path, tmp_path: Path) -> None:
-    shutil.copytree(organized_once / "train", tmp_path / "tree" / "train")
-    shutil.copytree(organized_once / "val", tmp_path / "tree" / "valid")
+    _photographs(organized_once / "train", tmp_path / "tree" / "train")
+    _photographs(organized_once / "val", tmp_path / "tree" / "valid")
     _killed_at_each(tmp_path, tmp_path / "tree", "adopt", "ROOT")
 
 

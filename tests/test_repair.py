@@ -427,18 +427,44 @@ def test_an_image_of_ones_own_that_changed_in_its_folder_is_not_taken(own: Path,
         assert told.returncode == 2 and f"{place} is not the folder of its images" in told.stderr
 
 
-def test_what_never_was_an_image_can_be_left_out(own: Path, here: Run) -> None:
-    for at in (3, 5, 6):  # whole JPEGs, as their ends say
-        (own.parent / "farm" / "hen" / f"{at}.png").write_bytes(b"\xff\xd8\xff\xe0 \xff\xd9")
-    _divided(own, here)
+def test_what_is_whole_nowhere_can_be_left_out(own: Path, here: Run) -> None:
+    assert here("divide", own.parent / "farm", "--root", own).returncode == 0
+    cut = b"\xff\xd8\xff\xe0 has the ends of a JPEG \xff\xd9"
+    for at, body in ((3, b""), (4, cut), (5, b"<html>Gone")):  # a link is the same file
+        (own.parent / "farm" / "hen" / f"{at}.png").write_bytes(body)
     told = here("verify", "--root", own, "--decode")
-    assert "hen/3.png does not decode" in told.stdout
+    assert "hen/5.png is a web page, not an image" in told.stdout
     done = here("repair", "--root", own, "--decode")
     assert done.returncode == 5 and "3 findings left" in done.stdout
-    assert "hen/3.png stays as it is: " in done.stdout
-    move, adopt = done.stderr.strip().split("; then ")
-    _, source, target = shlex.split(move)
-    Path(source).rename(target)
-    assert here(*shlex.split(adopt.partition(" takes ")[0])[1:]).returncode == 0
+    assert f"hen/3.png stays as it is: {own.parent}/farm/hen/3.png is empty" in done.stdout
+    assert f"hen/4.png stays as it is: {own.parent}/farm/hen/4.png does not " in done.stdout
+    _follow(done.stderr, here)
     again = here("verify", "--root", own, "--decode", "--digests")
     assert again.returncode == 0, again.stdout
+
+
+def _follow(told: str, here: Run) -> None:
+    """Type the commands at the end of `told`."""
+    commands = told.strip().rpartition(": ")[2]
+    move, adopt = map(shlex.split, commands.split("; then "))
+    Path(move[1]).rename(move[2])
+    done = here(*adopt[1:])
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_a_bad_image_of_an_adopted_folder_can_be_left_out(
+    own: Path, outside: bool, here: Run
+) -> None:
+    """Of the folder itself, whose val is a link in it, or of a root of links beside it."""
+    folder = own.parent / "flock"
+    for split in ("train", "valid"):
+        shutil.copytree(own.parent / "farm", folder / split)
+    root = own if outside else folder
+    assert here("adopt", folder, "--root", root).returncode == 0
+    (folder / "valid" / "hen" / "1.png").write_bytes(b"")
+    assert here("verify", "--root", root).returncode == 5
+    done = here("repair", "--root", root)
+    assert done.returncode == (1 if outside else 5), done.stderr
+    _follow(done.stderr, here)
+    assert here("verify", "--root", root, "--decode").returncode == 0

@@ -7,7 +7,7 @@ import click
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, count, move_away, shell_command
+from imnetprep.messages import FINDINGS_EXIT_CODE, count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
@@ -56,7 +56,7 @@ def repair(
     """
     from imnetprep.checking.recognise import recognise
     from imnetprep.messages import Checks
-    from imnetprep.repair import Outcome, carry_out_repair, plan_repair
+    from imnetprep.repair import Outcome, adopting_anew, carry_out_repair, plan_repair
 
     progress = stderr_progress(quiet=quiet)
     plan = plan_repair(
@@ -82,8 +82,7 @@ def repair(
     if finding_count:
         print_result(f"{count(finding_count, 'finding')} left", findings=finding_count)
         if not plan.tree.dataset.archives:
-            adopt = shell_command("imnetprep", "adopt", root.path, "--skip-bad")
-            progress.note(f"{move_away(root.manifest)}; then {adopt} takes the root as it is now")
+            progress.note(f"what is whole makes a root: {adopting_anew(root)}")
     return FINDINGS_EXIT_CODE if finding_count else 0
 
 

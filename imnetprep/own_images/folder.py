@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
-from imnetprep.images import decoding_problem
+from imnetprep.images import decoding_problem, jpeg_header_problem
 from imnetprep.jobs import FILES
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, shell_command
 
@@ -130,13 +130,15 @@ class ImageFolder:
 
 
 def file_problem(path: str, *, decode: bool) -> str | None:
-    """Why the file at `path` is no whole image; None: nothing, at the ends of a JPEG or, with
-    `decode`, in all of it.
+    """Why the file at `path` is no whole image; None: nothing, in the header and at the end of a
+    JPEG or, with `decode`, in all of it. A giant, which can be made smaller, is one.
     """
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the look
+    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as the look
         size_bytes = os.fstat(file.fileno()).st_size
         ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
-        return None if ends == _JPEG_ENDS and not decode else decoding_problem(file.read())
+        if ends == _JPEG_ENDS and not decode:
+            return jpeg_header_problem(file)
+        return decoding_problem(file.read(), giants=True)
 
 
 def refuse_root_in(folder: Path, root: Root) -> None:
