@@ -11,6 +11,7 @@ from imnetprep.layouts.webdataset import frame
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.messages import ImnetprepError
 from tests.conftest import Run, tree
+from tests.packings import openable
 
 CLASSES = ("Corn_(maize)", "golden retriever", "猫")
 
@@ -29,7 +30,7 @@ def photos(tmp_path: Path) -> Path:
     for wnid in CLASSES:
         (tmp_path / "photos" / wnid).mkdir(parents=True)
         for at in range(6):
-            (tmp_path / "photos" / wnid / f"{at:04}.jpg").write_bytes(f"{wnid} {at}".encode())
+            (tmp_path / "photos" / wnid / f"{at:04}.jpg").write_bytes(openable(f"{wnid} {at}"))
     return tmp_path / "photos"
 
 
