@@ -7,6 +7,7 @@ In a test `with proxied(server.endpoint) as proxy:`; for a bench a process of it
 import argparse
 import contextlib
 import json
+import re
 import select
 import socket
 import struct
@@ -34,6 +35,7 @@ class _Exchange:
 
     def __init__(self, client: Wire, upstream: Wire, request: Request, rules: list[Rule]) -> None:
         self.client, self.upstream, self.request = client, upstream, request
+        self.drops = [rule for rule in rules if rule.do == "drop"]
         self.flips = [rule for rule in rules if rule.do == "flip"]
         due = [rule for rule in rules if rule.do in {"lose", "truncate", "hang", "slow"}]
         self.due = [rule for rule in due if rule.is_due(request)]
@@ -52,6 +54,9 @@ class _Exchange:
             raise _Gone
         self.request.status = int(answer.words[1])
         keeps = whole and not answer.closes and not head.closes
+        for rule in self.drops:
+            line = rf"(?im)^{rule.message}:.*\r\n".encode()
+            answer.raw = re.sub(line, b"", answer.raw) if rule.is_due(self.request) else answer.raw
         told = b"" if keeps or answer.closes else b"Connection: close\r\n"
         self.client.sock.sendall(answer.raw[:-2] + told + b"\r\n")
         bare = head.words[0] == "HEAD" or answer.words[1] in {"204", "304"}

@@ -105,6 +105,7 @@ class Rule:
     - slow: `wait_s` before it is passed on, `bytes_per_s` for each connection (0: no limit)
     - flip: one bit of the byte at `offset` of the object, in the body of `side` that carries it;
       counted where that byte passes; uploads are in parts of `part_bytes`; not for aws-chunked
+    - drop: the header `message` is left out of the answer
     - die: the proxy is gone, with all its connections
     """
 
@@ -127,7 +128,18 @@ class Rule:
     fired: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        kinds = {"refuse", "stall", "reset", "lose", "truncate", "hang", "slow", "flip", "die"}
+        kinds = {
+            "refuse",
+            "stall",
+            "reset",
+            "lose",
+            "truncate",
+            "hang",
+            "slow",
+            "flip",
+            "drop",
+            "die",
+        }
         if self.do not in kinds or self.side not in {"request", "response"}:
             raise ValueError(f"no such fault: {dataclasses.asdict(self)}")
 

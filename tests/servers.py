@@ -123,6 +123,7 @@ def _wait_for(server: S3Server, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < deadline and process.poll() is None:
         try:
             urllib.request.urlopen(server.endpoint, timeout=2)
+            break
         except urllib.error.HTTPError as error:
             if error.code in {400, 403}:  # it wants a signature (rclone, SeaweedFS): it is up
                 break

@@ -112,7 +112,7 @@ def test_wrong_credentials_are_told(s3: S3Server, packed: Path, tmp_path: Path, 
     wrong = os.environ | s3.environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}
     done = run("organize", *words, env=wrong)
     assert done.returncode == 3
-    assert "Hint: your credentials" in done.stderr
+    assert "Hint: the secret key is not that of the access key" in done.stderr
     without = {key: value for key, value in wrong.items() if not key.startswith("AWS_")}
     alone = without | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": str(tmp_path)}
     done = run("organize", *words, env=alone)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.command(
     short_help="Make class folders or shards from the archives, in one pass.",
     headings={
-        "What to read": ("dataset", "splits", "archives", "consume"),
+        "What to read": ("dataset", "splits", "archives", *verb.BUCKET, "consume"),
         "What to make": ("layout", "shard_size", "seed", "resize", "quality", "meta_bin"),
     },
 )
@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dataset_option
 @verb.split_option()
 @verb.archives_option
+@verb.bucket_options
 @click.option(
     "--consume",
     is_flag=True,
@@ -54,6 +55,8 @@ def organize(
     dataset: str | None,
     splits: tuple[Split, ...],
     archives: str | None,
+    request_payer: bool,
+    no_sign_request: bool,
     consume: bool,
     meta_bin: bool,
     layout: Layout | None,
@@ -85,6 +88,7 @@ def organize(
     curl https://example.org/ILSVRC2012_img_val.tar | imnetprep organize --archives - --split val
     imnetprep organize --layout webdataset --resize 256
     """
+    verb.read_bucket(archives, request_payer=request_payer, no_sign_request=no_sign_request)
     if resize is None:
         verb.refuse("only --resize SIDE makes JPEGs", "quality")
     layout = layout or Layout.IMAGEFOLDER

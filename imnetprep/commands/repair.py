@@ -13,7 +13,13 @@ if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
 
 
-@verb.command(short_help="Repair the organized images.")
+@verb.command(
+    short_help="Repair the organized images.",
+    headings={
+        "What to check": ("splits", "digests", "decode"),
+        "Where the archives lie": ("source", *verb.BUCKET),
+    },
+)
 @verb.root_option
 @verb.dataset_option
 @verb.split_option()
@@ -24,6 +30,7 @@ if TYPE_CHECKING:  # --help loads none of it
     help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://….; of images of your own"
     " the folder that they came from.  [default: ROOT/archives, or that folder]",
 )
+@verb.bucket_options
 @verb.digests_option
 @verb.decode_option
 @click.option("--delete", is_flag=True, help="Delete files that are no part of the dataset.")
@@ -36,6 +43,8 @@ def repair(
     dataset: str | None,
     splits: tuple[Split, ...],
     source: str | None,
+    request_payer: bool,
+    no_sign_request: bool,
     digests: bool,
     decode: bool,
     delete: bool,
@@ -54,6 +63,7 @@ def repair(
     imnetprep repair --dry-run
     imnetprep repair --digests --from s3://my-bucket/imagenet
     """
+    verb.read_bucket(source, request_payer=request_payer, no_sign_request=no_sign_request)
     from imnetprep.checking.recognise import recognise
     from imnetprep.messages import Checks
     from imnetprep.repair import Outcome, adopting_anew, carry_out_repair, plan_repair

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # --help loads none of it
     metavar="PLACE",
     help="Fetch the pieces from a folder, s3://BUCKET/PREFIX or https://…, not from the swarm.",
 )
+@verb.bucket_options
 @verb.swarm_options
 @verb.jobs_option
 @verb.dry_run_option("Read the archives, say how much of each is wrong, and stop.")
@@ -41,6 +42,8 @@ def repair_archives(
     splits: tuple[Split, ...],
     archives: Path | None,
     source: str | None,
+    request_payer: bool,
+    no_sign_request: bool,
     network: "Network",
     wait: float,
     jobs: int | None,
@@ -57,6 +60,7 @@ def repair_archives(
     imnetprep repair-archives --split val
     imnetprep repair-archives --from s3://my-bucket/imagenet/archives
     """
+    verb.read_bucket(source, request_payer=request_payer, no_sign_request=no_sign_request)
     from imnetprep.repair_archives import Swarm, carry_out_archive_repair, plan_archive_repair
 
     if source is not None:

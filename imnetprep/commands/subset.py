@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     metavar="PLACE",
     help="Read archives, not a root: in a folder, s3://BUCKET/PREFIX, https://…, - for a pipe.",
 )
+@verb.bucket_options
 @verb.dataset_option
 @verb.split_option()
 @verb.jobs_option
@@ -40,6 +41,8 @@ def subset(
     to: Path | None,
     copy: bool,
     archives: str | None,
+    request_payer: bool,
+    no_sign_request: bool,
     dataset: str | None,
     splits: tuple[Split, ...],
     jobs: int | None,
@@ -64,6 +67,7 @@ def subset(
     imnetprep subset mine.txt --root /data/imagenet --to /ssd/mine --copy
     imnetprep subset imagewoof --archives s3://my-bucket/imagenet --to imagewoof
     """
+    verb.read_bucket(archives, request_payer=request_payer, no_sign_request=no_sign_request)
     from imnetprep.subset import plan_subset, plan_subset_of_archives
 
     plan: SplitPlan

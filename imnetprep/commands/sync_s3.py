@@ -47,7 +47,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--accelerate", is_flag=True, help="Use Transfer Acceleration, which costs extra."
     )
     @click.option("--dual-stack", is_flag=True, help="Use the endpoints that IPv6 reaches too.")
-    @click.option("--request-payer", is_flag=True, help="Pay in place of the bucket's owner.")
+    @verb.bucket_options
     @click.option(
         "--sse", type=click.Choice(["AES256", "aws:kms"]), help="Encryption of the objects at rest."
     )

@@ -20,11 +20,12 @@ from imnetprep.messages import (
     shell_word,
 )
 from imnetprep.outside_text import public_address
+from imnetprep.s3.address import SCHEME, Settings, read_buckets_with
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (
     "address", "root", "dataset", "splits", "archives", "layout", "run",
-    "endpoint_url", "region", "profile",
+    "endpoint_url", "region", "profile", "request_payer", "no_sign_request",
 )  # fmt: skip
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
@@ -197,6 +198,26 @@ archives_folder_option = click.option(
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="The folder of the archives on this machine.  [default: ROOT/archives]",
 )
+
+
+BUCKET = ("request_payer", "no_sign_request")
+
+
+def bucket_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--request-payer` and `--no-sign-request`, of a verb that may read a bucket."""
+    for option in (
+        click.option("--no-sign-request", is_flag=True, help="Read a public bucket unsigned."),
+        click.option("--request-payer", is_flag=True, help="Pay in place of the bucket's owner."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_bucket(place: str | None, *, request_payer: bool, no_sign_request: bool) -> None:
+    """Read the bucket at `place` by the `bucket_options`. Raises WrongUsage where it is none."""
+    if not str(place).startswith(SCHEME):
+        refuse("only a bucket, s3://BUCKET/PREFIX, is read so", *BUCKET)
+    read_buckets_with(Settings(request_payer=request_payer, no_sign_request=no_sign_request))
 
 
 def split_option(default: str = "every split") -> Callable[..., Any]:

@@ -42,6 +42,7 @@ class Settings:
     accelerate: bool = False
     dual_stack: bool = False
     request_payer: bool = False
+    no_sign_request: bool = False
     sse: str | None = None
     sse_kms_key_id: str | None = None
     storage_class: str | None = None
@@ -57,3 +58,17 @@ class Settings:
             "x-amz-tagging": self.tags,
         }
         return {name: value for name, value in headers.items() if value}
+
+
+_reading = Settings()
+
+
+def read_buckets_with(settings: Settings) -> None:
+    """Reach by these settings each bucket that archives are read from: no address can say them."""
+    global _reading
+    _reading = settings
+
+
+def reading_settings() -> Settings:
+    """How buckets are reached that archives are read from."""
+    return _reading

@@ -6,22 +6,26 @@ signer and its HTTP session; endpoints, credentials, proxies and certificates ar
 both.
 """
 
+import base64
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import botocore.exceptions as failures
 import botocore.session
+from botocore import UNSIGNED
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSPreparedRequest, AWSRequest, AWSResponse, HeadersDict
 from botocore.config import Config
 from botocore.httpsession import URLLib3Session
-from botocore.parsers import create_parser
+from botocore.parsers import ResponseParserError, create_parser
 from botocore.utils import get_environ_proxies
 
 from imnetprep.digests import Checksum
@@ -29,7 +33,7 @@ from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage
 from imnetprep.outside_text import public_address, quoted
 from imnetprep.retry import resumed, retried, wait_s
 from imnetprep.s3.address import S3Address, Settings
-from imnetprep.s3.failures import TRANSIENT, client_error, code_of, explained, is_busy
+from imnetprep.s3.failures import TRANSIENT, client_error, code_of, explained, is_busy, status_of
 
 _CONNECT_S, _SILENT_S = 10, 10
 # Some 25 seconds of a busy server, without its silence; a server that is not there is told at once.
@@ -38,6 +42,9 @@ _CONNECTIONS = 64
 # A chunk that is sent has to leave within _CONNECT_S.
 _SENT_BYTES = 256 << 10
 _OPERATIONS = {"GET": "GetObject", "PUT": "PutObject", "POST": "CreateMultipartUpload"}
+# What a server answers that does not take HEAD, or takes it without a checksum only; and what says
+# why in a body, which is no part of an answer to HEAD.
+_ODD_TO_HEAD = (301, 302, 307, 308, 400, 403, 405, 501)
 CHECKSUM_FIELDS = {"crc64nvme": "ChecksumCRC64NVME", "crc32": "ChecksumCRC32"}
 
 
@@ -56,6 +63,12 @@ class Head(NamedTuple):
     size_bytes: int
     etag: str
     checksum: Checksum | None
+
+    def is_of(self, body: memoryview, checksum: Checksum) -> bool:
+        """Is `body` the object, by the server's checksum, or by an ETag that is its MD5?"""
+        if self.checksum is not None:
+            return self.checksum == checksum
+        return self.size_bytes == len(body) and self.etag == _md5(body).hex()
 
 
 class UnfinishedUpload(NamedTuple):
@@ -90,7 +103,7 @@ class ListedPart(NamedTuple):
             return self.checksum == checksum
         if sent_part is not None and sent_part[0] == self.etag:
             return sent_part[1].value == checksum.value
-        return hashlib.md5(body, usedforsecurity=False).hexdigest() == self.etag
+        return _md5(body).hex() == self.etag
 
 
 class Bucket:
@@ -113,13 +126,15 @@ class Bucket:
                     hint="--endpoint-url, or AWS_ENDPOINT_URL, is like https://HOST:PORT; --region,"
                     " or AWS_DEFAULT_REGION, like eu-west-1",
                 ) from error
-            self._credentials = session.get_credentials()
+            self._credentials = None if settings.no_sign_request else session.get_credentials()
             params = {"Bucket": name, "Key": "-"}
             url = self.client.generate_presigned_url("head_object", Params=params)
         self._url = url.partition("?")[0].removesuffix("-")
         self._payer_headers = {"x-amz-request-payer": "requester"} if settings.request_payer else {}
         self._has_answered = False
-        self.client.meta.events.register("before-call.s3", self._add_headers)
+        self._way = 0  # of those to ask for an object, the first that this server answers
+        self.client.meta.events.register("before-call.s3", self._adapt)
+        self.client.meta.events.register("before-call.s3.DeleteObjects", _send_md5)
         self.client.meta.events.register("needs-retry.s3", self._wait_s)
         self.endpoint = public_address(str(self.client.meta.endpoint_url))
         region = self.client.meta.region_name
@@ -142,8 +157,11 @@ class Bucket:
         self.client.close()
         self._http.close()
 
-    def _add_headers(self, params: Any, **_: Any) -> None:
+    def _adapt(self, params: Any, **_: Any) -> None:
         params["headers"].update(self._payer_headers)
+        # botocore would follow to another region, where costs follow too; and where a redirect
+        # names none, it asks in an endless circle.
+        params["context"].setdefault("s3_redirect", {})["redirected"] = True
 
     def _wait_s(
         self, response: Any, attempts: int, caught_exception: Exception | None, **_: Any
@@ -166,17 +184,9 @@ class Bucket:
         return getattr(self.client, operation)(Bucket=self.name, **params)
 
     def pages(self, operation: str, **params: Any) -> Iterator[Any]:
-        """The pages of a listing. Raises SourceFailed where the bucket is in another region."""
+        """The pages of a listing. Raises SourceFailed."""
         with explained(S3Address(self.name, params.get("Prefix", ""))):
-            for page in self.client.get_paginator(operation).paginate(Bucket=self.name, **params):
-                headers = page["ResponseMetadata"].get("HTTPHeaders", {})
-                region = headers.get("x-amz-bucket-region", self.region)
-                if region != self.region:  # botocore has followed, and costs would too
-                    raise SourceFailed(
-                        f"s3://{self.name} is in {region}, not in {self.region}",
-                        hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
-                    )
-                yield page
+            yield from self.client.get_paginator(operation).paginate(Bucket=self.name, **params)
 
     def chunks(
         self,
@@ -257,8 +267,9 @@ class Bucket:
         url = self._url + quote(key, safe="/~") + (f"?{urlencode(query)}" if query else "")
         request = AWSRequest(method, url, headers={**headers, **self._payer_headers})
         request.context["client_config"] = self.client.meta.config
-        credentials = self._credentials.get_frozen_credentials()
-        S3SigV4Auth(credentials, "s3", self.region).add_auth(request)
+        if self._credentials is not None:
+            credentials = self._credentials.get_frozen_credentials()
+            S3SigV4Auth(credentials, "s3", self.region).add_auth(request)
         signed_headers = HeadersDict(request.headers.items())
         signed_request = AWSPreparedRequest(method, url, signed_headers, body, method == "GET")
         answer = self._http.send(signed_request)
@@ -283,14 +294,53 @@ class Bucket:
             yield from listed_objects(page)
 
     def head(self, key: str) -> Head:
-        """The object under `key`. Raises as botocore."""
-        head = self.call("head_object", Key=key, ChecksumMode="ENABLED")
+        """The object under `key`. Raises as botocore.
+
+        Asked by HEAD with the checksum, by HEAD without it where a server refuses that, or by GET
+        of one byte: some know no HEAD, or answer it without a size.
+        """
+        asks = (partial(self._head, ChecksumMode="ENABLED"), self._head, self._head_by_get)
+        for way in range(self._way, len(asks)):
+            try:
+                head = asks[way](key)
+            except failures.ClientError as error:
+                if status_of(error) not in _ODD_TO_HEAD or way == len(asks) - 1:
+                    raise
+            except ResponseParserError:
+                if way == len(asks) - 1:
+                    raise
+            else:
+                self._way = max(self._way, way)
+                break
+        return head
+
+    def _head(self, key: str, **params: str) -> Head:
+        head = self.call("head_object", Key=key, **params)
+        if not {"ContentLength", "ETag"} <= head.keys():
+            raise ResponseParserError("it has no size or no ETag")
         size_bytes = head["ContentLength"]
         # A composite checksum is one of the parts' checksums. SeaweedFS does not say the type where
         # an object came in one part.
         is_of_whole = head.get("ChecksumType", "FULL_OBJECT") == "FULL_OBJECT"
         checksum = _checksum(head, size_bytes) if is_of_whole else None
         return Head(size_bytes, head["ETag"].strip('"'), checksum)
+
+    def _head_by_get(self, key: str) -> Head:
+        def first_byte() -> AWSResponse:
+            try:
+                return self.send("GET", key, headers={"Range": "bytes=0-0"})
+            except failures.ClientError as error:
+                if status_of(error) != 416:
+                    raise
+                return self.send("GET", key, headers={})  # it is empty
+
+        answer = retried(first_byte, on=TRANSIENT, times=TRIES)
+        with closing(answer.raw):
+            content_range = answer.headers.get("content-range")
+            size = (content_range or f"/{answer.headers.get('content-length')}").partition("/")[2]
+        if not re.fullmatch("[0-9]{1,18}", size) or "etag" not in answer.headers:
+            raise ResponseParserError("it has no size or no ETag")
+        return Head(int(size), answer.headers["etag"].strip('"'), None)
 
     def uploads(self, prefix: str) -> Iterator[UnfinishedUpload]:
         """The unfinished uploads under `prefix`: they are stored and paid for, unseen."""
@@ -325,6 +375,16 @@ def listed_objects(page: Any) -> Iterator[ListedObject]:
         yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
 
 
+def _md5(body: memoryview | bytes) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def _send_md5(params: Any, **_: Any) -> None:
+    """Let a MD5, which every server knows, go with a body in place of botocore's CRC32."""
+    params["headers"]["Content-MD5"] = base64.b64encode(_md5(params["body"])).decode()
+    params["context"].pop("checksum", None)
+
+
 @contextmanager
 def _suppress_no_such_upload() -> Iterator[None]:
     """Suppress the error that says that there is no such upload."""
@@ -351,6 +411,7 @@ def _config(settings: Settings) -> Config:
         read_timeout=_SILENT_S,
         max_pool_connections=_CONNECTIONS,
         tcp_keepalive=True,
+        signature_version=UNSIGNED if settings.no_sign_request else None,
         # We send and check checksums of our own; older servers refuse those of botocore.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",

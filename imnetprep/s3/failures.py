@@ -37,8 +37,12 @@ _ACTIONS = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "DeleteObjects": "s3:DeleteObject",
 }
-_WRITES = "s3:PutObject"
+_WRITES, _READS = "s3:PutObject", ("ListObjectsV2", "HeadObject", "GetObject")
 _DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]{1,32}:[A-Za-z]{1,64})")
+# In words, or in the host that a redirect names: BUCKET.s3.eu-west-1.amazonaws.com.
+_REGION = re.compile(
+    r"expecting '([a-z0-9-]+)'|\bs3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com"
+)
 _CREDENTIALS = (
     failures.NoCredentialsError,
     failures.PartialCredentialsError,
@@ -62,10 +66,17 @@ _OPTIONS_HINT = (
     "the server does not take what was asked for: look at --sse, --sse-kms-key-id, --storage-class,"
     " --tagging and --endpoint-url"
 )
+_MOVED_HINT = (
+    "aws s3api get-bucket-location --bucket {bucket} names its region, for AWS_DEFAULT_REGION;"
+    " the owner of another server, its AWS_ENDPOINT_URL"
+)
+# Of whoever reads: the bucket may be open to all, or to all who pay.
+_OPEN_HINT = "; or --no-sign-request if the bucket is public, --request-payer if its reader pays"
 # By the code; of an answer without a body (to HEAD), or of another code, by the status.
 _MENDS = {
     "401": _IDENTITY_HINT,
-    "InvalidAccessKeyId": f"AWS_ACCESS_KEY_ID or the profile is another server's; {_IDENTITY_HINT}",
+    "InvalidAccessKeyId": f"AWS_ACCESS_KEY_ID or the profile is another server's; {_IDENTITY_HINT};"
+    " to read a public bucket, say --no-sign-request",
     "SignatureDoesNotMatch": f"the secret key is not that of the access key; {_IDENTITY_HINT}",
     "ExpiredToken": _LOGIN_HINT,
     "ExpiredTokenException": _LOGIN_HINT,
@@ -77,6 +88,11 @@ _MENDS = {
     "404": "aws s3 ls {place} shows what is there; run the same command again",
     "InvalidObjectState": "it is in an archive class: aws s3api restore-object --bucket {bucket}"
     " --key {key} --restore-request Days=7 brings it back",
+    "PermanentRedirect": _MOVED_HINT,
+    "301": _MOVED_HINT,
+    "302": _MOVED_HINT,
+    "307": _MOVED_HINT,
+    "308": _MOVED_HINT,
     "SlowDown": _BUSY_HINT,
     "429": _BUSY_HINT,
     "503": _BUSY_HINT,
@@ -85,8 +101,6 @@ _MENDS = {
     "XMinioAdminBucketQuotaExceeded": _FULL_HINT,
     "QuotaExceeded": _FULL_HINT,
     "507": _FULL_HINT,
-    # To HEAD that is all that AWS says of a session that has expired.
-    "HEAD 400": f"a session that has expired is answered so: aws sso login; {_IDENTITY_HINT}",
     "400": _OPTIONS_HINT,
     "501": _OPTIONS_HINT,
 }
@@ -112,7 +126,7 @@ def explained(place: object) -> Iterator[None]:
         raise ImnetprepError(
             f"no AWS credentials for {place}: {quoted(str(error))}",
             hint="aws configure, or aws sso login; or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY",
+            " AWS_SECRET_ACCESS_KEY; or --no-sign-request if the bucket is public",
         ) from error
     except failures.SSLError as error:
         raise SourceFailed(
@@ -177,19 +191,20 @@ def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
         )
     if region := _region_of(error):
         return SourceFailed(
-            f"{place}: the bucket is in {region}",
-            hint=f"say --region {region}, or set AWS_DEFAULT_REGION={region}",
+            f"{place}: the bucket is in {region}", hint=f"set AWS_DEFAULT_REGION={region}"
         )
     message = quoted(str(error.response["Error"].get("Message") or code))
-    text, head = _SAYS.get(code, message), f"HEAD {status}" if code == status else ""
-    mend = _MENDS.get(head) or _MENDS.get(code) or _MENDS.get(status)
+    text, mend = _SAYS.get(code, message), _MENDS.get(code) or _MENDS.get(status)
     if code in ("AccessDenied", "403") or (status == "403" and mend is None):
         denial = _DENIED_ACTION.search(message)
         action = denial[1] if denial else _ACTIONS.get(error.operation_name, _WRITES)
         if action.startswith("kms:"):
             action = "kms:GenerateDataKey and kms:Decrypt for the key of that bucket"
-        mend = f"your credentials need {action}; {_IDENTITY_HINT}"
+        way = _OPEN_HINT if error.operation_name in _READS else ""
+        mend = f"your credentials need {action}{way}; {_IDENTITY_HINT}"
         text = f"access denied to {error.operation_name}" + (f": {message}" if denial else "")
+    if endpoint := error.response["Error"].get("Endpoint"):
+        text = f"{text}: {quoted(str(endpoint))}"
     bucket, _, key = str(place).removeprefix("s3://").partition("/")
     mend = (mend or _RETRY_HINT).format(place=place, bucket=bucket, key=key)
     return SourceFailed(f"{place}: {text} ({status})", hint=mend)
@@ -204,11 +219,14 @@ def _server(error: failures.BotoCoreError) -> str:
 def _region_of(error: failures.ClientError) -> str | None:
     """Where the bucket is, if that is what the answer has to say."""
     status, code = status_of(error), code_of(error)
-    if status not in (301, 307) and code not in ("AuthorizationHeaderMalformed", "IllegalLocation"):
+    is_moved = 301 <= status <= 308 or code == "PermanentRedirect"
+    if not is_moved and code not in ("AuthorizationHeaderMalformed", "IllegalLocation"):
         return None
     headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
-    region = headers.get("x-amz-bucket-region") or error.response["Error"].get("Region")
+    fields = error.response["Error"]
+    region = headers.get("x-amz-bucket-region") or fields.get("Region")
     if region is None:
-        found = re.search(r"expecting '([a-z0-9-]+)'", error.response["Error"].get("Message", ""))
-        region = found and found[1]
+        text = f"{fields.get('Message')} {fields.get('Endpoint')} {headers.get('location')}"
+        found = _REGION.search(text)
+        region = found and (found[1] or found[2])
     return str(region) if region and re.fullmatch(r"[a-z0-9-]{1,64}", str(region)) else None

@@ -6,7 +6,7 @@ Every read is a ranged GET that holds only for the object as it was when it was 
 import functools
 from collections.abc import Iterator
 
-from imnetprep.s3.address import S3Address, Settings
+from imnetprep.s3.address import S3Address, Settings, reading_settings
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
 
@@ -18,7 +18,7 @@ class S3Object:
 
     def __init__(self, address: S3Address) -> None:
         self.address, self.name = address, address.key.rpartition("/")[2]
-        self._bucket = _opened(address.bucket)
+        self._bucket = _opened(address.bucket, reading_settings())
         with explained(address):
             head = self._bucket.head(address.key)
         self.size_bytes: int | None = head.size_bytes
@@ -40,6 +40,6 @@ class S3Object:
 
 
 @functools.cache
-def _opened(bucket: str) -> Bucket:
+def _opened(bucket: str, settings: Settings) -> Bucket:
     """Credentials, region and endpoint as botocore finds them (AWS_… and ~/.aws)."""
-    return Bucket(bucket, Settings())
+    return Bucket(bucket, settings)

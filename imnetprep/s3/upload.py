@@ -50,13 +50,15 @@ class Sender:
         """Send an object in one; `headers` have what must hold of the one there. Its ETag."""
         all_headers = {**self.bucket.settings.object_headers, **headers}
         try:
-            return self._send(key, body, checksum, all_headers, None, "its bytes")
+            etag = self._send(key, body, checksum, all_headers, None, "its bytes")
+            # Of those that keep no checksum some say another ETag than they will from here on.
+            return etag if self._keeps_checksums else self.bucket.head(key).etag
         except failures.ClientError as error:
             if status_of(error) != 412:
                 raise
             # An attempt whose answer was lost is there now.
             head = self.bucket.head(key)
-            if head.checksum != checksum:
+            if not head.is_of(body, checksum):
                 raise
             return head.etag
 
@@ -204,8 +206,10 @@ class Sender:
 
     def _is_refused(self, error: failures.ClientError) -> bool:
         """Does the server refuse the checksum itself? It goes without one from here on."""
-        is_known_code = code_of(error) in ("InvalidRequest", "InvalidArgument", "NotImplemented")
-        if not is_known_code or "checksum" not in str(error).lower():
+        code = code_of(error)
+        is_wordless = code in ("400", "501", "NotImplemented")  # it does not say which header
+        is_known_code = is_wordless or code in ("InvalidRequest", "InvalidArgument")
+        if not is_known_code or not (is_wordless or "checksum" in str(error).lower()):
             return False
         self._weaken()
         return True

@@ -77,6 +77,9 @@ class _Check:
             if remote is not None and read.whole != remote.whole:
                 message = "reads otherwise in the bucket than its server's checksum says, twice"
                 return Finding("rotten", path, message + _first_difference(remote, read))
+            if remote is None:
+                item = self._survey.remote[path]
+                self._survey.journal.keep_object(self._survey.address / path, item.etag, read)
             remote = read
         assert remote is not None
         if local.whole == remote.whole:

@@ -25,7 +25,7 @@ from imnetprep.sync.bucket_manifest import (
 from imnetprep.sync.bucket_receipt import push_receipt
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.keys import MANIFEST, Content
-from imnetprep.sync.plan import Action, Direction, Outcome, Step, SyncPlan
+from imnetprep.sync.plan import Action, Direction, Outcome, Relation, Step, SyncPlan
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Push
 
@@ -184,15 +184,21 @@ class Sync:
         return self._plan.kept + [e.step for e in self._outcomes if e.action is Action.KEEP]
 
     def _refuse_kept(self) -> None:
-        paths = [step.path for step in self._kept()]
+        steps = self._kept()
+        paths = [step.path for step in steps]
         if not paths:
             return
+        is_unproved = all(step.reason == Relation.NO_CHECKSUM for step in steps)
+        reason, way = "they differ", "--check says how they differ"
+        if is_unproved:
+            reason = "nothing proves them equal: the server keeps no checksum"
+            way = "imnetprep sync-s3 --check --deep reads both sides, and they are known after it"
         rest = f" and {len(paths) - _NAMES_IN_ERROR:,} more" if len(paths) > _NAMES_IN_ERROR else ""
         side = "in the bucket" if self._plan.direction is Direction.PUSH else "here"
         raise ImnetprepError(
-            f"kept as they are, since both sides have them and they differ:"
+            f"kept as they are, since both sides have them and {reason}:"
             f" {', '.join(paths[:_NAMES_IN_ERROR])}{rest}",
-            hint=f"--check says how they differ; --replace overwrites what is {side}",
+            hint=f"{way}; --replace overwrites what is {side}",
         )
 
     def _deleted(self) -> Iterator[Outcome]:

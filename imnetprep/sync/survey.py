@@ -68,8 +68,13 @@ class Survey:
         tops, folders = dict[str, ListedObject](), set[str]()
         prefix = f"{self.address.key}/" if self.address.key else ""
         for page in self.bucket.pages("list_objects_v2", Prefix=prefix, Delimiter="/"):
-            tops |= {item.key.removeprefix(prefix): item for item in listed_objects(page)}
             folders |= {item["Prefix"] for item in page.get("CommonPrefixes", ())}
+            for item in listed_objects(page):
+                name, slash, _ = item.key.removeprefix(prefix).partition("/")
+                if slash:  # of a server that knows no delimiter
+                    folders.add(f"{prefix}{name}/")
+                else:
+                    tops[name] = item
         remote = dict[str, ListedObject]()
         for content in sorted(self.contents - {Content.MANIFEST}):
             folder = f"{prefix}{content}/"

@@ -14,6 +14,7 @@ import pytest
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.proving.receipt import parse_proof, read_receipt, record_archive
+from imnetprep.s3 import object as s3_object
 from tests.conftest import TRAIN, VAL, Run
 from tests.proxy import Proxy, operations, proxied
 from tests.servers import BUCKET, S3Server, s3_served
@@ -27,6 +28,7 @@ BIG_BYTES = (32 << 20) + 4321  # three parts
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """SeaweedFS for all tests of a sync; each has a prefix of its own."""
     others = {"reader": ("Read", "List"), "writer": ("Write",), "lister": ("List",)}
+    others["anonymous"] = ("Read", "List")  # whoever signs nothing
     with s3_served(tmp_path_factory.mktemp("weed"), others) as server:
         yield server
 
@@ -38,6 +40,7 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         for name, value in s3.environment_of(endpoint=standing.endpoint).items():
             monkeypatch.setenv(name, value)
         yield standing
+    s3_object._opened.cache_clear()  # the next test has another endpoint
 
 
 @pytest.fixture
