@@ -24,10 +24,11 @@ from imnetprep.messages import (
     move_away,
     shell_command,
 )
-from imnetprep.proving.archive_at import archive_at
+from imnetprep.organizing.parts import archive_in_parts
+from imnetprep.proving.archive_at import ArchiveAt, archive_at
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.single_samples import Originals, Retake, SamplePlace
-from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
+from imnetprep.sources.places import STDIN, address_of
 
 # Taken samples wait for one sync of so many, and then all get their names.
 _GROUP_BYTES = 64 << 20
@@ -118,14 +119,20 @@ def adopting_anew(root: Root) -> str:
     return f"{move_away(root.manifest)}; then {adopt}"
 
 
+def _archive(dataset: Dataset, split: Split, place: str | Path, root: Root) -> ArchiveAt:
+    """The archive of `split` at `place`, or what it was taken apart to."""
+    parts = archive_in_parts(dataset, split, place)
+    return parts[0] if parts else archive_at(dataset.archive(split), place, root)
+
+
 def _place(
     root: Root, dataset: Dataset, split: Split, source: str | None
 ) -> tuple[str | Path, bool]:
     """Where the archive of `split` lies, or the images of one's own came from; is it there?"""
     if dataset.has_archive(split):
         archives = source or root.archives
-        name = dataset.archive(split).name
-        return archives, not is_local(archives) or (Path(archives) / name).is_file()
+        at = _archive(dataset, split, archives, root)
+        return archives, not at.is_local or bool(at.parts) or at.path.is_file()
     if source and not Path(source).is_dir():
         raise WrongUsage(
             f"{dataset.name} has no archive: --from {source} is not the folder of its images",
@@ -226,9 +233,9 @@ class _Repair:
         if not self._dataset.has_archive(split):
             yield Originals(self._dataset, split, Path(place))
             return
-        archive = archive_at(self._dataset.archive(split), place, self._root)
-        with closing(open_archive(place, archive.archive.name)) as file:
-            yield Retake(self._dataset, split, file, earlier=archive.proof)
+        at = _archive(self._dataset, split, place, self._root)
+        with closing(at.open()) as file:
+            yield Retake(self._dataset, split, at.archive, file, earlier=at.proof)
 
     def _wants(self, label: int, name: str) -> bool:
         if (label, name) in self._remedy.takes:

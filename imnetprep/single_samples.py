@@ -12,12 +12,12 @@ from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Range, open_section, plan_ranges
 from imnetprep.archives.tar import BLOCK_BYTES, FileStream, Member, Stream, members, refused
-from imnetprep.catalog.datasets import Dataset, Split
+from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.extracting.sink import LARGEST_SAMPLE_BYTES
 from imnetprep.images import decoding_problem
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.readers import PieceReader, Reader
-from imnetprep.proving.receipt import Proof, choose_proof
+from imnetprep.proving.receipt import NoProof, Proof, choose_proof
 from imnetprep.sources.torrent import published_pieces
 
 
@@ -74,13 +74,18 @@ class Originals:
 
 
 class Retake:
-    """The archive of `split`, open as `file`; `earlier` is what proved it already."""
+    """`archive`, which holds `split`, open as `file`; `earlier` is what proved it already."""
 
     def __init__(
-        self, dataset: Dataset, split: Split, file: ArchiveFile, *, earlier: Proof | None
+        self,
+        dataset: Dataset,
+        split: Split,
+        archive: Archive,
+        file: ArchiveFile,
+        *,
+        earlier: Proof | None,
     ) -> None:
-        self._dataset, self._split, self._file = dataset, split, file
-        self._archive = dataset.archive(split)
+        self._dataset, self._split, self._archive, self._file = dataset, split, archive, file
         if self._archive.members:
             raise ImnetprepError(
                 f"single images cannot be taken from {file.name}, where they have paths",
@@ -88,7 +93,7 @@ class Retake:
             )
         self._pieces = published_pieces(dataset, self._archive)
         proof = choose_proof(self._archive, self._pieces, earlier=earlier)
-        self._is_proved = proof == earlier
+        self._is_proved = proof == earlier and not isinstance(proof, NoProof)
 
     @property
     def proof(self) -> str | None:

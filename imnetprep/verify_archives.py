@@ -17,6 +17,7 @@ from imnetprep.digests import Pieces
 from imnetprep.jobs import FILES
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
+from imnetprep.organizing.parts import archive_in_parts
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import (
     DigestProof,
@@ -77,6 +78,13 @@ def archive_reports(
     present = [each for each in of_splits or origin.archives if (folder / each.name).is_file()]
     for archive in of_splits or ([] if present else origin.archives[:1]):
         if archive not in present:
+            for parts in [archive_in_parts(origin, split, folder) for split in archive.splits]:
+                if parts:
+                    raise ImnetprepError(
+                        f"{archive.name} lies in parts that nothing vouches for:"
+                        f" {parts[0].address}",
+                        hint="imnetprep organize looks at the names and counts in them",
+                    )
             raise ImnetprepError(
                 f"{folder / archive.name} is not there",
                 hint="imnetprep download, or name the folder where the archives are",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TRAIN, VAL, Run, tree
+from tests.conftest import TRAIN, VAL, Run, receipt_of, tree
 from tests.packings import Files, picture, write_dataset, write_tar, write_zip
 
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(80)
@@ -121,6 +121,115 @@ def test_a_train_tar_of_images_says_that_class_tars_are_looked_for(
     done = here("organize", *words, "--split", "train")
     assert done.returncode == 4
     assert ".JPEG', where packed has 'n" in done.stderr and ".tar'" in done.stderr
+
+
+# The tars that were in the train archive, without it.
+
+
+def _class_tars(toml: Path, *, by: str = "train") -> Path:
+    """The folder where they are; the archive that they were in is gone."""
+    folder = toml.parent / by
+    folder.mkdir()
+    for name, body in _unpacked((toml.parent / TRAIN).read_bytes()).items():
+        (folder / name).write_bytes(body)
+    (toml.parent / TRAIN).unlink()
+    return folder
+
+
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset"])
+def test_class_tars_are_read_as_the_archive_they_were_in(
+    layout: str, unproved: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    folder, root = _class_tars(unproved), tmp_path / "root"
+    shutil.move(unproved.parent / VAL, folder)
+    words = ["--root", root, "--dataset", unproved, "--archives", folder, "--layout", layout]
+    done = here("organize", *words)
+    assert done.returncode == 0, done.stderr
+    if layout == "imagefolder":
+        assert tree(root / "train") == tree(organized_once / "train")
+    assert here("verify", "--root", root, "--digests").returncode == 0
+    receipt = receipt_of(root)["splits"]
+    of_train = receipt[min(receipt)]
+    assert of_train["archive"] == f"the class tars of {TRAIN}"  # type: ignore[index]
+    assert "nobody vouches" in str(of_train["proof"])  # type: ignore[index]
+    assert not receipt_of(root)["archives"]
+
+
+def test_organizing_class_tars_goes_on_until_one_of_them_changes(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    folder, root = _class_tars(unproved), tmp_path / "root"
+    last = max(folder.iterdir())
+    right = last.read_bytes()
+    last.write_bytes(right[: len(right) // 2])
+    words = ["--root", root, "--dataset", unproved, "--archives", folder, "--split", "train"]
+    done = here("organize", *words, "--jobs", 1)
+    assert done.returncode == 4
+    assert f"the class tars of {TRAIN}: {last.name} is truncated" in done.stderr
+    last.write_bytes(right)
+    assert here("organize", *words).returncode == 0
+    assert here("verify", "--root", root, "--split", "train", "--digests").returncode == 0
+
+
+def test_class_tars_that_are_missing_are_named(unproved: Path, tmp_path: Path, here: Run) -> None:
+    folder = _class_tars(unproved)
+    first = min(folder.iterdir())
+    first.unlink()
+    words = ["--root", tmp_path / "root", "--dataset", unproved, "--archives"]
+    done = here("organize", *words, folder, "--split", "train")
+    assert done.returncode == 1
+    assert f"{folder} has 4 of the 5 class tars of {TRAIN}; missing: {first.name}" in done.stderr
+    other = max(folder.iterdir())
+    done = here("organize", *words, other, "--split", "train")
+    assert done.returncode == 1
+    assert f"{other} is a class tar, one of 5 in {TRAIN}" in done.stderr
+    done = here("organize", *words, folder, "--split", "train", "--consume")
+    assert done.returncode != 0 and other.exists()
+
+
+def test_class_tars_where_class_folders_belong_are_called_so(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    folder = _class_tars(unproved)
+    words = ["--root", unproved.parent, "--dataset", unproved, "--split", "train"]
+    done = here("verify", *words)
+    assert done.returncode == 5
+    assert done.stdout.count("class-tar: train/n") == 5
+    assert here("repair", *words, "--delete").returncode != 0
+    assert len(list(folder.iterdir())) == 5
+    done = here("organize", *words)
+    assert done.returncode == 1
+    assert f"{folder} holds class tars and no class folders" in done.stderr
+    command = done.stderr.partition("then imnetprep ")[2].split()
+    folder.rename(f"{folder}.old")
+    assert here(*command).returncode == 0
+    done = here("verify-archives", "--dataset", unproved, "--archives", f"{folder}.old")
+    assert done.returncode == 1
+    assert "lies in parts that nothing vouches for" in done.stderr
+
+
+def test_repair_takes_images_from_class_tars(unproved: Path, organized: Path, here: Run) -> None:
+    folder, before = _class_tars(unproved), tree(organized / "train")
+    next((organized / "train").rglob("*.JPEG")).unlink()
+    done = here("repair", "--root", organized, "--from", folder, "--split", "train")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 taken from the archive (verified by the manifest's digests)" in done.stdout
+    assert tree(organized / "train") == before
+
+
+def test_a_choice_of_classes_wants_only_their_tars(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    folder = _class_tars(unproved)
+    chosen = [path.stem for path in sorted(folder.iterdir())[1:3]]
+    for path in folder.iterdir():
+        if path.stem not in chosen:
+            path.unlink()
+    (tmp_path / "two.txt").write_text("\n".join(chosen))
+    words = ["--dataset", unproved, "--archives", folder, "--split", "train"]
+    done = here("subset", tmp_path / "two.txt", "--to", tmp_path / "root", *words)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "root" / "train").iterdir()) == chosen
 
 
 # Archives whose members have paths: under other folders than the definition says.

@@ -142,7 +142,10 @@ class _Survey:
                 message = "is neither a folder nor a file"
                 yield Finding("extra-folder", self._in_root(entry.path), message)
             elif self._roster.label_of(entry.name) is None:
-                yield Finding("extra", self._in_root(entry.path), "is not of the dataset")
+                kind, message = "extra", "is not of the dataset"
+                if entry.name.removesuffix(".tar") in self._roster.dataset.label_of_wnid:
+                    kind, message = "class-tar", "is a class tar: organize --archives unpacks those"
+                yield Finding(kind, self._in_root(entry.path), message)
             else:
                 self._flat.append(entry.path)
         yield from self._foreign(foreign)

@@ -103,7 +103,7 @@ class Work:
                 index=index_path(at.path),
                 on_committed=part.release,
             )
-        file = stack.enter_context(closing(open_archive(at.place, at.archive.name)))
+        file = stack.enter_context(closing(at.open()))
         index = ranges = None
         if file.is_far and at.archive.form in ("tar", "tar-of-tars"):
             index = index_path(self._root.archives / at.archive.name)

@@ -12,6 +12,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
 from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
+from imnetprep.organizing.parts import archive_in_parts, refuse_class_tar
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
 from imnetprep.sources.places import STDIN, is_local, open_archive
@@ -87,9 +88,10 @@ def planned_splits(
     home = home_of(place, root)
     groups: list[tuple[list[Split], list[ArchiveAt]]] = []
     for split in splits:
-        members, is_done = [split], split in organized_splits and not whole.archives
-        archives_of = () if is_done else whole.archives_of(split, packaging)
-        places = [ArchiveAt(each, place, home) for each in archives_of]
+        members, places = [split], archive_in_parts(dataset, split, place)
+        if not places and (whole.archives or split not in organized_splits):
+            archives_of = whole.archives_of(split, packaging)
+            places = [ArchiveAt(each, place, home) for each in archives_of]
         for other in [group for group in groups if not set(group[1]).isdisjoint(places)]:
             groups.remove(other)
             members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))
@@ -116,6 +118,7 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
             return archive
     if not is_local(place):
         return None
+    refuse_class_tar(dataset, Path(place))
     raise ImnetprepError(
         f"{dataset.name} has no archive called {name}",
         hint="name its --dataset, or rename it to what it is: "
@@ -178,7 +181,7 @@ def _check_part(group: SplitGroup) -> None:
                 hint="leave --consume out; the archive stays as it is",
             )
         states = each.path, consumed_path(each.path), each.path.with_name(f"{each.path.name}.part")
-        if each.is_local and not any(path.exists() for path in states):
+        if each.is_local and not each.parts and not any(path.exists() for path in states):
             raise ImnetprepError(
                 f"{each.path} is not there; {whole}, and made of its archives",
                 hint="name the place of those with --archives",
@@ -191,7 +194,7 @@ def _require_one_tar(group: SplitGroup) -> None:
         raise WrongUsage(
             f"{group.addresses} is not on this machine: there is nothing to consume", hint=hint
         )
-    if rest or first.archive.form not in PLAIN_FORMS or first.archive.split is None:
+    if rest or first.parts or first.archive.form not in PLAIN_FORMS or first.archive.split is None:
         raise WrongUsage(
             f"{group.addresses} cannot be consumed: only an uncompressed tar of one split can",
             hint=hint,
@@ -215,7 +218,7 @@ def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
             hint=f"resume {hint if other else 'with imnetprep organize --consume'};"
             " or remove it, and imnetprep download",
         )
-    with closing(open_archive(at.place, at.archive.name)) as file:
+    with closing(at.open()) as file:
         size_bytes = file.size_bytes
     dataset_bytes = at.archive.size_bytes or (pieces.size_bytes if pieces else None)
     if size_bytes is not None and dataset_bytes not in (None, size_bytes):

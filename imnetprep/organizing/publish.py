@@ -133,6 +133,13 @@ def refuse_strangers(root: Root, dataset: Dataset, split: Split) -> bool:
     with journal_of(root) as journal:
         if unpublished(journal, split, dataset, folder):
             return True
+    if any(folder.glob("*.tar")) and not any(path.is_dir() for path in folder.iterdir()):
+        place = f"{folder}.old"
+        next_step = shell_command("imnetprep", "organize", "--archives", place, "--split", split)
+        raise ImnetprepError(
+            f"{folder} holds class tars and no class folders",
+            hint=f"{move_away(folder)}; then {next_step}",
+        )
     command = shell_command("imnetprep", "adopt", root.path)
     adopt = f"or, if it is {dataset.name} already, {command}"
     raise in_the_way(folder, root, next_step=adopt)

@@ -8,24 +8,33 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.range_index import SUFFIX, parse_root, renamed_root
+from imnetprep.archives.series import series_of_class_tars
 from imnetprep.catalog.datasets import Archive, Root
 from imnetprep.fs import written_whole
-from imnetprep.proving.receipt import Proof, archive_proof
-from imnetprep.sources.places import address_of, is_local
+from imnetprep.messages import count
+from imnetprep.proving.receipt import NoProof, Proof, archive_proof
+from imnetprep.sources.places import address_of, is_local, open_archive
 
 
 @dataclass(frozen=True)
 class ArchiveAt:
-    """`archive` at `place`. `home` is the root among whose archives it lies, None: no root's."""
+    """`archive` at `place`. `home` is the root among whose archives it lies, None: no root's.
+
+    `parts` are the files that lie there in its place, such as the class tars that were in it.
+    """
 
     archive: Archive
     place: str | Path
     home: Root | None
+    parts: tuple[Path, ...] = ()
 
     @property
     def address(self) -> str:
         """The archive as people would write it."""
+        if self.parts:
+            return f"{self.parts[0]} … ({count(len(self.parts), 'file')})"
         return address_of(self.place, self.archive.name)
 
     @property
@@ -46,7 +55,15 @@ class ArchiveAt:
     @property
     def proof(self) -> Proof | None:
         """What proved the bytes that lie there now, by the receipt of `home`; None: nothing did."""
+        if self.parts:
+            return NoProof("nobody vouches for the files that it is in; names and counts are right")
         return None if self.home is None else archive_proof(self.home, self.path)
+
+    def open(self) -> ArchiveFile:
+        """The archive, open. Raises ImnetprepError where it is not there."""
+        if self.parts:
+            return series_of_class_tars(self.archive.name, self.parts)
+        return open_archive(self.place, self.archive.name)
 
 
 def archive_at(archive: Archive, place: str | Path, root: Root) -> ArchiveAt:

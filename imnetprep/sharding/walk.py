@@ -41,7 +41,7 @@ def proof_before_walk(archives: Sequence[ArchiveAt], dataset: Dataset) -> Proof 
     (first, *rest), earlier = archives, archives[0].proof
     archive = first.archive
     is_plain = archive.form in PLAIN_FORMS and not archive.members
-    if rest or not is_plain or not first.is_local:
+    if rest or not is_plain or not first.is_local or first.parts:
         return None
     proof = choose_proof(archive, published_pieces(dataset, archive), earlier=earlier)
     return proof if proof == earlier or isinstance(proof, NoProof) else None
