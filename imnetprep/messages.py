@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 
@@ -27,6 +28,11 @@ def _octal(letter: str) -> str:
     is_byte = "\udc80" <= letter <= "\udcff"  # as Python has one of a name that is no UTF-8
     body = os.fsencode(letter) if is_byte else letter.encode(errors="replace")
     return "".join(f"\\{byte:03o}" for byte in body)
+
+
+def adopt_by_links(folder: Path) -> str:
+    """The command that makes a root of links to `folder`, beside the user."""
+    return shell_command("imnetprep", "adopt", folder, "--root", f"{folder.resolve().name}-root")
 
 
 def move_away(path: object) -> str:

@@ -212,7 +212,10 @@ def test_a_tree_as_tiny_imagenet_unpacks_becomes_a_root_of_links(tmp_path: Path,
     before = tree(theirs)
     done = here("adopt", theirs)
     assert done.returncode == 1
-    assert f"imnetprep adopt {theirs} --root NEW makes a root of links" in done.stderr
+    assert (
+        f"imnetprep adopt {theirs} --root tiny-imagenet-200-root makes a root of links"
+        in done.stderr
+    )
     done = here("adopt", theirs, "--root", root)
     assert done.returncode == 0, done.stderr
     assert _labels(root, "val") == {"n01443537": 3, "n01629819": 3}
@@ -424,7 +427,7 @@ def test_a_folder_that_is_not_to_be_written_to_says_how_to_go_on(
     monkeypatch.setattr(os, "access", lambda _path, mode: mode != os.W_OK)  # as on a read-only disk
     done = here("adopt", tmp_path / "theirs")
     assert done.returncode == 1
-    assert f"imnetprep adopt {tmp_path / 'theirs'} --root NEW makes a root of links" in done.stderr
+    assert f"imnetprep adopt {tmp_path / 'theirs'} --root theirs-root makes a root" in done.stderr
     assert here("adopt", tmp_path / "theirs", "--root", tmp_path / "mine").returncode == 0
 
 

@@ -20,7 +20,7 @@ from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
 from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.manifest import Manifest, SampleRecord, dataset_for, open_manifest
-from imnetprep.messages import ImnetprepError, count, format_bytes, shell_command
+from imnetprep.messages import ImnetprepError, adopt_by_links, count, format_bytes, shell_command
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
 _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32
@@ -103,6 +103,7 @@ def recognise(root: Root, *, dataset: str | None) -> Tree:
                 f"{root.path} has the names of {names} alike",
                 hint="say which it is: --dataset NAME",
             )
+        _refuse_inner_folders(root, best[0])
         return best[0]
     if any(root.split(split).is_dir() for split in (Split.TRAIN, Split.VAL)):
         raise UnknownImages(
@@ -115,6 +116,18 @@ def recognise(root: Root, *, dataset: str | None) -> Tree:
         f"{root.path} holds no dataset yet: there is no {root.manifest.name}",
         hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
     )
+
+
+def _refuse_inner_folders(root: Root, tree: Tree) -> None:
+    """Raise ImnetprepError where images lie in CLASS/images, as Tiny-ImageNet's zip unpacks."""
+    for place in tree.places.values():
+        for synset in islice(tree.dataset.synsets, _SAMPLED_FOLDERS):
+            if (place.folder / synset.wnid / "images").is_dir():
+                raise ImnetprepError(
+                    f"{root.path} is {tree.dataset.name} as its archive unpacks: the images of"
+                    f" {place.split} lie in {place.folder.name}/{synset.wnid}/images",
+                    hint=f"{adopt_by_links(root.path)} makes a root of links to them",
+                )
 
 
 def tree_of(root: Root, dataset: Dataset) -> Tree:

@@ -18,7 +18,7 @@ from imnetprep.manifest import (
     organized_splits,
     packed,
 )
-from imnetprep.messages import ImnetprepError, Progress, move_away, shell_command
+from imnetprep.messages import ImnetprepError, Progress, adopt_by_links, move_away
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
 from imnetprep.own_images.folder import ImageFolder
@@ -37,8 +37,7 @@ def link_splits(content: ImageFolder, root: Root) -> None:
         if split in content.flat_splits and is_inside:
             raise ImnetprepError(
                 f"the images of {source} lie in no class folders, where a root has them",
-                hint=shell_command("imnetprep", "adopt", content.folder)
-                + " --root NEW makes a root of links",
+                hint=f"{adopt_by_links(content.folder)} makes a root of links",
             )
         if split in content.flat_splits:
             _link_images(content.splits[split], place)

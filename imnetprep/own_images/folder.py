@@ -15,7 +15,14 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.images import decoding_problem, jpeg_header_problem
 from imnetprep.jobs import FILES
-from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count, shell_command
+from imnetprep.messages import (
+    ImnetprepError,
+    Progress,
+    WrongUsage,
+    adopt_by_links,
+    count,
+    shell_command,
+)
 
 # By their names; what each file is, its bytes tell when they are read.
 _IMAGE_SUFFIXES = (
@@ -156,8 +163,7 @@ def require_writable(folder: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise ImnetprepError(
             f"{folder} is not to be written to by this user, or at all",
-            hint=shell_command("imnetprep", "adopt", folder, "--root", "NEW")
-            + " makes a root of links to it",
+            hint=f"{adopt_by_links(folder)} makes a root of links to it",
         )
 
 
