@@ -1,4 +1,6 @@
-"""Killed before any step in which a whole split gets its name, the same command ends the same."""
+"""Killed before any step from its first journal entry on, the same command ends the same: files,
+listings, and every record of the receipt.
+"""
 
 import json
 import os
@@ -17,16 +19,19 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.organizing import publish
 from imnetprep.organizing.journal import Journal, read_unfinished
+from imnetprep.proving import receipt
+from imnetprep.sync.journal import SyncJournal
 from tests.conftest import Run, receipt_of, tree
 from tests.packings import openable
 from tests.servers import BUCKET, s3_served
 
 SHARDS = ["--layout", "webdataset", "--shard-size", "25", "--jobs", "1", "--split", "val"]
-_UNDATED = ("recorded_at", "imnetprep")
+# Of a record: when it was written, and of an archive, which file that was.
+_PASSING = {"recorded_at", "imnetprep", "mtime_ns", "ctime_ns", "inode"}
 
 
 def _kill_before(step: int) -> None:
-    """SIGKILL before that one of the steps from the moment on when a split is whole."""
+    """SIGKILL before that one of the steps from the first on that is journalled."""
     steps, counts = 0, False
 
     def counted(act: Callable[..., Any], *, first: bool = False) -> Callable[..., Any]:
@@ -41,15 +46,21 @@ def _kill_before(step: int) -> None:
         return acted
 
     for owner, name in (
-        (publish, "record_split"),
+        (receipt, "_record"),
         (publish, "sync_folder"),
         (Manifest, "drop_split"),
         (Manifest, "add_columns"),
+        (Journal, "add"),
+        (Journal, "add_shard"),
+        (Journal, "mark_whole"),
         (Journal, "forget"),
+        (SyncJournal, "together"),
         (Path, "rename"),
+        (Path, "replace"),
     ):
         setattr(owner, name, counted(getattr(owner, name)))
-    Journal.mark_whole = counted(Journal.mark_whole, first=True)  # type: ignore[method-assign]
+    Journal.begin = counted(Journal.begin, first=True)  # type: ignore[method-assign]
+    SyncJournal.syncing = counted(SyncJournal.syncing, first=True)  # type: ignore[method-assign]
     publish._rename = counted(publish._rename, first=True)
     publish._counts = counted(publish._counts, first=True)
 
@@ -78,8 +89,9 @@ def _state(root: Path) -> dict[str, object]:
     folders = (path for path in (root / ".organizing").rglob("*") if path.is_dir())
     growing += [path.name for path in folders if any(each.is_file() for each in path.iterdir())]
     recorded = {
-        name: {key: value for key, value in facts.items() if key not in _UNDATED}  # type: ignore[attr-defined]
-        for name, facts in receipt_of(root)["splits"].items()
+        f"{kind} {name}": {key: facts[key] for key in facts.keys() - _PASSING}  # type: ignore
+        for kind, records in receipt_of(root).items()
+        for name, facts in records.items()
     }
     return {"files": _splits(root), "listed": listed, "recorded": recorded, "unfinished": growing}
 
@@ -142,6 +154,15 @@ def test_organize(packed: Path, tmp_path: Path) -> None:
     _killed_at_each(tmp_path, tmp_path / "none", "organize", *words, "--jobs", 1)
 
 
+@pytest.mark.parametrize(("split", "words"), [("train", []), ("val", []), ("val", SHARDS)])
+def test_archives_of_the_root(
+    split: str, words: list[str], published: Path, archived: Path, tmp_path: Path
+) -> None:
+    """By the pieces of a torrent (train), or by MD5 (val): the receipt says so of the archive."""
+    words = ["--root", "ROOT", "--split", split, "--jobs", "1", *words]
+    _killed_at_each(tmp_path, archived, "organize", *words)
+
+
 def test_shards_of_class_folders(organized_once: Path, tmp_path: Path) -> None:
     _killed_at_each(tmp_path, organized_once, "organize", "--root", "ROOT", *SHARDS)
 
@@ -183,12 +204,18 @@ def test_adopt_images_of_ones_own(organized_once: Path, tmp_path: Path) -> None:
     _killed_at_each(tmp_path, tmp_path / "tree", "adopt", "ROOT")
 
 
-def test_pull(organized: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pull(
+    organized: Path, packed: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "weed").mkdir()
     with s3_served(tmp_path / "weed") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         assert run("organize", "--root", organized, *SHARDS).returncode == 0
+        (organized / "archives").mkdir()
+        for archive in packed.parent.glob("*.tar"):
+            shutil.copy(archive, organized / "archives")
+        assert run("verify-archives", "--root", organized).returncode == 0
         words = ["sync-s3", f"s3://{BUCKET}/publish", "--root"]
         done = run(*words, organized, "--push")
         assert done.returncode == 0, done.stderr

@@ -114,7 +114,7 @@ def _adopt_published(
         layout=None,
         checks=Checks(),
         jobs=jobs,
-        dry_run=dry_run,
+        dry_run=True,  # what it found is recorded when all is adopted
         progress=progress,
     )
     if kinds.total() > kinds[CHANGE_KIND]:

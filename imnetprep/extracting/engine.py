@@ -154,12 +154,14 @@ class Ranges:
 
 
 class Earlier(NamedTuple):
-    """What runs before have written of an archive: where its ranges start, their checksums, and
-    what holds the batches of a range against them."""
+    """What runs before have written of an archive: where its ranges start, their checksums, what
+    holds the batches of a range against them, and whether all came from the file that is open now.
+    """
 
     starts: Set[int]
     checksums: Mapping[int, Checksum]
     check_of: Callable[[int], Check]
+    is_same_file: bool
 
 
 class Extractor:
@@ -176,7 +178,7 @@ class Extractor:
         self.proof = choose_proof(
             self._archive, source.pieces, earlier=source.earlier, checksum=self._file.checksum
         )
-        self.read_all = False  # has it itself proved every byte of the file?
+        self.read_all = False  # is every byte of the file proved, by this run or those before it?
 
     def narrow_proof(self, progress: Progress) -> None:
         """Settle for what proves part of the archive, where no more of it need be read."""
@@ -246,7 +248,8 @@ class Extractor:
             total, rest = (
                 sum(each.end - each.start for each in group) for group in (possible, to_read)
             )
-            self.read_all = not earlier.starts and len(possible) == len(ranges)
+            is_same = not earlier.starts or earlier.is_same_file
+            self.read_all = is_same and len(possible) == len(ranges)
         stack.enter_context(closing(reader))
         # Before the task, which may have a thread.
         directory = self._ranges.directory

@@ -4,7 +4,7 @@ An engine yields the ranges; a split is whole when every class is counted.
 """
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Work:
     def __init__(self, group: SplitGroup, journal: Journal, *, sink: Sink, folder: Path) -> None:
         self._group, self._dataset, self._root = group, group.dataset, group.root
         self._journal, self._sink, self._folder = journal, sink, folder
+        self._are_same_files = False  # those that are read now, and those of earlier runs
 
     def grown(self, splits: Sequence[Split], progress: Progress) -> dict[Split, Whole]:
         """The splits of the group that are whole, once those of `splits` are.
@@ -61,6 +62,8 @@ class Work:
                 for at, extractor in enumerate(extractors):
                     first = at * _MOST_BYTES
                     self._take(extractor, to_make, first=first, progress=progress)
+                    # First: what is whole is not looked at again.
+                    self._record_archive(archives[at], extractor)
                     if len(extractors) > 1:  # a later run does not read it again
                         end, splits = first + _MOST_BYTES - 1, extractor.splits
                         self._journal.add([RangeRecord(end, {split: {} for split in splits}, None)])
@@ -69,7 +72,6 @@ class Work:
                 self._check_counts(split, archives=names)
             folders = {split: self._folder / split for split in to_make}
             self._journal.mark_whole(folders, facts={}, proof=_proof_of(extractors))
-            self._record_archives(zip(archives, extractors, strict=True))
         return {split: whole for split in self._group.splits if (whole := self._whole(split))}
 
     def _whole(self, split: Split) -> Whole | None:
@@ -138,6 +140,8 @@ class Work:
             folder.mkdir(parents=True, exist_ok=True)
             self._sink.begin(split, self._journal.samples(split))
             self._dataset.preload(split)  # once, and not by each worker
+        files = "; ".join(source.file.identity for source in sources)
+        self._are_same_files = {self._journal.read_from(split, files) for split in splits} == {True}
         extractors = []
         for source in sources:
             own = [split for split in splits if split in source.archive.splits]
@@ -190,6 +194,7 @@ class Work:
             {start - first for start in starts if start in span},
             {start - first: each for start, each in checksums.items() if start in span},
             lambda start: self._check_of(extractor, first + start),
+            self._are_same_files,
         )
 
     def _check_of(self, extractor: Extractor, start: int) -> Callable[[Batch], None]:
@@ -225,12 +230,11 @@ class Work:
         for label in sorted(labels):
             check_count(self._dataset, split, label, None, archives=archives)
 
-    def _record_archives(self, extractors: Iterable[tuple[ArchiveAt, Extractor]]) -> None:
-        """In the receipt, if that speaks of these archives: each that was proved all through."""
-        for at, extractor in extractors:
-            is_ours = at.home is self._root and not self._group.consume
-            if is_ours and extractor.read_all and extractor.proof != extractor.source.earlier:
-                record_archive(self._root, at.path, extractor.proof)
+    def _record_archive(self, at: ArchiveAt, extractor: Extractor) -> None:
+        """In the receipt, if that speaks of this archive, and it was proved all through."""
+        is_ours = at.home is self._root and not self._group.consume
+        if is_ours and extractor.read_all and extractor.proof != extractor.source.earlier:
+            record_archive(self._root, at.path, extractor.proof)
 
 
 def _proof_of(extractors: Sequence[Extractor]) -> Proof:

@@ -139,6 +139,17 @@ class Journal:
                 [*self._row(split), dataset, made_of, json.dumps(options)],
             )
 
+    def read_from(self, split: Split, files: str) -> bool:
+        """Note that `split`, not whole yet, is read from these `files` now; was it, all along?"""
+        is_begun = bool(self.done(split))
+        row = self._database.execute(f"SELECT facts FROM growth WHERE {_ROW}", self._row(split))
+        known_files = row.fetchone()[0]
+        files = json.dumps(files if not is_begun or known_files == json.dumps(files) else None)
+        with self._database as database:
+            query = f"UPDATE growth SET facts = ? WHERE {_ROW}"
+            database.execute(query, [files, *self._row(split)])
+        return files != "null"
+
     def done(self, split: Split) -> set[int]:
         """Where the ranges start that are done."""
         return {start for (start,) in self._select(split, "start FROM range")}

@@ -4,6 +4,7 @@ A file gets its name after a sync that covers it. The shards of a split wait out
 `.organizing` and get their folder when all of them are there.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ from imnetprep.jobs import TRANSFERS_OF_ONE
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.organizing.publish import refuse_other_disk
-from imnetprep.proving.receipt import record_archives
+from imnetprep.proving.receipt import parse_proof, record_archives
 from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
@@ -49,6 +50,7 @@ class Pull:
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Fetch all that is to be fetched, and put it in its place."""
+        self._record_arrived()
         steps = self._plan.of(Action.FETCH)
         for step in self._plan.of(Action.COMPARE):
             outcome = compared(self._survey, step, self._flow)
@@ -119,6 +121,11 @@ class Pull:
     def _settle(self) -> Iterator[Outcome]:
         """Give what has come its name, after a sync that covers it."""
         arrivals, self._arrivals = self._arrivals, []
+        for download in arrivals:
+            proof = download.proof if _is_archive(download.step.path) else None
+            if proof is not None:  # a kill may come between the name and the receipt
+                inode = part_path(download.path).stat().st_ino
+                self._journal.keep_arrived(download.step.path, inode, json.dumps(proof.as_json()))
         under_way = list(self._open)  # threads add to it
         places = {each.path.parent.stat().st_dev: each.path.parent for each in under_way}
         with self._journal.syncing():
@@ -134,16 +141,19 @@ class Pull:
             sync_folder(folder)
         with self._journal.together():
             outcomes = [self._recorded(download) for download in arrivals]
+        self._record_arrived()
+        yield from outcomes
+
+    def _record_arrived(self) -> None:
+        """Say in the receipt what proved the archives that came, in this run or one before."""
         proofs = {
-            download.path: download.proof
-            for download in arrivals
-            if content_of(download.step.path) is Content.ARCHIVES
-            and download.path.suffix != ".json"
-            and download.proof is not None
+            path: parse_proof(json.loads(proof))
+            for name, inode, proof in self._journal.arrived()
+            if (path := self._root.path / name).exists() and path.stat().st_ino == inode
         }
         if proofs:
             record_archives(self._root, proofs)
-        yield from outcomes
+        self._journal.forget_arrived()
 
     def _refuse_touched(self, download: ObjectDownload) -> None:
         """Raise ImnetprepError where somebody else has written what is to get its name."""
@@ -167,6 +177,10 @@ class Pull:
         self._journal.keep_object(address, etag, checksums)
         self._journal.keep_synced(address, etag, str(checksums))
         return Outcome(step, Action.FETCH, checksums, etag)
+
+
+def _is_archive(path: str) -> bool:
+    return content_of(path) is Content.ARCHIVES and not path.endswith(".json")
 
 
 class _Splits:
