@@ -11,6 +11,7 @@ from PIL import Image, ImageStat
 
 from imnetprep import images
 from tests.conftest import Run
+from tests.packings import openable
 
 
 def _grey16(path: Path, grey: int, form: str) -> None:
@@ -95,3 +96,19 @@ def test_every_file_that_is_not_read_is_named_with_what_it_is(tmp_path: Path, he
     skipped = [each["skipped"] for each in receipt["splits"].values()]
     assert {name for each in skipped for name in each} == {f"gull/{name}" for name in wrong}
     assert here("verify", "--root", root, "--decode").returncode == 0
+
+
+def test_an_image_that_cannot_be_made_smaller_is_named_with_its_class(
+    tmp_path: Path, here: Run
+) -> None:
+    for wnid in ("oak", "elm"):
+        (tmp_path / "trees" / wnid).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (30, 20), "olive").save(tmp_path / "trees" / wnid / f"{number}.jpg")
+    (tmp_path / "trees" / "elm" / "2.jpg").write_bytes(openable("no pixels"))
+    root = tmp_path / "root"
+    assert here("divide", tmp_path / "trees", "--root", root).returncode == 0
+    done = here("organize", "--root", root, "--layout", "webdataset", "--resize", 10)
+    assert done.returncode == 4
+    assert "elm/2.jpg: does not decode: " in done.stderr
+    assert "verify --root" in done.stderr and "--decode names every such image" in done.stderr

@@ -30,7 +30,7 @@ from imnetprep.proving.receipt import Proof
 # The published bytes of a sample, or WrongBytes; a value that another process can be given. A
 # sample whose digest is empty gets that of its body.
 BodyOf = Callable[[SampleRecord], bytes]
-# A sample as it goes into a shard, with its bytes there.
+# A sample as it goes into a shard, with its bytes there; ValueError where it is no image.
 Prepare = Callable[[SampleRecord], tuple[SampleRecord, bytes]]
 
 
@@ -91,7 +91,15 @@ def make_shard(
     """
     path, number, samples = task
     first_key = number * shard_size
-    return write_shard(path, map(prepare, samples), number=number, first_key=first_key, wnids=wnids)
+
+    def prepared(sample: SampleRecord) -> tuple[SampleRecord, bytes]:
+        try:
+            return prepare(sample)
+        except ValueError as error:
+            raise not_as_listed(Path(wnids[sample.label], sample.name), str(error)) from error
+
+    bodies = map(prepared, samples)
+    return write_shard(path, bodies, number=number, first_key=first_key, wnids=wnids)
 
 
 def _prepared(
@@ -102,16 +110,13 @@ def _prepared(
         sample = sample._replace(xxh128=xxh128(body))
     if resize is None:
         return sample, body
-    try:
-        image, change = resized_jpeg(body, resize, apply_orientation=apply_orientation)
-    except ValueError as error:
-        raise not_as_listed(sample.name, str(error)) from error
+    image, change = resized_jpeg(body, resize, apply_orientation=apply_orientation)
     if change is None:
         return sample, body
     return SampleRecord(sample.label, sample.name, len(image), xxh128(image), change), image
 
 
-def not_as_listed(image: Path | str, problem: str) -> WrongBytes:
+def not_as_listed(image: Path, problem: str) -> WrongBytes:
     """The error for an image that is not what the manifest says, or cannot be made smaller."""
     return WrongBytes(
         f"{image}: {problem}",
