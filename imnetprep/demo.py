@@ -33,7 +33,7 @@ class DemoSize:
 
     train_per_class: int = 120
     val_per_class: int = 30
-    epochs: int = 8
+    epochs: int = 5
 
 
 @dataclass(frozen=True)
