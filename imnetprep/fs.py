@@ -190,8 +190,8 @@ def require_distinct(folder: Path, names: Iterable[str]) -> None:
     if key is None:
         return
     first_of: dict[str, str] = {}
-    both = ((first_of.setdefault(key(name), name), name) for name in names)
-    pairs = [(first, name) for first, name in both if first != name]
+    couples = ((first_of.setdefault(key(name), name), name) for name in names)
+    pairs = [(first, name) for first, name in couples if first != name]
     if pairs:
         rest = f" and {len(pairs) - 1:,} more pairs" if len(pairs) > 1 else ""
         raise ImnetprepError(
@@ -324,7 +324,7 @@ def has_locks(folder: Path) -> bool:
 def _wait_for_forks(lock: IO[str], folder: Path) -> None:
     """Wait for workers of an interrupted run: they hold the lock until the disk lets them end."""
     for _ in range(_LOOKS_FOR_FORKS):
-        if _flock(lock.fileno()):
+        if _flock(lock.fileno(), folder / lock.name):
             return
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     raise ImnetprepError(
@@ -338,17 +338,17 @@ def claim(handle: int, path: Path, *, suffix: str = "") -> None:
 
     Raises ImnetprepError, whose message ends in `suffix`, where another one is.
     """
-    if not _flock(handle):
+    if not _flock(handle, path):
         raise _busy(f"on {path}{suffix}")
 
 
-def _flock(handle: int) -> bool:
+def _flock(handle: int, path: Path) -> bool:
     """Lock an open file; False: another process has. Where there are no locks, nobody has."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if not isinstance(error, BlockingIOError) and error.errno not in _NO_LOCKS:
-            raise
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return error.errno in _NO_LOCKS
     return True
 

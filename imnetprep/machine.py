@@ -2,7 +2,9 @@
 
 import errno
 import os
-from contextlib import suppress
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _RESUME = "then run the same command again; it resumes"
@@ -53,8 +55,25 @@ _HINTS = {
 _OF_ANY = f"the system answers so: look at `dmesg`, {_RESUME}"
 # A program earns these by itself.
 _OF_PROGRAMS = ("EBADF", "EFAULT", "ESPIPE", "ENOTSOCK", "ECHILD")
+_OF_ALL_FILES = ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ENOTCONN")
 NO_THREAD = "can't start new thread"  # as Python says it
 _OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
+
+
+@contextmanager
+def named(path: object) -> Iterator[None]:
+    """Name the file in an error of the disk, which does so itself only when it is opened."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def is_of_file(error: OSError) -> bool:
+    """Is it the file that cannot be read, and not the process or a server that fails all files?"""
+    return errno.errorcode.get(error.errno or 0) not in _OF_ALL_FILES
 
 
 def explain(error: BaseException) -> tuple[str, str] | None:
@@ -69,25 +88,36 @@ def explain(error: BaseException) -> tuple[str, str] | None:
             names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in text)
             name = next(names, None)
             return (text, _HINTS[name]) if name else None
-        case OSError(errno=int(number), filename=path, strerror=str(problem)):
-            return _explain_call(number, path, problem, type(error).__module__)
+        case OSError(errno=int(number), strerror=str()):
+            return _explain_call(error, errno.errorcode.get(number, ""))
     return None
 
 
-def _explain_call(number: int, path: object, problem: str, module: str) -> tuple[str, str] | None:
-    """What a system call met at `path`."""
-    if module in ("ssl", "socket"):  # whose numbers are other ones
-        return problem, f"look at the network, {_RESUME}"
-    name = errno.errorcode.get(number, "")
+def _read_path(error: OSError) -> str | None:
+    """The path of which a method, such as `read_bytes`, met an error that names no file."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    paths = (
+        frame.f_locals.get("self")
+        for frame in reversed(frames)
+        if frame.f_globals.get("__name__", "").startswith("pathlib")
+    )
+    return next((str(path) for path in paths if isinstance(path, Path)), None)
+
+
+def _explain_call(error: OSError, name: str) -> tuple[str, str] | None:
+    """What a system call met; `name` as errno(3) has it."""
+    if type(error).__module__ in ("ssl", "socket"):  # whose numbers are other ones
+        return str(error.strerror), f"look at the network, {_RESUME}"
     if name in _OF_PROGRAMS:
         return None
-    if not isinstance(path, str | bytes):
-        return problem, _HINTS.get(name, _OF_ANY)
+    path = error.filename if isinstance(error.filename, str | bytes) else _read_path(error)
+    if path is None:
+        return str(error.strerror), _HINTS.get(name, _OF_ANY)
     place = Path(os.fsdecode(path))
     if name == "ENOSPC" and _lacks_inodes(place):
         sentence = f"{place}: the file system has room for bytes, but for no more files (inodes)"
         return sentence, f"remove files (`df -i` shows how many there may be), {_RESUME}"
-    return f"{place}: {problem}", _HINTS.get(name, _OF_ANY)
+    return f"{place}: {error.strerror}", _HINTS.get(name, _OF_ANY)
 
 
 def _lacks_inodes(path: Path) -> bool:

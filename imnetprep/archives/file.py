@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imnetprep.archives.tar import truncated
 from imnetprep.digests import Checksum
 from imnetprep.fs import read_into, read_range
+from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError
 
 
@@ -66,7 +66,7 @@ class LocalFile:
         self.size_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:
-        with self._named():
+        with named(self.path):
             body = os.pread(self._handle, length, offset)
             if 0 < len(body) < length:
                 body += read_range(self._handle, length - len(body), offset + len(body))
@@ -77,20 +77,11 @@ class LocalFile:
         buffer = memoryview(bytearray(min(length, end - start)))
         for at in range(start, end, length):
             view = buffer[: end - at]
-            with self._named():
+            with named(self.path):
                 found = read_into(self._handle, view, at)
             if found != len(view):
                 raise truncated(self.name, at + found)
             yield view
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Name the file in an error of the disk."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self.path)
-            raise
 
     def close(self) -> None:
         os.close(self._handle)

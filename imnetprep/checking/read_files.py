@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.images import decoding_problem
+from imnetprep.machine import is_of_file
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import Checks, Finding
 
@@ -31,6 +32,8 @@ def read_findings(reads: Sequence[Finding | Read], checks: Checks) -> list[Findi
         try:
             problems = list(_problems(read, checks))
         except OSError as error:
+            if not is_of_file(error):
+                raise
             problems = [("unreadable", f"cannot be read: {error.strerror}")]
         for kind, message in problems:
             found.append(Finding(kind, read.path_in_root, message, read.belongs))

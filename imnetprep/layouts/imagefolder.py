@@ -31,13 +31,14 @@ def describe_sample(folder: Path, sample: SampleRecord, wnid: str) -> str:
 def write_sample(class_folder: str, name: str, body: bytes | memoryview) -> None:
     """Write one sample; what a killed run left under its name is overwritten."""
     path = f"{class_folder}/{name}"  # a Path costs as much as the system calls
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        offset = os.write(handle, body)
-        while offset < len(body):
-            offset += os.write(handle, memoryview(body)[offset:])
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            offset = os.write(handle, body)
+            while offset < len(body):
+                offset += os.write(handle, memoryview(body)[offset:])
+        finally:
+            os.close(handle)  # where NFS tells of a full disk
     except OSError as error:
-        error.filename = path  # a full disk is told by name
+        error.filename = path
         raise
-    finally:
-        os.close(handle)

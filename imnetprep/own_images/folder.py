@@ -15,6 +15,7 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.images import decoding_problem, jpeg_header_problem
 from imnetprep.jobs import FILES
+from imnetprep.machine import named
 from imnetprep.messages import (
     ImnetprepError,
     Progress,
@@ -140,7 +141,7 @@ def file_problem(path: str, *, decode: bool) -> str | None:
     """Why the file at `path` is no whole image; None: nothing, in the header and at the end of a
     JPEG or, with `decode`, in all of it. A giant, which can be made smaller, is one.
     """
-    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as the look
+    with named(path), open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as the look
         size_bytes = os.fstat(file.fileno()).st_size
         ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
         if ends == _JPEG_ENDS and not decode:
