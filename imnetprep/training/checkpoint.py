@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -106,7 +106,32 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "train_samples": checkpoint.train_samples,
     }
     with written_whole(path) as file:
-        torch.save(state, file)
+        body = _Body(file)
+        try:
+            torch.save(state, body)  # type: ignore[arg-type]
+        except RuntimeError as error:
+            raise body.refusal or error from error
+
+
+class _Body:
+    """A file that knows what it was refused: torch tells a full disk as an "unexpected pos"."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.refusal: OSError | None = None
+        self.flush = file.flush
+
+    def write(self, piece: bytes) -> int:
+        try:
+            return self._file.write(piece)
+        except OSError as error:
+            self.refusal = error
+            raise
+
+
+def weights_bytes(model: nn.Module) -> int:
+    """What the weights of `model` take on a disk."""
+    return sum(each.numel() * each.element_size() for each in model.state_dict().values())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -4,11 +4,15 @@ The order is a function of (seed, epoch). A million samples are one string of na
 arrays, which workers share by fork: an object a sample would be copied page by page.
 """
 
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, dataloader, get_worker_info
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.images import decode_rgb
@@ -28,6 +32,11 @@ from imnetprep.processes import end_with_the_parent
 from imnetprep.training.transforms import Transform, mixed_seed
 
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all
+UNHEARD_EXIT_CODE = 75
+_SHM = Path("/dev/shm")  # where torch puts what processes share, on Linux  # noqa: S108
+
+# Else an iterator whose workers could not be started tells a traceback when it is dropped.
+dataloader._MultiProcessingDataLoaderIter._shutdown = True
 
 
 class Places(NamedTuple):
@@ -154,6 +163,16 @@ class Batch(NamedTuple):
     labels: Tensor
 
 
+class _Arrays(NamedTuple):
+    """A batch as arrays, which are sent through a pipe: shared memory has no room for it."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def batch(self) -> Batch:
+        return Batch(torch.from_numpy(self.pixels), torch.from_numpy(self.labels))
+
+
 class _Keys(NamedTuple):
     """The samples that a worker is asked for, and the epoch whose crops it makes."""
 
@@ -161,15 +180,16 @@ class _Keys(NamedTuple):
     indices: list[int]
 
 
-class _Images(Dataset[Batch | WrongBytes]):
+class _Images(Dataset[Batch | _Arrays | WrongBytes]):
     """Batches by their keys, or the first image that cannot be read: one that is raised in a worker
     would lose its type.
     """
 
     def __init__(self, samples: SampleList, transform: Transform) -> None:
         self._samples, self._transform = samples, transform
+        self._shares = True
 
-    def __getitems__(self, keys: _Keys) -> Batch | WrongBytes:
+    def __getitems__(self, keys: _Keys) -> Batch | _Arrays | WrongBytes:
         try:
             pixels = [
                 self._transform(self._samples.decode(index), epoch=keys.epoch, index=index)
@@ -177,8 +197,31 @@ class _Images(Dataset[Batch | WrongBytes]):
             ]
         except WrongBytes as error:
             return error
-        labels = self._samples.labels[keys.indices].astype(np.int64)
-        return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels))
+        arrays = _Arrays(np.stack(pixels), self._samples.labels[keys.indices].astype(np.int64))
+        return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
+
+    def _in_shared_memory(self, arrays: _Arrays) -> Batch | _Arrays:
+        """A worker's batch in shared memory, of which a container may have 64 MB: two batches."""
+        if self._shares and _has_room(arrays):
+            batch = arrays.batch()
+            try:
+                for tensor in batch:
+                    tensor.share_memory_()  # type: ignore[no-untyped-call]
+                return batch
+            except (OSError, RuntimeError):
+                self._shares = False  # each try leaves an empty file
+                for path in _SHM.glob(f"torch_{os.getpid()}_*"):
+                    path.unlink(missing_ok=True)
+        return arrays
+
+
+def _has_room(arrays: _Arrays) -> bool:
+    try:
+        status = os.statvfs(_SHM)
+    except OSError:
+        return True  # as on macOS, which says it when it is tried
+    size_bytes = arrays.pixels.nbytes + arrays.labels.nbytes
+    return status.f_bavail * status.f_frsize >= size_bytes + 2 * status.f_frsize
 
 
 Order = Callable[[int], Tensor]
@@ -232,7 +275,8 @@ class Loader:
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
         self._keys = _KeyBatches(order, batch_size)
-        self._loader: DataLoader[Batch | WrongBytes] = _quietly(
+        self._workers: set[BaseProcess] = set()
+        self._loader: DataLoader[Batch | _Arrays | WrongBytes] = _quietly(
             DataLoader,
             _Images(samples, transform),
             batch_sampler=self._keys,
@@ -245,27 +289,24 @@ class Loader:
         )
 
     def close(self) -> None:
-        """End the workers now, not when the last reference is gone."""
-        del self._loader
+        """End the workers now, not when the last reference is gone; also those of half a start."""
+        if (iterator := self._loader._iterator) is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        for worker in self._workers:
+            worker.kill()
 
     def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from `first_step` on.
-
-        Raises WrongBytes on an image that cannot be read, ImnetprepError when a worker died.
-        """
+        """The batches of `epoch` from `first_step` on. Raises WrongBytes on a bad image."""
         self._keys.epoch, self._keys.first_step = epoch, first_step
+        earlier = set(active_children())
         try:
-            for batch in _quietly(iter, self._loader):
-                if isinstance(batch, WrongBytes):
-                    raise batch
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise ImnetprepError(
-                f"a worker that reads images died: {error}",
-                hint="fewer --workers need less memory (and /dev/shm); --workers 0 needs none",
-            ) from error
+            batches = _quietly(iter, self._loader)
+        finally:
+            self._workers |= set(active_children()) - earlier
+        for batch in batches:
+            if isinstance(batch, WrongBytes):
+                raise batch
+            yield batch.batch() if isinstance(batch, _Arrays) else batch
 
 
 def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -284,6 +325,13 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
 
     Workers end at once with a parent that is gone: they hold its lock on the run.
     """
+    signal.set_wakeup_fd(-1)  # which is the parent's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     end_with_the_parent()
+    # It would tell a traceback and drop the batch, which the parent then waits for without end.
+    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
+
+
+def _end_unheard(_error: Exception, _batch: object) -> None:
+    os._exit(UNHEARD_EXIT_CODE)

@@ -1,6 +1,5 @@
 """A network's score on a split: every image exactly once, hits counted in whole images."""
 
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
 from imnetprep.training.device import Place, pick_place
+from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Meter, Score
 from imnetprep.training.transforms import Normaliser, Preprocessing, ValTransform
 
@@ -46,15 +46,8 @@ class Validator:
         self._loader.close()
 
     @torch.inference_mode()
-    def score(
-        self,
-        model: nn.Module,
-        progress: Progress,
-        *,
-        title: str = "validation",
-        after_batch: Callable[[], None] = lambda: None,
-    ) -> Score:
-        """The score of `model`, which is left in evaluation mode. `after_batch` may raise."""
+    def score(self, model: nn.Module, progress: Progress, *, title: str = "validation") -> Score:
+        """The score of `model`, which is left in evaluation mode."""
         model.eval()
         meter = Meter(self._device)
         with progress.task(title, total=self._loader.images, unit="images") as task:
@@ -64,7 +57,6 @@ class Validator:
                     logits = model(self._normaliser.normalised(batch.pixels)).float()
                 meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
                 task.advance(len(labels))
-                after_batch()
         score = meter.score()
         assert score.images == self._loader.images
         return score
@@ -85,6 +77,7 @@ def evaluate(
     Raises ImnetprepError if its classes are not those of the root.
     """
     checkpoint = load_checkpoint(path)
+    batch_size = batch_size or checkpoint.recipe.batch_size
     place = pick_place(device, workers)
     with open_manifest(root.manifest) as manifest:
         refuse_other_classes(checkpoint.classes, classes_of(manifest), checkpoint=str(path))
@@ -93,10 +86,11 @@ def evaluate(
         replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
         checkpoint.preprocessing,
         place=place,
-        batch_size=batch_size or checkpoint.recipe.batch_size,
+        batch_size=batch_size,
         amp=checkpoint.recipe.amp,
     )
-    with closing(validator):
+    smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "--device cpu"
+    with closing(validator), said_in_words(smaller=smaller):
         return validator.score(checkpoint.network(place.device), progress, title="evaluate")
 
 

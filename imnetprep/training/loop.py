@@ -18,6 +18,7 @@ from imnetprep.training.data import Batch, Loader
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import heads, loss_of
 from imnetprep.training.recipe import Recipe
+from imnetprep.training.stop_request import StopRequest
 from imnetprep.training.transforms import Normaliser, mixed_seed
 
 _STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
@@ -46,10 +47,10 @@ class Trainer:
             self.seconds = checkpoint.sums["seconds"]
             self.waited_s = checkpoint.sums["waited_s"]
 
-    def steps(self, progress: Progress) -> Iterator[None]:
+    def steps(self, progress: Progress, stop: StopRequest) -> Iterator[None]:
         """Train on the rest of the epoch; hands back control after each step.
 
-        Raises ImnetprepError when the loss becomes NaN or infinite.
+        Raises ImnetprepError when the loss becomes NaN or infinite, StopNow between two steps.
         """
         epoch, first = self.position.epoch, self.position.step
         title = f"epoch {epoch + 1}/{self.recipe.epochs}"
@@ -61,7 +62,8 @@ class Trainer:
         ) as task:
             while self.position.step < self._loader.steps:
                 begun_s = time.monotonic()
-                batch = next(batches)
+                with stop.honoured():
+                    batch = next(batches)
                 self.waited_s += time.monotonic() - begun_s
                 self._step(batch)
                 self.position = replace(self.position, step=self.position.step + 1)

@@ -11,6 +11,7 @@ from imnetprep.images import decode_rgb, readable_kinds
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
+from imnetprep.training.failures import said_in_words
 from imnetprep.training.transforms import Normaliser, ValTransform
 
 
@@ -52,7 +53,7 @@ def predictions(
     for image in images:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
         pixels = torch.from_numpy(transform(plain).copy())[None]
-        with torch.inference_mode():
+        with torch.inference_mode(), said_in_words(smaller="--device cpu"):
             shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
             top = shares.topk(min(best, len(shares)))
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)

@@ -3,14 +3,17 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.fs import written_whole
-from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.meters import Score
+from imnetprep.fs import allocated_bytes, free_bytes, written_whole
+from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
+
+if TYPE_CHECKING:  # of torch
+    from imnetprep.training.meters import Score
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -25,8 +28,8 @@ class EpochReport:
     epoch: int
     epochs: int
     lr: float
-    train: Score
-    val: Score
+    train: "Score"
+    val: "Score"
     is_best: bool
     seconds: float
     waited_s: float
@@ -59,8 +62,13 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to resume from: a run exists once this file does."""
+        """The checkpoint to resume from."""
         return self.folder / "last.pt"
+
+    @property
+    def is_begun(self) -> bool:
+        """Is there a step of it to resume from? Its name is free until there is."""
+        return self.last.exists()
 
     @property
     def best(self) -> Path:
@@ -81,6 +89,28 @@ class Run:
     def plot(self) -> Path:
         """Loss and accuracy by epoch."""
         return self.folder / "plot.png"
+
+    def remove_unbegun(self) -> None:
+        """Remove the folder unless there is a checkpoint in it, or anything that is not ours."""
+        if not self.is_begun:
+            for path in (self.recipe, self.folder / ".lock"):
+                path.unlink(missing_ok=True)
+            with suppress(OSError):  # it holds more
+                self.folder.rmdir()
+                self.folder.parent.rmdir()
+
+    def require_room(self, weights_bytes: int) -> None:
+        """Raise ImnetprepError unless the disk has room for the checkpoints.
+
+        The last one has the optimizer's memory too, and lies there twice while it is written.
+        """
+        lack_bytes = 5 * weights_bytes - sum(map(allocated_bytes, (self.last, self.best)))
+        if (free := free_bytes(self.folder)) < lack_bytes:
+            raise ImnetprepError(
+                f"the checkpoints of {self.folder} take {format_bytes(lack_bytes)} more"
+                f" and its disk has {format_bytes(free)} free",
+                hint=f"free {format_bytes(lack_bytes - free)}, or name another disk by --runs",
+            )
 
     def log_lines(self, epochs: int) -> list[dict[str, Any]]:
         """The log's lines of the first `epochs` epochs: later ones are in no checkpoint."""

@@ -1,5 +1,6 @@
 """A training from its first epoch to its last: a new one, or one that is resumed."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -20,16 +21,18 @@ from imnetprep.training.checkpoint import (
     Position,
     load_checkpoint,
     save_checkpoint,
+    weights_bytes,
 )
 from imnetprep.training.data import Loader, SampleList, read_samples, shuffled
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import Validator, classes_of, refuse_other_classes
+from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.loop import Trainer
 from imnetprep.training.model import refuse_unknown
 from imnetprep.training.plot import draw_plot
 from imnetprep.training.recipe import plan_recipe, refuse_contradiction
 from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
-from imnetprep.training.stop_request import StopRequest, stop_requests
+from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.transforms import Preprocessing, TrainTransform
 
 
@@ -53,7 +56,7 @@ class TrainPlan:
 
     def checkpoint(self, progress: Progress) -> Checkpoint:
         """Where the run begins, or resumes. Raises WrongUsage where the options contradict it."""
-        if self.run.last.exists():
+        if self.run.is_begun:
             return self._resumed(progress)
         recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
         if self.options.get("lr") is None:
@@ -112,7 +115,7 @@ def plan_training(
         refuse_unknown(arch)
     newest = newest_run(root) if run is None and arch is None and resume else None
     target = newest or named_run(root, run or arch or "resnet18")
-    if target.last.exists() and not resume:
+    if target.is_begun and not resume:
         raise WrongUsage(
             f"there is a run {target.folder.name} in {target.folder.parent} already",
             hint="--resume continues it; --run OTHER begins another",
@@ -123,7 +126,7 @@ def plan_training(
             read_samples(manifest, Split.TRAIN, root, layout=layout),
             read_samples(manifest, Split.VAL, root, layout=layout),
         )
-    if resume and not target.last.exists():
+    if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     return TrainPlan(target, data, place, options)
 
@@ -136,21 +139,38 @@ def train(
     Raises Interruption once a SIGTERM or ^C was honoured, WrongUsage where the options contradict
     the run.
     """
-    with stop_requests() as stop, locked(plan.run.folder):
-        session = _Session(plan, plan.checkpoint(progress), stop, progress)
-        with closing(session):
-            yield from session.epochs(save_every_s)
+    run = plan.run
+    with stop_requests(progress) as stop, locked(run.folder):
+        try:
+            checkpoint = plan.checkpoint(progress)
+            recipe = checkpoint.recipe
+            smaller = smaller_batch(recipe.batch_size, recipe.image_size)
+            with said_in_words(smaller=smaller, run=run):
+                session = _Session(plan, checkpoint, stop, progress, save_every_s=save_every_s)
+                with closing(session):
+                    yield from session.epochs()
+        finally:
+            run.remove_unbegun()
 
 
 class _Session:
     """A run at work: its trainer, its validator, its files."""
 
     def __init__(
-        self, plan: TrainPlan, checkpoint: Checkpoint, stop: StopRequest, progress: Progress
+        self,
+        plan: TrainPlan,
+        checkpoint: Checkpoint,
+        stop: StopRequest,
+        progress: Progress,
+        *,
+        save_every_s: float,
     ) -> None:
         recipe, data, place = checkpoint.recipe, plan.data, plan.place
         self._run, self._recipe = plan.run, recipe
         self._stop, self._progress = stop, progress
+        self._save_every_s = save_every_s
+        # A new run is saved after its first step: it exists then, and there is room for it.
+        self._saved_s = time.monotonic() if checkpoint.weights else -math.inf
         self._loader = Loader(
             data.train,
             TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed),
@@ -167,9 +187,10 @@ class _Session:
             amp=recipe.amp,
         )
         self._trainer = Trainer(checkpoint, self._loader, place.device)
+        if checkpoint.position.epoch < recipe.epochs:
+            plan.run.require_room(weights_bytes(self._trainer.model))
         self._log = plan.run.log_lines(checkpoint.position.epoch)
         if not checkpoint.weights:
-            self._save()
             plan.run.write_recipe(_first_state(checkpoint, plan))
         progress.note(
             f"{recipe.arch} on {place.device}: {len(data.train):,} training and"
@@ -180,13 +201,17 @@ class _Session:
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
-    def epochs(self, save_every_s: float) -> Iterator[EpochReport]:
+    def epochs(self) -> Iterator[EpochReport]:
         """The epochs that are still to train, each after its validation."""
         if self._trainer.position.epoch >= self._recipe.epochs:
             self._progress.note(f"all {count(self._recipe.epochs, 'epoch')} are done")
-        while self._trainer.position.epoch < self._recipe.epochs:
-            self._train_epoch(save_every_s)
-            yield self._finish_epoch()
+        try:
+            while self._trainer.position.epoch < self._recipe.epochs:
+                self._train_epoch()
+                yield self._finish_epoch()
+        except StopNow:
+            self._save()
+            raise self._stop.stopped(self._where()) from None
         if best := self._trainer.best:
             self._progress.note(f"best: epoch {best.epoch}, {self._run.best}")
 
@@ -195,16 +220,11 @@ class _Session:
         self._loader.close()
         self._validator.close()
 
-    def _train_epoch(self, save_every_s: float) -> None:
-        saved_s = time.monotonic()
+    def _train_epoch(self) -> None:
         try:
-            for _ in self._trainer.steps(self._progress):
-                if self._stop:
+            for _ in self._trainer.steps(self._progress, self._stop):
+                if time.monotonic() - self._saved_s >= self._save_every_s:
                     self._save()
-                    self._stop_if_requested()
-                if time.monotonic() - saved_s >= save_every_s:
-                    self._save()
-                    saved_s = time.monotonic()
         except WrongBytes:
             self._save()  # once the image is repaired, the run resumes from here
             raise
@@ -212,13 +232,9 @@ class _Session:
 
     def _finish_epoch(self) -> EpochReport:
         trainer, number = self._trainer, self._trainer.position.epoch + 1
-        self._stop_if_requested()
-        val = self._validator.score(
-            trainer.model,
-            self._progress,
-            title=f"validation {number}",
-            after_batch=self._stop_if_requested,
-        )
+        with self._stop.honoured():
+            title = f"validation {number}"
+            val = self._validator.score(trainer.model, self._progress, title=title)
         is_best = trainer.best is None or val.top1 > trainer.best.top1
         report = EpochReport(
             number,
@@ -239,16 +255,19 @@ class _Session:
         draw_plot(self._log, self._run.plot, title=self._run.folder.name)
         return report
 
-    def _stop_if_requested(self) -> None:
-        if self._stop:
-            at = self._trainer.position
-            raise self._stop.stopped(
-                f"saved at epoch {at.epoch + 1}, step {at.step} of {self._loader.steps};"
-                f" imnetprep train --resume --run {self._run.folder.name} resumes it"
-            )
+    def _where(self) -> str:
+        at = self._trainer.position
+        if at == Position():
+            return "before its first step; nothing is kept of the run"
+        return (
+            f"saved at epoch {at.epoch + 1}, step {at.step} of {self._loader.steps};"
+            f" imnetprep train --resume --run {self._run.folder.name} resumes it"
+        )
 
     def _save(self) -> None:
-        save_checkpoint(self._run.last, self._trainer.checkpoint())
+        if self._trainer.position != Position():
+            save_checkpoint(self._run.last, self._trainer.checkpoint())
+            self._saved_s = time.monotonic()
 
 
 def _first_state(checkpoint: Checkpoint, plan: TrainPlan) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""What the machine refuses a network, in words: memory, disk, and workers that are gone."""
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from imnetprep.messages import ImnetprepError
+from imnetprep.training.data import UNHEARD_EXIT_CODE
+from imnetprep.training.runs import Run
+
+_OF_MEMORY = re.compile(
+    r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED"
+    r"|could not create a (memory|primitive)|bad_alloc",
+    re.IGNORECASE,
+)
+_OF_A_WORKER = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (?P<signal>[\w ]+)"
+    r"|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
+)
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+
+
+@contextmanager
+def said_in_words(*, smaller: str, run: Run | None = None) -> Iterator[None]:
+    """What the machine refuses while the block runs becomes an ImnetprepError.
+
+    `smaller` is the hint where memory is used up; a `run` that has begun can be resumed.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if (words := _in_words(error)) is None:
+            raise
+        sentence, hint = words
+        resume = f"imnetprep train --resume --run {run.folder.name}" if run and run.is_begun else ""
+        if hint is None and resume:
+            hint = f"free memory, then {resume}; or begin another: --run OTHER {smaller}"
+        elif resume:
+            hint = f"{hint}; then {resume}"
+        raise ImnetprepError(sentence, hint=hint or smaller) from error
+
+
+def smaller_batch(batch_size: int, image_size: int) -> str:
+    """The hint of a step that does not fit into memory: halves, which may not fit either."""
+    image = f"--image-size {max(8, image_size // 2)}"
+    return f"--batch-size {batch_size // 2}, or {image}" if batch_size > 3 else image
+
+
+def _in_words(error: Exception) -> tuple[str, str | None] | None:
+    """The sentence and the hint, which is None where memory is used up; None: it is another."""
+    text = str(error).strip()
+    if match := _OF_A_WORKER.search(f"{error.__cause__} {text}"):  # the cause says how it ended
+        return _worker_gone(match["signal"], match["code"])
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or _OF_MEMORY.search(text):
+        place = "the device" if isinstance(error, torch.OutOfMemoryError) else "memory"
+        return f"it does not fit into {place}: {text.partition(chr(10))[0] or 'none is left'}", None
+    number = getattr(error, "errno", None)
+    if number in _OF_THE_DISK and isinstance(error, OSError):
+        if str(error.filename).startswith("/dev/shm") or error.filename is None:  # noqa: S108
+            return "workers cannot be started: /dev/shm is full", "--workers 0 needs none of it"
+        return f"{error.filename}: {error.strerror}", "free some space"
+    if number in _OF_PROCESSES or "Too many open files" in text:
+        hint = "fewer --workers, or --workers 0; ulimit -n and ulimit -u say how many there may be"
+        return f"workers that read images want more files or processes: {text}", hint
+    return None
+
+
+def _worker_gone(signal: str | None, code: str | None) -> tuple[str, str]:
+    worker, fewer = "a worker that reads images", "fewer --workers need less of it, --workers 0"
+    if signal == "Killed":
+        sentence = f"{worker} was killed (SIGKILL), as the kernel does where memory is used up"
+        return sentence, f"{fewer} least"
+    if signal == "Bus error" or code == str(UNHEARD_EXIT_CODE):
+        sentence = f"{worker} could not hand over a batch: /dev/shm, memory or files are used up"
+        return sentence, f"{fewer} none"
+    end = f": {signal}" if signal else f" with exit code {code}" if code else ""
+    return f"{worker} ended{end}", "--workers 0 reads images without it"

@@ -1,0 +1,223 @@
+"""A training where the machine lacks something: memory, disk, shared memory, workers, patience."""
+
+import errno
+import hashlib
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from imnetprep.catalog.datasets import Root, Split
+from imnetprep.manifest import open_manifest
+from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.training import data
+from imnetprep.training.data import Batch, Loader, in_turn, read_samples
+from imnetprep.training.evaluate import evaluate
+from imnetprep.training.failures import said_in_words
+from imnetprep.training.loop import Trainer
+from imnetprep.training.runs import Run
+from imnetprep.training.stop_request import StopNow, stop_requests
+from imnetprep.training.transforms import ValTransform
+from tests.training.test_train import SMALL, trained
+
+Patch = pytest.MonkeyPatch
+
+
+def refuse(error: BaseException) -> Callable[..., Any]:
+    def refused(*_args: object, **_options: object) -> None:
+        raise error
+
+    return refused
+
+
+def batches(root: Root, workers: int) -> list[Batch]:
+    with open_manifest(root.manifest) as manifest:
+        samples = read_samples(manifest, Split.VAL, root)
+    loader = Loader(
+        samples, ValTransform(32, 36), order=in_turn(len(samples)), batch_size=8, workers=workers,
+        pin_memory=False,
+    )  # fmt: skip
+    with closing(loader), said_in_words(smaller="--batch-size 4"):
+        return list(loader.batches(0))
+
+
+@pytest.mark.parametrize("full_at", ["the look", "the try"])
+def test_batches_go_through_a_pipe_where_shared_memory_is_full(
+    drawn: Root, full_at: str, monkeypatch: Patch
+) -> None:
+    if full_at == "the look":
+        monkeypatch.setattr(data, "_has_room", lambda _batch: False)
+    else:
+        full = RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+        monkeypatch.setattr(torch.Tensor, "share_memory_", refuse(full))
+    piped = batches(drawn, workers=2)
+    for ours, plain in zip(piped, batches(drawn, workers=0), strict=True):
+        assert torch.equal(ours.pixels, plain.pixels)
+        assert torch.equal(ours.labels, plain.labels)
+    assert sum(len(batch.labels) for batch in piped) == 21
+
+
+class Unsent:
+    """What a worker cannot send: as torch finds it once the batch is on its way."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def _kill(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("worker", "told", "hint"),
+    [
+        (lambda *_: Unsent(), "could not hand over a batch: /dev/shm", "--workers 0 none"),
+        (_kill, r"was killed \(SIGKILL\), as the kernel does where memory", "--workers 0 least"),
+        (
+            lambda *_: os._exit(3),
+            "a worker that reads images ended with exit code 3",
+            "--workers 0",
+        ),
+        (refuse(MemoryError()), "does not fit into memory", "--batch-size 4"),
+    ],
+)
+def test_no_batch_is_waited_for_that_nobody_can_deliver(
+    drawn: Root, worker: Callable[..., Any], told: str, hint: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(data._Images, "_in_shared_memory", worker)
+    begun_s = time.monotonic()
+    with pytest.raises(ImnetprepError, match=told) as refused:
+        batches(drawn, workers=2)
+    assert hint in refused.value.hint
+    assert time.monotonic() - begun_s < 30
+
+
+def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch) -> None:
+    for number, told in ((errno.ENOSPC, "/dev/shm is full"), (errno.EMFILE, "more files")):
+        with monkeypatch.context() as patch:
+            patch.setattr("multiprocessing.queues.Queue.__init__", refuse(OSError(number, "no")))
+            with pytest.raises(ImnetprepError, match=told) as refused:
+                batches(drawn, workers=1)
+        assert "--workers 0" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail at a.cpp:124] DefaultCPUAllocator: can't allocate memory"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)  # fmt: skip
+def test_a_step_that_does_not_fit_hints_at_a_smaller_one_and_leaves_no_run(
+    root: Root, error: Exception, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(Trainer, "_step", refuse(error))
+    with pytest.raises(ImnetprepError, match="does not fit into") as refused:
+        trained(root)
+    assert refused.value.hint == "--batch-size 4, or --image-size 16"
+    assert "\n" not in str(refused.value)
+    assert not root.runs.exists()
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Files may not grow over 1 MB: the disk is full for checkpoints, which take 12 MB."""
+    earlier = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, earlier[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, earlier)
+
+
+def test_a_full_disk_is_told_as_one_and_the_run_goes_on_from_the_whole_checkpoint(
+    root: Root,
+) -> None:
+    run, limits = Run(root.run("a")), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class FullLater(Silent):
+        def note(self, line: str) -> None:
+            if line.startswith("best"):
+                raise AssertionError("it went through")
+
+        def advance(self, amount: int) -> None:
+            if run.is_begun:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+
+    try:
+        with pytest.raises(ImnetprepError, match=r"last\.pt: File too large") as refused:
+            trained(root, progress=FullLater())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.hint == "free some space; then imnetprep train --resume --run a"
+    assert [path.name for path in run.folder.glob("*.pt")] == ["last.pt"]
+    assert len(trained(root, options={}, resume=True)) == 2
+
+
+def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(
+    root: Root, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr("imnetprep.training.runs.free_bytes", lambda _folder: 10 << 20)
+    with pytest.raises(ImnetprepError, match=r"take 30.* MB more and its disk has 10\.5 MB free"):
+        trained(root)
+    assert not root.runs.exists()
+
+
+def test_a_run_that_was_refused_makes_no_folder(root: Root) -> None:
+    for options in ({"arch": "alexnet", "image_size": 16}, {"lr": 1e9}):
+        with pytest.raises(ImnetprepError):
+            trained(root, options=SMALL | options)
+    assert not root.runs.exists()
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_a_stop_is_acknowledged_while_torch_computes() -> None:
+    notes = Notes()
+    with stop_requests(notes) as stop:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 3_000_000)  # no handler of Python runs meanwhile
+        heard = list(notes.lines)
+        with pytest.raises(StopNow), stop.honoured():
+            raise AssertionError("not reached")
+    assert heard == ["stopping after this step, once it is saved; ^C again: at once"]
+
+
+def test_a_stop_does_not_wait_for_data(root: Root, monkeypatch: Patch) -> None:
+    def slow(*_: object, **__: object) -> Iterator[None]:
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(60)
+        yield
+
+    monkeypatch.setattr(Loader, "batches", slow)
+    begun_s = time.monotonic()
+    with pytest.raises(Interruption, match="before its first step; nothing is kept"):
+        trained(root)
+    assert time.monotonic() - begun_s < 20
+    assert not root.runs.exists()
+
+
+def test_evaluate_that_does_not_fit_hints_at_a_smaller_batch(
+    root: Root, tmp_path: Path, monkeypatch: Patch
+) -> None:
+    trained(root, options=SMALL | {"epochs": 1})
+    monkeypatch.setattr(torch.nn.Module, "eval", refuse(MemoryError()))
+    best = Run(root.run("a")).best
+    with pytest.raises(ImnetprepError, match="does not fit into memory") as refused:
+        evaluate(root, best, device="cpu", workers=0, progress=Silent())
+    assert refused.value.hint == "--batch-size 4"
