@@ -97,6 +97,8 @@ def _settings(network: Network) -> dict[str, Any]:
         "alert_mask": lt.alert.category_t.error_notification
         | lt.alert.category_t.status_notification
         | lt.alert.category_t.storage_notification
+        | lt.alert_category.connect
+        | lt.alert_category.peer
         | lt.alert_category.piece_progress,
         "alert_queue_size": 100_000,
         "listen_interfaces": network.listen,

@@ -15,71 +15,14 @@ from typing import Any
 
 import libtorrent as lt
 
-from imnetprep.messages import (
-    ImnetprepError,
-    Progress,
-    SourceFailed,
-    Task,
-    WrongBytes,
-    count,
-    format_duration,
-)
+from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.sources.part_files import PartFiles
+from imnetprep.sources.patience import Addresses, Patience
 from imnetprep.sources.torrent import Magnet, Torrent, info_hash_of, read_torrent
 
-_SAY_NO_PEERS_AFTER_S = 60
-_TRY_UTP_AFTER_S = 120
 _SECONDS_BETWEEN_SAVES = 30
 _SECONDS_BETWEEN_FLUSHES = 0.5
-_SECONDS_BETWEEN_DIALS = 5
 _READS_OF_A_PIECE = 5
-
-_NO_PEERS_HINT = (
-    "look whether a firewall blocks BitTorrent; on a closed network name a peer by --peer HOST:PORT"
-)
-
-# Of the peers that the user names: they are dialled beside those that the swarm tells of.
-Addresses = Sequence[tuple[str, int]]
-
-
-class _Patience:
-    """Watches one session for signs of life and ends the wait for a dead swarm."""
-
-    def __init__(
-        self, session: Any, addresses: Addresses, wait_s: float, progress: Progress
-    ) -> None:
-        self._session, self._addresses, self._progress = session, addresses, progress
-        self._wait_s = wait_s
-        self._alive_s = time.monotonic()
-        self._dialled_s = 0.0
-        self._has_warned = self._utp = False
-
-    def alive(self) -> None:
-        """Note that a peer sent something useful."""
-        self._alive_s = time.monotonic()
-        self._has_warned = False
-
-    def watch(self, handles: Sequence[Any], peers: int, subject: str) -> None:
-        """Dial, warn, fall back to uTP, or raise SourceFailed, the longer the silence lasts."""
-        now_s = time.monotonic()
-        silent_s = now_s - self._alive_s
-        if peers == 0 and now_s - self._dialled_s > _SECONDS_BETWEEN_DIALS:
-            self._dialled_s = now_s
-            for handle in handles:
-                for address in self._addresses:
-                    handle.connect_peer(address)
-        if silent_s > min(_SAY_NO_PEERS_AFTER_S, self._wait_s / 2) and not self._has_warned:
-            self._has_warned = True
-            rest = format_duration(max(0, self._wait_s - silent_s))
-            state = f"{count(peers, 'peer')} and nothing from them" if peers else "no peers"
-            self._progress.note(f"{subject}: {state} yet; --wait ends in {rest}")
-        if silent_s > _TRY_UTP_AFTER_S and not self._utp:
-            self._utp = True
-            self._session.apply_settings({"enable_outgoing_utp": True})
-        if silent_s > self._wait_s:
-            wait = format_duration(self._wait_s)
-            state = f"{count(peers, 'peer')} sent nothing" if peers else "no peer was found"
-            raise SourceFailed(f"{subject}: {state} in {wait}", hint=_NO_PEERS_HINT)
 
 
 def fetch_metadata(
@@ -93,10 +36,11 @@ def fetch_metadata(
     """What the swarm says about each magnet link. Raises SourceFailed when it says nothing."""
     handles = {_add_magnet(session, magnet, addresses): magnet for magnet in magnets}
     found: dict[Magnet, Torrent] = {}
-    patience = _Patience(session, addresses, wait_s, progress)
+    patience = Patience(session, addresses, wait_s, progress)
     while len(found) < len(magnets):
         session.wait_for_alert(250)
         for alert in session.pop_alerts():
+            patience.hear(alert)
             if isinstance(alert, lt.metadata_received_alert) and alert.handle in handles:
                 magnet = handles[alert.handle]
                 info = alert.handle.torrent_file().info_section()
@@ -106,8 +50,8 @@ def fetch_metadata(
                 patience.alive()
         next_magnet = next((magnet for magnet in magnets if magnet not in found), None)
         if next_magnet is not None:
-            peers = sum(handle.status().num_peers for handle in handles)
-            patience.watch(list(handles), peers, f"metadata of {next_magnet.name}")
+            waiting = {handle: None for handle, magnet in handles.items() if magnet not in found}
+            patience.watch(waiting, f"metadata of {next_magnet.name}")
     for handle in handles:
         session.remove_torrent(handle)
     return [found[magnet] for magnet in magnets]
@@ -161,7 +105,7 @@ def fetch_files(
     """
     with ThreadPoolExecutor(3) as workers:
         loop = _FetchLoop(session, workers, on_whole)
-        loop.patience = _Patience(session, addresses, wait_s, progress)
+        loop.patience = Patience(session, addresses, wait_s, progress)
         try:
             for parts in downloads:
                 parts.save()
@@ -181,7 +125,7 @@ class _FetchLoop:
     """The loop of `fetch_files`: alerts in, flushes and proofs out, saves now and then."""
 
     task: Task
-    patience: _Patience
+    patience: Patience
 
     def __init__(
         self, session: Any, workers: ThreadPoolExecutor, on_whole: Callable[[PartFiles], None]
@@ -190,6 +134,7 @@ class _FetchLoop:
         self.torrents: dict[str, _Torrent] = {}
         self._save_under_way: Future[None] | None = None
         self._saved_s = self._flushed_s = time.monotonic()
+        self._received_bytes = 0
 
     def add(self, parts: PartFiles, addresses: Addresses) -> None:
         handle = self._session.add_torrent(parts.params())
@@ -224,6 +169,7 @@ class _FetchLoop:
             torrent.parts.close()
 
     def _on(self, alert: Any) -> None:
+        self.patience.hear(alert)
         handle = getattr(alert, "handle", None)
         if handle is None or not handle.is_valid():
             return
@@ -283,11 +229,13 @@ class _FetchLoop:
                 self.task.advance(state.total_wanted_done - torrent.told_bytes)
                 torrent.told_bytes = state.total_wanted_done
         peers = sum(state.num_peers for state in states)
-        if any(state.download_payload_rate for state in states):
+        received_bytes = sum(state.total_payload_download for state in states)
+        if received_bytes != self._received_bytes:  # the rate is an average of half a minute
+            self._received_bytes = received_bytes
             self.patience.alive()
         self.task.tell(count(peers, "peer"))
         names = ", ".join(torrent.parts.torrent.info.name() for torrent in self.torrents.values())
-        self.patience.watch([torrent.handle for torrent in self.torrents.values()], peers, names)
+        self.patience.watch({each.handle: each.parts for each in self.torrents.values()}, names)
 
     def _save(self) -> None:
         if self._save_under_way is None or self._save_under_way.done():

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from imnetprep.sources.torrent import read_torrent
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import DATASETS, Run, command, spoil, tree
 from tests.sources.conftest import Seed
+from tests.sources.peers import peer
 
 CLOSED = ["--no-dht", "--listen", "127.0.0.1:0"]
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -416,9 +418,41 @@ def test_a_dead_swarm_is_given_up(
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *source]
     done = run("download", *words, "--wait", "2s", *CLOSED)
     assert done.returncode == 3
-    assert "no peers yet; --wait ends in" in done.stderr
-    assert "no peer was found in 0:02" in done.stderr
+    assert "no peer was found; --wait ends in" in done.stderr
+    assert "no peer was found; nothing came for 0:02" in done.stderr
     assert ("metadata" in done.stderr) == (not with_metadata)
+
+
+@pytest.mark.parametrize(
+    ("manners", "reason", "hint"),
+    [
+        ({"lacks": {12}}, r"1 of 13 pieces missing, and no connected peer \(of 1\) has", "another"),
+        ({"wrong": {0, 12}}, r"127.0.0.1:PORT sent \d wrong pieces?, and \d+ of 13", "another"),
+        ({"choking": True}, r"13 of 13 pieces missing, and 1 conn.* \(choked\)", "--wait"),
+        ({"answers": False}, r"no peer stays connected \(127.0.0.1:PORT: [A-Z]", "firewall"),
+        (None, r"no peer stays connected \(127.0.0.1:PORT: Connection refused\)", "firewall"),
+    ],
+    ids=["lacks the last piece", "sends wrong pieces", "chokes", "hangs up", "is not there"],
+)
+def test_what_the_peers_do_in_place_of_sending_is_told(
+    manners: dict[str, object] | None, reason: str, hint: str,
+    packed: Path, tmp_path: Path, here: Run,
+) -> None:  # fmt: skip
+    archive = packed.parent / TRAIN
+    torrent = make_torrent(archive, piece_bytes=16384)
+    (tmp_path / "train.torrent").write_bytes(torrent)
+    with peer(torrent, archive.read_bytes()) as other:
+        vars(other).update(manners or {})
+        if manners is None:
+            other.close()
+        words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *CLOSED]
+        words += ["--torrent", tmp_path / "train.torrent", "--peer", other.address]
+        done = here("download", *words, "--wait", "3s")
+    assert done.returncode == 3, done.stderr
+    error, told = done.stderr.splitlines()[-2:]
+    port = other.address.rpartition(":")[2]
+    assert re.search(re.sub("PORT", port, reason), error), error
+    assert error.endswith("; nothing came for 0:03") and hint in told
 
 
 def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path) -> None:
