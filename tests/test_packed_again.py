@@ -232,6 +232,22 @@ def test_a_choice_of_classes_wants_only_their_tars(
     assert sorted(path.name for path in (tmp_path / "root" / "train").iterdir()) == chosen
 
 
+def test_consume_says_which_archives_of_any_packaging_stay(tmp_path: Path, here: Run) -> None:
+    """The splits are organized already; what lies there is another packaging of them."""
+    words, _ = _ponds(tmp_path, "tar.gz", lambda files: files)
+    assert here(*words).returncode == 0
+    toml = tmp_path / "mine.toml"
+    kaggle = PONDS[PONDS.index("[[archives]]") :].replace("FORM", "zip").replace(".archive", ".zip")
+    (tmp_path / "ponds.zip").write_bytes(b"of another packaging")
+    toml.write_text(f'{toml.read_text()}\n{kaggle}packaging = "zip"\n')
+    shutil.rmtree(tmp_path / "root")
+    assert here(*words).returncode == 0
+    done = here(*words, "--consume")
+    assert done.returncode == 0, done.stderr
+    for name in ("ponds.archive", "ponds.zip"):
+        assert f"{name} stays: its images are organized already" in done.stderr
+
+
 # Archives whose members have paths: under other folders than the definition says.
 
 CLASSES = ("n01614925", "n02123045")

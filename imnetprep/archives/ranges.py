@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from imnetprep.archives.tar import BLOCK_BYTES, FETCH_AGAIN, FileStream, Member, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset
@@ -27,6 +27,23 @@ class Section(NamedTuple):
     wnid: str | None
     members: Iterator[Member]
     take: Callable[[int], memoryview]
+
+
+class Contents(Protocol):
+    """The samples of an archive that lists what is in it, by ranges."""
+
+    @property
+    def ranges(self) -> list[Range]:
+        """All ranges, end to end."""
+
+    def holds_samples(self, span: Range) -> bool:
+        """Does a sample start in that range?"""
+
+    def section(self, span: Range, stream: Stream) -> Section:
+        """The section of one range, from a stream that stands at its start."""
+
+    def sections(self, stream: Stream) -> Iterator[Section]:
+        """All of them, from a stream that is read from its start to its end."""
 
 
 def plan_ranges(

@@ -14,7 +14,7 @@ from imnetprep.digests import Checksum
 
 
 class FileSeries:
-    """Bytes and files end to end as the archive called `name`: an ArchiveFile."""
+    """Bytes and files end to end as the archive called `name`: an ArchiveFile. `starts` of each."""
 
     seekable, is_far = True, False
     checksum: Checksum | None = None
@@ -23,8 +23,8 @@ class FileSeries:
         self.name, self._segments = name, segments
         files = [(each.name, file_state(each)) for each in segments if isinstance(each, Path)]
         sizes = (len(each) if isinstance(each, bytes) else each.stat().st_size for each in segments)
-        self._starts = [0, *itertools.accumulate(sizes)]
-        self.size_bytes: int | None = self._starts[-1]
+        self.starts = [0, *itertools.accumulate(sizes)]
+        self.size_bytes: int | None = self.starts[-1]
         self.identity = f"{name} {hashlib.sha256(repr(files).encode()).hexdigest()}"
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -44,9 +44,9 @@ class FileSeries:
     def _fill(self, view: memoryview, offset: int) -> int:
         """Read what lies at `offset` into `view`; how many bytes that were."""
         at = 0
-        for number in range(bisect_right(self._starts, offset) - 1, len(self._segments)):
-            skip = offset + at - self._starts[number]
-            part = view[at : at + self._starts[number + 1] - offset - at]
+        for number in range(bisect_right(self.starts, offset) - 1, len(self._segments)):
+            skip = offset + at - self.starts[number]
+            part = view[at : at + self.starts[number + 1] - offset - at]
             found = _read(self._segments[number], part, skip)
             at += found
             if found != len(part) or at == len(view):

@@ -11,8 +11,7 @@ from imnetprep.archives.compression import COMPRESSED_FORMS
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.prefetch import PrefetchedFile
 from imnetprep.archives.range_index import format_index, parse_index
-from imnetprep.archives.ranges import Range, Section, open_section, walked_ranges
-from imnetprep.archives.zip import Directory
+from imnetprep.archives.ranges import Contents, Range, Section, open_section, walked_ranges
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths
 from imnetprep.digests import Checksum, Pieces
@@ -131,8 +130,13 @@ class Ranges:
         return self.directory.holds_samples(span)
 
     @cached_property
-    def directory(self) -> Directory | None:
-        """The directory of a zip, read once; None for other forms."""
+    def directory(self) -> Contents | None:
+        """The directory of a zip or the rows of parquet, read once; None for other forms."""
+        if self._archive.form == "parquet":
+            from imnetprep.archives.parquet import ParquetFiles, Rows
+
+            assert isinstance(self._file, ParquetFiles), "nothing else is opened for this form"
+            return Rows(self._file, self.dataset.published, self._archive.splits[0])
         if self._archive.form != "zip":
             return None
         assert self._paths is not None, "a zip has members"
@@ -238,7 +242,8 @@ class Extractor:
             self.read_all = True
         else:
             ranges = self._ranges.find()
-            if (paths := self._extraction.paths) is not None and not paths.has_samples:
+            paths = self._extraction.paths
+            if paths is not None and not paths.has_samples and self._ranges.directory is None:
                 find_samples(self._file, self._archive, paths)
             possible = [each for each in ranges if self._ranges.may_hold(each)]
             spans = to_read = [each for each in possible if each.start not in earlier.starts]

@@ -10,8 +10,7 @@ from contextlib import suppress
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
-from imnetprep.archives.ranges import Section, sections
-from imnetprep.archives.zip import Directory
+from imnetprep.archives.ranges import Contents, Section, sections
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.extracting.samples import Extraction, require_samples
 from imnetprep.extracting.sink import Batch, RangeRecord
@@ -34,7 +33,7 @@ def extract_in_order(
     file: ArchiveFile,
     reader: Reader,
     *,
-    directory: Directory | None,
+    directory: Contents | None,
     may_hold: Callable[[Section], bool],
     jobs: int,
     check_of: Callable[[int], Check | None],
@@ -113,7 +112,7 @@ class _Flow:
         else:
             self.stream = ChunkStream(chunks, 0, name=name, on_bytes=on_bytes)
 
-    def sections(self, dataset: Dataset, directory: Directory | None) -> Iterator[Section]:
+    def sections(self, dataset: Dataset, directory: Contents | None) -> Iterator[Section]:
         """All of them in order."""
         if directory is not None:
             return directory.sections(self.stream)

@@ -12,7 +12,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
 from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
-from imnetprep.organizing.parts import archive_in_parts, refuse_class_tar
+from imnetprep.organizing.parts import archive_in_parts, folder_of_parts, refuse_class_tar
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
 from imnetprep.sources.places import STDIN, is_local, open_archive
@@ -76,7 +76,7 @@ def planned_splits(
             f"the test split of {dataset.name} has no labels, so no classes to sort its images by",
             hint="unpack its archive with tar; organize has --split train and --split val",
         )
-    whole, place = dataset.published, archives or root.archives
+    whole, place = dataset.published, folder_of_parts(archives or root.archives)
     if file := _named_file(whole, place):
         packaging = file.packaging
         if is_local(place):
@@ -230,8 +230,17 @@ def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
 
 
 def tell_kept_archives(group: SplitGroup, progress: Progress) -> None:
-    """Say which archives `consume` leaves alone: nothing is made of them any more."""
-    for each in group.archives:
+    """Say which archives `consume` leaves alone: nothing is made of them any more.
+
+    Archives of another packaging may lie beside those of the group.
+    """
+    others = {
+        ArchiveAt(archive, at.place, at.home)
+        for archive in group.dataset.published.archives
+        for at in group.archives[:1]
+        if not set(group.splits).isdisjoint(archive.splits)
+    }
+    for each in [*group.archives, *sorted(others - {*group.archives}, key=lambda at: at.address)]:
         if each.is_local and (each.path.exists() or each.is_partly_deleted):
             way = "; imnetprep clean --only archive removes what is not needed again"
             progress.note(

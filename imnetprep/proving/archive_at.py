@@ -61,6 +61,10 @@ class ArchiveAt:
 
     def open(self) -> ArchiveFile:
         """The archive, open. Raises ImnetprepError where it is not there."""
+        if self.parts and self.archive.form == "parquet":
+            from imnetprep.archives.parquet import ParquetFiles
+
+            return ParquetFiles(self.archive.name, self.parts)
         if self.parts:
             return series_of_class_tars(self.archive.name, self.parts)
         return open_archive(self.place, self.archive.name)
