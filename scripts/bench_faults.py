@@ -258,7 +258,7 @@ def _problems(ended: Ended, fault: Fault) -> list[str]:
         problems.append("a traceback")
     if ended.code == 0 or problems:
         return problems
-    if ended.code == 5 and fault.error in ("EIO", "EACCES"):  # a finding says of which file
+    if ended.code == 5 and fault.error in ("EIO", "EACCES", "EPERM"):  # it is a finding
         return []
     lines = ended.told.splitlines()
     if sum(line.startswith("Error: ") for line in lines) != 1 or "Hint: " not in lines[-1]:

@@ -13,7 +13,7 @@ from imnetprep.checking.recognise import Tree
 from imnetprep.digests import running_xxh128
 from imnetprep.jobs import FILES
 from imnetprep.layouts.webdataset import INDEX, Index, Shard, frame, read_index, shard_name
-from imnetprep.machine import is_of_file
+from imnetprep.machine import is_of_file, named
 from imnetprep.manifest import Manifest, SampleRecord, SplitRecord, open_manifest
 from imnetprep.messages import Checks, Finding, Progress, Task, WrongBytes, count
 
@@ -101,7 +101,8 @@ class _Survey:
             return [result]
         path = f"{self.home}/{result.shard.name}"
         try:
-            with (self.folder / result.shard.name).open("rb") as file:
+            shard = self.folder / result.shard.name
+            with named(shard), shard.open("rb") as file:
                 return list(self._wrong(file, path, result))
         except OSError as error:
             if not is_of_file(error):

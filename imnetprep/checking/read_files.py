@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.images import decoding_problem
-from imnetprep.machine import is_of_file
+from imnetprep.machine import is_of_file, named
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import Checks, Finding
 
@@ -30,7 +30,8 @@ def read_findings(reads: Sequence[Finding | Read], checks: Checks) -> list[Findi
             found.append(read)
             continue
         try:
-            problems = list(_problems(read, checks))
+            with named(read.path):
+                problems = list(_problems(read, checks))
         except OSError as error:
             if not is_of_file(error):
                 raise

@@ -4,7 +4,7 @@ libtorrent's `piece_finished_alert` comes before the bytes are in the file. A pi
 when, after a `cache_flushed_alert`, its SHA-1 is right as read back; that is the archive's proof.
 """
 
-import errno
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -101,7 +101,7 @@ def fetch_files(
     """Fetch what is missing; `on_whole` is called for each torrent as soon as it is whole.
 
     Whatever ends this, what was proved is on record. Raises SourceFailed, WrongBytes and
-    ImnetprepError (disk full, files that cannot be written).
+    OSError (disk full, files that cannot be written).
     """
     with ThreadPoolExecutor(3) as workers:
         loop = _FetchLoop(session, workers, on_whole)
@@ -257,15 +257,13 @@ def _save_all(downloads: Sequence[PartFiles]) -> None:
         parts.save()
 
 
-def _disk_error(alert: Any) -> ImnetprepError:
+def _disk_error(alert: Any) -> Exception:
     is_file = isinstance(alert, lt.file_error_alert)
     place = alert.filename() if is_file else alert.handle.status().save_path
-    if alert.error.value() == errno.ENOSPC:
-        return ImnetprepError(
-            f"the disk is full: {place}",
-            hint="free some space and run the same command again; it resumes where it stopped",
-        )
+    error = alert.error
+    if error.category().name() in ("system", "generic"):
+        return OSError(error.value(), os.strerror(error.value()), place)
     return ImnetprepError(
-        f"{place} cannot be written: {alert.error.message()}",
+        f"{place} cannot be written: {error.message()}",
         hint="fix what the system says and run the same command again",
     )
