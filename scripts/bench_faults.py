@@ -74,6 +74,7 @@ _CHANGING |= {"seconds", "waited_s", "images_per_second"}
 # Forks a process for each command: packages are imported once. The fault is set in the fork.
 _SERVER = """
 import atexit, importlib, json, mmap, os, pkgutil, signal, sys, threading, time
+sys.path.remove("")  # the folder of a command is none of Python's
 import imnetprep
 from imnetprep import cli
 for module in pkgutil.walk_packages(imnetprep.__path__, "imnetprep."):
@@ -184,7 +185,7 @@ def main(folder: Path) -> None:
     commands, wrong = Commands(folder), 0
     try:
         for make in (_organize, _side_by_side, _shards, _shards_of_folders, _repair, _adopt,
-                     _verify, _divide, _subset, _train, _pull):  # fmt: skip
+                     _verify, _divide, _subset, _download, _pull, _train):  # fmt: skip
             name = make.__name__[1:].replace("_", "-")
             if not ONLY or name in ONLY.split(","):
                 template = folder / name
@@ -416,6 +417,23 @@ def _train(template: Path, commands: Commands) -> Iterator[Verb]:
         return [*words, "--resume"] if resumes else words
 
     yield Verb("train", words, again=again)
+
+
+@contextlib.contextmanager
+def _download(template: Path, _commands: Commands) -> Iterator[Verb]:
+    from imnetprep.sources.seeder import seeded
+
+    definition = _packed(template)
+    seeds = template.parent / "seeds"
+    seeds.mkdir()
+    names = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+    archives = [(template / "archives" / name).rename(seeds / name) for name in names]
+    with seeded(archives) as seeder:
+        words = ["download", "--root", "root", "--dataset", definition, "--quiet"]
+        words += ["--no-dht", "--listen", "127.0.0.1:0", "--peer", seeder.peer, "--wait", "20s"]
+        for magnet in seeder.magnets:
+            words += ["--magnet", magnet]
+        yield Verb("download", words)
 
 
 @contextlib.contextmanager

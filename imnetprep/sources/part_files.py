@@ -17,6 +17,7 @@ import libtorrent as lt
 
 from imnetprep.fs import allocated_bytes, data_ranges, read_range, sync_folder, written_whole
 from imnetprep.jobs import FILES
+from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
 from imnetprep.sources.torrent import Torrent, read_torrent
 
@@ -162,7 +163,8 @@ class PartFiles:
                 digest.update(bytes(part.size))
                 continue
             try:
-                digest.update(read_range(self._handle(part.file_index), part.size, part.offset))
+                with named(self._parts[part.file_index]):
+                    digest.update(read_range(self._handle(part.file_index), part.size, part.offset))
             except FileNotFoundError:
                 return False
         return bool(digest.digest() == self.torrent.info.hash_for_piece(piece))
@@ -173,8 +175,9 @@ class PartFiles:
         for part in map(self._parts.__getitem__, self.paths):
             if not part.exists():
                 part.touch()  # so that the record can say in which file they lie
-        for handle in list(self._handles.values()):
-            os.fsync(handle)
+        for index, handle in list(self._handles.items()):
+            with named(self._parts[index]):
+                os.fsync(handle)
         bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
         for piece in pieces:
             bits[piece // 8] |= 1 << (piece % 8)

@@ -163,7 +163,8 @@ class _FetchLoop:
         """Record what is proved and close the files."""
         self._workers.shutdown(cancel_futures=True)
         for torrent in self.torrents.values():
-            self._session.remove_torrent(torrent.handle)
+            if torrent.handle.is_valid():  # else the disk failed when it was whole
+                self._session.remove_torrent(torrent.handle)
             with suppress(OSError):  # a full disk: what the record lacks is found at the next start
                 torrent.parts.save()
             torrent.parts.close()
