@@ -202,11 +202,13 @@ def require_distinct(folder: Path, names: Iterable[str]) -> None:
 
 def _name_key(folder: Path) -> Callable[[str], str] | None:
     """What two names share that are one to the file system of `folder`; None: no two are."""
+    name = f".imnetprep-\u00e9.{os.getpid()}.tmp"
+    probe = folder / name
     try:
-        with tempfile.NamedTemporaryFile(prefix=".imnetprep-\u00e9-", dir=folder) as file:
-            name = Path(file.name)
-            is_caseless = name.with_name(name.name.upper()).exists()
-            is_normal = name.with_name(unicodedata.normalize("NFD", name.name)).exists()
+        probe.touch()
+        is_caseless = probe.with_name(name.upper()).exists()
+        is_normal = probe.with_name(unicodedata.normalize("NFD", name)).exists()
+        probe.unlink()
     except OSError:  # nobody writes there, or no such name
         return None
     if not is_caseless and not is_normal:

@@ -55,7 +55,10 @@ _HINTS = {
 _OF_ANY = f"the system answers so: look at `dmesg`, {_RESUME}"
 # A program earns these by itself.
 _OF_PROGRAMS = ("EBADF", "EFAULT", "ESPIPE", "ENOTSOCK", "ECHILD")
-_OF_ALL_FILES = ("EMFILE", "ENFILE", "ENOMEM", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ENOTCONN")
+_OF_ALL_FILES = (
+    *("EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT"),
+    *("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ENOTCONN"),
+)
 NO_THREAD = "can't start new thread"  # as Python says it
 _OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
 

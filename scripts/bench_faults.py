@@ -66,7 +66,7 @@ FITS = {
     "ESTALE": "server|mount", "ETIMEDOUT": "server|mount", "ENOLCK": "--root|lock",
     "ENAMETOOLONG": "shorter", "EAGAIN": "ulimit -u|--jobs",
 }  # fmt: skip
-_MADE_ANEW = re.compile(r"(\.organizing|.*\.lock(\.workers)?|.*\.sync\.db.*|__pycache__)(/|$)")
+_MADE_ANEW = re.compile(r"(\.organizing|.*\.lock(\.workers)?|.*\.sync\.db.*|.*\.\d+\.tmp)(/|$)")
 # Times and inodes are those of each run.
 _CHANGING = {"recorded_at", "mtime_ns", "ctime_ns", "inode"}
 _CHANGING |= {"seconds", "waited_s", "images_per_second"}

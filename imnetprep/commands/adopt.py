@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # --help loads none of it
 
 
 @verb.command(short_help="Make a dataset of train/CLASS/ and val/CLASS/, where they lie.")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=verb.ExistingPath(file_okay=False))
 @click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),

@@ -17,7 +17,7 @@ from imnetprep.messages import WrongUsage
 
 
 @verb.command(short_help="Divide images by class into train and val.")
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=verb.ExistingPath(file_okay=False))
 @verb.root_option
 @click.option(
     "--val-fraction",
@@ -39,7 +39,7 @@ from imnetprep.messages import WrongUsage
     "--labels",
     "table",
     metavar="FILE",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=verb.ExistingPath(dir_okay=False),
     help="Take the class of each image from this table: CSV, TSV or JSON lines.",
 )
 @click.option(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # --help loads none of it
     "--torrent",
     "torrents",
     multiple=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=verb.ExistingPath(dir_okay=False),
     help="Fetch from the swarm of this .torrent file; may be repeated.",
 )
 @verb.swarm_options

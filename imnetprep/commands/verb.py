@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,18 @@ RATE = ParsedType("rate", parse_bytes)
 DURATION = ParsedType("duration", parse_duration)
 
 
+class ExistingPath(click.Path):
+    """A path that must be there; what keeps this user from looking is told as what it is."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, exists=True, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            Path(value).stat()
+        return super().convert(value, param, ctx)
+
+
 def _as_root(_ctx: click.Context, _param: click.Parameter, value: Path) -> Root:
     return Root(value)
 
@@ -195,7 +208,7 @@ archives_option = click.option(
 archives_folder_option = click.option(
     "--archives",
     metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    type=ExistingPath(file_okay=False),
     help="The folder of the archives on this machine.  [default: ROOT/archives]",
 )
 

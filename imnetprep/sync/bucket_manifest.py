@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.machine import named
 from imnetprep.manifest import (
     Manifest,
     OtherForm,
@@ -63,7 +64,7 @@ def read_remote_manifest(path: Path) -> RemoteManifest:
     Raises WrongBytes where it is none, or does not hold together, and OtherForm.
     """
     try:
-        with path.open("rb") as file:
+        with named(path), path.open("rb") as file:
             if file.read(20)[18:] != _JOURNAL_AND_NO_WAL:  # opening it would write beside it
                 raise ImnetprepError(f"{path} is no SQLite file of ours", hint="")
         with open_manifest(path) as manifest:
