@@ -47,8 +47,11 @@ class Columns(NamedTuple):
         samples, places = len(names), len(names) * in_shards
         if tuple(map(len, self[1:5])) != (8 * samples, 4 * places, 8 * places, 16 * samples):
             raise ValueError("its columns differ in length")
-        if max(self.sizes[7::8] + self.offsets[7::8], default=0) > 127:
+        if max(self.offsets[7::8], default=0) > 127:
             raise ValueError("a number is below zero")
+        high_bytes = (self.sizes[at::8].strip(b"\0") for at in (5, 6, 7))
+        if max(self.sizes[4::8], default=0) > 1 or any(high_bytes):
+            raise ValueError("a size is above 8 GiB, or below zero")
         if len({*names} - {"", ".", ".."}) != samples or b"/" in self.names:
             raise ValueError("its names are not those of so many samples")
 

@@ -32,6 +32,7 @@ from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError, WrongUsage, count, move_away, shell_command
+from imnetprep.plain_values import plain_text, whole_number
 
 _OTHER_ROOT = "name another --root, or the dataset that it holds"
 _SCHEMA_VERSION = 3
@@ -128,7 +129,7 @@ class Manifest:
         """The splits that are organized under the root, each in each of its layouts."""
         rows = self._database.execute("SELECT name, layout, samples, size_bytes, change FROM split")
         try:
-            records = [SplitRecord(Split(row[0]), Layout(row[1]), *row[2:]) for row in rows]
+            records = [_split_record(*row) for row in rows]
         except ValueError as error:
             raise self._damaged(str(error)) from error
         return {(record.split, record.layout): record for record in records}
@@ -270,6 +271,18 @@ class Manifest:
                 "UPDATE split SET samples = ?, size_bytes = ? WHERE id = ?",
                 [samples, size_bytes, key],
             )
+
+
+def _split_record(
+    name: str, layout: str, samples: object, size_bytes: object, change: object
+) -> SplitRecord:
+    return SplitRecord(
+        Split(name),
+        Layout(layout),
+        whole_number(samples),
+        whole_number(size_bytes),
+        None if change is None else plain_text(change),
+    )
 
 
 def packed(samples: Iterable[SampleRecord]) -> dict[int, Columns]:

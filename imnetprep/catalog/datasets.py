@@ -518,7 +518,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
     if table.get("content") not in (None, *CONTENTS):
         raise ValueError(f"the content of {table['name']} is not {' or '.join(CONTENTS)}")
     _typed(table, "size_bytes", int)
-    for key in ("url", "magnet", *DIGEST_DIGITS):
+    for key in ("url", "magnet", "packaging", *DIGEST_DIGITS):
         _typed(table, key, str)
     if not SAFE_NAME.fullmatch(table.get("torrent", "none")):
         raise ValueError(f"{table['torrent']!r} is not a plain file name")

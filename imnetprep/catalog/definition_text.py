@@ -7,10 +7,12 @@ import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from imnetprep.outside_text import has_secret
+
 DIGEST_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "xxh64": 16}
 Path = tuple[str | int, ...]  # ("archives", 0, "md5")
 
-_KEYS = {
+KEYS = {
     "": "name title terms synsets archives part_of orientation odd_files train val",
     "split": "file_name samples samples_per_class names labels",
     "archives": "name split form members beside content packaging size_bytes url torrent magnet "
@@ -64,10 +66,12 @@ def key_problems(text: str, splits: Collection[str]) -> Iterator[str]:
     for path, kind, each in tables:
         for key, value in each.items() if isinstance(each, Mapping) else ():
             place = f"{line_of(text, (*path, key))}{'.'.join([*map(str, path[:1]), key])}"
-            if key not in _KEYS[kind].split():
+            if key not in KEYS[kind].split():
                 yield f"{place} is no key of a definition"
             elif key in DIGEST_DIGITS and not _is_digest(key, value):
                 yield f"{place} is not {DIGEST_DIGITS[key]} digits of 0-9 and a-f"
+            elif key in ("url", "magnet") and isinstance(value, str) and has_secret(value):
+                yield f"{place} has a password or a key, which the manifest would pass on"
     if table.get("orientation") not in (None, "applied"):
         yield f'{line_of(text, ("orientation",))}orientation is "applied", or is not there'
 

@@ -18,18 +18,11 @@ from imnetprep.digests import running_xxh128
 from imnetprep.fs import read_range, written_whole
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, move_away
+from imnetprep.plain_values import plain_text, whole_number
 
 INDEX = "index.json"
 _FORM = 1
-_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    OverflowError,  # Infinity is a number to json
-    RecursionError,
-)
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 class Shard(NamedTuple):
@@ -138,12 +131,12 @@ def read_index(folder: Path) -> Index:
             raise ValueError("of another form")
         change = facts.pop("change")
         index = Index(
-            _text(facts.pop("dataset")),
-            _text(facts.pop("split")),
-            int(facts.pop("seed")),
-            int(facts.pop("shard_size")),
-            None if change is None else _text(change),
-            tuple(map(_shard, facts.pop("shards"))),
+            plain_text(facts.pop("dataset")),
+            plain_text(facts.pop("split")),
+            whole_number(facts.pop("seed")),
+            whole_number(facts.pop("shard_size"), least=1),
+            None if change is None else plain_text(change),
+            tuple(map(parse_shard, facts.pop("shards"))),
         )
         if facts:
             raise ValueError("it says more")
@@ -155,14 +148,9 @@ def read_index(folder: Path) -> Index:
         ) from error
 
 
-def _shard(facts: Mapping[str, Any]) -> Shard:
+def parse_shard(facts: Mapping[str, Any]) -> Shard:
     """The shard as `write_index` has it; raises one of _DAMAGE."""
-    name, digest = _text(facts["name"]), _text(facts["xxh128"])
-    return Shard(name, int(facts["samples"]), int(facts["size_bytes"]), digest)
-
-
-def _text(value: object) -> str:
-    """`value`, if it is text that can be shown; else raises ValueError."""
-    if not isinstance(value, str) or not value.isprintable():
-        raise ValueError(f"no text: {value!r:.40}")
-    return value
+    name, digest = plain_text(facts["name"]), plain_text(facts["xxh128"])
+    if "/" in name:
+        raise ValueError(f"{name!r:.40} is no file name")
+    return Shard(name, whole_number(facts["samples"]), whole_number(facts["size_bytes"]), digest)

@@ -26,10 +26,11 @@ from imnetprep.database import MEMORY, Busy, is_damage, open_database
 from imnetprep.digests import Checksum
 from imnetprep.external_sort import in_order
 from imnetprep.extracting.sink import RangeRecord
-from imnetprep.layouts.webdataset import Shard
+from imnetprep.layouts.webdataset import Shard, parse_shard
 from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import ImnetprepError, removal
 from imnetprep.organizing.committer import committer
+from imnetprep.plain_values import whole_number
 from imnetprep.proving.receipt import Proof, parse_proof
 
 _FORM = 4
@@ -171,7 +172,8 @@ class Journal:
     def shards(self, split: Split) -> tuple[Shard, ...]:
         """The shards that are whole, by name."""
         rows = self._select(split, f"{', '.join(Shard._fields)} FROM shard", "ORDER BY name")
-        return tuple(map(Shard._make, rows))
+        with _of_the_database():
+            return tuple(parse_shard(dict(zip(Shard._fields, row, strict=True))) for row in rows)
 
     def range_samples(self, split: Split, start: int) -> list[SampleRecord]:
         """The samples of the range that starts there."""
@@ -202,7 +204,9 @@ class Journal:
 
     def size_bytes(self, split: Split) -> int:
         """What the samples so far take."""
-        return int(self._select(split, "coalesce(sum(size_bytes), 0) FROM range").fetchone()[0])
+        rows = self._select(split, "coalesce(sum(size_bytes), 0) FROM range")
+        with _of_the_database():
+            return whole_number(rows.fetchone()[0])
 
     def mark_whole(
         self, folders: Mapping[Split, Path], *, facts: Mapping[str, Any], proof: Proof | None
@@ -259,6 +263,15 @@ class Journal:
             f"INSERT INTO samples VALUES (?, ?, ?, ?{', ?' * len(Columns._fields)})",
             ((*key, label, *columns) for label, columns in classes.items()),
         )
+
+
+@contextmanager
+def _of_the_database() -> Iterator[None]:
+    """Take a value that cannot be for damage."""
+    try:
+        yield
+    except ValueError as error:
+        raise sqlite3.DatabaseError(str(error)) from error
 
 
 def _parsed(text: Any) -> Any:

@@ -21,7 +21,7 @@ from imnetprep.s3.address import S3Address
 
 _FORM = 1
 _CHECKSUMS = "kind, size, value, part_bytes, parts"
-_BEING_SYNCED, _ARRIVED = 2, "arrived"
+_BEING_SYNCED, _ARRIVAL = 2, "arrival"
 _SCHEMA = f"""
 CREATE TABLE file (
     path TEXT, kind TEXT, state TEXT NOT NULL, size INTEGER NOT NULL, value TEXT NOT NULL,
@@ -148,16 +148,16 @@ class SyncJournal:
         """The files that got their names, and maybe not their place in the receipt: path, inode,
         and the proof as JSON.
         """
-        rows = self._execute("SELECT address, etag, value FROM synced WHERE how = ?", _ARRIVED)
+        rows = self._execute("SELECT address, etag, value FROM synced WHERE how = ?", _ARRIVAL)
         return [(str(path), int(inode), str(proof)) for path, inode, proof in rows]
 
     def keep_arrived(self, path: str, inode: int, proof: str) -> None:
         """The file at `path` is about to get its name."""
-        self._keep("synced", path, _ARRIVED, str(inode), proof)
+        self._keep("synced", path, _ARRIVAL, str(inode), proof)
 
     def forget_arrived(self) -> None:
         """The receipt has all of them."""
-        self._execute("DELETE FROM synced WHERE how = ?", _ARRIVED)
+        self._execute("DELETE FROM synced WHERE how = ?", _ARRIVAL)
 
     def sent(self, upload_id: str) -> dict[int, tuple[str, Checksum]]:
         """The parts of an unfinished upload that were sent from here: ETag and checksum."""

@@ -1,4 +1,7 @@
-"""Cases drawn anew for SECONDS (60), over the same properties as tests/test_fuzz.py."""
+"""Cases drawn anew for SECONDS (60), over the same properties as tests/test_fuzz.py.
+
+`fields` in place of SECONDS: every field of every file that is read back, with every wrong value.
+"""
 
 import contextlib
 import sys
@@ -10,6 +13,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
+from tests.fuzzing.fields import Subjects, run_case
 from tests.fuzzing.ground import Ground, read_by_gnu_tar
 from tests.fuzzing.inputs import inputs
 
@@ -18,6 +22,9 @@ _CASES_A_TURN = 300
 
 def main() -> None:
     """Turn after turn until the time is over, or a case breaks a property."""
+    if sys.argv[1:] == ["fields"]:
+        _fields()
+        return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with tempfile.TemporaryDirectory() as folder:
         ground = Ground(Path(folder) / "ground")
@@ -34,6 +41,17 @@ def main() -> None:
                     sys.exit(f"{name}: a property is broken; put the case above into the corpus")
                 cases[name] += _CASES_A_TURN
     print(", ".join(f"{name} {count:,}" for name, count in cases.items()))
+
+
+def _fields() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ground, cases = Ground(Path(folder) / "ground"), 0
+        for kind, each in Subjects(Path(folder) / "fields", ground.packed).cases().items():
+            for case in each:
+                cases += 1
+                if problem := run_case(case):
+                    print(f"{kind}: {problem}")
+    print(f"{cases:,} cases")
 
 
 def _holds(drawn: Any, check: Any) -> bool:
