@@ -53,7 +53,7 @@ class Jobs:
 LOCAL_RANGES = Jobs(limit=8)
 # Ranges of an archive far away: most of them wait for the network. Some 5 MB each as well.
 FAR_RANGES = Jobs(per_core=4, limit=16)
-# Images decoded and made smaller: each holds one that is decoded, 3 bytes a pixel.
+# Images decoded and made smaller: each holds one that is decoded, 4 bytes a pixel.
 IMAGES = Jobs()
 # Shards that are copied together, sample by sample: as LOCAL_RANGES.
 SHARDS = Jobs(limit=8)

@@ -101,7 +101,8 @@ def _resized_images(
         except ValueError as error:
             raise WrongBytes(
                 f"{name}: {error}",
-                hint="an image as published does decode; fetch the archive again",
+                hint="fetch the archive again if it is not as published; or take the images as they"
+                " are, without --resize",
             ) from error
         record = SampleRecord.of_body(label, name, image.body)
         images.append((record._replace(change=image.change), image.body))
