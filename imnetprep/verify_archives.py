@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imnetprep.archives.damaged_tar import members_between
-from imnetprep.archives.file import LocalFile, file_state
+from imnetprep.archives.file import LocalFile, file_state, missing_archive
 from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.digests import Pieces
@@ -86,7 +86,7 @@ def archive_reports(
                         hint="imnetprep organize looks at the names and counts in them",
                     )
             raise ImnetprepError(
-                f"{folder / archive.name} is not there",
+                missing_archive(folder / archive.name),
                 hint="imnetprep download, or name the folder where the archives are",
             )
     at_home = record and home_of(folder, root) is root

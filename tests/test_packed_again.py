@@ -113,6 +113,20 @@ def test_an_image_in_two_folders_of_a_tar_is_refused(
     assert "a second time" in done.stderr
 
 
+def test_an_archive_that_is_not_there_is_told_with_what_is(
+    unproved: Path, tmp_path: Path, here: Run
+) -> None:
+    (unproved.parent / TRAIN).rename(unproved.parent / "train images.tar.bz2")
+    place = ["--dataset", unproved, "--archives", unproved.parent, "--split", "train"]
+    told = f"{TRAIN} is not there, but {VAL}, train images.tar.bz2"
+    for words in (["organize", "--root", tmp_path / "root"], ["verify-archives"]):
+        done = here(*words, *place)
+        assert done.returncode == 1
+        assert told in done.stderr
+    done = here("adopt", unproved.parent)
+    assert f"holds no images, but {VAL}, train images.tar.bz2" in done.stderr
+
+
 def test_a_train_tar_of_images_says_that_class_tars_are_looked_for(
     unproved: Path, tmp_path: Path, here: Run
 ) -> None:

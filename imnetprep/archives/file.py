@@ -11,6 +11,10 @@ from imnetprep.fs import read_into, read_range
 from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError
 
+# Of files that may be an archive under another name, or packed in another way.
+_ENDINGS = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".parquet")
+_EXAMPLES = 3
+
 
 class ArchiveFile(Protocol):
     """An archive that is open for reading; nothing has proved yet what its reads return.
@@ -131,6 +135,19 @@ def open_local(path: Path) -> LocalFile:
     except FileNotFoundError:
         part = path.with_name(f"{path.name}.part")
         raise ImnetprepError(
-            f"{path} is {'not whole yet' if part.exists() else 'not there'}",
+            f"{path} is not whole yet" if part.exists() else missing_archive(path),
             hint="imnetprep download, or name the place where the archives are",
         ) from None
+
+
+def missing_archive(path: Path) -> str:
+    """The sentence about an archive that is not there: which others are."""
+    return f"{path} is not there{but_archives(path.parent)}"
+
+
+def but_archives(folder: Path) -> str:
+    """The end of a sentence about what `folder` has not: which files may be archives, if any."""
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    archives = [name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
+    rest = f" and {len(archives) - _EXAMPLES:,} more" if len(archives) > _EXAMPLES else ""
+    return f", but {', '.join(archives[:_EXAMPLES])}{rest}" if archives else ""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from imnetprep.archives.file import missing_archive
 from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
@@ -17,6 +18,8 @@ from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, othe
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
 from imnetprep.sources.places import STDIN, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
+
+_AGAIN = "if others packed it again, unpack it: --archives takes a folder of class tars"
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,7 @@ def _check_part(group: SplitGroup) -> None:
         states = each.path, consumed_path(each.path), each.path.with_name(f"{each.path.name}.part")
         if each.is_local and not each.parts and not any(path.exists() for path in states):
             raise ImnetprepError(
-                f"{each.path} is not there; {whole}, and made of its archives",
+                f"{missing_archive(each.path)}; {whole}, and made of its archives",
                 hint="name the place of those with --archives",
             )
 
@@ -224,7 +227,7 @@ def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
     if size_bytes is not None and dataset_bytes not in (None, size_bytes):
         raise WrongBytes(
             f"{at.address} has {size_bytes:,} bytes; {dataset.name} has {dataset_bytes:,} there",
-            hint=f"--dataset NAME|FILE.toml if it is another dataset; {FETCH_AGAIN}",
+            hint=f"--dataset NAME|FILE.toml if it is another dataset; {_AGAIN}; {FETCH_AGAIN}",
         )
     return size_bytes or dataset_bytes or 0
 
@@ -234,13 +237,13 @@ def tell_kept_archives(group: SplitGroup, progress: Progress) -> None:
 
     Archives of another packaging may lie beside those of the group.
     """
-    others = {
+    archives = {
         ArchiveAt(archive, at.place, at.home)
         for archive in group.dataset.published.archives
         for at in group.archives[:1]
         if not set(group.splits).isdisjoint(archive.splits)
     }
-    for each in [*group.archives, *sorted(others - {*group.archives}, key=lambda at: at.address)]:
+    for each in [*group.archives, *sorted(archives - {*group.archives}, key=lambda at: at.address)]:
         if each.is_local and (each.path.exists() or each.is_partly_deleted):
             way = "; imnetprep clean --only archive removes what is not needed again"
             progress.note(

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+from imnetprep.archives.file import but_archives
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.images import decoding_problem, jpeg_header_problem
@@ -364,8 +365,9 @@ def _refuse_flat(folder: Path) -> NoReturn:
             break
     if not depths:
         raise ImnetprepError(
-            f"{folder} holds no images",
-            hint="name a folder with train/CLASS/ and val/CLASS/, or with a folder for each class",
+            f"{folder} holds no images{but_archives(folder)}",
+            hint="name a folder with train/CLASS/ and val/CLASS/, or with a folder for each class;"
+            " organize --archives reads the archives of a dataset",
         )
     depth, images = depths.most_common(1)[0]
     if depth == 0:
