@@ -174,6 +174,7 @@ def sync_s3(
         from imnetprep.fs import locked
         from imnetprep.jobs import TRANSFERS
         from imnetprep.s3.bucket import Bucket
+        from imnetprep.sync.empty_side import refuse_absent_root, refuse_empty_side
         from imnetprep.sync.journal import open_sync_journal
         from imnetprep.sync.keys import Content
         from imnetprep.sync.plan import Direction, plan_sync
@@ -185,9 +186,11 @@ def sync_s3(
     progress = stderr_progress(quiet=quiet)
     parts = frozenset(map(Content, contents))
     kind = checksum_algorithm.lower() if checksum_algorithm else best_kind()
+    way = "--push" * push + "--pull" * pull + "--check" * check
     acts = (push or pull or check) and not dry_run
     with ExitStack() as stack:
         stack.enter_context(closing(bucket))
+        refuse_absent_root(root, place, way)
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
@@ -195,6 +198,7 @@ def sync_s3(
             root=root, bucket=bucket, address=place, journal=journal, kind=kind, contents=parts,
             progress=progress,
         ).listed(uploads=not pull)  # fmt: skip
+        refuse_empty_side(survey, way)
         if check:
             from imnetprep.sync.check import sync_findings
 

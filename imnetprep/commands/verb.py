@@ -95,6 +95,8 @@ def from_here(text: str) -> str:
             return match[0]
         words = [f"imnetprep {name}"]
         for each in _CONTEXT:
+            if each == "address" and SCHEME in rest:
+                continue
             if each == "layout" and ctx.info_name == "organize" != name:
                 continue  # which it was to make, and the others would read
             option, value = _option(command, each), _typed_value(ctx, command, each)

@@ -50,8 +50,8 @@ def fetch_metadata(
                 patience.alive()
         next_magnet = next((magnet for magnet in magnets if magnet not in found), None)
         if next_magnet is not None:
-            waiting = {handle: None for handle, magnet in handles.items() if magnet not in found}
-            patience.watch(waiting, f"metadata of {next_magnet.name}")
+            torrents = {handle: None for handle, magnet in handles.items() if magnet not in found}
+            patience.watch(torrents, f"metadata of {next_magnet.name}")
     for handle in handles:
         session.remove_torrent(handle)
     return [found[magnet] for magnet in magnets]

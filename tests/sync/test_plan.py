@@ -72,8 +72,8 @@ def test_a_root_that_is_not_there_is_not_made_by_looking(
     sync: Sync, s3: S3Server, prefix: str, tmp_path: Path
 ) -> None:
     put(s3, f"{prefix}/archives/theirs.tar", b"x")
-    for words in ([], ["--pull", "--dry-run"], ["--push", "--dry-run"]):
-        assert sync(tmp_path / "no" / "root", *words).returncode == 0
+    for code, words in ((0, []), (0, ["--pull", "--dry-run"]), (1, ["--push"]), (1, ["--check"])):
+        assert sync(tmp_path / "no" / "root", *words).returncode == code
     assert not (tmp_path / "no").exists()
 
 

@@ -343,7 +343,7 @@ def test_an_empty_source_deletes_nothing(
     assert sync(whole, "--push").returncode == 0
     there, here = keys_there(s3, prefix), tree(whole / "archives")
     done = sync(tmp_path / "empty", "--push", "--delete", "--yes", *what)
-    assert done.returncode == 1 and "nothing here" in done.stderr
+    assert done.returncode == 1 and "empty is not there" in done.stderr
     assert keys_there(s3, prefix) == there
     done = sync(whole, "--pull", "--delete", "--yes", *what, place="nothing")
     assert done.returncode == 1 and "nothing at" in done.stderr
