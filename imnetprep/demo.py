@@ -172,7 +172,8 @@ def _run_steps(story: _Story, folder: DemoFolder, size: DemoSize, *, resumes: bo
     root = ["--root", str(folder.root.path)]
     story.run("organize", *root)
     story.run("verify", *root, "--digests", "--decode")
-    story.run("inspect", *root, "--classes", "10", "--images", "4", *_VIEW)
+    sheet = folder.root.path / "inspect-train.png"
+    story.run("inspect", *root, "--out", str(sheet), "--classes", "10", "--images", "4", *_VIEW)
     options = ["--arch", "resnet18", "--run", RUN_NAME, "--epochs", str(size.epochs)]
     options += [*_VIEW, *_RECIPE, *(["--resume"] if resumes else [])]
     story.run("train", *root, *options)

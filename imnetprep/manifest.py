@@ -411,6 +411,20 @@ def pick_split(
     return manifest.splits()[on_disk[0]] if on_disk else None
 
 
+def require_split(
+    manifest: Manifest, root: Root, split: Split, *, layout: Layout | None
+) -> SplitRecord:
+    """The `split` that `pick_split` picks. Raises ImnetprepError where it holds no sample."""
+    record = pick_split(manifest, root, split, layout=layout)
+    if record is None or not record.samples:
+        form, words = (f" as {layout}", f" --layout {layout}") if layout else ("", "")
+        raise ImnetprepError(
+            f"{root.path} has no {split} split{form} yet",
+            hint=f"imnetprep organize --split {split}{words}",
+        )
+    return record
+
+
 def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:
     """Raise ImnetprepError unless the root of `manifest` holds `dataset`."""
     root_dataset = manifest.dataset()

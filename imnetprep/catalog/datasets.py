@@ -568,9 +568,13 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class Root:
-    """The dataset on this machine: archives, the organized splits, their manifest, the runs."""
+    """The dataset on this machine: archives, the organized splits, their manifest, the runs.
+
+    `runs_folder` is where trainings lie whose dataset is not to be written to.
+    """
 
     path: Path
+    runs_folder: Path | None = None
 
     @property
     def archives(self) -> Path:
@@ -613,4 +617,9 @@ class Root:
     @property
     def runs(self) -> Path:
         """The folder of all trainings."""
-        return self.path / "runs"
+        return self.runs_folder or self.path / "runs"
+
+    def place(self, name: str) -> Path:
+        """The file or folder of this relative path, as a bucket has it: `runs/a/best.pt`."""
+        top, _, rest = name.partition("/")
+        return self.runs / rest if top == "runs" else self.path / name

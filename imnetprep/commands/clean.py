@@ -13,6 +13,7 @@ _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 
 @verb.command(short_help="Show what can be removed from the root; --yes removes it.")
 @verb.root_option
+@verb.runs_option
 @click.option(
     "--only",
     "kinds",

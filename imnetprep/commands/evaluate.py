@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from imnetprep.catalog.datasets import Layout, Root
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 
@@ -12,6 +12,7 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
 @verb.command(short_help="Score a checkpoint on the validation split.")
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @verb.root_option
+@verb.runs_option
 @verb.layout_option()
 @click.option(
     "--run", metavar="NAME", help="Score the best checkpoint of this run.  [default: newest]"
@@ -36,14 +37,20 @@ def evaluate(
     """Score CHECKPOINT on the validation split: every image exactly once.
 
     \b
-    imnetprep evaluate                         best.pt of the newest run
+    imnetprep evaluate                         best.pt of the newest run that has one
     imnetprep evaluate --run resnet18
     imnetprep evaluate elsewhere/best.pt
     """
-    from imnetprep.training.evaluate import evaluate as score_of
-    from imnetprep.training.runs import pick_checkpoint
+    from imnetprep.training.runs import pick_checkpoint, require_samples
 
+    # Before torch is loaded, which takes seconds.
     path = pick_checkpoint(root, path=checkpoint, run=run)
+    require_samples(root, (Split.VAL,), layout=layout)
+    from imnetprep.training.evaluate import evaluate as score_of
+
+    progress = stderr_progress(quiet=quiet)
+    if not checkpoint:
+        progress.note(f"the checkpoint is {path}")
     score = score_of(
         root,
         path,
@@ -51,6 +58,6 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         layout=layout,
-        progress=stderr_progress(quiet=quiet),
+        progress=progress,
     )
     print_result(str(score), checkpoint=str(path), **score.as_json())

@@ -32,7 +32,7 @@ from imnetprep.messages import WrongUsage, count
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="PNG or JPEG file to write.  [default: ROOT/inspect-SPLIT.png]",
+    help="PNG or JPEG file to write.  [default: ./inspect-SPLIT.png]",
 )
 @verb.dry_run_option("Pick the images, and draw nothing.")
 @json_option
@@ -51,7 +51,7 @@ def inspect(
     """Draw a contact sheet: each image as it lies, and beside it what the network sees of it.
 
     \b
-    imnetprep inspect                          the train split, ROOT/inspect-train.png
+    imnetprep inspect                          the train split, ./inspect-train.png
     imnetprep inspect --split val --classes 20
     """
     splits = splits or (Split.TRAIN,)
@@ -64,10 +64,13 @@ def inspect(
         )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
+    from imnetprep.training.runs import require_samples
+
+    require_samples(root, splits, layout=layout)  # before torch is loaded, which takes seconds
     from imnetprep.contact_sheet import plan_contact_sheet
 
     for split in splits:
-        path = out or root.path / f"inspect-{split}.png"
+        path = out or Path(f"inspect-{split}.png")
         sheet = plan_contact_sheet(
             root,
             split=split,

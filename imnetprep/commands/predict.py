@@ -22,6 +22,9 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     \b
     imnetprep predict imagenet/runs/resnet18/best.pt cat.jpg dog.png
     """
+    from imnetprep.training.runs import require_files
+
+    require_files(checkpoint, images)  # before torch is loaded, which takes seconds
     from imnetprep.training.predict import predictions
 
     for prediction in predictions(checkpoint, images, device=device):

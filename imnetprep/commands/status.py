@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @verb.command(short_help="Show what is under the root, finished or not.")
 @verb.root_option
+@verb.runs_option
 @json_option
 def status(root: Root) -> None:
     """Show what is under the root: archives and their proof, splits, the last verify, runs.

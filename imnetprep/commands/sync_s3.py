@@ -88,6 +88,7 @@ def _uncollected() -> Iterator[None]:
 )
 @click.argument("address", metavar="s3://BUCKET/PREFIX")
 @verb.root_option
+@verb.runs_option
 @click.option("--push", is_flag=True, help="Send what the bucket lacks.")
 @click.option("--pull", is_flag=True, help="Fetch what the root lacks.")
 @click.option("--check", is_flag=True, help="Compare both sides; exit code 5 on a finding.")

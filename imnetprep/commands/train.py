@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.catalog.datasets import Layout, Root
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.command(
     short_help="Train a network, validated after each epoch.",
     headings={
-        "The run": ("run", "resume"),
+        "The run": ("runs", "run", "resume"),
         "The network and its images": ("arch", "image_size", "crop_scale", "val_resize"),
         "The recipe": (
             "epochs", "batch_size", "lr", "warmup_epochs", "weight_decay", "label_smoothing", "seed"
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # --help loads none of it
     },
 )  # fmt: skip
 @verb.root_option
+@verb.runs_option
 @verb.layout_option()
 @click.option("--arch", help="A torchvision classification architecture.  [default: resnet18]")
 @click.option("--epochs", type=int, help="Passes over the train split.  [default: 90]")
@@ -58,7 +59,9 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @verb.device_option
 @verb.workers_option
-@click.option("--run", metavar="NAME", help="Name of the run, under ROOT/runs.  [default: --arch]")
+@click.option(
+    "--run", metavar="NAME", help="Name of the run, and of its folder.  [default: --arch]"
+)
 @click.option("--resume", is_flag=True, help="Resume the run, from inside its epoch.")
 @verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
@@ -85,6 +88,13 @@ def train(
     leaving; kill -9 costs ten minutes at most. With --resume the run continues with the numbers
     that it would have had; options that contradict it are refused.
     """
+    from imnetprep.training.recipe import plan_recipe
+    from imnetprep.training.runs import pick_run, require_samples
+
+    # Before torch is loaded, which takes seconds.
+    if not pick_run(root, run, arch=options["arch"], resume=resume).is_begun:
+        plan_recipe(options, amp_pays=False)
+    require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
     from imnetprep.training.train import plan_training
     from imnetprep.training.train import train as trained_epochs
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from imnetprep.s3.address import SCHEME, Settings, read_buckets_with
 
 # What a command that mends has in common with the one that failed.
 _CONTEXT = (
-    "address", "root", "dataset", "splits", "archives", "layout", "run",
+    "address", "root", "runs", "dataset", "splits", "archives", "layout", "run",
     "endpoint_url", "region", "profile", "request_payer", "no_sign_request",
 )  # fmt: skip
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
@@ -175,6 +176,23 @@ class ExistingPath(click.Path):
         with suppress(FileNotFoundError, NotADirectoryError):
             Path(value).stat()
         return super().convert(value, param, ctx)
+
+
+def runs_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--runs`, which becomes a part of `root`."""
+
+    @click.option(
+        "--runs",
+        metavar="DIR",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="IMNETPREP_RUNS",
+        help="Folder of the trainings; IMNETPREP_RUNS sets it too.  [default: ROOT/runs]",
+    )
+    @wraps(command)
+    def with_runs(*, root: Root, runs: Path | None, **options: Any) -> Any:
+        return command(root=replace(root, runs_folder=runs), **options)
+
+    return with_runs
 
 
 def _as_root(_ctx: click.Context, _param: click.Parameter, value: Path) -> Root:

@@ -95,8 +95,10 @@ def print_findings(
     kinds_of_check += ["end markers"] * bool(strangers and not checks.decode)
     kinds_of_check += ["digests"] * checks.digests + ["decoding"] * checks.decode
     total = kinds.total()
-    if root.manifest.exists() and not dry_run:  # else it is somebody's tree, and stays as it is
-        record_verify(root, "samples", splits=splits, checks=kinds_of_check, findings=total)
+    keeps = root.manifest.exists() and not dry_run  # else it is somebody's tree, and stays as it is
+    facts = {"splits": splits, "checks": kinds_of_check}
+    if keeps and not record_verify(root, "samples", **facts, findings=total):
+        progress.note(f"{root.receipt} is not to be written to: it does not keep the result")
     summary = f"{count(total, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(kinds_of_check)})", findings=total)
     if total and not tree.dataset.archives:

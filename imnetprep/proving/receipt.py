@@ -251,11 +251,13 @@ def bad_images(root: Root, split: str) -> Mapping[str, str]:
 
 def record_verify(
     root: Root, subject: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
-) -> None:
-    """What verify found in `subject`, samples or archives, if it can be kept."""
+) -> bool:
+    """Keep what verify found in `subject`, samples or archives; is it kept?"""
     facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
     with if_possible():
         _record(root, "verified", {subject: facts})
+        return True
+    return False
 
 
 @contextmanager

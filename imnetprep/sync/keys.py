@@ -70,9 +70,9 @@ def local_files(
             else:
                 folders.append(f"runs/{run}")
     for folder in folders:
-        for path in _files_below(root.path, folder):
-            if content_of(path) in contents and not _is_given_up(root.path / path):
-                status = (root.path / path).stat()
+        for path in _files_below(root, folder):
+            if content_of(path) in contents and not _is_given_up(root.place(path)):
+                status = root.place(path).stat()
                 yield LocalFile(path, status.st_size, status.st_mtime_ns)
 
 
@@ -82,14 +82,15 @@ def is_busy(root: Root, path: str) -> bool:
     return names[0] == Content.RUNS and is_locked(root.run(names[1]))
 
 
-def _files_below(top: Path, folder: str) -> Iterator[str]:
+def _files_below(root: Root, folder: str) -> Iterator[str]:
     """Plain files in the order of their names; a linked folder only where it is the first."""
-    for place, folders, names in os.walk(top / folder):
+    top = root.place(folder)
+    for place, folders, names in os.walk(top):
         folders[:] = sorted(name for name in folders if _is_safe(name))
         for name in sorted(names):
             path = Path(place, name)
             if _is_safe(name) and path.is_file():
-                yield str(path.relative_to(top))
+                yield f"{folder}/{path.relative_to(top)}"
 
 
 def _is_given_up(path: Path) -> bool:

@@ -204,7 +204,7 @@ def _relation(survey: Survey, path: str) -> Relation:
         return Relation.LOCAL_ONLY
     if local is None:
         return Relation.REMOTE_ONLY
-    state = file_state(survey.root.path / path)
+    state = file_state(survey.root.place(path))
     if local.size_bytes == remote.size_bytes:
         object_sums = survey.recorded(path)
         file_sums = object_sums and journal.of_file(path, state, object_sums.whole.kind)

@@ -81,7 +81,7 @@ class Pull:
         for step in steps:
             place = self.splits.place(step)
             folder, disk_bytes = existing_folder(place.parent), allocated_bytes(part_path(place))
-            if place != self._root.path / step.path:
+            if place != self._root.place(step.path):
                 disk_bytes += allocated_bytes(place)
             _, need_bytes = needs.get(folder.stat().st_dev, (folder, 0))
             need_bytes += max(0, step.size_bytes - disk_bytes)
@@ -113,7 +113,7 @@ class Pull:
     def _has_come(self, download: ObjectDownload) -> bool:
         """Whether an earlier run fetched it, of a split that has no folder yet."""
         name, path, target = download.step.path, download.path, download.target
-        if target is None or path == self._root.path / name or not path.is_file():
+        if target is None or path == self._root.place(name) or not path.is_file():
             return False
         checksums = self._journal.of_file(name, file_state(path), target.whole.kind)
         return checksums is not None and checksums.whole == target.whole
@@ -149,7 +149,7 @@ class Pull:
         proofs = {
             path: parse_proof(json.loads(proof))
             for name, inode, proof in self._journal.arrived()
-            if (path := self._root.path / name).exists() and path.stat().st_ino == inode
+            if (path := self._root.place(name)).exists() and path.stat().st_ino == inode
         }
         if proofs:
             record_archives(self._root, proofs)
@@ -158,7 +158,7 @@ class Pull:
     def _refuse_touched(self, download: ObjectDownload) -> None:
         """Raise ImnetprepError where somebody else has written what is to get its name."""
         path, step = download.path, download.step
-        if path != self._root.path / step.path:
+        if path != self._root.place(step.path):
             return  # it is written where only we write
         file = self._plan.survey.local.get(step.path)
         mtime_ns = path.stat().st_mtime_ns if path.exists() else None
@@ -195,18 +195,18 @@ class _Splits:
         self._replacements = {_folder(step) for step in conflicts}
         for folder in filter(None, self._folders):
             if self._grows(folder):
-                refuse_other_disk(self._root.path / folder, self._root)
+                refuse_other_disk(self._root.place(folder), self._root)
 
     def place(self, step: Step) -> Path:
         """Where a file is written: beside its name, or where its unfinished split is."""
         folder = _folder(step)
         if folder is None or not self._grows(folder):
-            return self._root.path / step.path
+            return self._root.place(step.path)
         return self._workspace / step.path
 
     def _grows(self, folder: str) -> bool:
         """Is the split of this folder written out of sight: is it not here yet, or another one?"""
-        return folder in self._replacements or not (self._root.path / folder).exists()
+        return folder in self._replacements or not self._root.place(folder).exists()
 
     def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
         """The splits that have come whole by their index, each with the folder in which it grew.
@@ -249,7 +249,7 @@ class _Splits:
     def _link_what_stays(self, folder: str) -> None:
         """What is here already and in the bucket too is part of the unfinished split."""
         for path in self._plan.survey.remote:
-            local, link = self._root.path / path, self._workspace / path
+            local, link = self._root.place(path), self._workspace / path
             if path.startswith(f"{folder}/") and local.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 if not link.exists():

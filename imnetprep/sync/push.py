@@ -92,7 +92,7 @@ class Push:
     def _side_by_side(self, steps: Sequence[Step], jobs: int) -> Iterator[Outcome]:
         part_bytes = max((part_bytes_of(step.size_bytes) for step in steps), default=1)
         count = max(1, min(jobs, MEMORY_BYTES // part_bytes))
-        groups = (self._units_of(step, self._root.path / step.path) for step in steps)
+        groups = (self._units_of(step, self._root.place(step.path)) for step in steps)
         units = chain.from_iterable(groups)
         for each in side_by_side(units, jobs=count, stop=self._flow.stop):
             if each is not None:
@@ -114,7 +114,7 @@ class Push:
             return
         if outcome.state is not None:
             self._journal.keep_file(step.path, outcome.state, checksums)
-        path = self._root.path / step.path
+        path = self._root.place(step.path)
         if outcome.proof is not None and file_state(path) == outcome.state:
             record_archive(self._root, path, outcome.proof)
         if etag is not None and outcome.action in (Action.SEND, Action.SKIP):

@@ -206,7 +206,7 @@ class Sync:
         steps = self._plan.of(Action.DELETE)
         if self._plan.direction is Direction.PULL:
             for step in steps:
-                (self._root.path / step.path).unlink(missing_ok=True)
+                self._root.place(step.path).unlink(missing_ok=True)
         else:
             for at in range(0, len(steps), _DELETED_AT_ONCE):
                 batch = steps[at : at + _DELETED_AT_ONCE]

@@ -147,7 +147,7 @@ class Survey:
         self, path: str, like: Checksums, flow: Flow, *, reread: bool = False
     ) -> Checksums:
         """The checksums of a file over the parts of `like`: as recorded, or by reading it."""
-        file, kind = self.root.path / path, like.whole.kind
+        file, kind = self.root.place(path), like.whole.kind
         state = file_state(file)
         checksums = None if reread else self.journal.of_file(path, state, kind)
         if checksums is not None:
@@ -215,7 +215,7 @@ def local_digests(root: Root, files: Collection[LocalFile]) -> Iterator[tuple[st
     records, sizes = read_receipt(root)["archives"], {each.path: each.size_bytes for each in files}
     for name, record in records.items():
         path, proof = f"{Content.ARCHIVES}/{name}", record["proof"]
-        if path in sizes and record.items() >= file_state(root.path / path).items():
+        if path in sizes and record.items() >= file_state(root.place(path)).items():
             digest = proof.get("info_hash") or proof.get("digest")
             if digest and "of" not in proof:
                 yield path, {proof["kind"]: str(digest)}
@@ -226,7 +226,7 @@ def local_digests(root: Root, files: Collection[LocalFile]) -> Iterator[tuple[st
             with suppress(WrongBytes, OSError):
                 for shard in read_index(folder).shards:
                     path = f"{Content.SHARDS}/{split}/{shard.name}"
-                    status = (root.path / path).stat()
+                    status = root.place(path).stat()
                     # The index is written last: what was touched since is not what it lists.
                     if (
                         path in sizes

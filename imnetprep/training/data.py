@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader, Dataset, dataloader, get_worker_info
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.images import decode_rgb
 from imnetprep.layouts.table import LAYOUTS
-from imnetprep.manifest import Manifest, SampleRecord, pick_split
-from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.manifest import Manifest, SampleRecord, require_split
+from imnetprep.messages import WrongBytes
 from imnetprep.processes import end_with_the_parent
 from imnetprep.training.transforms import Transform, mixed_seed
 
@@ -112,13 +112,7 @@ def read_samples(
     Raises ImnetprepError where there are none, WrongUsage where two layouts are there and none
     is named.
     """
-    record = pick_split(manifest, root, split, layout=layout)
-    if record is None or not record.samples:
-        form, words = (f" as {layout}", f" --layout {layout}") if layout else ("", "")
-        raise ImnetprepError(
-            f"{root.path} has no {split} split{form} yet",
-            hint=f"imnetprep organize --split {split}{words}",
-        )
+    record = require_split(manifest, root, split, layout=layout)
     wnids = tuple(synset.wnid for synset in manifest.synsets())
     # They grow in place: parts that are joined at the end are held twice.
     names, shards, offsets, sizes = (bytearray() for _ in range(4))

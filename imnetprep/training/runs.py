@@ -1,6 +1,7 @@
 """A run: the folder of one training, with its checkpoints, log and plot."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imnetprep.catalog.datasets import Root
-from imnetprep.fs import allocated_bytes, free_bytes, written_whole
+from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, written_whole
+from imnetprep.manifest import open_manifest, require_split
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 
 if TYPE_CHECKING:  # of torch
@@ -56,7 +58,7 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Run:
-    """One training under `ROOT/runs`."""
+    """One training, under `ROOT/runs` or --runs."""
 
     folder: Path
 
@@ -144,20 +146,74 @@ def named_run(root: Root, name: str) -> Run:
     return Run(root.run(name))
 
 
-def newest_run(root: Root) -> Run | None:
-    """The run whose checkpoint was saved last, if there is any."""
-    checkpoints = root.runs.glob("*/last.pt")
-    newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
-    return Run(newest.parent) if newest else None
+def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -> Run:
+    """The run to train: of that name, or the newest to `resume`, or one called as `arch` is.
+
+    Raises WrongUsage where it has begun and is not to be resumed, ImnetprepError where nothing can
+    be written.
+    """
+    newest = _newest(root, "last.pt") if name is None and arch is None and resume else None
+    run = newest or named_run(root, name or arch or "resnet18")
+    if run.is_begun and not resume:
+        raise WrongUsage(
+            f"there is a run {run.folder.name} in {root.runs} already",
+            hint="--resume continues it; --run OTHER begins another",
+        )
+    place = existing_folder(run.folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ImnetprepError(
+            f"{run.folder} is not to be written to: {place} is read-only, or another user's",
+            hint="--runs DIR names another folder for trainings; IMNETPREP_RUNS does it for all",
+        )
+    return run
 
 
 def pick_checkpoint(root: Root, *, path: Path | None, run: str | None) -> Path:
-    """The checkpoint to evaluate: `path`, or the best of `run` or of the newest run."""
+    """The checkpoint to evaluate: `path`, or the best of `run` or of the newest run with one.
+
+    Raises ImnetprepError where there is none.
+    """
     if path is not None:
         if run is not None:
             raise WrongUsage(f"both {path} and --run {run}", hint="name one of them")
+        require_files(path, ())
         return path
-    target = named_run(root, run) if run else newest_run(root)
-    if target is None or not (target.best.exists() or run):
-        raise ImnetprepError(f"{root.path} has no trained run yet", hint="imnetprep train")
+    target = named_run(root, run) if run else _newest(root, "best.pt")
+    if target is None:
+        raise ImnetprepError(
+            f"{root.runs} holds no run with an epoch yet", hint="imnetprep train makes one"
+        )
+    if not target.best.exists():
+        begin = f"imnetprep train --run {run}{' --resume' * target.is_begun}"
+        raise ImnetprepError(
+            f"no epoch of {target.folder} is over: there is no best.pt", hint=begin
+        )
     return target.best
+
+
+def require_files(checkpoint: Path, images: Sequence[Path]) -> None:
+    """Raise ImnetprepError unless there are all of them."""
+    if not checkpoint.is_file():
+        raise ImnetprepError(
+            f"there is no checkpoint {checkpoint}", hint="imnetprep train makes one"
+        )
+    if absent := [image for image in images if not image.exists()]:
+        names = ", ".join(map(str, absent[:9])) + ", …" * (len(absent) > 9)
+        raise ImnetprepError(
+            f"{names}: there {'is no such file' if len(absent) == 1 else 'are no such files'}",
+            hint="name images that are there",
+        )
+
+
+def require_samples(root: Root, splits: Sequence[Split], *, layout: Layout | None) -> None:
+    """Raise ImnetprepError unless `root` holds these splits."""
+    with open_manifest(root.manifest) as manifest:
+        for split in splits:
+            require_split(manifest, root, split, layout=layout)
+
+
+def _newest(root: Root, checkpoint: str) -> Run | None:
+    """The run whose `checkpoint` was saved last, if any has one."""
+    paths = root.runs.glob(f"*/{checkpoint}")
+    newest = max(paths, key=lambda path: path.stat().st_mtime, default=None)
+    return Run(newest.parent) if newest else None

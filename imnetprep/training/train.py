@@ -13,7 +13,7 @@ from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import locked
 from imnetprep.manifest import open_manifest
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, count
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count
 from imnetprep.training.checkpoint import (
     Best,
     Checkpoint,
@@ -31,7 +31,7 @@ from imnetprep.training.loop import Trainer
 from imnetprep.training.model import refuse_unknown
 from imnetprep.training.plot import draw_plot
 from imnetprep.training.recipe import plan_recipe, refuse_contradiction
-from imnetprep.training.runs import EpochReport, Run, named_run, newest_run
+from imnetprep.training.runs import EpochReport, Run, pick_run
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.transforms import Preprocessing, TrainTransform
 
@@ -113,13 +113,7 @@ def plan_training(
     place, arch = pick_place(device, workers), options.get("arch")
     if arch:
         refuse_unknown(arch)
-    newest = newest_run(root) if run is None and arch is None and resume else None
-    target = newest or named_run(root, run or arch or "resnet18")
-    if target.is_begun and not resume:
-        raise WrongUsage(
-            f"there is a run {target.folder.name} in {target.folder.parent} already",
-            hint="--resume continues it; --run OTHER begins another",
-        )
+    target = pick_run(root, run, arch=arch, resume=resume)
     with open_manifest(root.manifest) as manifest:
         data = Data(
             classes_of(manifest),

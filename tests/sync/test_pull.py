@@ -157,19 +157,21 @@ def test_a_split_that_was_not_sent_whole_is_refused_and_taken_up_when_it_is(
 
 
 def test_a_run_that_is_newer_there_comes_and_one_that_is_newer_here_stays(
-    sync: Sync, s3: S3Server, prefix: str, whole: Path
+    sync: Sync, s3: S3Server, prefix: str, whole: Path, tmp_path: Path
 ) -> None:
-    assert sync(whole, "--push").returncode == 0
+    runs = (whole / "runs").rename(tmp_path / "elsewhere")  # the root may be read-only
+    assert sync(whole, "--push", "--runs", runs).returncode == 0
     put(s3, f"{prefix}/runs/first/best.pt", b"a better one")
-    (whole / "runs/first/last.pt").write_bytes(b"a later one")
-    done = sync(whole, "--pull", "--what", "runs")
+    (runs / "first/last.pt").write_bytes(b"a later one")
+    done = sync(whole, "--pull", "--what", "runs", "--runs", runs)
     assert done.returncode == 0, done.stderr
     assert "newer in the bucket" in done.stdout and "newer here" in done.stdout
-    assert (whole / "runs/first/best.pt").read_bytes() == b"a better one"
-    assert (whole / "runs/first/last.pt").read_bytes() == b"a later one"
-    done = sync(whole, "--pull", "--what", "runs", "--replace")
+    assert (runs / "first/best.pt").read_bytes() == b"a better one"
+    assert (runs / "first/last.pt").read_bytes() == b"a later one"
+    done = sync(whole, "--pull", "--what", "runs", "--replace", "--runs", runs)
     assert done.returncode == 0, done.stderr
-    assert (whole / "runs/first/last.pt").read_bytes() != b"a later one"
+    assert (runs / "first/last.pt").read_bytes() != b"a later one"
+    assert not (whole / "runs").exists()
 
 
 def test_a_file_that_differs_is_kept_until_it_is_to_be_replaced(

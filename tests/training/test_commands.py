@@ -1,6 +1,9 @@
 """evaluate, predict and train as a user types them: what they print, how they refuse."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -54,6 +57,72 @@ def test_train_without_lr_says_how_it_follows_from_the_batch(root: Root, run: Ru
     assert (line["epoch"], line["val"]["images"]) == (1, 21)
 
 
+def test_what_is_missing_is_told_before_torch_is_loaded(
+    learned: Root, best: Path, tmp_path: Path
+) -> None:
+    root, absent = str(learned.path), str(tmp_path / "absent")
+    lines = {
+        f"train --root {absent}": "holds no dataset yet",
+        f"train --root {root}": "there is a run resnet18",
+        f"train --root {root} --run b --epochs 0": "--epochs 0 is not between",
+        f"train --root {root} --run b --layout webdataset": "no train split as webdataset",
+        f"evaluate --root {absent} {best}": "holds no dataset yet",
+        f"evaluate --root {root} {absent}.pt": "there is no checkpoint",
+        f"evaluate --root {root} --run b": "there is no best.pt",
+        f"evaluate --root {root} --runs {absent}": "holds no run with an epoch",
+        f"inspect --root {absent}": "holds no dataset yet",
+        f"predict {absent}.pt {best}": "there is no checkpoint",
+        f"predict {best} {absent}/a.jpg {absent}/b.jpg": "a.jpg, ",
+    }
+    script = "import sys; from imnetprep.cli import run\n"
+    script += "print([run(line.split()) for line in sys.argv[1:]], 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *lines], check=False, capture_output=True, text=True
+    )
+    assert done.stdout == f"{[1, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1]} False\n"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
+    for told, words in zip(errors, lines.values(), strict=True):
+        assert words in told
+
+
+_READ_ONLY = """
+import os, subprocess, sys
+from imnetprep.cli import run
+root, image, best, runs = sys.argv[1:]
+subprocess.run(["mount", "--bind", root, root], check=True)
+subprocess.run(["mount", "-o", "remount,ro,bind", root], check=True)
+os.chdir(runs)
+small = "--image-size 32 --batch-size 16 --epochs 1 --workers 0 --device cpu".split()
+train = ["train", "--root", root, "--arch", "squeezenet1_1", *small]
+print([run(line) for line in (
+    ["verify", "--root", root, "--digests"], ["inspect", "--root", root, "--classes", "1"], train,
+    [*train, "--runs", runs], ["evaluate", "--root", root, "--runs", runs, "--workers", "0"],
+    ["evaluate", "--root", root, "--workers", "0"], ["predict", best, image],
+    ["status", "--root", root, "--runs", runs], ["clean", "--root", root, "--runs", runs],
+)])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_root_that_is_not_to_be_written_to_is_used_with_runs_elsewhere(
+    learned: Root, best: Path, tmp_path: Path
+) -> None:
+    image = next(learned.path.glob("val/n10000000/*"))
+    before = snapshot(learned.path)
+    arguments = map(str, (learned.path, image, best, tmp_path))
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", _READ_ONLY, *arguments],
+        check=False, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.endswith("[0, 0, 1, 0, 0, 0, 0, 0, 0]\n"), done.stdout + done.stderr
+    assert f"{learned.receipt} is not to be written to" in done.stderr
+    assert "Hint: --runs DIR names another folder for trainings" in done.stderr
+    assert "squeezenet1_1  1 of 1 epochs" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"squeezenet1_1", "inspect-train.png"}
+    assert snapshot(learned.path) == before
+
+
 def test_evaluate_scores_the_newest_run(learned: Root, best: Path, run: RunCommand) -> None:
     told = run("evaluate", "--root", learned.path, "--workers", 0, "--quiet")
     score = evaluate(learned, best, device="cpu", workers=0, progress=Silent())
@@ -84,7 +153,7 @@ def test_the_checkpoint_is_named_once(learned: Root, best: Path, tmp_path: Path)
         pick_checkpoint(learned, path=best, run="resnet18")
     with pytest.raises(WrongUsage, match="plain name"):
         named_run(learned, "../elsewhere")
-    with pytest.raises(ImnetprepError, match="no trained run"):
+    with pytest.raises(ImnetprepError, match="no run with an epoch"):
         pick_checkpoint(Root(tmp_path), path=None, run=None)
 
 
