@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.fs import has_locks, lock_refusal
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, move_away
 
 # By the first byte of SQLite's result code; it keeps the system's own number to itself.
 _OF_THE_MACHINE = {
@@ -53,6 +53,10 @@ def open_database(
     another process is waited for; after `wait_s` raises Busy. Raises OSError for what the machine
     refuses, and sqlite3.DatabaseError where the file is wrong.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ImnetprepError(
+            f"{path} is no file", hint=f"{move_away(path)}; then run the same command again"
+        )
     place = "file::memory:" if path == MEMORY else path.absolute().as_uri()
     try:
         with closing(_connected(f"{place}?{query}", path, wait_s, options)) as database:

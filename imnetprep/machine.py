@@ -86,6 +86,8 @@ def explain(error: BaseException) -> tuple[str, str] | None:
             return "there is no more memory", _MEMORY
         case RuntimeError() if NO_THREAD in str(error):
             return "the system starts no more threads", _HINTS["EAGAIN"]
+        case RuntimeError() if str(error).startswith("Symlink loop"):  # of Path.resolve
+            return str(error), _HINTS["ELOOP"]
         case ImportError():  # a library is loaded when it is needed
             text = str(error)
             names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in text)

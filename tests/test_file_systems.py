@@ -120,6 +120,12 @@ def test_a_database_that_another_process_writes_is_told(tmp_path: Path) -> None:
             other.execute("SELECT * FROM one")
 
 
+def test_what_is_no_database_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "some.db")
+    with pytest.raises(ImnetprepError, match="is no file"), open_database(tmp_path / "some.db"):
+        pass
+
+
 # Without other calls.
 
 
@@ -305,6 +311,7 @@ def test_what_has_no_stderr_says_nothing_and_is_no_bug(tmp_path: Path) -> None:
     [
         (MemoryError(), "memory"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError("Symlink loop from 'train'"), "remove it"),
         (ImportError("some.so: cannot open shared object file: Too many open files"), "ulimit -n"),
     ],
 )
