@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, Lack, format_bytes
 
 if TYPE_CHECKING:
@@ -56,12 +57,19 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in `folder` survive a power cut, where its file system can."""
+    with named(folder), _opened(folder) as handle:
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
-    except OSError as error:  # of an open folder it does not say which
-        if error.errno not in _UNABLE:
-            raise OSError(error.errno, error.strerror, str(folder)) from error
+        yield handle
     finally:
         os.close(handle)
 
@@ -74,15 +82,12 @@ def sync_file_system(path: Path) -> None:
     if sys.platform != "linux":
         os.sync()
         return
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with named(path), _opened(path) as handle:
         if ctypes.CDLL(None, use_errno=True).syncfs(handle) != 0:
             number = ctypes.get_errno()
             if number not in _UNABLE:
-                raise OSError(number, os.strerror(number), str(path))
+                raise OSError(number, os.strerror(number))
             os.sync()
-    finally:
-        os.close(handle)
 
 
 def read_range(handle: int, length: int, offset: int) -> bytes:
