@@ -16,6 +16,7 @@ import pytest
 from imnetprep import __version__, cli
 from imnetprep.commands.verb import Verb
 from tests.conftest import TRAIN, VAL, Run, snapshot, spoil
+from tests.packings import openable
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
 
@@ -347,7 +348,7 @@ def place(
     (tmp_path / "archived" / "archives" / "x.part").write_text("left")
     for at in range(8):
         (tmp_path / "photos" / f"class{at % 2}").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / f"class{at % 2}" / f"{at}.jpg").write_bytes(b"%d" % at)
+        (tmp_path / "photos" / f"class{at % 2}" / f"{at}.jpg").write_bytes(openable(f"{at}"))
     (tmp_path / "list.txt").write_text(f"{first.parent.name}\n")
     return tmp_path
 

@@ -16,7 +16,13 @@ from imnetprep.commands.terminal import (
 from imnetprep.messages import WrongUsage
 
 
-@verb.command(short_help="Divide images by class into train and val.")
+@verb.command(
+    short_help="Divide images by class into train and val.",
+    headings={
+        "The classes": ("rule", "table", "columns", "one_class"),
+        "The division": ("val_fraction", "seed"),
+    },
+)
 @click.argument("folder", type=verb.ExistingPath(file_okay=False))
 @verb.root_option
 @click.option(

@@ -367,7 +367,7 @@ def _refuse_flat(folder: Path) -> NoReturn:
         raise ImnetprepError(
             f"{folder} holds no images{but_archives(folder)}",
             hint="name a folder with train/CLASS/ and val/CLASS/, or with a folder for each class;"
-            " organize --archives reads the archives of a dataset",
+            " imnetprep organize --archives reads the archives of a dataset",
         )
     depth, images = depths.most_common(1)[0]
     if depth == 0:
