@@ -31,9 +31,11 @@ from imnetprep.database import is_damage, open_database
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.external_sort import in_order
 from imnetprep.fs import written_whole
+from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, WrongUsage, count, move_away, shell_command
 from imnetprep.plain_values import plain_text, whole_number
 
+_JOURNAL_AND_NO_WAL = b"\x01\x01"
 _OTHER_ROOT = "name another --root, or the dataset that it holds"
 _SCHEMA_VERSION = 3
 _SCHEMA = f"""
@@ -332,6 +334,21 @@ def open_manifest(path: Path, *, write: bool = False, wait_s: float = 5) -> Iter
             if not is_damage(error, path):
                 raise
             raise Manifest(database, path)._damaged(str(error)) from error
+
+
+@contextmanager
+def open_foreign_manifest(path: Path) -> Iterator[Manifest]:
+    """The manifest at `path`, which a stranger may have made, in a folder that only we write.
+
+    Raises ImnetprepError where it is none of ours, or its dataset cannot be read.
+    """
+    with named(path), path.open("rb") as file:
+        if file.read(20)[18:] != _JOURNAL_AND_NO_WAL:  # opening it would write beside it
+            raise ImnetprepError(f"{path} is no SQLite file of ours", hint="")
+    with open_manifest(path) as manifest:
+        manifest.check_form()
+        _ = manifest.dataset().fingerprint  # reads all of its definition
+        yield manifest
 
 
 def create_manifest(path: Path, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:

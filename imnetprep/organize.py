@@ -12,7 +12,7 @@ from imnetprep.extracting.sink import Sink
 from imnetprep.fs import bytes_below, free_bytes, locked
 from imnetprep.images import Resize
 from imnetprep.jobs import IMAGES
-from imnetprep.manifest import SplitRecord, create_manifest, dataset_for, splits_in
+from imnetprep.manifest import SplitRecord, create_manifest, splits_in
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.organizing.grow import Work
 from imnetprep.organizing.journal import Stage, open_journal
@@ -26,6 +26,7 @@ from imnetprep.organizing.plan import (
     tell_kept_archives,
 )
 from imnetprep.organizing.publish import publish_journalled, refuse_strangers
+from imnetprep.organizing.synced_prefix import dataset_at
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 
 
@@ -110,7 +111,7 @@ def plan_organize(
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
     """
     if not isinstance(dataset, Dataset):
-        dataset = dataset_for(root.manifest, dataset)
+        dataset = dataset_at(root, dataset, archives)
     folders = splits_in(root, Layout.IMAGEFOLDER)
     splits = splits or dataset.splits
     groups = planned_splits(

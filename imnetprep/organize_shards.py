@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.manifest import SplitRecord, dataset_for, splits_in
+from imnetprep.manifest import SplitRecord, splits_in
 from imnetprep.messages import Progress, WrongUsage
 from imnetprep.organizing.plan import SplitGroup, planned_splits, tell_kept_archives
+from imnetprep.organizing.synced_prefix import dataset_at
 from imnetprep.sharding.from_archives import needs_archive, plan_from_archives
 from imnetprep.sharding.from_folders import FolderShardsPlan, plan_from_folders
 from imnetprep.sharding.make import Sharding
@@ -60,7 +61,7 @@ def plan_organize_shards(
     Raises as `plan_organize`, and ImnetprepError where other shards are there, or the dataset does
     not list the names of a split that has no class folders.
     """
-    whole = dataset_for(root.manifest, dataset)
+    whole = dataset_at(root, dataset, archives)
     of_archives = [split for split in splits or whole.splits if needs_archive(root, split)]
     of_folders = [split for split in splits or whole.splits if split not in of_archives]
     planned_groups = partial(

@@ -25,6 +25,7 @@ from imnetprep.messages import (
     shell_command,
 )
 from imnetprep.organizing.parts import archive_in_parts
+from imnetprep.organizing.synced_prefix import archives_at
 from imnetprep.proving.archive_at import ArchiveAt, archive_at
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.single_samples import Originals, Retake, SamplePlace
@@ -130,7 +131,8 @@ def _place(
 ) -> tuple[str | Path, bool]:
     """Where the archive of `split` lies, or the images of one's own came from; is it there?"""
     if dataset.has_archive(split):
-        archives = source or root.archives
+        names = (each.name for each in dataset.archives_of(split))
+        archives = archives_at(source, names) if source else root.archives
         at = _archive(dataset, split, archives, root)
         return archives, not at.is_local or bool(at.parts) or at.path.is_file()
     if source and not Path(source).is_dir():

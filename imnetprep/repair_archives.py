@@ -11,6 +11,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away, shell_command
+from imnetprep.organizing.synced_prefix import archives_at
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.sources.part_files import PartFiles
@@ -171,7 +172,8 @@ def _plan_archive(
 def _fetch(repair: ArchiveRepair, source: Swarm | str, root: Root, progress: Progress) -> None:
     """A source that cannot be opened is refused before a byte of the archive is touched."""
     if isinstance(source, str):
-        with closing(open_archive(source, repair.archive.name)) as file:
+        place = archives_at(source, [repair.archive.name])
+        with closing(open_archive(place, repair.archive.name)) as file:
             _fetch_pieces(_begun(repair, progress), file, progress)
         _record(repair, root)
         return

@@ -22,6 +22,7 @@ from imnetprep.manifest import (
 from imnetprep.messages import ImnetprepError, WrongBytes, count, shell_command
 from imnetprep.organize import OrganizePlan, plan_organize
 from imnetprep.organizing.publish import refuse_strangers
+from imnetprep.organizing.synced_prefix import foreign_dataset
 from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
@@ -223,7 +224,7 @@ def _dataset_at(archives: str, name: str | None, to: Root) -> Dataset:
     place = Path(archives)
     home = home_of(place.parent if is_local(archives) and place.is_file() else archives, to)
     if home is None or home is to:
-        return load_dataset(DEFAULT)
+        return foreign_dataset(archives) or load_dataset(DEFAULT)
     return dataset_for(home.manifest, None)
 
 

@@ -164,7 +164,7 @@ def sync_s3(
     imnetprep sync-s3 s3://my-bucket/imagenet
     imnetprep sync-s3 s3://my-bucket/imagenet --push
     imnetprep sync-s3 s3://my-bucket/imagenet --pull --what archives,manifest
-    imnetprep organize --archives s3://my-bucket/imagenet/archives
+    imnetprep organize --archives s3://my-bucket/imagenet
     """
     if push + pull + check > 1:
         hint = "imnetprep sync-s3 --push, then the same with --pull or --check"

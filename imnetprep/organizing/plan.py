@@ -11,12 +11,13 @@ from imnetprep.archives.file import missing_archive
 from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
-from imnetprep.messages import ImnetprepError, Progress, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
 from imnetprep.organizing.parts import archive_in_parts, folder_of_parts, refuse_class_tar
+from imnetprep.organizing.synced_prefix import archives_at, is_at
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
-from imnetprep.sources.places import STDIN, is_local, open_archive
+from imnetprep.sources.places import STDIN, is_local
 from imnetprep.sources.torrent import published_pieces
 
 _AGAIN = "if others packed it again, unpack it: --archives takes a folder of class tars"
@@ -87,6 +88,8 @@ def planned_splits(
         elif len(whole.packed(packaging)) > 1:
             place = str(place).rpartition("/")[0]
     else:
+        names = (each.name for each in whole.archives if not set(splits).isdisjoint(each.splits))
+        place = archives_at(place, names)
         packaging = _packaging_at(whole, place, set(splits) - set(organized_splits))
     home = home_of(place, root)
     groups: list[tuple[list[Split], list[ArchiveAt]]] = []
@@ -143,11 +146,7 @@ def _is_there(place: str | Path, name: str) -> bool:
     if is_local(place):
         path = Path(place) / name
         return path.exists() or consumed_path(path).exists()
-    try:
-        open_archive(place, name).close()
-    except SourceFailed:
-        return False
-    return True
+    return is_at(place, name)
 
 
 def _require_one_stream(archives: Sequence[ArchiveAt]) -> None:

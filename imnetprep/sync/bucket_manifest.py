@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
-from imnetprep.machine import named
 from imnetprep.manifest import (
     Manifest,
     OtherForm,
     SplitRecord,
     create_manifest,
     manifest_written,
+    open_foreign_manifest,
     open_manifest,
     refuse_other_dataset,
 )
@@ -29,7 +29,6 @@ from imnetprep.organizing.publish import publish
 
 Key = tuple[Split, Layout]
 _OTHER_DATASET = "name another address, or another --root"
-_JOURNAL_AND_NO_WAL = b"\x01\x01"
 _WAIT_S = 60  # a million samples take a slow disk some seconds
 
 
@@ -64,13 +63,8 @@ def read_remote_manifest(path: Path) -> RemoteManifest:
     Raises WrongBytes where it is none, or does not hold together, and OtherForm.
     """
     try:
-        with named(path), path.open("rb") as file:
-            if file.read(20)[18:] != _JOURNAL_AND_NO_WAL:  # opening it would write beside it
-                raise ImnetprepError(f"{path} is no SQLite file of ours", hint="")
-        with open_manifest(path) as manifest:
-            manifest.check_form()
+        with open_foreign_manifest(path) as manifest:
             dataset = manifest.dataset()
-            _ = dataset.fingerprint  # reads all of its definition
             for record in manifest.splits().values():
                 _check_split(manifest, record, classes=len(dataset.synsets))
             return RemoteManifest(path, dataset, _fingerprints(manifest))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Layout, Split
-from imnetprep.manifest import open_manifest
-from tests.conftest import TRAIN, VAL, Run, command, receipt_of, tree
+from imnetprep.catalog.datasets import Layout, Split, load_dataset
+from imnetprep.manifest import dataset_for, open_manifest
+from tests.conftest import TRAIN, VAL, Run, command, receipt_of, spoil, tree
 from tests.proxy import Proxy, Rule, operations
 from tests.servers import BUCKET, S3Server
 from tests.sync.conftest import BIG, Sync, keys_there, make_big, make_run, names, put, sent_files
@@ -115,6 +115,49 @@ def _killed(proxy: Proxy, root: Path, prefix: str, seen: Callable[[], None]) -> 
     seen()
     process.kill()
     process.wait()
+
+
+def test_the_prefix_of_a_push_is_a_place_of_archives_that_says_of_what_they_are(
+    sync: Sync, here: Run, prefix: str, archived: Path, published: Path, tmp_path: Path
+) -> None:
+    assert sync(archived, "--push").returncode == 0
+    place, root, listed = f"s3://{BUCKET}/{prefix}", tmp_path / "new", tmp_path / "classes.txt"
+    listed.write_text("n01491361\n")
+    val = ["--split", "val"]
+    done = here("organize", "--root", root, "--archives", place)
+    assert done.returncode == 0, done.stderr
+    fingerprint = load_dataset(str(published)).fingerprint
+    assert dataset_for(root / "manifest.db", None).fingerprint == fingerprint
+    lost = next((root / "val").glob("*/*"))
+    body = lost.read_bytes()
+    lost.unlink()
+    spoil(archived / "archives" / TRAIN, 100_000)
+    for words in (
+        ["repair", "--root", root, "--from", place],
+        ["repair-archives", "--root", archived, "--split", "train", "--from", place],
+        ["organize", "--root", tmp_path / "a", "--archives", f"{place}/archives/", "--dry-run"],
+        ["organize", "--root", tmp_path / "b", "--archives", f"{place}/archives/{VAL}", *val],
+        ["organize", "--root", tmp_path / "c", "--archives", place, "--layout", "webdataset"],
+        ["subset", listed, "--to", tmp_path / "d", "--archives", place],
+    ):
+        done = here(*words)
+        assert done.returncode == 0, done.stderr
+    assert lost.read_bytes() == body
+    assert (tmp_path / "d" / "train" / "n01491361").is_dir()
+
+
+def test_a_manifest_beside_the_archives_that_is_none_is_not_believed(
+    sync: Sync, here: Run, s3: S3Server, prefix: str,
+    archived: Path, published: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    assert sync(archived, "--push").returncode == 0
+    put(s3, f"{prefix}/manifest.db", b"SQLite format 3\0" + bytes(5000))
+    words = ["organize", "--root", tmp_path / "new", "--archives", f"s3://{BUCKET}/{prefix}"]
+    done = here(*words)
+    assert done.returncode == 4, done.stderr
+    assert f"{prefix}/manifest.db cannot be used: it " in done.stderr
+    assert "--dataset NAME|FILE.toml says what" in done.stderr
+    assert here(*words, "--dataset", published, "--dry-run").returncode == 0
 
 
 def test_half_a_split_never_stands_under_its_name(

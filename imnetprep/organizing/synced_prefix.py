@@ -1,0 +1,91 @@
+"""A prefix that `sync-s3` filled: `archives/` below it, and the manifest that says of what."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from imnetprep.archives.file import ArchiveFile
+from imnetprep.catalog.datasets import Dataset, Root
+from imnetprep.digests import Checksum
+from imnetprep.manifest import dataset_for, open_foreign_manifest
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
+from imnetprep.s3.address import SCHEME
+from imnetprep.sources.places import open_archive
+
+_ARCHIVES, _MANIFEST = "archives", "manifest.db"
+_CHUNK_BYTES = 1 << 20
+
+
+def is_at(place: str | Path, name: str) -> bool:
+    """Can the archive called `name` be opened at `place`, far away?"""
+    try:
+        open_archive(place, name).close()
+    except SourceFailed:
+        return False
+    return True
+
+
+def archives_at(place: str | Path, names: Iterable[str]) -> str | Path:
+    """`place`; or `archives/` below it, if that has one of the archives called `names`."""
+    folder = f"{str(place).rstrip('/')}/{_ARCHIVES}"
+    for name in names if str(place).startswith(SCHEME) else ():
+        if is_at(place, name):
+            return place
+        if is_at(folder, name):
+            return folder
+    return place
+
+
+def dataset_at(root: Root, name: str | None, place: str | None) -> Dataset:
+    """The dataset called `name`, or that of `root`; else what a manifest at `place` says, or ours.
+
+    Raises as `dataset_for` and `foreign_dataset`.
+    """
+    is_open = name is None and place is not None and not root.manifest.exists()
+    dataset = foreign_dataset(str(place)) if is_open else None
+    return dataset or dataset_for(root.manifest, name)
+
+
+def foreign_dataset(place: str) -> Dataset | None:
+    """What a manifest beside the archives at `place`, in a bucket, says that they are of.
+
+    Raises WrongBytes where it is no manifest.
+    """
+    for prefix in _prefixes(place):
+        if is_at(prefix, _MANIFEST):
+            with closing(open_archive(prefix, _MANIFEST)) as file:
+                return _fetch_dataset(file, f"{prefix}/{_MANIFEST}")
+    return None
+
+
+def _prefixes(place: str) -> Iterator[str]:
+    """The prefixes whose manifest may speak of the archives at `place`, or of the one it names."""
+    words = place.rstrip("/").split("/")
+    if place.startswith(SCHEME):
+        yield "/".join(words)
+        for length in (1, 2):
+            if words[-length] == _ARCHIVES:
+                yield "/".join(words[:-length])
+
+
+def _fetch_dataset(file: ArchiveFile, address: str) -> Dataset:
+    """The dataset of a manifest that a stranger may have written."""
+    checksum = file.checksum
+    found = checksum and Checksum.empty(checksum.kind)
+    with tempfile.TemporaryDirectory(prefix="imnetprep-") as folder:
+        path = Path(folder, _MANIFEST)
+        with path.open("wb") as copy:
+            for chunk in file.chunks(0, file.size_bytes or 0, _CHUNK_BYTES):
+                copy.write(chunk)
+                found = found and found.over(chunk)
+        try:
+            if found != checksum:
+                raise ImnetprepError("its bytes are not those that its server has", hint="")
+            with open_foreign_manifest(path) as manifest:
+                return manifest.dataset()
+        except ImnetprepError as error:
+            raise WrongBytes(
+                f"{address} cannot be used: {str(error).replace(str(path), 'it')}",
+                hint="--dataset NAME|FILE.toml says what the archives are of",
+            ) from error
