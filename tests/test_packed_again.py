@@ -7,7 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from imnetprep.catalog.datasets import Dataset, load_dataset
+from imnetprep.catalog.member_paths import MemberPaths
 from tests.conftest import TRAIN, VAL, Run, receipt_of, tree
 from tests.packings import Files, picture, write_dataset, write_tar, write_zip
 
@@ -390,3 +394,43 @@ def test_images_as_published_go_before_a_copy(form: str, tmp_path: Path, here: R
     assert done.returncode == 0, done.stderr
     ours = tree(tmp_path / "root")
     assert {name: body for name, body in ours.items() if name.endswith(".JPEG")} == wanted
+
+
+_TOPS = ["", "ponds/v2/", "ponds/", "v2/", "x/", "x/ponds/v2/", "train/", "../", "a b/"]
+_ENDS = [f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in CLASSES for number in (3, 4, 8, 9, 10)]
+_ENDS += ["val/pond_0001.JPEG", "val/pond_0002.JPEG", "val/pond_0009.JPEG", "train/x_boxes.txt"]
+_ENDS += [f"train/{CLASSES[0]}/{CLASSES[1]}_4.JPEG", "readme", f"train/{CLASSES[0]}/readme"]
+
+
+@given(
+    paths=st.lists(st.tuples(st.sampled_from(_TOPS), st.sampled_from(_ENDS)), max_size=12),
+    may_move=st.booleans(),
+)
+def test_samples_are_of_one_top_and_of_the_dataset(
+    paths: list[tuple[str, str]], may_move: bool, ponds: Dataset
+) -> None:
+    """Whatever lies where, and in any order."""
+    members, tops = MemberPaths(ponds.archives[0], ponds), set()
+    members.may_move = may_move
+    for top, end in paths:
+        try:
+            place = members.place(f"{top}{end}")
+        except ValueError:
+            break
+        if place is not None:
+            wnid = ponds.synsets[place.label].wnid
+            names = ponds.names(place.split, place.label)
+            assert names is not None and place.name in names
+            wanted = f"{place.split}/{wnid}/" if place.split == "train" else f"{place.split}/"
+            assert f"{top}{end}".endswith(f"{wanted}{place.name}")
+            tops.add(f"{top}{end}".removesuffix(f"{wanted}{place.name}"))
+            assert members.has_samples
+    assert len(tops) <= 1
+    assert may_move or tops <= {"ponds/v2/"}
+
+
+@pytest.fixture(scope="module")
+def ponds(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("ponds")
+    _ponds(folder, "tar", lambda files: files)
+    return load_dataset(str(folder / "mine.toml"))

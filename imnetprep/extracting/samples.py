@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.file import ArchiveFile, read_all
 from imnetprep.archives.ranges import Section, refused_member
-from imnetprep.archives.tar import FileStream, members, refused
+from imnetprep.archives.tar import FileStream, Stream, members, refused
 from imnetprep.archives.zip import Directory
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.catalog.member_paths import MemberPaths, Place
@@ -17,6 +17,7 @@ from imnetprep.manifest import SampleRecord, packed
 from imnetprep.messages import WrongBytes, count
 
 _BATCH_BYTES = 1 << 20
+_FAR_BYTES = 2 << 20
 # In each of CIFAR-10's pickles.
 _BATCH_IMAGES = 10_000
 
@@ -141,8 +142,10 @@ class Extraction:
 
 def find_samples(file: ArchiveFile, archive: Archive, paths: MemberPaths) -> None:
     """Let `paths` learn from the first sample of a tar where all of them are. Raises WrongBytes."""
-    stream = FileStream(lambda offset, length: read_all(file, offset, offset + length))
     end = file.size_bytes or 0
+    stream: Stream = FileStream(lambda offset, length: read_all(file, offset, offset + length))
+    if file.is_far:  # no trip for each header
+        stream = ChunkStream(file.chunks(0, end, _FAR_BYTES), 0, name=archive.name)
     for member in members(stream, name=archive.name, end=end, folders=True):
         if _place_of(member.name, archive, find=paths.match) is not None:
             return
