@@ -75,7 +75,7 @@ def resized_jpeg(body: bytes, resize: Resize, *, apply_orientation: bool = False
         if max(size) > _LARGEST_JPEG_PX:
             raise _Refusal(f"has a side of {max(size)} pixels: {_LARGEST_JPEG_PX} fit in a JPEG")
         turn = _turn(image) if apply_orientation else None
-        plain = _plain(image)
+        plain = _plain(image, on_white=apply_orientation)
     if size != whole:
         # Lanczos keeps the most of what a training crop will look at.
         plain = plain.resize(size, Image.Resampling.LANCZOS)
@@ -91,13 +91,15 @@ def resized_jpeg(body: bytes, resize: Resize, *, apply_orientation: bool = False
 def decode_rgb(body: bytes, *, apply_orientation: bool = False) -> Image.Image:
     """The image in `body` as RGB, whatever it was: CMYK, grey, palette, PNG under a JPEG name.
 
-    16 bits are scaled to 8, what is transparent lies over white, and of an animation the first
-    frame is seen. Raises ValueError that says why it cannot be decoded to its last pixel.
+    16 bits are scaled to 8, and of an animation the first frame is seen. With `apply_orientation`,
+    as images of one's own are seen, EXIF turns it and what is transparent lies over white; without,
+    as published ones were, neither. Raises ValueError that says why it cannot be decoded to its
+    last pixel.
     """
     with _problems_as_values(body):
         image, _ = _loaded(body)
         turn = _turn(image) if apply_orientation else None
-        plain = _plain(image)
+        plain = _plain(image, on_white=apply_orientation)
         return plain if turn is None else plain.transpose(turn)
 
 
@@ -193,11 +195,14 @@ def _load(body: bytes, kind: str, side_px: int | None) -> tuple[Image.Image, tup
     return image, size
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The image as 8-bit RGB, what is transparent over white; _Refusal where no white is known."""
+def _plain(image: Image.Image, *, on_white: bool) -> Image.Image:
+    """The image as 8-bit RGB, what is transparent over white or in the colour that it hides.
+
+    Raises _Refusal where no white is known.
+    """
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
-    if image.has_transparency_data:
+    if on_white and image.has_transparency_data:
         image = image.convert("RGBA")
         plain = Image.new("RGB", image.size, "white")
         plain.paste(image, mask=image)

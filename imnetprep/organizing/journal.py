@@ -323,7 +323,8 @@ def _is_begun(database: sqlite3.Connection) -> bool:
 @contextmanager
 def open_journal(path: Path, stage: Stage = Stage.FOLDERS) -> Iterator[Journal]:
     """The journal at `path`, made where it is missing, as that of `stage`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path != MEMORY:
+        path.parent.mkdir(parents=True, exist_ok=True)
     # The committer's thread and the main one use it in turn, never at once.
     with open_database(path, check_same_thread=False) as database:
         try:
