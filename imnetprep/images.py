@@ -159,6 +159,8 @@ def _problems_as_values(body: bytes) -> Iterator[None]:
             f"does not decode: begins as a {kind}, damaged or of a rare form"
         ) from error
     except Exception as error:  # Pillow meets foreign bytes with almost any exception
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the disk
         raise ValueError(f"does not decode: {error or type(error).__name__}") from error
 
 

@@ -15,6 +15,7 @@ from imnetprep import cli, fs
 from imnetprep.database import Busy, open_database
 from imnetprep.machine import explain
 from imnetprep.messages import ImnetprepError, Lack, shell_word
+from imnetprep.own_images.folder import file_problem
 from tests.conftest import Run, command, tree
 from tests.faults import Fault, Faults
 
@@ -231,6 +232,22 @@ def test_a_root_whose_path_is_nearly_too_long(packed: Path, tmp_path: Path, here
 
 
 # What the machine refuses.
+
+
+@pytest.mark.parametrize(("number", "is_bad"), [(errno.EIO, True), (errno.EMFILE, False)])
+def test_an_image_is_bad_where_it_cannot_be_read_and_not_where_none_can(
+    number: int, is_bad: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What --skip-bad leaves out is not what there were no file handles for."""
+    path = tmp_path / "image.jpg"
+    Image.new("RGB", (8, 8)).save(path)
+    assert file_problem(str(path), decode=False) is None
+    monkeypatch.setattr(os, "pread", _refusing(number))
+    if is_bad:
+        assert file_problem(str(path), decode=False) == f"cannot be read: {os.strerror(number)}"
+    else:
+        with pytest.raises(OSError, match=str(path)):
+            file_problem(str(path), decode=False)
 
 
 @pytest.mark.parametrize("number", errno.errorcode)

@@ -16,7 +16,7 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.images import decoding_problem, jpeg_header_problem
 from imnetprep.jobs import FILES
-from imnetprep.machine import named
+from imnetprep.machine import is_of_file, named
 from imnetprep.messages import (
     ImnetprepError,
     Progress,
@@ -142,12 +142,17 @@ def file_problem(path: str, *, decode: bool) -> str | None:
     """Why the file at `path` is no whole image; None: nothing, in the header and at the end of a
     JPEG or, with `decode`, in all of it. A giant, which can be made smaller, is one.
     """
-    with named(path), open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as the look
-        size_bytes = os.fstat(file.fileno()).st_size
-        ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
-        if ends == _JPEG_ENDS and not decode:
-            return jpeg_header_problem(file)
-        return decoding_problem(file.read(), giants=True)
+    try:
+        with named(path), open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much
+            size_bytes = os.fstat(file.fileno()).st_size
+            ends = os.pread(file.fileno(), 2, 0), os.pread(file.fileno(), 2, max(0, size_bytes - 2))
+            if ends == _JPEG_ENDS and not decode:
+                return jpeg_header_problem(file)
+            return decoding_problem(file.read(), giants=True)
+    except OSError as error:
+        if not is_of_file(error):
+            raise
+        return f"cannot be read: {error.strerror}"
 
 
 def refuse_root_in(folder: Path, root: Root) -> None:
