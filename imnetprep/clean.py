@@ -21,6 +21,7 @@ from imnetprep.proving.receipt import is_proved
 KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
 
+_OF_AN_EARLY_RUN = {".lock", "recipe.json", "last.pt"}
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
 
@@ -52,14 +53,14 @@ class CleanPlan:
 
 
 def plan_clean(root: Root, *, kinds: Sequence[str] = ()) -> CleanPlan:
-    """Find what is of `kinds` (all but `unfinished`, where none is named); touches nothing.
+    """Find what is of `kinds`, or what can be had again where none is named; touches nothing.
 
     Links are not followed: what lies behind one is not of this root. What is in a folder where
     another process is at work is left out. Raises ImnetprepError where the manifest or the receipt
     cannot be read.
     """
     busy = tuple(filter(is_locked, (root.archives, root.organizing)))
-    return CleanPlan(tuple(_removable(root, kinds or DEFAULT_KINDS, busy)), busy)
+    return CleanPlan(tuple(_removable(root, kinds, busy)), busy)
 
 
 def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Removable]:
@@ -74,7 +75,7 @@ def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Remova
         for folder in (root.archives, root.organizing):
             if not folder.is_symlink():  # of which nothing is removed
                 locks.enter_context(locked(folder))
-        for each in _removable(root, kinds or DEFAULT_KINDS, ()):
+        for each in _removable(root, kinds, ()):
             _remove(root, each.path)
             yield each
 
@@ -95,8 +96,10 @@ def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[R
         found += _parts(root)
     if root.organizing not in busy:
         found += _growth(root, dataset, split_folders)
+    found += _runs(root)
     if dataset is not None and not busy:
-        found += _archives(root, dataset, as_published)
+        found += _archives(root, dataset, as_published, any_source="archive" in kinds)
+    kinds = kinds or DEFAULT_KINDS
     return [each for kind in KINDS if kind in kinds for each in found if each.kind == kind]
 
 
@@ -149,6 +152,21 @@ def _growth(
             yield _found("unfinished", folder, f"imnetprep organize{words} would resume it")
 
 
+def _runs(root: Root) -> Iterator[Removable]:
+    """Runs without an epoch, unless they are trained now; what has a best.pt stays."""
+    for folder in filter(_is_folder, _entries(root.runs)):
+        names = {path.name for path in folder.iterdir()}
+        if is_locked(folder) or not names or not names <= _OF_AN_EARLY_RUN:
+            continue
+        if "last.pt" in names:
+            reason = (
+                f"no epoch of it is over; imnetprep train --resume --run {folder.name} resumes it"
+            )
+            yield _found("unfinished", folder, reason)
+        else:
+            yield _found("leftover", folder, "a run that ended before its first step")
+
+
 def _unfinished_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
     """Folders that may be unfinished splits, each with its stage."""
     for folder in filter(_is_folder, _entries(root.organizing)):
@@ -167,15 +185,21 @@ def _unfinished_splits(root: Root) -> list[UnfinishedSplit] | None:
         return None
 
 
-def _archives(root: Root, dataset: Dataset, as_published: set[Split]) -> Iterator[Removable]:
-    """The archives whose images are organized as published, nothing unfinished made of them."""
+def _archives(
+    root: Root, dataset: Dataset, as_published: set[Split], *, any_source: bool
+) -> Iterator[Removable]:
+    """The archives whose images are organized as published, nothing unfinished made of them.
+
+    Without `any_source` only whole ones that the dataset says where to have again.
+    """
     splits = as_published - {each.split for each in _unfinished_splits(root) or ()}
     for archive in dataset.archives:
         path = root.archives / archive.name
         holes = consumed_path(path)
         if archive.split not in splits or not _is_folder(root.archives):
             continue
-        if _is_file(path) and is_proved(root, path):
+        may_go = any_source or archive.torrent or archive.magnet or archive.url
+        if _is_file(path) and may_go and is_proved(root, path):
             reason = f"verified, and {archive.split} is organized"
             yield _found("archive", path, reason, source=_source(archive))
         if _is_file(holes):
@@ -196,6 +220,10 @@ def _source(archive: Archive) -> str:
 def _remove(root: Root, path: Path) -> None:
     if not _is_folder(path):
         path.unlink()
+        return
+    if path.parent == root.runs:
+        with locked(path):
+            shutil.rmtree(path)
         return
     stage = Stage.FOLDERS if path.parent == root.organizing else Stage(path.parent.name)
     if _is_file(root.journal) and path.name in set(Split):

@@ -154,19 +154,31 @@ def _lacks_torch(error: Exception, arguments: list[str]) -> tuple[str, str] | No
 
 
 def main() -> None:
-    """The console script."""
-    signal.signal(signal.SIGTERM, _terminated)
+    """Run the command line of this process, and end it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     threading.excepthook = _end_thread
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # LC_ALL may know no letter but ASCII
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: else the next file that is opened would be it
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
-    sys.exit(run(sys.argv[1:]))
+    exit_code = run(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that ^C could save
+    sys.exit(exit_code)
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise Interruption(TERMINATED_EXIT_CODE)
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Raise what ends the command. While modules are loaded, end it: they may swallow that, or tell
+    it as a failure of their own.
+    """
+    exit_code = INTERRUPTED_EXIT_CODE if number == signal.SIGINT else TERMINATED_EXIT_CODE
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            os.write(2, f"Stopped: {Interruption(exit_code)}\n".encode())
+            os._exit(exit_code)
+        frame = frame.f_back
+    raise KeyboardInterrupt if number == signal.SIGINT else Interruption(exit_code)
 
 
 def _end_thread(end: threading.ExceptHookArgs) -> None:

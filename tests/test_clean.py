@@ -124,6 +124,21 @@ def _consumed(root: Path, packed: Path) -> list[Path]:
     return [index, path]
 
 
+def _run_without_a_step(root: Path, _packed: Path) -> list[Path]:
+    for name, files in (("early", ["recipe.json"]), ("trained", ["last.pt", "best.pt"])):
+        folder = root / "runs" / name
+        folder.mkdir(parents=True)
+        for file in (".lock", *files):
+            (folder / file).write_text("{}")
+    return [root / "runs" / "early"]
+
+
+def _run_without_an_epoch(root: Path, packed: Path) -> list[Path]:
+    paths = _run_without_a_step(root, packed)
+    (paths[0] / "last.pt").write_bytes(b"checkpoint")
+    return paths
+
+
 @pytest.fixture
 def root(organized: Path) -> Path:
     (organized / "archives").mkdir()
@@ -141,6 +156,8 @@ def root(organized: Path) -> Path:
         (_damaged_journal, "leftover"),
         (_archive, "archive"),
         (_consumed, "archive"),
+        (_run_without_a_step, "leftover"),
+        (_run_without_an_epoch, "unfinished"),
     ],
 )
 def test_each_kind_is_shown_first_and_removed_when_asked(
@@ -148,12 +165,13 @@ def test_each_kind_is_shown_first_and_removed_when_asked(
 ) -> None:
     paths = spoil(root, packed)
     before = tree(root)
-    shown = _shown(run, root)
+    words = ["--only", kind] if kind in ("archive", "unfinished") else []
+    shown = _shown(run, root, *words)
     assert {each["kind"] for each in shown} == {kind}
     assert {each["path"] for each in shown} == set(map(str, paths))
     assert all(each["reason"] and not each["removed"] for each in shown)
     assert tree(root) == before, "and nothing is changed"
-    assert {each["path"] for each in _shown(run, root, "--yes")} == set(map(str, paths))
+    assert {each["path"] for each in _shown(run, root, *words, "--yes")} == set(map(str, paths))
     gone = {str(path.relative_to(root)) for path in paths}
     kept = {
         name: body
@@ -174,7 +192,8 @@ def test_an_archive_comes_with_the_way_to_get_it_again(root: Path, packed: Path,
     (shown,) = _shown(run, root, "--only", "archive")
     assert shown["source"] == f"the dataset names no place that has {TRAIN}"
     assert shown["size_bytes"] == (root / "archives" / TRAIN).stat().st_blocks * 512
-    told = run("clean", "--root", root).stdout.splitlines()
+    assert _shown(run, root) == []  # nobody could give it back
+    told = run("clean", "--root", root, "--only", "archive").stdout.splitlines()
     assert "verified, and train is organized; again: " in told[0]
     assert told[-1].startswith("1 thing, ") and "--yes" in told[-1]
     shutil.rmtree(root / "train")
@@ -301,8 +320,8 @@ def test_class_folders_that_grow_beside_shards_are_kept_and_so_is_their_archive(
     (organized / "archives").mkdir()
     shutil.copy(packed.parent / TRAIN, organized / "archives")
     assert run("verify-archives", "--root", organized).returncode == 0
-    assert [each["kind"] for each in _shown(run, organized)] == ["archive"]
+    assert [each["kind"] for each in _shown(run, organized, "--only", "archive")] == ["archive"]
     _journal(organized, "train", _fingerprint(organized))
     _grown(organized, "train")
-    assert _shown(run, organized) == []
+    assert _shown(run, organized, "--only", "archive") == []
     assert "unfinished: " in run("status", "--root", organized).stdout

@@ -15,7 +15,7 @@ import pytest
 
 from imnetprep import __version__, cli
 from imnetprep.commands.verb import Verb
-from tests.conftest import TRAIN, VAL, Run, snapshot, spoil
+from tests.conftest import TRAIN, VAL, Run, command, snapshot, spoil
 from tests.packings import openable
 
 _HEAVY = ("torch", "torchvision", "boto3", "libtorrent", "numpy", "PIL", "matplotlib", "tqdm")
@@ -401,3 +401,34 @@ def test_a_verb_without_a_dry_run_changes_nothing(
     before = snapshot(place)
     done = here(*words.split())
     assert (snapshot(place), done.returncode) == (before, 0)
+
+
+_SIGNALS_ITSELF = """
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIG{name})
+    time.sleep(5)
+except BaseException as error:
+    raise ImportError("half of it is loaded") from error
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "code", "told"),
+    [
+        ("click", "INT", -2, ""),  # before the command line is loaded
+        ("click", "TERM", -15, ""),
+        ("botocore", "INT", 130, "Stopped: run the same command to resume\n"),
+        ("botocore", "TERM", 143, "Stopped: run the same command to resume\n"),
+    ],
+)
+def test_a_stop_in_the_first_moments_tells_no_traceback(
+    module: str, name: str, code: int, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / f"{module}.py").write_text(_SIGNALS_ITSELF.format(name=name))
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[1]}"}
+    done = subprocess.run(
+        command("sync-s3", "s3://bucket/key"),
+        check=False, capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, told)

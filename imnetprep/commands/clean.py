@@ -19,7 +19,7 @@ _KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
     "kinds",
     multiple=True,
     type=click.Choice(_KINDS),
-    help="Only this kind; may be repeated.  [default: every kind but unfinished]",
+    help="Only this kind; may be repeated.  [default: what can be had again]",
 )
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @verb.dry_run_option("List what would be removed, even with --yes.")
@@ -30,11 +30,14 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     \b
     temporary   files of processes that are gone
     part        unfinished archives, and what is known of their pieces
-    leftover    what organize left and cannot resume
-    archive     archives that are verified and whose images are organized
-    unfinished  what organize can resume: taken only with --only unfinished
+    leftover    what organize left and cannot resume; runs that ended before a step
+    archive     archives that are verified and whose images are organized; with
+                --only archive also those that the dataset names no place for
+    unfinished  what can be resumed, runs without an epoch too: taken only with
+                --only unfinished
 
-    Where another imnetprep is at work in the root nothing is removed. Links are left alone.
+    Where another imnetprep is at work in the root nothing is removed. Links are left alone, and
+    runs that have an epoch.
 
     \b
     imnetprep clean
