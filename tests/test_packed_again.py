@@ -1,6 +1,7 @@
 """Archives that somebody packed again: taken where names and counts say what they are, or told."""
 
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from imnetprep.catalog.datasets import Dataset, load_dataset
 from imnetprep.catalog.member_paths import MemberPaths
 from tests.conftest import TRAIN, VAL, Run, receipt_of, tree
 from tests.packings import Files, picture, write_dataset, write_tar, write_zip
+from tests.servers import web_served
 
 APPLE_DOUBLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(80)
 Change = Callable[[Files], Files]
@@ -330,6 +332,27 @@ def test_other_folders_on_top_are_found(form: str, top: str, tmp_path: Path, her
     ours = tree(tmp_path / "root")
     assert {name: body for name, body in ours.items() if name.endswith(".JPEG")} == wanted
     assert here("verify", "--root", tmp_path / "root", "--digests").returncode == 0
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize("indexed", [False, True])
+def test_other_folders_on_top_are_found_from_afar(
+    form: str, indexed: bool, tmp_path: Path, here: Run
+) -> None:
+    """Also where an index says where the ranges are, so that no header need be walked."""
+    words, wanted = _ponds(tmp_path / "served", form, _under("again/"))
+    archive = tmp_path / "served" / "ponds.archive"
+    if indexed:
+        size_bytes = archive.stat().st_size
+        index = {"archive": archive.name, "size_bytes": size_bytes, "proof": None, "inode": None}
+        ranges = [[0, size_bytes - 1024, None]]
+        text = json.dumps({**index, "root": None, "ranges": ranges})
+        archive.with_name(f"{archive.name}.index.json").write_text(text)
+    with web_served(archive.parent) as web:
+        done = here(*words[:-1], web.address)
+    assert done.returncode == 0, done.stderr
+    ours = tree(archive.parent / "root")
+    assert {name: body for name, body in ours.items() if name.endswith(".JPEG")} == wanted
 
 
 def test_backslashes_of_a_zip_are_folders(tmp_path: Path, here: Run) -> None:
