@@ -403,7 +403,9 @@ def _divide(template: Path, commands: Commands) -> Iterator[Verb]:
 def _subset(template: Path, commands: Commands) -> Iterator[Verb]:
     _prepare(commands, template, *_organize_words(_packed(template)))
     (template / "root").rename(template / "whole")
-    yield Verb("subset", ["subset", "--root", "whole", "--classes", "2", "--to", "root"])
+    wnids = sorted(path.name for path in (template / "whole" / "train").iterdir())
+    (template / "list.txt").write_text("\n".join(wnids[:2]))
+    yield Verb("subset", ["subset", "list.txt", "--root", "whole", "--to", "root", "--quiet"])
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset, dataloader, get_worker_info
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.images import decode_rgb
 from imnetprep.layouts.table import LAYOUTS
+from imnetprep.machine import is_of_file
 from imnetprep.manifest import Manifest, SampleRecord, require_split
 from imnetprep.messages import WrongBytes
 from imnetprep.processes import end_with_the_parent
@@ -84,10 +85,13 @@ class SampleList:
         return LAYOUTS[self.layout].read_sample(*self._place(index))
 
     def decode(self, index: int) -> Image.Image:
-        """The image as RGB. Raises WrongBytes where it cannot be read."""
+        """The image as RGB. Raises WrongBytes where it cannot be read, OSError where none can."""
         try:
             return decode_rgb(self.read(index), apply_orientation=self.apply_orientation)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not is_of_file(error):
+                error.filename = str(self.path(index))
+                raise
             sample = LAYOUTS[self.layout].describe_sample(*self._place(index))
             raise WrongBytes(
                 f"{sample}: {error}", hint="imnetprep verify --decode names every such image"
@@ -174,7 +178,7 @@ class _Keys(NamedTuple):
     indices: list[int]
 
 
-class _Images(Dataset[Batch | _Arrays | WrongBytes]):
+class _Images(Dataset[Batch | _Arrays | WrongBytes | OSError]):
     """Batches by their keys, or the first image that cannot be read: one that is raised in a worker
     would lose its type.
     """
@@ -183,13 +187,13 @@ class _Images(Dataset[Batch | _Arrays | WrongBytes]):
         self._samples, self._transform = samples, transform
         self._shares = True
 
-    def __getitems__(self, keys: _Keys) -> Batch | _Arrays | WrongBytes:
+    def __getitems__(self, keys: _Keys) -> Batch | _Arrays | WrongBytes | OSError:
         try:
             pixels = [
                 self._transform(self._samples.decode(index), epoch=keys.epoch, index=index)
                 for index in keys.indices
             ]
-        except WrongBytes as error:
+        except (WrongBytes, OSError) as error:
             return error
         arrays = _Arrays(np.stack(pixels), self._samples.labels[keys.indices].astype(np.int64))
         return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
@@ -270,7 +274,7 @@ class Loader:
         self.images = len(order(0))
         self._keys = _KeyBatches(order, batch_size)
         self._workers: set[BaseProcess] = set()
-        self._loader: DataLoader[Batch | _Arrays | WrongBytes] = _quietly(
+        self._loader: DataLoader[Batch | _Arrays | WrongBytes | OSError] = _quietly(
             DataLoader,
             _Images(samples, transform),
             batch_sampler=self._keys,
@@ -298,7 +302,7 @@ class Loader:
         finally:
             self._workers |= set(active_children()) - earlier
         for batch in batches:
-            if isinstance(batch, WrongBytes):
+            if isinstance(batch, WrongBytes | OSError):
                 raise batch
             yield batch.batch() if isinstance(batch, _Arrays) else batch
 
