@@ -96,7 +96,8 @@ class Rule:
     """What goes wrong with requests that `match`: each `every`th `after` so many, so many `times`.
 
     `do` is one of
-    - refuse: S3's error `status` `code` `message`, `details` being more of its XML elements
+    - refuse: S3's error `status` `code` `message`, `details` being more of its XML elements; or
+      `body` in its place
     - stall: nothing more is read or answered until the client hangs up
     - reset: the connection is reset; the server never hears of the request
     - lose: the server does it, and the connection is reset in place of its answer
@@ -119,6 +120,7 @@ class Rule:
     code: str = "SlowDown"
     message: str = "Please reduce your request rate."
     headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
     details: dict[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
     bytes_per_s: int = 0
@@ -162,7 +164,8 @@ class Rule:
         """The whole answer of a refused request; it ends the connection."""
         words = {"Code": self.code, "Message": self.message, **self.details, "RequestId": "0"}
         told = "".join(f"<{name}>{value}</{name}>" for name, value in words.items())
-        xml = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{told}</Error>'.encode()
+        root = self.body or f"<Error>{told}</Error>"
+        xml = f'<?xml version="1.0" encoding="UTF-8"?>\n{root}'.encode()
         lines = [f"HTTP/1.1 {self.status} Told", "Content-Type: application/xml"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         lines += ["x-amz-request-id: 0", f"Content-Length: {len(xml)}", "Connection: close"]

@@ -104,7 +104,8 @@ def from_here(text: str) -> str:
             if option and option not in rest and value is not None:
                 for word in value if isinstance(value, tuple) else (value,):
                     words += [option] if option.startswith("-") else []
-                    words.append(shell_word(public_address(str(word), mark="…")))
+                    if word is not True:
+                        words.append(shell_word(public_address(str(word), mark="…")))
         return " ".join(words) + rest
 
     return _COMMAND.sub(complete, text)

@@ -54,7 +54,10 @@ class ListedObject(NamedTuple):
     key: str
     size_bytes: int
     etag: str
-    changed_at: datetime
+
+    def has_md5(self) -> bool:
+        """Is its ETag perhaps the MD5 of its bytes, as of what came in one part?"""
+        return re.fullmatch("[0-9a-f]{32}", self.etag) is not None
 
 
 class Head(NamedTuple):
@@ -348,17 +351,18 @@ class Bucket:
         with _suppress_no_such_upload():
             for page in self.pages("list_multipart_uploads", Prefix=prefix):
                 for each in page.get("Uploads", ()):
-                    facts = (each["Key"], each["UploadId"], each["Initiated"])
-                    yield UnfinishedUpload(*facts, each.get("ChecksumAlgorithm"))
+                    key, upload_id, begun_at = _facts(each, "Key", "UploadId", "Initiated")
+                    algorithm = each.get("ChecksumAlgorithm")
+                    yield UnfinishedUpload(key, upload_id, begun_at, algorithm)
 
     def parts(self, upload: UnfinishedUpload) -> dict[int, ListedPart]:
         """The parts that an unfinished upload has, by number; of one sent twice the later."""
         parts = {}
         for page in self.pages("list_parts", Key=upload.key, UploadId=upload.upload_id):
             for each in page.get("Parts", ()):
-                checksum = _checksum(each, each["Size"])
-                part = ListedPart(each["ETag"].strip('"'), each["Size"], checksum)
-                parts[int(each["PartNumber"])] = part
+                number, etag, size_bytes = _facts(each, "PartNumber", "ETag", "Size")
+                checksum = _checksum(each, size_bytes)
+                parts[int(number)] = ListedPart(etag.strip('"'), size_bytes, checksum)
         return parts
 
     def stored_bytes(self, upload: UnfinishedUpload) -> int:
@@ -371,8 +375,18 @@ class Bucket:
 def listed_objects(page: Any) -> Iterator[ListedObject]:
     """The objects on one page of a listing."""
     for each in page.get("Contents", ()):
-        etag = each["ETag"].strip('"')
-        yield ListedObject(each["Key"], each["Size"], etag, each["LastModified"])
+        key, size_bytes, etag = _facts(each, "Key", "Size", "ETag")
+        yield ListedObject(key, size_bytes, etag.strip('"'))
+
+
+def _facts(item: Any, *names: str) -> list[Any]:
+    """These fields of what a server lists. Raises SourceFailed where one is missing."""
+    if gaps := [name for name in names if name not in item]:
+        raise SourceFailed(
+            f"the server lists {item.get('Key') or 'an item'} without {' and '.join(gaps)}",
+            hint="check --endpoint-url, or AWS_ENDPOINT_URL: that is no list of S3",
+        )
+    return [item[name] for name in names]
 
 
 def _md5(body: memoryview | bytes) -> bytes:
@@ -387,12 +401,14 @@ def _send_md5(params: Any, **_: Any) -> None:
 
 @contextmanager
 def _suppress_no_such_upload() -> Iterator[None]:
-    """Suppress the error that says that there is no such upload."""
+    """Suppress the error that says that there is no such upload, or that none can be listed."""
     try:
         yield
     except SourceFailed as error:
         cause = error.__cause__
-        if not isinstance(cause, failures.ClientError) or code_of(cause) != "NoSuchUpload":
+        if not isinstance(cause, failures.ClientError):
+            raise
+        if code_of(cause) != "NoSuchUpload" and status_of(cause) not in (405, 501):
             raise
 
 

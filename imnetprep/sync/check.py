@@ -67,6 +67,8 @@ class _Check:
             return Finding("size", path, message)
         remote = self._server_checksums(path)
         if remote is None and not self._deep:
+            if self._survey.checksums_by_md5(path, self.flow) is not None:
+                return None
             return Finding("unproved", path, "the server keeps no checksum of it; --deep reads it")
         like = remote or Checksums(Checksum(self._survey.kind, 0, size_bytes))
         local = self._survey.file_checksums(path, like, self.flow, reread=self._deep)

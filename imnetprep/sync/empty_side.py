@@ -65,7 +65,7 @@ def _no_remote(survey: Survey, way: str, sentence: str) -> ImnetprepError:
     places = [shell_command("imnetprep", "sync-s3", each, *way.split()) for each in addresses]
     if way == "--check":
         places.append("imnetprep sync-s3 --push sends what is here")
-    hint = "; or ".join(places) or f"aws s3 ls s3://{address.bucket}/ shows what is there"
+    hint = "; or ".join(places) or shell_command("aws", "s3", "ls", f"{address}/")
     return ImnetprepError(sentence, hint=hint)
 
 
@@ -79,8 +79,9 @@ def _places_near(bucket: Bucket, address: S3Address) -> list[S3Address]:
             return [address / each for each in children[:_MOST_SHOWN]]
         while True:
             top = S3Address(address.bucket, parent)
-            if siblings := _folders(bucket, parent):
-                return [top / each for each in _nearest(name, siblings)]
+            if siblings := _folders(bucket, parent):  # it may be there, and have other objects
+                names = [] if name in siblings else _nearest(name, siblings)
+                return [top / each for each in names]
             if not parent:
                 break
             parent, _, name = parent.rpartition("/")

@@ -48,8 +48,9 @@ class Action(StrEnum):
 class Relation(StrEnum):
     """How the two sides of a file stand to each other, as far as is known without reading it.
 
-    UNREAD: of one size, and the bytes here are to be read. NO_CHECKSUM: of one size, and the
-    server keeps none. NEWER_…: they differ, and only that side has changed since the last sync.
+    UNREAD: of one size, and the bytes here are to be read. NO_CHECKSUM: of one size, the server
+    keeps none, and its ETag is no MD5. NEWER_…: they differ, and only that side has changed since
+    the last sync.
     The values are what people are told.
     """
 
@@ -137,8 +138,10 @@ class Outcome(NamedTuple):
 
 def compared(survey: Survey, step: Step, flow: Flow) -> Outcome:
     """Read a file, to know whether it is what the bucket has: SKIP, or else KEEP."""
-    target = survey.checksums(step.path)
-    assert target is not None, "it was asked for when this was planned"
+    target = survey.checksums(step.path) or survey.checksums_by_md5(step.path, flow)
+    if target is None:
+        step = dataclasses.replace(step, reason=Relation.NO_CHECKSUM)
+        return Outcome(step, Action.KEEP, etag=step.etag)
     checksums = survey.file_checksums(step.path, target, flow)
     action = Action.SKIP if checksums.whole == target.whole else Action.KEEP
     return Outcome(step, action, checksums, step.etag)
@@ -211,7 +214,7 @@ def _relation(survey: Survey, path: str) -> Relation:
         is_same = file_sums and object_sums and file_sums.whole == object_sums.whole
         if is_same or _has_same_digest(survey, path):
             return Relation.EQUAL
-        if object_sums is None:
+        if object_sums is None and not remote.has_md5():
             return Relation.NO_CHECKSUM
         if file_sums is None:
             return Relation.UNREAD

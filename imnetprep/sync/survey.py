@@ -1,5 +1,6 @@
 """Survey a root and a bucket: a listing of each, and what is known of the bytes on either side."""
 
+import hashlib
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -167,6 +168,26 @@ class Survey:
         checksums = Checksums.of_parts(parts, kind, part_bytes)
         if file_state(file) == state:
             self.journal.keep_file(path, state, checksums)
+        return checksums
+
+    def checksums_by_md5(self, path: str, flow: Flow) -> Checksums | None:
+        """The checksums of an object whose ETag is the MD5 of the file here; None: it is not.
+
+        That it is another proves nothing: an ETag need not be a MD5.
+        """
+        item, file = self.object_at(path), self.root.place(path)
+        if not item.has_md5():
+            return None
+        md5 = hashlib.md5(usedforsecurity=False)
+        with file.open("rb", buffering=0) as stream:
+            while chunk := stream.read(1 << 20):
+                flow.go_on()
+                md5.update(chunk)
+        if md5.hexdigest() != item.etag:
+            return None
+        like = Checksums(Checksum(self.kind, 0, item.size_bytes))
+        checksums = self.file_checksums(path, like, flow)
+        self.journal.keep_object(self.address / path, item.etag, checksums)
         return checksums
 
     def with_receipt(self, item: ListedObject | None) -> "Survey":

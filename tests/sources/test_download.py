@@ -455,6 +455,16 @@ def test_what_the_peers_do_in_place_of_sending_is_told(
     assert error.endswith("; nothing came for 0:03") and hint in told
 
 
+def test_a_peer_that_tells_no_metadata_is_told(packed: Path, tmp_path: Path, here: Run) -> None:
+    torrent = make_torrent(packed.parent / TRAIN)
+    with peer(torrent, b"") as other:
+        magnet = f"&quot;magnet:?xt=urn:btih:{read_torrent(torrent).info_hash}&amp;dn=a&quot;"
+        words = ["--root", tmp_path, "--dataset", packed, "--split", "train", "--magnet", magnet]
+        done = here("download", *words, *CLOSED, "--peer", other.address, "--wait", "3s")
+    assert done.returncode == 3, done.stderr
+    assert "metadata of a: 1 connected peer sent nothing; nothing came for 0:03" in done.stderr
+
+
 def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path) -> None:
     toml, archive = four_megabytes, four_megabytes.parent / TRAIN
     with seeded([archive]) as seeder:

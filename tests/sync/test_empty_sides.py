@@ -47,7 +47,10 @@ def test_a_prefix_that_is_mistyped_is_told_with_those_beside_it(
         Rule("refuse", rf"prefix=t%2F[^%]*%2F&|prefix={prefix}/&", status=403, code="AccessDenied")
     ]
     hint = _hint(sync, here, root, "--pull", place=f"{prefix}/imagnet")
-    assert hint == f"aws s3 ls s3://{BUCKET}/ shows what is there"
+    assert hint == f"aws s3 ls s3://{BUCKET}/{prefix}/imagnet/"
+    proxy.rules = []
+    hint = _hint(sync, here, root, "--pull", place=f"{prefix}/imagenet/runs/first")
+    assert hint.startswith("aws s3 ls ")  # it is there, and no root
 
 
 def test_a_root_that_is_mistyped_is_told_with_those_beside_it(

@@ -49,14 +49,16 @@ def test_a_store_that_refuses_checksums_is_filled_compared_and_fetched_from(
     assert done.returncode == 0, done.stderr
     assert "nothing verifies" not in done.stderr
     assert sent_files(other) == sent_files(root)
-    put(s3, f"{prefix}/runs/second/last.pt", b"theirs")
-    make_run(root, "second")
-    (root / "runs/second/last.pt").write_bytes(b"theirs")
+    log = make_run(root, "second") / "log.jsonl"
+    put(s3, f"{prefix}/runs/second/log.jsonl", log.read_bytes())  # by another program
+    assert sync(root, "--check", "--what", "runs").stdout.count("runs/second/log.jsonl") == 0
+    assert sync(root, "--push").returncode == 0
+    put(s3, f"{prefix}/runs/second/log.jsonl", log.read_bytes()[::-1])
     error, hint = sync(root, "--push").stderr.splitlines()[-2:]
     assert "nothing proves them equal: the server keeps no checksum" in error
     assert "sync-s3" in hint and "--check --deep" in hint
-    assert sync(root, "--check", "--deep").returncode == 0
-    assert sync(root, "--push").returncode == 0
+    assert "differs: runs/second/log.jsonl" in sync(root, "--check", "--deep").stdout
+    assert sync(root, "--push", "--replace").returncode == 0
     shutil.rmtree(root / "runs" / "second")
     done = sync(root, "--push", "--delete", "--yes")
     assert done.returncode == 0, done.stderr
@@ -91,11 +93,32 @@ def test_a_store_that_answers_head_oddly_is_asked_by_get(
     assert len(tree(tmp_path / "other" / "archives")) == 4
 
 
+def test_a_store_that_lists_no_uploads_is_pushed_to(
+    sync: Sync, proxy: Proxy, tmp_path: Path
+) -> None:
+    make_run(tmp_path, "first")
+    proxy.rules = [_refused("^ListMultipartUploads", 501, "NotImplemented", "-")]
+    assert sync(tmp_path, "--push").returncode == 0
+
+
+@pytest.mark.parametrize("gap", ["Size", "ETag"])
+def test_a_list_that_lacks_what_follows_is_none_of_s3(
+    gap: str, sync: Sync, proxy: Proxy, tmp_path: Path, prefix: str
+) -> None:
+    fields = {"Key": f"{prefix}/runs/a/b", "Size": 1, "ETag": "x", "LastModified": "2026-01-01"}
+    item = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items() if name != gap)
+    body = f"<ListBucketResult><Contents>{item}</Contents></ListBucketResult>"
+    proxy.rules = [Rule("refuse", "^ListObjectsV2", status=200, body=body)]
+    done = sync(tmp_path, "--pull")
+    assert done.returncode == 3, done.stderr
+    assert f"the server lists {prefix}/runs/a/b without {gap}" in done.stderr
+
+
 @pytest.fixture
 def place(proxy: Proxy, s3: S3Server, prefix: str, published: Path) -> Iterator[str]:
     """Where the archives of `published` lie."""
     for name in (TRAIN, VAL):
-        put(s3, f"{prefix}/{name}", (published.parent / name).read_bytes())
+        put(s3, f"{prefix}/archives/{name}", (published.parent / name).read_bytes())
     yield f"s3://{BUCKET}/{prefix}"
 
 
@@ -139,6 +162,16 @@ def test_every_verb_that_reads_a_bucket_can_say_how(
         done = here(*words, option)
         assert done.returncode == 0, done.stderr
     assert lost.exists()
+
+
+def test_how_a_bucket_was_read_is_in_the_command_of_a_hint(
+    here: Run, proxy: Proxy, s3: S3Server, prefix: str, tmp_path: Path
+) -> None:
+    put(s3, f"{prefix}/imagenet/runs/a/b", b"x")
+    words = [f"s3://{BUCKET}/{prefix}/imagnet", "--root", tmp_path, "--pull"]
+    done = here("sync-s3", *words, "--no-sign-request")
+    command = f"imnetprep sync-s3 --root {tmp_path} --no-sign-request s3://{BUCKET}/{prefix}"
+    assert f"Hint: {command}/imagenet --pull" in done.stderr
 
 
 def test_how_a_bucket_is_read_is_said_of_buckets_only(here: Run, packed: Path) -> None:

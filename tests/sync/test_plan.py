@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -164,7 +163,7 @@ def _survey(root: Root, journal: SyncJournal, sides: Sides, *, bucket: Any = Non
                 known = Checksums(Checksum.empty("crc32").over(ours))
                 journal.keep_file(path, file_state(place), known)
         if theirs is not None:
-            there[path] = ListedObject(f"p/{path}", len(theirs), theirs.hex(), datetime.now(UTC))
+            there[path] = ListedObject(f"p/{path}", len(theirs), theirs.hex())
             known = Checksums(Checksum.empty("crc32").over(theirs))
             if not theirs.endswith(b"?"):
                 records[path] = ObjectRecord(theirs.hex(), known)
