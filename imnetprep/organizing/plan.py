@@ -224,10 +224,10 @@ def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
         size_bytes = file.size_bytes
     dataset_bytes = at.archive.size_bytes or (pieces.size_bytes if pieces else None)
     if size_bytes is not None and dataset_bytes not in (None, size_bytes):
-        again = _PACKED_AGAIN if at.archive.form == "tar-of-tars" else ""
+        advice = _PACKED_AGAIN if at.archive.form == "tar-of-tars" else ""
         raise WrongBytes(
             f"{at.address} has {size_bytes:,} bytes; {dataset.name} has {dataset_bytes:,} there",
-            hint=f"--dataset NAME|FILE.toml if it is another dataset; {again}{FETCH_AGAIN}",
+            hint=f"--dataset NAME|FILE.toml if it is another dataset; {advice}{FETCH_AGAIN}",
         )
     return size_bytes or dataset_bytes or 0
 
