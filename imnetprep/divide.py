@@ -12,7 +12,6 @@ from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.own_images.folder import ImageFolder
 from imnetprep.proving.receipt import NoProof
 from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
-from imnetprep.split_plan import Needs
 
 
 def plan_divide(
@@ -38,20 +37,16 @@ def plan_divide(
     to_do = [split for split in division.names if split not in folders]
     for split in to_do:
         refuse_strangers(root, division.dataset, split)
-    paths = [
-        classes[wnid][name]
-        for split in to_do
-        for wnid, names in division.names[split].items()
-        for name in names
-    ]
-    size_bytes = sum(os.stat(path).st_size for path in paths) if copy else 0  # noqa: PTH116
+    sizes = dict.fromkeys(to_do, 0)
+    for split in to_do if copy else ():
+        for wnid, names in division.names[split].items():
+            sizes[split] += sum(os.stat(classes[wnid][name]).st_size for name in names)  # noqa: PTH116
     return FoldersPlan(
         root,
         division.dataset,
         folders=dict.fromkeys(division.names, content.folder),
         source_of=partial(_folder_source, content, division, copy),
-        needs=Needs(size_bytes, len(paths), size_bytes),
-        checks_room=True,
+        sizes=sizes,
         jobs=jobs,
     )
 
@@ -72,7 +67,6 @@ def _folder_source(
         split=split,
         made_of=f"{'copies' if copy else 'links'} of {str(place)!a}",
         classes=makers,
-        copied_bytes=0,  # the needs of the plan are for all splits
         facts={
             "archive": None,
             "source": str(place),

@@ -2,9 +2,11 @@
 
 import os
 import shutil
-from collections import deque
+import sqlite3
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,12 @@ from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.extracting.sink import RangeRecord
-from imnetprep.fs import hard_link, locked, require_free
+from imnetprep.fs import hard_link, locked
 from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, packed, splits_in
 from imnetprep.messages import ImnetprepError, Progress, count, removal
-from imnetprep.organizing.journal import Journal, Origin, open_journal
+from imnetprep.organizing.journal import Journal, Origin, Stage, open_journal, read_unfinished
 from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
@@ -30,14 +32,13 @@ MakeClass = Callable[[Path], Sequence[SampleRecord]]
 class FolderSource:
     """What `split` is made of: each label with what makes its class folder.
 
-    `made_of` differs where the files would. `copied_bytes` is what copies take, 0 for links;
-    `facts` and `proof` go into the receipt, `change` is what was done to the images.
+    `made_of` differs where the files would. `facts` and `proof` go into the receipt, `change` is
+    what was done to the images.
     """
 
     split: Split
     made_of: str
     classes: Callable[[], Iterable[tuple[int, MakeClass]]]
-    copied_bytes: int
     facts: Mapping[str, Any]
     proof: Proof | None
     change: str | None
@@ -47,16 +48,25 @@ class FolderSource:
 class FoldersPlan:
     """Splits to be made of the images in `folders`, as links or copies: a SplitPlan.
 
-    With `checks_room` all `needs` must be met at first; else what each source copies, in its turn.
+    `sizes` has what the copies of each split to be made take, 0 for links.
     """
 
     root: Root
     dataset: Dataset
     folders: Mapping[Split, Path]
     source_of: Callable[[Split], FolderSource]
-    needs: Needs
-    checks_room: bool
+    sizes: Mapping[Split, int]
     jobs: int | None
+
+    @property
+    def needs(self) -> Needs:
+        """As `SplitPlan.needs`."""
+        grown = Counter[str]()
+        with suppress(sqlite3.DatabaseError):  # who opens the journal says what is wrong with it
+            for each in read_unfinished(self.root.journal):
+                grown[each.split] += each.size_bytes if each.stage is Stage.FOLDERS else 0
+        copies_bytes = sum(max(0, size - grown[split]) for split, size in self.sizes.items())
+        return Needs(copies_bytes, sum(map(self.dataset.samples, self.sizes)), copies_bytes)
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""
@@ -67,8 +77,7 @@ class FoldersPlan:
 
     def carry_out(self, progress: Progress) -> Iterator[SplitRecord]:
         """As `SplitPlan.carry_out`. An interruption costs the classes in flight."""
-        if self.checks_room:
-            self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
+        self.needs.require(self.root.path, purpose=f"to organize {self.dataset.name}")
         require_distinct_names(self.root, self.dataset, self.folders)
         with locked(self.root.organizing), open_journal(self.root.journal) as journal:
             create_manifest(self.root.manifest, self.dataset)
@@ -103,8 +112,6 @@ class FoldersPlan:
         split, dataset = source.split, self.dataset
         self._begin(source, workspace, journal)
         labels, wnids = journal.done(split), set[str]()
-        missing_bytes = max(0, source.copied_bytes - journal.size_bytes(split))
-        require_free(self.root.path, missing_bytes, purpose=f"to copy {split} of {dataset.name}")
         with (
             progress.task(f"organize {split}", total=dataset.samples(split), unit="images") as task,
             journal.committer(workspace) as commit,

@@ -28,7 +28,6 @@ from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
 from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
-from imnetprep.split_plan import Needs
 
 
 def plan_subset(
@@ -39,7 +38,7 @@ def plan_subset(
     Raises ImnetprepError where `source` is not organized or lacks what the list names, and where
     `root` holds something else.
     """
-    copied_bytes: dict[Split, int] = {}
+    sizes: dict[Split, int] = {}
     with open_manifest(source.manifest) as manifest:
         subset_list = read_list(list_name)
         dataset = subset_of(manifest.dataset(), subset_list)
@@ -52,22 +51,17 @@ def plan_subset(
         for split in _splits_to_make(splits, dataset, root):
             samples = itertools.chain.from_iterable(_subset_samples(dataset, split, manifest))
             size_bytes = sum(sample.size_bytes for sample in samples)
-            copied_bytes[split] = size_bytes if copy else 0
+            sizes[split] = size_bytes if copy else 0
 
     def source_of(split: Split) -> FolderSource:
-        size_bytes = copied_bytes.get(split, 0) if copy else None
-        return _folder_source(
-            dataset, source, split, list_name=subset_list.name, copied_bytes=size_bytes
-        )
+        return _folder_source(dataset, source, split, list_name=subset_list.name, copy=copy)
 
-    size_bytes, files = sum(copied_bytes.values()), sum(map(dataset.samples, copied_bytes))
     return FoldersPlan(
         root,
         dataset,
         folders={split: source.split(split) for split in splits},
         source_of=source_of,
-        needs=Needs(size_bytes, files, size_bytes),
-        checks_room=False,
+        sizes=sizes,
         jobs=jobs,
     )
 
@@ -124,13 +118,13 @@ def _subset_samples(
 
 
 def _folder_source(
-    dataset: Dataset, source: Root, split: Split, *, list_name: str, copied_bytes: int | None
+    dataset: Dataset, source: Root, split: Split, *, list_name: str, copy: bool
 ) -> FolderSource:
     """The chosen samples, read from the manifest class by class, so that few are in memory.
 
-    `copied_bytes`: what copies of them still take; None: they become links.
+    With `copy` they are copied; else they become links.
     """
-    root, copy = str(source.path.absolute()), copied_bytes is not None
+    root = str(source.path.absolute())
     with open_manifest(source.manifest) as manifest:
         record = manifest.splits()[split, Layout.IMAGEFOLDER]
         fingerprint = manifest.fingerprint(record)
@@ -147,7 +141,6 @@ def _folder_source(
         split=split,
         made_of=f"{'copies' if copy else 'links'} of {root!a} {fingerprint}",
         classes=classes,
-        copied_bytes=copied_bytes or 0,
         facts={
             "subset": list_name,
             "source": {"root": root, **read_receipt(source)["splits"].get(split, {})},

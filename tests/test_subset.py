@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Dataset, Layout, Split, load_dataset
+from imnetprep import cli
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split, load_dataset
 from imnetprep.catalog.subsets import BUILT_IN_LISTS, read_list, subset_of
 from imnetprep.manifest import open_manifest
+from imnetprep.organizing.journal import Stage, UnfinishedSplit
+from imnetprep.subset import plan_subset
 from tests.conftest import DATASETS, Run, tree
 
 ILSVRC2012 = load_dataset("ilsvrc2012")
@@ -130,6 +133,25 @@ def test_copies_are_files_of_their_own(organized: Path, tmp_path: Path, run: Run
             assert path.stat().st_nlink == 1
     shutil.rmtree(organized)
     assert run("verify", "--root", to, "--digests").returncode == 0
+
+
+def test_the_room_for_copies_is_checked_before_any_is_made(
+    organized_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to, listed = tmp_path / "to", _listed(tmp_path, *CLASSES)
+    words = ["subset", str(listed), "--root", str(organized_once), "--to", str(to), "--copy"]
+    monkeypatch.setattr("imnetprep.fs.free_bytes", lambda _folder: 5000)
+    assert [cli.run([*words, *more]) for more in (["--dry-run"], [])] == [1, 1]
+    assert not to.exists()
+    plan = plan_subset(str(listed), Root(organized_once), Root(to), copy=True, jobs=None)
+    rest = sum(plan.sizes.values()) - plan.sizes[Split.TRAIN] // 2
+    monkeypatch.setattr(
+        "imnetprep.split_from_folder.read_unfinished",
+        lambda _path: [
+            UnfinishedSplit("train", Stage.FOLDERS, "", 1, 1, plan.sizes[Split.TRAIN] // 2, False)
+        ],
+    )
+    assert plan.needs.disk_bytes == rest, "what was copied before an interruption is there"
 
 
 @pytest.mark.parametrize("copy", [[], ["--copy"]])

@@ -98,6 +98,7 @@ def carry_out(plan: "SplitPlan", *, dry_run: bool, quiet: bool) -> None:
             needed_bytes=needs.disk_bytes,
             needed_files=needs.files,
         )
+        needs.require(plan.root.path, purpose="what is to be made")
         return
     for record in plan.carry_out(stderr_progress(quiet=quiet)):
         print_split(record, plan.root.split(record.split, record.layout))

@@ -126,7 +126,8 @@ def train(
 def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
     start = plan.checkpoint(progress)
     recipe, data = start.recipe, plan.data
-    epochs = count(recipe.epochs - start.position.epoch, "epoch")
+    epochs_left = recipe.epochs - start.position.epoch
+    epochs = count(epochs_left, "epoch")
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
@@ -139,3 +140,5 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
         val_images=len(data.val),
         recipe=asdict(recipe),
     )
+    if epochs_left:
+        plan.require_room(start.network(plan.place.device))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
@@ -77,6 +78,10 @@ class TrainPlan:
             best=None,
             train_samples=len(self.data.train),
         )
+
+    def require_room(self, network: nn.Module) -> None:
+        """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""
+        self.run.require_room(weights_bytes(network))
 
     def _resumed(self, progress: Progress) -> Checkpoint:
         run, train_samples = self.run, len(self.data.train)
@@ -182,7 +187,7 @@ class _Session:
         )
         self._trainer = Trainer(checkpoint, self._loader, place.device)
         if checkpoint.position.epoch < recipe.epochs:
-            plan.run.require_room(weights_bytes(self._trainer.model))
+            plan.require_room(self._trainer.model)
         self._log = plan.run.log_lines(checkpoint.position.epoch)
         if not checkpoint.weights:
             plan.run.write_recipe(_first_state(checkpoint, plan))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
@@ -167,6 +168,8 @@ def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(
     root: Root, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr("imnetprep.training.runs.free_bytes", lambda _folder: 10 << 20)
+    words = "--arch mobilenet_v3_small --image-size 32 --device cpu --dry-run --root"
+    assert cli.run(["train", *words.split(), str(root.path)]) == 1
     with pytest.raises(ImnetprepError, match=r"take 30.* MB more and its disk has 10\.5 MB free"):
         trained(root)
     assert not root.runs.exists()
