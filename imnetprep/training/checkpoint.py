@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError
+from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.recipe import Recipe, parse_recipe
@@ -24,6 +25,7 @@ FORM = 1
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _MOST_PIXELS = 4096
+_LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here
 
 OptimizerState = dict[str, dict[str, Tensor]]
 
@@ -156,7 +158,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     try:
         return _parse(state)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error
 
 
@@ -171,36 +173,40 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
     best = state["best"]
     if not state["weights"]:
         raise ValueError("it has no weights")
+    recipe, preprocessing = parse_recipe(state["recipe"]), _parse_preprocessing(state)
+    if recipe.image_size != preprocessing.image_size:
+        raise ValueError(f"images of {recipe.image_size} and of {preprocessing.image_size} px")
     return Checkpoint(
-        recipe=parse_recipe(state["recipe"]),
+        recipe=recipe,
         classes=_parse_classes(state),
-        preprocessing=_parse_preprocessing(state["preprocessing"]),
+        preprocessing=preprocessing,
         weights=_tensors(state["weights"]),
         optimizer={str(name): _tensors(table) for name, table in state["optimizer"].items()},
-        position=Position(*(_count(state["position"][name]) for name in ("epoch", "step"))),
-        sums={name: float(state["sums"][name]) for name in SUMS} if state["sums"] else {},
-        best=Best(_count(best["epoch"]), _count(best["top1"])) if best else None,
-        train_samples=_count(state["train_samples"]),
+        position=Position(*(whole_number(state["position"][name]) for name in ("epoch", "step"))),
+        sums={name: _parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
+        best=Best(whole_number(best["epoch"]), whole_number(best["top1"])) if best else None,
+        train_samples=whole_number(state["train_samples"]),
     )
 
 
 def _parse_classes(state: Mapping[str, Any]) -> Classes:
-    wnids, names = tuple(map(str, state["wnids"])), tuple(map(str, state["names"]))
+    wnids, names = (tuple(map(_text, state[name])) for name in ("wnids", "names"))
     if not wnids or len(wnids) != len(names):
         raise ValueError(f"{len(wnids)} wnids and {len(names)} names")
-    return Classes(str(state["dataset"]), wnids, names)
+    return Classes(_text(state["dataset"]), wnids, names)
 
 
-def _parse_preprocessing(table: Mapping[str, Any]) -> Preprocessing:
-    image_size, resize = _count(table["image_size"]), _count(table["resize"])
-    mean, std = (tuple(map(float, table[name])) for name in ("mean", "std"))
-    if not 0 < image_size <= resize <= _MOST_PIXELS:
+def _parse_preprocessing(state: Mapping[str, Any]) -> Preprocessing:
+    table = state["preprocessing"]
+    image_size, resize = (whole_number(table[name], least=8) for name in ("image_size", "resize"))
+    mean, std = (tuple(map(real_number, table[name])) for name in ("mean", "std"))
+    if not image_size <= resize <= _MOST_PIXELS:
         raise ValueError(f"sizes {image_size} and {resize} px")
     if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
         raise ValueError(f"mean {mean} and std {std}")
     apply_orientation = table.get("apply_orientation", False)
     if not isinstance(apply_orientation, bool):
-        raise TypeError(f"apply_orientation is {apply_orientation!r}")
+        raise TypeError(f"apply_orientation is {apply_orientation!r:.40}")
     return Preprocessing(image_size, resize, mean, std, apply_orientation)
 
 
@@ -211,7 +217,13 @@ def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
     return dict(table)
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a count")
+def _parse_sum(name: str, value: Any) -> float:
+    if name == "loss" and isinstance(value, float):
+        return value  # NaN too: the training says so, and ends
+    return real_number(value, least=0, most=_LARGEST_SUM)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is no text")
     return value

@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from imnetprep.messages import WrongUsage
+from imnetprep.plain_values import real_number, whole_number
 
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224
@@ -103,9 +104,12 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         values = {field.name: table[field.name] for field in fields(Recipe)}
         for field in fields(Recipe):
             value = values[field.name]
-            kinds = (int, float) if field.type is float else (field.type,)
-            if type(value) not in kinds:
-                raise ValueError(f"the recipe's {field.name} is {value!r}")
+            if field.type is float:
+                value = real_number(value)
+            elif type(value) is not field.type:
+                raise ValueError(f"the recipe's {field.name} is {value!r:.40}")
+            elif field.type is int:
+                whole_number(value)
         return Recipe(**values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the recipe lacks {error}") from error

@@ -16,6 +16,7 @@ from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.training.meters import Score
+from imnetprep.plain_values import real_number, table, whole_number
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -119,9 +120,9 @@ class Run:
         if not self.log.exists():
             return []
         try:
-            lines = [json.loads(line) for line in self.log.read_text().splitlines()]
+            lines = [_parse_line(line) for line in self.log.read_text().splitlines()]
             return [line for line in lines if line["epoch"] <= epochs]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, RecursionError) as error:
             raise ImnetprepError(
                 f"{self.log} is damaged: {error}", hint="move it away; the checkpoint has the rest"
             ) from error
@@ -135,6 +136,19 @@ class Run:
         """Write `recipe.json`."""
         with written_whole(self.recipe) as file:
             file.write(json.dumps(table, indent=2).encode() + b"\n")
+
+
+def _parse_line(text: str) -> dict[str, Any]:
+    """A line of the log: what is drawn of it is of the right kind."""
+    line = dict(table(json.loads(text)))
+    whole_number(line["epoch"], least=1)
+    for part in (table(line["train"]), table(line["val"])):
+        for name in ("top1", "images"):
+            whole_number(part[name])
+        for name in ("loss", "top1_percent", "top5_percent"):
+            if not isinstance(part[name], float):  # the loss may be NaN
+                real_number(part[name])
+    return line
 
 
 def named_run(root: Root, name: str) -> Run:

@@ -104,7 +104,7 @@ def _problem(words: Sequence[str]) -> str | None:
         return traceback
     if code not in range(6):
         return f"exit code {code}"
-    if "Traceback" in said or said.count("Error: ") > 1:
+    if "Traceback" in said or len(re.findall("^Error: ", said, re.MULTILINE)) > 1:
         return said
     if not all(line.isprintable() for line in (out.getvalue() + said).split("\n")):
         return f"not printable: {out.getvalue() + said!r}"
@@ -203,8 +203,8 @@ class Subjects:
     ) -> Iterator[Case]:
         table = json.loads((folder / file).read_text())
         bodies: list[tuple[str, bytes]] = [
-            (f"{keys} = {value!r:.30}", json.dumps(_with(table, keys, value)).encode())
-            for keys in _paths(table)
+            (f"{keys} = {value!r:.30}", json.dumps(with_value(table, keys, value)).encode())
+            for keys in paths_in(table)
             for value in JSON_VALUES
         ]
         odd = (b"", b"{", b"[" * 100_000, b"\xff", b"9" * 5000, b'{"a": 1e999}')
@@ -309,8 +309,8 @@ class Subjects:
     ) -> Iterator[Case]:
         table = lt.bdecode((folder / file).read_bytes())
         bodies = [
-            (f"{keys} = {value!r:.30}", bytes(lt.bencode(_with(table, keys, value))))
-            for keys in _paths(table)
+            (f"{keys} = {value!r:.30}", bytes(lt.bencode(with_value(table, keys, value))))
+            for keys in paths_in(table)
             for value in BENCODE_VALUES
         ]
         odd = (b"", b"d", b"l" * 5000, b"i9e", b"\xff", b"i" + b"9" * 5000 + b"e")
@@ -361,7 +361,7 @@ def _case(
     return Case(f"{file}: {name}", folder, file, lambda path: path.write_bytes(body), commands)
 
 
-def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
+def paths_in(value: Any) -> Iterator[tuple[Any, ...]]:
     """Where each field of a table is; of a list the first item stands for all."""
     keys: list[Any] = []
     if isinstance(value, dict):
@@ -370,13 +370,13 @@ def _paths(value: Any) -> Iterator[tuple[Any, ...]]:
         keys = list(range(min(1, len(value))))
     for key in keys:
         yield (key,)
-        for rest in _paths(value[key]):
+        for rest in paths_in(value[key]):
             yield (key, *rest)
 
 
-def _with(value: Any, keys: tuple[Any, ...], new: Any) -> Any:
+def with_value(value: Any, keys: tuple[Any, ...], new: Any) -> Any:
     if not keys:
         return new
     copy = value.copy()
-    copy[keys[0]] = _with(value[keys[0]], keys[1:], new)
+    copy[keys[0]] = with_value(value[keys[0]], keys[1:], new)
     return copy
