@@ -66,6 +66,8 @@ FITS = {
     "ESTALE": "server|mount", "ETIMEDOUT": "server|mount", "ENOLCK": "--root|lock",
     "ENAMETOOLONG": "shorter", "EAGAIN": "ulimit -u|--jobs",
 }  # fmt: skip
+# An image that cannot be read is one of those that are no images.
+_OF_AN_IMAGE = "--skip-bad|names every such image"
 _MADE_ANEW = re.compile(r"(\.organizing|.*\.lock(\.workers)?|.*\.sync\.db.*|.*\.\d+\.tmp)(/|$)")
 # Times and inodes are those of each run.
 _CHANGING = {"recorded_at", "mtime_ns", "ctime_ns", "inode"}
@@ -265,7 +267,7 @@ def _problems(ended: Ended, fault: Fault) -> list[str]:
     if sum(line.startswith("Error: ") for line in lines) != 1 or "Hint: " not in lines[-1]:
         problems.append("not one error with a hint")
     # SQLite keeps the number of the error to itself; where it does not come again it stays unknown.
-    elif not re.search(FITS.get(fault.error, ""), lines[-1]) and not (
+    elif not re.search(f"{FITS.get(fault.error, '')}|{_OF_AN_IMAGE}", lines[-1]) and not (
         ".db: Input/output error" in lines[-2] or (".db: " in lines[-2] and not fault.lasting)
     ):
         problems.append(f"the hint does not fit {fault.error}")

@@ -93,8 +93,9 @@ class SampleList:
                 error.filename = str(self.path(index))
                 raise
             sample = LAYOUTS[self.layout].describe_sample(*self._place(index))
+            reason = getattr(error, "strerror", None) or error
             raise WrongBytes(
-                f"{sample}: {error}", hint="imnetprep verify --decode names every such image"
+                f"{sample}: {reason}", hint="imnetprep verify --decode names every such image"
             ) from error
 
     def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
