@@ -99,15 +99,22 @@ def explain(error: BaseException) -> tuple[str, str] | None:
     return None
 
 
-def _read_path(error: OSError) -> str | None:
-    """The path of which a method, such as `read_bytes`, met an error that names no file."""
+def _path(error: BaseException | None) -> str | bytes | None:
+    """The path that an error names; else that of the method of a path which met it, such as
+    `read_bytes`; else that of the error before it: where a disk fails, closing fails too.
+    """
+    if not isinstance(error, OSError):
+        return None
+    if isinstance(error.filename, str | bytes | os.PathLike):
+        return os.fspath(error.filename)
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     paths = (
         frame.f_locals.get("self")
         for frame in reversed(frames)
         if frame.f_globals.get("__name__", "").startswith("pathlib")
     )
-    return next((str(path) for path in paths if isinstance(path, Path)), None)
+    path = next((str(path) for path in paths if isinstance(path, Path)), None)
+    return path or _path(error.__context__)
 
 
 def _explain_call(error: OSError, name: str) -> tuple[str, str] | None:
@@ -116,7 +123,7 @@ def _explain_call(error: OSError, name: str) -> tuple[str, str] | None:
         return str(error.strerror), f"look at the network, {_RESUME}"
     if name in _OF_PROGRAMS:
         return None
-    path = error.filename if isinstance(error.filename, str | bytes) else _read_path(error)
+    path = _path(error)
     if path is None:
         return str(error.strerror), _HINTS.get(name, _OF_ANY)
     place = Path(os.fsdecode(path))
@@ -130,6 +137,6 @@ def _lacks_inodes(path: Path) -> bool:
     with suppress(OSError):
         place = next(each for each in path.absolute().parents if each.exists())
         status = os.statvfs(place)
-        few = status.f_favail < _FILES_OF_OURS  # which are removed by now
-        return status.f_files > 0 and few and status.f_bavail > 0
+        # Our own files are removed by now.
+        return 0 <= status.f_favail < _FILES_OF_OURS < status.f_files and status.f_bavail > 0
     return False

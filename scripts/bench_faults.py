@@ -61,7 +61,8 @@ ERRORS = {
 }  # fmt: skip
 # What a hint says of an error at least; of others only that there is one.
 FITS = {
-    "ENOSPC": "free|inode", "EDQUOT": "quota|free", "EMFILE": "ulimit -n", "ENFILE": "open files",
+    "ENOSPC": "free|inode", "EDQUOT": "quota|free", "EMFILE": "ulimit -n",
+    "ENFILE": "open files|ulimit -n",
     "EIO": "dmesg", "ENOMEM": "memory", "EFBIG": "ulimit -f|file system", "EROFS": "--root",
     "ESTALE": "server|mount", "ETIMEDOUT": "server|mount", "ENOLCK": "--root|lock",
     "ENAMETOOLONG": "shorter", "EAGAIN": "ulimit -u|--jobs",

@@ -16,6 +16,7 @@ from imnetprep.catalog.datasets import Split
 from imnetprep.extracting.sink import Batch, Sink, published_records
 from imnetprep.fs import read_range
 from imnetprep.layouts.webdataset import shard_name
+from imnetprep.machine import named
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, removal
 from imnetprep.organizing.journal import Journal
@@ -89,15 +90,13 @@ class Spool(Sink):
             start = self._ends[split, shard]
             self._ends[split, shard] = start + len(body)
         path, position = _spool_path(self._folder, split, shard), 0
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
-        try:
-            while position < len(body):
-                position += os.pwrite(handle, body[position:], start + position)
-        except OSError as error:
-            error.filename = str(path)  # a full disk is told by name
-            raise
-        finally:
-            os.close(handle)
+        with named(path):
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                while position < len(body):
+                    position += os.pwrite(handle, body[position:], start + position)
+            finally:
+                os.close(handle)
         return start
 
 
