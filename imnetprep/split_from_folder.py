@@ -61,11 +61,11 @@ class FoldersPlan:
     @property
     def needs(self) -> Needs:
         """As `SplitPlan.needs`."""
-        grown = Counter[str]()
+        copies = Counter[str]()
         with suppress(sqlite3.DatabaseError):  # who opens the journal says what is wrong with it
             for each in read_unfinished(self.root.journal):
-                grown[each.split] += each.size_bytes if each.stage is Stage.FOLDERS else 0
-        copies_bytes = sum(max(0, size - grown[split]) for split, size in self.sizes.items())
+                copies[each.split] += each.size_bytes if each.stage is Stage.FOLDERS else 0
+        copies_bytes = sum(max(0, size - copies[split]) for split, size in self.sizes.items())
         return Needs(copies_bytes, sum(map(self.dataset.samples, self.sizes)), copies_bytes)
 
     def described(self) -> Iterator[PlannedSplit]:

@@ -126,8 +126,8 @@ def train(
 def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
     start = plan.checkpoint(progress)
     recipe, data = start.recipe, plan.data
-    epochs_left = recipe.epochs - start.position.epoch
-    epochs = count(epochs_left, "epoch")
+    to_do = recipe.epochs - start.position.epoch
+    epochs = count(to_do, "epoch")
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
@@ -140,5 +140,5 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
         val_images=len(data.val),
         recipe=asdict(recipe),
     )
-    if epochs_left:
+    if to_do:
         plan.require_room(start.network(plan.place.device))
