@@ -61,12 +61,20 @@ ERRORS = {
 }  # fmt: skip
 # What a hint says of an error at least; of others only that there is one.
 FITS = {
-    "ENOSPC": "free|inode", "EDQUOT": "quota|free", "EMFILE": "ulimit -n",
+    "ENOSPC": "free|inode",
+    "EDQUOT": "quota|free",
+    "EMFILE": "ulimit -n",
     "ENFILE": "open files|ulimit -n",
-    "EIO": "dmesg", "ENOMEM": "memory", "EFBIG": "ulimit -f|file system", "EROFS": "--root",
-    "ESTALE": "server|mount", "ETIMEDOUT": "server|mount", "ENOLCK": "--root|lock",
-    "ENAMETOOLONG": "shorter", "EAGAIN": "ulimit -u|--jobs",
-}  # fmt: skip
+    "EIO": "dmesg",
+    "ENOMEM": "memory|batch-size",
+    "EFBIG": "ulimit -f|file system",
+    "EROFS": "--root",
+    "ESTALE": "server|mount",
+    "ETIMEDOUT": "server|mount",
+    "ENOLCK": "--root|lock",
+    "ENAMETOOLONG": "shorter",
+    "EAGAIN": "ulimit -u|--jobs",
+}
 # An image that cannot be read is one of those that are no images.
 _OF_AN_IMAGE = "--skip-bad|names every such image"
 _MADE_ANEW = re.compile(r"(\.organizing|.*\.lock(\.workers)?|.*\.sync\.db.*|.*\.\d+\.tmp)(/|$)")

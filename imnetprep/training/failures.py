@@ -20,7 +20,7 @@ _OF_A_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (?P<signal>[\w ]+)"
     r"|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
 _OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
