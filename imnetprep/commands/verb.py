@@ -25,10 +25,8 @@ from imnetprep.outside_text import public_address
 from imnetprep.s3.address import SCHEME, Settings, read_buckets_with
 
 # What a command that mends has in common with the one that failed.
-_CONTEXT = (
-    "address", "root", "runs", "dataset", "splits", "archives", "layout", "run",
-    "endpoint_url", "region", "profile", "request_payer", "no_sign_request",
-)  # fmt: skip
+_REACH = ("endpoint_url", "region", "profile", "request_payer", "no_sign_request")  # of a bucket
+_CONTEXT = ("address", "root", "dataset", "splits", "archives", "layout", "run", *_REACH)
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
 
@@ -92,11 +90,13 @@ def from_here(text: str) -> str:
     def complete(match: re.Match[str]) -> str:
         name, rest = match.groups()
         command = verbs.get_command(ctx, name) if isinstance(verbs, click.Group) else None
-        if command is None or "--root" in rest:
+        if command is None:
             return match[0]
         words = [f"imnetprep {name}"]
-        for each in _CONTEXT:
+        for each in _CONTEXT if "--root" not in rest else _REACH:
             if each == "address" and SCHEME in rest:
+                continue
+            if each in _REACH and SCHEME not in " ".join([*words, rest]):
                 continue
             if each == "layout" and ctx.info_name == "organize" != name:
                 continue  # which it was to make, and the others would read

@@ -380,7 +380,7 @@ def listed_objects(page: Any) -> Iterator[ListedObject]:
 
 
 def _facts(item: Any, *names: str) -> list[Any]:
-    """These fields of what a server lists. Raises SourceFailed where one is missing."""
+    """The fields called `names` of what a server lists. Raises SourceFailed without one."""
     if gaps := [name for name in names if name not in item]:
         raise SourceFailed(
             f"the server lists {item.get('Key') or 'an item'} without {' and '.join(gaps)}",

@@ -10,7 +10,7 @@ import botocore.exceptions as failures
 import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
-from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage, shell_word
 from imnetprep.outside_text import public_address, quoted
 
 
@@ -85,7 +85,7 @@ _MENDS = {
     "RequestTimeTooSkewed": "set this machine's clock (timedatectl set-ntp true)",
     "NoSuchBucket": "aws s3 mb s3://{bucket} makes it, aws s3 ls shows those there are",
     "NoSuchUpload": "somebody aborted this upload: run the same command, it begins another",
-    "404": "aws s3 ls {place} shows what is there; run the same command again",
+    "404": "aws s3 ls {folder} shows what is there; run the same command again",
     "InvalidObjectState": "it is in an archive class: aws s3api restore-object --bucket {bucket}"
     " --key {key} --restore-request Days=7 brings it back",
     "PermanentRedirect": _MOVED_HINT,
@@ -206,7 +206,8 @@ def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
     if endpoint := error.response["Error"].get("Endpoint"):
         text = f"{text}: {quoted(str(endpoint))}"
     bucket, _, key = str(place).removeprefix("s3://").partition("/")
-    mend = (mend or _RETRY_HINT).format(place=place, bucket=bucket, key=key)
+    folder = shell_word(f"{str(place).rpartition('/')[0]}/")
+    mend = (mend or _RETRY_HINT).format(folder=folder, bucket=bucket, key=key)
     return SourceFailed(f"{place}: {text} ({status})", hint=mend)
 
 

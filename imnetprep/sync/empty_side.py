@@ -8,7 +8,7 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.messages import ImnetprepError, SourceFailed, shell_command
 from imnetprep.s3.address import S3Address
-from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.bucket import Bucket, listed_objects
 from imnetprep.sync.keys import MANIFEST, Content
 from imnetprep.sync.survey import Survey
 
@@ -93,8 +93,11 @@ def _folders(bucket: Bucket, prefix: str) -> list[str]:
     start = f"{prefix}/" if prefix else ""
     options = {"Prefix": start, "Delimiter": "/", "PaginationConfig": {"MaxItems": _MOST_LISTED}}
     pages = bucket.pages("list_objects_v2", **options)
-    folders = (each["Prefix"] for page in pages for each in page.get("CommonPrefixes", ()))
-    return [each.removeprefix(start).rstrip("/") for each in folders]
+    names = set[str]()
+    for page in pages:
+        names |= {each["Prefix"].removeprefix(start) for each in page.get("CommonPrefixes", ())}
+        names |= {each.key.removeprefix(start) for each in listed_objects(page)}
+    return sorted({name.partition("/")[0] for name in names if "/" in name})
 
 
 def _nearest(name: str, names: list[str]) -> list[str]:

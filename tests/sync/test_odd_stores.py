@@ -172,6 +172,10 @@ def test_how_a_bucket_was_read_is_in_the_command_of_a_hint(
     done = here("sync-s3", *words, "--no-sign-request")
     command = f"imnetprep sync-s3 --root {tmp_path} --no-sign-request s3://{BUCKET}/{prefix}"
     assert f"Hint: {command}/imagenet --pull" in done.stderr
+    words = [f"s3://{BUCKET}/{prefix}", "--root", tmp_path / "a", "--push", "--no-sign-request"]
+    make_run(tmp_path / "b", "first")
+    hint = here("sync-s3", *words).stderr.splitlines()[-1]
+    assert hint.endswith(f"{prefix} --root {tmp_path}/b --push") and "--no-sign-request" in hint
 
 
 def test_how_a_bucket_is_read_is_said_of_buckets_only(here: Run, packed: Path) -> None:
