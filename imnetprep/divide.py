@@ -9,7 +9,7 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
 from imnetprep.manifest import SampleRecord, open_manifest, refuse_other_dataset, splits_in
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.own_images.folder import ImageFolder
+from imnetprep.own_images.content import ImageFolder
 from imnetprep.proving.receipt import NoProof
 from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
 
@@ -65,7 +65,7 @@ def _folder_source(
 
     return FolderSource(
         split=split,
-        made_of=f"{'copies' if copy else 'links'} of {str(place)!a}",
+        made_of=f"{'copies' if copy else 'links'} of {str(place)!a} {content.state(Split.TRAIN)}",
         classes=makers,
         facts={
             "archive": None,

@@ -13,7 +13,13 @@ from typing import Any, NamedTuple, Protocol
 
 def shell_command(*words: object) -> str:
     """A command for a hint, quoted as a shell needs it."""
-    return " ".join(shell_word(str(word)) for word in words)
+    return " ".join(shell_word(_no_option(word)) for word in words)
+
+
+def _no_option(word: object) -> str:
+    """`word`, and not an option if it is a path that begins with a dash."""
+    text = str(word)
+    return f"./{text}" if isinstance(word, Path) and text.startswith("-") else text
 
 
 def shell_word(word: str) -> str:
@@ -37,7 +43,7 @@ def adopt_by_links(folder: Path) -> str:
 
 def move_away(path: object) -> str:
     """The command that keeps what lies at `path` under another name."""
-    return shell_command("mv", path, f"{path}.old")
+    return shell_command("mv", path, Path(f"{path}.old"))
 
 
 def removal(folder: object) -> str:

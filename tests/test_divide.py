@@ -121,7 +121,6 @@ def test_a_finished_root_is_left_alone_and_other_verbs_know_it(
         ("cat/notes.txt", "is no image by its name"),
         ("flat.jpg", "is in no class folder"),
         ("cat/inner/0.jpg", "is a folder in a class folder"),
-        ("one/0.jpg", "one has 1 of the two images"),
     ],
 )
 def test_what_is_no_image_of_a_class_is_told(

@@ -15,7 +15,7 @@ from imnetprep import cli, fs
 from imnetprep.database import Busy, open_database
 from imnetprep.machine import explain
 from imnetprep.messages import ImnetprepError, Lack, shell_word
-from imnetprep.own_images.folder import file_problem
+from imnetprep.own_images.content import file_problem
 from tests.conftest import Run, command, tree
 from tests.faults import Fault, Faults
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -340,7 +341,7 @@ def test_a_table_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("lay", "words", "sentence"),
     [
-        (_flat_splits, [], "has no folders of classes, but test1, train, as splits"),
+        (_flat_splits, [], "holds test1, train, called as splits are, and not as classes"),
         (_flat_splits, ["--label-from", "name"], "FOLDER holds 6 images 1 folder deep"),
         (_one_class, [], "is divided already: it holds train"),
         (_flat, [], "holds 3 images in no class folder"),
@@ -442,3 +443,173 @@ def test_verbs_of_archives_say_that_there_are_none(tmp_path: Path, here: Run) ->
         assert done.returncode == 1 and "has no archives" in done.stderr, done.stderr
     done = here("adopt", tmp_path / "mine", "--split", "val")
     assert done.returncode == 1 and "has no val split" in done.stderr
+
+
+def test_a_class_of_one_image_is_of_train(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "photos", cat=4, dog=4, owl=1)
+    done = here("divide", tmp_path / "photos", "--root", tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    assert _labels(tmp_path / "root", "train")["owl"] == 1
+    assert "owl" not in _labels(tmp_path / "root", "val")
+    assert here("verify", "--root", tmp_path / "root", "--digests").returncode == 0
+
+
+def test_classes_may_be_called_as_folders_of_a_root(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "photos", cat=4, runs=4, archives=4)
+    done = here("divide", tmp_path / "photos", "--root", tmp_path / "root")
+    assert "3 classes: archives 4, cat 4, runs 4" in done.stdout, done.stderr
+
+
+def _two_vals(folder: Path) -> None:
+    for name in ("train", "val", "valid"):
+        _photos(folder / name, cat=2, dog=2)
+
+
+def _val_to_nowhere(folder: Path) -> None:
+    _photos(folder / "train", cat=2, dog=2)
+    (folder / "val").symlink_to("gone")
+
+
+def _one_folder_for_two(folder: Path) -> None:
+    _photos(folder / "train", cat=2, dog=2)
+    _photos(folder / "val", cat=2)
+    (folder / "val" / "dog").symlink_to(folder / "train" / "dog")
+
+
+def _beside_the_splits(folder: Path) -> None:
+    _photos(folder / "train", cat=2, dog=2)
+    _image(folder / "loose.jpg", 1)
+
+
+def _beside_inner_folders(folder: Path) -> None:
+    _as_tiny_imagenet_unpacks(folder)
+    _image(folder / "train" / "n01443537" / "loose.jpg", 1)
+
+
+def _no_utf8(folder: Path) -> None:
+    _photos(folder / "train", cat=2, dog=2)
+    name = os.fsencode(folder / "train" / "cat") + b"/caf\xe9.jpg"
+    (folder / "train" / "cat" / "0001.jpg").rename(os.fsdecode(name))
+
+
+@pytest.mark.parametrize(
+    ("lay", "sentence"),
+    [
+        (_two_vals, "holds val and valid, which may both be val"),
+        (_val_to_nowhere, "val is called as a split is, and is no folder"),
+        (_one_folder_for_two, "val/dog is the same folder as another class"),
+        (_beside_the_splits, "loose.jpg is in no split"),
+        (_beside_inner_folders, "loose.jpg lies beside the folder of images"),
+        (_no_utf8, "has a name that cannot be kept"),
+    ],
+)
+def test_nothing_of_a_tree_is_left_out_without_a_word(
+    lay: Callable[[Path], None], sentence: str, tmp_path: Path, here: Run
+) -> None:
+    lay(tmp_path / "given")
+    done = here("adopt", tmp_path / "given", "--root", tmp_path / "root")
+    assert done.returncode == 1 and sentence in done.stdout + done.stderr, done.stdout + done.stderr
+    assert not (tmp_path / "root" / "manifest.db").exists()
+
+
+def test_a_class_that_lost_its_train_images_is_left_out_of_val(tmp_path: Path, here: Run) -> None:
+    for split in ("train", "val"):
+        _photos(tmp_path / "mine" / split, ant=2, bee=2, cow=2)
+    for path in (tmp_path / "mine" / "train" / "bee").iterdir():
+        path.write_bytes(b"")
+    done = here("adopt", tmp_path / "mine", "--skip-bad")
+    assert done.returncode == 0, done.stderr
+    assert _labels(tmp_path / "mine", "val") == {"ant": 2, "cow": 2}
+    shutil.rmtree(tmp_path / "mine" / "train" / "cow")
+    (tmp_path / "mine" / "manifest.db").unlink()
+    done = here("adopt", tmp_path / "mine", "--skip-bad")
+    assert done.returncode == 1 and "all train images" in done.stderr
+
+
+def test_links_of_an_earlier_adoption_do_not_stay(tmp_path: Path, here: Run) -> None:
+    for name in ("one", "two"):
+        _as_tiny_imagenet_unpacks(tmp_path / name)
+    bad = tmp_path / "one" / "train" / "n01443537" / "images" / "n01443537_0.JPEG"
+    bad.write_bytes(b"")
+    root = tmp_path / "root"
+    assert here("adopt", tmp_path / "one", "--root", root).returncode == 1
+    assert here("adopt", tmp_path / "one", "--root", root, "--skip-bad").returncode == 0
+    assert here("verify", "--root", root, "--digests").returncode == 0
+    shutil.rmtree(root)
+    assert here("adopt", tmp_path / "one", "--root", root).returncode == 1
+    assert here("adopt", tmp_path / "two", "--root", root).returncode == 0
+    links = {path.resolve() for path in root.rglob("*.JPEG")}
+    assert all(path.is_relative_to(tmp_path / "two") for path in links)
+
+
+def test_a_table_labels_what_its_paths_say_and_no_other(tmp_path: Path, here: Run) -> None:
+    for at, path in enumerate(("1.jpg", "1.png", "a/1.jpg", "b/2.jpg")):
+        _image(tmp_path / "photos" / path, at)
+    (tmp_path / "away").mkdir()
+    shutil.move(tmp_path / "photos" / "b", tmp_path / "away" / "b")
+    (tmp_path / "photos" / "b").symlink_to(tmp_path / "away" / "b")
+    rows = "1.jpg, x\n1.png,x\na/1.jpg,y\nb/2.jpg,y\n"
+    (tmp_path / "labels.csv").write_text(f"file, label\n{rows}")
+    words = ["divide", tmp_path / "photos", "--labels", tmp_path / "labels.csv"]
+    done = here(*words, "--root", tmp_path / "root")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 classes: x 2, y 2" in done.stdout
+    for row, reason in (("zz/2.jpg,y", "which is not there"), ("1,y", "which may be several")):
+        (tmp_path / "labels.csv").write_text(f"file,label\n{rows}{row}\n")
+        done = here(*words, "--root", tmp_path / "other")
+        assert done.returncode == 1 and f"line 6, names {row[:-2]}, {reason}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words"),
+    [
+        ("t.csv", 'file,PredictionString\n0.jpg," "\n', ["--labels", "t.csv"]),
+        ("t.csv", f"file,label\n0.jpg,{'x' * 140_000}\n", ["--labels", "t.csv"]),
+        ("t.csv", "file,label,label\n0.jpg,a,b\n", ["--labels", "t.csv"]),
+        ("t.jsonl", "[" * 200_000, ["--labels", "t.jsonl"]),
+        ("t.jsonl", '{"file": "0.jpg", "label": [1]}', ["--labels", "t.jsonl"]),
+        ("t.csv", "", ["--label-from", "(.{0,99999999999999999999})_"]),
+        ("t.csv", "", ["--label-from", f"{'(' * 3000}a{')' * 3000}"]),
+        ("t.csv", "", ["--label-from", "(.)", "--seed", "1" * 70]),
+        ("t.csv", "", ["--label-from", "(.)", "--val-fraction", "nan"]),
+    ],
+)  # fmt: skip
+def test_odd_words_and_tables_are_refused(
+    file: str, text: str, words: list[str], tmp_path: Path, here: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for at in range(3):
+        _image(tmp_path / "photos" / f"{at}.jpg", at)
+    (tmp_path / file).write_text(text)
+    done = here("divide", "photos", *words, "--root", "root")
+    assert done.returncode in (1, 2), done.stderr
+
+
+def test_what_is_no_file_is_named_and_not_read(tmp_path: Path, here: Run) -> None:
+    for at in range(4):
+        _image(tmp_path / "flat" / f"{'ab'[at % 2]}_{at}.jpg", at)
+    os.mkfifo(tmp_path / "flat" / "a_pipe.jpg")
+    (tmp_path / "flat" / "b_zero.jpg").symlink_to("/dev/zero")
+    (tmp_path / "flat" / "b_gone.jpg").symlink_to("nowhere")
+    words = ["divide", tmp_path / "flat", "--label-from", "name", "--root", tmp_path / "root"]
+    done = here(*words)
+    assert done.returncode == 1
+    assert done.stdout.count("is no regular file") == 2 and "leads nowhere" in done.stdout
+    assert here(*words, "--skip-bad").returncode == 0
+
+
+def test_a_killed_division_of_images_that_changed_starts_over(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "photos", cat=6, dog=6)
+    words = ["divide", tmp_path / "photos", "--root", tmp_path / "root", "--copy"]
+    assert here(*words).returncode == 0
+    (tmp_path / "root" / "manifest.db").unlink()
+    (tmp_path / "root" / ".organizing").mkdir(exist_ok=True)
+    (tmp_path / "root" / "train").rename(tmp_path / "root" / ".organizing" / "train")
+    shutil.rmtree(tmp_path / "root" / "val")
+    for path in (tmp_path / "photos").rglob("*.jpg"):
+        _image(path, 5)
+    assert here(*words).returncode == 0
+    for path in (tmp_path / "root" / "train").rglob("*.jpg"):
+        source = tmp_path / "photos" / path.parent.name / path.name
+        assert path.read_bytes() == source.read_bytes()

@@ -206,7 +206,7 @@ class Dataset:
             }
             return [{"wnid": wnid} for wnid in sorted(classes)]
         with _reading(file):
-            lines = self._text(file).splitlines()
+            lines = self._text(file).replace("\r\n", "\n").removesuffix("\n").split("\n")
             header = lines[0].split("\t")
             rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
             wnids = [row["wnid"] for row in rows]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.catalog.listing import listed_dataset
-from imnetprep.messages import ImnetprepError
 
 
 class Division(NamedTuple):
@@ -23,10 +22,7 @@ class Division(NamedTuple):
 def divided(
     name: str, classes: Mapping[str, Collection[str]], *, val_fraction: float, seed: int
 ) -> Division:
-    """`classes` has the file names of each wnid. About `val_fraction` of every class is for val.
-
-    Raises ImnetprepError on a class that cannot have an image in both splits.
-    """
+    """`classes` has the file names of each wnid. About `val_fraction` of every class is for val."""
     names: dict[Split, dict[str, list[str]]] = {Split.TRAIN: {}, Split.VAL: {}}
     for wnid, files in sorted(classes.items()):
         for split, of_split in _divided_class(wnid, files, val_fraction, seed).items():
@@ -38,15 +34,13 @@ def divided(
 def _divided_class(
     wnid: str, files: Collection[str], val_fraction: float, seed: int
 ) -> dict[Split, list[str]]:
-    """An image is for val if its number, which is as good as random, is below the fraction."""
-    if len(files) < 2:
-        raise ImnetprepError(
-            f"{wnid} has {len(files)} of the two images that it needs for train and val",
-            hint="add images to it, or move the folder away",
-        )
+    """An image is for val if its number, which is as good as random, is below the fraction.
+
+    A class of a single image has it in train.
+    """
     numbers = sorted((_number(f"{wnid}/{file}", seed), file) for file in files)
     in_val = sum(number < val_fraction for number, _ in numbers)
-    in_val = min(max(in_val, 1), len(files) - 1)
+    in_val = min(max(in_val, 1), len(files) - 1)  # of a single one: none
     order = [file for _, file in numbers]
     return {Split.TRAIN: order[in_val:], Split.VAL: order[:in_val]}
 

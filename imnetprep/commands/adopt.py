@@ -60,12 +60,8 @@ def adopt(
     imnetprep adopt /shared/imagenet --root mine
     """
     from imnetprep.own_images.adopt_folder import adopt_folder, link_splits
-    from imnetprep.own_images.folder import (
-        describe_classes,
-        read_split_folders,
-        refuse_root_in,
-        require_writable,
-    )
+    from imnetprep.own_images.content import describe_classes, refuse_root_in, require_writable
+    from imnetprep.own_images.folder import read_split_folders
     from imnetprep.published_tree import published_tree
 
     progress, place = stderr_progress(quiet=quiet), Root(root or folder)

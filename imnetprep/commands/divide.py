@@ -1,5 +1,6 @@
 """`imnetprep divide`."""
 
+from math import isnan
 from pathlib import Path
 
 import click
@@ -33,7 +34,13 @@ from imnetprep.messages import WrongUsage
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Share of each class that becomes val, between 0 and 1.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the division.")
+@click.option(
+    "--seed",
+    type=click.IntRange(-(2**63), 2**63 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of the division.",
+)
 @click.option(
     "--label-from",
     "rule",
@@ -86,9 +93,11 @@ def divide(
     imnetprep divide photos --labels labels.csv --columns file,breed --root divided
     """
     from imnetprep.divide import plan_divide
-    from imnetprep.own_images.folder import describe_classes, refuse_root_in
+    from imnetprep.own_images.content import describe_classes, refuse_root_in
     from imnetprep.own_images.labels import read_labelled
 
+    if isnan(val_fraction):
+        raise WrongUsage("--val-fraction is no number", hint="--val-fraction 0.25")
     if rule is not None and table is not None:
         raise WrongUsage("--label-from and --labels both say the class", hint="leave out one")
     if table is None:

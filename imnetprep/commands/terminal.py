@@ -15,7 +15,7 @@ from imnetprep.outside_text import shown
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.manifest import SplitRecord
-    from imnetprep.own_images.folder import ImageFolder
+    from imnetprep.own_images.content import ImageFolder
     from imnetprep.split_plan import SplitPlan
 
 _SECONDS_BETWEEN_LINES = 10

@@ -21,8 +21,10 @@ from imnetprep.manifest import (
 from imnetprep.messages import ImnetprepError, Progress, adopt_by_links, move_away
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
-from imnetprep.own_images.folder import ImageFolder
+from imnetprep.own_images.content import ImageFolder
 from imnetprep.proving.receipt import NoProof
+
+_IMAGES_AT_ONCE = 1000  # are journalled, which waits for the disk
 
 
 def link_splits(content: ImageFolder, root: Root) -> None:
@@ -42,6 +44,8 @@ def link_splits(content: ImageFolder, root: Root) -> None:
         if split in content.flat_splits:
             _link_images(content.splits[split], place)
         elif not (place.exists() and place.samefile(source)):
+            if place.is_symlink() and not place.exists():
+                place.unlink()  # to a folder that is gone, or elsewhere now
             if os.path.lexists(place):
                 raise in_the_way(place, root)
             root.path.mkdir(parents=True, exist_ok=True)
@@ -51,12 +55,17 @@ def link_splits(content: ImageFolder, root: Root) -> None:
 
 
 def _link_images(classes: Mapping[str, Mapping[str, str]], place: Path) -> None:
+    """Make the class folders of links to these images, and to no other ones."""
     for wnid, files in classes.items():
         folder = place / wnid
         folder.mkdir(parents=True, exist_ok=True)
-        for name, path in files.items():
+        links = {name: os.path.realpath(path) for name, path in files.items()}
+        for path in folder.iterdir():
+            if path.is_symlink() and os.readlink(path) != links.get(path.name):  # noqa: PTH115
+                path.unlink()
+        for name, target in links.items():
             if not os.path.lexists(folder / name):
-                (folder / name).symlink_to(Path(path).resolve())
+                (folder / name).symlink_to(target)
 
 
 def folder_dataset(content: ImageFolder) -> Dataset:
@@ -87,9 +96,7 @@ def adopt_folder(
         for split in content.splits:
             key = split, Layout.IMAGEFOLDER
             if key not in organized_splits(root):
-                origin = Origin(
-                    dataset.fingerprint, f"adopted {root.split(split).stat().st_ino}", {}
-                )
+                origin = Origin(dataset.fingerprint, f"adopted {content.state(split)}", {})
                 if journal.origin(split) != origin:
                     journal.forget(split)
                     journal.begin(split, origin)
@@ -133,6 +140,7 @@ def _read(
     with progress.task(
         f"adopt {split}", total=sum(sizes.values()), unit="images", initial=initial
     ) as task:
+        batch, images = list[RangeRecord](), 0
         for wnid, files in classes.items():
             if (label := dataset.label_of_wnid[wnid]) in whole_labels:
                 continue
@@ -144,4 +152,9 @@ def _read(
             for record in FILES.in_threads(read, files.items(), jobs=jobs):
                 records.append(record)
                 task.advance(1)
-            journal.add([RangeRecord(label, {split: packed(records)}, None)])
+            batch.append(RangeRecord(label, {split: packed(records)}, None))
+            images += len(records)
+            if images >= _IMAGES_AT_ONCE:
+                journal.add(batch)
+                batch, images = [], 0
+        journal.add(batch)

@@ -3,15 +3,17 @@
 import csv
 import io
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from imnetprep.catalog.datasets import Split
-from imnetprep.catalog.file_names import is_class_name, is_plain
+from imnetprep.catalog.file_names import is_class_name
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.own_images.folder import ImageFolder, as_text, read_class_folders, read_flat_folder
+from imnetprep.own_images.content import ImageFolder
+from imnetprep.own_images.folder import as_text, is_file_name, read_class_folders, read_flat_folder
 
 # What tables call the two columns, in lower case and without _ and -.
 _FILE_COLUMNS = (
@@ -59,7 +61,7 @@ def _compiled(rule: str) -> re.Pattern[str]:
         return re.compile(r"^([^._\s-]+)[._\s-]")
     try:
         pattern = re.compile(rule)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise WrongUsage(
             f"--label-from {rule!r} is no regular expression: {error}", hint="--label-from name"
         ) from error
@@ -74,79 +76,109 @@ def _compiled(rule: str) -> re.Pattern[str]:
 def _labels_of_table(
     content: ImageFolder, files: Mapping[str, str], table: Path, columns: str | None
 ) -> dict[str, str]:
-    names, labels = _Names(files), dict[str, str]()
-    for line, (file, label) in _rows(table, columns):
+    rows = list(_rows(table, columns))
+    names, labels = _Names(files, [file for _, file, _ in rows]), dict[str, str]()
+    for line, file, label in rows:
         path = names.find(file)
         if path is None:
-            content.problems[f"{table}, line {line},"] = f"names {file}, which is not there"
+            content.problems[f"{table}, line {line},"] = f"names {file}, {names.reason(file)}"
         elif labels.setdefault(path, label) != label:
             reason = f"is {label} in line {line} of {table.name}, and {labels[path]} before"
             content.problems[files[path]] = reason
-    content.problems |= {
-        files[path]: f"is not in {table.name}" for path in files if path not in labels
-    }
+    rest = (files[path] for path in files if path not in labels)
+    content.problems |= dict.fromkeys(rest, f"is not in {table.name}")
     return labels
 
 
 class _Names:
-    """The images by what a table may call them; what several could mean is none of them."""
+    """The images by what a table may call them; what several could mean is none of them.
 
-    def __init__(self, files: Mapping[str, str]) -> None:
-        self._paths: dict[str, str | None] = {}
+    A path is below the folder, or below one that all paths of the table begin with; a name without
+    a folder may be that of an image in any.
+    """
+
+    def __init__(self, files: Mapping[str, str], rows: Sequence[str]) -> None:
+        self._files = files
+        self._names: dict[str, str | None] = {}
         for path in files:
             pure = PurePosixPath(path)
-            for name in {path, pure.name, pure.stem, str(pure.with_suffix(""))}:
-                self._paths[name] = path if name not in self._paths or name == path else None
+            for name in {pure.name, pure.stem, str(pure.with_suffix(""))} - {path}:
+                self._names[name] = None if name in self._names else path
+        parents = {str(PurePosixPath(_plain_path(file)).parent) for file in rows}
+        try:
+            self._above = os.path.commonpath(parents)
+        except ValueError:  # some from the root, or none at all
+            self._above = ""
 
     def find(self, file: str) -> str | None:
-        parts = PurePosixPath(file.replace("\\", "/")).parts
-        for at in range(len(parts)):  # a table may know more folders than lie here
-            if (path := self._paths.get("/".join(parts[at:]))) is not None:
+        plain = _plain_path(file)
+        for name in (plain, os.path.relpath(plain, self._above) if self._above else plain):
+            if name in self._files:
+                return name
+            if (path := self._names.get(name)) is not None:
                 return path
         return None
 
+    def reason(self, file: str) -> str:
+        return "which may be several" if _plain_path(file) in self._names else "which is not there"
 
-def _rows(table: Path, columns: str | None) -> Iterator[tuple[int, tuple[str, str]]]:
+
+def _plain_path(file: str) -> str:
+    return str(PurePosixPath(file.replace("\\", "/")))
+
+
+def _rows(table: Path, columns: str | None) -> Iterator[tuple[int, str, str]]:
     """The line, the file and the class of each row."""
     try:
         text = table.read_text("utf-8-sig")
-    except OSError as error:
-        raise ImnetprepError(f"{table}: {error.strerror}", hint="--labels FILE.csv") from error
     except UnicodeDecodeError as error:
         raise ImnetprepError(f"{table} is no text: {error}", hint="save it as UTF-8") from error
-    if table.suffix.lower() in (".jsonl", ".ndjson"):
-        rows = list(_json_rows(table, text))
-        header = list(rows[0]) if rows else []
-    else:
-        first = text.partition("\n")[0]
-        reader = csv.DictReader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
-        header, rows = list(reader.fieldnames or ()), list(reader)
+    is_json = table.suffix.lower() in (".jsonl", ".ndjson")
+    try:
+        rows = list(_json_rows(text) if is_json else _csv_rows(text))
+    except (csv.Error, ValueError, RecursionError) as error:
+        raise ImnetprepError(
+            f"{table} cannot be read: {error}",
+            hint="a table is CSV or TSV with a first line of names, or one JSON object a line",
+        ) from error
+    header = list(rows[0][1]) if rows else []
     file_column, label_column = _chosen_columns(table, header, columns)
-    for line, row in enumerate(rows, start=2 if table.suffix.lower() == ".csv" else 1):
-        file, label = row.get(file_column), row.get(label_column)
-        if file in (None, "") or label in (None, ""):
+    for line, row in rows:
+        file, label = (_as_word(row.get(column)) for column in (file_column, label_column))
+        if label_column.lower() == "predictionstring":  # Kaggle's: boxes come after the class
+            label = label.partition(" ")[0]
+        if not file or not label:
             raise ImnetprepError(
                 f"{table}, line {line}: no {file_column} or no {label_column}",
                 hint="a file and a class in every line",
             )
-        if label_column.lower() == "predictionstring":  # Kaggle's: boxes come after the class
-            label = str(label).split()[0]
-        yield line, (str(file), str(label))
+        yield line, file, label
 
 
-def _json_rows(table: Path, text: str) -> Iterator[dict[str, object]]:
-    for number, line in enumerate(text.splitlines(), start=1):
-        try:
+def _as_word(value: object) -> str:
+    """A cell without spaces around it; "" for what is neither text nor a whole number."""
+    is_word = isinstance(value, str | int) and not isinstance(value, bool)
+    return str(value).strip() if is_word else ""
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, object]]]:
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
+    header = [name.strip() for name in next(reader, [])]
+    if len(set(header)) != len(header):
+        raise ValueError("two of its columns have one name")
+    for row in reader:
+        if row:
+            yield reader.line_num, dict(zip(header, row, strict=False))
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, dict[str, object]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
             row = json.loads(line)
-        except ValueError as error:
-            raise ImnetprepError(
-                f"{table}, line {number}: {error}", hint="one JSON object a line"
-            ) from error
-        if not isinstance(row, dict):
-            raise ImnetprepError(
-                f"{table}, line {number} is no object", hint="one JSON object a line"
-            )
-        yield row
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number} is no object")
+            yield number, row
 
 
 def _chosen_columns(table: Path, header: Sequence[str], columns: str | None) -> tuple[str, str]:
@@ -174,17 +206,15 @@ def _chosen_columns(table: Path, header: Sequence[str], columns: str | None) -> 
 def _by_class(
     content: ImageFolder, files: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[str, dict[str, str]]:
-    """The files by class and by a name of their own in it: their folders in front, where two have
-    one name.
+    """The files by class and by a name of their own in it, with their folders in front: what is
+    added later changes no name.
     """
     classes: dict[str, dict[str, str]] = defaultdict(dict)
     for path, wnid in labels.items():
-        name = as_text(PurePosixPath(path).name)
-        if name in classes[wnid]:
-            name = as_text(path.replace("/", "_"))
+        name = as_text(path.replace("/", "_"))
         if not is_class_name(wnid):
             content.problems[files[path]] = f"is of {wnid!r}, which is no name of a class"
-        elif not is_plain(name) or name in classes[wnid]:
+        elif not is_file_name(name) or name in classes[wnid]:
             content.problems[files[path]] = "has a name that cannot be kept"
         else:
             classes[wnid][name] = files[path]
