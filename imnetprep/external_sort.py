@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO, Any
 
+from imnetprep.machine import named
+
 _HELD_AT_ONCE = 50_000
 _READ_AT_ONCE = 1000
 
@@ -24,10 +26,11 @@ def in_order(items: Iterable[Item]) -> Iterator[Item]:
 
 def _from_file(run: list[Any]) -> Iterator[Item]:
     """`run`, written to a file now and read when it is iterated."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
-    starts = range(0, len(run), _READ_AT_ONCE)
-    lengths = [file.write(marshal.dumps(run[at : at + _READ_AT_ONCE])) for at in starts]
-    file.seek(0)
+    with named(tempfile.gettempdir()):
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - its reader closes it
+        starts = range(0, len(run), _READ_AT_ONCE)
+        lengths = [file.write(marshal.dumps(run[at : at + _READ_AT_ONCE])) for at in starts]
+        file.seek(0)
     return _read(file, lengths)
 
 

@@ -15,6 +15,7 @@ _SERVER = f"a file server does not answer: look whether it is mounted (`df`), {_
 _UNABLE = "its file system cannot do that: name a place on another one by --root"
 _IN_THE_WAY = "move it away, then run the same command again"
 _MEMORY = f"memory is used up: look at `free -h` and `ulimit -v`, take fewer --jobs, {_RESUME}"
+_LIBRARY = "memory may be used up (`ulimit -v`), or that package is to be installed anew"
 # By the names of errno(3): not every system has all of them.
 _HINTS = {
     "ENOSPC": "free some space and run the same command again; it resumes where it stopped",
@@ -89,11 +90,10 @@ def explain(error: BaseException) -> tuple[str, str] | None:
             return "the system starts no more threads", _HINTS["EAGAIN"]
         case RuntimeError() if str(error).startswith("Symlink loop"):  # of Path.resolve
             return str(error), _HINTS["ELOOP"]
-        case ImportError():  # a library is loaded when it is needed
+        case ImportError() if ".so" in str(error):  # a library is loaded when it is needed
             text = str(error)
             names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in text)
-            name = next(names, None)
-            return (text, _HINTS[name]) if name else None
+            return text, _HINTS.get(next(names, ""), _LIBRARY)
         case OSError(errno=int(number), strerror=str()):
             return _explain_call(error, errno.errorcode.get(number, ""))
     return None
@@ -119,18 +119,21 @@ def _path(error: BaseException | None) -> str | bytes | None:
 
 def _explain_call(error: OSError, name: str) -> tuple[str, str] | None:
     """What a system call met; `name` as errno(3) has it."""
+    problem = str(error.strerror)
     if type(error).__module__ in ("ssl", "socket"):  # whose numbers are other ones
-        return str(error.strerror), f"look at the network, {_RESUME}"
+        return problem, f"look at the network, {_RESUME}"
     if name in _OF_PROGRAMS:
         return None
+    if problem.startswith("No usable temporary directory"):
+        return problem, "name a folder that may be written to by TMPDIR"
     path = _path(error)
     if path is None:
-        return str(error.strerror), _HINTS.get(name, _OF_ANY)
+        return problem, _HINTS.get(name, _OF_ANY)
     place = Path(os.fsdecode(path))
     if name == "ENOSPC" and _lacks_inodes(place):
         sentence = f"{place}: the file system has room for bytes, but for no more files (inodes)"
         return sentence, f"remove files (`df -i` shows how many there may be), {_RESUME}"
-    return f"{place}: {error.strerror}", _HINTS.get(name, _OF_ANY)
+    return f"{place}: {problem}", _HINTS.get(name, _OF_ANY)
 
 
 def _lacks_inodes(path: Path) -> bool:
