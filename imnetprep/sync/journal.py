@@ -6,6 +6,7 @@ says of a file holds while that is untouched, and of an object while it has the 
 
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
 
+import json
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,8 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.database import MEMORY, is_damage, open_database
 from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError
+from imnetprep.plain_values import plain_text, real_number, whole_number
+from imnetprep.proving.receipt import Proof, parse_proof
 from imnetprep.s3.address import S3Address
 
 _FORM = 1
@@ -75,8 +78,8 @@ class Checksums(NamedTuple):
         cls, kind: str, size_bytes: int, value: str, part_bytes: int, parts: str
     ) -> "Checksums":
         """The checksums whose `columns` these are. Raises ValueError where they are none."""
-        values = tuple(int(part, 16) for part in parts.split())
-        return cls(Checksum(kind, int(value, 16), size_bytes), part_bytes, values)
+        values = tuple(int(part, 16) for part in plain_text(parts).split())
+        return cls(_checksum(kind, value, size_bytes), whole_number(part_bytes), values)
 
     def columns(self) -> tuple[str, int, str, int, str]:
         """Kind, size, value, length of the parts, and their values: numbers as hex."""
@@ -113,7 +116,8 @@ class SyncJournal:
         """What is known of the file at `path`, if it is still in this state."""
         query = f"SELECT {_CHECKSUMS} FROM file WHERE path = ? AND kind = ? AND state = ?"
         row = self._row(query, path, kind, _format_state(state))
-        return Checksums.parse(*row) if row else None
+        with _of_the_database():
+            return Checksums.parse(*row) if row else None
 
     def keep_file(self, path: str, state: Mapping[str, int], checksums: Checksums) -> None:
         """The bytes of the file in this state are these."""
@@ -124,7 +128,8 @@ class SyncJournal:
         """What is known of an object, if it still has this ETag."""
         query = f"SELECT {_CHECKSUMS} FROM object WHERE address = ? AND etag = ?"
         row = self._row(query, self._at(address), etag)
-        return Checksums.parse(*row) if row else None
+        with _of_the_database():
+            return Checksums.parse(*row) if row else None
 
     def keep_object(self, address: S3Address, etag: str, checksums: Checksums) -> None:
         """The bytes of the object that has this ETag are these."""
@@ -144,16 +149,20 @@ class SyncJournal:
         """The object that has this ETag and the file here are equal now."""
         self._keep("synced", self._at(address), direction, etag, value)
 
-    def arrived(self) -> list[tuple[str, int, str]]:
+    def arrived(self) -> list[tuple[str, int, Proof]]:
         """The files that got their names, and maybe not their place in the receipt: path, inode,
-        and the proof as JSON.
+        and the proof.
         """
         rows = self._execute("SELECT address, etag, value FROM synced WHERE how = ?", _ARRIVAL)
-        return [(str(path), int(inode), str(proof)) for path, inode, proof in rows]
+        with _of_the_database():
+            return [
+                (plain_text(path), int(inode), parse_proof(json.loads(proof)))
+                for path, inode, proof in rows
+            ]
 
-    def keep_arrived(self, path: str, inode: int, proof: str) -> None:
+    def keep_arrived(self, path: str, inode: int, proof: Proof) -> None:
         """The file at `path` is about to get its name."""
-        self._keep("synced", path, _ARRIVAL, str(inode), proof)
+        self._keep("synced", path, _ARRIVAL, str(inode), json.dumps(proof.as_json()))
 
     def forget_arrived(self) -> None:
         """The receipt has all of them."""
@@ -163,7 +172,11 @@ class SyncJournal:
         """The parts of an unfinished upload that were sent from here: ETag and checksum."""
         query = "SELECT number, etag, kind, value FROM sent WHERE upload = ?"
         rows = self._execute(query, upload_id)
-        return {row[0]: (row[1], Checksum(row[2], int(row[3], 16), 0)) for row in rows}
+        with _of_the_database():
+            return {
+                whole_number(row[0]): (plain_text(row[1]), _checksum(row[2], row[3], 0))
+                for row in rows
+            }
 
     def keep_sent(self, upload_id: str, number: int, etag: str, checksum: Checksum) -> None:
         """The server has that part."""
@@ -178,10 +191,13 @@ class SyncJournal:
         if self._row("SELECT etag, inode FROM fetching WHERE path = ?", path) != (etag, inode):
             return None
         query = "SELECT start, size, kind, value, synced FROM fetched WHERE path = ? ORDER BY start"
-        return [
-            FetchedRange(start, Checksum(kind, int(value, 16), size_bytes), is_synced == 1)
-            for start, size_bytes, kind, value, is_synced in self._execute(query, path)
-        ]
+        with _of_the_database():
+            return [
+                FetchedRange(
+                    whole_number(start), _checksum(kind, value, size_bytes), is_synced == 1
+                )
+                for start, size_bytes, kind, value, is_synced in self._execute(query, path)
+            ]
 
     def begin_fetching(self, path: str, etag: str, inode: int) -> None:
         """The part of `path` is this file, and has nothing yet."""
@@ -214,7 +230,7 @@ class SyncJournal:
         """A small object as it was under this ETag, if it was kept."""
         query = "SELECT body FROM body WHERE address = ? AND etag = ?"
         row = self._row(query, self._at(address), etag)
-        return bytes(row[0]) if row else None
+        return row[0] if row and isinstance(row[0], bytes) else None
 
     def keep_body(self, address: S3Address, etag: str, body: bytes) -> None:
         """The object is this under this ETag."""
@@ -223,7 +239,8 @@ class SyncJournal:
     def rate(self, direction: str) -> float | None:
         """The bytes a second of the last sync of some length."""
         row = self._row("SELECT bytes_per_s FROM rate WHERE direction = ?", direction)
-        return float(row[0]) if row else None
+        with _of_the_database():
+            return real_number(row[0], least=0) if row else None
 
     def keep_rate(self, direction: str, bytes_per_s: float) -> None:
         """The bytes a second of this sync."""
@@ -286,6 +303,19 @@ def open_sync_journal(root: Root, *, endpoint: str, keep: bool = True) -> Iterat
                 f"{path} was damaged and is removed",
                 hint="run the same command; it reads files again",
             ) from error
+
+
+@contextmanager
+def _of_the_database() -> Iterator[None]:
+    """Take a value that cannot be for damage."""
+    try:
+        yield
+    except (ValueError, TypeError, RecursionError) as error:
+        raise sqlite3.DatabaseError(str(error)) from error
+
+
+def _checksum(kind: object, value: object, size_bytes: object) -> Checksum:
+    return Checksum(plain_text(kind), int(plain_text(value), 16), whole_number(size_bytes))
 
 
 def _remove(path: Path) -> None:

@@ -4,7 +4,6 @@ A file gets its name after a sync that covers it. The shards of a split wait out
 `.organizing` and get their folder when all of them are there.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from imnetprep.jobs import TRANSFERS_OF_ONE
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.organizing.publish import refuse_other_disk
-from imnetprep.proving.receipt import parse_proof, record_archives
+from imnetprep.proving.receipt import record_archives
 from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
@@ -125,7 +124,7 @@ class Pull:
             proof = download.proof if _is_archive(download.step.path) else None
             if proof is not None:  # a kill may come between the name and the receipt
                 inode = part_path(download.path).stat().st_ino
-                self._journal.keep_arrived(download.step.path, inode, json.dumps(proof.as_json()))
+                self._journal.keep_arrived(download.step.path, inode, proof)
         under_way = list(self._open)  # threads add to it
         places = {each.path.parent.stat().st_dev: each.path.parent for each in under_way}
         with self._journal.syncing():
@@ -147,7 +146,7 @@ class Pull:
     def _record_arrived(self) -> None:
         """Say in the receipt what proved the archives that came, in this run or one before."""
         proofs = {
-            path: parse_proof(json.loads(proof))
+            path: proof
             for name, inode, proof in self._journal.arrived()
             if (path := self._root.place(name)).exists() and path.stat().st_ino == inode
         }

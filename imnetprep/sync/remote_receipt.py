@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imnetprep.digests import Checksum
+from imnetprep.plain_values import plain_text, table, whole_number
 from imnetprep.sync.journal import Checksums
 
 # OverflowError: Infinity is a number to json.
@@ -39,9 +40,9 @@ class RemoteReceipt:
 def parse_receipt(body: bytes) -> RemoteReceipt:
     """Parse a receipt, without what is not understood. Raises ValueError where it is none."""
     try:
-        table = json.loads(body)
-        sections = {name: dict(table.get(name, {})) for name in _SECTIONS}
-        records = dict(table.get("objects", {}))
+        receipt = table(json.loads(body))
+        sections = {name: table(receipt.get(name, {})) for name in _SECTIONS}
+        records = table(receipt.get("objects", {}))
     except _DAMAGE as error:
         raise ValueError(str(error)) from error
     objects = {}
@@ -60,8 +61,9 @@ def format_receipt(receipt: RemoteReceipt) -> bytes:
 
 
 def _parse(record: Mapping[str, Any]) -> ObjectRecord:
-    size_bytes, part_bytes = int(record["size_bytes"]), int(record.get("part_bytes", 0))
-    kind, parts = str(record["kind"]), str(record.get("parts", ""))
+    size_bytes = whole_number(record["size_bytes"])
+    part_bytes = whole_number(record.get("part_bytes", 0))
+    kind, parts = plain_text(record["kind"]), plain_text(record.get("parts", ""))
     checksums = Checksums.parse(kind, size_bytes, record["checksum"], part_bytes, parts)
     count = -(-size_bytes // part_bytes) if part_bytes > 0 else 0
     if count > _MOST_PARTS:
@@ -71,8 +73,11 @@ def _parse(record: Mapping[str, Any]) -> ObjectRecord:
         raise ValueError("does not fit")
     if count and checksums != Checksums.of_parts(checksums.part_checksums(), kind, part_bytes):
         raise ValueError("its parts are not those of the whole")
-    digests = {str(kind): str(value) for kind, value in dict(record.get("digests", {})).items()}
-    return ObjectRecord(str(record["etag"]), checksums, digests)
+    digests = {
+        plain_text(kind): plain_text(value)
+        for kind, value in table(record.get("digests", {})).items()
+    }
+    return ObjectRecord(plain_text(record["etag"]), checksums, digests)
 
 
 def _format(record: ObjectRecord) -> dict[str, Any]:
