@@ -451,7 +451,7 @@ def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _O
             titles = f"{root_dataset.title!r}, and not {dataset.title!r}"
             if root_dataset.title == dataset.title:
                 titles = image_difference(root_dataset, dataset) or "its definition differs"
-            difference = f"another {dataset.name}: {titles}"
+            difference = f"another dataset called {dataset.name}: {titles}"
         raise ImnetprepError(f"{manifest.path.parent} holds {difference}", hint=hint)
 
 

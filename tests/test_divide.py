@@ -78,7 +78,7 @@ def test_the_seed_decides_and_the_same_seed_decides_the_same(
     assert _split_of(tmp_path / "a") == _split_of(tmp_path / "b") != _split_of(tmp_path / "c")
     done = here(*_words(photos, tmp_path / "a", "--seed", "1"))
     assert done.returncode == 1
-    assert "holds another my-photos" in done.stderr
+    assert "holds another dataset called my-photos" in done.stderr
 
 
 def test_copies_are_files_of_their_own_and_a_killed_run_goes_on(

@@ -37,7 +37,7 @@ def test_another_dataset_of_the_same_name_is_refused(tmp_path: Path) -> None:
     for file in DATASETS.glob("tiny10*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     changed.write_text(changed.read_text().replace("Ten classes", "Nine classes"))
-    with pytest.raises(ImnetprepError, match="holds another tiny10: "):
+    with pytest.raises(ImnetprepError, match="holds another dataset called tiny10: "):
         dataset_for(tmp_path / "manifest.db", str(changed))
 
 

@@ -162,7 +162,11 @@ def _nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("lay", "sentence", "hint"),
     [
-        (_classes, "folders of classes, and no train or val", "imnetprep divide FOLDER"),
+        (
+            _classes,
+            "folders of classes, and no train or val",
+            "imnetprep divide FOLDER --root given-root",
+        ),
         (_flat, "3 images in no class folder", "imnetprep divide FOLDER --label-from name"),
         (
             _flat_splits,
@@ -613,3 +617,31 @@ def test_a_killed_division_of_images_that_changed_starts_over(tmp_path: Path, he
     for path in (tmp_path / "root" / "train").rglob("*.jpg"):
         source = tmp_path / "photos" / path.parent.name / path.name
         assert path.read_bytes() == source.read_bytes()
+
+
+def test_a_table_of_another_separator_or_columns_is_told(tmp_path: Path, here: Run) -> None:
+    for at in range(4):
+        _image(tmp_path / "scans" / f"S{at}.png", at)
+    rows = [f"S{at};{'ab'[at % 2]}" for at in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join(["Bild;Art, Klasse", *rows]))
+    words = ["divide", tmp_path / "scans", "--labels", tmp_path / "t.csv"]
+    (tmp_path / "t.csv").write_text("\n".join(["Bild;Klasse", *rows]))
+    done = here(*words, "--columns", "Bild,Klasse", "--root", tmp_path / "root")
+    assert done.returncode == 0, done.stderr
+    done = here(*words, "--columns", "Klasse,Bild", "--root", tmp_path / "other")
+    assert done.returncode == 1 and "none of the 4 lines of" in done.stderr
+    done = here(*words[:2], "--label-from", "(.*)[.]png", "--root", tmp_path / "other")
+    assert done.returncode == 1 and "has a class of its own by --label-from" in done.stderr
+
+
+def test_a_dry_run_and_verify_say_what_was_added(tmp_path: Path, here: Run) -> None:
+    _photos(tmp_path / "mine" / "train", cat=3, dog=3)
+    told = here("verify", "--root", tmp_path / "mine" / "train").stderr
+    assert f"imnetprep adopt {tmp_path / 'mine' / 'train'} takes images of your own" in told
+    assert here("adopt", tmp_path / "mine").returncode == 0
+    _image(tmp_path / "mine" / "train" / "dog" / "new.jpg", 3)
+    told = here("verify", "--root", tmp_path / "mine").stderr
+    assert f"then imnetprep adopt {tmp_path / 'mine'} takes images that were added" in told
+    assert "imnetprep repair" not in told
+    done = here("adopt", tmp_path / "mine", "--dry-run")
+    assert done.returncode == 1 and "1 train image more" in done.stderr

@@ -297,7 +297,7 @@ def test_what_stands_in_the_new_root_is_not_mixed_with_it(
     assert run("subset", _listed(tmp_path, *CLASSES), *words).returncode == 0
     done = run("subset", _listed(tmp_path, CLASSES[0]), *words)
     assert done.returncode == 1
-    assert "holds another packed-mine: " in done.stderr
+    assert "holds another dataset called packed-mine: " in done.stderr
     assert run("verify", "--root", to).returncode == 0
 
 

@@ -407,7 +407,7 @@ def test_another_list_wants_another_root(
     assert here("subset", _listed(tmp_path, *CLASSES), *words).returncode == 0
     done = here("subset", _listed(tmp_path, CLASSES[0]), *words)
     assert done.returncode == 1
-    assert "holds another packed-mine" in done.stderr
+    assert "holds another dataset called packed-mine" in done.stderr
     done = here("subset", _listed(tmp_path, "n09999999"), *words)
     assert done.returncode == 1
     assert "line 1: 'n09999999' is neither a class nor a train file of packed" in done.stderr

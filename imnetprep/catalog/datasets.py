@@ -161,7 +161,7 @@ class Dataset:
         if not self.archives:
             raise ImnetprepError(
                 f"{self.name} was made of a folder of images, and has no archives",
-                hint="imnetprep organize --layout webdataset makes shards of its class folders",
+                hint="imnetprep adopt FOLDER makes a root of its class folders",
             )
 
     def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
@@ -418,7 +418,17 @@ def load_dataset(name: str) -> Dataset:
             if dataset.samples(split) != images
         ],
     )
+    _refuse(path, list(_strange_classes(dataset)))
     return dataset
+
+
+def _strange_classes(dataset: Dataset) -> Iterator[str]:
+    """Classes that only val has, as one that is misspelt has them."""
+    if all("labels" in dataset.table.get(split, {}) for split in (Split.TRAIN, Split.VAL)):
+        train, val = dataset.counts(Split.TRAIN), dataset.counts(Split.VAL)
+        for synset in dataset.synsets:
+            if val[synset.label] and not train[synset.label]:
+                yield f"{synset.wnid} is a class of val that train has not"
 
 
 def _refuse(path: Path, problems: list[str]) -> None:

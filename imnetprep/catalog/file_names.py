@@ -52,6 +52,10 @@ class NamePatterns:
         return self._formats[at].format(wnid=wnid, number=number)
 
 
+_HEADERS = {f"{file}\t{label}" for file in ("file", "name", "filename", "file_name", "image")
+            for label in ("class", "label", "wnid")}  # fmt: skip
+
+
 class LabelledNames:
     """Names that follow no pattern, listed with their classes: lines `NAME<TAB>CLASS` in any order.
 
@@ -62,6 +66,8 @@ class LabelledNames:
     says_wnid = True
 
     def __init__(self, lines: Sequence[str]) -> None:
+        if lines and lines[0].lower() in _HEADERS:
+            raise ValueError(f"line 1, {lines[0]!r}, is a header, and a list of labels has none")
         rows = sorted(_class_and_name(line, at) for at, line in enumerate(lines, start=1))
         self._names = [name for _, name in rows]
         self.ranges: dict[str, range] = {}

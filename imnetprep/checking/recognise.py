@@ -18,7 +18,16 @@ from typing import NamedTuple
 
 from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
-from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Layout, Root, Split, load_dataset
+from imnetprep.catalog.datasets import (
+    BUILT_IN,
+    DEFAULT,
+    Archive,
+    Dataset,
+    Layout,
+    Root,
+    Split,
+    load_dataset,
+)
 from imnetprep.manifest import Manifest, SampleRecord, dataset_for, open_manifest
 from imnetprep.messages import ImnetprepError, adopt_by_links, count, format_bytes, shell_command
 
@@ -113,8 +122,7 @@ def recognise(root: Root, *, dataset: str | None) -> Tree:
             " name its dataset: --dataset FILE.toml (docs/catalog.md)",
         )
     raise UnknownImages(
-        f"{root.path} holds no dataset yet: there is no {root.manifest.name}",
-        hint="imnetprep download, or imnetprep organize --archives DIR; --root names the root",
+        f"{root.path} holds no dataset yet: there is no {root.manifest.name}", hint=_hint(root)
     )
 
 
@@ -128,6 +136,14 @@ def _refuse_inner_folders(root: Root, tree: Tree) -> None:
                     f" {place.split} lie in {place.folder.name}/{synset.wnid}/images",
                     hint=f"{adopt_by_links(root.path)} makes a root of links to them",
                 )
+
+
+def _hint(root: Root) -> str:
+    """What makes a dataset of a root that holds none: of folders of the user's, or of nothing."""
+    if root.path.is_dir() and any(_other_folders(root, load_dataset(DEFAULT))):
+        adopt = shell_command("imnetprep", "adopt", root.path)
+        return f"{adopt} takes images of your own; imnetprep organize --archives DIR, archives"
+    return "imnetprep download, or imnetprep organize --archives DIR; --root names the root"
 
 
 def tree_of(root: Root, dataset: Dataset) -> Tree:

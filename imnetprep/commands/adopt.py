@@ -59,7 +59,7 @@ def adopt(
     imnetprep adopt photos
     imnetprep adopt /shared/imagenet --root mine
     """
-    from imnetprep.own_images.adopt_folder import adopt_folder, link_splits
+    from imnetprep.own_images.adopt_folder import adopt_folder, link_splits, root_dataset
     from imnetprep.own_images.content import describe_classes, refuse_root_in, require_writable
     from imnetprep.own_images.folder import read_split_folders
     from imnetprep.published_tree import published_tree
@@ -84,7 +84,9 @@ def adopt(
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
-    if not dry_run:
+    if dry_run:
+        root_dataset(place, content)
+    else:
         link_splits(content, place)
         for record in adopt_folder(place, content, jobs=jobs, progress=progress):
             print_split(record, place.split(record.split))

@@ -1,5 +1,6 @@
 """`imnetprep repair`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -7,7 +8,7 @@ import click
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, count
+from imnetprep.messages import FINDINGS_EXIT_CODE, count, shell_command
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
@@ -82,16 +83,19 @@ def repair(
     if dry_run:
         _print_plan(plan)
         return 0
-    finding_count = 0
+    finding_count, wrong = 0, list[Path]()
     for result in carry_out_repair(plan, root, progress=progress):
         if isinstance(result, Outcome):
             _print_outcome(result, plan)
         else:
             finding_count += 1
+            wrong += [root.path / result.path] * (result.kind in ("digest", "size"))
             print_finding(result)
     if finding_count:
         print_result(f"{count(finding_count, 'finding')} left", findings=finding_count)
         if not plan.tree.dataset.archives:
+            if wrong:  # it may decode, and nothing would tell it from a right one
+                progress.note(f"wrong images go first: {shell_command('rm', *wrong)}")
             progress.note(f"what is whole makes a root: {adopting_anew(root)}")
     return FINDINGS_EXIT_CODE if finding_count else 0
 

@@ -98,6 +98,8 @@ def from_here(text: str) -> str:
                 continue
             if each in _REACH and SCHEME not in " ".join([*words, rest]):
                 continue
+            if each == "root" and name == "adopt" and ctx.info_name not in ("adopt", "divide"):
+                continue  # which is the folder to adopt, as the hint has it
             if each == "layout" and ctx.info_name == "organize" != name:
                 continue  # which it was to make, and the others would read
             option, value = _option(command, each), _typed_value(ctx, command, each)

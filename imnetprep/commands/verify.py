@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, shell_command
+from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, move_away, shell_command
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Place, Tree
@@ -104,7 +104,11 @@ def print_findings(
     if total and not tree.dataset.archives:
         words = ["--digests"] * checks.digests + ["--decode"] * checks.decode
         repair = shell_command("imnetprep", "repair", "--root", root.path, *words)
-        progress.note(f"{repair} takes what it can from the folder that the images came from")
+        if total > kinds["extra"]:
+            progress.note(f"{repair} takes what it can from the folder that the images came from")
+        if kinds["extra"]:
+            adopt = shell_command("imnetprep", "adopt", root.path)
+            progress.note(f"{move_away(root.manifest)}; then {adopt} takes images that were added")
     return kinds
 
 

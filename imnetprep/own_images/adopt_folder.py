@@ -13,10 +13,11 @@ from imnetprep.manifest import (
     SampleRecord,
     SplitRecord,
     create_manifest,
-    dataset_for,
     image_difference,
+    open_manifest,
     organized_splits,
     packed,
+    refuse_other_dataset,
 )
 from imnetprep.messages import ImnetprepError, Progress, adopt_by_links, move_away
 from imnetprep.organizing.journal import Journal, Origin, open_journal
@@ -77,6 +78,18 @@ def folder_dataset(content: ImageFolder) -> Dataset:
     return listed_dataset(content.name, f"{content.name}, adopted", listing)
 
 
+def root_dataset(root: Root, content: ImageFolder) -> Dataset:
+    """The dataset of `content`, whatever the root calls it. ImnetprepError where it has others."""
+    dataset = folder_dataset(content)
+    if root.manifest.exists():
+        with open_manifest(root.manifest) as manifest:
+            if not image_difference(manifest.dataset(), dataset):
+                return manifest.dataset()
+            hint = f"{move_away(root.manifest)}; then run the same command again"
+            refuse_other_dataset(manifest, dataset, hint=hint)
+    return dataset
+
+
 def adopt_folder(
     root: Root, content: ImageFolder, *, jobs: int | None, progress: Progress
 ) -> Iterator[SplitRecord]:
@@ -85,14 +98,9 @@ def adopt_folder(
     Every image is read once. The manifest lists a whole split or nothing; classes that an
     interrupted run has read are not read again.
     """
-    dataset = folder_dataset(content)
+    dataset = root_dataset(root, content)
     with locked(root.organizing), open_journal(root.journal) as journal:
-        hint = f"{move_away(root.manifest)}; then run the same command again"
-        if root.manifest.exists():
-            root_dataset = dataset_for(root.manifest, None)
-            if not image_difference(root_dataset, dataset):
-                dataset = root_dataset  # whatever it is called
-        create_manifest(root.manifest, dataset, hint=hint)
+        create_manifest(root.manifest, dataset)
         for split in content.splits:
             key = split, Layout.IMAGEFOLDER
             if key not in organized_splits(root):

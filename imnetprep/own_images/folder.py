@@ -22,7 +22,7 @@ _IMAGE_SUFFIXES = (
 )
 # What is under a root beside its images, and hidden files of ours there.
 _OF_ROOT = {"archives", "runs", "shards", "manifest.db", "receipt.json"}
-_OURS = (".organizing", ".receipt", ".sync", ".manifest")
+_ROOT_FILES = (".organizing", ".receipt", ".sync", ".manifest")
 _INNER_FOLDER = "images"
 _LONGEST_NAME_BYTES = 255
 _WALKED_FOLDERS = 2000
@@ -80,10 +80,10 @@ def _find_splits(content: ImageFolder) -> None:
             content.remarks.append(f"{test}: left out, since its images are in no class folder")
     elif test is not None and val is not None and not (folder / test).samefile(folder / val):
         content.remarks.append(f"{test}: left out, since a root has train and val")
-    others = entries.keys() - {*content.places.values(), test} - _OF_ROOT
-    if content.places and (names := sorted(name for name in others if entries[name].is_dir())):
+    rest = entries.keys() - {*content.places.values(), test} - _OF_ROOT
+    if content.places and (names := sorted(name for name in rest if entries[name].is_dir())):
         content.remarks.append(f"left out, since no splits: {', '.join(names[:5])}")
-    for name in others:
+    for name in rest:
         if name.lower().endswith(_IMAGE_SUFFIXES):
             content.problems[str(folder / name)] = "is in no split"
 
@@ -254,7 +254,7 @@ def _visible(content: ImageFolder, folder: Path) -> Iterator[os.DirEntry[str]]:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if not is_litter(entry.name):
                 yield entry
-            elif not entry.name.startswith(_OURS):
+            elif not entry.name.startswith(_ROOT_FILES):
                 content.litter[entry.name] += 1
 
 
@@ -264,9 +264,14 @@ def _refuse_without_splits(folder: Path) -> NoReturn:
     if any(_read_classes(content, folder).values()):
         raise ImnetprepError(
             f"{folder} holds folders of classes, and no train or val",
-            hint=shell_command("imnetprep", "divide", folder, "--val-fraction", "0.25"),
+            hint=shell_command("imnetprep", "divide", folder, "--root", _beside(folder)),
         )
     _refuse_flat(folder)
+
+
+def _beside(folder: Path) -> str:
+    """What a root that is made of `folder` may be called."""
+    return f"{folder.resolve().name}-root"
 
 
 def _refuse_flat(folder: Path) -> NoReturn:
@@ -292,7 +297,7 @@ def _refuse_flat(folder: Path) -> NoReturn:
         raise ImnetprepError(
             f"{folder} holds {count(images, 'image')} in no class folder",
             hint=shell_command("imnetprep", "divide", folder, "--label-from", "name")
-            + ", or --labels FILE.csv for a table of them",
+            + f" --root {_beside(folder)}; or --labels FILE.csv for a table of them",
         )
     hint = "name the folder that the splits or the classes lie in"
     tops = [path for path in sorted(folder.iterdir()) if path.is_dir() and not is_litter(path.name)]

@@ -52,6 +52,11 @@ def read_labelled(
         labels = {path: match[1] for path, match in matches.items() if match and match[1]}
         says = {files[path]: "says no class in its name" for path in files if path not in labels}
         content.problems |= says
+        if len(labels) > 2 and len(set(labels.values())) == len(labels):
+            raise ImnetprepError(
+                f"every image of {folder} has a class of its own by --label-from {rule}",
+                hint=r"--label-from takes a regular expression, such as '(.+)_\d+', or name",
+            )
     content.splits[Split.TRAIN] = _by_class(content, files, labels)
     return content
 
@@ -85,6 +90,11 @@ def _labels_of_table(
         elif labels.setdefault(path, label) != label:
             reason = f"is {label} in line {line} of {table.name}, and {labels[path]} before"
             content.problems[files[path]] = reason
+    if not labels:
+        raise ImnetprepError(
+            f"none of the {len(rows):,} lines of {table} names an image of {content.folder}",
+            hint="--columns FILE,LABEL names the two columns",
+        )
     rest = (files[path] for path in files if path not in labels)
     content.problems |= dict.fromkeys(rest, f"is not in {table.name}")
     return labels
@@ -163,7 +173,8 @@ def _as_word(value: object) -> str:
 
 def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, object]]]:
     first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text), delimiter="\t" if "\t" in first else ",")
+    separator = max("\t;,", key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True)
     header = [name.strip() for name in next(reader, [])]
     if len(set(header)) != len(header):
         raise ValueError("two of its columns have one name")
