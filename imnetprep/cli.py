@@ -30,7 +30,7 @@ from imnetprep.messages import (
     WrongUsage,
     shell_command,
 )
-from imnetprep.outside_text import without_credentials
+from imnetprep.outside_text import quoted, without_credentials
 
 
 class _Verbs(click.Group):
@@ -205,7 +205,7 @@ def _tell(sentence: str, hint: str, exit_code: int) -> int:
 
 
 def _our_bug() -> int:
-    problem = traceback.format_exception_only(*sys.exc_info()[:2])[-1].strip()
+    problem = quoted(traceback.format_exception_only(*sys.exc_info()[:2])[-1])
     try:
         with tempfile.NamedTemporaryFile(
             "w",

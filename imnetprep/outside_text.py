@@ -17,6 +17,7 @@ _TELLING_NAME = (
     r"|authkey|torrent_pass|jwt|\bsig\b)[\w-]*"
 )
 _SECRET_PAIR = re.compile(rf"(?i)(\b{_TELLING_NAME}[\"']?\s*(?:=|:|>)\s*)[^\s&;,<]+")
+_USER = re.compile(r"[^\s:@/]+:[^\s@/]*@(?=[\w.\[-])")  # of an address without its scheme
 _OPAQUE = re.compile(r"(?=[A-Za-z/+=_%-]*\d)(?=[\d/+=_%-]*[A-Za-z])[A-Za-z0-9/+=_%-]{32,}")
 _SECRETS_OF_THE_MACHINE = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _LONGEST_SAID = 300
@@ -50,12 +51,16 @@ def public_address(address: str, *, mark: str = "") -> str:
     if not separator:
         return address
     authority, path = re.fullmatch(r"(?s)([^/?#]*)(.*)", rest_of_it).groups()  # type: ignore[union-attr]
-    if re.search(r":(?!\d*$)", authority) and "@" in path and "@" not in authority:
+    if scheme.lower() == "s3" and (pair := re.match(r"[^@]*:[^@/]*@", rest_of_it)):
+        user, authority, path = pair[0], *rest_of_it[pair.end() :].partition("/")[::2]
+        path = f"/{path}" if path else ""
+    elif re.search(r":(?!\d*$)", authority) and "@" in path and "@" not in authority:
         user, _, authority = rest_of_it.rpartition("@")  # a slash in a password
         authority, path = re.fullmatch(r"(?s)([^/?#]*)(.*)", authority).groups()  # type: ignore[union-attr]
     else:
         user, _, authority = authority.rpartition("@")
-    if scheme.lower() != "s3" or has_secret(address):  # a key may have a question mark
+    # A key may have a question mark.
+    if scheme.lower() != "s3" or _SECRET_PAIR.search(address.partition("?")[2]):
         path, *query = re.split(r"[?#]", path, maxsplit=1)
         path = _PASSKEY.sub(f"/{mark}" if mark else "", path)
         path += f"?{mark}" if query and mark else ""
@@ -65,7 +70,7 @@ def public_address(address: str, *, mark: str = "") -> str:
 def has_secret(address: str) -> bool:
     """Has `address` a password, or a signature or a key in its query?"""
     query = address.partition("?")[2]
-    return "@" in address.partition("://")[2].partition("/")[0] or bool(_SECRET_PAIR.search(query))
+    return bool(_SECRET_PAIR.search(query)) or "//…@" in public_address(address, mark="…")
 
 
 def without_secrets(text: str, *, mark: str = "") -> str:
@@ -91,4 +96,4 @@ def without_credentials(text: str) -> str:
     text = without_secrets(text)
     for value in filter(None, map(os.environ.get, _SECRETS_OF_THE_MACHINE)):
         text = text.replace(value, "…")
-    return _SECRET_PAIR.sub(r"\1…", text)
+    return _SECRET_PAIR.sub(r"\1…", _USER.sub("…@", text))
