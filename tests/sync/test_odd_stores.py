@@ -35,16 +35,17 @@ def test_a_store_that_refuses_checksums_is_filled_compared_and_fetched_from(
 ) -> None:  # fmt: skip
     root, other = tmp_path / "root", tmp_path / "other"
     make_run(root, "first")
-    make_big(root)
+    if status == 400:  # an upload in parts has other requests, and once is enough
+        make_big(root)
     proxy.rules = [_refused(_has_checksum, status, code, message)]
     done = sync(root, "--push")
     assert done.returncode == 0, done.stderr
     assert "compares the MD5 of each part" in done.stderr
     assert sync(root, "--push").returncode == 0
     assert {*names(proxy)} == {"ListObjectsV2", "ListMultipartUploads"}
-    assert sync(root, "--check").stdout.startswith("0 findings in 5 files")
+    assert sync(root, "--check").stdout.startswith("0 findings")
     (root / ".sync.db").unlink()  # what another machine knows
-    assert sync(root, "--check").stdout.startswith("0 findings in 5 files")
+    assert sync(root, "--check").stdout.startswith("0 findings")
     done = sync(other, "--pull")
     assert done.returncode == 0, done.stderr
     assert "nothing verifies" not in done.stderr
