@@ -126,14 +126,14 @@ def _wnid_of(member: Member, archive: Archive, dataset: Dataset, earlier: set[st
     wnid = member.name.removesuffix(".tar")
     if wnid in earlier:
         raise refused_member(archive, member.name, "a second time")
-    if wnid == member.name or wnid not in dataset.label_of_wnid:
-        if wnid != member.name:
-            raise refused_member(archive, member.name, f"which {dataset.name} does not have")
+    if wnid == member.name:
         raise WrongBytes(
             f"{archive.name}: member {member.name!r}, where {dataset.name} has"
             f" {dataset.synsets[0].wnid + '.tar'!r}",
             hint="if it has class folders, unpack it, and adopt the folder that holds them",
         )
+    if wnid not in dataset.label_of_wnid:
+        raise refused_member(archive, member.name, f"which {dataset.name} does not have")
     earlier.add(wnid)
     return wnid
 
