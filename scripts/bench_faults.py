@@ -75,6 +75,8 @@ FITS = {
     "ENAMETOOLONG": "shorter",
     "EAGAIN": "ulimit -u|--jobs",
 }
+# What fails there is of the process, or a file that is done with.
+_NAMELESS = ("fork", "thread", "close")
 # An image that cannot be read is one of those that are no images.
 _OF_AN_IMAGE = "--skip-bad|names every such image"
 _MADE_ANEW = re.compile(r"(\.organizing|.*\.lock(\.workers)?|.*\.sync\.db.*|.*\.\d+\.tmp)(/|$)")
@@ -280,7 +282,7 @@ def _problems(ended: Ended, fault: Fault) -> list[str]:
         ".db: Input/output error" in lines[-2] or (".db: " in lines[-2] and not fault.lasting)
     ):
         problems.append(f"the hint does not fit {fault.error}")
-    elif ": " not in lines[-2].removeprefix("Error: ") and fault.kind not in ("fork", "thread"):
+    elif ": " not in lines[-2].removeprefix("Error: ") and fault.kind not in _NAMELESS:
         problems.append("the error names no file")
     return problems
 

@@ -204,7 +204,8 @@ class PartFiles:
         The record goes first: one that outlived the part would be believed of a later file.
         """
         for index in self.paths:
-            os.fsync(self._handle(index))
+            with named(self._parts[index]):
+                os.fsync(self._handle(index))
         self.close()
         self._forget()
         for index, path in self.paths.items():
