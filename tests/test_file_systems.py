@@ -282,6 +282,14 @@ def test_the_machine_is_told_from_the_program(
     assert failing(*words).returncode == 0
 
 
+def test_a_manifest_that_the_disk_cannot_read_is_not_called_damaged(
+    organized: Path, failing: Run
+) -> None:
+    """SQLite calls it so (SQLITE_IOERR_CORRUPTFS), and the hint would be to move it away."""
+    error, hint = _told(failing("verify", "--root", organized, fault="pread:3:EIO:on"))
+    assert error.endswith("manifest.db: Input/output error") and "dmesg" in hint
+
+
 def test_a_limit_on_open_files(packed: Path, tmp_path: Path, run: Run) -> None:
     words = ["organize", "--root", tmp_path / "root", "--dataset", packed]
     limited = f"ulimit -n 6; exec {' '.join(command(*words, '--archives', packed.parent))}"
