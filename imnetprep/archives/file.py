@@ -147,7 +147,10 @@ def missing_archive(path: Path) -> str:
 
 def but_archives(folder: Path) -> str:
     """The end of a sentence about what `folder` has not: which files may be archives, if any."""
-    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    try:
+        names = sorted(each.name for each in folder.iterdir())
+    except OSError:  # not there, no folder, or not to be looked into
+        return ""
     archives = [name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
     rest = f" and {len(archives) - _EXAMPLES:,} more" if len(archives) > _EXAMPLES else ""
     return f", but {', '.join(archives[:_EXAMPLES])}{rest}" if archives else ""
