@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
+from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +30,7 @@ from imnetprep.images import decode_rgb
 from imnetprep.layouts.table import LAYOUTS
 from imnetprep.machine import is_of_file
 from imnetprep.manifest import Manifest, SampleRecord, require_split
-from imnetprep.messages import WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
 from imnetprep.training.transforms import Transform, mixed_seed
 
@@ -36,8 +38,9 @@ _GRACE_S = 30  # for the parent to save after a SIGTERM to all
 UNHEARD_EXIT_CODE = 75
 _SHM = Path("/dev/shm")  # where torch puts what processes share, on Linux  # noqa: S108
 
-# Else an iterator whose workers could not be started tells a traceback when it is dropped.
+# Else an iterator whose workers could not all be started tells a traceback when it is dropped.
 dataloader._MultiProcessingDataLoaderIter._shutdown = True
+dataloader._MultiProcessingDataLoaderIter._workers_status = defaultdict(bool)  # type: ignore[assignment]
 
 
 class Places(NamedTuple):
@@ -186,7 +189,7 @@ class _Images(Dataset[Batch | _Arrays | WrongBytes | OSError]):
 
     def __init__(self, samples: SampleList, transform: Transform) -> None:
         self._samples, self._transform = samples, transform
-        self._shares = True
+        self._shares, self._has_shared = True, False
 
     def __getitems__(self, keys: _Keys) -> Batch | _Arrays | WrongBytes | OSError:
         try:
@@ -204,6 +207,9 @@ class _Images(Dataset[Batch | _Arrays | WrongBytes | OSError]):
         if self._shares and _has_room(arrays):
             batch = arrays.batch()
             try:
+                if not self._has_shared:
+                    DupFd(0)  # by its like the parent gets what is shared; raises where it cannot
+                    self._has_shared = True
                 for tensor in batch:
                     tensor.share_memory_()  # type: ignore[no-untyped-call]
                 return batch
@@ -300,6 +306,12 @@ class Loader:
         earlier = set(active_children())
         try:
             batches = _quietly(iter, self._loader)
+        except OSError as error:
+            raise ImnetprepError(
+                f"workers that read images cannot be started: {error.strerror}",
+                hint="--workers 0 needs none; fewer --workers need less of /dev/shm, and fewer"
+                " files and processes (ulimit -n, ulimit -u)",
+            ) from error
         finally:
             self._workers |= set(active_children()) - earlier
         for batch in batches:

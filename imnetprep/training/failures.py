@@ -21,7 +21,7 @@ _OF_A_WORKER = re.compile(
     r"|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
-_OF_PROCESSES = (errno.EMFILE, errno.ENFILE, errno.EAGAIN)
+_OF_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager
@@ -60,12 +60,10 @@ def _in_words(error: Exception) -> tuple[str, str | None] | None:
         return f"it does not fit into {place}: {text.partition(chr(10))[0] or 'none is left'}", None
     number = getattr(error, "errno", None)
     if number in _OF_THE_DISK and isinstance(error, OSError):
-        if str(error.filename).startswith("/dev/shm") or error.filename is None:  # noqa: S108
-            return "workers cannot be started: /dev/shm is full", "--workers 0 needs none of it"
         return f"{error.filename}: {error.strerror}", "free some space"
-    if number in _OF_PROCESSES or "Too many open files" in text:
-        hint = "fewer --workers, or --workers 0; ulimit -n and ulimit -u say how many there may be"
-        return f"workers that read images want more files or processes: {text}", hint
+    if number in _OF_FILES or "Too many open files" in text:
+        hint = "fewer --workers, or --workers 0; ulimit -n says how many files there may be"
+        return "too many files are open for so many workers", hint
     return None
 
 

@@ -50,12 +50,14 @@ def batches(root: Root, workers: int) -> list[Batch]:
         return list(loader.batches(0))
 
 
-@pytest.mark.parametrize("full_at", ["the look", "the try"])
+@pytest.mark.parametrize("full_at", ["the look", "the try", "the socket"])
 def test_batches_go_through_a_pipe_where_shared_memory_is_full(
     drawn: Root, full_at: str, monkeypatch: Patch
 ) -> None:
     if full_at == "the look":
         monkeypatch.setattr(data, "_has_room", lambda _batch: False)
+    elif full_at == "the socket":
+        monkeypatch.setattr(data, "DupFd", refuse(OSError("AF_UNIX path too long")))
     else:
         full = RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
         monkeypatch.setattr(torch.Tensor, "share_memory_", refuse(full))
@@ -102,12 +104,12 @@ def test_no_batch_is_waited_for_that_nobody_can_deliver(
 
 
 def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch) -> None:
-    for number, told in ((errno.ENOSPC, "/dev/shm is full"), (errno.EMFILE, "more files")):
+    for place in ("multiprocessing.queues.Queue.__init__", "multiprocessing.popen_fork.os.fork"):
         with monkeypatch.context() as patch:
-            patch.setattr("multiprocessing.queues.Queue.__init__", refuse(OSError(number, "no")))
-            with pytest.raises(ImnetprepError, match=told) as refused:
+            patch.setattr(place, refuse(OSError(errno.ENOSPC, "No space left on device")))
+            with pytest.raises(ImnetprepError, match="cannot be started: No space") as refused:
                 batches(drawn, workers=1)
-        assert "--workers 0" in refused.value.hint
+        assert "--workers 0 needs none; fewer --workers need less of /dev/shm" in refused.value.hint
 
 
 @pytest.mark.parametrize(
