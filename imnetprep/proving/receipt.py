@@ -252,12 +252,24 @@ def bad_images(root: Root, split: str) -> Mapping[str, str]:
 def record_verify(
     root: Root, subject: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
 ) -> bool:
-    """Keep what verify found in `subject`, samples or archives; is it kept?"""
+    """Keep what verify found in `subject`, samples or archives; is it kept?
+
+    A fuller one that found nothing in these splits stays where this one finds nothing either.
+    """
     facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
     with if_possible():
-        _record(root, "verified", {subject: facts})
+        record = read_receipt(root)["verified"].get(subject)
+        if record is None or findings or record["findings"] or not _is_fuller(record, facts):
+            _record(root, "verified", {subject: facts})
         return True
     return False
+
+
+def _is_fuller(record: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Did the verify of `record` look at more than `facts` say, in the same splits? None: all."""
+    splits, checks = set(facts["splits"]), set(facts["checks"])
+    covers = not record["splits"] or (splits and splits <= set(record["splits"]))
+    return bool(covers) and checks < set(record["checks"])
 
 
 @contextmanager
