@@ -26,8 +26,8 @@ from imnetprep.organizing.plan import (
     tell_kept_archives,
 )
 from imnetprep.organizing.publish import publish_journalled, refuse_strangers
-from imnetprep.organizing.synced_prefix import dataset_at
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
+from imnetprep.synced_prefix import dataset_at
 
 
 @dataclass(frozen=True)

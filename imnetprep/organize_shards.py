@@ -8,11 +8,11 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.manifest import SplitRecord, splits_in
 from imnetprep.messages import Progress, WrongUsage
 from imnetprep.organizing.plan import SplitGroup, planned_splits, tell_kept_archives
-from imnetprep.organizing.synced_prefix import dataset_at
 from imnetprep.sharding.from_archives import needs_archive, plan_from_archives
 from imnetprep.sharding.from_folders import FolderShardsPlan, plan_from_folders
 from imnetprep.sharding.make import Sharding
 from imnetprep.split_plan import Needs, PlannedSplit, SplitPlan
+from imnetprep.synced_prefix import dataset_at
 
 
 @dataclass(frozen=True)

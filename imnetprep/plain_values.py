@@ -11,18 +11,18 @@ from typing import Any
 LARGEST = 2**63 - 1  # as of SQLite, of a file's size, and of a tensor's element
 
 
-def whole_number(value: object, *, least: int = 0, most: int = LARGEST) -> int:
-    """An int from `least` to `most`."""
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"{value!r:.40} is no number from {least:,} to {most:,}")
+def whole_number(value: object, *, least: int = 0, limit: int = LARGEST) -> int:
+    """An int from `least` to `limit`."""
+    if type(value) is not int or not least <= value <= limit:
+        raise ValueError(f"{value!r:.40} is no number from {least:,} to {limit:,}")
     return value
 
 
-def real_number(value: object, *, least: float = -math.inf, most: float = math.inf) -> float:
-    """A finite float, or an int that is one, from `least` to `most`."""
+def real_number(value: object, *, least: float = -math.inf, limit: float = math.inf) -> float:
+    """A finite float, or an int that is one, from `least` to `limit`."""
     is_number = type(value) is float or (type(value) is int and abs(value) <= LARGEST)
-    if not is_number or not math.isfinite(value) or not least <= value <= most:  # type: ignore
-        raise ValueError(f"{value!r:.40} is no number from {least:g} to {most:g}")
+    if not is_number or not math.isfinite(value) or not least <= value <= limit:  # type: ignore
+        raise ValueError(f"{value!r:.40} is no number from {least:g} to {limit:g}")
     return float(value)  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.archive_parts import archive_in_parts
 from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.checking.plan_repair import Move, Remedy, plan_remedy
 from imnetprep.checking.recognise import Tree, opened_roster, require_share
@@ -24,12 +25,11 @@ from imnetprep.messages import (
     move_away,
     shell_command,
 )
-from imnetprep.organizing.parts import archive_in_parts
-from imnetprep.organizing.synced_prefix import archives_at
 from imnetprep.proving.archive_at import ArchiveAt, archive_at
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.single_samples import Originals, Retake, SamplePlace
 from imnetprep.sources.places import STDIN, address_of
+from imnetprep.synced_prefix import archives_at
 
 # Taken samples wait for one sync of so many, and then all get their names.
 _GROUP_BYTES = 64 << 20

@@ -11,7 +11,6 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away, shell_command
-from imnetprep.organizing.synced_prefix import archives_at
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.sources.part_files import PartFiles
@@ -19,6 +18,7 @@ from imnetprep.sources.places import open_archive
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files
 from imnetprep.sources.torrent import Torrent, published_pieces, read_torrent
+from imnetprep.synced_prefix import archives_at
 from imnetprep.verify_archives import neighbours, wrong_pieces
 
 _PIECES_A_READ = 4  # which a kill costs; 8 MiB of the published torrents

@@ -22,12 +22,12 @@ from imnetprep.manifest import (
 from imnetprep.messages import ImnetprepError, WrongBytes, count, shell_command
 from imnetprep.organize import OrganizePlan, plan_organize
 from imnetprep.organizing.publish import refuse_strangers
-from imnetprep.organizing.synced_prefix import foreign_dataset
 from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
 from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
+from imnetprep.synced_prefix import foreign_dataset
 
 
 def plan_subset(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from imnetprep.archive_parts import archive_in_parts
 from imnetprep.archives.damaged_tar import members_between
 from imnetprep.archives.file import LocalFile, file_state, missing_archive
 from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
@@ -17,7 +18,6 @@ from imnetprep.digests import Pieces
 from imnetprep.jobs import FILES
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
-from imnetprep.organizing.parts import archive_in_parts
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import (
     DigestProof,

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from imnetprep.archive_parts import archive_in_parts, folder_of_parts, refuse_class_tar
 from imnetprep.archives.file import missing_archive
 from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.jobs import LOCAL_RANGES
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
-from imnetprep.organizing.parts import archive_in_parts, folder_of_parts, refuse_class_tar
-from imnetprep.organizing.synced_prefix import archives_at, is_at
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
 from imnetprep.sources.places import STDIN, is_local
 from imnetprep.sources.torrent import published_pieces
+from imnetprep.synced_prefix import archives_at, is_at
 
 _PACKED_AGAIN = "if others packed it again, unpack it: --archives takes the folder of class tars; "
 

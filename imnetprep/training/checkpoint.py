@@ -220,7 +220,7 @@ def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
 def _parse_sum(name: str, value: Any) -> float:
     if name == "loss" and isinstance(value, float):
         return value  # NaN too: the training says so, and ends
-    return real_number(value, least=0, most=_LARGEST_SUM)
+    return real_number(value, least=0, limit=_LARGEST_SUM)
 
 
 def _text(value: Any) -> str:
