@@ -1,6 +1,7 @@
 """The worker processes that this one starts, forked where that is safe."""
 
 import ctypes
+import io
 import multiprocessing
 import os
 import signal
@@ -18,6 +19,9 @@ from imnetprep.machine import NO_THREAD
 from imnetprep.messages import ImnetprepError
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+# It says which semaphores were left by a process that was killed, once it has removed them.
+_NO_TRACKER = "ignore:resource_tracker:UserWarning"
+_PARENT_DIES_S = 0.2
 _STOPS = {signal.SIGINT, signal.SIGTERM}
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 0.005
 
@@ -64,6 +68,8 @@ def worker_pool(
     calls `begin` with `arguments` first; those of a forked one need not be values.
     """
     forks = is_safe_to_fork()
+    if not forks and _NO_TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_NO_TRACKER)
     pool = ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("fork" if forks else "spawn"),
@@ -138,12 +144,25 @@ def _begin_worker(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if forked_by is None:
         end_with_the_parent()
+        sys.stderr = _SaidToTheParent()
     else:  # which holds open itself what would tell it that the parent is gone
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != forked_by:
             os._exit(0)
     if begin is not None:
         begin(*arguments)
+
+
+class _SaidToTheParent(io.TextIOBase):
+    """The stderr of a worker: once the parent is gone, what fails for that is nothing to say."""
+
+    def write(self, text: str) -> int:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join(_PARENT_DIES_S)  # its pipes break a moment before
+            if parent.is_alive() and sys.__stderr__ is not None:
+                sys.__stderr__.write(text)
+        return len(text)
 
 
 def _outlive_nobody() -> None:

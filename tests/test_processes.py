@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,31 @@ def _runs(pid: str) -> bool:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+_KILLED = """
+import os, signal
+from imnetprep import processes
+
+processes.is_safe_to_fork = lambda: False
+
+
+def work(number):
+    if number == 3:
+        os.kill(os.getppid(), signal.SIGKILL)
+    return bytes(1 << 20)
+
+
+if __name__ == "__main__":
+    list(processes.in_processes(work, range(40), jobs=2))
+"""
+
+
+def test_workers_say_nothing_of_a_parent_that_was_killed(tmp_path: Path) -> None:
+    """They were spawned: what is forked ends with its parent, at once."""
+    (tmp_path / "killed.py").write_text(_KILLED)
+    for _ in range(3):
+        done = subprocess.run(  # until nobody has its stderr open any more
+            [sys.executable, tmp_path / "killed.py"], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
