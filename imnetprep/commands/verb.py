@@ -26,7 +26,9 @@ from imnetprep.s3.address import SCHEME, Settings, read_buckets_with
 
 # What a command that mends has in common with the one that failed.
 _REACH = ("endpoint_url", "region", "profile", "request_payer", "no_sign_request")  # of a bucket
-_CONTEXT = ("address", "root", "dataset", "splits", "archives", "layout", "run", *_REACH)
+_CONTEXT = (
+    "address", "root", "runs", "dataset", "splits", "archives", "layout", "run", *_REACH
+)  # fmt: skip
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
 

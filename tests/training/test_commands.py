@@ -83,6 +83,7 @@ def test_what_is_missing_is_told_before_torch_is_loaded(
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error")]
     for told, words in zip(errors, lines.values(), strict=True):
         assert words in told
+    assert f"Hint: imnetprep train --root {root} --runs {absent} makes one" in done.stderr
 
 
 _READ_ONLY = """
