@@ -62,7 +62,7 @@ _OF_ALL_FILES = (
 )
 _FILES_OF_OURS = 8
 NO_THREAD = "can't start new thread"  # as Python says it
-_OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EIO", "ESTALE", "ETIMEDOUT")
+_OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOSPC", "EIO", "ESTALE", "ETIMEDOUT")
 
 
 @contextmanager
@@ -91,9 +91,9 @@ def explain(error: BaseException) -> tuple[str, str] | None:
         case RuntimeError() if str(error).startswith("Symlink loop"):  # of Path.resolve
             return str(error), _HINTS["ELOOP"]
         case ImportError() if ".so" in str(error):  # a library is loaded when it is needed
-            text = str(error)
-            names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in text)
-            return text, _HINTS.get(next(names, ""), _LIBRARY)
+            return str(error), _HINTS.get(_name_in(error), _LIBRARY)
+        case RuntimeError() if name := _name_in(error):  # as libtorrent says it
+            return str(error), _HINTS[name]
         case OSError(errno=int(number), strerror=str()):
             return _explain_call(error, errno.errorcode.get(number, ""))
     return None
@@ -115,6 +115,12 @@ def _path(error: BaseException | None) -> str | bytes | None:
     )
     path = next((str(path) for path in paths if isinstance(path, Path)), None)
     return path or _path(error.__context__)
+
+
+def _name_in(error: Exception) -> str:
+    """The name of the system's error that a library has made a text of; "": none."""
+    names = (each for each in _OF_LIBRARIES if os.strerror(getattr(errno, each)) in str(error))
+    return next(names, "")
 
 
 def _explain_call(error: OSError, name: str) -> tuple[str, str] | None:

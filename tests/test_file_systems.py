@@ -336,6 +336,7 @@ def test_what_has_no_stderr_says_nothing_and_is_no_bug(tmp_path: Path) -> None:
     [
         (MemoryError(), "memory"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
+        (RuntimeError(os.strerror(errno.EAGAIN)), "ulimit -u"),
         (RuntimeError("Symlink loop from 'train'"), "remove it"),
         (ImportError("some.so: failed to map segment from shared object"), "ulimit -v"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "TMPDIR"),
