@@ -58,6 +58,7 @@ def test_without_torch_what_needs_it_says_what_to_install(
     verb: str, organized_once: Path, tmp_path: Path
 ) -> None:
     words = {
+        "evaluate": [str(tmp_path / "best.pt"), "--root", str(organized_once)],
         "predict": [str(tmp_path / "best.pt"), str(tmp_path / "image.JPEG")],
         "demo": ["--root", str(tmp_path / "demo")],
     }.get(verb, ["--root", str(organized_once)])
