@@ -267,7 +267,7 @@ LIES = [
     ("it has 2 samples of 14 bytes", "DELETE FROM samples WHERE label = 1"),
     ("its names are not those", "UPDATE samples SET names = x'2e2e006100'"),
     ("a number is below zero", f"UPDATE samples SET offsets = x'{'00' * 15}80'"),
-    ("what was done to it", "UPDATE split SET change = char(27) || '[2J'"),
+    ("is no plain text", "UPDATE split SET change = char(27) || '[2J'"),
     ("not a valid Split", "UPDATE split SET name = '../../train'"),
     ("is no SQLite file of ours", "PRAGMA journal_mode = WAL"),
 ]
