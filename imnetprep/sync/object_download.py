@@ -11,6 +11,7 @@ from pathlib import Path
 
 from imnetprep.digests import Checksum, Pieces
 from imnetprep.fs import read_range
+from imnetprep.machine import named
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.receipt import Proof, ServerChecksum, TorrentProof
 from imnetprep.s3.failures import explained
@@ -70,7 +71,8 @@ class ObjectDownload:
         self._handle = os.open(place, flags, 0o644)
         status = os.fstat(self._handle)
         if len(self._starts) == 1:
-            os.ftruncate(self._handle, 0)
+            with named(self.path):
+                os.ftruncate(self._handle, 0)
             return [self._starts]
         ranges = self._journal.fetched(self.step.path, etag, status.st_ino)
         if ranges is not None and status.st_size == size_bytes:
@@ -80,8 +82,9 @@ class ObjectDownload:
                 else:
                     self._journal.forget_range(self.step.path, start)
         else:
-            os.ftruncate(self._handle, 0)
-            os.ftruncate(self._handle, size_bytes)
+            with named(self.path):
+                os.ftruncate(self._handle, 0)
+                os.ftruncate(self._handle, size_bytes)
             self._journal.begin_fetching(self.step.path, etag, status.st_ino)
         self._flow.skipped(sum(each.size_bytes for each in self._ranges.values()))
         # One that is whole has its last range fetched again, so that it is judged like any other.
