@@ -36,6 +36,7 @@ _OF_LOCKS = (
 )
 _OF_READS = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_FSTAT)
 MEMORY = Path(":memory:")  # a database that no file keeps
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _PROBE_BYTES, _FILES_AT_ONCE = 1 << 16, 4
 
 
@@ -93,7 +94,10 @@ def _is_bad_disk(error: Exception, path: Path) -> bool:
             for start in range(0, path.stat().st_size, _PROBE_BYTES):
                 os.pread(file.fileno(), _PROBE_BYTES, start)
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            return bool(database.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+            for (table,) in database.execute(_TABLES).fetchall():
+                for _ in database.execute(f"SELECT * FROM [{table}]"):  # noqa: S608 - it is only read
+                    pass
+            return bool(database.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",))
     except sqlite3.DatabaseError:
         return False
     except OSError:

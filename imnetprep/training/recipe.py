@@ -104,12 +104,15 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         values = {field.name: table[field.name] for field in fields(Recipe)}
         for field in fields(Recipe):
             value = values[field.name]
-            if field.type is float:
-                value = real_number(value)
-            elif type(value) is not field.type:
-                raise ValueError(f"the recipe's {field.name} is {value!r:.40}")
-            elif field.type is int:
-                whole_number(value)
+            try:
+                if field.type is float:
+                    real_number(value)
+                elif field.type is int:
+                    whole_number(value)
+                elif type(value) is not field.type:
+                    raise ValueError(f"it is {value!r:.40}")
+            except ValueError as error:
+                raise ValueError(f"the recipe's {field.name}: {error}") from error
         return Recipe(**values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the recipe lacks {error}") from error

@@ -73,11 +73,13 @@ def test_a_sheet_too_large_is_refused(drawn: Root) -> None:
         plan_contact_sheet(drawn, split=Split.VAL, classes=5000, images=1)
 
 
-def test_inspect_says_where_the_sheet_is(drawn: Root, run: Run) -> None:
-    told = run("inspect", "--root", drawn.path, "--image-size", 32, "--split", "val")
-    out = drawn.path / "inspect-val.png"
-    assert told.stdout == f"{out}: 8 images of 4 classes\n"
-    assert out.exists()
+def test_inspect_says_where_the_sheet_is(
+    drawn: Root, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = here("inspect", "--root", drawn.path, "--image-size", 32, "--split", "val")
+    assert told.stdout == "inspect-val.png: 8 images of 4 classes\n"
+    assert (tmp_path / "inspect-val.png").exists()
 
 
 def test_the_ending_of_out_says_what_is_written(drawn: Root, tmp_path: Path, here: Run) -> None:
