@@ -541,9 +541,13 @@ def test_links_of_an_earlier_adoption_do_not_stay(tmp_path: Path, here: Run) -> 
     assert here("verify", "--root", root, "--digests").returncode == 0
     shutil.rmtree(root)
     assert here("adopt", tmp_path / "one", "--root", root).returncode == 1
+    assert here("adopt", tmp_path / "two", "--root", root).returncode == 1
+    (root / "train").rename(root / "train.old")
+    assert here("adopt", tmp_path / "two", "--root", root).returncode == 1, "and those of val"
+    (root / "val").rename(root / "val.old")
     assert here("adopt", tmp_path / "two", "--root", root).returncode == 0
-    links = {path.resolve() for path in root.rglob("*.JPEG")}
-    assert all(path.is_relative_to(tmp_path / "two") for path in links)
+    links = {path.resolve() for path in root.glob("[tv]*[nl]/*/*.JPEG")}
+    assert links and all(path.is_relative_to(tmp_path / "two") for path in links)
 
 
 def test_a_table_labels_what_its_paths_say_and_no_other(tmp_path: Path, here: Run) -> None:
@@ -645,3 +649,33 @@ def test_a_dry_run_and_verify_say_what_was_added(tmp_path: Path, here: Run) -> N
     assert "imnetprep repair" not in told
     done = here("adopt", tmp_path / "mine", "--dry-run")
     assert done.returncode == 1 and "1 train image more" in done.stderr
+
+
+def test_a_refused_adoption_leaves_the_links_of_a_root_as_they_are(
+    tmp_path: Path, here: Run
+) -> None:
+    for name in ("one", "two"):
+        _as_tiny_imagenet_unpacks(tmp_path / name)
+    _image(tmp_path / "two" / "train" / "n01443537" / "images" / "n01443537_9.JPEG", 1)
+    root = tmp_path / "root"
+    assert here("adopt", tmp_path / "one", "--root", root).returncode == 0
+    before = {path: path.readlink() for path in root.rglob("*") if path.is_symlink()}
+    done = here("adopt", tmp_path / "two", "--root", root)
+    assert done.returncode == 1 and "holds one, not two" in done.stderr
+    assert {path: path.readlink() for path in root.rglob("*") if path.is_symlink()} == before
+    assert here("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_links_that_somebody_else_made_are_not_removed(tmp_path: Path, here: Run) -> None:
+    """To an image elsewhere, and to a disk that is not mounted now."""
+    _as_tiny_imagenet_unpacks(tmp_path / "theirs")
+    folder = tmp_path / "root" / "train" / "n01443537"
+    _image(tmp_path / "mine.jpg", 1)
+    for target in (tmp_path / "mine.jpg", tmp_path / "gone.jpg"):
+        folder.mkdir(parents=True)
+        (folder / "mine.jpg").symlink_to(target)
+        done = here("adopt", tmp_path / "theirs", "--root", tmp_path / "root")
+        assert done.returncode == 1 and f"mine.jpg leads to {target}" in done.stderr, done.stderr
+        assert (folder / "mine.jpg").readlink() == target
+        assert [path.name for path in folder.iterdir()] == ["mine.jpg"]
+        shutil.rmtree(tmp_path / "root")

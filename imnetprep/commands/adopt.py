@@ -69,7 +69,7 @@ def adopt(
         require_writable(folder)
     if root is not None and place.path.resolve() != folder.resolve():
         refuse_root_in(folder, place)
-    if root is not None and not dry_run:
+    if root is not None and not dry_run and not place.manifest.exists():
         link_splits(read_split_folders(folder), place)
     tree = published_tree(
         Root(folder) if dry_run else place, dataset=dataset, jobs=jobs, progress=progress
@@ -84,9 +84,8 @@ def adopt(
     for split, classes in content.splits.items():
         sizes = {wnid: len(files) for wnid, files in classes.items()}
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
-    if dry_run:
-        root_dataset(place, content)
-    else:
+    root_dataset(place, content)  # a root of other images is refused before it is changed
+    if not dry_run:
         link_splits(content, place)
         for record in adopt_folder(place, content, jobs=jobs, progress=progress):
             print_split(record, place.split(record.split))

@@ -32,7 +32,7 @@ def link_splits(content: ImageFolder, root: Root) -> None:
     """Give each split its name in `root` by links, where it lies elsewhere or is called otherwise.
 
     A split of CLASS/IMAGE is one link; of a flat one each image is. Raises ImnetprepError
-    where something else has the name.
+    where something else has the name, before any link is made or removed.
     """
     is_inside = root.path.exists() and root.path.samefile(content.folder)
     for split, name in content.places.items():
@@ -43,10 +43,12 @@ def link_splits(content: ImageFolder, root: Root) -> None:
                 hint=f"{adopt_by_links(content.folder)} makes a root of links",
             )
         if split in content.flat_splits:
+            for link in _stale_links(content, split, root):
+                link.unlink()
             _link_images(content.splits[split], place)
         elif not (place.exists() and place.samefile(source)):
-            if place.is_symlink() and not place.exists():
-                place.unlink()  # to a folder that is gone, or elsewhere now
+            if place.is_symlink() and not place.exists() and root.manifest.exists():
+                place.unlink()  # ours, to a folder that is elsewhere now
             if os.path.lexists(place):
                 raise in_the_way(place, root)
             root.path.mkdir(parents=True, exist_ok=True)
@@ -55,18 +57,38 @@ def link_splits(content: ImageFolder, root: Root) -> None:
         sync_folder(root.path)
 
 
+def _stale_links(content: ImageFolder, split: Split, root: Root) -> list[Path]:
+    """Links of an earlier adoption of the same folder that lead to none of its images now.
+
+    Raises ImnetprepError at a link that may be somebody else's: one that leads out of the folder,
+    but for those to what is gone in a root with a manifest.
+    """
+    home, links = content.folder.resolve(), []
+    for wnid, files in content.splits[split].items():
+        folder = root.split(split) / wnid
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if not path.is_symlink():
+                continue
+            target = path.readlink()
+            if str(target) == os.path.realpath(files.get(path.name, os.devnull)):
+                continue
+            is_lost = root.manifest.exists() and not path.exists()
+            if not target.is_relative_to(home) and not is_lost:
+                raise ImnetprepError(
+                    f"{path} leads to {target}, which is not in {content.folder}",
+                    hint=f"{move_away(root.split(split))}; then run the same command again",
+                )
+            links.append(path)
+    return links
+
+
 def _link_images(classes: Mapping[str, Mapping[str, str]], place: Path) -> None:
-    """Make the class folders of links to these images, and to no other ones."""
     for wnid, files in classes.items():
         folder = place / wnid
         folder.mkdir(parents=True, exist_ok=True)
-        links = {name: os.path.realpath(path) for name, path in files.items()}
-        for path in folder.iterdir():
-            if path.is_symlink() and os.readlink(path) != links.get(path.name):  # noqa: PTH115
-                path.unlink()
-        for name, target in links.items():
+        for name, path in files.items():
             if not os.path.lexists(folder / name):
-                (folder / name).symlink_to(target)
+                (folder / name).symlink_to(os.path.realpath(path))
 
 
 def folder_dataset(content: ImageFolder) -> Dataset:
