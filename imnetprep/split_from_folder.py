@@ -3,9 +3,8 @@
 import os
 import shutil
 import sqlite3
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -126,7 +125,7 @@ class FoldersPlan:
                     else:
                         task.advance(dataset.counts(split)[label])
 
-            for label, records in _in_threads(tasks(), jobs=FILES.count(self.jobs)):
+            for label, records in FILES.in_threads(_carry_out, tasks(), jobs=self.jobs):
                 commit(RangeRecord(label, {split: packed(records)}, None))
                 task.advance(len(records))
         _refuse_others(workspace, wnids)
@@ -148,23 +147,11 @@ class FoldersPlan:
         return Origin(self.dataset.fingerprint, source.made_of, {"files": "of other folders"})
 
 
-def _in_threads(
-    tasks: Iterable[tuple[int, Callable[[], Sequence[SampleRecord]]]], *, jobs: int
-) -> Iterator[tuple[int, Sequence[SampleRecord]]]:
-    """What each task makes, in order; few are begun at a time: a million samples are not held."""
-    under_way: deque[tuple[int, Future[Sequence[SampleRecord]]]] = deque()
-    with ThreadPoolExecutor(jobs) as workers:
-        try:
-            for label, make in tasks:
-                under_way.append((label, workers.submit(make)))
-                if len(under_way) > jobs:
-                    label, future = under_way.popleft()
-                    yield label, future.result()
-            while under_way:
-                label, future = under_way.popleft()
-                yield label, future.result()
-        finally:
-            workers.shutdown(wait=False, cancel_futures=True)
+def _carry_out(
+    task: tuple[int, Callable[[], Sequence[SampleRecord]]],
+) -> tuple[int, Sequence[SampleRecord]]:
+    label, make = task
+    return label, make()
 
 
 def _make_class(make: MakeClass, workspace: Path, wnid: str) -> Sequence[SampleRecord]:

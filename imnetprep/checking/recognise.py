@@ -18,16 +18,7 @@ from typing import NamedTuple
 
 from imnetprep.archives.tar import BLOCK_BYTES, PLAIN_FORMS
 from imnetprep.archives.tar_writing import ending
-from imnetprep.catalog.datasets import (
-    BUILT_IN,
-    DEFAULT,
-    Archive,
-    Dataset,
-    Layout,
-    Root,
-    Split,
-    load_dataset,
-)
+from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Layout, Root, Split, load_dataset
 from imnetprep.manifest import Manifest, SampleRecord, dataset_for, open_manifest
 from imnetprep.messages import ImnetprepError, adopt_by_links, count, format_bytes, shell_command
 
@@ -140,9 +131,11 @@ def _refuse_inner_folders(root: Root, tree: Tree) -> None:
 
 def _hint(root: Root) -> str:
     """What makes a dataset of a root that holds none: of folders of the user's, or of nothing."""
-    if root.path.is_dir() and any(_other_folders(root, load_dataset(DEFAULT))):
+    paths = root.path.iterdir() if root.path.is_dir() else ()
+    names = (path.name for path in paths if path.is_dir())
+    if any(name not in _NOT_SPLITS and not name.startswith(".") for name in names):
         adopt = shell_command("imnetprep", "adopt", root.path)
-        return f"{adopt} takes images of your own; imnetprep organize --archives DIR, archives"
+        return f"{adopt} takes images of your own; imnetprep organize --archives DIR takes archives"
     return "imnetprep download, or imnetprep organize --archives DIR; --root names the root"
 
 

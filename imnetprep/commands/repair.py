@@ -8,7 +8,7 @@ import click
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
-from imnetprep.messages import FINDINGS_EXIT_CODE, count, shell_command
+from imnetprep.messages import FINDINGS_EXIT_CODE, count
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.repair import Outcome, RepairPlan
@@ -94,8 +94,12 @@ def repair(
     if finding_count:
         print_result(f"{count(finding_count, 'finding')} left", findings=finding_count)
         if not plan.tree.dataset.archives:
-            if wrong:  # it may decode, and nothing would tell it from a right one
-                progress.note(f"wrong images go first: {shell_command('rm', *wrong)}")
+            if wrong:  # they may decode, and nothing would tell them from right ones
+                rest = f" and {len(wrong) - 5:,} more" if len(wrong) > 5 else ""
+                progress.note(
+                    f"{count(len(wrong), 'image')} to move away before it is adopted anew, or what"
+                    f" is damaged is taken for right: {', '.join(map(str, wrong[:5]))}{rest}"
+                )
             progress.note(f"what is whole makes a root: {adopting_anew(root)}")
     return FINDINGS_EXIT_CODE if finding_count else 0
 

@@ -23,16 +23,15 @@ SPLIT_NAMES = {
 NO_CLASSES = {name for names in SPLIT_NAMES.values() for name in names} | {"test1", "unlabeled"}
 _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
 
-# The file of each image by its class and name: a path, as it is read.
-Classes = Mapping[str, Mapping[str, str]]
-
 
 @dataclass
 class ImageFolder:
-    """What `folder` holds. `places` has the name of the folder that each split lies in.
+    """What `folder` holds.
 
-    `flat_splits` are the splits that do not lie as CLASS/IMAGE there; `problems` has the path of
-    what cannot be taken, and why. `renames`: images may get other names than they have there.
+    `splits` has the path of each image by its class and name, `places` the name of the folder that
+    each split lies in. `flat_splits` are those that do not lie as CLASS/IMAGE there; `problems` has
+    the path of what cannot be taken, and why. `renames`: images may get other names than they have
+    there.
     """
 
     folder: Path
@@ -61,8 +60,8 @@ class ImageFolder:
                 )
         self.splits = {split: self.splits[split] for split in splits}
 
-    def is_new(self, path: str) -> bool:
-        """Was the folder at `path` not met before, by another link or name?"""
+    def enter(self, path: str) -> bool:
+        """Note the folder at `path`; False where it was met before, by another link or name."""
         status = os.stat(path)  # noqa: PTH116 - a Path costs as much as the look
         key = status.st_dev, status.st_ino
         is_new = key not in self._folders
@@ -96,7 +95,8 @@ class ImageFolder:
     def examine(self, *, decode: bool, jobs: int | None, progress: Progress) -> None:
         """Look at every image; what is no whole one is a problem.
 
-        Of a JPEG the ends are looked at; with `decode` it is decoded to its last pixel.
+        Of a JPEG the header and the end are looked at; with `decode` each is decoded to its last
+        pixel.
         """
         paths = [
             path

@@ -131,7 +131,7 @@ def _read_flat(content: ImageFolder, folder: Path, files: dict[str, str], *, dee
         if entry.is_dir():
             if not deep:
                 content.problems[entry.path] = "is a folder"
-            elif content.is_new(entry.path):
+            elif content.enter(entry.path):
                 _read_flat(content, Path(entry.path), files, deep=deep)
         elif entry.name.lower().endswith(_IMAGE_SUFFIXES):
             if (problem := _problem_of(entry)) is None:
@@ -205,7 +205,7 @@ def _read_classes(content: ImageFolder, folder: Path) -> dict[str, dict[str, str
                 content.litter[entry.name] += 1
         elif not is_class_name(entry.name):
             content.problems[entry.path] = "is no name of a class"
-        elif not content.is_new(entry.path):
+        elif not content.enter(entry.path):
             content.problems[entry.path] = "is the same folder as another class, by a link"
         else:
             classes[entry.name] = _read_class(content, Path(entry.path))
@@ -271,7 +271,7 @@ def _refuse_without_splits(folder: Path) -> NoReturn:
 
 def _beside(folder: Path) -> str:
     """What a root that is made of `folder` may be called."""
-    return f"{folder.resolve().name}-root"
+    return f"{ImageFolder(folder).name}-root"
 
 
 def _refuse_flat(folder: Path) -> NoReturn:
