@@ -201,10 +201,17 @@ def _splits(
 def _split(
     dataset: Dataset, split: Split, state: str, record: SplitRecord | None = None
 ) -> SplitStatus:
-    layout, samples, size_bytes, change = record[1:] if record else (None, 0, 0, None)
-    classes, all_samples = len(dataset.synsets), dataset.samples(split)
     return SplitStatus(
-        split, state, layout, None, classes, samples, all_samples, size_bytes, False, change
+        split,
+        state,
+        layout=record.layout if record else None,
+        classes=None,
+        all_classes=len(dataset.synsets),
+        samples=record.samples if record else 0,
+        all_samples=dataset.samples(split),
+        size_bytes=record.size_bytes if record else 0,
+        at_work=False,
+        change=record.change if record else None,
     )
 
 
