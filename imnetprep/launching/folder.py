@@ -1,0 +1,209 @@
+"""`PREFIX/launches/RUN/` in the bucket: all that laptop and machines say to each other.
+
+    launch.json       the orders, written once
+    events/000001.json  what happened, an object each: two that write lose none
+    lease             which machine may write the run, and until when
+    log.txt           the log of the machine that holds the lease
+    stop              a request to stop
+    done              how it ended
+
+No port of the machine is open, and nothing is kept on the laptop but the name.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import botocore.exceptions as failures
+
+from imnetprep.launching.orders import Orders
+from imnetprep.messages import WrongBytes
+from imnetprep.outside_text import quoted
+from imnetprep.plain_values import plain_text, real_number, table, whole_number
+from imnetprep.s3.address import S3Address
+from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.failures import explained, has_met, status_of
+
+LAUNCHES = "launches"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened to a launch: when (Unix time), to which machine, what, and details."""
+
+    number: int
+    at: float
+    instance: str
+    what: str
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Lease:
+    """Which machine may write the run, until when (Unix time); `etag` of the object that says so."""
+
+    owner: str
+    until: float
+    etag: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a launch ended: the exit code of its last command, why, and when (Unix time)."""
+
+    code: int
+    reason: str
+    at: float
+
+
+class LaunchFolder:
+    """The objects of one launch. Its methods raise SourceFailed."""
+
+    def __init__(self, bucket: Bucket, address: S3Address, run: str) -> None:
+        self.bucket, self.place = bucket, address / LAUNCHES / run
+
+    def close(self) -> None:
+        """Hang up."""
+        self.bucket.close()
+
+    def read(self, name: str) -> tuple[bytes, str] | None:
+        """The bytes and the ETag of an object; None where there is none."""
+        place = self.place / name
+        with explained(place):
+            try:
+                answer = self.bucket.call("get_object", Key=place.key)
+                return answer["Body"].read(), answer["ETag"]
+            except failures.ClientError as error:
+                if status_of(error) == 404:
+                    return None
+                raise
+
+    def write(self, name: str, body: bytes, **conditions: str) -> str | None:
+        """Write an object; its ETag, or None where IfMatch or IfNoneMatch did not hold."""
+        place = self.place / name
+        with explained(place):
+            try:
+                return str(
+                    self.bucket.call("put_object", Key=place.key, Body=body, **conditions)["ETag"]
+                )
+            except failures.ClientError as error:
+                if has_met(error) or (conditions and status_of(error) == 404):
+                    return None
+                raise
+
+    def remove(self, name: str) -> None:
+        """Remove an object; it may be absent."""
+        place = self.place / name
+        with explained(place):
+            self.bucket.call("delete_object", Key=place.key)
+
+    def orders(self) -> Orders | None:
+        """What was launched under this name; None where nothing was."""
+        answer = self.read("launch.json")
+        return answer and Orders.parse(answer[0], self.place / "launch.json")
+
+    def write_orders(self, orders: Orders) -> bool:
+        """Write the orders unless there are some; were there none?"""
+        return self.write("launch.json", orders.as_json().encode(), IfNoneMatch="*") is not None
+
+    def events(self) -> Iterator[Event]:
+        """What happened, in order."""
+        prefix = (self.place / "events").key + "/"
+        for each in sorted(each.key for each in self.bucket.objects(prefix)):
+            name = each.removeprefix(prefix)
+            answer = self.read(f"events/{name}")
+            number = name.removesuffix(".json")
+            if answer is not None and number.isdecimal():
+                with _told_as_wrong(self.place / "events" / name):
+                    event = _parse_event(int(number), answer[0])
+                yield event
+
+    def add_event(self, instance: str, what: str, **details: Any) -> Event:
+        """Write what happened under the next number that nobody else takes."""
+        number = 1 + sum(1 for _ in self.bucket.objects((self.place / "events").key + "/"))
+        event = {"at": time.time(), "instance": instance, "what": what, "details": details}
+        body = json.dumps(event).encode()
+        while self.write(f"events/{number:06}.json", body, IfNoneMatch="*") is None:
+            number += 1
+        return Event(number, event["at"], instance, what, details)
+
+    def lease(self) -> Lease | None:
+        """Who holds the run; None where nobody ever did."""
+        answer = self.read("lease")
+        if answer is None:
+            return None
+        body, etag = answer
+        with _told_as_wrong(self.place / "lease"):
+            values = table(json.loads(body))
+            return Lease(plain_text(values["owner"]), real_number(values["until"]), etag)
+
+    def take_lease(self, owner: str, *, lease_s: float, now: float) -> Lease | None:
+        """The lease, if nobody holds it or it ran out; else None."""
+        held = self.lease()
+        if held is not None and held.until > now and held.owner != owner:
+            return None
+        conditions = {"IfNoneMatch": "*"} if held is None else {"IfMatch": held.etag}
+        return self._write_lease(owner, now + lease_s, conditions)
+
+    def renew_lease(self, lease: Lease, *, lease_s: float, now: float) -> Lease | None:
+        """The lease for `lease_s` more; None: another machine has taken it."""
+        return self._write_lease(lease.owner, now + lease_s, {"IfMatch": lease.etag})
+
+    def give_up_lease(self, lease: Lease) -> None:
+        """Let the next machine take the run at once."""
+        self._write_lease(lease.owner, 0.0, {"IfMatch": lease.etag})
+
+    def _write_lease(self, owner: str, until: float, conditions: Mapping[str, str]) -> Lease | None:
+        body = json.dumps({"owner": owner, "until": until}).encode()
+        etag = self.write("lease", body, **conditions)
+        return Lease(owner, until, etag) if etag is not None else None
+
+    def request_stop(self) -> None:
+        """Ask the machine to save, push and end."""
+        self.write("stop", b"")
+
+    def is_stop_requested(self) -> bool:
+        """Has somebody asked the machine to end?"""
+        return self.read("stop") is not None
+
+    def done(self) -> Done | None:
+        """How the launch ended; None while it goes on."""
+        answer = self.read("done")
+        if answer is None:
+            return None
+        with _told_as_wrong(self.place / "done"):
+            values = table(json.loads(answer[0]))
+            return Done(
+                whole_number(values["code"], limit=255),
+                plain_text(values["reason"]),
+                real_number(values["at"]),
+            )
+
+    def write_done(self, done: Done) -> None:
+        """Write how it ended."""
+        self.write("done", json.dumps(asdict(done)).encode())
+
+
+def _parse_event(number: int, body: bytes) -> Event:
+    values = table(json.loads(body))
+    return Event(
+        number,
+        real_number(values["at"]),
+        plain_text(values["instance"]),
+        plain_text(values["what"]),
+        table(values["details"]),
+    )
+
+
+@contextmanager
+def _told_as_wrong(place: object) -> Iterator[None]:
+    """What somebody else wrote at `place`, told as WrongBytes where it cannot be read."""
+    try:
+        yield
+    except (ValueError, KeyError, RecursionError) as error:
+        raise WrongBytes(
+            f"{place} cannot be used: {quoted(str(error))}", hint=f"aws s3 rm {place}"
+        ) from error
