@@ -32,7 +32,7 @@ LAUNCHES = "launches"
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to a launch: when (Unix time), to which machine, what, and details."""
+    """What happened to a launch: when (Unix time), on which machine, what, and its details."""
 
     number: int
     at: float
@@ -43,7 +43,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Lease:
-    """Which machine may write the run, until when (Unix time); `etag` of the object that says so."""
+    """Which machine may write the run, until when (Unix time); `etag`: of that object."""
 
     owner: str
     until: float

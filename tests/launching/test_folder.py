@@ -63,7 +63,7 @@ def test_orders_are_written_once_and_come_back_as_they_were(folder: LaunchFolder
 )
 def test_orders_of_a_stranger_are_refused(folder: LaunchFolder, body: bytes) -> None:
     folder.write("launch.json", body)
-    with pytest.raises(WrongBytes, match="launch.json cannot be used"):
+    with pytest.raises(WrongBytes, match=r"launch\.json cannot be used"):
         folder.orders()
 
 
