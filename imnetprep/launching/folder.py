@@ -81,6 +81,25 @@ class LaunchFolder:
                     return None
                 raise
 
+    def log(self, start: int) -> bytes:
+        """The log from byte `start` on, or its last so many where that is negative."""
+        place = self.place / "log.txt"
+        span = f"bytes={start}" if start < 0 else f"bytes={start}-"
+        with explained(place):
+            try:
+                return bytes(
+                    self.bucket.call("get_object", Key=place.key, Range=span)["Body"].read()
+                )
+            except failures.ClientError as error:
+                if status_of(error) in (404, 416):
+                    return b""
+                raise
+
+    def last_line(self) -> str | None:
+        """The last line of the log; None where there is none."""
+        lines = self.log(-4096).decode(errors="replace").splitlines()
+        return next((each for each in reversed(lines) if each.strip()), None)
+
     def write(self, name: str, body: bytes, **conditions: str) -> str | None:
         """Write an object; its ETag, or None where IfMatch or IfNoneMatch did not hold."""
         place = self.place / name
@@ -109,26 +128,34 @@ class LaunchFolder:
         """Write the orders unless there are some; were there none?"""
         return self.write("launch.json", orders.as_json().encode(), IfNoneMatch="*") is not None
 
-    def events(self) -> Iterator[Event]:
-        """What happened, in order."""
+    def events(self, *, latest: int | None = None) -> Iterator[Event]:
+        """What happened, in order; with `latest` only so many, those at the end."""
         prefix = (self.place / "events").key + "/"
-        for each in sorted(each.key for each in self.bucket.objects(prefix)):
-            name = each.removeprefix(prefix)
-            answer = self.read(f"events/{name}")
-            number = name.removesuffix(".json")
-            if answer is not None and number.isdecimal():
-                with _told_as_wrong(self.place / "events" / name):
-                    event = _parse_event(int(number), answer[0])
+        for each in sorted(each.key for each in self.bucket.objects(prefix))[-(latest or 0) :]:
+            event = self._event(each.removeprefix(prefix))
+            if event is not None:
                 yield event
+
+    def first_event(self) -> Event | None:
+        """What the laptop wrote as it launched; None where nothing happened yet."""
+        return self._event(f"{1:06}.json")
+
+    def _event(self, name: str) -> Event | None:
+        answer, number = self.read(f"events/{name}"), name.removesuffix(".json")
+        if answer is None or not number.isdecimal():
+            return None
+        with _told_as_wrong(self.place / "events" / name):
+            return _parse_event(int(number), answer[0])
 
     def add_event(self, instance: str, what: str, **details: Any) -> Event:
         """Write what happened under the next number that nobody else takes."""
         number = 1 + sum(1 for _ in self.bucket.objects((self.place / "events").key + "/"))
-        event = {"at": time.time(), "instance": instance, "what": what, "details": details}
+        at = time.time()
+        event = {"at": at, "instance": instance, "what": what, "details": details}
         body = json.dumps(event).encode()
         while self.write(f"events/{number:06}.json", body, IfNoneMatch="*") is None:
             number += 1
-        return Event(number, event["at"], instance, what, details)
+        return Event(number, at, instance, what, details)
 
     def lease(self) -> Lease | None:
         """Who holds the run; None where nobody ever did."""

@@ -81,6 +81,23 @@ def test_two_that_write_events_at_once_lose_none(folder: LaunchFolder) -> None:
     ]
 
 
+def test_events_can_be_had_from_either_end(folder: LaunchFolder) -> None:
+    assert folder.first_event() is None
+    for what in ("launched", "begins", "trains"):
+        folder.add_event("i-1", what)
+    first = folder.first_event()
+    assert first is not None and first.what == "launched"
+    assert [each.what for each in folder.events(latest=2)] == ["begins", "trains"]
+
+
+def test_the_log_is_read_on_from_where_a_reader_was(folder: LaunchFolder) -> None:
+    assert (folder.log(0), folder.last_line()) == (b"", None)
+    folder.write("log.txt", b"one\ntwo words\n\n")
+    assert folder.log(4) == b"two words\n\n"
+    assert folder.log(15) == folder.log(99) == b""
+    assert folder.last_line() == "two words"
+
+
 def test_one_machine_at_a_time_holds_the_lease(folder: LaunchFolder) -> None:
     first = folder.take_lease("i-1", lease_s=60, now=1000)
     assert first is not None
