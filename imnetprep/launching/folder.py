@@ -37,7 +37,7 @@ class Event:
     number: int
     at: float
     instance: str
-    what: str
+    kind: str
     details: Mapping[str, Any]
 
 
@@ -46,12 +46,12 @@ class Lease:
     """Which machine may write the run, until when (Unix time); `etag`: of that object."""
 
     owner: str
-    until: float
+    end: float
     etag: str
 
 
 @dataclass(frozen=True)
-class Done:
+class Ending:
     """How a launch ended: the exit code of its last command, why, and when (Unix time)."""
 
     code: int
@@ -147,15 +147,15 @@ class LaunchFolder:
         with _told_as_wrong(self.place / "events" / name):
             return _parse_event(int(number), answer[0])
 
-    def add_event(self, instance: str, what: str, **details: Any) -> Event:
+    def add_event(self, instance: str, kind: str, **details: Any) -> Event:
         """Write what happened under the next number that nobody else takes."""
         number = 1 + sum(1 for _ in self.bucket.objects((self.place / "events").key + "/"))
         at = time.time()
-        event = {"at": at, "instance": instance, "what": what, "details": details}
+        event = {"at": at, "instance": instance, "kind": kind, "details": details}
         body = json.dumps(event).encode()
         while self.write(f"events/{number:06}.json", body, IfNoneMatch="*") is None:
             number += 1
-        return Event(number, at, instance, what, details)
+        return Event(number, at, instance, kind, details)
 
     def lease(self) -> Lease | None:
         """Who holds the run; None where nobody ever did."""
@@ -165,28 +165,28 @@ class LaunchFolder:
         body, etag = answer
         with _told_as_wrong(self.place / "lease"):
             values = table(json.loads(body))
-            return Lease(plain_text(values["owner"]), real_number(values["until"]), etag)
+            return Lease(plain_text(values["owner"]), real_number(values["end"]), etag)
 
-    def take_lease(self, owner: str, *, lease_s: float, now: float) -> Lease | None:
+    def take_lease(self, owner: str, *, lease_s: float, moment: float) -> Lease | None:
         """The lease, if nobody holds it or it ran out; else None."""
-        held = self.lease()
-        if held is not None and held.until > now and held.owner != owner:
+        earlier = self.lease()
+        if earlier is not None and earlier.end > moment and earlier.owner != owner:
             return None
-        conditions = {"IfNoneMatch": "*"} if held is None else {"IfMatch": held.etag}
-        return self._write_lease(owner, now + lease_s, conditions)
+        conditions = {"IfNoneMatch": "*"} if earlier is None else {"IfMatch": earlier.etag}
+        return self._write_lease(owner, moment + lease_s, conditions)
 
-    def renew_lease(self, lease: Lease, *, lease_s: float, now: float) -> Lease | None:
+    def renew_lease(self, lease: Lease, *, lease_s: float, moment: float) -> Lease | None:
         """The lease for `lease_s` more; None: another machine has taken it."""
-        return self._write_lease(lease.owner, now + lease_s, {"IfMatch": lease.etag})
+        return self._write_lease(lease.owner, moment + lease_s, {"IfMatch": lease.etag})
 
     def give_up_lease(self, lease: Lease) -> None:
         """Let the next machine take the run at once."""
         self._write_lease(lease.owner, 0.0, {"IfMatch": lease.etag})
 
-    def _write_lease(self, owner: str, until: float, conditions: Mapping[str, str]) -> Lease | None:
-        body = json.dumps({"owner": owner, "until": until}).encode()
+    def _write_lease(self, owner: str, end: float, conditions: Mapping[str, str]) -> Lease | None:
+        body = json.dumps({"owner": owner, "end": end}).encode()
         etag = self.write("lease", body, **conditions)
-        return Lease(owner, until, etag) if etag is not None else None
+        return Lease(owner, end, etag) if etag is not None else None
 
     def request_stop(self) -> None:
         """Ask the machine to save, push and end."""
@@ -196,22 +196,22 @@ class LaunchFolder:
         """Has somebody asked the machine to end?"""
         return self.read("stop") is not None
 
-    def done(self) -> Done | None:
+    def done(self) -> Ending | None:
         """How the launch ended; None while it goes on."""
         answer = self.read("done")
         if answer is None:
             return None
         with _told_as_wrong(self.place / "done"):
             values = table(json.loads(answer[0]))
-            return Done(
+            return Ending(
                 whole_number(values["code"], limit=255),
                 plain_text(values["reason"]),
                 real_number(values["at"]),
             )
 
-    def write_done(self, done: Done) -> None:
+    def write_done(self, ending: Ending) -> None:
         """Write how it ended."""
-        self.write("done", json.dumps(asdict(done)).encode())
+        self.write("done", json.dumps(asdict(ending)).encode())
 
 
 def _parse_event(number: int, body: bytes) -> Event:
@@ -220,7 +220,7 @@ def _parse_event(number: int, body: bytes) -> Event:
         number,
         real_number(values["at"]),
         plain_text(values["instance"]),
-        plain_text(values["what"]),
+        plain_text(values["kind"]),
         table(values["details"]),
     )
 

@@ -118,7 +118,7 @@ def launcher_policy(scope: Scope, *, create_role: bool) -> Policy:
 
 
 def _launching(scope: Scope) -> tuple[Policy, ...]:
-    tagged = {f"aws:ResourceTag/{TAG}": "false"}  # is it without?
+    absence = {f"aws:ResourceTag/{TAG}": "false"}  # is it without?
     role = scope.arn("iam", f"role/{GROUP_PREFIX}*", account=scope.account)
     return (
         _allow(
@@ -165,7 +165,7 @@ def _launching(scope: Scope) -> tuple[Policy, ...]:
             "ec2:DeleteSecurityGroup",
             "ec2:DeleteVolume",
             "ec2:TerminateInstances",
-            Null=tagged,
+            Null=absence,
         ),
         _allow(
             "KeepAGroupOfOne",
@@ -241,12 +241,12 @@ def _policy(*statements: Policy) -> Policy:
     return {"Version": "2012-10-17", "Statement": list(statements)}
 
 
-def _allow(name: str, *allowed: str, resource: str | list[str] = "*", **conditions: Any) -> Policy:
+def _allow(name: str, *names: str, resource: str | list[str] = "*", **conditions: Any) -> Policy:
     condition = {"Condition": conditions} if conditions else {}
     return {
         "Sid": name,
         "Effect": "Allow",
-        "Action": list(allowed),
+        "Action": list(names),
         "Resource": resource,
         **condition,
     }

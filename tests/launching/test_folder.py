@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.launching.folder import Done, LaunchFolder
+from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.orders import Orders
 from imnetprep.messages import WrongBytes
 from imnetprep.s3.address import S3Address, Settings
@@ -70,11 +70,11 @@ def test_orders_of_a_stranger_are_refused(folder: LaunchFolder, body: bytes) -> 
 def test_two_that_write_events_at_once_lose_none(folder: LaunchFolder) -> None:
     other = LaunchFolder(folder.bucket, S3Address(BUCKET, folder.place.key.split("/")[0]), "demo")
     folder.write(
-        "events/000001.json", b'{"at": 1.0, "instance": "i-1", "what": "a", "details": {}}'
+        "events/000001.json", b'{"at": 1.0, "instance": "i-1", "kind": "a", "details": {}}'
     )
     assert folder.add_event("i-2", "begins").number == 2
     assert other.add_event("i-3", "begins", code=0).number == 3
-    assert [(each.instance, each.what) for each in folder.events()] == [
+    assert [(each.instance, each.kind) for each in folder.events()] == [
         ("i-1", "a"),
         ("i-2", "begins"),
         ("i-3", "begins"),
@@ -83,11 +83,11 @@ def test_two_that_write_events_at_once_lose_none(folder: LaunchFolder) -> None:
 
 def test_events_can_be_had_from_either_end(folder: LaunchFolder) -> None:
     assert folder.first_event() is None
-    for what in ("launched", "begins", "trains"):
-        folder.add_event("i-1", what)
+    for kind in ("launched", "begins", "trains"):
+        folder.add_event("i-1", kind)
     first = folder.first_event()
-    assert first is not None and first.what == "launched"
-    assert [each.what for each in folder.events(latest=2)] == ["begins", "trains"]
+    assert first is not None and first.kind == "launched"
+    assert [each.kind for each in folder.events(latest=2)] == ["begins", "trains"]
 
 
 def test_the_log_is_read_on_from_where_a_reader_was(folder: LaunchFolder) -> None:
@@ -99,17 +99,17 @@ def test_the_log_is_read_on_from_where_a_reader_was(folder: LaunchFolder) -> Non
 
 
 def test_one_machine_at_a_time_holds_the_lease(folder: LaunchFolder) -> None:
-    first = folder.take_lease("i-1", lease_s=60, now=1000)
+    first = folder.take_lease("i-1", lease_s=60, moment=1000)
     assert first is not None
-    assert folder.take_lease("i-2", lease_s=60, now=1059) is None
-    renewed = folder.renew_lease(first, lease_s=60, now=1050)
+    assert folder.take_lease("i-2", lease_s=60, moment=1059) is None
+    renewed = folder.renew_lease(first, lease_s=60, moment=1050)
     assert renewed is not None
-    assert folder.take_lease("i-2", lease_s=60, now=1061) is None
-    second = folder.take_lease("i-2", lease_s=60, now=1111)
+    assert folder.take_lease("i-2", lease_s=60, moment=1061) is None
+    second = folder.take_lease("i-2", lease_s=60, moment=1111)
     assert second is not None
-    assert folder.renew_lease(renewed, lease_s=60, now=1112) is None
+    assert folder.renew_lease(renewed, lease_s=60, moment=1112) is None
     folder.give_up_lease(second)
-    assert folder.take_lease("i-3", lease_s=60, now=1113) is not None
+    assert folder.take_lease("i-3", lease_s=60, moment=1113) is not None
 
 
 def test_a_stop_and_an_end_are_seen(folder: LaunchFolder) -> None:
@@ -117,5 +117,5 @@ def test_a_stop_and_an_end_are_seen(folder: LaunchFolder) -> None:
     folder.request_stop()
     assert folder.is_stop_requested()
     assert folder.done() is None
-    folder.write_done(Done(0, "trained", 1000.0))
-    assert folder.done() == Done(0, "trained", 1000.0)
+    folder.write_done(Ending(0, "trained", 1000.0))
+    assert folder.done() == Ending(0, "trained", 1000.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.launching.folder import Done, LaunchFolder
+from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.policies import Scope, launcher_policy, machine_policy, role_name
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
@@ -80,13 +80,13 @@ def test_a_machine_may_do_its_work_in_the_bucket(on_board: S3Server) -> None:
         folder.add_event("i-1", "begins")
         folder.add_event("i-1", "trains")
         assert len(list(folder.events())) == 2
-        lease = folder.take_lease("i-1", lease_s=60, now=1000.0)
+        lease = folder.take_lease("i-1", lease_s=60, moment=1000.0)
         assert lease is not None
-        assert folder.renew_lease(lease, lease_s=60, now=1001.0) is not None
+        assert folder.renew_lease(lease, lease_s=60, moment=1001.0) is not None
         assert folder.is_stop_requested()
         folder.remove("stop")
         folder.write("log.txt", b"one\n")
-        folder.write_done(Done(0, "trained", 1.0))
+        folder.write_done(Ending(0, "trained", 1.0))
 
 
 def test_a_machine_may_push_its_run_and_pull_it_again(
