@@ -1,0 +1,137 @@
+"""The services of AWS in one region, as botocore's clients; what they refuse, as we say it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import botocore.exceptions as failures
+import botocore.session
+from botocore.config import Config
+
+from imnetprep.launching.refusals import Refusal, explain
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongUsage
+from imnetprep.outside_text import quoted
+
+# The one region of those with an endpoint for prices that needs no choice.
+PRICES_REGION = "us-east-1"
+_CONFIG = Config(
+    connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}
+)
+
+
+class Aws:
+    """AWS as one account has it in one region. Its methods raise ImnetprepError."""
+
+    def __init__(self, *, region: str | None = None, profile: str | None = None) -> None:
+        self._session = botocore.session.Session(profile=profile)
+        self._clients: dict[str, Any] = {}
+        with _explained("sts:GetCallerIdentity", ""):
+            name = region or self._session.get_config_variable("region")
+        if not name:
+            raise WrongUsage(
+                "no region is named in which the machine would run",
+                hint="--region us-east-1, or AWS_DEFAULT_REGION=us-east-1",
+            )
+        self.region = str(name)
+
+    def client(self, service: str) -> Any:
+        """The client of a service: `ec2`, `autoscaling`, `iam`, `ssm`, …"""
+        if service not in self._clients:
+            with _explained(service, self.region):
+                try:
+                    self._clients[service] = self._session.create_client(
+                        service,
+                        region_name=PRICES_REGION if service == "pricing" else self.region,
+                        config=_CONFIG,
+                    )
+                except ValueError as error:  # of a URL without a scheme, or a region with a space
+                    raise WrongUsage(
+                        quoted(str(error)), hint="--region is like eu-west-1, a URL like https://…"
+                    ) from error
+        return self._clients[service]
+
+    def call(self, service: str, operation: str, **params: Any) -> Any:
+        """The answer to one operation: `call("ec2", "describe_images", ImageIds=[…])`."""
+        client = self.client(service)
+        action = f"{service}:{client.meta.method_to_api_mapping[operation]}"
+        with _explained(action, self.region, self.regions()):
+            return getattr(client, operation)(**params)
+
+    def items(self, service: str, operation: str, field: str, **params: Any) -> Iterator[Any]:
+        """The entries of `field` in all pages of a listing."""
+        client = self.client(service)
+        action = f"{service}:{client.meta.method_to_api_mapping[operation]}"
+        with _explained(action, self.region, self.regions()):
+            if not client.can_paginate(operation):
+                yield from getattr(client, operation)(**params)[field]
+                return
+            for page in client.get_paginator(operation).paginate(**params):
+                yield from page[field]
+
+    def regions(self) -> list[str]:
+        """The regions that this version of botocore lists for EC2."""
+        partitions = self._session.get_available_partitions()
+        return [
+            region
+            for each in partitions
+            for region in self._session.get_available_regions("ec2", partition_name=each)
+        ]
+
+
+@contextmanager
+def _explained(action: str, region: str, regions: list[str] | None = None) -> Iterator[None]:
+    """What botocore says of a failure of `action` in `region`, as we say it."""
+    try:
+        yield
+    except failures.ClientError as error:
+        raise _refusal(error, action, region) from error
+    except failures.ProfileNotFound as error:
+        raise ImnetprepError(
+            quoted(str(error)), hint="aws configure list-profiles shows those there are"
+        ) from error
+    except (
+        failures.UnauthorizedSSOTokenError,
+        failures.SSOTokenLoadError,
+        failures.TokenRetrievalError,
+        failures.CredentialRetrievalError,
+        failures.LoginError,
+    ) as error:
+        raise ImnetprepError(
+            f"your session with AWS has ended: {quoted(str(error))}",
+            hint="log in again (aws sso login), then run the same command",
+        ) from error
+    except (failures.NoCredentialsError, failures.PartialCredentialsError) as error:
+        raise ImnetprepError(
+            f"no AWS credentials: {quoted(str(error))}",
+            hint="aws configure, or aws sso login; or --profile NAME, or AWS_ACCESS_KEY_ID and"
+            " AWS_SECRET_ACCESS_KEY",
+        ) from error
+    except (failures.EndpointConnectionError, failures.InvalidRegionError) as error:
+        close = get_close_matches(region, regions or (), 1)
+        mend = f"--region {close[0]}" if close else "another --region"
+        is_strange = regions is not None and region not in regions
+        raise SourceFailed(
+            f"{quoted(str(error))}",
+            hint=f"{region} is no region that is known here: {mend}"
+            if is_strange
+            else "check the network, a proxy (HTTPS_PROXY), and AWS_ENDPOINT_URL",
+        ) from error
+    except (failures.HTTPClientError, failures.ConnectionError) as error:
+        raise SourceFailed(
+            f"{action}: {quoted(str(error))}", hint="check the network; run the same command"
+        ) from error
+    except failures.BotoCoreError as error:
+        raise WrongUsage(
+            f"{action}: {quoted(str(error))}",
+            hint="check the options, the AWS_… variables and ~/.aws/config",
+        ) from error
+
+
+def _refusal(error: failures.ClientError, action: str, region: str) -> Refusal:
+    answer = error.response.get("Error", {})
+    code, message = str(answer.get("Code")), str(answer.get("Message"))
+    sentence, hint = explain(f"{code}: {message}", region=region, action=action)
+    refusal = Refusal(sentence, hint=hint)
+    refusal.code = code
+    return refusal
