@@ -46,9 +46,12 @@ class ArchiveFile(Protocol):
         """Close the archive."""
 
 
-def file_state(path: Path) -> dict[str, int]:
-    """Size, times and inode: two fetches of a file may share size and mtime, not the rest."""
-    status = path.stat()
+def file_state(file: Path | int) -> dict[str, int]:
+    """Size, times and inode of a path, or of an open file's handle.
+
+    Two fetches of a file may share size and mtime, not the rest.
+    """
+    status = os.fstat(file) if isinstance(file, int) else file.stat()
     return {
         "size_bytes": status.st_size,
         "mtime_ns": status.st_mtime_ns,

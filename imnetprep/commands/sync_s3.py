@@ -80,7 +80,7 @@ def _uncollected() -> Iterator[None]:
     "sync-s3",
     short_help="Make a root and a bucket equal, and verify it.",
     headings={
-        "What to do": ("push", "pull", "check", "deep", "contents", "abort_stale"),
+        "What to do": ("push", "pull", "check", "deep", "contents", "run", "abort_stale"),
         "Safety": ("replace", "delete", "yes", "dry_run"),
         "Speed and price": ("jobs", "max_rate", "request_prices"),
         "AWS": (*_AWS, "checksum_algorithm"),
@@ -101,6 +101,7 @@ def _uncollected() -> Iterator[None]:
     show_default=True,
     help="Parts of the root, with commas between.",
 )
+@click.option("--run", metavar="NAME", help="Sync this run only, not all runs.")
 @click.option("--replace", is_flag=True, help="Overwrite what differs on the side that receives.")
 @click.option(
     "--delete", is_flag=True, help="List what only the receiving side has, to be removed."
@@ -139,6 +140,7 @@ def sync_s3(
     check: bool,
     deep: bool,
     contents: frozenset[str],
+    run: str | None,
     replace: bool,
     delete: bool,
     yes: bool,
@@ -166,10 +168,8 @@ def sync_s3(
     imnetprep sync-s3 s3://my-bucket/imagenet --pull --what archives,manifest
     imnetprep organize --archives s3://my-bucket/imagenet
     """
-    if push + pull + check > 1:
-        hint = "imnetprep sync-s3 --push, then the same with --pull or --check"
-        raise WrongUsage("--push, --pull and --check are done one after the other", hint=hint)
-    _refuse_unused(pull=pull, check=check, delete=delete, sse=settings.sse)
+    _refuse_unused(push=push, pull=pull, check=check, delete=delete, sse=settings.sse)
+    _refuse_strange_run(root, run, contents)
     with _uncollected():
         from imnetprep.commands import sync_shown
         from imnetprep.fs import locked
@@ -178,6 +178,7 @@ def sync_s3(
         from imnetprep.sync.empty_side import refuse_absent_root, refuse_empty_side
         from imnetprep.sync.journal import open_sync_journal
         from imnetprep.sync.keys import Content
+        from imnetprep.sync.open_files import OpenFiles
         from imnetprep.sync.plan import Direction, plan_sync
         from imnetprep.sync.run import Sync, best_kind
         from imnetprep.sync.survey import Survey
@@ -195,9 +196,10 @@ def sync_s3(
         if acts:
             stack.enter_context(locked(root.path, name=".sync.lock"))
         journal = stack.enter_context(open_sync_journal(root, endpoint=bucket.endpoint, keep=acts))
+        open_files = stack.enter_context(closing(OpenFiles())) if push else None
         survey = Survey(
             root=root, bucket=bucket, address=place, journal=journal, kind=kind, contents=parts,
-            progress=progress,
+            progress=progress, run=run, open_files=open_files,
         ).listed(uploads=not pull)  # fmt: skip
         refuse_empty_side(survey, way)
         if check:
@@ -228,7 +230,19 @@ def sync_s3(
     return 0
 
 
-def _refuse_unused(*, pull: bool, check: bool, delete: bool, sse: str | None) -> None:
+def _refuse_strange_run(root: Root, run: str | None, contents: frozenset[str]) -> None:
+    if "runs" not in contents:
+        verb.refuse("--what leaves the runs out", "run")
+    if run is not None:
+        from imnetprep.training.runs import named_run
+
+        named_run(root, run)
+
+
+def _refuse_unused(*, push: bool, pull: bool, check: bool, delete: bool, sse: str | None) -> None:
+    if push + pull + check > 1:
+        hint = "imnetprep sync-s3 --push, then the same with --pull or --check"
+        raise WrongUsage("--push, --pull and --check are done one after the other", hint=hint)
     if not check:
         verb.refuse("only --check compares bytes", "deep")
     if not delete:

@@ -15,8 +15,10 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.fs import is_locked
 from imnetprep.messages import Progress
 from imnetprep.proving.archive_at import consumed_path
+from imnetprep.sync.open_files import OpenFiles
 
 MANIFEST, RECEIPT = "manifest.db", "receipt.json"
+_LAST = "last.pt"
 _LONGEST_NAME = 255 - len("..fetching")
 _LOCAL_SUFFIXES = (".part", ".consumed", ".resume")
 
@@ -55,20 +57,38 @@ def content_of(path: str) -> Content | None:
     return None
 
 
-def local_files(
-    root: Root, contents: Collection[Content], progress: Progress
-) -> Iterator[LocalFile]:
-    """The files of `root` that hold these `contents`, in order of path.
+def comes_last(path: str) -> bool:
+    """Is a file sent behind the others? An index behind its shards; and a run's checkpoint behind
+    the log and the best weights that it counts on, so that a push may be interrupted anywhere.
+    """
+    return path.endswith(("index.json", f"/{_LAST}"))
 
-    The manifest is left out, and any run that is trained now.
+
+def local_files(
+    root: Root,
+    contents: Collection[Content],
+    progress: Progress,
+    *,
+    run: str | None = None,
+    open_files: OpenFiles | None = None,
+) -> Iterator[LocalFile]:
+    """The files of `root` that hold these `contents`; of runs, only of `run` if one is named.
+
+    A run that is being trained is opened into `open_files`, or left out where there are none; the
+    manifest is always left out.
     """
     folders = [each.value for each in (Content.ARCHIVES, Content.SHARDS) if each in contents]
     if Content.RUNS in contents and root.runs.is_dir():
-        for run in sorted(each.name for each in root.runs.iterdir() if each.is_dir()):
-            if is_busy(root, f"runs/{run}/"):
-                progress.note(f"runs/{run} is being trained: left out")
+        for name in sorted(each.name for each in root.runs.iterdir() if each.is_dir()):
+            folder = f"{Content.RUNS}/{name}"
+            if run is not None and name != run:
+                continue
+            if not is_busy(root, f"{folder}/"):
+                folders.append(folder)
+            elif open_files is not None:
+                yield from _opened_files(root, folder, open_files)
             else:
-                folders.append(f"runs/{run}")
+                progress.note(f"{folder} is being trained: left out")
     for folder in folders:
         for path in _files_below(root, folder):
             if content_of(path) in contents and not _is_given_up(root.place(path)):
@@ -80,6 +100,22 @@ def is_busy(root: Root, path: str) -> bool:
     """Is it part of a run that is trained now? Neither side of it is touched."""
     names = path.split("/")
     return names[0] == Content.RUNS and is_locked(root.run(names[1]))
+
+
+def _opened_files(root: Root, folder: str, open_files: OpenFiles) -> Iterator[LocalFile]:
+    """The files of a run that is being trained, each open.
+
+    Its checkpoint is opened first: what that counts on was there before it, and is never older.
+    """
+    last = f"{folder}/{_LAST}"
+    file = open_files.open(last, root.place(last))
+    if file is not None:
+        yield LocalFile(last, file.state["size_bytes"], file.state["mtime_ns"])
+    for path in _files_below(root, folder):
+        if path != last and content_of(path) is Content.RUNS:
+            file = open_files.open(path, root.place(path))
+            if file is not None:  # else it was removed meanwhile
+                yield LocalFile(path, file.state["size_bytes"], file.state["mtime_ns"])
 
 
 def _files_below(root: Root, folder: str) -> Iterator[str]:

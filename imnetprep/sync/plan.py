@@ -11,13 +11,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from imnetprep.archives.file import file_state
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import Proof
 from imnetprep.s3.bucket import UnfinishedUpload
 from imnetprep.sync.jobs import Flow
 from imnetprep.sync.journal import Checksums
-from imnetprep.sync.keys import MANIFEST, Content, content_of
+from imnetprep.sync.keys import MANIFEST, Content, comes_last, content_of
 from imnetprep.sync.survey import Survey, part_bytes_of
 
 RANGE_BYTES = 32 << 20
@@ -188,8 +187,7 @@ def plan_sync(
 
 
 def _order(path: str) -> tuple[bool, str]:
-    """Indexes come behind the shards that they list."""
-    return path.endswith("index.json"), path
+    return comes_last(path), path
 
 
 def _undecided(survey: Survey) -> Iterator[str]:
@@ -207,7 +205,7 @@ def _relation(survey: Survey, path: str) -> Relation:
         return Relation.LOCAL_ONLY
     if local is None:
         return Relation.REMOTE_ONLY
-    state = file_state(survey.root.place(path))
+    state = survey.file(path).state
     if local.size_bytes == remote.size_bytes:
         object_sums = survey.recorded(path)
         file_sums = object_sums and journal.of_file(path, state, object_sums.whole.kind)

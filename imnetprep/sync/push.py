@@ -11,6 +11,7 @@ from imnetprep.archives.file import file_state
 from imnetprep.archives.range_index import SUFFIX
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.digests import Checksum, Pieces
+from imnetprep.fs import read_into
 from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.proving.receipt import TorrentProof, record_archive
@@ -19,6 +20,8 @@ from imnetprep.s3.failures import explained
 from imnetprep.s3.upload import Sender
 from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.journal import Checksums
+from imnetprep.sync.keys import comes_last
+from imnetprep.sync.open_files import ReadFile
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
 from imnetprep.sync.survey import part_bytes_of, pieces_of
 
@@ -34,9 +37,8 @@ class _FileUpload:
     """
 
     step: Step
-    path: Path
+    file: ReadFile
     key: str
-    state: Mapping[str, int]
     part_bytes: int
     pieces: Pieces | None = None
     upload_id: str = ""
@@ -55,6 +57,11 @@ class _FileUpload:
         etag = self.step.etag
         return {"If-Match": f'"{etag}"'} if etag else {"If-None-Match": "*"}
 
+    def refuse_changed(self) -> None:
+        """Raise ImnetprepError where the file is no longer what it was when it was listed."""
+        if not self.file.is_unchanged():
+            raise _changed(self)
+
 
 class Push:
     """A push at work."""
@@ -69,9 +76,9 @@ class Push:
         )
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
-        """Send all that is to be sent; what lists others when those are there."""
+        """Send all that is to be sent; what counts on others when those are there."""
         steps = self._plan.of(Action.SEND, Action.COMPARE)
-        for _, group in groupby(steps, key=lambda step: step.path.endswith("index.json")):
+        for _, group in groupby(steps, key=lambda step: comes_last(step.path)):
             conflicts = []
             for each in self._side_by_side(list(self._fitting(group)), jobs):
                 if each.action is Action.KEEP and self._plan.replace:
@@ -92,7 +99,7 @@ class Push:
     def _side_by_side(self, steps: Sequence[Step], jobs: int) -> Iterator[Outcome]:
         part_bytes = max((part_bytes_of(step.size_bytes) for step in steps), default=1)
         count = max(1, min(jobs, MEMORY_BYTES // part_bytes))
-        groups = (self._units_of(step, self._root.place(step.path)) for step in steps)
+        groups = (self._units_of(step, self._survey.file(step.path)) for step in steps)
         units = chain.from_iterable(groups)
         for each in side_by_side(units, jobs=count, stop=self._flow.stop):
             if each is not None:
@@ -103,7 +110,7 @@ class Push:
 
     def sent_from(self, path: Path, step: Step) -> Outcome:
         """Send one file from `path`, outside its place in the root."""
-        units = self._units_of(step, path)
+        units = self._units_of(step, ReadFile(path, file_state(path)))
         outcomes = side_by_side(units, jobs=1, stop=self._flow.stop)
         return next(each for each in list(outcomes) if each is not None)
 
@@ -122,15 +129,15 @@ class Push:
             self._journal.keep_object(address, etag, checksums)
             self._journal.keep_synced(address, etag, str(checksums))
 
-    def _units_of(self, step: Step, path: Path) -> Iterator[Callable[[], Outcome | None]]:
+    def _units_of(self, step: Step, file: ReadFile) -> Iterator[Callable[[], Outcome | None]]:
         key, part_bytes = (self._address / step.path).key, part_bytes_of(step.size_bytes)
-        upload = _FileUpload(step, path, key, file_state(path), part_bytes)
+        upload = _FileUpload(step, file, key, part_bytes)
         if step.path not in self._survey.digests:  # nothing has proved it yet
             hint = "imnetprep verify-archives says what is wrong; it is not sent"
             upload.pieces = pieces_of(
                 self._dataset, step.path, step.size_bytes, place=step.path, hint=hint
             )
-        if upload.state["size_bytes"] != step.size_bytes:
+        if file.state["size_bytes"] != step.size_bytes:
             raise _changed(upload)
         if step.action is Action.COMPARE:
             yield partial(self._compare, upload)
@@ -170,9 +177,8 @@ class Push:
         start = (number - 1) * upload.part_bytes
         length = min(upload.part_bytes, upload.step.size_bytes - start)
         body = memoryview(bytearray(length))
-        with upload.path.open("rb") as stream:
-            stream.seek(start)
-            if stream.readinto(body) != length:
+        with upload.file.opened() as handle:
+            if read_into(handle, body, start) != length:
                 raise _changed(upload)
         if (pieces := upload.pieces) is not None:
             first, piece_bytes = start // pieces.length_bytes, pieces.length_bytes
@@ -189,7 +195,7 @@ class Push:
     def _send_whole(self, upload: _FileUpload) -> Outcome:
         with self._flow.part_of(upload.step.path):
             body, checksum = self._read(upload, 1)
-            self._unchanged(upload)
+            upload.refuse_changed()
             headers = self._metadata(upload) | upload.condition
             with explained(self._address / upload.step.path):
                 etag = self._sender.put(upload.key, body, checksum, headers)
@@ -214,7 +220,7 @@ class Push:
         return self._complete(upload)
 
     def _complete(self, upload: _FileUpload) -> Outcome:
-        self._unchanged(upload)
+        upload.refuse_changed()
         parts = [upload.parts[number] for number in range(1, upload.count + 1)]
         part_checksums = (checksum for _, checksum in parts)
         checksums = Checksums.of_parts(part_checksums, self._kind, upload.part_bytes)
@@ -232,20 +238,16 @@ class Push:
     def _sent(self, upload: _FileUpload, checksums: Checksums, etag: str) -> Outcome:
         pieces = upload.pieces
         proof = None if pieces is None else TorrentProof(pieces.info_hash, pieces.count)
-        return Outcome(upload.step, Action.SEND, checksums, etag, upload.state, proof)
+        return Outcome(upload.step, Action.SEND, checksums, etag, upload.file.state, proof)
 
     def _compare(self, upload: _FileUpload) -> Outcome:
         outcome = compared(self._survey, upload.step, self._flow)
-        self._unchanged(upload)
+        upload.refuse_changed()
         return outcome
-
-    def _unchanged(self, upload: _FileUpload) -> None:
-        if file_state(upload.path) != upload.state:
-            raise _changed(upload)
 
 
 def _changed(upload: _FileUpload) -> ImnetprepError:
     return ImnetprepError(
-        f"{upload.path} changed while it was read",
+        f"{upload.file.place} changed while it was read",
         hint="run the same command once nothing writes to it; it resumes where it stopped",
     )

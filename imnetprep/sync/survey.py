@@ -1,6 +1,7 @@
 """Survey a root and a bucket: a listing of each, and what is known of the bytes on either side."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -30,6 +31,7 @@ from imnetprep.sync.keys import (
     is_busy,
     local_files,
 )
+from imnetprep.sync.open_files import OpenFiles, ReadFile
 from imnetprep.sync.remote_receipt import LARGEST_BYTES, RemoteReceipt, parse_receipt
 
 # S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
@@ -43,7 +45,9 @@ class Survey:
     """The `local` files and the `remote` objects, by path; the local files' `digests`.
 
     All that syncs has what it works with from here; `kind` is that of the checksums it computes.
-    What asks the bucket raises SourceFailed where that cannot be read.
+    `run`: the only one of the runs that counts. `open_files`: where those of a run go that is being
+    trained; None leaves that run out. What asks the bucket raises SourceFailed where that cannot be
+    read.
     """
 
     root: Root
@@ -53,6 +57,8 @@ class Survey:
     kind: str
     contents: frozenset[Content]
     progress: Progress
+    run: str | None = None
+    open_files: OpenFiles | None = None
     local: Mapping[str, LocalFile] = field(default_factory=dict)
     remote: Mapping[str, ListedObject] = field(default_factory=dict)
     uploads: tuple[UnfinishedUpload, ...] = ()
@@ -79,15 +85,19 @@ class Survey:
         remote = dict[str, ListedObject]()
         for content in sorted(self.contents - {Content.MANIFEST}):
             folder = f"{prefix}{content}/"
-            for item in self.bucket.objects(folder) if folder in folders else ():
+            only_run = f"{self.run}/" if content is Content.RUNS and self.run else ""
+            for item in self.bucket.objects(folder + only_run) if folder in folders else ():
                 path = item.key.removeprefix(prefix)
                 if content_of(path) in self.contents:
-                    if not is_busy(self.root, path):
+                    if self.open_files is not None or not is_busy(self.root, path):
                         remote[path] = item
                 elif not path.endswith("/"):
                     place = S3Address(self.address.bucket, item.key)
                     self.progress.note(f"{place}: left alone")
-        local = {each.path: each for each in local_files(self.root, self.contents, self.progress)}
+        files = local_files(
+            self.root, self.contents, self.progress, run=self.run, open_files=self.open_files
+        )
+        local = {each.path: each for each in files}
         return replace(
             self,
             local=local,
@@ -96,6 +106,10 @@ class Survey:
             manifest=tops.get(MANIFEST) if Content.MANIFEST in self.contents else None,
             digests=dict(local_digests(self.root, local.values())),
         ).with_receipt(tops.get(RECEIPT))
+
+    def file(self, path: str) -> ReadFile:
+        """The file of this path, to be read."""
+        return (self.open_files or OpenFiles()).file(path, self.root.place(path))
 
     def object_at(self, path: str) -> ListedObject:
         """The object of this path, which is in the bucket."""
@@ -148,26 +162,26 @@ class Survey:
         self, path: str, like: Checksums, flow: Flow, *, reread: bool = False
     ) -> Checksums:
         """The checksums of a file over the parts of `like`: as recorded, or by reading it."""
-        file, kind = self.root.place(path), like.whole.kind
-        state = file_state(file)
-        checksums = None if reread else self.journal.of_file(path, state, kind)
+        file, kind = self.file(path), like.whole.kind
+        checksums = None if reread else self.journal.of_file(path, file.state, kind)
         if checksums is not None:
-            flow.skipped(state["size_bytes"])
+            flow.skipped(file.state["size_bytes"])
             return checksums
         part_bytes = like.part_bytes or part_bytes_of(like.whole.size_bytes)
-        parts, rest_bytes = list[Checksum](), 0
-        with file.open("rb", buffering=0) as stream:
-            while chunk := stream.read(min(1 << 20, rest_bytes or part_bytes)):
+        parts, rest_bytes, offset = list[Checksum](), 0, 0
+        with file.opened() as handle:
+            while chunk := os.pread(handle, min(1 << 20, rest_bytes or part_bytes), offset):
                 if not rest_bytes:
                     parts.append(Checksum.empty(kind))
                     rest_bytes = part_bytes
                 parts[-1] = parts[-1].over(chunk)
                 rest_bytes -= len(chunk)
+                offset += len(chunk)
                 flow.go_on()
                 flow.skipped(len(chunk))
         checksums = Checksums.of_parts(parts, kind, part_bytes)
-        if file_state(file) == state:
-            self.journal.keep_file(path, state, checksums)
+        if file.is_unchanged():
+            self.journal.keep_file(path, file.state, checksums)
         return checksums
 
     def checksums_by_md5(self, path: str, flow: Flow) -> Checksums | None:
@@ -175,14 +189,15 @@ class Survey:
 
         That it is another proves nothing: an ETag need not be a MD5.
         """
-        item, file = self.object_at(path), self.root.place(path)
+        item = self.object_at(path)
         if not item.has_md5():
             return None
-        md5 = hashlib.md5(usedforsecurity=False)
-        with file.open("rb", buffering=0) as stream:
-            while chunk := stream.read(1 << 20):
+        md5, offset = hashlib.md5(usedforsecurity=False), 0
+        with self.file(path).opened() as handle:
+            while chunk := os.pread(handle, 1 << 20, offset):
                 flow.go_on()
                 md5.update(chunk)
+                offset += len(chunk)
         if md5.hexdigest() != item.etag:
             return None
         like = Checksums(Checksum(self.kind, 0, item.size_bytes))
