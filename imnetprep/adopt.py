@@ -14,6 +14,7 @@ from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organ
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
+from imnetprep.outside_files import read_file
 from imnetprep.proving.receipt import NoProof, record_verify
 
 # What a tree without a manifest is looked at for, before it is adopted.
@@ -111,4 +112,4 @@ def _read(
 
 
 def _record(class_folder: Path, label: int, name: str) -> SampleRecord:
-    return SampleRecord.of_body(label, name, (class_folder / name).read_bytes())
+    return SampleRecord.of_body(label, name, read_file(class_folder / name))

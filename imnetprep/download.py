@@ -8,6 +8,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, dataset_for, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
+from imnetprep.outside_files import read_file
 from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.receipt import TorrentProof, is_proved, record_archive
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
@@ -56,7 +57,7 @@ def plan_download(
     for each in to_fetch:
         _refuse_two(root.archives / each.name)
     sources: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
-    sources += [read_torrent(path.read_bytes()) for path in torrents]
+    sources += [read_torrent(read_file(path)) for path in torrents]
     if not sources:
         sources = [_published_torrent(definition, archive) for archive in to_fetch]
     by_hash = {each.info_hash: _with_metadata(each, definition, root) for each in sources}

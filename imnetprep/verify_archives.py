@@ -18,6 +18,7 @@ from imnetprep.digests import Pieces
 from imnetprep.jobs import FILES
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
+from imnetprep.outside_files import open_file
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import (
     DigestProof,
@@ -75,7 +76,8 @@ def archive_reports(
     origin.require_archives()
     folder = root.archives if folder is None else folder
     of_splits = origin.archives_for(splits)
-    present = [each for each in of_splits or origin.archives if (folder / each.name).is_file()]
+    paths = {each: folder / each.name for each in of_splits or origin.archives}
+    present = [each for each, path in paths.items() if path.exists() and not path.is_dir()]
     for archive in of_splits or ([] if present else origin.archives[:1]):
         if archive not in present:
             for parts in [archive_in_parts(origin, split, folder) for split in archive.splits]:
@@ -236,7 +238,7 @@ def _digest_findings(
 ) -> Iterator[ArchiveFinding]:
     digest = hashlib.new(proof.kind, usedforsecurity=False)
     with (
-        path.open("rb", buffering=0) as file,
+        open_file(path) as file,
         progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task,
     ):
         while chunk := file.read(_CHUNK_BYTES):

@@ -10,6 +10,7 @@ from imnetprep.digests import Checksum
 from imnetprep.fs import read_into, read_range
 from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError
+from imnetprep.outside_files import open_handle
 
 # Of files that may be an archive under another name, or packed in another way.
 _ENDINGS = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".parquet")
@@ -69,7 +70,7 @@ class LocalFile:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.name
         self.identity = f"{path.name} {file_state(path)}"
-        self._handle = os.open(path, os.O_RDONLY)
+        self._handle = open_handle(path)
         self.size_bytes: int | None = os.fstat(self._handle).st_size
 
     def read_at(self, offset: int, length: int) -> bytes:

@@ -19,6 +19,7 @@ from imnetprep.archives.series import FileSeries
 from imnetprep.archives.tar import Member, Stream, refused
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.messages import WrongBytes
+from imnetprep.outside_files import refuse_special
 
 _COLUMNS = ["image.bytes", "image.path", "label"]
 _ROWS_AT_ONCE = 8
@@ -156,6 +157,7 @@ class Rows:
 
     @contextmanager
     def _opened(self, path: Path) -> Iterator[Any]:
+        refuse_special(path)
         with self._named(path):
             file = parquet.ParquetFile(
                 path, buffer_size=_BUFFER_BYTES, page_checksum_verification=True

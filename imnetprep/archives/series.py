@@ -11,6 +11,7 @@ from imnetprep.archives.file import file_state
 from imnetprep.archives.tar import truncated
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import Checksum
+from imnetprep.outside_files import open_handle
 
 
 class FileSeries:
@@ -70,7 +71,7 @@ def _read(segment: bytes | Path, view: memoryview, offset: int) -> int:
     if isinstance(segment, bytes):
         view[:] = segment[offset : offset + len(view)]
         return len(view)
-    handle = os.open(segment, os.O_RDONLY)  # a thousand of them are not kept open
+    handle = open_handle(segment)  # a thousand of them are not kept open
     try:
         return os.preadv(handle, [view], offset)
     except OSError as error:

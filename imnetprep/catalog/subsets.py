@@ -15,6 +15,7 @@ from typing import Any
 from imnetprep.catalog.datasets import DEFINITION, Dataset, Split, parse_dataset
 from imnetprep.catalog.definition_text import format_numbers, format_rows, format_toml
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.outside_files import read_text
 
 BUILT_IN_LISTS = (
     "simclr-1pct",
@@ -45,18 +46,18 @@ def read_list(name: str) -> SubsetList:
         return SubsetList(name, [(name, word) for word in _built_in(name)])
     path = Path(name)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError as error:
         raise WrongUsage(
             f"no list is called {name!r}, and there is no such file",
-            hint=f"one of {', '.join(BUILT_IN_LISTS)}, or a text file of wnids or train file names",
+            hint=f"one of {', '.join(BUILT_IN_LISTS)}, or a text file of classes or train files",
         ) from error
     except UnicodeDecodeError as error:
         raise WrongUsage(f"{path} is not a text file: {error}", hint="one name a line") from error
     words = [line.partition("#")[0].strip() for line in text.split("\n")]
     entries = [(f"{path}, line {at}", word) for at, word in enumerate(words, start=1) if word]
     if not entries:
-        raise WrongUsage(f"{path} names nothing", hint="one wnid or train file name a line")
+        raise WrongUsage(f"{path} names nothing", hint="one class or train file name a line")
     return SubsetList(re.sub(r"[^A-Za-z0-9_.-]+", "-", path.stem), entries)
 
 
@@ -111,7 +112,7 @@ def _labelled_file(source: Dataset, place: str, path: str) -> tuple[int, str]:
 def _unknown(problem: str) -> ImnetprepError:
     return ImnetprepError(
         problem,
-        hint="a list holds wnids, or names of train files, and not both; # starts a comment",
+        hint="a list holds classes, or names of train files, and not both; # starts a comment",
     )
 
 

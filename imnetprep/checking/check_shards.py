@@ -102,6 +102,8 @@ class _Survey:
         path = f"{self.home}/{result.shard.name}"
         try:
             shard = self.folder / result.shard.name
+            if shard.exists() and not shard.is_file():
+                return [Finding("not-a-file", path, "is not a regular file")]
             with named(shard), shard.open("rb") as file:
                 return list(self._wrong(file, path, result))
         except OSError as error:

@@ -52,7 +52,7 @@ def subset(
     """Make a root of the classes or train files of --root, or of --archives, that LIST names.
 
     LIST is simclr-1pct, simclr-10pct, imagenet100, mini-imagenet, imagenette, imagewoof, or a
-    text file of wnids or of train file names, one a line. Classes are taken from every split.
+    text file of classes or of train file names, one a line. Classes are taken from every split.
     File names are taken from train; validation comes whole, for the classes of those files.
 
     The new root is a dataset of its own: its labels are ranks among its own classes.

@@ -21,6 +21,7 @@ from imnetprep.extracting.samples import Extraction, find_samples, open_zip
 from imnetprep.extracting.sink import RangeRecord, Sink
 from imnetprep.fs import written_whole
 from imnetprep.messages import Progress
+from imnetprep.outside_files import read_file
 from imnetprep.proving.readers import ChecksumReader, DigestReader, PieceReader, Reader
 from imnetprep.proving.receipt import (
     DigestProof,
@@ -89,7 +90,7 @@ class Ranges:
             self.spans = self.directory.ranges
             return self.spans
         if self.spans is None and index is not None and index.exists():
-            body, whole = index.read_bytes(), self.dataset.published
+            body, whole = read_file(index), self.dataset.published
             self.spans = parse_index(body, self._archive, whole, of=self._file)
         if self.spans is None:
             self.spans = list(self._walked(self._file))

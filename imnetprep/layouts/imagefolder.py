@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from imnetprep.manifest import SampleRecord
+from imnetprep.outside_files import read_file
 
 
 def make_class_folder(folder: Path, wnid: str) -> Path:
@@ -20,7 +21,7 @@ def sample_path(folder: Path, sample: SampleRecord, wnid: str) -> Path:
 
 def read_sample(folder: Path, sample: SampleRecord, wnid: str) -> bytes:
     """As `LayoutModule.read_sample`."""
-    return sample_path(folder, sample, wnid).read_bytes()
+    return read_file(sample_path(folder, sample, wnid))
 
 
 def describe_sample(folder: Path, sample: SampleRecord, wnid: str) -> str:

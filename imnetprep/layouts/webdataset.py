@@ -18,6 +18,7 @@ from imnetprep.digests import running_xxh128
 from imnetprep.fs import read_range, written_whole
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, move_away
+from imnetprep.outside_files import open_handle, read_file
 from imnetprep.plain_values import plain_text, whole_number
 
 INDEX = "index.json"
@@ -58,7 +59,7 @@ def sample_path(folder: Path, sample: SampleRecord, _wnid: str) -> Path:
 
 def read_sample(folder: Path, sample: SampleRecord, wnid: str) -> bytes:
     """As `LayoutModule.read_sample`."""
-    handle = os.open(sample_path(folder, sample, wnid), os.O_RDONLY)
+    handle = open_handle(sample_path(folder, sample, wnid))
     try:
         return read_range(handle, sample.size_bytes, sample.offset_bytes or 0)
     finally:
@@ -126,7 +127,7 @@ def write_index(folder: Path, index: Index) -> None:
 def read_index(folder: Path) -> Index:
     """What the shards in `folder` are. Raises WrongBytes where the index does not say."""
     try:
-        facts = json.loads((folder / INDEX).read_bytes())
+        facts = json.loads(read_file(folder / INDEX))
         if facts.pop("form") != _FORM:
             raise ValueError("of another form")
         change = facts.pop("change")

@@ -14,6 +14,7 @@ from imnetprep.archives.series import series_of_class_tars
 from imnetprep.catalog.datasets import Archive, Root
 from imnetprep.fs import written_whole
 from imnetprep.messages import count
+from imnetprep.outside_files import read_file
 from imnetprep.proving.receipt import NoProof, Proof, archive_proof
 from imnetprep.sources.places import address_of, is_local, open_archive
 
@@ -99,7 +100,7 @@ def index_path(archive: Path) -> Path:
 def consuming_root(path: Path) -> Path | None:
     """The root that the archive is consumed for, to be shown: nothing may depend on it."""
     with suppress(OSError):
-        return parse_root(index_path(path).read_bytes())
+        return parse_root(read_file(index_path(path)))
     return None
 
 
@@ -112,6 +113,6 @@ def other_consumer(path: Path, root: Path) -> Path | None:
 def name_consumer(path: Path, root: Path) -> None:
     """From here on the index of an archive that is still untouched names `root`."""
     if consuming_root(path) != root.resolve():
-        body = renamed_root(index_path(path).read_bytes(), root.resolve())
+        body = renamed_root(read_file(index_path(path)), root.resolve())
         with written_whole(index_path(path)) as index:
             index.write(body)

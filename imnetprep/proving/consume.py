@@ -20,6 +20,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root
 from imnetprep.digests import Pieces
 from imnetprep.fs import can_punch_holes, claim, data_ranges, punch_hole, sync_folder, written_whole
 from imnetprep.messages import ImnetprepError, shell_command
+from imnetprep.outside_files import read_file
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, consuming_root, index_path
 from imnetprep.proving.receipt import NoProof, Proof, TorrentProof, choose_proof, parse_proof
 from imnetprep.sources.torrent import published_pieces
@@ -187,7 +188,7 @@ def earlier_proof(path: Path) -> Proof | None:
     """
     with _unusable_index(path):
         inode = consumed_path(path).stat().st_ino
-        record = proof_record(index_path(path).read_bytes(), path.name, inode=inode)
+        record = proof_record(read_file(index_path(path)), path.name, inode=inode)
         try:
             return None if record is None else parse_proof(record)
         except ValueError as error:
@@ -215,7 +216,7 @@ def consumed_ranges(path: Path, archive: Archive, dataset: Dataset) -> list[Rang
     """
     with closing(LocalFile(consumed_path(path))) as file, _unusable_index(path):
         file.name = archive.name
-        ranges = parse_index(index_path(path).read_bytes(), archive, dataset, of=file)
+        ranges = parse_index(read_file(index_path(path)), archive, dataset, of=file)
         earlier = earlier_proof(path)
     if not _is_proved(archive, published_pieces(dataset, archive), earlier):
         raise _beyond_help(path, f"{index_path(path).name} does not say how this file was verified")

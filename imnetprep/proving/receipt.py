@@ -18,6 +18,7 @@ from imnetprep.catalog.datasets import Archive, Root
 from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
 from imnetprep.fs import locked, written_whole
 from imnetprep.messages import ImnetprepError
+from imnetprep.outside_files import read_file
 
 _PART, _SERVER = "what was read", "its server"
 
@@ -164,7 +165,7 @@ def read_receipt(root: Root) -> dict[str, Any]:
     empty: dict[str, Any] = {"archives": {}, "splits": {}, "verified": {}}
     try:
         receipt = empty
-        receipt |= json.loads(root.receipt.read_text())
+        receipt |= json.loads(read_file(root.receipt))
         _check(receipt)
         return receipt
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from imnetprep.layouts.webdataset import framed_bytes
 from imnetprep.manifest import SampleRecord, SplitRecord, open_manifest, splits_in
 from imnetprep.messages import Progress, WrongBytes, WrongUsage, count
 from imnetprep.organizing.journal import Journal, Stage, open_journal
+from imnetprep.outside_files import read_file
 from imnetprep.sharding.disk_needs import has_shards, shard_bytes
 from imnetprep.sharding.make import Sharding, ShardMaking, ShardSource, not_as_listed
 from imnetprep.sharding.order import shuffling
@@ -131,7 +132,7 @@ def _listed_body(folder: Path, wnids: Sequence[str], sample: SampleRecord) -> by
     """The body of `sample` in the class folders in `folder`, compared with its digest."""
     path = folder / wnids[sample.label] / sample.name
     try:
-        body = path.read_bytes()
+        body = read_file(path)
     except FileNotFoundError:
         raise not_as_listed(path, "is not there") from None
     if not sample.is_right(body):

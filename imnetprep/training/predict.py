@@ -9,6 +9,7 @@ from PIL import Image
 
 from imnetprep.images import decode_rgb, readable_kinds
 from imnetprep.messages import ImnetprepError
+from imnetprep.outside_files import read_file
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
 from imnetprep.training.failures import said_in_words
@@ -63,7 +64,7 @@ def predictions(
 
 def _decoded(path: Path, *, apply_orientation: bool) -> Image.Image:
     try:
-        return decode_rgb(path.read_bytes(), apply_orientation=apply_orientation)
+        return decode_rgb(read_file(path), apply_orientation=apply_orientation)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = f"leave it out, or name an image: {readable_kinds()} are read"
