@@ -56,7 +56,11 @@ def test_labels_are_lines_of_file_and_class(tmp_path: Path) -> None:
     ("toml", "train", "problem"),
     [
         ('labels = "train.tsv"\nsamples = 3', "1.jpg\tcat\n", "line 4: train has samples = 3"),
-        ('labels = "train.tsv"', "1.jpg\tcat\n1.jpg\tcat\n", "1.jpg of cat is listed twice"),
+        (
+            'labels = "train.tsv"',
+            "1.jpg\tcat\n2.jpg\tcat\n1.jpg\tcat\n",
+            "train.tsv cannot be read (ValueError: lines 1 and 3: 1.jpg of cat is listed twice",
+        ),
         ('labels = "train.tsv"', "1.jpg cat\n", "line 1: '1.jpg cat' is no file name, tab"),
         ('labels = "train.tsv"', "../1.jpg\tcat\n", "is no file name, tab and class"),
         ('labels = "train.tsv"', "1.jpg\t..\n", "is no file name, tab and class"),
@@ -65,6 +69,13 @@ def test_labels_are_lines_of_file_and_class(tmp_path: Path) -> None:
         ('labels = "train.tsv"\nlabel = 1', "1.jpg\tcat\n", "line 4: train.label is no key"),
         ('labels = "train.tsv"\n[[archives]]\nname = "a"\nmd5 = "ABC"', "1.jpg\tcat\n", "line 6: "),
         ("labels = 5", "1.jpg\tcat\n", "labels = 5"),
+        (
+            "labels = train.tsv",
+            "1.jpg\tcat\n",
+            "dataset.toml: it is no TOML: Invalid value (at line 3",
+        ),
+        (f"labels = {'[' * 5000}", "", "dataset.toml: it is no TOML: "),
+        ("names = 5", "1.jpg\tcat\n", "dataset.toml does not hold: "),
     ],
 )
 def test_what_a_definition_contradicts_is_told_with_its_line(
@@ -72,6 +83,23 @@ def test_what_a_definition_contradicts_is_told_with_its_line(
 ) -> None:
     with pytest.raises(ImnetprepError) as caught:
         _defined(tmp_path / "own", f'name = "own"\n[train]\n{toml}\n', train=train)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("synsets", "problem"),
+    [
+        ("cat\ndog\ndog\n", "synsets.tsv, line 4: 'dog' is there twice"),
+        ("dog\ncat\n", "synsets.tsv, line 3: 'cat' is not in order"),
+        ("..\ncat\n", "synsets.tsv, line 2: '..' is no name of a class"),
+    ],
+)
+def test_a_list_of_classes_is_refused_at_its_line(
+    synsets: str, problem: str, tmp_path: Path
+) -> None:
+    toml = 'name = "own"\nsynsets = "synsets.tsv"\n[train]\nlabels = "train.tsv"\n'
+    with pytest.raises(ImnetprepError) as caught:
+        _defined(tmp_path / "own", toml, synsets=f"wnid\n{synsets}", train="1.jpg\tcat\n")
     assert problem in str(caught.value)
 
 

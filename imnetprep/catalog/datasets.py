@@ -15,7 +15,7 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -25,6 +25,7 @@ from typing import Any, Self
 from imnetprep.catalog.definition_text import DIGEST_DIGITS, key_problems, line_of
 from imnetprep.catalog.file_names import FileNames, LabelledNames, is_class_name, patterns_of
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.outside_files import read_file
 
 DEFAULT = "ilsvrc2012"
 # Each with the folder of this package where its definition lies, as NAME.toml.
@@ -130,6 +131,11 @@ class Dataset:
         return self.part_of or self
 
     @property
+    def is_own(self) -> bool:
+        """Was it made of a folder of one's own, so that no archives have its images?"""
+        return not self.built_in and self.part_of is None and not self.archives
+
+    @property
     def orientation_applied(self) -> bool:
         """Are images turned as their EXIF says? Published accuracies were reached without."""
         return bool(self.published.table.get("orientation") == "applied")
@@ -210,11 +216,15 @@ class Dataset:
             header = lines[0].split("\t")
             rows = [dict(zip(header, line.split("\t"), strict=True)) for line in lines[1:]]
             wnids = [row["wnid"] for row in rows]
-        if wnids != sorted(set(wnids)) or not all(map(is_class_name, wnids)):
-            raise ImnetprepError(
-                f"{file}: wnids are not unique, plain and in order",
-                hint="sort the file by wnid: a label is the rank of its wnid",
-            )
+        for line, (predecessor, wnid) in enumerate(itertools.pairwise(["", *wnids]), start=2):
+            if wnid <= predecessor or not is_class_name(wnid):
+                problem = "is there twice" if wnid == predecessor else "is not in order"
+                if not is_class_name(wnid):
+                    problem = "is no name of a class"
+                raise ImnetprepError(
+                    f"{file}, line {line}: {wnid!r} {problem}",
+                    hint="sort the file by its column wnid: a label is the rank of its class",
+                )
         return rows
 
     def numbers(self, split: Split) -> "tuple[array[int], ...] | None":
@@ -395,13 +405,12 @@ def load_dataset(name: str) -> Dataset:
         )
 
     def read(file: str) -> bytes:
-        return (path if file == DEFINITION else path.parent / file).read_bytes()
+        return read_file(path if file == DEFINITION else path.parent / file)
 
     try:
-        text = path.read_bytes().decode(errors="replace")
-        with suppress(tomllib.TOMLDecodeError):  # which parse_dataset tells
-            _refuse(path, list(key_problems(text, list(Split))))
-        dataset = parse_dataset(read)
+        text = read_file(path).decode(errors="replace")
+        _refuse(path, list(key_problems(text, list(Split))))
+        dataset = parse_dataset(read, place=str(path))
         dataset.definition()  # every file that it names is there
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise ImnetprepError(
@@ -439,11 +448,15 @@ def _refuse(path: Path, problems: list[str]) -> None:
 
 
 def parse_dataset(
-    read: Callable[[str], bytes], *, built_in: bool = False, whole: bool = False
+    read: Callable[[str], bytes],
+    *,
+    built_in: bool = False,
+    whole: bool = False,
+    place: str = "the dataset's definition",
 ) -> Dataset:
     """The dataset that the bytes behind `read` define. Raises ImnetprepError if they do not.
 
-    `whole`: refuse one that is part of another.
+    `whole`: refuse one that is part of another. `place` is what an error calls the definition.
     """
     try:
         table = tomllib.loads(read(DEFINITION).decode())
@@ -477,9 +490,9 @@ def parse_dataset(
             part_of=part_of,
         )
     except KeyError as error:
-        raise _bad_definition(f"{error.args[0]!r} is missing") from error
+        raise _bad_definition(place, f"{error.args[0]!r} is missing") from error
     except (ValueError, TypeError, AttributeError, RecursionError, re.error) as error:
-        raise _bad_definition(str(error)) from error
+        raise _bad_definition(place, str(error)) from error
 
 
 def _whole_of(name: str, read: Callable[[str], bytes]) -> Dataset:
@@ -491,10 +504,8 @@ def _whole_of(name: str, read: Callable[[str], bytes]) -> Dataset:
     return parse_dataset(lambda file: read(f"{name}/{file}"), whole=True)
 
 
-def _bad_definition(problem: str) -> ImnetprepError:
-    return ImnetprepError(
-        f"the dataset's definition does not hold: {problem}", hint="docs/catalog.md has the form"
-    )
+def _bad_definition(place: str, problem: str) -> ImnetprepError:
+    return ImnetprepError(f"{place} does not hold: {problem}", hint="docs/catalog.md has the form")
 
 
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:

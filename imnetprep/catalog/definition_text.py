@@ -51,11 +51,14 @@ def format_numbers(wnids: Iterable[str], numbers: Iterable[Sequence[int]]) -> st
 
 
 def key_problems(text: str, splits: Collection[str]) -> Iterator[str]:
-    """The keys that no definition has, and values that cannot be, each with its line.
-
-    Raises tomllib.TOMLDecodeError.
+    """What is no TOML, the keys that no definition has, and values that cannot be: each with its
+    line.
     """
-    table = tomllib.loads(text)
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        yield f"it is no TOML: {error}"
+        return
     archives = table.get("archives")
     tables: list[tuple[Path, str, Any]] = [((), "", table)]
     tables += [((split,), "split", table[split]) for split in splits if split in table]

@@ -76,7 +76,11 @@ class LabelledNames:
             self.ranges[wnid] = range(numbers[0], numbers[-1] + 1)
         for (wnid, name), successor in itertools.pairwise(rows):
             if (wnid, name) == successor:
-                raise ValueError(f"{name} of {wnid} is listed twice")
+                text = f"{name}\t{wnid}"
+                numbers_of_lines = [str(at) for at, row in enumerate(lines, start=1) if row == text]
+                raise ValueError(
+                    f"lines {' and '.join(numbers_of_lines)}: {name} of {wnid} is listed twice"
+                )
 
     @cached_property
     def _wnids(self) -> Mapping[str, str | None]:
