@@ -13,6 +13,7 @@ from imnetprep.archives.file import but_archives
 from imnetprep.catalog.datasets import Split
 from imnetprep.catalog.file_names import is_class_name, is_litter, is_plain, is_text
 from imnetprep.messages import ImnetprepError, count, shell_command
+from imnetprep.outside_files import read_text
 from imnetprep.own_images.content import NO_CLASSES, SPLIT_NAMES, ImageFolder
 
 # By their names; what each file is, its bytes tell when they are read.
@@ -178,14 +179,17 @@ def _annotated(content: ImageFolder, folder: Path) -> dict[str, dict[str, str]]:
         return {}
     table, files = tables[0], _read_class(content, folder / _INNER_FOLDER)
     _list_strangers(content, folder, table=table.name)
-    wnids: dict[str, str] = {}
-    text = table.read_text("utf-8", errors="replace")
+    wnids, first_lines = dict[str, str](), dict[str, int]()
+    text = read_text(table, errors="replace")
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         name, wnid, *_ = [*line.rstrip("\r").split("\t"), ""]
         if name not in files or not is_class_name(wnid):
             content.problems[f"{table}, line {number},"] = f"names {name}, which is not there"
         elif wnids.setdefault(name, wnid) != wnid:
-            content.problems[files[name]] = f"is of {wnids[name]} and of {wnid} in {table.name}"
+            lines = f"lines {first_lines[name]} and {number} of {table.name}"
+            content.problems[files[name]] = f"is of {wnids[name]} and of {wnid} in {lines}"
+        else:
+            first_lines.setdefault(name, number)
     content.problems |= {
         path: f"has no class in {table.name}" for name, path in files.items() if name not in wnids
     }
