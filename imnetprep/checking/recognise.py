@@ -8,7 +8,7 @@ from the published ones: there the sizes are compared with that of the published
 
 import os
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +24,8 @@ from imnetprep.messages import ImnetprepError, adopt_by_links, count, format_byt
 
 # Names looked at to tell what a folder holds; all are looked at later, by the survey.
 _SAMPLED_FOLDERS, _SAMPLED_NAMES = 16, 32
+# As Tiny-ImageNet's zip unpacks: val/images/ beside val/val_annotations.txt.
+_INNER_FOLDER, _ANNOTATIONS = "images", "_annotations.txt"
 # Below it a tree is not a damaged copy of the dataset but another one that shares some names:
 # ten classes of Tiny-ImageNet have 1 % of the validation names of ILSVRC2012, with other labels.
 _LEAST_SHARE = 0.05
@@ -121,7 +123,7 @@ def _refuse_inner_folders(root: Root, tree: Tree) -> None:
     """Raise ImnetprepError where images lie in CLASS/images, as Tiny-ImageNet's zip unpacks."""
     for place in tree.places.values():
         for synset in islice(tree.dataset.synsets, _SAMPLED_FOLDERS):
-            if (place.folder / synset.wnid / "images").is_dir():
+            if (place.folder / synset.wnid / _INNER_FOLDER).is_dir():
                 raise ImnetprepError(
                     f"{root.path} is {tree.dataset.name} as its archive unpacks: the images of"
                     f" {place.split} lie in {place.folder.name}/{synset.wnid}/images",
@@ -160,8 +162,17 @@ def require_share(root: Root, tree: Tree, place: Place) -> None:
 
 
 def _fit(root: Root, tree: Tree) -> float:
-    shares = [_share(root, tree.dataset, place) for place in tree.places.values()]
-    return max(shares, default=0)
+    shares = {place: _share(root, tree.dataset, place) for place in tree.places.values()}
+    if any(share == 0 and _has_other_classes(tree.dataset, each) for each, share in shares.items()):
+        return 0  # of a flat val beside them the names alone would speak
+    return max(shares.values(), default=0)
+
+
+def _has_other_classes(dataset: Dataset, place: Place) -> bool:
+    """Are there class folders in `place`, and none that a class of `dataset` is called by?"""
+    paths = place.folder.iterdir() if place.folder.is_dir() else ()
+    names = {path.name for path in paths if path.is_dir()}
+    return bool(names) and names.isdisjoint({*dataset.label_of_wnid, _INNER_FOLDER})
 
 
 def _share(root: Root, dataset: Dataset, place: Place) -> float:
@@ -170,14 +181,28 @@ def _share(root: Root, dataset: Dataset, place: Place) -> float:
     size_ratio = min(place.images, samples) / max(place.images, samples, 1)
     folders = [place.folder] if place.folder != root.path else []
     folders += [stray for stray in place.strays if stray.is_dir()][:_SAMPLED_FOLDERS]
-    names = [stray.name for stray in place.strays if stray.is_file()][:_SAMPLED_NAMES]
+    names = [("", stray.name) for stray in place.strays if stray.is_file()][:_SAMPLED_NAMES]
     names += [name for folder in folders if folder.is_dir() for name in _sampled_names(folder)]
     return size_ratio * _fitting(dataset, place.split, names)
 
 
-def _fitting(dataset: Dataset, split: Split, names: Sequence[str]) -> float:
-    samples = sum(dataset.label_of(split, name) is not None for name in names)
-    return samples / max(len(names), 1)
+def _fitting(dataset: Dataset, split: Split, names: Sequence[tuple[str, str]]) -> float:
+    """The share of `names`, each behind that of its class folder, that are of the split.
+
+    A name alone is no proof, as anybody may call an image `val_0.JPEG`: in a folder that no class
+    is called by, those of one class fit.
+    """
+    labels = defaultdict[str, Counter[int]](Counter)
+    for folder, name in names:
+        if (label := dataset.label_of(split, name)) is not None:
+            labels[folder][label] += 1
+    fits = 0
+    for folder, of_folder in labels.items():
+        if folder in ("", *dataset.label_of_wnid):
+            fits += of_folder.total()
+        else:
+            fits += max(of_folder.values()) if len(of_folder) < of_folder.total() else 0
+    return fits / max(len(names), 1)
 
 
 def _places(root: Root, dataset: Dataset, listed_splits: set[Split]) -> dict[Split, Place]:
@@ -238,18 +263,20 @@ def _holds(folder: Path, dataset: Dataset, split: Split) -> bool:
     return bool(names) and _fitting(dataset, split, names) > 0.5
 
 
-def _sampled_names(folder: Path) -> list[str]:
-    """Some names of files in `folder` and in some of its folders."""
+def _sampled_names(folder: Path) -> list[tuple[str, str]]:
+    """Some names of files in `folder`, and in some of its folders: behind the name of that."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in islice(entries, _SAMPLED_FOLDERS * _SAMPLED_NAMES):
             (folders if entry.is_dir() else files).append(entry.name)
-    names = files[: _SAMPLED_FOLDERS * _SAMPLED_NAMES]
+    names = [("", name) for name in files[: _SAMPLED_FOLDERS * _SAMPLED_NAMES]]
     folders.sort()
+    is_annotated = any(name.endswith(_ANNOTATIONS) for name in files)
     for name in folders[:: max(1, len(folders) // _SAMPLED_FOLDERS)]:  # spread over all
+        class_name = "" if is_annotated and name == _INNER_FOLDER else name
         with os.scandir(folder / name) as entries:
-            names += [entry.name for entry in islice(entries, _SAMPLED_NAMES)]
+            names += [(class_name, entry.name) for entry in islice(entries, _SAMPLED_NAMES)]
     return names
 
 
