@@ -7,11 +7,26 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.catalog.divisions import Division, divided
-from imnetprep.manifest import SampleRecord, open_manifest, refuse_other_dataset, splits_in
+from imnetprep.manifest import (
+    SampleRecord,
+    is_vacant,
+    open_manifest,
+    refuse_other_dataset,
+    splits_in,
+)
+from imnetprep.messages import move_away
 from imnetprep.organizing.publish import refuse_strangers
+from imnetprep.outside_files import read_file
 from imnetprep.own_images.content import ImageFolder
 from imnetprep.proving.receipt import NoProof
-from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
+from imnetprep.split_from_folder import (
+    FolderSource,
+    FoldersPlan,
+    MakeClass,
+    file_kind,
+    link_or_copy,
+    refuse_links,
+)
 
 
 def plan_divide(
@@ -32,8 +47,14 @@ def plan_divide(
     division = divided(content.name, classes, val_fraction=val_fraction, seed=seed)
     if root.manifest.exists():
         with open_manifest(root.manifest) as manifest:
-            refuse_other_dataset(manifest, division.dataset)
+            if not is_vacant(manifest):
+                move = f"{move_away(root.path)}; then run the same command again"
+                refuse_other_dataset(
+                    manifest, division.dataset, hint=f"name another --root; or {move}"
+                )
     folders = splits_in(root, Layout.IMAGEFOLDER)
+    if copy:
+        refuse_links(root, folders)
     to_do = [split for split in division.names if split not in folders]
     for split in to_do:
         refuse_strangers(root, division.dataset, split)
@@ -70,7 +91,7 @@ def _folder_source(
         facts={
             "archive": None,
             "source": str(place),
-            "files": "copies" if copy else "hard links",
+            "files": file_kind(copy=copy),
             "skipped": content.problems_below(place),
         },
         proof=NoProof(f"the images in {place}, as they were"),
@@ -85,7 +106,7 @@ def _make_class(
     records = []
     for name, path in files.items():
         source = Path(path).resolve()
-        body = source.read_bytes()
+        body = read_file(source)
         link_or_copy(source, folder / name, body if copy else None)
         records.append(SampleRecord.of_body(label, name, body))
     return records

@@ -354,12 +354,15 @@ def open_foreign_manifest(path: Path) -> Iterator[Manifest]:
 def create_manifest(path: Path, dataset: Dataset, *, hint: str = _OTHER_ROOT) -> None:
     """Bind the root of `path` to `dataset`; do nothing where it is bound to it already.
 
-    Raises ImnetprepError where the root holds another dataset.
+    A root that was bound to images of one's own, and has none of them, is bound anew. Raises
+    ImnetprepError where it holds another dataset.
     """
     if path.exists():
         with open_manifest(path) as manifest:
-            refuse_other_dataset(manifest, dataset, hint=hint)
-        return
+            is_bound = not (dataset.is_own and is_vacant(manifest))
+            if is_bound or manifest.dataset().fingerprint == dataset.fingerprint:
+                refuse_other_dataset(manifest, dataset, hint=hint)
+                return
     with manifest_written(path, dataset):
         pass
 
@@ -447,6 +450,9 @@ def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _O
     root_dataset = manifest.dataset()
     if root_dataset.fingerprint != dataset.fingerprint:
         difference = f"{root_dataset.name}, not {dataset.name}"
+        if root_dataset.name != dataset.name and not (root_dataset.built_in or dataset.built_in):
+            images = image_difference(root_dataset, dataset) or "the same names in the same classes"
+            difference += f": {images}"
         if root_dataset.name == dataset.name:
             titles = f"{root_dataset.title!r}, and not {dataset.title!r}"
             if root_dataset.title == dataset.title:
@@ -455,9 +461,20 @@ def refuse_other_dataset(manifest: Manifest, dataset: Dataset, *, hint: str = _O
         raise ImnetprepError(f"{manifest.path.parent} holds {difference}", hint=hint)
 
 
+def is_vacant(manifest: Manifest) -> bool:
+    """Is it of images of one's own, none of which it lists yet? An interruption leaves it so."""
+    return manifest.dataset().is_own and not manifest.splits()
+
+
 def image_difference(earlier: Dataset, dataset: Dataset) -> str:
-    """The images that `dataset` has and `earlier` lacks, and the other way round; "": none."""
+    """The classes and images that `dataset` has and `earlier` lacks, and the other way round; "":
+    none.
+    """
     differences = []
+    old_wnids, new_wnids = earlier.label_of_wnid.keys(), dataset.label_of_wnid.keys()
+    for wnids, verb in ((new_wnids - old_wnids, "more"), (old_wnids - new_wnids, "fewer")):
+        if wnids:
+            differences.append(f"{count(len(wnids), 'class')} {verb} ({min(wnids)})")
     for split in dict.fromkeys([*earlier.splits, *dataset.splits]):
         old_names, new_names = (_names(each, split) for each in (earlier, dataset))
         for images, verb in ((new_names - old_names, "more"), (old_names - new_names, "fewer")):

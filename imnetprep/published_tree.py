@@ -1,6 +1,6 @@
 """Whether a tree is of a published dataset, the whole of it or a choice of its classes."""
 
-from imnetprep.catalog.datasets import Dataset, Root, Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.checking.recognise import Tree, UnknownImages, recognise, tree_of
 from imnetprep.manifest import dataset_for
@@ -19,7 +19,7 @@ def published_tree(
     Class folders of a part of the classes, each whole, are a subset of the dataset. Where their
     images are not those of the dataset, they are nobody's but the user's own: None.
     """
-    if root.manifest.exists() and is_own(dataset_for(root.manifest, dataset)):
+    if root.manifest.exists() and dataset_for(root.manifest, dataset).is_own:
         return None
     try:
         tree = recognise(root, dataset=dataset)
@@ -37,11 +37,6 @@ def published_tree(
     splits = tuple(part.places)
     problems = findings(root, part, splits=splits, checks=checks, jobs=jobs, progress=progress)
     return part if next(problems, None) is None else None
-
-
-def is_own(dataset: Dataset) -> bool:
-    """Was it made of a folder of one's own, so that no archives have its images?"""
-    return not dataset.built_in and dataset.part_of is None and not dataset.archives
 
 
 def _classes(root: Root, tree: Tree) -> list[str]:

@@ -17,12 +17,13 @@ from imnetprep.fs import hard_link, locked
 from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, packed, splits_in
-from imnetprep.messages import ImnetprepError, Progress, count, removal
+from imnetprep.messages import ImnetprepError, Progress, count, move_away, removal
 from imnetprep.organizing.journal import Journal, Origin, Stage, open_journal, read_unfinished
 from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
-from imnetprep.proving.receipt import Proof
+from imnetprep.proving.receipt import Proof, read_receipt
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 
+_LINKS = "hard links"
 # Makes one class in its folder, and tells its samples. Called in a thread.
 MakeClass = Callable[[Path], Sequence[SampleRecord]]
 
@@ -166,6 +167,23 @@ def _refuse_others(folder: Path, names: Set[str]) -> None:
         raise ImnetprepError(
             f"{folder} holds what does not belong to the split: {min(strangers)}",
             hint=f"{removal(folder)}; then run the same command again",
+        )
+
+
+def file_kind(*, copy: bool) -> str:
+    """What the receipt calls the files of a split."""
+    return "copies" if copy else _LINKS
+
+
+def refuse_links(root: Root, splits: Iterable[Split]) -> None:
+    """Raise ImnetprepError where one of these organized splits has hard links, and no copies."""
+    records = read_receipt(root)["splits"]
+    folders = [root.split(each) for each in splits if records.get(each, {}).get("files") == _LINKS]
+    if folders:
+        moves = "; ".join(map(move_away, folders))
+        raise ImnetprepError(
+            f"{' and '.join(map(str, folders))} hold hard links already, and no copies",
+            hint=f"{moves}; then run the same command again",
         )
 
 

@@ -26,7 +26,14 @@ from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.sources.places import is_local
-from imnetprep.split_from_folder import FolderSource, FoldersPlan, MakeClass, link_or_copy
+from imnetprep.split_from_folder import (
+    FolderSource,
+    FoldersPlan,
+    MakeClass,
+    file_kind,
+    link_or_copy,
+    refuse_links,
+)
 from imnetprep.synced_prefix import foreign_dataset
 
 
@@ -48,7 +55,10 @@ def plan_subset(
                 f"{source.path} has no class folders to take from",
                 hint=shell_command("imnetprep", "organize", "--root", source.path),
             )
-        for split in _splits_to_make(splits, dataset, root):
+        to_make = _splits_to_make(splits, dataset, root)
+        if copy:
+            refuse_links(root, splits.keys() - {*to_make})
+        for split in to_make:
             samples = itertools.chain.from_iterable(_subset_samples(dataset, split, manifest))
             size_bytes = sum(sample.size_bytes for sample in samples)
             sizes[split] = size_bytes if copy else 0
@@ -144,7 +154,7 @@ def _folder_source(
         facts={
             "subset": list_name,
             "source": {"root": root, **read_receipt(source)["splits"].get(split, {})},
-            "files": "copies" if copy else "hard links",
+            "files": file_kind(copy=copy),
         },
         proof=None,
         change=record.change,

@@ -111,7 +111,7 @@ def test_labels_by_position_are_summed_up(foreign: Path, packed: Path, here: Run
         path.rename(foreign / "val" / wnid / path.name)
     moved = sum(wnid != after for wnid, after in zip(wnids, [*wnids[1:], wnids[0]], strict=True))
     done = here("verify", "--root", foreign, "--dataset", packed)
-    assert f"positional: val {moved} of 20 images lie under a wrong wnid" in done.stdout
+    assert f"positional: val {moved} of 20 images lie in a wrong class folder" in done.stdout
     assert done.stdout.count("misplaced: ") == moved
 
 
@@ -195,4 +195,23 @@ def test_adoption_is_whole_or_absent_and_goes_on(tmp_path: Path, here: Run) -> N
     assert not (root / "manifest.db").exists()
     done = here(*adopt)
     assert done.returncode == 0, done.stderr
+    assert here("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_a_published_tree_that_moved_is_adopted_where_it_is_now(
+    foreign: Path, packed: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "mine"
+    assert here("adopt", foreign, "--root", root, "--dataset", packed).returncode == 0
+    moved = foreign.rename(tmp_path / "moved")
+    image = min((moved / "train" / OTHER).iterdir())
+    whole = image.read_bytes()
+    image.write_bytes(whole[::-1])
+    done = here("adopt", moved, "--root", root)
+    assert done.returncode == 4
+    assert f"train/{OTHER}/{image.name} is another image" in done.stderr
+    assert not (root / "train").exists(), "the links lead where they led"
+    image.write_bytes(whole)
+    done = here("adopt", moved, "--root", root)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert here("verify", "--root", root, "--digests").returncode == 0

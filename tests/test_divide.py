@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from imnetprep.catalog.datasets import Root
+from imnetprep.divide import plan_divide
+from imnetprep.messages import Silent
+from imnetprep.own_images.folder import read_class_folders
 from tests.conftest import Run, tree
 from tests.packings import openable
 
@@ -140,3 +144,46 @@ def test_what_makes_no_sense_with_it_is_wrong_usage(
     for more in (["--split", "val"], ["--dataset", "imagenette"], ["--consume"]):
         assert here(*_words(photos, tmp_path / "root", *more)).returncode == 2
     assert here("organize", "--root", tmp_path / "root", "--copy").returncode == 2
+
+
+def test_a_root_of_links_is_told_before_copies_are_made(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "root"
+    assert here(*_words(photos, root)).returncode == 0
+    done = here(*_words(photos, root, "--copy"))
+    assert done.returncode == 1
+    assert f"{root / 'val'} hold hard links already, and no copies" in done.stderr
+    for split in ("train", "val"):
+        assert f"mv {root / split} {root / split}.old; " in done.stderr
+        (root / split).rename(root / f"{split}.old")
+    assert here(*_words(photos, root, "--copy")).returncode == 0
+    assert {path.stat().st_nlink for path in (root / "train").glob("*/*")} == {1}
+    assert here("verify", "--root", root, "--digests").returncode == 0
+
+
+def test_an_interrupted_division_takes_the_images_as_they_are_now(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root, content = Root(tmp_path / "root"), read_class_folders(photos)
+    plan = plan_divide(root, content, val_fraction=0.25, seed=0, copy=True, jobs=1)
+    (photos / "hot dog" / "img 005.jpg").unlink()
+    with pytest.raises(OSError, match=r"img 005\.jpg"):
+        list(plan.carry_out(Silent()))
+    assert root.manifest.exists(), "it is bound to the images of before"
+    (photos / "cat" / "img 999.jpg").write_bytes(openable("new"))
+    assert here(*_words(photos, root.path)).returncode == 0
+    assert {name.split("/")[0]: 0 for name in _split_of(root.path)} == dict.fromkeys(CLASSES, 0)
+    assert tree(photos).keys() & _split_of(root.path).keys() == _split_of(root.path).keys()
+    assert "cat/img 999.jpg" in _split_of(root.path)
+    assert here("verify", "--root", root.path, "--digests").returncode == 0
+
+
+def test_what_is_organized_already_is_said_to_be_unread(
+    photos: Path, tmp_path: Path, here: Run
+) -> None:
+    root = tmp_path / "root"
+    assert "organized already" not in here(*_words(photos, root)).stderr
+    done = here("organize", "--root", root)
+    assert "train and val: organized already, and not looked at; " in done.stderr
+    assert f"imnetprep verify --root {root} looks at the images" in done.stderr

@@ -300,6 +300,10 @@ def _csv(header: str, name: Callable[[str], str], row: str = "{name},{label}") -
         ("train.csv", _csv("id,breed", lambda path: path.removesuffix(".jpg")), None),
         ("t.tsv", _csv("name\tclass", str, "{name}\t{label}"), None),
         ("t.csv", _csv("x,file,y", str, "1,{name},{label}"), "file,y"),
+        ("bare.csv", _csv("x", str).removeprefix("x\n"), None),
+        ("bare.csv", _csv("x", lambda path: f"data/{path}").removeprefix("x\n"), None),
+        ("bare.tsv", _csv("x", str, "{label}\t{name}").removeprefix("x\n"), None),
+        ("bare.csv", _csv("x", str, "7,{label},{name}").removeprefix("x\n"), "3,2"),
         ("metadata.jsonl", "".join(json.dumps({"file_name": path, "label": label}) + "\n"
                                    for path, label in _ROWS), None),
         ("LOC.csv", _csv("ImageId,PredictionString", lambda path: path.removesuffix(".jpg"),
@@ -324,10 +328,16 @@ def test_a_table_has_the_classes(
     [
         ("file,label\n0.jpg,a\n1.jpg,b\n", "2.jpg is not in labels.csv"),
         ("file,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n9.jpg,b\n", "line 5, names 9.jpg, which is not"),
-        ("file,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n2.jpg,b\n", "2.jpg is b in line 5 of labels.csv"),
+        (
+            "file,label\n0.jpg,a\n1.jpg,b\n2.jpg,a\n2.jpg,b\n",
+            "2.jpg is b in line 5 of labels.csv, and a in line 4",
+        ),
         ("file,label\n0.jpg,../a\n1.jpg,b\n2.jpg,b\n", "0.jpg is of '../a', which is no name"),
         ("what,kind\n0.jpg,a\n", "it has what, kind"),
         ("file,label\n0.jpg,\n", "line 2: no file or no label"),
+        ("0.jpg,a,5\n1.jpg,b,6\n", "--columns 1,2 counts them, without a header"),
+        ("2,0\n1,1\n", "it has 2, 0"),
+        ("file,label\n0.jpg,a\n1.jpg,b, big\n2.jpg,a\n", "line 3: it has 1 more cell"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(
@@ -679,3 +689,77 @@ def test_links_that_somebody_else_made_are_not_removed(tmp_path: Path, here: Run
         assert (folder / "mine.jpg").readlink() == target
         assert [path.name for path in folder.iterdir()] == ["mine.jpg"]
         shutil.rmtree(tmp_path / "root")
+
+
+def test_a_name_with_a_comma_is_taken_where_an_image_is_called_so(
+    tmp_path: Path, here: Run
+) -> None:
+    for at, name in enumerate(("a, 1.jpg", "b,2.jpg", "c.jpg", "d.jpg")):
+        _image(tmp_path / "photos" / name, at)
+    rows = 'a, 1.jpg,x\n"b,2.jpg",y\nc.jpg,x,\nd.jpg,y\n'
+    words = ["divide", tmp_path / "photos", "--labels", tmp_path / "labels.csv"]
+    for at, header in enumerate(("file,label\n", "")):
+        (tmp_path / "labels.csv").write_text(header + rows)
+        done = here(*words, "--root", tmp_path / f"root{at}")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "2 classes: x 2, y 2" in done.stdout
+
+
+def test_an_expression_that_never_ends_is_refused(tmp_path: Path, here: Run) -> None:
+    for at in range(2):
+        _image(tmp_path / "photos" / f"{'a' * 50}{at}.jpg", at)
+    words = ["divide", tmp_path / "photos", "--root", tmp_path / "root"]
+    done = here(*words, "--label-from", "(a+)+[.]")
+    assert done.returncode == 2 and "--label-from (a+)+[.] does not end on aaaa" in done.stderr
+
+
+def test_images_called_as_tiny_imagenets_are_their_owners(tmp_path: Path, here: Run) -> None:
+    """Of 10,000 in its validation split; 600 of them are more than names of it by accident."""
+    for split, images in (("train", 4), ("val", 600)):
+        for number in range(images):
+            _image(tmp_path / "mine" / split / "cd"[number % 2] / f"val_{number}.JPEG", number)
+    done = here("adopt", tmp_path / "mine")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert _labels(tmp_path / "mine", "val") == {"c": 300, "d": 300}
+
+
+def test_another_dataset_is_told_by_its_classes_and_images(tmp_path: Path, here: Run) -> None:
+    root = tmp_path / "root"
+    _photos(tmp_path / "one", cat=6, dog=6)
+    _photos(tmp_path / "two", cat=6, dog=6, fox=5)
+    assert here("divide", tmp_path / "one", "--root", root).returncode == 0
+    done = here("divide", tmp_path / "two", "--root", root)
+    assert done.returncode == 1
+    assert "holds one, not two: 1 class more (fox), " in done.stderr
+    assert f"or mv {root} {root}.old; then run the same command again" in done.stderr
+
+
+def test_shards_of_an_earlier_manifest_are_told(tmp_path: Path, here: Run) -> None:
+    root = tmp_path / "mine"
+    _photos(root / "train", cat=3, dog=3)
+    assert here("adopt", root).returncode == 0
+    assert here("organize", "--root", root, "--layout", "webdataset").returncode == 0
+    assert "shards" not in here("adopt", root).stderr
+    (root / "manifest.db").rename(root / "manifest.db.old")
+    done = here("adopt", root)
+    assert done.returncode == 0, done.stderr
+    shards = root / "shards" / "train"
+    assert f"{shards} has shards that {root / 'manifest.db'} does not list" in done.stderr
+    shards.rename(root / "shards" / "train.old")
+    assert here("organize", "--root", root, "--layout", "webdataset").returncode == 0
+
+
+def test_links_are_led_to_no_other_images_of_the_same_names(tmp_path: Path, here: Run) -> None:
+    theirs, root = tmp_path / "theirs", tmp_path / "root"
+    _photos(theirs / "train", cat=3, dog=3)
+    assert here("adopt", theirs, "--root", root).returncode == 0
+    moved = theirs.rename(tmp_path / "moved")
+    whole = (moved / "train" / "dog" / "0001.jpg").read_bytes()
+    _image(moved / "train" / "dog" / "0001.jpg", 77)
+    done = here("adopt", moved, "--root", root)
+    assert done.returncode == 4
+    assert f"moved does not have the images of {root}: train/dog/0001.jpg is another" in done.stderr
+    assert (root / "train").readlink() == theirs / "train"
+    (moved / "train" / "dog" / "0001.jpg").write_bytes(whole)
+    assert here("adopt", moved, "--root", root).returncode == 0
+    assert here("verify", "--root", root, "--digests").returncode == 0

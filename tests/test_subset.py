@@ -164,6 +164,9 @@ def test_a_split_that_was_listed_and_lacks_its_name_gets_it(
     assert run(*words).returncode == 0
     before = tree(to / "train")
     (to / "train").rename(to / ".organizing" / "train")
+    if copy:
+        assert f"{to / 'val'} hold hard links already" in run(*words, *copy).stderr
+        shutil.rmtree(to / "val")
     done = run(*words, *copy)
     assert done.returncode == 0, done.stderr
     assert tree(to / "train") == before

@@ -28,7 +28,7 @@ from imnetprep.messages import (
 from imnetprep.proving.receipt import bad_images
 
 _CHUNK_READS = 32
-# From this share on, images under a wrong wnid are no accidents but labels given by position.
+# From this share on, images in a wrong class folder are no accidents but labels given by position.
 _SHARE_BY_POSITION = 0.1
 
 
@@ -49,8 +49,8 @@ def folder_findings(
         yield Finding("flat", first_flat, message)
     if mislabels >= max(2, _SHARE_BY_POSITION * tree.dataset.samples(split)):
         message = (
-            f"{mislabels:,} of {count(tree.dataset.samples(split), 'image')} lie under a wrong"
-            " wnid, as if labels had been given by position"
+            f"{mislabels:,} of {count(tree.dataset.samples(split), 'image')} lie in a wrong"
+            " class folder, as if labels had been given by position"
         )
         yield Finding("positional", split, message)
 

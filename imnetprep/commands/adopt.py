@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import (
     json_option,
@@ -15,7 +15,15 @@ from imnetprep.commands.terminal import (
     take_images,
 )
 from imnetprep.commands.verify import print_findings
-from imnetprep.messages import CHANGE_KIND, FINDINGS_EXIT_CODE, Checks, Progress, count
+from imnetprep.messages import (
+    CHANGE_KIND,
+    FINDINGS_EXIT_CODE,
+    Checks,
+    Progress,
+    count,
+    move_away,
+    shell_command,
+)
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.checking.recognise import Tree
@@ -59,7 +67,12 @@ def adopt(
     imnetprep adopt photos
     imnetprep adopt /shared/imagenet --root mine
     """
-    from imnetprep.own_images.adopt_folder import adopt_folder, link_splits, root_dataset
+    from imnetprep.own_images.adopt_folder import (
+        adopt_folder,
+        lead_links,
+        link_splits,
+        root_dataset,
+    )
     from imnetprep.own_images.content import describe_classes, refuse_root_in, require_writable
     from imnetprep.own_images.folder import read_split_folders
     from imnetprep.published_tree import published_tree
@@ -76,6 +89,8 @@ def adopt(
     )
     if tree is not None:
         verb.refuse(f"{folder} is {tree.dataset.name} by its names", "one_class", "skip_bad")
+        if root is not None and not dry_run and place.manifest.exists():
+            lead_links(read_split_folders(folder), place, jobs=jobs, progress=progress)
         return _adopt_published(place, tree, splits, jobs=jobs, dry_run=dry_run, progress=progress)
     content = read_split_folders(folder)
     if splits:
@@ -86,10 +101,27 @@ def adopt(
         print_result(f"{split}: {describe_classes(classes)}", split=split, classes=sizes)
     root_dataset(place, content)  # a root of other images is refused before it is changed
     if not dry_run:
-        link_splits(content, place)
+        lead_links(content, place, jobs=jobs, progress=progress)
         for record in adopt_folder(place, content, jobs=jobs, progress=progress):
             print_split(record, place.split(record.split))
+        _tell_unlisted_shards(place, progress)
     return 0
+
+
+def _tell_unlisted_shards(root: Root, progress: Progress) -> None:
+    """Say what becomes of shards that an earlier manifest listed, and this one does not."""
+    from imnetprep.manifest import splits_in
+
+    for split in Split:
+        folder = root.split(split, Layout.WEBDATASET)
+        if folder.exists() and split not in splits_in(root, Layout.WEBDATASET):
+            make = shell_command(
+                *("imnetprep", "organize", "--root", root.path, "--layout", "webdataset")
+            )
+            progress.note(
+                f"{folder} has shards that {root.manifest} does not list: {move_away(folder)};"
+                f" then {make} makes them anew"
+            )
 
 
 def _adopt_published(
@@ -123,4 +155,5 @@ def _adopt_published(
     if not dry_run:
         for record in adopt_tree(root, tree, splits=splits, jobs=jobs, progress=progress):
             print_split(record, root.manifest)
+        _tell_unlisted_shards(root, progress)
     return FINDINGS_EXIT_CODE if kinds else 0

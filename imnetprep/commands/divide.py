@@ -32,7 +32,7 @@ from imnetprep.messages import WrongUsage
     default=0.25,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of each class that becomes val, between 0 and 1.",
+    help="Share of each class that becomes val, between 0 and 1; it is met on average.",
 )
 @click.option(
     "--seed",
@@ -56,7 +56,9 @@ from imnetprep.messages import WrongUsage
     help="Take the class of each image from this table: CSV, TSV or JSON lines.",
 )
 @click.option(
-    "--columns", metavar="FILE,LABEL", help="The two columns of --labels, if they are not found."
+    "--columns",
+    metavar="FILE,LABEL",
+    help="The two columns of --labels, if they are not found; 1,2 counts them, without a header.",
 )
 @click.option("--copy", is_flag=True, help="Copy the images instead of hard-linking them.")
 @verb.one_class_option
@@ -84,8 +86,8 @@ def divide(
 
     FOLDER holds a folder for each class; or all images, and --label-from or --labels says the
     class of each. ROOT becomes a dataset of its own, called as FOLDER is. An image's split depends
-    on its name and --seed alone: images added later move no other. All that cannot be taken is
-    named at once. Interrupted at any instant, the same command resumes.
+    on its name and --seed alone: images added later move no other, and a share is not exact. All
+    that cannot be taken is named at once. Interrupted at any instant, the same command resumes.
 
     \b
     imnetprep divide photos --val-fraction 0.25 --root divided

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imnetprep.messages import Finding, Progress, Silent, Task, count, format_bytes, format_duration
+from imnetprep.messages import (
+    Finding,
+    Progress,
+    Silent,
+    Task,
+    count,
+    format_bytes,
+    format_duration,
+    shell_command,
+)
 from imnetprep.outside_text import shown
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -100,8 +109,14 @@ def carry_out(plan: "SplitPlan", *, dry_run: bool, quiet: bool) -> None:
         )
         needs.require(plan.root.path, purpose="what is to be made")
         return
-    for record in plan.carry_out(stderr_progress(quiet=quiet)):
+    progress = stderr_progress(quiet=quiet)
+    done_splits = [each.split for each in plan.described() if each.is_done]
+    for record in plan.carry_out(progress):
         print_split(record, plan.root.split(record.split, record.layout))
+    if done_splits:
+        verify = shell_command("imnetprep", "verify", "--root", plan.root.path)
+        text = f"organized already, and not looked at; {verify} looks at the images"
+        progress.note(f"{' and '.join(done_splits)}: {text}")
 
 
 def stderr_progress(*, quiet: bool) -> Progress:

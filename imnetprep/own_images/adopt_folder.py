@@ -14,14 +14,16 @@ from imnetprep.manifest import (
     SplitRecord,
     create_manifest,
     image_difference,
+    is_vacant,
     open_manifest,
     organized_splits,
     packed,
     refuse_other_dataset,
 )
-from imnetprep.messages import ImnetprepError, Progress, adopt_by_links, move_away
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, adopt_by_links, move_away
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import in_the_way, publish
+from imnetprep.outside_files import read_file
 from imnetprep.own_images.content import ImageFolder
 from imnetprep.proving.receipt import NoProof
 
@@ -49,12 +51,78 @@ def link_splits(content: ImageFolder, root: Root) -> None:
         elif not (place.exists() and place.samefile(source)):
             if place.is_symlink() and not place.exists() and root.manifest.exists():
                 place.unlink()  # ours, to a folder that is elsewhere now
+            if os.path.lexists(place) and root.manifest.exists():
+                raise ImnetprepError(
+                    f"{place} is there, and is not {source}",
+                    hint=f"{move_away(place)}; then run the same command again",
+                )
             if os.path.lexists(place):
                 raise in_the_way(place, root)
             root.path.mkdir(parents=True, exist_ok=True)
             place.symlink_to(name if is_inside else source.resolve(), target_is_directory=True)
     if root.path.exists():
         sync_folder(root.path)
+
+
+def lead_links(content: ImageFolder, root: Root, *, jobs: int | None, progress: Progress) -> None:
+    """Link as `link_splits` does, into a root whose manifest may list the images already.
+
+    Where a link is to lead elsewhere, all images that the manifest lists are read there: raises
+    WrongBytes at one that is not there or another one, before any link is changed.
+    """
+    for (split, layout), record in _listed_splits(root).items():
+        is_adopted = layout is Layout.IMAGEFOLDER and split in content.splits
+        if is_adopted and not _are_linked(content, split, root):
+            _require_images(content, root, record, jobs=jobs, progress=progress)
+    link_splits(content, root)
+
+
+def _listed_splits(root: Root) -> Mapping[tuple[Split, Layout], SplitRecord]:
+    if not root.manifest.exists():
+        return {}
+    with open_manifest(root.manifest) as manifest:
+        return manifest.splits()
+
+
+def _are_linked(content: ImageFolder, split: Split, root: Root) -> bool:
+    """Does the split of `root` lead to that of `content` already?"""
+    place = root.split(split)
+    if split not in content.flat_splits:
+        source = content.folder / content.places[split]
+        return place.exists() and place.samefile(source)
+    return all(
+        os.path.realpath(place / wnid / name) == os.path.realpath(path)
+        for wnid, files in content.splits[split].items()
+        for name, path in files.items()
+    )
+
+
+def _require_images(
+    content: ImageFolder, root: Root, record: SplitRecord, *, jobs: int | None, progress: Progress
+) -> None:
+    split = record.split
+    with (
+        open_manifest(root.manifest) as manifest,
+        progress.task(f"compare {split}", total=record.samples, unit="images") as task,
+    ):
+        for synset in manifest.synsets():
+            files = content.splits[split].get(synset.wnid, {})
+
+            def is_right(sample: SampleRecord, files: Mapping[str, str] = files) -> bool:
+                path = files.get(sample.name)
+                return path is not None and sample.is_right(read_file(path))
+
+            samples = list(manifest.samples(record, synset.label))
+            answers = FILES.in_threads(is_right, samples, jobs=jobs)
+            for sample, answer in zip(samples, answers, strict=True):
+                task.advance(1)
+                if not answer:
+                    problem = "is another image" if sample.name in files else "is not there"
+                    raise WrongBytes(
+                        f"{content.folder} does not have the images of {root.path}:"
+                        f" {split}/{synset.wnid}/{sample.name} {problem}",
+                        hint="name the folder that they lie in now, or another --root",
+                    )
 
 
 def _stale_links(content: ImageFolder, split: Split, root: Root) -> list[Path]:
@@ -107,6 +175,8 @@ def root_dataset(root: Root, content: ImageFolder) -> Dataset:
         with open_manifest(root.manifest) as manifest:
             if not image_difference(manifest.dataset(), dataset):
                 return manifest.dataset()
+            if is_vacant(manifest):
+                return dataset
             hint = f"{move_away(root.manifest)}; then run the same command again"
             refuse_other_dataset(manifest, dataset, hint=hint)
     return dataset
@@ -176,7 +246,7 @@ def _read(
                 continue
 
             def read(item: tuple[str, str], label: int = label) -> SampleRecord:
-                return SampleRecord.of_body(label, item[0], Path(item[1]).read_bytes())
+                return SampleRecord.of_body(label, item[0], read_file(item[1]))
 
             records = []
             for record in FILES.in_threads(read, files.items(), jobs=jobs):

@@ -192,7 +192,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
 def _parse_classes(state: Mapping[str, Any]) -> Classes:
     wnids, names = (tuple(map(_text, state[name])) for name in ("wnids", "names"))
     if not wnids or len(wnids) != len(names):
-        raise ValueError(f"{len(wnids)} wnids and {len(names)} names")
+        raise ValueError(f"{len(wnids)} classes and {len(names)} names")
     return Classes(_text(state["dataset"]), wnids, names)
 
 
