@@ -9,6 +9,7 @@ import tempfile
 import threading
 import traceback
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -17,7 +18,7 @@ from typing import Any
 import click
 
 from imnetprep import __version__
-from imnetprep.commands.terminal import print_note
+from imnetprep.commands.terminal import outlive_terminal, print_note
 from imnetprep.commands.verb import Verb
 from imnetprep.machine import explain
 from imnetprep.messages import (
@@ -157,7 +158,10 @@ def main() -> None:
     """Run the command line of this process, and end it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signal.signal(signal.SIGHUP, _stop)
     threading.excepthook = _end_thread
+    outlive_terminal()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # LC_ALL may know no letter but ASCII
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -175,7 +179,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     exit_code = INTERRUPTED_EXIT_CODE if number == signal.SIGINT else TERMINATED_EXIT_CODE
     while frame is not None:
         if frame.f_globals.get("__name__") == "importlib._bootstrap":
-            os.write(2, f"Stopped: {Interruption(exit_code)}\n".encode())
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, f"Stopped: {Interruption(exit_code)}\n".encode())
             os._exit(exit_code)
         frame = frame.f_back
     raise KeyboardInterrupt if number == signal.SIGINT else Interruption(exit_code)

@@ -94,9 +94,9 @@ TERMINATED_EXIT_CODE = 143
 
 
 class Interruption(BaseException):
-    """SIGINT or SIGTERM arrived and the state is saved. Not an Exception: nothing may swallow it.
+    """SIGINT, SIGTERM or SIGHUP arrived and the state is saved.
 
-    `message` says what was saved and how to resume.
+    Not an Exception: nothing may swallow it. `message` says what was saved and how to resume.
     """
 
     def __init__(self, exit_code: int, message: str = "run the same command to resume") -> None:

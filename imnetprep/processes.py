@@ -22,7 +22,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 # It says which semaphores were left by a process that was killed, once it has removed them.
 _NO_TRACKER = "ignore:resource_tracker:UserWarning"
 _PARENT_DIES_S = 0.2
-_STOPS = {signal.SIGINT, signal.SIGTERM}
+_STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _LOOKS, _SECONDS_BETWEEN_LOOKS = 10, 0.005
 
 Task = TypeVar("Task")
@@ -88,7 +88,7 @@ def worker_pool(
 
 @contextmanager
 def _stops_held() -> Iterator[None]:
-    """SIGINT and SIGTERM wait until the block ends."""
+    """SIGINT, SIGTERM and SIGHUP wait until the block ends."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
     try:
         yield
@@ -139,7 +139,8 @@ def end_with_the_parent() -> None:
 def _begin_worker(
     forked_by: int | None, begin: Callable[..., None] | None, arguments: tuple[Any, ...]
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C reaches all; the parent ends its workers
+    for number in (signal.SIGINT, signal.SIGHUP):  # reach all; the parent ends its workers
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     if forked_by is None:

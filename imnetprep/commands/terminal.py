@@ -1,5 +1,7 @@
 """How results and progress look: results on stdout, talk on stderr, a bar only on a terminal."""
 
+import errno
+import io
 import json
 import sys
 import time
@@ -61,6 +63,30 @@ def print_result(*lines: str, **fields: Any) -> None:
 def print_note(line: str) -> None:
     """A line on stderr, beside the results."""
     click.echo(shown(line), err=True)
+
+
+def outlive_terminal() -> None:
+    """Let what is printed to a terminal that was closed be lost, and nothing fail for it."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream.isatty():
+            file = _Terminal(stream.fileno(), "w", closefd=False)
+            window = io.TextIOWrapper(
+                io.BufferedWriter(file), stream.encoding, stream.errors, line_buffering=True
+            )
+            setattr(sys, name, window)
+
+
+class _Terminal(io.FileIO):
+    """A terminal that may be closed while it is written to."""
+
+    def write(self, body: Any) -> int:
+        try:
+            return super().write(body) or 0
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return memoryview(body).nbytes
 
 
 def _as_json(value: Any) -> Any:

@@ -84,9 +84,9 @@ def train(
     imnetprep train --resume                   the newest run resumes
     imnetprep train --arch resnet50 --epochs 16 --run short
 
-    ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM and ^C save before
-    leaving; kill -9 costs ten minutes at most. With --resume the run continues with the numbers
-    that it would have had; options that contradict it are refused.
+    ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
+    before leaving; kill -9 costs ten minutes at most. With --resume the run continues with the
+    numbers that it would have had; options that contradict it are refused.
     """
     from imnetprep.training.recipe import plan_recipe
     from imnetprep.training.runs import pick_run, require_samples

@@ -337,7 +337,8 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     Workers end at once with a parent that is gone: they hold its lock on the run.
     """
     signal.set_wakeup_fd(-1)  # which is the parent's
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
     end_with_the_parent()
     # It would tell a traceback and drop the batch, which the parent then waits for without end.

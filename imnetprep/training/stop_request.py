@@ -1,4 +1,4 @@
-"""SIGTERM and ^C as a request to stop, honoured by the training once its state is saved."""
+"""SIGTERM, SIGHUP and ^C as a request to stop, honoured by the training once its state is saved."""
 
 import os
 import select
@@ -10,7 +10,11 @@ from types import FrameType
 
 from imnetprep.messages import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE, Interruption, Progress
 
-_EXIT_CODES = {signal.SIGINT: INTERRUPTED_EXIT_CODE, signal.SIGTERM: TERMINATED_EXIT_CODE}
+_EXIT_CODES = {
+    signal.SIGINT: INTERRUPTED_EXIT_CODE,
+    signal.SIGTERM: TERMINATED_EXIT_CODE,
+    signal.SIGHUP: TERMINATED_EXIT_CODE,
+}
 _AT_ONCE = "at once; the last checkpoint stays"
 _PATIENCE_S = 5
 _OVER = 0  # no signal has this number
@@ -55,7 +59,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests(progress: Progress) -> Iterator[StopRequest]:
-    """Catch SIGTERM and ^C for as long as the block runs.
+    """Catch SIGTERM, ^C and, unless it is ignored as `nohup` has it, SIGHUP while the block runs.
 
     Python hands signals to the main thread only: in another one the request is never made.
     """
@@ -63,7 +67,11 @@ def stop_requests(progress: Progress) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    handlers = {number: signal.signal(number, request.on_signal) for number in _EXIT_CODES}
+    handlers = {
+        number: signal.signal(number, request.on_signal)
+        for number in _EXIT_CODES
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         with _acknowledged(progress):
             yield request

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def test_best_is_scored_as_the_log_says(drawn: Root, unbroken: Run) -> None:
     [
         (signal.SIGTERM, 143, "epoch", 3, 0),
         (signal.SIGINT, 130, "epoch", 9, 2),
+        (signal.SIGHUP, 143, "epoch", 2, 1),
         (signal.SIGTERM, 143, "epoch", 7, 1),  # the last step of the first epoch
         (signal.SIGTERM, 143, "validation", 1, 0),
         (signal.SIGINT, 130, "validation", 5, 2),
@@ -151,6 +153,32 @@ def test_a_signal_to_the_whole_group_spares_the_workers(root: Root) -> None:
     assert process.returncode == 130, told
     assert "Stopped: saved at epoch" in told
     assert "Traceback" not in told
+
+
+def test_a_closed_terminal_saves(root: Root) -> None:
+    """The terminal hangs up on the command, and on its workers; what they print then is lost."""
+    words = ["--arch", SMALL["arch"], "--image-size", 32, "--batch-size", 2, "--epochs", 500]
+    words += ["--root", root.path, "--run", "a", "--workers", 2, "--device", "cpu"]
+    run = Run(root.run("a"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, command("train", *words))
+    while not run.log.exists():
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        os.read(terminal, 1 << 16)  # which waits for the bars to move
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 143
+    position = load_checkpoint(run.last).position
+    assert position.step > 0 or position.epoch > 0
+
+
+def test_a_training_under_nohup_ignores_a_hangup(root: Root) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        reports = trained(root, progress=SignalAt(signal.SIGHUP, batches=3))
+        assert len(reports) == SMALL["epochs"]
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_refuses_a_run_that_exists(drawn: Root, unbroken: Run) -> None:
