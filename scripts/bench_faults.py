@@ -197,9 +197,7 @@ def main(folder: Path) -> None:
     print(f"seed {SEED}, {PLACES + 1} places of each kind")
     commands, wrong = Commands(folder), 0
     try:
-        for make in (_organize, _side_by_side, _shards, _shards_of_folders, _repair, _adopt,
-                     _verify, _divide, _subset, _download, _pull, _train):  # fmt: skip
-            name = make.__name__[1:].replace("_", "-")
+        for name, make in VERBS.items():
             if not ONLY or name in ONLY.split(","):
                 template = folder / name
                 template.mkdir()
@@ -214,7 +212,7 @@ def _sweep(commands: Commands, verb: Verb, template: Path) -> int:
     """All faults of one verb; prints what is wrong, then a row of the table."""
     ended = _fresh(commands, verb, template, NO_FAULT)
     assert ended.code == 0, ended
-    wanted, calls = _made(commands.folder / "root"), commands.calls()
+    wanted, calls = made(commands.folder / "root"), commands.calls()
     sample = _sampled(calls, random.Random(f"{SEED} {verb.name}"))
     faults = [each for each in sample if fnmatch.fnmatch(str(each), ALONE)]
     outcomes, wrong, begun = Counter[str](), 0, time.monotonic()
@@ -228,7 +226,7 @@ def _sweep(commands: Commands, verb: Verb, template: Path) -> int:
         if again.code != 0:
             problems.append(f"run again: code {again.code}: {again.told[-400:]!r}")
         else:
-            problems += _differences(wanted, _made(commands.folder / "root"))
+            problems += differences(wanted, made(commands.folder / "root"))
         outcomes["mended" if ended.code == 0 else "told"] += not problems
         if problems:
             wrong += 1
@@ -287,21 +285,21 @@ def _problems(ended: Ended, fault: Fault) -> list[str]:
     return problems
 
 
-def _made(root: Path) -> dict[str, Any]:
+def made(root: Path) -> dict[str, Any]:
     """All that lies below the root, comparable."""
-    made: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
         if path.is_dir() or _MADE_ANEW.match(name):
             continue
         if path.suffix == ".db":
             with contextlib.closing(sqlite3.connect(path)) as database:
-                made[name] = list(database.iterdump())
+                files[name] = list(database.iterdump())
         elif path.suffix in (".json", ".jsonl"):
-            made[name] = [_timeless(json.loads(line)) for line in _documents(path)]
+            files[name] = [_timeless(json.loads(line)) for line in _documents(path)]
         elif path.suffix != ".png":
-            made[name] = path.read_bytes()
-    return made
+            files[name] = path.read_bytes()
+    return files
 
 
 def _documents(path: Path) -> list[str]:
@@ -314,7 +312,7 @@ def _timeless(value: Any) -> Any:
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 
-def _differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     names = [name for name in wanted | found if wanted.get(name) != found.get(name)]
     states = {(True, True): "differs", (True, False): "is missing", (False, True): "is left"}
     told = [f"{name} {states[name in wanted, name in found]}" for name in names[:4]]
@@ -329,7 +327,7 @@ _PACK = (
 )
 
 
-def _packed(template: Path) -> str:
+def packed(template: Path) -> str:
     """Archives of three classes in the template, and their definition as the commands name it."""
     folder = template / "archives"
     folder.mkdir()
@@ -338,7 +336,15 @@ def _packed(template: Path) -> str:
     return "archives/drawn.toml"
 
 
-def _organize_words(definition: str, *more: str) -> list[str]:
+def move_archives(template: Path) -> None:
+    """The archives lie in the root, their definition where it was."""
+    place = template / "root" / "archives"
+    place.mkdir(parents=True)
+    for archive in (template / "archives").glob("*.tar"):
+        archive.rename(place / archive.name)
+
+
+def organize_words(definition: str, *more: str) -> list[str]:
     return ["organize", "--root", "root", "--dataset", definition, "--archives", "archives",
             "--jobs", "2", "--quiet", *more]  # fmt: skip
 
@@ -355,33 +361,33 @@ def _prepare(commands: Commands, template: Path, *words: str) -> None:
 
 @contextlib.contextmanager
 def _organize(template: Path, _commands: Commands) -> Iterator[Verb]:
-    yield Verb("organize", _organize_words(_packed(template)))
+    yield Verb("organize", organize_words(packed(template)))
 
 
 @contextlib.contextmanager
 def _side_by_side(template: Path, _commands: Commands) -> Iterator[Verb]:
-    definition = template / _packed(template)
+    definition = template / packed(template)
     lines = [line for line in definition.read_text().splitlines() if not line.startswith("md5")]
     definition.write_text("\n".join(lines))
-    yield Verb("side-by-side", _organize_words("archives/drawn.toml"))
+    yield Verb("side-by-side", organize_words("archives/drawn.toml"))
 
 
 @contextlib.contextmanager
 def _shards(template: Path, _commands: Commands) -> Iterator[Verb]:
     words = ["--layout", "webdataset", "--shard-size", "7"]
-    yield Verb("shards", _organize_words(_packed(template), *words))
+    yield Verb("shards", organize_words(packed(template), *words))
 
 
 @contextlib.contextmanager
 def _shards_of_folders(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     words = ["organize", "--root", "root", "--layout", "webdataset", "--shard-size", "7"]
     yield Verb("shards-of-folders", [*words, "--jobs", "2", "--quiet"])
 
 
 @contextlib.contextmanager
 def _repair(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     first, second, *_ = sorted((template / "root" / "train").rglob("*.JPEG"))
     first.unlink()
     second.write_bytes(bytes(second.stat().st_size))
@@ -391,7 +397,7 @@ def _repair(template: Path, commands: Commands) -> Iterator[Verb]:
 
 @contextlib.contextmanager
 def _adopt(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     for name in ("manifest.db", "receipt.json"):
         (template / "root" / name).unlink()
     words = ["adopt", "root", "--dataset", "archives/drawn.toml", "--jobs", "2", "--quiet"]
@@ -400,13 +406,13 @@ def _adopt(template: Path, commands: Commands) -> Iterator[Verb]:
 
 @contextlib.contextmanager
 def _verify(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     yield Verb("verify", ["verify", "--root", "root", "--digests", "--jobs", "2", "--quiet"])
 
 
 @contextlib.contextmanager
 def _divide(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     (template / "root" / "train").rename(template / "photos")
     shutil.rmtree(template / "root")
     yield Verb("divide", ["divide", "photos", "--root", "root", "--val-fraction", "0.25"])
@@ -414,7 +420,7 @@ def _divide(template: Path, commands: Commands) -> Iterator[Verb]:
 
 @contextlib.contextmanager
 def _subset(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    _prepare(commands, template, *organize_words(packed(template)))
     (template / "root").rename(template / "whole")
     wnids = sorted(path.name for path in (template / "whole" / "train").iterdir())
     (template / "list.txt").write_text("\n".join(wnids[:2]))
@@ -422,10 +428,11 @@ def _subset(template: Path, commands: Commands) -> Iterator[Verb]:
 
 
 @contextlib.contextmanager
-def _train(template: Path, commands: Commands) -> Iterator[Verb]:
-    _prepare(commands, template, *_organize_words(_packed(template)))
+def _train(template: Path, commands: Commands, workers: int = 0) -> Iterator[Verb]:
+    _prepare(commands, template, *organize_words(packed(template)))
     words = ["train", "--root", "root", "--arch", "shufflenet_v2_x0_5", "--image-size", "32"]
-    words += ["--epochs", "2", "--batch-size", "8", "--workers", "0", "--device", "cpu", "--quiet"]
+    words += ["--epochs", "2", "--batch-size", "8", "--workers", f"{workers}"]
+    words += ["--device", "cpu", "--quiet"]
 
     def again(work: Path) -> list[str]:
         resumes = (work / "root" / "runs" / "shufflenet_v2_x0_5" / "last.pt").exists()
@@ -434,11 +441,17 @@ def _train(template: Path, commands: Commands) -> Iterator[Verb]:
     yield Verb("train", words, again=again)
 
 
+def _train_by_workers(
+    template: Path, commands: Commands
+) -> contextlib.AbstractContextManager[Verb]:
+    return _train(template, commands, workers=2)
+
+
 @contextlib.contextmanager
 def _download(template: Path, _commands: Commands) -> Iterator[Verb]:
     from imnetprep.sources.seeder import seeded
 
-    definition = _packed(template)
+    definition = packed(template)
     seeds = template.parent / "seeds"
     seeds.mkdir()
     names = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -456,9 +469,12 @@ def _pull(template: Path, commands: Commands) -> Iterator[Verb]:
     from tests.servers import BUCKET, s3_served
 
     os.environ["PATH"] = f"{HERE / '.venv' / 'bin'}:{os.environ['PATH']}"  # weed is there
-    _prepare(commands, template, *_organize_words(_packed(template)))
+    words = organize_words(packed(template), "--layout", "webdataset", "--shard-size", "7")
+    _prepare(commands, template, *words)
+    move_archives(template)
+    _prepare(commands, template, "verify-archives", "--root", "root")
     weed = template.parent / "weed"
-    weed.mkdir()
+    weed.mkdir(exist_ok=True)
     with s3_served(weed) as s3:
         words = ["sync-s3", f"s3://{BUCKET}/faults", "--root", "root", "--jobs", "2", "--quiet"]
         shutil.rmtree(commands.folder, ignore_errors=True)
@@ -468,3 +484,11 @@ def _pull(template: Path, commands: Commands) -> Iterator[Verb]:
         shutil.rmtree(template)
         template.mkdir()
         yield Verb("pull", [*words, "--pull"], s3.environment)
+
+
+VERBS: Mapping[str, Callable[[Path, Commands], contextlib.AbstractContextManager[Verb]]] = {
+    "organize": _organize, "side-by-side": _side_by_side, "shards": _shards,
+    "shards-of-folders": _shards_of_folders, "repair": _repair, "adopt": _adopt,
+    "verify": _verify, "divide": _divide, "subset": _subset, "download": _download,
+    "pull": _pull, "train": _train, "train-by-workers": _train_by_workers,
+}  # fmt: skip

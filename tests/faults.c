@@ -1,30 +1,37 @@
-/* Fails the n-th call of a kind below a folder: LD_PRELOAD of `scripts/bench faults`, for Linux.
+/* Fails the n-th call of a kind below a folder: LD_PRELOAD of `scripts/bench faults` and
+   `scripts/bench cuts`, for Linux.
 
    FAULTS names a file of SHARED bytes that all processes of a command map: who drives them writes
    `below`, `kind`, `error`, `at` and `lasting` there, and reads the names of the kinds and how often
-   each was called. An `error` of -1 moves only half of the bytes, as a signal or a full pipe does. */
+   each was called. An `error` of -1 moves only half of the bytes, as a signal or a full pipe does;
+   with one of -2 or -3 the power goes before the call: the file system that `below` is loses all that
+   is not on its disk, but keeps with -3 every name. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/major.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { SHARED = 4096, MOST = 40, HALF = -1 };
+enum { SHARED = 4096, MOST = 40, HALF = -1, CUT = -2, CUT_NAMED = -3 };
 #define KINDS(K) \
     K(open) K(read) K(pread) K(write) K(pwrite) K(fsync) K(fsyncdir) K(fdatasync) K(syncfs) K(rename) \
     K(link) K(symlink) K(unlink) K(mkdir) K(rmdir) K(lock) K(flock) K(ftruncate) K(fallocate) \
@@ -77,12 +84,25 @@ static int below_path(int folder, const char *path) {
     return folder == AT_FDCWD ? getcwd(here, sizeof here) && begins(here) : below_handle(folder);
 }
 
+/* The power goes: EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one, and end a file system as it is on
+   its disk (2), or with its journal written first (1). Only that of a loop device, never one that
+   others work on. The processes of the command are no more. */
+static void cut(int how) {
+    struct stat of; uint32_t flag = how == CUT ? 2 : 1;
+    int handle = (int)syscall(SYS_openat, AT_FDCWD, shared->below, O_RDONLY | O_DIRECTORY);
+    if (syscall(SYS_fstat, handle, &of) == 0 && major(of.st_dev) == LOOP_MAJOR)
+        syscall(SYS_ioctl, handle, _IOR('X', 125, uint32_t), &flag);
+    kill(0, SIGKILL);
+}
+
 /* Counts a call; the error that it is to fail with, or 0. */
 static int fault(int kind, int is_below) {
     if (!shared || !is_below) return 0;
     int64_t number = __atomic_add_fetch(&shared->calls[kind], 1, __ATOMIC_SEQ_CST);
     if (!shared->at || strcmp(shared->kind, NAMES[kind])) return 0;
-    return number == shared->at || (shared->lasting && number > shared->at) ? shared->error : 0;
+    if (number != shared->at && !(shared->lasting && number > shared->at)) return 0;
+    if (shared->error <= CUT) cut(shared->error);
+    return shared->error;
 }
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = dlsym(RTLD_NEXT, #name)

@@ -6,6 +6,9 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +18,8 @@ SOURCE = Path(__file__).with_suffix(".c")
 PAGE_BYTES = 4096
 _FORM = struct.Struct("1024s16siiq")  # below, kind, error, lasting, at; then calls, then names
 _MOST_KINDS = 40
+_UNMOUNTS, _SECONDS_BETWEEN_UNMOUNTS = 200, 0.05
+_NO_ERRORS = {"HALF": -1, "CUT": -2, "CUT_NAMED": -3}
 
 
 class Fault(NamedTuple):
@@ -35,8 +40,12 @@ class Fault(NamedTuple):
         return cls(kind, int(at), error, bool(lasting))
 
     def packed(self, folder: Path) -> bytes:
-        """What faults.c is told, to fail below `folder`. HALF moves half of the bytes."""
-        number = -1 if self.error == "HALF" else getattr(errno, self.error)
+        """What faults.c is told, to fail below `folder`.
+
+        HALF moves half of the bytes. Of the file system mounted at `folder` CUT keeps what is on
+        its disk, as a power cut does, and CUT_NAMED every name beside.
+        """
+        number = _NO_ERRORS.get(self.error) or getattr(errno, self.error)
         place = str(folder).encode()
         return _FORM.pack(place, self.kind.encode(), number, self.lasting, self.at)
 
@@ -73,3 +82,23 @@ class Faults:
         names = struct.unpack_from("16s" * _MOST_KINDS, self._page, _FORM.size + 8 * _MOST_KINDS)
         pairs = zip((name.rstrip(b"\0").decode() for name in names), counts, strict=True)
         return {name: count for name, count in pairs if name}
+
+
+@contextmanager
+def mounted(image: Path, place: Path) -> Iterator[None]:
+    """The file system in the file `image` at `place`, for root; raises CalledProcessError.
+
+    Its journal is replayed where the power was cut. What was killed may not have ended when the
+    block does: it is waited for.
+    """
+    subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        for _ in range(_UNMOUNTS):
+            done = subprocess.run(["umount", place], check=False, capture_output=True, text=True)
+            if done.returncode == 0:
+                break
+            time.sleep(_SECONDS_BETWEEN_UNMOUNTS)
+        else:
+            raise TimeoutError(done.stderr)
