@@ -308,7 +308,7 @@ def _documents(path: Path) -> list[str]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _timeless(each) for name, each in value.items() if name not in _CHANGING}
+        return [(name, _timeless(each)) for name, each in value.items() if name not in _CHANGING]
     return [_timeless(each) for each in value] if isinstance(value, list) else value
 
 

@@ -93,7 +93,14 @@ def _state(root: Path) -> dict[str, object]:
         for kind, records in receipt_of(root).items()
         for name, facts in records.items()
     }
-    return {"files": _splits(root), "listed": listed, "recorded": recorded, "unfinished": growing}
+    orders = [list(listed), list(recorded)]
+    return {
+        "files": _splits(root),
+        "listed": listed,
+        "recorded": recorded,
+        "orders": orders,
+        "unfinished": growing,
+    }
 
 
 def _splits(root: Path) -> dict[str, dict[str, bytes]]:
@@ -211,7 +218,7 @@ def test_pull(
     with s3_served(tmp_path / "weed") as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        assert run("organize", "--root", organized, *SHARDS).returncode == 0
+        assert run("organize", "--root", organized, *SHARDS[:-2]).returncode == 0
         (organized / "archives").mkdir()
         for archive in packed.parent.glob("*.tar"):
             shutil.copy(archive, organized / "archives")

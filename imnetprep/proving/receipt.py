@@ -300,5 +300,7 @@ def _record(root: Root, kind: str, records: Mapping[str, Mapping[str, Any] | Non
                 receipt[kind].pop(name, None)
             else:
                 receipt[kind][name] = {**facts, "recorded_at": timestamp, "imnetprep": __version__}
+        # In whatever order an interrupted command and its rerun record them.
+        receipt[kind] = dict(sorted(receipt[kind].items()))
         with written_whole(root.receipt) as file:
             file.write(json.dumps(receipt, indent=2).encode() + b"\n")

@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +150,10 @@ def publish_pulled(
     facts: Callable[[str], Mapping[str, Any]] = lambda _: {},
     replace: bool,
 ) -> list[SplitRecord]:
-    """Publish the pulled `splits`, each from the folder where it grew.
+    """Publish the pulled `splits`, which are sorted, each from the folder where it grew.
 
-    Also lists what `remote` lists and `root` has the folder of: a kill may have come between.
+    Also lists what `remote` lists and `root` has the folder of: a kill may have come between. The
+    manifest has the splits in the same order as without that kill.
     A root without a manifest gets one, of the same dataset. `facts` of a split's folder go into the
     receipt. Returns what was listed.
 
@@ -167,8 +169,8 @@ def publish_pulled(
     new_records, conflicts = list[SplitRecord](), list[str]()
     with open_manifest(remote.path) if remote else nullcontext() as manifest:
         records = manifest.splits() if manifest else {}
-        folders: Iterable[tuple[Key, Path | None]] = ((key, None) for key in records)
-        for key, workspace in chain(splits, folders):
+        folders: Iterable[tuple[Key, Path | None]] = ((key, None) for key in sorted(records))
+        for key, workspace in merge(splits, folders, key=itemgetter(0)):
             record, folder = records.get(key), root.split(*key)
             if workspace is None:
                 fingerprint = _fingerprint(root, key)

@@ -208,11 +208,11 @@ class _Splits:
         return folder in self._replacements or not self._root.place(folder).exists()
 
     def whole(self) -> Iterator[tuple[tuple[Split, Layout], Path]]:
-        """The splits that have come whole by their index, each with the folder in which it grew.
+        """The splits that are whole by their index, sorted, each with the folder where it grew.
 
         Raises WrongBytes for a split that has not.
         """
-        for split in Split:
+        for split in sorted(Split):
             final = self._root.split(split, Layout.WEBDATASET)
             folder = str(final.relative_to(self._root.path))
             workspace = self._workspace / folder
