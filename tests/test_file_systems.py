@@ -13,8 +13,9 @@ from PIL import Image
 
 from imnetprep import cli, fs
 from imnetprep.database import Busy, open_database
+from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.machine import explain
-from imnetprep.messages import ImnetprepError, Lack, shell_word
+from imnetprep.messages import ImnetprepError, Lack, WrongBytes, shell_word
 from imnetprep.own_images.content import file_problem
 from tests.conftest import Run, command, tree
 from tests.faults import Fault, Faults
@@ -248,6 +249,17 @@ def test_an_image_is_bad_where_it_cannot_be_read_and_not_where_none_can(
     else:
         with pytest.raises(OSError, match=str(path)):
             file_problem(str(path), decode=False)
+
+
+@pytest.mark.parametrize(("number", "is_bad"), [(errno.EIO, True), (errno.ENFILE, False)])
+def test_an_index_is_damaged_where_it_cannot_be_read_and_not_where_no_file_can(
+    number: int, is_bad: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pull would say that the bucket lacks it, and organize that the shards be moved away."""
+    (tmp_path / INDEX).touch()
+    monkeypatch.setattr(os, "open", _refusing(number))
+    with pytest.raises(WrongBytes if is_bad else OSError, match=os.strerror(number)):
+        read_index(tmp_path)
 
 
 @pytest.mark.parametrize("number", errno.errorcode)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
 from imnetprep.fs import read_range, written_whole
+from imnetprep.machine import is_of_file
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, move_away
 from imnetprep.outside_files import open_handle, read_file
@@ -125,7 +126,9 @@ def write_index(folder: Path, index: Index) -> None:
 
 
 def read_index(folder: Path) -> Index:
-    """What the shards in `folder` are. Raises WrongBytes where the index does not say."""
+    """What the shards in `folder` are. Raises WrongBytes where the index does not say, and OSError
+    where no file can be read.
+    """
     try:
         facts = json.loads(read_file(folder / INDEX))
         if facts.pop("form") != _FORM:
@@ -143,6 +146,8 @@ def read_index(folder: Path) -> Index:
             raise ValueError("it says more")
         return index
     except _DAMAGE as error:
+        if isinstance(error, OSError) and not is_of_file(error):
+            raise
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
             hint=f"{move_away(folder)}; then imnetprep organize --layout webdataset makes it",
