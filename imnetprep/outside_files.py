@@ -5,10 +5,10 @@ Opening a pipe waits for a writer that may never come, and reading a device may 
 
 import os
 import stat
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
-from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, move_away
 
 
@@ -27,8 +27,13 @@ def open_file(path: Path | str) -> BinaryIO:
 
 def read_file(path: Path | str) -> bytes:
     """The bytes of the file at `path`. Raises as `open_handle`."""
-    with named(path), open_file(path) as file:
-        return file.read()
+    refuse_special(path)
+    with FileIO(path) as file:
+        try:
+            return file.read()
+        except OSError as error:  # told by name; `named` costs more
+            error.filename = str(path)
+            raise
 
 
 def read_text(path: Path | str, *, errors: str = "strict") -> str:
