@@ -94,11 +94,15 @@ class Run:
         return self.folder / "plot.png"
 
     def remove_unbegun(self) -> None:
-        """Remove the folder unless there is a checkpoint in it, or anything that is not ours."""
-        if not self.is_begun:
-            for path in (self.recipe, self.folder / ".lock"):
-                path.unlink(missing_ok=True)
-            with suppress(OSError):  # it holds more
+        """Remove the folder if nothing is in it but what a run has before its first checkpoint.
+
+        The folder is listed: to ask for `last.pt` says "no" too where the disk does not answer.
+        """
+        names = {self.recipe.name, ".lock"}
+        with suppress(OSError):  # the folder holds more, or the disk does not answer
+            if names.issuperset(path.name for path in self.folder.iterdir()):
+                for name in names:
+                    (self.folder / name).unlink(missing_ok=True)
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
 

@@ -189,7 +189,8 @@ class _Session:
         if checkpoint.position.epoch < recipe.epochs:
             plan.require_room(self._trainer.model)
         self._log = plan.run.log_lines(checkpoint.position.epoch)
-        if not checkpoint.weights:
+        if not checkpoint.weights or not plan.run.recipe.exists():
+            # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(_first_state(checkpoint, plan))
         progress.note(
             f"{recipe.arch} on {place.device}: {len(data.train):,} training and"

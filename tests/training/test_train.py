@@ -1,13 +1,16 @@
 """A training as a whole: what it leaves, how it stops, and that going on changes no number."""
 
+import errno
 import json
 import math
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,51 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
     assert (position.epoch * 7 + position.step) == batches - 1
     trained(root, resume=True)
     refuse_difference(Run(root.run("a")), unbroken)
+
+
+@pytest.mark.parametrize("at", [1, 3, 5, 6])
+def test_no_fault_of_the_disk_leaves_a_checkpoint_without_its_recipe(
+    at: int, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the `at`-th call on that gives a file its name or syncs it, the disk fails for good."""
+    run, left = Run(root.run("a")), at
+
+    def failing(call: Callable[..., Any]) -> Callable[..., Any]:
+        def fails(*arguments: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return call(*arguments)
+
+        return fails
+
+    monkeypatch.setattr(Path, "replace", failing(Path.replace))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync))
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        trained(root, save_every_s=0)
+    assert run.last.exists() == (at > 5), "three calls for the recipe, two before the checkpoint"
+    assert run.recipe.exists() == run.last.exists()
+
+
+def test_a_disk_that_does_not_say_whether_a_checkpoint_is_there_costs_no_recipe(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From Python 3.14 on `exists` is no then, as of a file that is not there."""
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "last.pt" and exists(path))
+    with pytest.raises(Interruption):
+        trained(root, progress=SignalAt(signal.SIGTERM, batches=2))
+    assert {"last.pt", "recipe.json"} < {path.name for path in root.run("a").iterdir()}
+
+
+def test_a_run_that_lost_its_recipe_gets_it_again(root: Root, unbroken: Run) -> None:
+    run = Run(root.run("a"))
+    shutil.copytree(unbroken.folder, run.folder)
+    recipe = json.loads(run.recipe.read_text())
+    run.recipe.unlink()
+    trained(root, options={}, resume=True)
+    assert json.loads(run.recipe.read_text()) == recipe
 
 
 def test_a_second_interrupt_leaves_at_once(root: Root) -> None:
