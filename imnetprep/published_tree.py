@@ -5,7 +5,7 @@ from imnetprep.catalog.subsets import SubsetList, subset_of
 from imnetprep.checking.recognise import Tree, UnknownImages, recognise, tree_of
 from imnetprep.manifest import dataset_for
 from imnetprep.messages import Checks, Progress
-from imnetprep.verify import findings
+from imnetprep.verify import findings_by_split
 
 # With more of its classes a tree is not somebody's choice of them, but one that lacks some.
 _MOST_OF_A_CHOICE = 0.9
@@ -34,9 +34,11 @@ def published_tree(
     name = f"{len(classes)}-classes"
     part = tree_of(root, subset_of(tree.dataset, SubsetList(name, entries)))
     checks = Checks()
-    splits = tuple(part.places)
-    problems = findings(root, part, splits=splits, checks=checks, jobs=jobs, progress=progress)
-    return part if next(problems, None) is None else None
+    looks = findings_by_split(
+        root, part, splits=tuple(part.places), checks=checks, jobs=jobs, progress=progress
+    )
+    is_whole = all(next(findings, None) is None for _, findings in looks)
+    return part if is_whole else None
 
 
 def _classes(root: Root, tree: Tree) -> list[str]:

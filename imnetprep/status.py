@@ -63,10 +63,9 @@ class SplitStatus(NamedTuple):
 
 
 class VerifyStatus(NamedTuple):
-    """The last verify of a `subject`: `samples` or `archives`."""
+    """The fullest verify of a split (`train`, `shards/train`) or an archive, by its name."""
 
-    subject: str
-    splits: tuple[str, ...]
+    name: str
     checks: tuple[str, ...]
     findings: int
     recorded_at: str
@@ -231,9 +230,9 @@ def _unfinished(
 
 
 def _verifies(root: Root) -> Iterator[Status]:
-    for subject, record in read_receipt(root)["verified"].items():
-        splits, checks = tuple(record["splits"]), tuple(record["checks"])
-        yield VerifyStatus(subject, splits, checks, record["findings"], record["recorded_at"])
+    for name, record in sorted(read_receipt(root)["verified"].items()):
+        checks = tuple(record["checks"])
+        yield VerifyStatus(name, checks, record["findings"], record["recorded_at"])
 
 
 def _runs(root: Root) -> Iterator[Status]:

@@ -13,7 +13,7 @@ from imnetprep.messages import Checks, Finding, Progress
 CHECKS = {Layout.IMAGEFOLDER: folder_findings, Layout.WEBDATASET: shard_findings}
 
 
-def findings(
+def findings_by_split(
     root: Root,
     tree: Tree,
     *,
@@ -22,9 +22,10 @@ def findings(
     checks: Checks,
     jobs: int | None,
     progress: Progress,
-) -> Iterator[Finding]:
-    """All that is wrong with `splits` (all of the dataset, where none is named).
+) -> Iterator[tuple[str, Iterator[Finding]]]:
+    """All that is wrong with each of `splits` (all of the dataset, where none is named).
 
+    A split has the name of its folder: `train`, or `shards/train`.
     Raises ImnetprepError where a named split, or any split, is not there at all, WrongUsage where
     one is there in two layouts and none is named.
     """
@@ -38,5 +39,7 @@ def findings(
     for split, record in records.items():
         if record and record.change:
             progress.note(f"the {split} images are not as published: {record.change}")
-        check = CHECKS[record.layout if record else layout or Layout.IMAGEFOLDER]
-        yield from check(root, tree, split, checks=checks, jobs=jobs, progress=progress)
+        of_layout = record.layout if record else layout or Layout.IMAGEFOLDER
+        name = root.split(split, of_layout).relative_to(root.path).as_posix()
+        check = CHECKS[of_layout]
+        yield name, check(root, tree, split, checks=checks, jobs=jobs, progress=progress)

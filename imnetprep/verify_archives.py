@@ -92,7 +92,6 @@ def archive_reports(
                 hint="imnetprep download, or name the folder where the archives are",
             )
     at_home = record and home_of(folder, root) is root
-    total = 0
     for archive in present:
         report = _judge(folder / archive.name, archive, origin, jobs=jobs, progress=progress)
         if at_home:
@@ -101,11 +100,9 @@ def archive_reports(
                     withdraw_archive(root, report.path)
                 elif not isinstance(report.proof, NoProof):
                     record_archive(root, report.path, report.proof)
-        total += len(report.findings)
+            checks = ["form" if isinstance(report.proof, NoProof) else "every byte"]
+            record_verify(root, {archive.name: len(report.findings)}, checks=checks)
         yield report
-    if at_home:
-        checks = ["every byte"]
-        record_verify(root, "archives", splits=splits, checks=checks, findings=total)
 
 
 def _judge(

@@ -33,7 +33,7 @@ def _status(run: Run, root: Path) -> list[dict[str, Any]]:
 
 
 def _of(kind: str, told: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    name = {"split": "split", "verify": "subject"}.get(kind, "name")
+    name = "split" if kind == "split" else "name"
     return {each[name]: each for each in told if each["kind"] == kind}
 
 
@@ -69,8 +69,8 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     assert (splits["train"]["state"], splits["train"]["samples"]) == ("organized", 60)
     assert splits["val"]["layout"] == "imagefolder"
     verifies = _of("verify", told)
-    assert (verifies["samples"]["splits"], verifies["samples"]["findings"]) == (["val"], 0)
-    assert "digests" in verifies["samples"]["checks"] and "archives" in verifies
+    assert set(verifies) == {"val", TRAIN} and verifies["val"]["findings"] == 0
+    assert "digests" in verifies["val"]["checks"]
     wanted = {"epochs": 2, "all_epochs": 90, "best_top1_percent": 30.5, "at_work": False}
     assert _of("run", told)["resnet18"].items() >= wanted.items()
     shown = run("status", "--root", organized).stdout
@@ -102,7 +102,7 @@ def _receipt(root: Path) -> str:
 
 
 def _odd_receipt(root: Path) -> str:
-    (root / "receipt.json").write_text('{"verified": {"samples": {}}, "archives": []}')
+    (root / "receipt.json").write_text('{"verified": {"train": {}}, "archives": []}')
     return "receipt.json"
 
 

@@ -108,8 +108,10 @@ def test_a_right_tree_has_no_finding_and_only_the_receipt_is_touched(
         "0 findings in all splits (counts, names, sizes, digests)\n",
     )
     after = tree(organized)
-    noted = json.loads(after["receipt.json"])["verified"]["samples"]
-    assert (noted["findings"], noted["splits"], noted["checks"][-1]) == (0, [], "digests")
+    noted = json.loads(after["receipt.json"])["verified"]
+    assert {name: (each["findings"], each["checks"][-1]) for name, each in noted.items()} == {
+        "train": (0, "digests"), "val": (0, "digests")
+    }  # fmt: skip
     assert run("verify", "--root", organized).returncode == 0
     assert tree(organized) == after, "a verify that looked at less takes no place of a fuller one"
     assert after | {"receipt.json": before["receipt.json"]} == before

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @verb.runs_option
 @json_option
 def status(root: Root) -> None:
-    """Show what is under the root: archives and their proof, splits, the last verify, runs.
+    """Show what is under the root: archives and their proof, splits, what verify found, runs.
 
     Changes nothing and waits for nobody: it may be asked while other commands are at work.
 
@@ -52,7 +52,7 @@ def _row(status: "Status") -> tuple[str, str]:
         case SplitStatus():
             return status.split, _format_split(status)
         case VerifyStatus():
-            return status.subject, _format_verify(status)
+            return status.name, _format_verify(status)
         case RunStatus():
             return status.name, _format_run(status)
         case _:
@@ -97,9 +97,8 @@ def _format_split(split: "SplitStatus") -> str:
 
 def _format_verify(verify: "VerifyStatus") -> str:
     findings = count(verify.findings, "finding") if verify.findings else "no finding"
-    splits = f" in {', '.join(verify.splits)}" if verify.splits else ""
     time = verify.recorded_at[:16].replace("T", " ")
-    return f"{findings}{splits} ({', '.join(verify.checks)}), {time} UTC"
+    return f"{findings} ({', '.join(verify.checks)}), {time} UTC"
 
 
 def _format_run(run: "RunStatus") -> str:

@@ -79,25 +79,27 @@ def print_findings(
 ) -> Counter[str]:
     """Print all that is wrong with `tree`; returns how many findings there are of each kind."""
     from imnetprep.proving.receipt import record_verify
-    from imnetprep.verify import findings
+    from imnetprep.verify import findings_by_split
 
     strangers = [place for place in tree.places.values() if not place.listed]
     for place in strangers:
         if not splits or place.split in splits:
             _print_unlisted(tree, place)
-    kinds = Counter[str]()
-    for finding in findings(
+    kinds, numbers = Counter[str](), dict[str, int]()
+    for name, findings in findings_by_split(
         root, tree, splits=splits, layout=layout, checks=checks, jobs=jobs, progress=progress
     ):
-        kinds[finding.kind] += 1
-        print_finding(finding)
+        start = kinds.total()
+        for finding in findings:
+            kinds[finding.kind] += 1
+            print_finding(finding)
+        numbers[name] = kinds.total() - start
     kinds_of_check = ["counts", "names"] + ["sizes"] * (len(strangers) < len(tree.places))
     kinds_of_check += ["end markers"] * bool(strangers and not checks.decode)
     kinds_of_check += ["digests"] * checks.digests + ["decoding"] * checks.decode
     total = kinds.total()
     keeps = root.manifest.exists() and not dry_run  # else it is somebody's tree, and stays as it is
-    facts = {"splits": splits, "checks": kinds_of_check}
-    if keeps and not record_verify(root, "samples", **facts, findings=total):
+    if keeps and not record_verify(root, numbers, checks=kinds_of_check):
         progress.note(f"{root.receipt} is not to be written to: it does not keep the result")
     summary = f"{count(total, 'finding')} in {', '.join(splits) or 'all splits'}"
     print_result(f"{summary} ({', '.join(kinds_of_check)})", findings=total)

@@ -189,21 +189,16 @@ def _check(receipt: Mapping[str, Any]) -> None:
                 proof = parse_proof(record.get("proof"))
                 if kind == "archives":
                     proof.describe().encode()  # is shown, which half a character cannot be
-    for subject, record in receipt["verified"].items():
-        if not _is_verify(subject, record):
-            raise ValueError(f"what it says of the verify of {subject!r} is no such record")
+    for name, record in receipt["verified"].items():
+        if not _is_verify(name, record):
+            raise ValueError(f"what it says of the verify of {name!r} is no such record")
 
 
-def _is_verify(subject: str, record: Mapping[str, Any]) -> bool:
+def _is_verify(name: str, record: Mapping[str, Any]) -> bool:
     """Has `record` the form that `record_verify` gives it, and text that can be shown?"""
     match record:
-        case {
-            "splits": list(splits),
-            "checks": list(checks),
-            "findings": int(findings),
-            "recorded_at": str(timestamp),
-        }:
-            texts = [subject, *splits, *checks, timestamp]
+        case {"checks": list(checks), "findings": int(findings), "recorded_at": str(timestamp)}:
+            texts = [name, *checks, timestamp]
             is_text = all(isinstance(text, str) and text.isprintable() for text in texts)
             return is_text and not isinstance(findings, bool)
     return False
@@ -250,27 +245,27 @@ def bad_images(root: Root, split: str) -> Mapping[str, str]:
     return images if isinstance(images, dict) else {}
 
 
-def record_verify(
-    root: Root, subject: str, *, splits: Sequence[str], checks: Sequence[str], findings: int
-) -> bool:
-    """Keep what verify found in `subject`, samples or archives; is it kept?
+def record_verify(root: Root, findings: Mapping[str, int], *, checks: Sequence[str]) -> bool:
+    """Keep how many `findings` verify had in each split, or archive, by name; are they kept?
 
-    A fuller one that found nothing in these splits stays where this one finds nothing either.
+    Where there is none, a fuller verify of that name that had none either stays.
     """
-    facts = {"splits": list(splits), "checks": list(checks), "findings": findings}
     with if_possible():
-        record = read_receipt(root)["verified"].get(subject)
-        if record is None or findings or record["findings"] or not _is_fuller(record, facts):
-            _record(root, "verified", {subject: facts})
+        earlier = read_receipt(root)["verified"]
+        records = {
+            name: {"checks": list(checks), "findings": found}
+            for name, found in findings.items()
+            if found or not _is_fuller(earlier.get(name), checks)
+        }
+        if records:
+            _record(root, "verified", records)
         return True
     return False
 
 
-def _is_fuller(record: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
-    """Did the verify of `record` look at more than `facts` say, in the same splits? None: all."""
-    splits, checks = set(facts["splits"]), set(facts["checks"])
-    covers = not record["splits"] or (splits and splits <= set(record["splits"]))
-    return bool(covers) and checks < set(record["checks"])
+def _is_fuller(record: Mapping[str, Any] | None, checks: Sequence[str]) -> bool:
+    """Did the verify of `record` make more than these `checks`, and find nothing?"""
+    return record is not None and not record["findings"] and set(checks) < set(record["checks"])
 
 
 @contextmanager
@@ -286,7 +281,9 @@ def if_possible() -> Iterator[None]:
 
 
 def record_split(root: Root, split: str, **facts: Any) -> None:
-    """`split` is organized: what from, proved how, how much."""
+    """`split` is organized: what from, proved how, how much. A verify of an earlier one is void."""
+    if split in read_receipt(root)["verified"]:
+        _record(root, "verified", {split: None})
     _record(root, "splits", {split: facts})
 
 

@@ -79,7 +79,6 @@ def test_a_part_is_proved_by_its_pieces_and_never_by_a_digest_of_the_whole() -> 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"splits": "train"},
         {"checks": [1]},
         {"checks": ["\x1b[2J"]},
         {"findings": "x"},
@@ -93,13 +92,32 @@ def test_a_verify_record_of_another_form_is_damage(
     tmp_path: Path, facts: dict[str, object]
 ) -> None:
     root = Root(tmp_path)
-    record_verify(root, "samples", splits=["train"], checks=["names"], findings=0)
+    record_verify(root, {"train": 0}, checks=["names"])
     receipt = read_receipt(root)
-    receipt["verified"]["samples"] |= facts
+    receipt["verified"]["train"] |= facts
     root.receipt.write_text(json.dumps(receipt))
     with pytest.raises(ImnetprepError, match="is damaged") as caught:
         read_receipt(root)
     str(caught.value).encode()
+
+
+def _verifies(root: Root) -> dict[str, tuple[list[str], int]]:
+    verified = read_receipt(root)["verified"]
+    return {name: (record["checks"], record["findings"]) for name, record in verified.items()}
+
+
+def test_the_fullest_verify_of_each_split_is_kept(tmp_path: Path) -> None:
+    root, full, short = Root(tmp_path), ["names", "digests"], ["names"]
+    record_verify(root, {"train": 0}, checks=full)
+    record_verify(root, {"train": 0, "val": 0}, checks=short)
+    assert _verifies(root) == {"train": (full, 0), "val": (short, 0)}
+    record_verify(root, {"val": 0, "shards/val": 0}, checks=full)
+    assert _verifies(root) == dict.fromkeys(("train", "val", "shards/val"), (full, 0))
+    record_verify(root, {"train": 2, "val": 0}, checks=short)
+    assert _verifies(root)["train"] == (short, 2), "whatever was found since is told"
+    record_verify(root, {"train": 0}, checks=short)
+    record_split(root, "val")
+    assert _verifies(root) == {"train": (short, 0), "shards/val": (full, 0)}, "val is made anew"
 
 
 def test_half_a_character_is_damage_where_it_is_shown_and_may_be_in_a_path(tmp_path: Path) -> None:
