@@ -158,7 +158,8 @@ def _plan_archive(
             hint="if it is that archive with something behind it: "
             + shell_command("truncate", "-s", pieces.size_bytes, path),
         )
-    wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
+    with closing(open_archive(path.parent, path.name)) as file:
+        wrong = wrong_pieces(file, pieces, jobs=jobs, progress=progress)
     if len(wrong) * 2 > pieces.count:
         raise ImnetprepError(
             f"{len(wrong):,} of the {pieces.count:,} pieces of {path} are not those of torrent"

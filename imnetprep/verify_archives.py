@@ -1,4 +1,4 @@
-"""The published archives on this machine against what the dataset promises of them."""
+"""The published archives, here or far away, against what the dataset promises of them."""
 
 import errno
 import hashlib
@@ -7,19 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from imnetprep.archive_parts import archive_in_parts
+from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.damaged_tar import members_between
-from imnetprep.archives.file import LocalFile, file_state, missing_archive
-from imnetprep.archives.tar import PLAIN_FORMS, FileStream, members
+from imnetprep.archives.file import ArchiveFile, missing_archive
+from imnetprep.archives.tar import PLAIN_FORMS, FileStream, Stream, members
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.digests import Pieces
-from imnetprep.jobs import FILES
-from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
-from imnetprep.outside_files import open_file
+from imnetprep.jobs import FAR_RANGES, FILES
+from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, WrongUsage, count
 from imnetprep.proving.archive_at import home_of
+from imnetprep.proving.readers import ChecksumReader, Reader
 from imnetprep.proving.receipt import (
     DigestProof,
     NoProof,
@@ -30,9 +30,10 @@ from imnetprep.proving.receipt import (
     record_verify,
     withdraw_archive,
 )
+from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 from imnetprep.sources.torrent import published_pieces
+from imnetprep.synced_prefix import archives_at, dataset_at, is_at
 
-_CHUNK_BYTES = 2 << 20
 _EXAMPLES = 3
 
 
@@ -48,16 +49,17 @@ class ArchiveFinding(NamedTuple):
 
 
 class ArchiveReport(NamedTuple):
-    """One archive: what was found in it, and what proves it if nothing was."""
+    """One archive, its address: what was found in it, and what proves it if nothing was."""
 
-    path: Path
+    address: str
+    size_bytes: int
     proof: Proof
     findings: tuple[ArchiveFinding, ...]
 
 
 def archive_reports(
     root: Root,
-    folder: Path | None,
+    place: str | None,
     *,
     dataset: str | None = None,
     splits: Sequence[Split],
@@ -65,96 +67,116 @@ def archive_reports(
     record: bool = True,
     progress: Progress,
 ) -> Iterator[ArchiveReport]:
-    """Read every archive in `folder` (those of `splits`, where some are named) and judge it.
+    """Read every archive at `place` (those of `splits`, where some are named) and judge it.
 
-    With `record`, the receipt learns which archives of ROOT/archives are proved, and forgets the
-    proof of a wrong one.
+    `place` is a folder, a bucket's prefix or a web server's address; None: ROOT/archives. With
+    `record`, the receipt learns which archives of ROOT/archives are proved, and forgets the proof
+    of a wrong one.
     Raises ImnetprepError where an archive of a named split, or any, is not there, and where one
-    changes meanwhile.
+    changes meanwhile; WrongUsage on a pipe.
     """
-    origin = dataset_for(root.manifest, dataset).published
+    if place == STDIN:
+        raise WrongUsage(
+            "--archives - is a pipe, which has no end to look at first",
+            hint="name the place itself: a folder, s3://BUCKET/PREFIX or https://…",
+        )
+    origin = dataset_at(root, dataset, place).published
     origin.require_archives()
-    folder = root.archives if folder is None else folder
+    at = archives_at(place or root.archives, (each.name for each in origin.archives))
     of_splits = origin.archives_for(splits)
-    paths = {each: folder / each.name for each in of_splits or origin.archives}
-    present = [each for each, path in paths.items() if path.exists() and not path.is_dir()]
+    present = [each for each in of_splits or origin.archives if _is_there(at, each.name)]
     for archive in of_splits or ([] if present else origin.archives[:1]):
         if archive not in present:
-            for parts in [archive_in_parts(origin, split, folder) for split in archive.splits]:
-                if parts:
-                    raise ImnetprepError(
-                        f"{archive.name} lies in parts that nothing vouches for:"
-                        f" {parts[0].address}",
-                        hint="imnetprep organize looks at the names and counts in them",
-                    )
-            raise ImnetprepError(
-                missing_archive(folder / archive.name),
-                hint="imnetprep download, or name the folder where the archives are",
-            )
-    at_home = record and home_of(folder, root) is root
+            _refuse_missing(archive, origin, at)
+    at_home = record and home_of(at, root) is root
     for archive in present:
-        report = _judge(folder / archive.name, archive, origin, jobs=jobs, progress=progress)
+        report = _judge(at, archive, origin, jobs=jobs, progress=progress)
         if at_home:
+            path = Path(at) / archive.name
             with if_possible():
                 if report.findings:
-                    withdraw_archive(root, report.path)
+                    withdraw_archive(root, path)
                 elif not isinstance(report.proof, NoProof):
-                    record_archive(root, report.path, report.proof)
+                    record_archive(root, path, report.proof)
             checks = ["form" if isinstance(report.proof, NoProof) else "every byte"]
             record_verify(root, {archive.name: len(report.findings)}, checks=checks)
         yield report
 
 
-def _judge(
-    path: Path, archive: Archive, dataset: Dataset, *, jobs: int | None, progress: Progress
-) -> ArchiveReport:
-    """Read all of the archive at `path` and judge it by the best that the dataset has.
+def _is_there(place: str | Path, name: str) -> bool:
+    path = Path(place) / name  # a pipe is there: whoever opens it says what it is
+    return path.exists() and not path.is_dir() if is_local(place) else is_at(place, name)
 
-    Its torrent's pieces tell where it is wrong; a digest, whether; without either only the form,
-    the names and the counts are looked at.
+
+def _refuse_missing(archive: Archive, dataset: Dataset, place: str | Path) -> NoReturn:
+    """Raise the ImnetprepError of an archive that is not at `place`."""
+    if not is_local(place):
+        open_archive(place, archive.name).close()  # says what the server says
+    for parts in [archive_in_parts(dataset, split, place) for split in archive.splits]:
+        if parts:
+            raise ImnetprepError(
+                f"{archive.name} lies in parts that nothing vouches for: {parts[0].address}",
+                hint="imnetprep organize looks at the names and counts in them",
+            )
+    raise ImnetprepError(
+        missing_archive(Path(place) / archive.name),
+        hint="imnetprep download, or name the place where the archives are",
+    )
+
+
+def _judge(
+    place: str | Path, archive: Archive, dataset: Dataset, *, jobs: int | None, progress: Progress
+) -> ArchiveReport:
+    """Read all of the archive at `place` and judge it by the best that the dataset has.
+
+    Its torrent's pieces tell where it is wrong; a digest, whether. Without either the form, the
+    names and the counts are looked at, and the checksum that its server keeps, if it does.
     """
-    pieces = published_pieces(dataset, archive)
-    proof: Proof = choose_proof(archive, pieces)
-    state = file_state(path)
-    findings: list[ArchiveFinding] = []
-    promised_bytes = archive.size_bytes if pieces is None else pieces.size_bytes
-    if not isinstance(proof, NoProof) and promised_bytes not in (None, state["size_bytes"]):
-        message = f"has {state['size_bytes']:,} bytes, not {promised_bytes:,}"
-        findings.append(ArchiveFinding("size", message))
-    if pieces is not None:
-        wrong = wrong_pieces(path, pieces, jobs=jobs, progress=progress)
-        findings += _piece_findings(path, archive, dataset, pieces, wrong)
-    elif isinstance(proof, DigestProof):
-        findings += _digest_findings(path, proof, progress)
-    else:
-        findings += _form_findings(path, archive, dataset, progress)
-    if file_state(path) != state:
-        raise ImnetprepError(
-            f"{path} changed while it was read",
-            hint="run the same command once nothing writes to it",
-        )
+    with closing(open_archive(place, archive.name)) as file:
+        pieces, size_bytes = published_pieces(dataset, archive), file.size_bytes or 0
+        proof: Proof = choose_proof(archive, pieces, checksum=file.checksum)
+        findings: list[ArchiveFinding] = []
+        promised_bytes = archive.size_bytes if pieces is None else pieces.size_bytes
+        if not isinstance(proof, NoProof) and promised_bytes not in (None, size_bytes):
+            message = f"has {size_bytes:,} bytes, not {promised_bytes:,}"
+            findings.append(ArchiveFinding("size", message))
+        if pieces is not None:
+            wrong = wrong_pieces(file, pieces, jobs=jobs, progress=progress)
+            findings += _piece_findings(file, archive, dataset, pieces, wrong)
+        elif isinstance(proof, DigestProof):
+            findings += _digest_findings(file, proof, progress)
+        else:
+            with progress.task(f"verify {file.name}", total=size_bytes, unit="B") as task:
+                judge = _far_findings if file.is_far else _near_findings
+                findings += judge(file, archive, dataset, task)
+    with closing(open_archive(place, archive.name)) as file_now:
+        if file_now.identity != file.identity:
+            raise ImnetprepError(
+                f"{address_of(place, archive.name)} changed while it was read",
+                hint="run the same command once nothing writes to it",
+            )
     if isinstance(proof, NoProof):
         proof = NoProof(f"{proof.reason}; what can be seen of its form is right")
-    return ArchiveReport(path, proof, tuple(findings))
+    return ArchiveReport(address_of(place, archive.name), size_bytes, proof, tuple(findings))
 
 
-def wrong_pieces(path: Path, pieces: Pieces, *, jobs: int | None, progress: Progress) -> list[int]:
+def wrong_pieces(
+    file: ArchiveFile, pieces: Pieces, *, jobs: int | None, progress: Progress
+) -> list[int]:
     """The pieces whose SHA-1 is not the torrent's or that cannot be read, in order.
 
     Each of `jobs` threads holds one piece; hashlib lets them run side by side.
     """
     wrong = []
     length = pieces.length_bytes
-    with (
-        closing(LocalFile(path)) as file,
-        progress.task(f"verify {path.name}", total=pieces.size_bytes, unit="B") as task,
-    ):
+    with progress.task(f"verify {file.name}", total=pieces.size_bytes, unit="B") as task:
 
         def is_right(piece: int) -> bool:
             rest_bytes = pieces.size_bytes - piece * length
             return pieces.is_right(piece, _read(file, piece * length, min(length, rest_bytes)))
 
-        verdicts = FILES.in_threads(is_right, range(pieces.count), jobs=jobs)
+        threads = FAR_RANGES if file.is_far else FILES
+        verdicts = threads.in_threads(is_right, range(pieces.count), jobs=jobs)
         for piece, right in enumerate(verdicts):
             task.advance(min(length, pieces.size_bytes - piece * length))
             if not right:
@@ -173,7 +195,7 @@ def neighbours(pieces: Iterable[int]) -> list[range]:
     return runs
 
 
-def _read(file: LocalFile, offset: int, length: int) -> bytes:
+def _read(file: ArchiveFile, offset: int, length: int) -> bytes:
     """The bytes there; fewer where the file ends, none where the disk cannot read them."""
     try:
         return file.read_at(offset, length)
@@ -184,7 +206,7 @@ def _read(file: LocalFile, offset: int, length: int) -> bytes:
 
 
 def _piece_findings(
-    path: Path, archive: Archive, dataset: Dataset, pieces: Pieces, wrong: Sequence[int]
+    file: ArchiveFile, archive: Archive, dataset: Dataset, pieces: Pieces, wrong: Sequence[int]
 ) -> Iterator[ArchiveFinding]:
     """Each stretch of wrong pieces, with the images in it as far as headers can be read."""
     if len(wrong) == pieces.count:
@@ -197,24 +219,21 @@ def _piece_findings(
         is_class = name.endswith(".tar") and name[:-4] in dataset.label_of_wnid
         return is_class or (split is not None and dataset.label_of(split, name) is not None)
 
-    with closing(LocalFile(path)) as file:
-        for run in neighbours(wrong):
-            start = run.start * pieces.length_bytes
-            end = min(run.stop * pieces.length_bytes, pieces.size_bytes)
-            labels, names, unknown_bytes = set(), [], 0
-            if split is not None:
-                for member in members_between(
-                    partial(_read, file), start, end, is_member=is_member
-                ):
-                    if member.name:
-                        names.append(member.name)
-                        labels.add(dataset.label_of(split, member.name))
-                    else:
-                        unknown_bytes += member.end - member.start
-            wnids = tuple(synset.wnid for synset in dataset.synsets if synset.label in labels)
-            stretch = f"bytes {start:,} to {end:,} ({count(len(run), 'piece')})"
-            message = f"{stretch}: {_format_images(names, wnids, unknown_bytes)}"
-            yield ArchiveFinding("damaged", message, start, end, wnids, tuple(names))
+    for run in neighbours(wrong):
+        start = run.start * pieces.length_bytes
+        end = min(run.stop * pieces.length_bytes, pieces.size_bytes)
+        labels, names, unknown_bytes = set(), [], 0
+        if split is not None:
+            for member in members_between(partial(_read, file), start, end, is_member=is_member):
+                if member.name:
+                    names.append(member.name)
+                    labels.add(dataset.label_of(split, member.name))
+                else:
+                    unknown_bytes += member.end - member.start
+        wnids = tuple(synset.wnid for synset in dataset.synsets if synset.label in labels)
+        stretch = f"bytes {start:,} to {end:,} ({count(len(run), 'piece')})"
+        message = f"{stretch}: {_format_images(names, wnids, unknown_bytes)}"
+        yield ArchiveFinding("damaged", message, start, end, wnids, tuple(names))
 
 
 def _format_images(names: Sequence[str], wnids: Sequence[str], unknown_bytes: int) -> str:
@@ -231,14 +250,14 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _digest_findings(
-    path: Path, proof: DigestProof, progress: Progress
+    file: ArchiveFile, proof: DigestProof, progress: Progress
 ) -> Iterator[ArchiveFinding]:
     digest = hashlib.new(proof.kind, usedforsecurity=False)
     with (
-        open_file(path) as file,
-        progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task,
+        closing(Reader(file, in_order=True)) as reader,
+        progress.task(f"verify {file.name}", total=file.size_bytes or 0, unit="B") as task,
     ):
-        while chunk := file.read(_CHUNK_BYTES):
+        for chunk in reader.chunks(0, None):
             digest.update(chunk)
             task.advance(len(chunk))
     if digest.hexdigest() != proof.digest:
@@ -246,10 +265,36 @@ def _digest_findings(
         yield ArchiveFinding("digest", f"{message}; a digest does not tell which bytes are wrong")
 
 
-def _form_findings(
-    path: Path, archive: Archive, dataset: Dataset, progress: Progress
+def _near_findings(
+    file: ArchiveFile, archive: Archive, dataset: Dataset, task: Task
 ) -> Iterator[ArchiveFinding]:
-    """What is wrong with the form of `archive`; bodies are not read.
+    """What is wrong with the form of an archive here; bodies are not read."""
+    return _form_findings(FileStream(file.read_at), archive, dataset, task, end=file.size_bytes)
+
+
+def _far_findings(
+    file: ArchiveFile, archive: Archive, dataset: Dataset, task: Task
+) -> Iterator[ArchiveFinding]:
+    """What is wrong with the form, in one read of every byte, and the checksum of the server."""
+    reader = Reader(file, in_order=True)
+    if file.checksum is not None:
+        reader = ChecksumReader(file, file.checksum, {}, in_order=True)
+    with closing(reader):
+        stream = ChunkStream(reader.chunks(0, None), 0, name=file.name)
+        yield from _form_findings(stream, archive, dataset, task, end=file.size_bytes)
+        position = stream.position
+        stream.drain()
+        task.advance(stream.position - position)
+        try:
+            reader.finish()
+        except WrongBytes as error:
+            yield ArchiveFinding("checksum", str(error))
+
+
+def _form_findings(
+    stream: Stream, archive: Archive, dataset: Dataset, task: Task, *, end: int | None
+) -> Iterator[ArchiveFinding]:
+    """What is wrong with the form of the `archive` whose `stream` ends at byte `end`.
 
     Of a split without labels only the structure is known; of what is no tar, or has paths, nothing.
     """
@@ -259,26 +304,25 @@ def _form_findings(
     counts: Counter[int] = Counter()
     names: set[str] = set()
     last_wnid = None
-    with progress.task(f"verify {path.name}", total=path.stat().st_size, unit="B") as task:
-        try:
-            for name, wnid in _images(path, archive, task):
-                if wnid != last_wnid:
-                    names.clear()  # a name is of one class, so no other class tar may have it
-                    last_wnid = wnid
-                label = None if split is None else dataset.label_of(split, name, wnid)
-                if name in names:
-                    yield ArchiveFinding("twice", f"member {name!r} is there a second time")
-                elif split is not None and (
-                    label is None or wnid not in (None, dataset.synsets[label].wnid)
-                ):
-                    message = f"member {name!r} is not of {dataset.name} there"
-                    yield ArchiveFinding("extra", message)
-                elif label is not None:
-                    counts[label] += 1
-                names.add(name)
-        except WrongBytes as error:
-            yield ArchiveFinding("structure", str(error))
-            return
+    try:
+        for name, wnid in _images(stream, archive, task, end=end or 0):
+            if wnid != last_wnid:
+                names.clear()  # a name is of one class, so no other class tar may have it
+                last_wnid = wnid
+            label = None if split is None else dataset.label_of(split, name, wnid)
+            if name in names:
+                yield ArchiveFinding("twice", f"member {name!r} is there a second time")
+            elif split is not None and (
+                label is None or wnid not in (None, dataset.synsets[label].wnid)
+            ):
+                message = f"member {name!r} is not of {dataset.name} there"
+                yield ArchiveFinding("extra", message)
+            elif label is not None:
+                counts[label] += 1
+            names.add(name)
+    except WrongBytes as error:
+        yield ArchiveFinding("structure", str(error))
+        return
     for label, images in enumerate(dataset.counts(split) if split is not None else ()):
         if counts[label] != images:
             wnid = dataset.synsets[label].wnid
@@ -286,17 +330,17 @@ def _form_findings(
             yield ArchiveFinding("count", message)
 
 
-def _images(path: Path, archive: Archive, task: Task) -> Iterator[tuple[str, str | None]]:
+def _images(
+    stream: Stream, archive: Archive, task: Task, *, end: int
+) -> Iterator[tuple[str, str | None]]:
     """The name of every image, with the wnid of the class tar that it is in, if it is in one."""
     read_bytes = 0
-    with closing(LocalFile(path)) as file:
-        stream = FileStream(file.read_at)
-        for member in members(stream, name=archive.name, end=file.size_bytes or 0):
-            if archive.form == "tar-of-tars":
-                name, end = f"{archive.name}: {member.name}", stream.position + member.size_bytes
-                for inner in members(stream, name=name, end=end):
-                    yield inner.name, member.name.removesuffix(".tar")
-            else:
-                yield member.name, None
-            task.advance(stream.position - read_bytes)
-            read_bytes = stream.position
+    for member in members(stream, name=archive.name, end=end):
+        if archive.form == "tar-of-tars":
+            name, inner_end = f"{archive.name}: {member.name}", stream.position + member.size_bytes
+            for inner in members(stream, name=name, end=inner_end):
+                yield inner.name, member.name.removesuffix(".tar")
+        else:
+            yield member.name, None
+        task.advance(stream.position - read_bytes)
+        read_bytes = stream.position

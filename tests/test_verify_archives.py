@@ -1,13 +1,17 @@
 """A damaged archive is named to the byte and the image; a right one is called proved."""
 
 import json
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from imnetprep.synthetic import pack_dataset
 from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil, tree
+from tests.servers import BUCKET, S3Server, s3_served, web_served
 
 
 def _members(archive: Path) -> dict[str, bytes]:
@@ -132,6 +136,94 @@ def test_a_damaged_receipt_does_not_stop_the_check(archived: Path, run: Run) -> 
     done = run("verify-archives", "--root", archived)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "0 findings in 2 archives")
     assert (archived / "receipt.json").read_text() == '{"archives": '
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory, published: Path) -> Iterator[S3Server]:
+    """`right/` has both archives, `wrong/` one with a flipped byte in three pieces of train."""
+    with s3_served(tmp_path_factory.mktemp("weed")) as server:
+        client = server.client()
+        for name in (TRAIN, VAL):
+            body = bytearray((published.parent / name).read_bytes())
+            put = {"Bucket": BUCKET, "ChecksumAlgorithm": "CRC32"}
+            client.put_object(**put, Key=f"right/archives/{name}", Body=bytes(body))
+            for start in (9 * PIECE + 10_240, 20 * PIECE, 21 * PIECE + 5) if name == TRAIN else [7]:
+                body[start] ^= 1
+            client.put_object(**put, Key=f"wrong/{name}", Body=bytes(body))
+        yield server
+
+
+@pytest.fixture
+def of_bucket(
+    s3: S3Server, published: Path, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """verify-archives of a prefix of the bucket, into an empty root; `dataset`, or `published`."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def verify(
+        prefix: str, *words: object, dataset: Path = published
+    ) -> subprocess.CompletedProcess[str]:
+        place = ["--archives", f"s3://{BUCKET}/{prefix}", "--root", tmp_path / "root"]
+        done = here("verify-archives", *place, "--dataset", dataset, *words)
+        assert not (tmp_path / "root").exists(), "nothing of a bucket is kept here"
+        return done
+
+    return verify
+
+
+def test_the_archives_of_a_bucket_are_verified_where_they_lie(of_bucket: Run) -> None:
+    done = of_bucket("right")
+    assert done.returncode == 0, done.stdout + done.stderr
+    place = f"s3://{BUCKET}/right/archives"
+    assert f"{place}/{TRAIN}: 2.02 MB, all 31 pieces right" in done.stdout
+    assert f"{place}/{VAL}: 379 kB, its md5 is right" in done.stdout
+
+
+def test_damage_in_a_bucket_is_named_by_bytes_and_images(of_bucket: Run) -> None:
+    done = of_bucket("wrong", "--json")
+    assert done.returncode == 5, done.stderr
+    *damage, digest, summary = map(json.loads, done.stdout.splitlines())
+    assert [(each["start"], each["end"]) for each in damage] == [
+        (9 * PIECE, 10 * PIECE), (20 * PIECE, 22 * PIECE)
+    ]  # fmt: skip
+    assert all(each["images"] for each in damage)
+    assert digest["path"] == f"s3://{BUCKET}/wrong/{VAL}" and digest["kind"] == "digest"
+    assert summary["findings"] == 3
+
+
+def test_what_no_digest_proves_is_compared_with_the_checksum_of_the_bucket(
+    published: Path, tmp_path: Path, of_bucket: Run
+) -> None:
+    dataset, text = tmp_path / published.name, published.read_text()
+    lines = [line for line in text.splitlines() if not line.startswith(("md5", "torrent"))]
+    for path in (*published.parent.glob("*.tsv"), *published.parent.glob("*.txt")):
+        shutil.copy(path, tmp_path)
+    dataset.write_text("\n".join(lines))
+    done = of_bucket("right", dataset=dataset)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("its crc32 is that of its server") == 2
+    done = of_bucket("wrong", "--split", "val", dataset=dataset)
+    assert done.returncode == 5, "the server has the wrong bytes and their checksum"
+    assert f"structure: s3://{BUCKET}/wrong/{VAL}" in done.stdout
+
+
+def test_a_bucket_without_the_archive_is_told_as_what_its_server_says(of_bucket: Run) -> None:
+    done = of_bucket("elsewhere")
+    assert done.returncode == 3
+    assert f"s3://{BUCKET}/elsewhere/{TRAIN}" in done.stderr
+
+
+def test_a_web_server_is_read_as_well(published: Path, tmp_path: Path, here: Run) -> None:
+    with web_served(published.parent) as web:
+        words = ["--root", tmp_path, "--dataset", published, "--archives", web.address]
+        done = here("verify-archives", *words)
+    assert done.stdout.endswith("0 findings in 2 archives\n"), done.stderr
+
+
+def test_a_pipe_is_no_place_to_verify(tmp_path: Path, here: Run) -> None:
+    done = here("verify-archives", "--root", tmp_path, "--archives", "-")
+    assert (done.returncode, "is a pipe" in done.stderr) == (2, True)
 
 
 def test_the_dataset_of_a_folder_of_archives_can_be_named(

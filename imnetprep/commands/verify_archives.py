@@ -1,7 +1,8 @@
 """`imnetprep verify-archives`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
@@ -16,7 +17,13 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.root_option
 @verb.dataset_option
 @verb.split_option()
-@verb.archives_folder_option
+@click.option(
+    "--archives",
+    metavar="PLACE",
+    help="Where the archives lie: a folder, s3://BUCKET/PREFIX or https://…."
+    "  [default: ROOT/archives]",
+)
+@verb.bucket_options
 @verb.jobs_option
 @verb.dry_run_option("Read and judge the archives, and leave the receipt as it is.")
 @json_option
@@ -25,7 +32,9 @@ def verify_archives(
     root: Root,
     dataset: str | None,
     splits: tuple[Split, ...],
-    archives: Path | None,
+    archives: str | None,
+    request_payer: bool,
+    no_sign_request: bool,
     jobs: int | None,
     dry_run: bool,
     quiet: bool,
@@ -33,8 +42,9 @@ def verify_archives(
     """Read every byte of the published archives, and name the wrong bytes and the images in them.
 
     An archive is verified by the pieces of its torrent, else by its digest; where the dataset has
-    neither, its structure and counts are checked. The receipt of ROOT records which archives of
-    ROOT/archives are verified, so that organize, sync-s3 and clean need not read them again; a
+    neither, its structure and counts are checked, and in a bucket the object's own checksum. An
+    archive far away is read without a copy on this disk. The receipt of ROOT records which archives
+    of ROOT/archives are verified, so that organize, sync-s3 and clean need not read them again; a
     wrong one loses its record.
 
     A line for each finding; exit code 5 if there is any. `imnetprep repair-archives` repairs them.
@@ -42,7 +52,9 @@ def verify_archives(
     \b
     imnetprep verify-archives
     imnetprep verify-archives --archives /data/archives --dataset ilsvrc2012 --split val
+    imnetprep verify-archives --archives s3://my-bucket/imagenet
     """
+    verb.read_bucket(archives, request_payer=request_payer, no_sign_request=no_sign_request)
     from imnetprep.verify_archives import archive_reports
 
     found = read = 0
@@ -64,15 +76,14 @@ def verify_archives(
 
 
 def _print_report(report: "ArchiveReport") -> None:
-    path = str(report.path)
+    path = report.address
     for finding in report.findings:
         text = f"{finding.kind}: {path} {finding.message}"
         print_result(text, path=path, **finding._asdict())
     if not report.findings:
-        size_bytes, proof = report.path.stat().st_size, report.proof
         print_result(
-            f"{path}: {format_bytes(size_bytes)}, {proof.describe()}",
+            f"{path}: {format_bytes(report.size_bytes)}, {report.proof.describe()}",
             path=path,
-            size_bytes=size_bytes,
-            proof=proof,
+            size_bytes=report.size_bytes,
+            proof=report.proof,
         )
