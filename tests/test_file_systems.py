@@ -309,6 +309,17 @@ def test_a_limit_on_open_files(packed: Path, tmp_path: Path, run: Run) -> None:
     error, hint = _told(done)
     assert "Too many open files" in error and "ulimit -n" in hint
     assert run(*words, "--archives", packed.parent).returncode == 0
+@pytest.mark.parametrize("at", [1, 4, 8, 12])
+def test_a_download_without_its_threads_is_told_and_no_abort(
+    at: int, published: Path, tmp_path: Path, failing: Run
+) -> None:
+    """Before libtorrent starts its own, where nobody catches what the system refuses."""
+    words = ["--root", tmp_path / "root", "--dataset", published, "--split", "train"]
+    network = ["--no-dht", "--listen", "127.0.0.1:0", "--peer", "127.0.0.1:1", "--wait", "0s"]
+    error, hint = _told(failing("download", *words, *network, fault=f"thread:{at}:EAGAIN:on"))
+    assert "starts no more threads" in error and "ulimit -u" in hint
+
+
 
 
 def test_a_file_system_without_inodes_is_told_as_that(

@@ -1,6 +1,7 @@
 """A libtorrent session with the settings that move 155 GB well (docs/torrents.md has figures)."""
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ _DHT_NODES = (
     "dht.transmissionbt.com:6881",
     "router.utorrent.com:6881",
 )
+# One for the network, one for names of hosts, and those of the disk: its defaults, as settings say.
+_DISK_THREADS, _HASH_THREADS = 10, 1
+_THREADS = 2 + _DISK_THREADS + _HASH_THREADS
 DEFAULT_LISTEN = "0.0.0.0:6881,[::]:6881"
 
 
@@ -67,7 +71,10 @@ def parse_listen(text: str) -> str:
 
 @contextmanager
 def open_session(network: Network) -> Iterator[Any]:
-    """A session that listens. Raises ImnetprepError where it cannot listen at all."""
+    """A session that listens. Raises ImnetprepError where it cannot listen at all, RuntimeError
+    where the system starts fewer threads than it has.
+    """
+    _require_threads(_THREADS)
     session = lt.session(lt.session_params(_settings(network)))
     # Peers on the same network count too: by default libtorrent lets them pass every rate limit.
     all_peers = lt.ip_filter()
@@ -78,6 +85,24 @@ def open_session(network: Network) -> Iterator[Any]:
         yield session
     finally:
         session.pause()
+
+
+def _require_threads(number: int) -> None:
+    """Raise RuntimeError, as Python says it, unless this process can have `number` threads more.
+
+    libtorrent starts its own one by one, where nobody catches what the system refuses: the process
+    would abort (SIGABRT).
+    """
+    is_over, threads = threading.Event(), list[threading.Thread]()
+    try:
+        for _ in range(number):
+            thread = threading.Thread(target=is_over.wait, daemon=True)
+            thread.start()
+            threads.append(thread)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
 
 
 def listening_port(session: Any) -> int:
@@ -101,6 +126,8 @@ def _settings(network: Network) -> dict[str, Any]:
         | lt.alert_category.peer
         | lt.alert_category.piece_progress,
         "alert_queue_size": 100_000,
+        "aio_threads": _DISK_THREADS,
+        "hashing_threads": _HASH_THREADS,
         "listen_interfaces": network.listen,
         "enable_dht": network.dht,
         "dht_bootstrap_nodes": ",".join(_DHT_NODES),
