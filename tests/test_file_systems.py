@@ -19,6 +19,7 @@ from imnetprep.messages import ImnetprepError, Lack, WrongBytes, shell_word
 from imnetprep.own_images.content import file_problem
 from tests.conftest import Run, command, tree
 from tests.faults import Fault, Faults
+from tests.packings import openable
 
 UNABLE = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
 _OURS = {errno.EBADF, errno.EFAULT, errno.ESPIPE, errno.ENOTSOCK, errno.ECHILD}
@@ -105,9 +106,23 @@ def test_on_a_file_system_without_locks_all_works(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is a file system without locks") == 1
     assert tree(root / "train") == tree(organized_once / "train")
-    for verb in ("verify", "status"):
-        done = failing(verb, "--root", root, fault=lacking)
+    photos = tmp_path / "photos"
+    for name in ("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(openable(name))
+    (tmp_path / "list.txt").write_text(min(path.name for path in (root / "val").iterdir()))
+    for words in (
+        ["verify", "--root", root],
+        ["divide", photos, "--root", tmp_path / "divided", "--jobs", 1],
+        ["subset", tmp_path / "list.txt", "--root", root, "--to", tmp_path / "part"],
+        ["organize", "--root", root, "--layout", "webdataset"],
+        ["repair", "--root", root, "--from", packed.parent],
+        ["status", "--root", root],
+    ):
+        done = failing(*words, fault=lacking)
         assert done.returncode == 0, done.stderr
+        works = words[0] != "status"
+        assert done.stderr.count("is a file system without locks") == works, words
     assert "another process" not in done.stdout
 
 
@@ -294,6 +309,17 @@ def test_the_machine_is_told_from_the_program(
     assert failing(*words).returncode == 0
 
 
+@pytest.mark.parametrize("at", [1, 4, 8, 12])
+def test_a_download_without_its_threads_is_told_and_no_abort(
+    at: int, published: Path, tmp_path: Path, failing: Run
+) -> None:
+    """Before libtorrent starts its own, where nobody catches what the system refuses."""
+    words = ["--root", tmp_path / "root", "--dataset", published, "--split", "train"]
+    network = ["--no-dht", "--listen", "127.0.0.1:0", "--peer", "127.0.0.1:1", "--wait", "0s"]
+    error, hint = _told(failing("download", *words, *network, fault=f"thread:{at}:EAGAIN:on"))
+    assert "starts no more threads" in error and "ulimit -u" in hint
+
+
 def test_a_manifest_that_the_disk_cannot_read_is_not_called_damaged(
     organized: Path, failing: Run
 ) -> None:
@@ -309,17 +335,6 @@ def test_a_limit_on_open_files(packed: Path, tmp_path: Path, run: Run) -> None:
     error, hint = _told(done)
     assert "Too many open files" in error and "ulimit -n" in hint
     assert run(*words, "--archives", packed.parent).returncode == 0
-@pytest.mark.parametrize("at", [1, 4, 8, 12])
-def test_a_download_without_its_threads_is_told_and_no_abort(
-    at: int, published: Path, tmp_path: Path, failing: Run
-) -> None:
-    """Before libtorrent starts its own, where nobody catches what the system refuses."""
-    words = ["--root", tmp_path / "root", "--dataset", published, "--split", "train"]
-    network = ["--no-dht", "--listen", "127.0.0.1:0", "--peer", "127.0.0.1:1", "--wait", "0s"]
-    error, hint = _told(failing("download", *words, *network, fault=f"thread:{at}:EAGAIN:on"))
-    assert "starts no more threads" in error and "ulimit -u" in hint
-
-
 
 
 def test_a_file_system_without_inodes_is_told_as_that(
