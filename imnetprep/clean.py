@@ -22,6 +22,7 @@ KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
 
 _OF_AN_EARLY_RUN = {".lock", "recipe.json", "last.pt"}
+_REMNANT_SUFFIX = consumed_path(Path("_")).name[1:]
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")
 
@@ -93,14 +94,23 @@ def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[R
             as_published = {key[0] for key in split_folders if splits[key].change is None}
     found = list(_temporary(root, busy))
     if root.archives not in busy:
-        found += _parts(root)
+        found += _parts(root, dataset, any_source="part" in kinds)
     if root.organizing not in busy:
-        found += _growth(root, dataset, split_folders)
+        may_go = "leftover" in kinds or not _lacks_archive(root, dataset, as_published)
+        found += _growth(root, dataset, split_folders, may_go=may_go)
     found += _runs(root)
     if dataset is not None and not busy:
         found += _archives(root, dataset, as_published, any_source="archive" in kinds)
     kinds = kinds or DEFAULT_KINDS
     return [each for kind in KINDS if kind in kinds for each in found if each.kind == kind]
+
+
+def _published(dataset: Dataset | None, name: str) -> Archive | None:
+    """The archive called `name`, if a known place has it: a swarm or an address."""
+    for archive in dataset.published.archives if dataset else ():
+        if archive.name == name and (archive.torrent or archive.magnet or archive.url):
+            return archive
+    return None
 
 
 def _temporary(root: Root, busy: Sequence[Path]) -> Iterator[Removable]:
@@ -113,24 +123,37 @@ def _temporary(root: Root, busy: Sequence[Path]) -> Iterator[Removable]:
                 yield _found("temporary", path, f"process {match[1]}, which wrote it, is gone")
 
 
-def _parts(root: Root) -> Iterator[Removable]:
+def _parts(root: Root, dataset: Dataset | None, *, any_source: bool) -> Iterator[Removable]:
+    """Unfinished archives, and the records of their pieces, which stay for as long as any of them.
+
+    Without `any_source` only those of archives that the dataset says where to have again.
+    """
+    records, stays = list[Removable](), False
     for path in filter(_is_file, _entries(root.archives)):
-        if path.suffix == ".part":
-            yield _found("part", path, "not whole; imnetprep download would resume it")
-        elif path.name.startswith(".") and path.suffix == ".fetching":
-            yield _found("part", path, "not whole; imnetprep sync-s3 s3://… --pull would resume it")
+        is_fetched = path.name.startswith(".") and path.suffix == ".fetching"
+        if path.suffix == ".part" or is_fetched:
+            if any_source or _published(dataset, path.stem.removeprefix("." * is_fetched)):
+                verb = "sync-s3 s3://… --pull" if is_fetched else "download"
+                yield _found("part", path, f"not whole; imnetprep {verb} would resume it")
+            else:
+                stays = True
         elif _RECORD.fullmatch(path.name):
-            yield _found("part", path, "what is known of the parts")
+            records.append(_found("part", path, "what is known of the parts"))
+    if not stays:
+        yield from records
 
 
 def _growth(
-    root: Root, dataset: Dataset | None, split_folders: set[tuple[Split, Layout]]
+    root: Root, dataset: Dataset | None, split_folders: set[tuple[Split, Layout]], *, may_go: bool
 ) -> Iterator[Removable]:
-    """Unfinished splits and what they left: class folders, shards and spools."""
+    """Unfinished splits and what they left: class folders, shards and spools.
+
+    Where it is left open of what they are, they are left out unless they `may_go`.
+    """
     is_readable = _is_folder(root.organizing) and not root.journal.is_symlink()
     splits = _unfinished_splits(root) if is_readable else []
     growths = {(each.stage, each.split): each for each in splits or ()}
-    for path in _entries(root.organizing) if splits is None else ():
+    for path in _entries(root.organizing) if splits is None and may_go else ():
         if path.name.startswith(root.journal.name) and _is_file(path):
             yield _found("leftover", path, "the journal is damaged")
     if _is_folder(root.organizing / "sync"):
@@ -138,11 +161,14 @@ def _growth(
         yield _found("unfinished", root.organizing / "sync", reason)
     for stage, folder in _unfinished_folders(root):
         growth = growths.get((stage, folder.name))
-        if growth is None:
+        if growth is None and may_go:
             reason = f"the journal {'is damaged' if splits is None else 'knows nothing of it'}"
             yield _found("leftover", folder, reason)
+        elif growth is None:
+            continue
         elif dataset is not None and growth.dataset != dataset.fingerprint:
-            yield _found("leftover", folder, "it is of another dataset")
+            if may_go:
+                yield _found("leftover", folder, "it is of another dataset")
         elif (growth.split, stage.layout) in split_folders and not (
             growth.is_whole and stage is Stage.FOLDERS
         ):
@@ -150,6 +176,20 @@ def _growth(
         else:
             words = "" if stage is Stage.FOLDERS else f" --layout {stage.layout}"
             yield _found("unfinished", folder, f"imnetprep organize{words} would resume it")
+
+
+def _lacks_archive(root: Root, dataset: Dataset | None, as_published: set[Split]) -> bool:
+    """May what lies in `.organizing` be all there is of an archive that was consumed for it?"""
+    names = {
+        archive.name
+        for archive in (dataset.published.archives if dataset else ())
+        if archive.split in as_published
+    }
+    entries = (path.name for path in _entries(root.archives))
+    remnants = {
+        name.removesuffix(_REMNANT_SUFFIX) for name in entries if name.endswith(_REMNANT_SUFFIX)
+    }
+    return any(_published(dataset, name) is None for name in remnants - names)
 
 
 def _runs(root: Root) -> Iterator[Removable]:
@@ -198,12 +238,12 @@ def _archives(
         holes = consumed_path(path)
         if archive.split not in splits or not _is_folder(root.archives):
             continue
-        may_go = any_source or archive.torrent or archive.magnet or archive.url
+        may_go = any_source or _published(dataset, archive.name) is not None
         if _is_file(path) and may_go and is_proved(root, path):
             reason = f"verified, and {archive.split} is organized"
             yield _found("archive", path, reason, source=_source(archive))
-        if _is_file(holes):
-            root_name = other_consumer(path, root.path)
+        root_name = other_consumer(path, root.path)
+        if _is_file(holes) and (may_go or root_name is None):  # another root may want the rest
             consumer = f" in part, by {root_name}" if root_name else ""
             reason = f"consumed{consumer}, and {archive.split} is organized"
             # The index first: without its archive nothing would lead to it after a kill.

@@ -165,7 +165,7 @@ def test_each_kind_is_shown_first_and_removed_when_asked(
 ) -> None:
     paths = spoil(root, packed)
     before = tree(root)
-    words = ["--only", kind] if kind in ("archive", "unfinished") else []
+    words = ["--only", kind] if kind in ("archive", "part", "unfinished") else []
     shown = _shown(run, root, *words)
     assert {each["kind"] for each in shown} == {kind}
     assert {each["path"] for each in shown} == set(map(str, paths))
@@ -200,6 +200,32 @@ def test_an_archive_comes_with_the_way_to_get_it_again(root: Path, packed: Path,
     assert _shown(run, root) == [], "its images are gone, so it is wanted"
 
 
+def test_a_part_that_no_known_place_has_is_taken_by_its_kind_only(
+    archived: Path, published: Path, here: Run
+) -> None:
+    """The dataset has a torrent of train, and nothing but an MD5 of val."""
+    archives = archived / "archives"
+    paths = _part(archived, published)
+    known = (archives / TRAIN).rename(archives / f"{TRAIN}.part")
+    (archives / VAL).rename(archives / f".{VAL}.fetching")
+    assert [each["path"] for each in _shown(here, archived)] == [str(known)]
+    _shown(here, archived, "--yes")
+    assert not known.exists() and all(path.exists() for path in paths)
+    assert _shown(here, archived) == []
+    every = {*map(str, paths), str(archives / f".{VAL}.fetching")}
+    assert {each["path"] for each in _shown(here, archived, "--only", "part")} == every
+
+
+def test_what_may_be_all_there_is_of_a_consumed_archive_is_taken_by_its_kind_only(
+    root: Path, packed: Path, here: Run
+) -> None:
+    shutil.rmtree(root / "train")
+    _consumed(root, packed)
+    (folder,) = _growth_of_another_dataset(root, packed)
+    assert _shown(here, root) == []
+    assert [each["path"] for each in _shown(here, root, "--only", "leftover")] == [str(folder)]
+
+
 def test_growth_that_can_go_on_is_taken_by_its_name_only(
     packed: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -228,14 +254,15 @@ def test_where_another_process_is_at_work_nothing_is_removed(
     _part(root, packed)
     _grown(root, "train")
     before = set(tree(root))
+    words = ["clean", "--root", root, "--only", "part", "--only", "leftover"]
     with locked(root / busy):
-        done = run("clean", "--root", root, "--json")
+        done = run(*words, "--json")
         things = [json.loads(line) for line in done.stdout.splitlines()][:-1]
         assert f"another imnetprep is at work in {root / busy}" in done.stderr
         assert {each["kind"] for each in things} == (
             {"leftover"} if busy == "archives" else {"part"}
         )
-        done = run("clean", "--root", root, "--yes")
+        done = run(*words, "--yes")
         assert (done.returncode, "is at work" in done.stderr) == (1, True)
     assert set(tree(root)) >= before
 
@@ -249,7 +276,7 @@ def test_its_own_locks_hold_until_the_end(root: Path, packed: Path) -> None:
     code = "import sys; from pathlib import Path; from imnetprep.fs import is_locked;"
     code += "print([is_locked(Path(each)) for each in sys.argv[1:]])"
     words = [sys.executable, "-c", code, str(root / "archives"), str(root / ".organizing")]
-    removing = carry_out_clean(Root(root))
+    removing = carry_out_clean(Root(root), kinds=("part", "leftover"))
     for _ in paths:
         next(removing)
         done = subprocess.run(words, capture_output=True, text=True, check=True)

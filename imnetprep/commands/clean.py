@@ -29,7 +29,8 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
 
     \b
     temporary   files of processes that are gone
-    part        unfinished archives, and what is known of their pieces
+    part        unfinished archives, and what is known of their pieces; with
+                --only part also those that the dataset names no place for
     leftover    what organize left and cannot resume; runs that ended before a step
     archive     archives that are verified and whose images are organized; with
                 --only archive also those that the dataset names no place for
