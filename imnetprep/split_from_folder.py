@@ -3,7 +3,6 @@
 import os
 import shutil
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,14 @@ from imnetprep.jobs import FILES
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, packed, splits_in
 from imnetprep.messages import ImnetprepError, Progress, count, move_away, removal
-from imnetprep.organizing.journal import Journal, Origin, Stage, open_journal, read_unfinished
+from imnetprep.organizing.journal import (
+    Journal,
+    Origin,
+    Stage,
+    UnfinishedSplit,
+    open_journal,
+    read_unfinished,
+)
 from imnetprep.organizing.publish import in_the_way, publish_journalled, unpublished
 from imnetprep.proving.receipt import Proof, read_receipt
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
@@ -61,12 +67,20 @@ class FoldersPlan:
     @property
     def needs(self) -> Needs:
         """As `SplitPlan.needs`."""
-        copies = Counter[str]()
+        growths: dict[str, UnfinishedSplit] = {}
         with suppress(sqlite3.DatabaseError):  # who opens the journal says what is wrong with it
-            for each in read_unfinished(self.root.journal):
-                copies[each.split] += each.size_bytes if each.stage is Stage.FOLDERS else 0
-        copies_bytes = sum(max(0, size - copies[split]) for split, size in self.sizes.items())
-        return Needs(copies_bytes, sum(map(self.dataset.samples, self.sizes)), copies_bytes)
+            splits = read_unfinished(self.root.journal)
+            growths = {each.split: each for each in splits if each.stage is Stage.FOLDERS}
+        needs = Needs()
+        for split, size_bytes in self.sizes.items():
+            files = 1 + sum(map(bool, self.dataset.counts(split)))  # folders; a link is no file
+            files += self.dataset.samples(split) if size_bytes else 0
+            if growth := growths.get(split):
+                files -= 1 + growth.ranges + (growth.samples if size_bytes else 0)
+                size_bytes -= growth.size_bytes
+            left_bytes = max(0, size_bytes)
+            needs += Needs(left_bytes, max(0, files), left_bytes)
+        return needs
 
     def described(self) -> Iterator[PlannedSplit]:
         """As `SplitPlan.described`."""

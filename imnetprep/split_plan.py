@@ -21,7 +21,10 @@ _MEASURED_S = 1.0
 
 @dataclass(frozen=True)
 class Needs:
-    """`size_bytes` in `files` files are to be written, for which the disk needs `disk_bytes`."""
+    """`size_bytes` in `files` files are to be written, for which the disk needs `disk_bytes`.
+
+    Folders count as files where there may be many; what links to a file is none.
+    """
 
     size_bytes: int = 0
     files: int = 0

@@ -11,6 +11,7 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.divide import plan_divide
 from imnetprep.messages import Silent
 from imnetprep.own_images.folder import read_class_folders
+from imnetprep.own_images.labels import read_labelled
 from tests.conftest import Run, tree
 from tests.packings import openable
 
@@ -60,6 +61,19 @@ def test_every_image_is_in_one_split_and_every_class_in_both(
     assert here("verify", "--root", root, "--digests").returncode == 0
     receipt = json.loads((root / "receipt.json").read_text())
     assert receipt["splits"]["val"]["source"] == str(photos)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_links_take_no_room_and_no_files_but_their_folders(
+    copy: bool, photos: Path, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "root")
+    content = read_labelled(photos, rule=None, table=None, columns=None)
+    plan = plan_divide(root, content, val_fraction=0.25, seed=0, copy=copy, jobs=1)
+    needs = plan.needs
+    folders, images = 2 * (1 + len(CLASSES)), sum(CLASSES.values())
+    assert needs.files == folders + images * copy
+    assert (needs.disk_bytes > 0) == copy
 
 
 def test_images_that_are_added_move_no_other(photos: Path, tmp_path: Path, here: Run) -> None:
