@@ -58,7 +58,7 @@ class Originals:
             path = self._path(each.label, each.name)
             try:
                 body = path.read_bytes()
-                problem = decoding_problem(body)
+                problem = decoding_problem(body, giants=True)
             except OSError as error:
                 problem = f"cannot be read: {error.strerror}"
             if problem:

@@ -60,7 +60,11 @@ def test_a_giant_is_taken_and_read_where_it_is_made_smaller(
     root = tmp_path / "root"
     assert here("divide", tmp_path / "maps", "--root", root).returncode == 0
     told = here("verify", "--root", root, "--decode")
+    assert told.stdout.count("giant: ") == 2 and "decode: " not in told.stdout, told.stdout
     assert told.stdout.count("has 90 × 60 pixels: at most") == 2, told.stdout
+    mended = here("repair", "--root", root, "--decode")
+    assert mended.stdout.count("0 taken") == 2, "what is whole is not taken anew"
+    assert mended.stdout.count("giant: ") == 2 and mended.returncode == 5
     shards = "--layout", "webdataset", "--resize", 20, "--jobs", 1
     done = here("organize", "--root", root, *shards)
     assert done.returncode == 0, done.stderr

@@ -56,7 +56,8 @@ def body_problems(
     if checks.digests and record is not None and not record.is_right(body):
         yield "digest", f"its xxh128 is not {record.xxh128.hex()}"
     if checks.decode and (problem := decoding_problem(body)):
-        yield "decode", problem
+        # A giant may be whole: it is too large to train on, and taken anew it would be as large.
+        yield "giant" if decoding_problem(body, giants=True) is None else "decode", problem
 
 
 def _has_end_marker(path: str) -> bool:
