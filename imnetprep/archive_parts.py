@@ -1,14 +1,21 @@
-"""Archives that lie in parts: class tars that were in a tar of tars, or the hub's parquet files."""
+"""Archives packed another way: class tars or class folders of a tar of tars, or parquet files."""
 
 import importlib.util
+import lzma
 import re
 import sys
+import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from imnetprep.catalog.datasets import Archive, Dataset, Split
+from imnetprep.catalog.file_names import is_litter
 from imnetprep.messages import ImnetprepError, count, shell_command
+from imnetprep.outside_files import open_file
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path
 from imnetprep.sources.places import STDIN, is_local
 
@@ -16,17 +23,30 @@ _EXAMPLES = 3
 _PARQUET = re.compile(
     r"([a-z]+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})(?:-[0-9a-f]{16})?\.parquet"
 )
+_TARS = (".tar", ".tar.gz", ".tar.xz")
+_MODES: Mapping[str, Literal["r:", "r:gz", "r:xz"]] = {
+    "tar": "r:",
+    "tar.gz": "r:gz",
+    "tar.xz": "r:xz",
+}
+_MARKS = {b"\x1f\x8b": "tar.gz", b"\xfd7zXZ\0": "tar.xz"}
 _HUB_SPLITS = {Split.TRAIN: ("train",), Split.VAL: ("validation", "valid", "val")}
 
 
 def archive_in_parts(dataset: Dataset, split: Split, place: str | Path) -> list[ArchiveAt]:
-    """The archive of `split` in the files at `place` that it was taken apart to; [] if it was not.
+    """The archive of `split` in the files at `place` that it was packed again to; [] if it was not.
 
     Raises ImnetprepError where some of those files are missing.
     """
-    if place == STDIN or not is_local(place) or _is_whole(dataset, split, Path(place)):
+    if place == STDIN or not is_local(place):
         return []
     folder = Path(place)
+    is_whole = _is_whole(dataset, split, folder)
+    for path in _tars_at(dataset, split, folder, is_whole=is_whole):
+        if holds_class_folders(dataset, split, path):
+            return [ArchiveAt(_archive_of_class_folders(split, path), path.parent, None)]
+    if is_whole or not folder.is_dir():
+        return []
     for archive in _tars_of_tars(dataset):
         if split in archive.splits and (class_tars := _class_tars(dataset, archive, folder)):
             name = f"the class tars of {archive.name}"
@@ -35,6 +55,53 @@ def archive_in_parts(dataset: Dataset, split: Split, place: str | Path) -> list[
     if files := _parquet_files(folder, split):
         return [ArchiveAt(_parquet_archive(split), place, None, files)]
     return []
+
+
+def _tars_at(dataset: Dataset, split: Split, place: Path, *, is_whole: bool) -> Iterator[Path]:
+    """The files in the folder `place` that may be tars of class folders, or that file itself."""
+    if not place.is_dir():
+        yield place
+    elif is_whole:
+        archives = dataset.published.archives
+        yield from (place / each.name for each in archives if each.splits == (split,))
+    else:
+        yield from (place / f"{split}{suffix}" for suffix in _TARS)
+
+
+def holds_class_folders(dataset: Dataset, split: Split, path: Path) -> bool:
+    """Is `path` a tar, compressed or not, whose first file is an image of `split` in its class?
+
+    An archive that was published so, or may have been, is none that somebody packed again.
+    """
+    if not path.is_file():
+        return False
+    for archive in dataset.published.archives:
+        if archive.name == path.name and archive.form != "tar-of-tars":
+            is_flat = archive.form == "tar" and not archive.members
+            if not is_flat or archive.size_bytes in (None, path.stat().st_size):
+                return False
+    whole = dataset.published
+    with suppress(OSError, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError):
+        mode = _MODES[_form(path)]
+        with open_file(path) as file, tarfile.open(mode=mode, fileobj=file) as tar:
+            paths = (PurePosixPath(member.name).parts for member in tar if member.isfile())
+            first = next((path for path in paths if not any(map(is_litter, path))), ())
+        wnid, name = ("", "", *first)[-2:]
+        label = whole.label_of_wnid.get(wnid)
+        return label is not None and label == whole.label_of(split, name, wnid)
+    return False
+
+
+def _form(tar: Path) -> str:
+    """The form of a tar, by its first bytes."""
+    with open_file(tar) as file:
+        start = file.read(6)
+    return next((form for mark, form in _MARKS.items() if start.startswith(mark)), "tar")
+
+
+def _archive_of_class_folders(split: Split, path: Path) -> Archive:
+    """The tar at `path`: no digest of the published one is of it."""
+    return _unproved(path.name, split, _form(path), f"{split}/{{wnid}}/{{name}}")
 
 
 def folder_of_parts(place: str | Path) -> str | Path:
@@ -135,14 +202,19 @@ def _require_all(files: Mapping[tuple[int, int], Path]) -> None:
 
 def _parquet_archive(split: Split) -> Archive:
     """What the files of `split` are together; its members are called as their rows say."""
+    return _unproved(f"the parquet files of {split}", split, "parquet", "{wnid}/{name}")
+
+
+def _unproved(name: str, split: Split, form: str, members: str) -> Archive:
+    """An archive that nobody vouches for, with `split` at the paths of the pattern `members`."""
     return Archive(
-        name=f"the parquet files of {split}",
+        name=name,
         splits=(split,),
-        form="parquet",
-        members={split: "{wnid}/{name}"},
+        form=form,
+        members={split: members},
         other_members=(),
         content=None,
-        packaging="parquet",
+        packaging=form,
         size_bytes=None,
         digests={},
         url=None,

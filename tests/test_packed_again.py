@@ -1,11 +1,13 @@
 """Archives that somebody packed again: taken where names and counts say what they are, or told."""
 
+import hashlib
 import io
 import json
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,6 +109,30 @@ def test_tars_packed_again_are_verified_and_repair_from_them(
     assert done.returncode == 0, done.stdout + done.stderr
     assert tree(organized / "train") == before
     assert here("verify", "--root", organized, "--digests").returncode == 0
+
+
+def test_a_published_archive_that_others_packed_again_is_refused_with_the_way_to_take_it(
+    packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    """Its size is not the published one, and no digest is of it: as damaged, for all one knows."""
+    for name in (TRAIN, VAL):
+        shutil.copy(packed.parent / name, tmp_path)
+        _pack_again(tmp_path / name, lambda files: {**files, ".DS_Store": bytes(20_000)})
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--archives", tmp_path]
+    done = here("organize", *words, "--split", "train")
+    assert (done.returncode, "nothing verifies these" in done.stderr) == (4, True)
+    assert "--archives takes the folder of class tars, by names and counts" in done.stderr
+    done = here("organize", *words, "--split", "val")
+    assert (done.returncode, "nothing verifies these" in done.stderr) == (4, True)
+    assert "unpack it to DIR/SPLIT" in done.stderr
+    (tmp_path / "dir" / "val").mkdir(parents=True)
+    for name, body in _unpacked((tmp_path / VAL).read_bytes()).items():
+        if not name.startswith("."):
+            (tmp_path / "dir" / "val" / name).write_bytes(body)
+    for verb in (["repair", "--root", tmp_path / "dir"], ["adopt", tmp_path / "dir"]):
+        done = here(*verb, "--dataset", packed, "--split", "val")
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert tree(tmp_path / "dir" / "val") == tree(organized_once / "val")
 
 
 def test_an_image_in_two_folders_of_a_tar_is_refused(
@@ -250,6 +276,68 @@ def test_a_choice_of_classes_wants_only_their_tars(
     done = here("subset", tmp_path / "two.txt", "--to", tmp_path / "root", *words)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "root" / "train").iterdir()) == chosen
+
+
+# The images in class folders, in one tar.
+
+
+@pytest.mark.parametrize(
+    ("name", "top", "mode"),
+    [(TRAIN, "train/", "w"), ("train.tar", "", "w"), ("train.tar.gz", "a/ILSVRC/train/", "w:gz")],
+)
+@pytest.mark.parametrize("layout", ["imagefolder", "webdataset"])
+def test_a_tar_of_class_folders_is_read_and_nobody_vouches_for_it(
+    layout: str,
+    name: str,
+    top: str,
+    mode: str,
+    packed: Path,
+    organized_once: Path,
+    tmp_path: Path,
+    here: Run,
+) -> None:
+    """The digest of the dataset is of the archive that was published under that name."""
+    folder, root, images = tmp_path / "again", tmp_path / "root", tree(organized_once / "train")
+    folder.mkdir()
+    files = {f"{top}{each}": body for each, body in images.items()}
+    write_tar(folder / name, {f"{top}._x.JPEG": APPLE_DOUBLE, **files}, mode=mode)
+    words = ["organize", "--root", root, "--dataset", packed, "--archives", folder]
+    done = here(*words, "--split", "train", "--layout", layout)
+    assert done.returncode == 0, done.stderr
+    if layout == "imagefolder":
+        assert tree(root / "train") == images
+    assert here("verify", "--root", root, "--split", "train", "--digests").returncode == 0
+    (record,) = receipt_of(root)["splits"].values()
+    assert record["proof"]["kind"] == "none"  # type: ignore[index]
+
+
+def test_a_tar_of_class_folders_under_a_name_of_its_own_is_named_as_a_file(
+    packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    images = tree(organized_once / "val")
+    path = write_tar(tmp_path / "imagenet (mine).tar", images, mode="w")
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--archives", path]
+    done = here("organize", *words, "--split", "val")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "root" / "val") == images
+    done = here("organize", *words)
+    assert done.returncode == 1
+    assert f"{tmp_path / TRAIN} is not there, but {path.name}" in done.stderr
+
+
+def test_a_flat_tar_that_was_published_with_folders_keeps_its_digest(
+    unproved: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    path = unproved.parent / VAL
+    write_tar(path, tree(organized_once / "val"), mode="w")
+    md5 = hashlib.md5(path.read_bytes()).hexdigest()
+    name = f'name = "{VAL}"\n'
+    unproved.write_text(unproved.read_text().replace(name, f'{name}md5 = "{md5}"\n'))
+    words = ["--root", tmp_path / "root", "--dataset", unproved, "--archives", path.parent]
+    done = here("organize", *words, "--split", "val")
+    assert done.returncode == 0, done.stderr
+    record: Any = receipt_of(tmp_path / "root")["splits"]["val"]
+    assert record["proof"] == {"kind": "md5", "digest": md5}
 
 
 def test_consume_says_which_archives_of_any_packaging_stay(tmp_path: Path, here: Run) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from imnetprep.archive_parts import archive_in_parts, folder_of_parts, refuse_class_tar
+from imnetprep.archive_parts import (
+    archive_in_parts,
+    folder_of_parts,
+    holds_class_folders,
+    refuse_class_tar,
+)
 from imnetprep.archives.file import missing_archive
 from imnetprep.archives.tar import FETCH_AGAIN, PLAIN_FORMS
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
@@ -20,7 +25,13 @@ from imnetprep.sources.places import STDIN, is_local
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.synced_prefix import archives_at, is_at
 
-_PACKED_AGAIN = "if others packed it again, unpack it: --archives takes the folder of class tars; "
+# By form: no digest is of what others packed again; unpacked, names and counts say what it is.
+_PACKED_AGAIN = {
+    "tar-of-tars": "if others packed it again, unpack it: --archives takes the folder of class"
+    " tars, by names and counts; ",
+    "tar": "if others packed it again, unpack it to DIR/SPLIT: imnetprep repair --root DIR sorts"
+    " it by name, and imnetprep adopt DIR takes it by names and counts; ",
+}
 
 
 @dataclass(frozen=True)
@@ -91,13 +102,14 @@ def planned_splits(
         names = (each.name for each in whole.archives if not set(splits).isdisjoint(each.splits))
         place = archives_at(place, names)
         packaging = _packaging_at(whole, place, set(splits) - set(organized_splits))
-    home = home_of(place, root)
+    folder = Path(place).parent if is_local(place) and Path(place).is_file() else place
+    home = home_of(folder, root)
     groups: list[tuple[list[Split], list[ArchiveAt]]] = []
     for split in splits:
         members, places = [split], archive_in_parts(dataset, split, place)
         if not places and (whole.archives or split not in organized_splits):
             archives_of = whole.archives_of(split, packaging)
-            places = [ArchiveAt(each, place, home) for each in archives_of]
+            places = [ArchiveAt(each, folder, home) for each in archives_of]
         for other in [group for group in groups if not set(group[1]).isdisjoint(places)]:
             groups.remove(other)
             members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))
@@ -111,7 +123,10 @@ def planned_splits(
 
 
 def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
-    """The archive that `place` is, None: a place of archives. ImnetprepError on another file."""
+    """The archive that `place` is; None: a place of archives, or one that was packed again.
+
+    Raises ImnetprepError on another file.
+    """
     if not is_local(place):
         name = urlsplit(str(place)).path.rpartition("/")[2]
     elif Path(place).is_file():
@@ -123,6 +138,8 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
         if archive.name == name:
             return archive
     if not is_local(place):
+        return None
+    if any(holds_class_folders(dataset, split, Path(place)) for split in dataset.splits):
         return None
     refuse_class_tar(dataset, Path(place))
     raise ImnetprepError(
@@ -224,9 +241,10 @@ def _size_bytes(group: SplitGroup, at: ArchiveAt) -> int:
         size_bytes = file.size_bytes
     dataset_bytes = at.archive.size_bytes or (pieces.size_bytes if pieces else None)
     if size_bytes is not None and dataset_bytes not in (None, size_bytes):
-        advice = _PACKED_AGAIN if at.archive.form == "tar-of-tars" else ""
+        advice = _PACKED_AGAIN.get(at.archive.form or "", "")
         raise WrongBytes(
-            f"{at.address} has {size_bytes:,} bytes; {dataset.name} has {dataset_bytes:,} there",
+            f"{at.address} has {size_bytes:,} bytes; {dataset.name} has {dataset_bytes:,} there, so"
+            " nothing verifies these",
             hint=f"--dataset NAME|FILE.toml if it is another dataset; {advice}{FETCH_AGAIN}",
         )
     return size_bytes or dataset_bytes or 0
