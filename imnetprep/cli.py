@@ -13,18 +13,19 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
 from imnetprep import __version__
 from imnetprep.commands.terminal import outlive_terminal, print_note
-from imnetprep.commands.verb import Verb
+from imnetprep.commands.verb import BrokenPipe, Verb
 from imnetprep.machine import explain
 from imnetprep.messages import (
     INTERRUPTED_EXIT_CODE,
     OUR_BUG_EXIT_CODE,
     TERMINATED_EXIT_CODE,
+    UNREAD_EXIT_CODE,
     ImnetprepError,
     Interruption,
     Lack,
@@ -136,13 +137,23 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print_note("Stopped: run the same command to resume")
         return INTERRUPTED_EXIT_CODE
+    except _Unwritten as error:
+        return _tell_unwritten(error.failure)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.EPIPE:
-            # The reader of our results has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        words = _lacks_torch(error, arguments) or explain(error)
+        cause = error.__cause__ if isinstance(error, BrokenPipe) else None
+        words = _lacks_torch(error, arguments) or explain(cause or error)
         return _tell(*words, ImnetprepError.exit_code) if words else _our_bug()
+
+
+def _tell_unwritten(failure: OSError) -> int:
+    """Results that cannot be written end a command: exit code 0 would say that it is done."""
+    with Path(os.devnull).open("w") as sink:  # what is left of them is written at the exit
+        os.dup2(sink.fileno(), sys.stdout.fileno())
+    if failure.errno == errno.EPIPE:  # whatever read them has seen enough
+        return UNREAD_EXIT_CODE
+    hint = "look where stdout goes, then run the same command again"
+    sentence = f"the results cannot be written: {failure.strerror}"
+    return _tell(sentence, hint, ImnetprepError.exit_code)
 
 
 def _lacks_torch(error: Exception, arguments: list[str]) -> tuple[str, str] | None:
@@ -167,9 +178,54 @@ def main() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: else the next file that is opened would be it
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the end
+    setattr(sys, "stdout", _Results(sys.stdout))  # noqa: B010 - its type is another
+    setattr(sys, "stderr", _Talk(sys.stderr))  # noqa: B010
     exit_code = run(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that ^C could save
     sys.exit(exit_code)
+
+
+class _Unwritten(Exception):
+    """Results were not written. No OSError: click and others would take it for one of theirs."""
+
+    def __init__(self, failure: OSError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class _Results:
+    """A stdout whose failure is told from all others."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _Unwritten(error) from error
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _Unwritten(error) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Talk(_Results):
+    """A stderr whose failure changes nothing, such as that of a log on a full disk."""
+
+    def write(self, text: str) -> int:
+        with suppress(_Unwritten):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(_Unwritten):
+            super().flush()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

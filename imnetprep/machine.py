@@ -40,6 +40,7 @@ _HINTS = {
     "EBUSY": "another program uses it, or it is a mount point: run the same command when it"
     " is free",
     "ETXTBSY": "another program uses it: run the same command when it is free",
+    "EPIPE": "the other end of a pipe is gone: run the same command again; it resumes",
     "EXDEV": "these are two disks: remove the link between them, or name a place by --root",
     "EMFILE": f"this process may open no more files: raise `ulimit -n`, {_RESUME}",
     "ENFILE": f"all programs together have too many open files: end some, {_RESUME}",

@@ -15,7 +15,7 @@ from imnetprep import cli, fs
 from imnetprep.database import Busy, open_database
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.machine import explain
-from imnetprep.messages import ImnetprepError, Lack, WrongBytes, shell_word
+from imnetprep.messages import UNREAD_EXIT_CODE, ImnetprepError, Lack, WrongBytes, shell_word
 from imnetprep.own_images.content import file_problem
 from tests.conftest import Run, command, tree
 from tests.faults import Fault, Faults
@@ -361,6 +361,45 @@ def test_results_that_cannot_be_written_are_told(organized_once: Path) -> None:
         )  # fmt: skip
     error, _ = _told(done)
     assert "No space left on device" in error and "Traceback" not in done.stderr
+
+
+def test_a_stdout_that_may_only_be_read_is_told(organized_once: Path) -> None:
+    with Path(os.devnull).open() as stdout:
+        done = subprocess.run(
+            command("status", "--root", organized_once),
+            stdout=stdout, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    error, _ = _told(done)
+    assert error == f"Error: the results cannot be written: {os.strerror(errno.EBADF)}"
+
+
+def test_results_that_nobody_reads_are_not_called_done(organized_once: Path) -> None:
+    """As after `| head`: exit code 0 would say that there is no finding, or that all is made."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = command("verify", "--root", organized_once)
+    done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (UNREAD_EXIT_CODE, b"")
+
+
+def test_a_broken_pipe_that_is_not_of_results_is_told(
+    monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    """click ends a command without a word at any."""
+    monkeypatch.setattr(cli.imnetprep.commands["verify"], "callback", _refusing(errno.EPIPE))
+    error, hint = _told(here("verify"))
+    assert "Broken pipe" in error and "other end" in hint
+
+
+def test_what_cannot_be_said_on_stderr_changes_nothing(packed: Path, tmp_path: Path) -> None:
+    """As of a terminal that is gone, or a log on a full disk."""
+    words = ["--dataset", packed, "--archives", packed.parent]
+    with Path("/dev/full").open("w") as full:
+        for root, code in ((tmp_path / "root", 0), (packed, 2)):
+            full_words = command("organize", "--root", root, *words)
+            done = subprocess.run(full_words, stderr=full, stdout=subprocess.DEVNULL, check=False)
+            assert done.returncode == code
 
 
 def test_what_has_no_stderr_says_nothing_and_is_no_bug(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ _CONTEXT = (
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
 
+class BrokenPipe(Exception):
+    """A pipe to a worker or a server broke; the cause says the rest."""
+
+
 class Verb(click.Command):
     """`headings`: the names of the parameters that --help shows under each heading."""
 
@@ -76,6 +80,8 @@ class Verb(click.Command):
         except Interruption as stop:
             stop.args = (from_here(str(stop)),)
             raise
+        except BrokenPipeError as error:  # click would end without a word
+            raise BrokenPipe from error
 
 
 def command(name: str | None = None, **options: Any) -> Callable[..., Verb]:
