@@ -107,6 +107,7 @@ class _Disk:
 
 
 def _copied(image: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)  # a loop device that is not free yet may still have the file
     _system("cp", "--sparse=always", image, to)
 
 
