@@ -60,6 +60,7 @@ def test_a_tree_of_splits_is_adopted_where_it_lies(
     assert here("verify", "--root", tmp_path / "mine", "--digests", "--decode").returncode == 0
     again = here("adopt", tmp_path / "mine")
     assert again.returncode == 0, again.stderr
+    assert "left out" not in again.stderr, "what val leads to now"
     assert here("organize", "--root", tmp_path / "mine", "--layout", "webdataset").returncode == 0
 
 

@@ -55,8 +55,10 @@ def _find_splits(content: ImageFolder) -> None:
     """Which folder is which split; all else beside them is left out with a remark."""
     folder = content.folder
     entries = {entry.name: entry for entry in _visible(content, folder)}
+    rest = entries.keys() - _OF_ROOT
     for split, usual in SPLIT_NAMES.items():
         names = [name for name in entries if name.lower() in usual]
+        rest -= set(names)
         for name in names:
             if not entries[name].is_dir():
                 raise ImnetprepError(
@@ -81,7 +83,6 @@ def _find_splits(content: ImageFolder) -> None:
             content.remarks.append(f"{test}: left out, since its images are in no class folder")
     elif test is not None and val is not None and not (folder / test).samefile(folder / val):
         content.remarks.append(f"{test}: left out, since a root has train and val")
-    rest = entries.keys() - {*content.places.values(), test} - _OF_ROOT
     if content.places and (names := sorted(name for name in rest if entries[name].is_dir())):
         content.remarks.append(f"left out, since no splits: {', '.join(names[:5])}")
     for name in rest:
