@@ -261,3 +261,11 @@ def test_damage_anywhere_is_refused_or_changes_no_name(
             assert error.hint
             outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+
+
+def test_a_file_without_rows_lacks_all_images(tmp_path: Path, packed: Path, here: Run) -> None:
+    _write(tmp_path / "data" / "train-00000-of-00001.parquet", [])
+    words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train"]
+    done = here("organize", *words, "--archives", tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.count("\n") == 2

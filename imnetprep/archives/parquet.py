@@ -74,7 +74,7 @@ class Rows:
             if file != number or start - starts[-1] >= RUN_BYTES:
                 starts.append(start)
                 number = file
-        ends = [*starts[1:], self._files.size_bytes or 0]
+        ends = [*starts[1:], self._files.size_bytes or 0] if starts else []
         return [Range(*span, None) for span in zip(starts, ends, strict=True)]
 
     def holds_samples(self, span: Range) -> bool:
