@@ -23,6 +23,7 @@ from imnetprep.proving.receipt import Proof, parse_proof
 from imnetprep.s3.address import S3Address
 
 _FORM = 1
+_MOST_PARTS = 10_000  # as S3 takes
 _CHECKSUMS = "kind, size, value, part_bytes, parts"
 _BEING_SYNCED, _ARRIVAL = 2, "arrival"
 _SCHEMA = f"""
@@ -79,7 +80,11 @@ class Checksums(NamedTuple):
     ) -> "Checksums":
         """The checksums whose `columns` these are. Raises ValueError where they are none."""
         values = tuple(int(part, 16) for part in plain_text(parts).split())
-        return cls(_checksum(kind, value, size_bytes), whole_number(part_bytes), values)
+        whole = _checksum(kind, value, size_bytes)
+        count = -(-whole.size_bytes // part_bytes) if whole_number(part_bytes) else 0
+        if len(values) != count or count > _MOST_PARTS:
+            raise ValueError(f"{len(values)} parts of {part_bytes} bytes are not the whole")
+        return cls(whole, part_bytes, values)
 
     def columns(self) -> tuple[str, int, str, int, str]:
         """Kind, size, value, length of the parts, and their values: numbers as hex."""
@@ -128,8 +133,10 @@ class SyncJournal:
         """What is known of an object, if it still has this ETag."""
         query = f"SELECT {_CHECKSUMS} FROM object WHERE address = ? AND etag = ?"
         row = self._row(query, self._at(address), etag)
+        if row is None or not Checksum.is_known(row[0]):  # awscrt was there when it was kept
+            return None
         with _of_the_database():
-            return Checksums.parse(*row) if row else None
+            return Checksums.parse(*row)
 
     def keep_object(self, address: S3Address, etag: str, checksums: Checksums) -> None:
         """The bytes of the object that has this ETag are these."""

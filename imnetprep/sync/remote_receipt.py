@@ -16,7 +16,6 @@ from imnetprep.sync.journal import Checksums
 # OverflowError: Infinity is a number to json.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 _SECTIONS = ("archives", "splits")
-_MOST_PARTS = 10_000
 LARGEST_BYTES = 64 << 20
 
 
@@ -65,13 +64,10 @@ def _parse(record: Mapping[str, Any]) -> ObjectRecord:
     part_bytes = whole_number(record.get("part_bytes", 0))
     kind, parts = plain_text(record["kind"]), plain_text(record.get("parts", ""))
     checksums = Checksums.parse(kind, size_bytes, record["checksum"], part_bytes, parts)
-    count = -(-size_bytes // part_bytes) if part_bytes > 0 else 0
-    if count > _MOST_PARTS:
-        raise ValueError("has more parts than S3 takes")
-    is_fit = len(checksums.parts) == count and size_bytes >= 0 and part_bytes >= 0
-    if not is_fit or not Checksum.is_known(kind):
-        raise ValueError("does not fit")
-    if count and checksums != Checksums.of_parts(checksums.part_checksums(), kind, part_bytes):
+    if not Checksum.is_known(kind):
+        raise ValueError("its checksum cannot be computed here")
+    parts_of_whole = checksums.part_checksums()
+    if checksums.parts and checksums != Checksums.of_parts(parts_of_whole, kind, part_bytes):
         raise ValueError("its parts are not those of the whole")
     digests = {
         plain_text(kind): plain_text(value)

@@ -276,3 +276,13 @@ def test_whatever_lies_where_nothing_is_lost_that_was_not_given_up(
             assert target == source
         sides = {path: (source[path], source[path]) for path in sides}
         assert {step.action for step in planned()} <= {Action.SKIP, Action.COMPARE}
+
+
+@pytest.mark.parametrize(
+    ("part_bytes", "parts"), [(4, "1"), (4, "1 2 3 4"), (0, "1"), (4, ""), (-1, ""), (1 << 62, "")]
+)
+def test_parts_that_are_not_those_of_the_whole_are_damage(part_bytes: int, parts: str) -> None:
+    """Else a range is looked for in a part that there is not."""
+    with pytest.raises(ValueError):
+        Checksums.parse("crc32", 10, "0", part_bytes, parts)
+    assert Checksums.parse("crc32", 10, "0", 4, "1 2 3").parts == (1, 2, 3)
