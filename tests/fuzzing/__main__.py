@@ -1,6 +1,7 @@
 """Cases drawn anew for SECONDS (60), over the same properties as tests/test_fuzz.py.
 
-`fields` in place of SECONDS: every field of every file that is read back, with every wrong value.
+`fields [KIND …]` in place of SECONDS: every field of every file that is read back, or of these
+kinds, with every wrong value.
 """
 
 import contextlib
@@ -13,7 +14,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 
-from tests.fuzzing.fields import Subjects, run_case
+from tests.fuzzing.cases import run_case
+from tests.fuzzing.fields import Subjects
+from tests.fuzzing.folder_bucket import folder_served
 from tests.fuzzing.ground import Ground, read_by_gnu_tar
 from tests.fuzzing.inputs import inputs
 
@@ -22,8 +25,8 @@ _CASES_A_TURN = 300
 
 def main() -> None:
     """Turn after turn until the time is over, or a case breaks a property."""
-    if sys.argv[1:] == ["fields"]:
-        _fields()
+    if sys.argv[1:2] == ["fields"]:
+        _fields(sys.argv[2:])
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with tempfile.TemporaryDirectory() as folder:
@@ -43,15 +46,21 @@ def main() -> None:
     print(", ".join(f"{name} {count:,}" for name, count in cases.items()))
 
 
-def _fields() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        ground, cases = Ground(Path(folder) / "ground"), 0
-        for kind, each in Subjects(Path(folder) / "fields", ground.packed).cases().items():
-            for case in each:
-                cases += 1
-                if problem := run_case(case):
-                    print(f"{kind}: {problem}")
-    print(f"{cases:,} cases")
+def _fields(kinds: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "fields"
+        ground = Ground(Path(name) / "ground")
+        with folder_served(folder) as endpoint:
+            for kind, each in Subjects(folder, ground.packed, endpoint).cases().items():
+                if kinds and kind not in kinds:
+                    continue
+                cases, problems = 0, 0
+                for case in each:
+                    cases += 1
+                    if problem := run_case(case):
+                        problems += 1
+                        print(f"{kind}: {problem}")
+                print(f"{kind}: {cases:,} cases, {problems:,} problems", flush=True)
 
 
 def _holds(drawn: Any, check: Any) -> bool:

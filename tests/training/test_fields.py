@@ -12,7 +12,7 @@ import torch
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root
 from imnetprep.training.runs import Run
-from tests.fuzzing.fields import JSON_VALUES, Case, paths_in, run_case, with_value
+from tests.fuzzing.cases import JSON_VALUES, Case, paths_in, run_case, with_value
 
 _SMALL = "--arch squeezenet1_1 --image-size 32 --epochs 2 --batch-size 32 --device cpu --run r"
 _ON_CPU = ["--workers", "0", "--device", "cpu", "--quiet"]
