@@ -190,7 +190,7 @@ def test_a_signal_as_the_workers_start(
         time.sleep(0.001 * attempt)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGINT if attempt % 2 else signal.SIGTERM)
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate()
         assert process.returncode in (0, 130, 143), stderr
         assert "Traceback" not in stderr and "ignored" not in stderr
         with pytest.raises(ProcessLookupError):
@@ -301,7 +301,7 @@ def test_two_at_once_on_one_root(
         assert "wait until it is done" in hint
         pipe.write(body[len(body) // 2 :])
         pipe.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait() == 0
     assert tree(root / "train") == wanted
 
 
@@ -313,7 +313,7 @@ def test_sigterm_while_a_pipe_is_read(
         pipe.write(body[: len(body) // 2])
         pipe.flush()
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate()
         with contextlib.suppress(BrokenPipeError):
             pipe.close()
     assert process.returncode == 143
@@ -331,7 +331,7 @@ def test_sigterm_while_a_server_is_read(
         while process.poll() is None and not list((root / ".organizing").glob("train/*/*")):
             time.sleep(0.001)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate()
         web.wait_s = 0
         assert process.returncode == 143, stderr
         assert stderr.splitlines()[-1] == "Stopped: run the same command to resume"

@@ -198,13 +198,13 @@ def test_what_grows_into_shards_is_told(organized: Path, run: Run) -> None:
     assert "unfinished into shards: 2 of 60 images" in text
 
 
-def test_a_writer_is_not_waited_for(organized: Path, run: Run) -> None:
+def test_a_writer_is_not_waited_for(organized: Path, here: Run) -> None:
     database = sqlite3.connect(_journal_of(organized))
     manifest = sqlite3.connect(organized / "manifest.db")
     database.execute("BEGIN EXCLUSIVE")
     manifest.execute("BEGIN EXCLUSIVE")
     begun_s = time.monotonic()
-    told = _status(run, organized)
+    told = _status(here, organized)
     assert time.monotonic() - begun_s < 4, "sqlite alone would wait five seconds for each"
     assert _of("damage", told)["manifest.db"]["problem"] == "another process is writing it"
     database.close()

@@ -40,11 +40,10 @@ def aria2_seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
         words = ["aria2c", "--quiet", "--interface=127.0.0.1", "--enable-dht=false"]
         words += ["--check-integrity=true", "--seed-ratio=0", f"--listen-port={port}"]
         clients.append(subprocess.Popen([*words, f"--dir={folder}", *files]))
-        for _ in range(200):
-            if _listens(port):
-                return magnets, f"127.0.0.1:{port}"
+        while not _listens(port):
+            assert clients[-1].poll() is None, "aria2c does not listen"
             time.sleep(0.05)
-        raise AssertionError("aria2c does not listen")
+        return magnets, f"127.0.0.1:{port}"
 
     yield seed
     for client in clients:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import libtorrent as lt
 import pytest
@@ -280,7 +281,7 @@ def test_the_same_magnet_twice_is_one(packed: Path, tmp_path: Path, run: Run) ->
     with seeded([packed.parent / VAL]) as seeder:
         words = ["--root", tmp_path, "--dataset", packed, "--split", "val", *CLOSED]
         words += [*_magnets(seeder.magnets * 2), "--peer", seeder.peer]
-        done = run("download", *words, timeout=60)
+        done = run("download", *words)
     assert done.returncode == 0, done.stderr
 
 
@@ -310,6 +311,11 @@ def test_an_archive_nobody_proved_is_completed_not_fetched_again(
     assert (folder / TRAIN).read_bytes() == body
 
 
+def _wait_until_seeding(handle: Any) -> None:
+    while not handle.status().is_seeding:
+        time.sleep(0.01)
+
+
 def test_a_torrent_of_several_files_gives_just_the_wanted_one(
     packed: Path, tmp_path: Path, run: Run
 ) -> None:
@@ -325,8 +331,7 @@ def test_a_torrent_of_several_files_gives_just_the_wanted_one(
     session = lt.session({"listen_interfaces": "127.0.0.1:0", "enable_dht": False})
     params = lt.load_torrent_buffer(body)
     params.save_path = str(folder.parent)
-    session.add_torrent(params)
-    time.sleep(1)
+    _wait_until_seeding(session.add_torrent(params))
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "val"]
     words += ["--torrent", tmp_path / "all.torrent", "--peer"]
     done = run("download", *words, f"127.0.0.1:{session.listen_port()}", *CLOSED)
@@ -349,8 +354,7 @@ def test_a_v2_torrent_is_proved_by_reading_it_back(
     params = lt.load_torrent_buffer(body)
     params.save_path = str(packed.parent)
     info_hash = str(params.ti.info_hashes().v2)
-    session.add_torrent(params)
-    time.sleep(1)
+    _wait_until_seeding(session.add_torrent(params))
     source = ["--torrent", tmp_path / "v2.torrent"]
     if as_magnet:
         source = ["--magnet", f"magnet:?xt=urn:btmh:1220{info_hash}"]
@@ -475,7 +479,7 @@ def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path
         while not part.exists() or part.stat().st_blocks * 512 < 1_500_000:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=20)
+        _, stderr = process.communicate()
     assert process.returncode == 143
     assert "run the same command to resume" in stderr
     body = make_torrent(archive)
@@ -526,7 +530,7 @@ def test_a_disk_that_fills_up_loses_nothing(
             time.sleep(0.01)
         with contextlib.suppress(OSError), (small_disk / "full").open("wb") as full:
             full.write(bytes(6_000_000))
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate()
         assert process.returncode == 1
         assert f"{part}: No space left on device" in stderr, stderr
         (small_disk / "full").unlink()

@@ -193,10 +193,8 @@ def test_two_roots_with_the_same_do_not_write_the_receipt_in_turn(
 
 def test_every_connection_is_hung_up(sync: Sync, whole: Path, proxy: Proxy) -> None:
     assert sync(whole, "--push").returncode == 0
-    deadline = time.monotonic() + 10
-    while proxy.connections and time.monotonic() < deadline:
+    while proxy.connections:  # the proxy hears of it a moment later
         time.sleep(0.01)
-    assert not proxy.connections
 
 
 def test_archives_and_shards_known_by_their_digests_are_not_read(
