@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,7 @@ _OF_ALL_FILES = (
     *("EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EDQUOT"),
     *("ESTALE", "ETIMEDOUT", "EHOSTDOWN", "ENOTCONN"),
 )
+_OF_LIBTORRENT = re.compile(r" \[(?:generic|system):(\d+)\]$")  # the category and errno(3)
 _FILES_OF_OURS = 8
 NO_THREAD = "can't start new thread"  # as Python says it
 _OF_LIBRARIES = ("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOSPC", "EIO", "ESTALE", "ETIMEDOUT")
@@ -95,6 +97,8 @@ def explain(error: BaseException) -> tuple[str, str] | None:
             return str(error), _HINTS.get(_name_in(error), _LIBRARY)
         case RuntimeError() if name := _name_in(error):  # as libtorrent says it
             return str(error), _HINTS[name]
+        case RuntimeError() if match := _OF_LIBTORRENT.search(str(error)):
+            return str(error), _HINTS.get(errno.errorcode.get(int(match[1]), ""), _OF_ANY)
         case OSError(errno=int(number), strerror=str()):
             return _explain_call(error, errno.errorcode.get(number, ""))
     return None

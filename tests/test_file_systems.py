@@ -415,6 +415,8 @@ def test_what_has_no_stderr_says_nothing_and_is_no_bug(tmp_path: Path) -> None:
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (RuntimeError(os.strerror(errno.EAGAIN)), "ulimit -u"),
         (RuntimeError("Symlink loop from 'train'"), "remove it"),
+        (RuntimeError("No such file or directory [generic:2]"), "removed it meanwhile"),
+        (RuntimeError("Unknown error [system:4000]"), "dmesg"),
         (ImportError("some.so: failed to map segment from shared object"), "ulimit -v"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "TMPDIR"),
         (ImportError("some.so: cannot open shared object file: Too many open files"), "ulimit -n"),
