@@ -90,6 +90,7 @@ for _verb in (
     "train",
     "evaluate",
     "predict",
+    "sessions",
     "demo",
 ):
     imnetprep.add_command(getattr(import_module(f"imnetprep.commands.{_verb}"), _verb))

@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import (
     json_option,
     print_result,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option("Say what FOLDER holds, and write nothing.")
 @json_option
 @verb.quiet_option
+@session_options
 def adopt(
     folder: Path,
     root: Path | None,

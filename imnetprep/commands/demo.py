@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import print_result, stderr_progress
 from imnetprep.commands.verb import Verb, dry_run_option, quiet_option
 
@@ -22,6 +23,7 @@ from imnetprep.commands.verb import Verb, dry_run_option, quiet_option
 )
 @dry_run_option("Show the commands, and run none.")
 @quiet_option
+@session_options
 def demo(folder: Path, fresh: bool, dry_run: bool, quiet: bool) -> None:
     """Run all of it once, on images that are drawn here: under 4 minutes on 2 cores.
 

@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import (
     carry_out,
     json_option,
@@ -67,6 +68,7 @@ from imnetprep.messages import WrongUsage
 @verb.dry_run_option()
 @json_option
 @verb.quiet_option
+@session_options
 def divide(
     folder: Path,
     root: Root,

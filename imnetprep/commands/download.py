@@ -8,6 +8,7 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import format_bytes
 
@@ -65,6 +66,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option()
 @json_option
 @verb.quiet_option
+@session_options
 def download(
     root: Root,
     dataset: str | None,

@@ -6,6 +6,7 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 
 
@@ -24,6 +25,7 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
 @verb.workers_option
 @json_option
 @verb.quiet_option
+@session_options
 def evaluate(
     checkpoint: Path | None,
     root: Root,

@@ -6,6 +6,7 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import carry_out, json_option, print_result
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -50,6 +51,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option()
 @json_option
 @verb.quiet_option
+@session_options
 def organize(
     root: Root,
     dataset: str | None,

@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
 from imnetprep.messages import FINDINGS_EXIT_CODE, count
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option()
 @json_option
 @verb.quiet_option
+@session_options
 def repair(
     root: Root,
     dataset: str | None,

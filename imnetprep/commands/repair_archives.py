@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import format_bytes
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option("Read the archives, say how much of each is wrong, and stop.")
 @json_option
 @verb.quiet_option
+@session_options
 def repair_archives(
     root: Root,
     dataset: str | None,

@@ -11,6 +11,7 @@ import click
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import is_json, json_option, print_note, stderr_progress
 from imnetprep.messages import WrongUsage
 from imnetprep.s3.address import Settings, parse_s3_address
@@ -132,6 +133,7 @@ def _uncollected() -> Iterator[None]:
 @verb.dry_run_option()
 @json_option
 @verb.quiet_option
+@session_options
 def sync_s3(
     address: str,
     root: Root,

@@ -7,6 +7,7 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
 
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
 @verb.quiet_option
+@session_options
 def train(
     root: Root,
     layout: Layout | None,

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.commands.session_options import note_typed, run_elsewhere
 from imnetprep.messages import (
     ImnetprepError,
     Interruption,
@@ -43,7 +44,9 @@ class Verb(click.Command):
         self, *arguments: Any, headings: Mapping[str, Sequence[str]] | None = None, **options: Any
     ) -> None:
         super().__init__(*arguments, **options)
-        self.headings = headings or {}
+        self.headings = dict(headings or {})
+        if any(each.name == "screen" for each in self.params):
+            self.headings["In a session"] = ("screen", "host")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the options under their headings; first those that have none."""
@@ -59,6 +62,8 @@ class Verb(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Say where a root goes that is named without its option: `imnetprep status tin`."""
+        if note_typed(ctx, args):
+            return []
         words, ctx.allow_extra_args = list(args), True  # to judge here what is too many
         surplus = super().parse_args(ctx, args)
         if not surplus or ctx.resilient_parsing:
@@ -73,7 +78,8 @@ class Verb(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; an error's hint names commands with the root that this one had."""
         try:
-            return super().invoke(ctx)
+            code = run_elsewhere(ctx)
+            return super().invoke(ctx) if code is None else code
         except ImnetprepError as error:
             error.hint = from_here(error.hint)
             raise

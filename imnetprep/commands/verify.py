@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_finding, print_result, stderr_progress
 from imnetprep.messages import FINDINGS_EXIT_CODE, Progress, count, move_away, shell_command
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option("Look for findings, and write neither receipt nor manifest.")
 @json_option
 @verb.quiet_option
+@session_options
 def verify(
     root: Root,
     dataset: str | None,

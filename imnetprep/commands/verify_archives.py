@@ -6,6 +6,7 @@ import click
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.dry_run_option("Read and judge the archives, and leave the receipt as it is.")
 @json_option
 @verb.quiet_option
+@session_options
 def verify_archives(
     root: Root,
     dataset: str | None,

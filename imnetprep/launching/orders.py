@@ -9,9 +9,8 @@ from typing import Any
 from imnetprep.messages import WrongBytes
 from imnetprep.outside_text import quoted
 from imnetprep.plain_values import plain_text, real_number, table, whole_number
+from imnetprep.sessions.session import NAME
 
-# What a run, a screen, a group of machines and a key of S3 may all be called.
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 GROUP_PREFIX = "imnetprep-"
 
 
@@ -75,7 +74,7 @@ class Orders:
 def run_name(value: object) -> str:
     """A name that a run, a screen session, a group and a key may have. Raises ValueError."""
     text = plain_text(value)
-    if not RUN_NAME.fullmatch(text):
+    if not NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a run: letters, digits, - and _, 63 at most")
     return text
 
