@@ -91,6 +91,7 @@ for _verb in (
     "evaluate",
     "predict",
     "sessions",
+    "machines",
     "demo",
 ):
     imnetprep.add_command(getattr(import_module(f"imnetprep.commands.{_verb}"), _verb))

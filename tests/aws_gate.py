@@ -11,6 +11,7 @@ quotas, refusals on demand, calls that no longer come through, and a list of all
 """
 
 import contextlib
+import functools
 import json
 import logging
 import threading
@@ -99,15 +100,7 @@ class AwsGate:
 
     def client(self, service: str, *, region: str = REGION) -> Any:
         """A client of the test's own."""
-        import boto3
-
-        return boto3.client(
-            service,
-            endpoint_url=self.url,
-            region_name=region,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
-        )
+        return _client(self.url, service, region)
 
     def reset(self) -> None:
         """Forget all that was made, called and set, and seed anew."""
@@ -235,6 +228,20 @@ class AwsGate:
         )  # fmt: skip
 
 
+@functools.cache
+def _client(url: str, service: str, region: str) -> Any:
+    """A client, of which each takes half a second to make."""
+    import boto3
+
+    return boto3.client(
+        service,
+        endpoint_url=url,
+        region_name=region,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+    )
+
+
 def _backend(service: str, region: str = REGION) -> Any:
     import moto.backends
 
@@ -346,6 +353,9 @@ def aws_served() -> Iterator[AwsGate]:
     """AWS with one account, seeded in one region; skips where moto is not installed."""
     pytest.importorskip("moto", reason="moto is not installed")
     from moto.autoscaling.models import FakeAutoScalingGroup
+    from moto.core.types import Base64EncodedString
+    from moto.ec2.models.launch_templates import LaunchTemplate
+    from moto.ec2.utils import parse_user_data
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
@@ -357,7 +367,27 @@ def aws_served() -> Iterator[AwsGate]:
     def start_in_group(group: Any, count: int, tags: dict[str, str]) -> None:
         gate.start_in_group(group, start, count, tags)
 
+    update = FakeAutoScalingGroup.update
+
+    make_version = LaunchTemplate.create_version
+
+    def create_version(template: Any, data: dict[str, Any], description: str) -> Any:
+        """Make a version, whose user data moto reads of the first version alone."""
+        text = data.get("UserData")
+        if not isinstance(text, Base64EncodedString):
+            data = {**data, "UserData": parse_user_data(text)}
+        return make_version(template, data, description)
+
+    def keep_policy(group: Any, **settings: Any) -> None:
+        """Update a group, which keeps what is not named: moto would forget its types."""
+        policy = settings["mixed_instances_policy"] or group.mixed_instances_policy
+        if policy is not None:
+            policy["LaunchTemplate"]["LaunchTemplateSpecification"].pop("LaunchTemplateId", None)
+        update(group, **{**settings, "mixed_instances_policy": policy})
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeAutoScalingGroup, "update", keep_policy)
+        patch.setattr(LaunchTemplate, "create_version", create_version)
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         patch.setattr(FakeAutoScalingGroup, "replace_autoscaling_group_instances", start_in_group)
         server = make_server("127.0.0.1", 0, _Gate(inner, gate), threaded=True)

@@ -35,6 +35,7 @@ _ACTIONS = {
     "HeadObject": "s3:GetObject (and s3:ListBucket, to tell missing from forbidden)",
     "GetObject": "s3:GetObject (and s3:ListBucket, to tell missing from forbidden)",
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "DeleteObject": "s3:DeleteObject",
     "DeleteObjects": "s3:DeleteObject",
 }
 _WRITES, _READS = "s3:PutObject", ("ListObjectsV2", "HeadObject", "GetObject")

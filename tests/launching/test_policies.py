@@ -1,21 +1,50 @@
 """The printed policies: enough for a launch and its machine, and no more than is needed."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from imnetprep.launching.aws import Aws
 from imnetprep.launching.folder import Ending, LaunchFolder
-from imnetprep.launching.policies import Scope, launcher_policy, machine_policy, role_name
+from imnetprep.launching.group import set_to_none
+from imnetprep.launching.policies import Scope, actions, launcher_policy, machine_policy, role_name
+from imnetprep.launching.tags import PLACE_TAG, TAG
+from imnetprep.messages import ImnetprepError
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
+from tests.aws_gate import ACCOUNT, IMAGE, REGION, AwsGate, aws_served
 from tests.conftest import Run
+from tests.launching.launched import PLACE, launch, plan_of
 from tests.servers import BUCKET, S3Server, s3_served
 
-PLACE = S3Address(BUCKET, "p")
-SCOPE = Scope("123456789012", "us-east-1", PLACE)
+SCOPE = Scope(ACCOUNT, REGION, PLACE)
+# What AWS asks for behind a call, and moto does not.
+UNASKED = {
+    "ec2:CreateTags",
+    "ec2:RunInstances",
+    "iam:CreateServiceLinkedRole",
+    "iam:PassRole",
+    "iam:TagInstanceProfile",
+    "iam:TagRole",
+}
+# What the plan of a launch asks.
+OF_THE_PLAN = {
+    "ec2:DescribeImages",
+    "ec2:DescribeInstanceTypeOfferings",
+    "ec2:DescribeInstanceTypes",
+    "ec2:DescribeSpotPriceHistory",
+    "ec2:DescribeSubnets",
+    "pricing:GetProducts",
+    "servicequotas:GetServiceQuota",
+    "ssm:GetParameter",
+}
+# What the gate answers itself, and no IAM is asked.
+OF_THE_GATE = {"autoscaling:DescribeScalingActivities"}
+_NAMED = re.compile(r"(?:may not do|credentials need) ([a-z0-9]+:[A-Za-z]+)")
 
 
 def test_the_policies_are_small_enough_for_iam() -> None:
@@ -45,6 +74,133 @@ def test_a_role_is_of_one_place() -> None:
 def test_a_role_in_china_or_of_the_government_is_named_as_there() -> None:
     assert Scope("1", "cn-north-1", PLACE).bucket == f"arn:aws-cn:s3:::{BUCKET}"
     assert Scope("1", "us-gov-west-1", PLACE).bucket == f"arn:aws-us-gov:s3:::{BUCKET}"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[AwsGate]:
+    with aws_served() as gate:
+        yield gate
+
+
+class User:
+    """A user of whom IAM wants to know what is allowed; our own policy is not asked."""
+
+    def __init__(self, gate: AwsGate, patch: pytest.MonkeyPatch) -> None:
+        self.gate, self.patch = gate, patch
+        gate.client("iam").create_user(UserName="somebody")
+        self.key = gate.client("iam").create_access_key(UserName="somebody")["AccessKey"]
+
+    def may(self, names: set[str] | frozenset[str]) -> None:
+        """Let the user do these actions, with anything."""
+        statement = {"Effect": "Allow", "Action": sorted(names), "Resource": "*"}
+        self.gate.client("iam").put_user_policy(
+            UserName="somebody",
+            PolicyName="all",
+            PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+        )
+
+    def does(self, act: Callable[[], str]) -> str:
+        """Act as the user; what was said, be it an error."""
+        import moto.settings
+
+        with self.patch.context() as patch:
+            patch.setenv("AWS_ACCESS_KEY_ID", self.key["AccessKeyId"])
+            patch.setenv("AWS_SECRET_ACCESS_KEY", self.key["SecretAccessKey"])
+            patch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+            try:
+                return act()
+            except ImnetprepError as error:
+                text = f"{error}\n{error.hint}"
+                if not _NAMED.search(text):
+                    raise
+                return text
+
+    def needs(self, *acts: Callable[[], str]) -> set[str]:
+        """Act; each action that an error names is allowed from then on, and it is tried again."""
+        names = {"sts:GetCallerIdentity"}  # which needs no permission
+        for act in acts:
+            self.may(names)
+            while lacks := {*_NAMED.findall(said := self.does(act))}:
+                assert not lacks & names, said
+                names |= lacks
+                self.may(names)
+            assert "denied" not in said, said
+        return names - {"sts:GetCallerIdentity"}
+
+
+@pytest.fixture
+def user(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
+    for name, value in served.environment.items():
+        monkeypatch.setenv(name, value)
+    served.reset()
+    served.client("s3").create_bucket(Bucket=BUCKET)
+    return User(served, monkeypatch)
+
+
+@pytest.mark.slow
+def test_a_launch_needs_what_its_policy_says_and_names_each_action_that_it_lacks(
+    user: User, here: Run
+) -> None:
+    gate = user.gate
+    first, second = plan_of(gate), plan_of(gate, command=("train", "--epochs", "1"))
+    orphan = [{"Key": TAG, "Value": "orphan"}, {"Key": PLACE_TAG, "Value": str(PLACE)}]
+    gate.client("ec2").create_volume(
+        Size=1,
+        AvailabilityZone=f"{REGION}a",
+        TagSpecifications=[{"ResourceType": "volume", "Tags": orphan}],
+    )
+    gate.client("ec2").run_instances(
+        ImageId=IMAGE,
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": orphan}],
+    )
+
+    def launch_in_vain() -> str:
+        gate.no_capacity = {*second.orders.types}
+        return str(launch(second))
+
+    def machines(*words: str) -> Callable[[], str]:
+        def act() -> str:
+            done = here("machines", *words)
+            text = str(done.stdout + done.stderr)
+            assert done.returncode == 0 or _NAMED.search(text), text
+            return text
+
+        return act
+
+    names = user.needs(
+        lambda: str(launch(first)),
+        machines("demo"),
+        machines("demo", "--stop"),
+        machines("demo", "--terminate"),
+        launch_in_vain,
+        machines("demo"),
+        machines("demo", "--terminate"),
+        machines("--clean", "--yes"),
+    )
+    calls = {f"{each.service}:{each.action}" for each in gate.calls}
+    policy = actions(launcher_policy(SCOPE, create_role=True))
+    assert names | (calls & OF_THE_GATE) == policy - UNASKED - OF_THE_PLAN
+
+
+def test_a_launch_by_a_role_that_is_there_needs_no_right_to_make_one(user: User) -> None:
+    launch(plan_of(user.gate, "first"))
+    plan = plan_of(user.gate, creates_role=False)
+    user.may(actions(launcher_policy(SCOPE, create_role=False)))
+    assert "denied" not in user.does(lambda: str(launch(plan)))
+
+
+def test_a_machine_needs_one_action_to_end_its_group(user: User) -> None:
+    launch(plan_of(user.gate))
+
+    def end() -> str:
+        set_to_none(Aws(), "imnetprep-demo")
+        return ""
+
+    names = user.needs(end)
+    assert names == {"autoscaling:UpdateAutoScalingGroup"}
+    assert names <= actions(machine_policy(SCOPE))
 
 
 MACHINE = "machine"

@@ -1,0 +1,370 @@
+"""`imnetprep machines` against moto: what is shown, stopped, terminated, followed and cleaned."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imnetprep.launching.folder import Ending, LaunchFolder
+from imnetprep.launching.machines import follow
+from imnetprep.launching.tags import PLACE_TAG, TAG
+from tests.aws_gate import IMAGE, AwsGate, aws_served
+from tests.conftest import Run
+from tests.launching.launched import PLACE, folder_of, launch, machines_of, plan_of
+from tests.servers import BUCKET
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[AwsGate]:
+    with aws_served() as gate:
+        yield gate
+
+
+@pytest.fixture
+def gate(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
+    for name, value in served.environment.items():
+        monkeypatch.setenv(name, value)
+    served.reset()
+    served.client("s3").create_bucket(Bucket=BUCKET)
+    return served
+
+
+@pytest.fixture
+def folder(gate: AwsGate) -> LaunchFolder:
+    """The folder of a launch `demo` that has its machine."""
+    plan = plan_of(gate)
+    launch(plan)
+    return folder_of(plan)
+
+
+def end(gate: AwsGate, run: str = "demo") -> None:
+    """What the machine does at its end."""
+    gate.client("autoscaling").update_auto_scaling_group(
+        AutoScalingGroupName=f"imnetprep-{run}", MinSize=0, MaxSize=0, DesiredCapacity=0
+    )
+
+
+def test_without_a_launch_it_says_so(gate: AwsGate, here: Run) -> None:
+    done = here("machines")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "no launch in us-east-1\n")
+    failed = here("machines", "demo")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: AWS has no launch demo in us-east-1\nHint: ")
+
+
+def test_a_launch_is_shown_by_what_its_machine_told_last(
+    gate: AwsGate, folder: LaunchFolder, here: Run
+) -> None:
+    [machine] = machines_of(gate)
+    assert here("machines").stdout.startswith(f"demo: starts; {machine['InstanceId']} g5.2xlarge")
+    folder.add_event(machine["InstanceId"], "trains", epoch=3)
+    folder.write("log.txt", b"epoch 2\nepoch 3\n\n")
+    lines = here("machines", "demo").stdout.splitlines()
+    assert lines[0] == f"run       demo at {PLACE}"
+    assert lines[1].startswith("state     trains (epoch 3), 0:0")
+    assert "us-east-1" in lines[2] and "spot" in lines[2]
+    assert lines[3].startswith("end       by itself at 20")
+    assert lines[4].startswith("cost      $0.00 so far at most")
+    assert lines[5] == "log       epoch 3"
+    assert "!" not in "".join(lines)
+
+
+def test_json_has_it_all(gate: AwsGate, folder: LaunchFolder, here: Run) -> None:
+    [shown] = map(json.loads, here("machines", "--json").stdout.splitlines())
+    assert (shown["run"], shown["state"], shown["capacity"]) == ("demo", "starts", 1)
+    assert shown["machines"][0]["is_spot"] is True
+    assert shown["disagreements"] == []
+
+
+def test_why_no_machine_starts_is_told_with_what_to_do(gate: AwsGate, here: Run) -> None:
+    gate.no_capacity = {"g5.2xlarge", "g6.2xlarge"}
+    launch(plan_of(gate))
+    said = here("machines", "demo").stdout
+    assert "waits for a machine\n" in said
+    assert said.count("EC2 has no such machine to give in us-east-1 now") == 1
+    assert "more types (--instance A,B,C)" in said
+    gate.no_capacity = set()
+    gate.start_machines()
+    assert here("machines").stdout.startswith("demo: starts; i-")
+
+
+def test_a_stop_asks_the_machine(gate: AwsGate, folder: LaunchFolder, here: Run) -> None:
+    assert "is asked to save, push and end" in here("machines", "demo", "--stop").stdout
+    assert folder.is_stop_requested()
+    assert len(machines_of(gate)) == 1
+    assert "asked to stop" in here("machines", "demo").stdout
+
+
+def test_a_stop_before_there_is_a_machine_ends_the_launch(gate: AwsGate, here: Run) -> None:
+    gate.no_capacity = {"g5.2xlarge", "g6.2xlarge"}
+    launch(plan_of(gate))
+    assert "had no machine yet; it is over" in here("machines", "demo", "--stop").stdout
+    gate.no_capacity = set()
+    gate.start_machines()
+    assert machines_of(gate) == []
+    assert "ended 143" in here("machines").stdout
+
+
+def test_terminate_ends_the_machine_and_lets_none_follow(
+    gate: AwsGate, folder: LaunchFolder, here: Run
+) -> None:
+    assert here("machines", "demo", "--terminate").returncode == 0
+    gate.start_machines()
+    assert machines_of(gate) == []
+    done = folder.done()
+    assert done is not None and (done.code, done.reason) == (143, "terminated by its user")
+    said = here("machines", "demo").stdout
+    assert "ended 143: terminated by its user" in said
+    assert "imnetprep machines --clean removes it" in said
+
+
+def test_after_the_end_it_says_what_is_still_there(
+    gate: AwsGate, folder: LaunchFolder, here: Run
+) -> None:
+    end(gate)
+    folder.write_done(Ending(0, "trained", time.time()))
+    lines = here("machines", "demo").stdout.splitlines()
+    assert lines[1] == "state     ended 0: trained"
+    assert lines[-1] == (
+        "exists    group imnetprep-demo, launch template imnetprep-demo, security group"
+        " imnetprep-demo: free; imnetprep machines --clean removes it"
+    )
+
+
+@pytest.mark.parametrize("what", ["done", "no group", "deadline", "lease", "no orders", "idle"])
+def test_where_aws_and_the_bucket_disagree_it_is_said(
+    gate: AwsGate, folder: LaunchFolder, here: Run, what: str
+) -> None:
+    assert here("machines").stdout.count("!") == 0
+    orders = folder.orders()
+    assert orders is not None
+    match what:
+        case "done":
+            folder.write_done(Ending(0, "trained", time.time()))
+            text = "its group still asks for a machine"
+        case "no group":
+            gate.client("ec2").run_instances(
+                ImageId=IMAGE, MinCount=1, MaxCount=1,
+                TagSpecifications=[{"ResourceType": "instance", "Tags": [
+                    {"Key": TAG, "Value": "other"}, {"Key": PLACE_TAG, "Value": str(PLACE)}]}],
+            )  # fmt: skip
+            text = "is in no group, and nothing ends it"
+        case "deadline":
+            folder.write("launch.json", replace(orders, deadline=1.0).as_json().encode())
+            text = "its deadline has passed"
+        case "lease":
+            folder.take_lease("i-gone", lease_s=60, moment=time.time())
+            text = "i-gone is gone, and holds the run for"
+        case "no orders":
+            folder.remove("launch.json")
+            text = "has no orders of it"
+        case _:
+            end(gate)
+            text = "neither a machine nor a wish for one"
+    said = here("machines").stdout
+    assert said.count("!") == 1 and text in said
+
+
+def test_a_bucket_that_refuses_is_told_and_hides_no_machine(
+    gate: AwsGate, folder: LaunchFolder, here: Run
+) -> None:
+    for key in gate.client("s3").list_objects_v2(Bucket=BUCKET)["Contents"]:
+        gate.client("s3").delete_object(Bucket=BUCKET, Key=key["Key"])
+    gate.client("s3").delete_bucket(Bucket=BUCKET)
+    done = here("machines")
+    assert done.returncode == 0
+    assert "i-" in done.stdout and "the bucket says nothing of it" in done.stdout
+
+
+def test_follow_prints_each_line_once_and_each_machine_anew(folder: LaunchFolder) -> None:
+    lease = folder.take_lease("i-1", lease_s=60, moment=1000.0)
+    assert lease is not None
+    folder.write("log.txt", b"one\ntw")
+
+    def steps() -> Iterator[None]:
+        folder.write("log.txt", "one\ntwo\nthré".encode()[:-1])
+        yield
+        folder.write("log.txt", "one\ntwo\nthré\n".encode())
+        yield
+        folder.take_lease("i-2", lease_s=60, moment=2000.0)
+        folder.write("log.txt", b"four\n")
+        yield
+        folder.write("log.txt", b"four\nfive")
+        folder.write_done(Ending(0, "trained", 3000.0))
+        yield
+
+    pauses = steps()
+    lines = list(follow(folder, pause=lambda: next(pauses)))
+    assert lines == ["--- i-1", "one", "two", "thré", "--- i-2", "four", "five"]
+
+
+def test_attach_goes_by_session_manager(
+    gate: AwsGate, folder: LaunchFolder, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    for name in ("aws", "session-manager-plugin"):
+        program = tmp_path / name
+        program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+        program.chmod(0o755)
+    [machine] = machines_of(gate)
+    done = run(
+        "machines",
+        "demo",
+        "--attach",
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    words = done.stdout.splitlines()
+    assert words[:2] == ["ssm", "start-session"]
+    assert machine["InstanceId"] in words
+    assert json.loads(words[-1])["command"][0].endswith("sessions demo --attach")
+
+
+def test_attach_without_its_programs_says_what_needs_none(
+    gate: AwsGate, folder: LaunchFolder, here: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    failed = here("machines", "demo", "--attach")
+    assert failed.returncode == 1
+    assert "aws is not installed here" in failed.stderr and "--follow" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--stop"], "--stop needs the name of a run"),
+        (["demo", "--stop", "--follow"], "cannot be done at once"),
+        (["--yes"], "--yes cannot be used"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    gate: AwsGate, here: Run, words: list[str], text: str
+) -> None:
+    failed = here("machines", *words)
+    assert failed.returncode == 2 and text in failed.stderr
+
+
+def strangers(gate: AwsGate) -> None:
+    """Things with names like ours, and one tag of two at most."""
+    ec2, iam = gate.client("ec2"), gate.client("iam")
+    vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    subnet = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
+    one = [{"Key": TAG, "Value": "demo"}]
+    ec2.create_security_group(GroupName="imnetprep-other", Description="x", VpcId=vpc)
+    ec2.create_launch_template(
+        LaunchTemplateName="imnetprep-other", LaunchTemplateData={"InstanceType": "t3.large"},
+        TagSpecifications=[{"ResourceType": "launch-template", "Tags": one}],
+    )  # fmt: skip
+    gate.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="imnetprep-other", MinSize=0, MaxSize=1, DesiredCapacity=1,
+        VPCZoneIdentifier=subnet,
+        LaunchTemplate={"LaunchTemplateName": "imnetprep-other", "Version": "1"},
+        Tags=[{**one[0], "ResourceId": "imnetprep-other", "ResourceType": "auto-scaling-group"}],
+    )  # fmt: skip
+    ec2.create_volume(Size=1, AvailabilityZone="us-east-1a", TagSpecifications=[
+        {"ResourceType": "volume", "Tags": one}])  # fmt: skip
+    ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1)
+    iam.create_instance_profile(InstanceProfileName="imnetprep-other")
+    iam.create_role(RoleName="imnetprep-other", AssumeRolePolicyDocument="{}")
+    iam.add_role_to_instance_profile(
+        InstanceProfileName="imnetprep-other", RoleName="imnetprep-other"
+    )
+
+
+def inventory(gate: AwsGate) -> dict[str, list[str]]:
+    """The names of all that the account has; of volumes only those with a tag, since moto keeps
+    that of a machine which is gone.
+    """
+    ec2, iam, scaling = gate.client("ec2"), gate.client("iam"), gate.client("autoscaling")
+    volumes = [each for each in ec2.describe_volumes()["Volumes"] if each.get("Tags")]
+    lists: dict[str, tuple[str, list[Any]]] = {
+        "security groups": ("GroupName", ec2.describe_security_groups()["SecurityGroups"]),
+        "templates": ("LaunchTemplateName", ec2.describe_launch_templates()["LaunchTemplates"]),
+        "groups": (
+            "AutoScalingGroupName",
+            scaling.describe_auto_scaling_groups()["AutoScalingGroups"],
+        ),
+        "volumes": ("VolumeId", volumes),
+        "machines": ("InstanceId", machines_of(gate)),
+        "profiles": ("InstanceProfileName", iam.list_instance_profiles()["InstanceProfiles"]),
+        "roles": ("RoleName", iam.list_roles()["Roles"]),
+    }
+    return {kind: sorted(each[name] for each in things) for kind, (name, things) in lists.items()}
+
+
+def test_clean_shows_then_removes_what_is_ours_and_nothing_else(gate: AwsGate, here: Run) -> None:
+    strangers(gate)
+    before = inventory(gate)
+    launch(plan_of(gate, "over"))
+    end(gate, "over")
+    ours = [{"Key": TAG, "Value": "over"}, {"Key": PLACE_TAG, "Value": str(PLACE)}]
+    ec2 = gate.client("ec2")
+    ec2.create_volume(Size=1, AvailabilityZone="us-east-1a", TagSpecifications=[
+        {"ResourceType": "volume", "Tags": ours}])  # fmt: skip
+    ec2.run_instances(
+        ImageId=IMAGE,
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[{"ResourceType": "instance", "Tags": ours}],
+    )
+    full = inventory(gate)
+    gate.calls.clear()
+    shown = here("machines", "--clean").stdout.splitlines()
+    assert gate.writing_calls == []
+    assert [line[:15].strip() for line in shown[:-1]] == [
+        "machine", "group", "launch template", "security group", "volume", "role",
+    ]  # fmt: skip
+    assert shown[-1] == "6 things: nothing is removed yet; --clean --yes does it"
+    assert inventory(gate) == full
+    removed = here("machines", "--clean", "--yes").stdout.splitlines()
+    assert removed[-1] == "6 things removed"
+    assert inventory(gate) == before
+    assert here("machines", "--clean", "--yes").stdout == "nothing to remove\n"
+
+
+def test_clean_leaves_what_runs(gate: AwsGate, folder: LaunchFolder, here: Run) -> None:
+    before = inventory(gate)
+    done = here("machines", "--clean", "--yes")
+    assert "demo uses it; imnetprep machines demo --terminate ends that" in done.stdout
+    assert done.stdout.endswith("nothing to remove\n")
+    assert inventory(gate) == before
+
+
+def test_clean_of_one_run_leaves_the_others_and_the_role(gate: AwsGate, here: Run) -> None:
+    launch(plan_of(gate, "first"))
+    launch(plan_of(gate, "second"))
+    end(gate, "first")
+    end(gate, "second")
+    assert here("machines", "first", "--clean", "--yes").stdout.endswith("3 things removed\n")
+    left = inventory(gate)
+    assert left["groups"] == left["templates"] == ["imnetprep-second"]
+    assert len(left["roles"]) == 1
+
+
+def test_what_is_still_in_use_stays_and_is_told(gate: AwsGate, here: Run) -> None:
+    launch(plan_of(gate))
+    end(gate)
+    gate.refusals["DeleteSecurityGroup"] = (
+        "DependencyViolation",
+        "resource sg-1 has a dependent object",
+    )
+    said = here("machines", "--clean", "--yes").stdout
+    assert "stays: not yet: " in said
+    gate.refusals.clear()
+    assert here("machines", "--clean", "--yes").stdout.endswith("1 thing removed\n")
+
+
+def test_without_a_right_to_see_roles_the_rest_is_cleaned(gate: AwsGate, here: Run) -> None:
+    launch(plan_of(gate))
+    end(gate)
+    gate.refusals["ListInstanceProfiles"] = (
+        "AccessDenied",
+        "User: x is not authorized to perform: iam:ListInstanceProfiles on",
+    )
+    said = here("machines", "--clean", "--yes").stdout
+    assert "not seen: access denied: your credentials may not do iam:ListInstanceProfiles" in said
+    assert said.endswith("3 things removed\n")
