@@ -54,7 +54,8 @@ def test_what_is_adopted_can_be_looked_at(tmp_path: Path, real_data: Path, here:
     assert here("organize", *words, "--archives", real_data / "tiny10").returncode == 0
     (tmp_path / "manifest.db").unlink()
     assert here("adopt", tmp_path, *words[2:]).returncode == 0
-    sheet = here("inspect", "--root", tmp_path, "--split", "val", "--classes", "2")
+    words = ["--root", tmp_path, "--split", "val", "--classes", "2"]
+    sheet = here("inspect", *words, "--out", tmp_path / "sheet.png")
     assert sheet.returncode == 0, sheet.stderr
 
 

@@ -75,7 +75,7 @@ def test_each_image_is_the_resized_one_and_it_is_said(
 def test_the_contact_sheet_says_it_too(drawn: Path, tmp_path: Path, run: Run) -> None:
     words = ["--root", tmp_path, "--dataset", drawn, "--archives", drawn.parent]
     assert run("organize", *words, *SMALLER).returncode == 0
-    done = run("inspect", "--root", tmp_path, "--classes", 2, "--images", 2)
+    done = run("inspect", "--root", tmp_path, "--classes", 2, "--images", 2, cwd=tmp_path)
     assert "(resize 40 q80)" in done.stdout, done.stderr
 
 
