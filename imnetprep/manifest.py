@@ -7,6 +7,7 @@ was done to it, and its place in a shard. The samples of a class are one row: `c
 
 # ruff: noqa: S608 - what is put together here is ours, to the last letter
 
+import os
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -222,7 +223,8 @@ class Manifest:
 
         `path` is absent or empty; an interrupted copy may be half there.
         """
-        self._database.execute("VACUUM INTO ?", [str(path.absolute())])
+        place = os.fsencode(path.absolute())  # which need not be UTF-8
+        self._database.execute("VACUUM INTO CAST(? AS TEXT)", [place])
 
     def drop_split(self, split: Split, layout: Layout) -> None:
         """Forget a split in one layout, and its samples."""

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,13 @@ from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.machine import explain
 from imnetprep.messages import UNREAD_EXIT_CODE, ImnetprepError, Lack, WrongBytes, shell_word
 from imnetprep.own_images.content import file_problem
-from tests.conftest import Run, command, tree
+from imnetprep.s3 import object as s3_object
+from imnetprep.sources.seeder import seeded
+from tests.conftest import TRAIN, Run, command, tree
 from tests.faults import Fault, Faults
+from tests.fuzzing.folder_bucket import folder_served
 from tests.packings import openable
+from tests.servers import BUCKET, S3Server
 
 UNABLE = [errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
 _OURS = {errno.EBADF, errno.EFAULT, errno.ESPIPE, errno.ENOTSOCK, errno.ECHILD}
@@ -245,6 +250,49 @@ def test_a_root_whose_path_is_nearly_too_long(packed: Path, tmp_path: Path, here
     _, hint = _told(done)
     assert "shorter" in hint
     assert here("status", "--root", root).returncode == 1
+
+
+def test_a_folder_may_be_called_anything(
+    packed: Path, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system has names of text only")
+    there, back, seeds = folder / "there", folder / "back", folder / "seeds"
+    dataset = ["--dataset", packed, "--archives", packed.parent]
+    assert here("organize", "--root", there, *dataset, "--layout", "webdataset").returncode == 0
+    with folder_served(tmp_path / "bucket") as endpoint:
+        for name, value in S3Server(0).environment_of(endpoint=endpoint).items():
+            monkeypatch.setenv(name, value)
+        words = ["sync-s3", f"s3://{BUCKET}/a", "--root"]
+        assert here(*words, there, "--push").returncode == 0
+        assert here(*words, back, "--pull").returncode == 0
+    s3_object._opened.cache_clear()  # the next test has another endpoint
+    shutil.copytree(packed.parent, seeds)
+    with seeded([seeds / TRAIN]) as seeder:
+        met = ["--magnet", seeder.magnets[0], "--peer", seeder.peer, "--no-dht"]
+        met += ["--split", "train", "--listen", "127.0.0.1:0", "--seed-ratio", "0"]
+        done = here("download", "--root", back, "--dataset", packed, *met)
+    assert done.returncode == 0, done.stderr
+    assert (back / "archives" / TRAIN).read_bytes() == (seeds / TRAIN).read_bytes()
+
+
+def test_names_are_utf8_in_a_locale_of_ascii_alone(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python takes UTF-8 in the locale C, unlike in others of ASCII, unless PYTHONUTF8 is 0."""
+    for number in range(4):
+        path = tmp_path / "é" / "猫" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    for name, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+        monkeypatch.setenv(name, value)
+    root = tmp_path / "é root"
+    done = run("divide", tmp_path / "é", "--one-class", "--root", root)
+    assert done.returncode == 0, done.stderr
+    assert {path.parent.name for path in root.glob("*/*/*.png")} == {"猫"}
 
 
 # What the machine refuses.

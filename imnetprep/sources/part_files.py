@@ -188,7 +188,7 @@ class PartFiles:
     def params(self) -> Any:
         """What libtorrent needs to fetch the missing pieces into the parts."""
         params = self.torrent.params()
-        params.save_path = str(self.folder.absolute())
+        params.save_path = os.fsencode(self.folder.absolute())  # which need not be UTF-8
         params.renamed_files = {index: part.name for index, part in self._parts.items()}
         pieces = set(self.pieces)
         numbers = range(self.torrent.info.num_pieces())

@@ -1,5 +1,6 @@
 """Torrents made of archives, and archives seeded to the swarm."""
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,9 +43,9 @@ class SeedLimits(NamedTuple):
 
 def make_torrent(archive: Path, *, piece_bytes: int = 0) -> bytes:
     """The .torrent of one file (v1, as the published ones are); 0 picks the piece size."""
-    files = lt.list_files(str(archive))
+    files = lt.list_files(os.fsencode(archive))  # which need not be UTF-8
     torrent = lt.create_torrent(files, piece_bytes, lt.create_torrent.v1_only)
-    lt.set_piece_hashes(torrent, str(archive.parent))
+    lt.set_piece_hashes(torrent, os.fsencode(archive.parent))
     return bytes(lt.bencode(torrent.generate()))
 
 
@@ -65,8 +66,9 @@ def seeded(archives: Sequence[Path], *, listen: str = "127.0.0.1:0") -> Iterator
 def add_seed(session: Any, seed: Seed) -> Any:
     """Add a torrent that is whole and proved; returns its handle."""
     params = lt.load_torrent_buffer(seed.torrent)
-    params.save_path = str(next(iter(seed.paths.values())).parent)
-    params.renamed_files = {index: str(path.absolute()) for index, path in seed.paths.items()}
+    places = {index: os.fsencode(path.absolute()) for index, path in seed.paths.items()}
+    params.save_path = os.path.dirname(next(iter(places.values())))  # noqa: PTH120 - of bytes
+    params.renamed_files = places
     params.flags = lt.torrent_flags.seed_mode
     return session.add_torrent(params)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import libtorrent as lt
@@ -186,7 +187,7 @@ class _FetchLoop:
                 torrent.proving[self._workers.submit(torrent.parts.prove, piece)] = piece
             torrent.flushing_pieces = set()
         elif isinstance(alert, lt.file_error_alert | lt.torrent_error_alert):
-            raise _disk_error(alert)
+            raise _disk_error(alert, torrent.parts.folder)
         elif not torrent.parts.torrent.has_v1:
             self._on_unproved(alert, torrent)
 
@@ -258,9 +259,11 @@ def _save_all(downloads: Sequence[PartFiles]) -> None:
         parts.save()
 
 
-def _disk_error(alert: Any) -> Exception:
-    is_file = isinstance(alert, lt.file_error_alert)
-    place = alert.filename() if is_file else alert.handle.status().save_path
+def _disk_error(alert: Any, folder: Path) -> Exception:
+    place = str(folder)
+    if isinstance(alert, lt.file_error_alert):
+        with suppress(UnicodeDecodeError):  # of a folder that is not UTF-8
+            place = alert.filename()
     error = alert.error
     if error.category().name() in ("system", "generic"):
         return OSError(error.value(), os.strerror(error.value()), place)
