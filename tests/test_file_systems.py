@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -296,6 +297,18 @@ def test_names_are_utf8_in_a_locale_of_ascii_alone(
 
 
 # What the machine refuses.
+
+
+def test_locks_that_fail_for_long_are_told_by_the_systems_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `scripts/bench faults` has it of a pull, by lock:42:ESTALE:on; SQLite waits 10 s first."""
+    given_up = sqlite3.OperationalError("locking protocol")
+    given_up.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+    with pytest.raises(OSError, match=r"x\.db") as told, open_database(tmp_path / "x.db"):
+        monkeypatch.setattr(fcntl, "lockf", _refusing(errno.ESTALE))
+        raise given_up
+    assert told.value.errno == errno.ESTALE
 
 
 @pytest.mark.parametrize(("number", "is_bad"), [(errno.EIO, True), (errno.EMFILE, False)])
