@@ -1,7 +1,7 @@
 """Cases drawn anew for SECONDS (60), over the same properties as tests/test_fuzz.py.
 
 `fields [KIND …]` in place of SECONDS: every field of every file that is read back, or of these
-kinds, with every wrong value.
+kinds, with every wrong value. `states [VERB …]`: every verb, or these, in every state of a process.
 """
 
 import contextlib
@@ -19,14 +19,16 @@ from tests.fuzzing.fields import Subjects
 from tests.fuzzing.folder_bucket import folder_served
 from tests.fuzzing.ground import Ground, read_by_gnu_tar
 from tests.fuzzing.inputs import inputs
+from tests.fuzzing.states import STATES, VERBS, Places, problem_of
 
 _CASES_A_TURN = 300
 
 
 def main() -> None:
     """Turn after turn until the time is over, or a case breaks a property."""
-    if sys.argv[1:2] == ["fields"]:
-        _fields(sys.argv[2:])
+    of_words = {"fields": _fields, "states": _states}
+    if sys.argv[1:] and sys.argv[1] in of_words:
+        of_words[sys.argv[1]](sys.argv[2:])
         return
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
     with tempfile.TemporaryDirectory() as folder:
@@ -61,6 +63,17 @@ def _fields(kinds: list[str]) -> None:
                         problems += 1
                         print(f"{kind}: {problem}")
                 print(f"{kind}: {cases:,} cases, {problems:,} problems", flush=True)
+
+
+def _states(verbs: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name, Places.open(Path(name)) as places:
+        for verb in verbs or VERBS:
+            problems = 0
+            for state in STATES:
+                if problem := problem_of(state, verb, places, Path(name)):
+                    problems += 1
+                    print(f"{verb}, {state}: {problem}", flush=True)
+            print(f"{verb}: {len(STATES)} states, {problems} problems", flush=True)
 
 
 def _holds(drawn: Any, check: Any) -> bool:
