@@ -91,6 +91,7 @@ for _verb in (
     "evaluate",
     "predict",
     "sessions",
+    "launch",
     "machines",
     "demo",
 ):

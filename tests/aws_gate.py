@@ -19,6 +19,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
 from typing import Any
 from xml.sax.saxutils import escape
@@ -44,7 +45,7 @@ NO_CAPACITY = (
     "Could not launch Spot Instances. UnfulfillableCapacity - There is no Spot capacity available"
     " that matches your request. Launching EC2 instance failed."
 )
-_READING = ("Describe", "Get", "List", "Head", "Lookup")
+_READING = ("Describe", "Get", "List", "Head", "Simulate")
 _AUTOSCALING = "http://autoscaling.amazonaws.com/doc/2011-01-01/"
 Refuse = Callable[[Mapping[str, Any]], tuple[str, str] | None]
 
@@ -67,7 +68,8 @@ class Call:
 class AwsGate:
     """What a test sets and reads. `refusals`: by action, a code and a message, or what decides it
     by the parameters; `calls_left`: how many more are answered, None: all of them;
-    `group_refusal`: why no group can start a machine; `no_capacity`: types that no group gets.
+    `group_refusal`: why no group can start a machine; `no_capacity`: types that no group gets;
+    `denials`: actions that IAM says are not allowed, where it is asked; `ebs_key`: of volumes.
     """
 
     url: str = ""
@@ -79,6 +81,8 @@ class AwsGate:
     prices: dict[str, float] = field(default_factory=lambda: dict(PRICES))
     spot_prices: dict[str, float] = field(default_factory=lambda: dict(SPOT_PRICES))
     quotas: dict[str, float] = field(default_factory=lambda: dict(QUOTAS))
+    denials: set[str] = field(default_factory=set)
+    ebs_key: str = "alias/aws/ebs"
     activities: list[dict[str, str]] = field(default_factory=list)
     answers: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
 
@@ -207,6 +211,24 @@ class AwsGate:
             f"<{name}><spotPriceHistorySet>{items}</spotPriceHistorySet></{name}>",
         )
 
+    def _SimulatePrincipalPolicy(self, body: Mapping[str, Any]) -> tuple[int, str, str]:  # noqa: N802
+        name = "SimulatePrincipalPolicy"
+        items = "".join(
+            f"<member><EvalActionName>{action}</EvalActionName>"
+            f"<EvalDecision>{'implicitDeny' if action in self.denials else 'allowed'}"
+            "</EvalDecision></member>"
+            for key, action in body.items()
+            if key.startswith("ActionNames.")
+        )
+        return 200, "text/xml", (
+            f"<{name}Response><{name}Result><EvaluationResults>{items}</EvaluationResults>"
+            f"<IsTruncated>false</IsTruncated></{name}Result></{name}Response>"
+        )  # fmt: skip
+
+    def _GetEbsDefaultKmsKeyId(self, _body: Mapping[str, Any]) -> tuple[int, str, str]:  # noqa: N802
+        name = "GetEbsDefaultKmsKeyIdResponse"
+        return 200, "text/xml", f"<{name}><kmsKeyId>{self.ebs_key}</kmsKeyId></{name}>"
+
     def _CreateAutoScalingGroup(self, body: Mapping[str, Any]) -> tuple[int, str, str] | None:  # noqa: N802
         if body["AutoScalingGroupName"] not in _groups():
             return None
@@ -311,6 +333,9 @@ class _Gate:
         call = _call_of(environ, raw)
         with self.lock:
             self.gate.calls.append(call)
+            if call.service == "s3" and (moved := _moved(environ)):
+                start_response("301 -", [("x-amz-bucket-region", moved), ("Content-Length", "0")])
+                return (b"",)
             if own := self.gate.answer(call):
                 return _respond(start_response, *own)
             token = call.body.get("ClientToken")
@@ -328,6 +353,15 @@ class _Gate:
                 return _respond(start_response, *_refusal(*mismatch))
             start_response(*answer[:2])
             return (answer[2],)
+
+
+def _moved(environ: Mapping[str, Any]) -> str | None:
+    """The region of the bucket that is asked, where the client means another."""
+    name = environ["PATH_INFO"].split("/")[1]
+    bucket = _backend("s3", "aws").buckets.get(name)
+    scope = environ.get("HTTP_AUTHORIZATION", "").split("/")
+    is_near = bucket is None or len(scope) < 3 or bucket.region_name == scope[2]
+    return None if is_near else str(bucket.region_name)
 
 
 def _respond(start_response: Any, status: int, kind: str, text: str) -> Iterable[bytes]:
@@ -352,6 +386,7 @@ def _call_of(environ: Mapping[str, Any], raw: bytes) -> Call:
 def aws_served() -> Iterator[AwsGate]:
     """AWS with one account, seeded in one region; skips where moto is not installed."""
     pytest.importorskip("moto", reason="moto is not installed")
+    from botocore import loaders, session
     from moto.autoscaling.models import FakeAutoScalingGroup
     from moto.core.types import Base64EncodedString
     from moto.ec2.models.launch_templates import LaunchTemplate
@@ -388,6 +423,8 @@ def aws_served() -> Iterator[AwsGate]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeAutoScalingGroup, "update", keep_policy)
         patch.setattr(LaunchTemplate, "create_version", create_version)
+        # Each session would read the models of EC2 anew, half a second of CPU.
+        patch.setattr(session, "create_loader", cache(loaders.create_loader))
         patch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         patch.setattr(FakeAutoScalingGroup, "replace_autoscaling_group_instances", start_in_group)
         server = make_server("127.0.0.1", 0, _Gate(inner, gate), threaded=True)

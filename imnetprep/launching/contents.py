@@ -21,8 +21,8 @@ from imnetprep.training.recipe import Recipe
 ARCHIVES, SHARDS = "archives", "shards"
 # A file of an image ends inside a block of the file system, and has an inode of 256 bytes.
 _BYTES_BESIDE_AN_IMAGE = 2304
-# Checkpoints, the package and torch, the log.
-_BYTES_BESIDE_THE_DATA = 10 * 10**9
+# Manifest, checkpoints, the log.
+_BYTES_BESIDE_THE_DATA = 5 * 10**9
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _training(
     name = f"{epochs} epochs"
     if speeds := [rates[each.name] for each in types if each.name in rates]:
         is_whole = len(speeds) == len(types)
-        rate = f"{min(speeds):,.0f}" + (f" to {max(speeds):,.0f}" if len(set(speeds)) > 1 else "")
+        rate = " to ".join(dict.fromkeys(f"{each:,.3g}" for each in (min(speeds), max(speeds))))
         return Stage(
             name,
             epochs * images / max(speeds) / 60,

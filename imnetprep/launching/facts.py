@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from imnetprep.launching.aws import Aws
-from imnetprep.launching.refusals import QuotaName, Refusal, quota_name
+from imnetprep.launching.refusals import QuotaName, quota_name
+from imnetprep.launching.tags import TAG, tags_of
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongUsage
 
 IMAGE_SERIES = "base-oss-nvidia-driver-gpu-ubuntu-24.04"
@@ -52,7 +53,7 @@ class Image:
     size_gib: int
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Subnet:
     """A subnet of the default VPC, which is in one zone."""
 
@@ -88,15 +89,11 @@ def read_types(
     aws: Aws, names: Sequence[str], *, needs_gpu: bool, is_spot: bool
 ) -> tuple[MachineType, ...]:
     """What those types have, in their order. Raises WrongUsage where one cannot run a training."""
-    try:
-        answers = aws.items(
-            "ec2", "describe_instance_types", "InstanceTypes", InstanceTypes=[*names]
-        )
-        tables = {each["InstanceType"]: each for each in answers}
-    except Refusal as error:
-        if error.code != "InvalidInstanceType":
-            raise
-        tables = {}
+    # By their names alone, AWS refuses all where it has not one of them.
+    answers = aws.items(
+        "ec2", "describe_instance_types", "InstanceTypes", Filters=[_filter("instance-type", names)]
+    )
+    tables = {each["InstanceType"]: each for each in answers}
     for name in names:
         problem = (
             _problem(tables[name], needs_gpu=needs_gpu, is_spot=is_spot)
@@ -190,7 +187,10 @@ def read_subnets(
             f"{aws.region} has no default VPC, and so no subnet for the machine",
             hint=f"aws ec2 create-default-vpc --region {aws.region} makes one, which costs nothing",
         )
-    subnets = sorted(Subnet(each["SubnetId"], each["AvailabilityZone"]) for each in tables)
+    subnets = [
+        Subnet(each["SubnetId"], each["AvailabilityZone"])
+        for each in sorted(tables, key=lambda table: str(table["AvailabilityZone"]))
+    ]
     offers = aws.items(
         "ec2", "describe_instance_type_offerings", "InstanceTypeOfferings",
         LocationType="availability-zone", Filters=[_filter("instance-type", types)],
@@ -274,8 +274,11 @@ def _read_price(aws: Aws, filters: Mapping[str, str], *, unit: str) -> float | N
     return min((each for each in prices if each > 0), default=None)
 
 
-def read_quota(aws: Aws, type_name: str, *, is_spot: bool) -> Quota:
-    """The quota that a machine of that type counts against, and what runs of it by now."""
+def read_quota(aws: Aws, type_name: str, *, is_spot: bool, run: str | None = None) -> Quota:
+    """The quota that a machine of that type counts against, and what runs of it by now.
+
+    A machine of `run` is not counted: launching the run again starts no second one.
+    """
     name = quota_name(type_name, is_spot=is_spot)
     vcpus = None
     if name.code is not None:
@@ -286,10 +289,10 @@ def read_quota(aws: Aws, type_name: str, *, is_spot: bool) -> Quota:
             vcpus = float(answer["Quota"]["Value"])
         except SourceFailed:
             vcpus = None
-    return Quota(name, vcpus, _vcpus_in_use(aws, name, is_spot=is_spot))
+    return Quota(name, vcpus, _vcpus_in_use(aws, name, is_spot=is_spot, run=run))
 
 
-def _vcpus_in_use(aws: Aws, name: QuotaName, *, is_spot: bool) -> int:
+def _vcpus_in_use(aws: Aws, name: QuotaName, *, is_spot: bool, run: str | None) -> int:
     states = _filter("instance-state-name", ["pending", "running"])
     machines = [
         each
@@ -297,6 +300,7 @@ def _vcpus_in_use(aws: Aws, name: QuotaName, *, is_spot: bool) -> int:
         for each in group["Instances"]
         if (each.get("InstanceLifecycle") == "spot") is is_spot
         and quota_name(each["InstanceType"], is_spot=is_spot) == name
+        and (run is None or tags_of(each).get(TAG) != run)
     ]
     names = sorted({each["InstanceType"] for each in machines})
     if not names:

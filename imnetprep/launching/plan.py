@@ -30,6 +30,8 @@ from imnetprep.s3.bucket import Bucket
 from imnetprep.training.recipe import Recipe
 
 _GIB = 1 << 30
+# Torch with its CUDA libraries takes 5.8 GB, and as much again while it is installed.
+_INSTALLED_GIB = 15
 _LARGEST_VOLUME_GIB = 65_536
 # Of a file system, for its own tables and for root alone.
 _FILE_SYSTEM_SHARE = 1.07
@@ -142,7 +144,8 @@ def plan_launch(
     types = read_types(aws, wish.types, needs_gpu=wish.needs_gpu, is_spot=wish.is_spot)
     image = read_image(aws)
     vpc, subnets = read_subnets(aws, wish.types, zone=wish.zone)
-    volume_gib, on_volume = _volume(wish, contents, types, image)
+    least_gib, on_volume = volume_for(contents.needed_bytes, types, image)
+    volume_gib = _volume_gib(wish, least_gib, contents, on_volume=on_volume)
     zones = [each.zone for each in subnets]
     spot = read_spot_prices(aws, wish.types, zones, at=at) if wish.is_spot else ()
     prices = (*spot, *read_on_demand_prices(aws, wish.types))
@@ -175,28 +178,27 @@ def plan_launch(
         prices=prices,
         volume_usd=volume_usd,
         cost=cost_of(work, usd, demand, max_hours=max_hours),
-        quota=read_quota(aws, types[0].name, is_spot=wish.is_spot),
+        quota=read_quota(aws, types[0].name, is_spot=wish.is_spot, run=wish.run),
     )
     return plan, forecast
 
 
-def _volume(
-    wish: Wish, contents: Contents, types: tuple[MachineType, ...], image: Image
-) -> tuple[int, bool]:
-    """GiB of the root volume, and whether the data lie on it: where a type's own disk is too small.
-
-    Raises WrongUsage where --volume is.
+def volume_for(data_bytes: int, types: tuple[MachineType, ...], image: Image) -> tuple[int, bool]:
+    """GiB that the root volume needs, and whether the data lie on it: where the disk of one of the
+    types is too small.
     """
-    data_bytes = contents.needed_bytes
-    on_volume = any(each.disk_bytes < data_bytes * _FILE_SYSTEM_SHARE for each in types)
-    least_gib = image.size_gib
-    if on_volume:
-        least_gib += -(-int(data_bytes * _FILE_SYSTEM_SHARE) // _GIB)
+    room = int(data_bytes * _FILE_SYSTEM_SHARE)
+    on_volume = any(each.disk_bytes < room for each in types)
+    return image.size_gib + _INSTALLED_GIB + on_volume * -(-room // _GIB), on_volume
+
+
+def _volume_gib(wish: Wish, least_gib: int, contents: Contents, *, on_volume: bool) -> int:
+    """The size of the volume as asked for, or as needed. Raises WrongUsage where it cannot be."""
     volume_gib = wish.volume_gib or least_gib
     if volume_gib < least_gib:
-        data = f" and {format_bytes(data_bytes)} of data" if on_volume else ""
+        data = f" and {format_bytes(contents.needed_bytes)} of data" if on_volume else ""
         raise WrongUsage(
-            f"--volume {volume_gib} is too small: the image takes {image.size_gib} GiB{data}",
+            f"--volume {volume_gib} is too small for image and packages{data}",
             hint=f"--volume {least_gib}, or leave it out",
         )
     if volume_gib > _LARGEST_VOLUME_GIB:
@@ -204,7 +206,7 @@ def _volume(
             f"a volume of {volume_gib:,} GiB is larger than gp3 can be ({_LARGEST_VOLUME_GIB:,})",
             hint="name types with larger disks of their own by --instance",
         )
-    return volume_gib, on_volume
+    return volume_gib
 
 
 def _hourly(
