@@ -86,6 +86,11 @@ def _file_name(value: object) -> str:
     return text
 
 
+def _file_path(value: object) -> str:
+    """A plain name, or one in a folder of a plain name."""
+    return "/".join(map(_file_name, plain_text(value).split("/", 1)))
+
+
 def _maybe(read: Callable[[object], str]) -> Callable[[object], str | None]:
     return lambda value: None if value is None else read(value)
 
@@ -120,7 +125,7 @@ _READ: Mapping[str, Callable[[object], Any]] = {
     "endpoint_url": _maybe(plain_text),
     "source": _source,
     "dataset": _maybe(_file_name),
-    "dataset_files": _each(_file_name),
+    "dataset_files": _each(_file_path),
     "wheel": _file_name,
     "wheel_sha256": plain_text,
     "version": plain_text,

@@ -168,12 +168,13 @@ class Supervisor:
         dataset, files = self._orders.dataset, self._orders.dataset_files
         if files:
             definition = self._root.path / "definition"
-            definition.mkdir(parents=True, exist_ok=True)
             for name in files:
                 answer = self._folder.read(f"dataset/{name}")
                 if answer is None:
                     raise Failure(1, f"{self._folder.place / 'dataset' / name} is not there")
-                (definition / name).write_bytes(answer[0])
+                path = definition / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(answer[0])
             dataset = str(definition / str(dataset))
         words = ["--dataset", dataset] if dataset else []
         self._verb("organize", "--archives", self._orders.address, *words)

