@@ -280,13 +280,12 @@ def _through_a_pipe(root: Path, dataset: Path) -> Iterator[tuple[subprocess.Pope
     """organize half-way through a pipe whose other end is given."""
     out, into = os.pipe()
     words = command(*_words(root, dataset, archives="-"), "--split", "train")
-    process = subprocess.Popen(words, stdin=out, stderr=subprocess.PIPE, text=True)
-    os.close(out)
-    try:
-        yield process, into
-    finally:
-        process.kill()
-        process.communicate()
+    with subprocess.Popen(words, stdin=out, stderr=subprocess.PIPE, text=True) as process:
+        os.close(out)
+        try:
+            yield process, into
+        finally:
+            process.kill()
 
 
 def test_two_at_once_on_one_root(
