@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from imnetprep import cli, fs
+from imnetprep import cli, fs, outside_files
 from imnetprep.database import Busy, open_database
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.machine import explain
@@ -333,7 +333,7 @@ def test_an_index_is_damaged_where_it_cannot_be_read_and_not_where_no_file_can(
 ) -> None:
     """A pull would say that the bucket lacks it, and organize that the shards be moved away."""
     (tmp_path / INDEX).touch()
-    monkeypatch.setattr(os, "open", _refusing(number))
+    monkeypatch.setattr(outside_files, "FileIO", _refusing(number))
     with pytest.raises(WrongBytes if is_bad else OSError, match=os.strerror(number)):
         read_index(tmp_path)
 
