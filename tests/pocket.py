@@ -183,12 +183,38 @@ def metadata_served(metadata: Metadata) -> Iterator[str]:
         server.server_close()
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 64
+
+
+class Services:
+    """What a machine's own network has: the metadata service, and relays to `ports` of this one.
+
+    `network`: a file of the kernel that stands for the machine's network.
+    """
+
+    def __init__(self, network: Path, metadata: Metadata, ports: Sequence[int]) -> None:
+        with _in_network(network):
+            self._server = _Server((ADDRESS, 80), metadata.handler())
+            self._listeners = [socket.create_server(("127.0.0.1", port)) for port in ports]
+        for listener, port in zip(self._listeners, ports, strict=True):
+            _relay(listener, port)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop them all."""
+        self._server.shutdown()
+        self._server.server_close()
+        for each in self._listeners:
+            each.close()
+
+
 @contextlib.contextmanager
-def _in_network_of(pid: int) -> Iterator[None]:
-    """Sockets that this thread makes belong to the network of `pid`."""
+def _in_network(network: Path) -> Iterator[None]:
+    """Sockets that this thread makes belong to `network`."""
     libc = ctypes.CDLL(None, use_errno=True)
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    inside = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    inside = os.open(network, os.O_RDONLY)
     try:
         if libc.setns(inside, _CLONE_NEWNET):
             raise OSError(ctypes.get_errno(), "setns")
@@ -197,10 +223,6 @@ def _in_network_of(pid: int) -> Iterator[None]:
         libc.setns(here, _CLONE_NEWNET)
         os.close(here)
         os.close(inside)
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads, request_queue_size = True, 64
 
 
 def _relay(listener: socket.socket, port: int) -> None:
@@ -265,18 +287,13 @@ class Machine:
             stderr=(self.home / "init").open("wb"), start_new_session=True,
         )  # fmt: skip
         assert self.process.stdin is not None and self.process.stdout is not None
-        self._listeners = list[socket.socket]()
-        self._server: _Server | None = None
+        self._services: Services | None = None
         if not self.process.stdout.readline():
             reason = (self.home / "init").read_text().strip()
             self.remove()
             pytest.skip(f"no machine of namespaces can be made here: {reason}")
-        with _in_network_of(self._children(self.process.pid)[0]):
-            self._server = _Server((ADDRESS, 80), metadata.handler())
-            self._listeners = [socket.create_server(("127.0.0.1", port)) for port in ports]
-        for listener, port in zip(self._listeners, ports, strict=True):
-            _relay(listener, port)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        network = Path(f"/proc/{self._children(self.process.pid)[0]}/ns/net")
+        self._services = Services(network, metadata, ports)
         self.process.stdin.write(b"go\n")
         self.process.stdin.flush()
 
@@ -355,11 +372,8 @@ class Machine:
         """Leave nothing of it."""
         if self.is_running:
             self.kill()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-        for each in self._listeners:
-            each.close()
+        if self._services is not None:
+            self._services.close()
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()
