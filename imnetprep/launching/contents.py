@@ -167,7 +167,11 @@ def _source_in(
         return SHARDS, shards
     gaps: list[str] = []
     for packaging in dataset.packagings:
-        archives = [f"{ARCHIVES}/{each.name}" for each in dataset.packed(packaging)]
+        archives = [
+            f"{ARCHIVES}/{each.name}"
+            for each in dataset.packed(packaging)
+            if set(each.splits) & set(splits)  # not those of a split without labels
+        ]
         absent = [each for each in archives if each not in names]
         if archives and not absent:
             return ARCHIVES, archives

@@ -222,6 +222,14 @@ def test_a_bucket_without_the_archives_is_told(launch: Launch) -> None:
     assert f"imnetprep sync-s3 s3://{BUCKET}/other --push" in done.stderr
 
 
+def test_imagenet_is_trained_on_without_its_test_images(gate: AwsGate, launch: Launch) -> None:
+    for name in ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"):
+        gate.client("s3").put_object(Bucket=BUCKET, Key=f"whole/archives/{name}", Body=b"")
+    place = ("--root", f"s3://{BUCKET}/whole", "--dataset", "ilsvrc2012")
+    done = launch(*place)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_volume_that_is_too_small_is_refused(launch: Launch) -> None:
     done = launch("--volume", "20")
     assert done.returncode == 2
