@@ -8,6 +8,7 @@ served from this process; relays that show ports of this computer's loopback on 
 
 import contextlib
 import ctypes
+import ensurepip
 import http.server
 import json
 import os
@@ -158,8 +159,9 @@ class Metadata:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-                self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(OSError):  # who asked has hung up
+                    self.end_headers()
+                    self.wfile.write(body)
 
         return Handler
 
@@ -307,10 +309,15 @@ class Machine:
         packages.mkdir(parents=True)
         site = Path(sysconfig.get_paths()["purelib"])
         for each in site.iterdir():
-            if not each.name.startswith(("imnetprep", "__editable__", "pip", "setuptools")):
+            if not each.name.startswith(("imnetprep", "__editable__", "pip")):
                 (packages / each.name).symlink_to(each)
-        relative = site.relative_to(sys.prefix)
-        (self._made(Path(sys.base_prefix) / relative) / "image.pth").write_text("/opt/packages\n")
+        own_site = self._made(Path(sys.base_prefix) / site.relative_to(sys.prefix))
+        os.setxattr(own_site, "trusted.overlay.opaque", b"y")  # what lies below is not seen
+        (own_site / "image.pth").write_text("/opt/packages\n")
+        # Before Python 3.12 a venv brings an old setuptools along, which torch refuses.
+        source = Path(ensurepip.__file__)
+        text = source.read_text().replace("('setuptools', 'pip')", "('pip',)")
+        (self._made(source.parent) / source.name).write_text(text)
 
     def _made(self, folder: Path) -> Path:
         """A folder of the machine's own layer, with the modes that it has on this computer."""

@@ -13,7 +13,8 @@ from imnetprep.plain_values import plain_text, table
 _ADDRESS = "http://169.254.169.254"
 _ADDRESS_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT"  # as botocore has it
 _TOKEN_S = 21600
-_WAIT_S = 2.0
+# A busy machine answers late; one that cannot say its own name is given up.
+_WAIT_S, _TRIES = 5.0, 5
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class MetadataService:
     def __init__(self) -> None:
         self._address = os.environ.get(_ADDRESS_VARIABLE, _ADDRESS).rstrip("/")
         # No proxy is asked, whatever the environment says: none can reach a link-local address.
-        self._http = urllib3.PoolManager(timeout=_WAIT_S, retries=urllib3.Retry(2, redirect=False))
+        retries = urllib3.Retry(_TRIES, redirect=False, backoff_factor=0.2)
+        self._http = urllib3.PoolManager(timeout=_WAIT_S, retries=retries)
         self._token = ""
 
     def instance_id(self) -> str:

@@ -1,15 +1,17 @@
 """The supervisor of a machine: a root made from the bucket, a training, its pushes, and the end.
 
-    python -m imnetprep.launching.supervisor s3://BUCKET/PREFIX RUN FOLDER
+    python -m imnetprep.launching.supervisor session s3://BUCKET/PREFIX RUN FOLDER
 
-What ends for good is written down as `done`, and the group of the machine set to nothing. Whatever
-else ends the supervisor turns the machine off, and the group starts the next one, which resumes.
+runs it in a session called RUN and returns when that is over, however it came. What ends for good
+is written down as `done`, and the group of the machine set to nothing. Whatever else ends the
+supervisor turns the machine off, and the group starts the next one, which resumes.
 
 The events: `starts`, `stage` (checks, lease, pull, data, verify, train), `push` (the first, the
 last and each that failed), `progress` (once a machine has pushed more than it found), `interrupted`
 and `failed` (the next machine resumes), `ended` (for good).
 """
 
+import json
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from typing import Any
 from imnetprep.catalog.datasets import Root
 from imnetprep.fs import require_free
 from imnetprep.launching.aws import Aws
+from imnetprep.launching.contents import rate_name
 from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.metadata import MetadataService
 from imnetprep.launching.orders import GROUP_PREFIX, Orders
@@ -32,16 +35,22 @@ from imnetprep.messages import (
     OUR_BUG_EXIT_CODE,
     TERMINATED_EXIT_CODE,
     ImnetprepError,
+    Silent,
     SourceFailed,
     WrongBytes,
 )
 from imnetprep.outside_text import quoted
+from imnetprep.plain_values import real_number
 from imnetprep.s3.address import Settings, parse_s3_address
 from imnetprep.s3.bucket import Bucket
+from imnetprep.s3.failures import explained
+from imnetprep.sessions.multiplexer import start_session
+from imnetprep.sessions.session import session_folder, wait_for_end
 from imnetprep.training.runs import Run
 
 # EC2 does not charge the first hour of a machine that it takes back itself: that is waited for.
 _TAKEN_BACK_S = 900.0
+_RATE_STEPS = 100  # of fewer the first, slow ones are too large a part
 _TO_NOTHING = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -70,7 +79,7 @@ class Supervisor:
         self._push_at_s = self._push_began_s = 0.0
         self._pushes = 0
         self._start_position = self._push_position = (0, 0)
-        self._has_progress = False
+        self._has_progress = self._has_rate = False
         self.watch = Watch(folder, orders, self._metadata, logs)
 
     def story(self) -> Ending:
@@ -224,7 +233,7 @@ class Supervisor:
         self._push_at_s = time.monotonic() + self._orders.push_s
         self._push_began_s, self._push_position = time.monotonic(), self._position()
         words = self._sync("--push", "--what", "runs", "--run", self._orders.run, "--quiet")
-        self._push = self._start(*words)
+        self._push = self._start(*words, output=subprocess.DEVNULL)  # each would tell its plan
         return self._push
 
     def _note_push(self, code: int, *, is_last: bool = False) -> None:
@@ -236,6 +245,25 @@ class Supervisor:
         if code == 0 and position > self._start_position and not self._has_progress:
             self._has_progress = True
             self.tell("progress", epoch=position[0], step=position[1])
+        if code == 0 and not self._has_rate:
+            self._write_rate()
+
+    def _write_rate(self) -> None:
+        """Say beside the launches how fast such a machine trains, once it has done 100 steps."""
+        from imnetprep.training.checkpoint import load_checkpoint
+
+        checkpoint = load_checkpoint(self._run.last)
+        recipe, lines = checkpoint.recipe, self._run.log_lines(checkpoint.position.epoch)
+        own = lines[self._start_position[0] + (self._start_position[1] > 0) :]
+        images = sum(line["train"]["images"] for line in own)
+        seconds = sum(real_number(line["seconds"]) for line in own)
+        if images >= _RATE_STEPS * recipe.batch_size and seconds:
+            name = rate_name(self._metadata.instance_type(), recipe)
+            place = parse_s3_address(self._orders.address) / name
+            body = json.dumps({"images_per_s": round(images / seconds, 1)}).encode()
+            with explained(place):
+                self._folder.bucket.call("put_object", Key=place.key, Body=body)
+            self._has_rate = True
 
     def _position(self) -> tuple[int, int]:
         """How far the run is on this machine: epochs that are over, and steps of the next."""
@@ -256,9 +284,9 @@ class Supervisor:
             raise EarlyEnd
         _require_success(words[0], code)
 
-    def _start(self, *words: str) -> Child:
+    def _start(self, *words: str, output: int | None = None) -> Child:
         command = [sys.executable, "-m", "imnetprep", *words, "--root", str(self._root.path)]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output)
 
 
 def _require_success(verb: str, code: int) -> None:
@@ -313,11 +341,16 @@ def _end_group(run: str, code: int) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Supervise."""
-    address, run, place = arguments
+    """Supervise (`work`), or do so in a session and wait until that is over (`session`)."""
+    kind, address, run, place = arguments
+    if kind == "session":
+        words = [sys.executable, "-m", "imnetprep.launching.supervisor", "work"]
+        session = start_session(run, [*words, *arguments[1:]], progress=Silent())
+        return wait_for_end(session).code or 0
     bucket = Bucket(parse_s3_address(address).bucket, Settings())
+    logs = [Path(LOG), session_folder(run) / "log"]
     with closing(LaunchFolder(bucket, parse_s3_address(address), run)) as folder:
-        return supervise(folder, run, Path(place), logs=[Path(LOG)])
+        return supervise(folder, run, Path(place), logs=logs)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ folder=@FOLDER@
 wheel=@WHEEL@ sha256=@SHA256@
 export HOME=/root DEBIAN_FRONTEND=noninteractive
 export AWS_DEFAULT_REGION="$region"@ENDPOINT@
+# A busy machine is told its credentials late; after one second by default there would be none.
+export AWS_METADATA_SERVICE_TIMEOUT=5 AWS_METADATA_SERVICE_NUM_ATTEMPTS=5
 metadata="${AWS_EC2_METADATA_SERVICE_ENDPOINT:-http://169.254.169.254}"
 scaling="${AWS_ENDPOINT_URL_AUTO_SCALING:-${AWS_ENDPOINT_URL:-@SCALING@}}"
 
@@ -79,7 +81,7 @@ install() {
 	echo "$sha256  $work/$wheel" | sha256sum -c - || return
 	command -v screen || packages screen # without it there is tmux, or no window
 	python3 -c 'import ensurepip' || packages python3-venv || return
-	python3 -m venv --system-site-packages "$work/venv" || return
+	[ -x "$work/venv/bin/pip" ] || python3 -m venv --system-site-packages "$work/venv" || return
 	"$work/venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet \
 		"$work/${wheel}[train,crc64]"
 }
@@ -106,7 +108,7 @@ for try in 1 2 3; do
 	[ "$try" -lt 3 ] || end_for_good "the installation failed three times: see log.txt"
 	sleep 5
 done
-"$work/venv/bin/python" -m imnetprep.launching.supervisor "$address" "$run" "$data"
+"$work/venv/bin/python" -m imnetprep.launching.supervisor session "$address" "$run" "$data"
 """
 
 

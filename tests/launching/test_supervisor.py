@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.launching.contents import read_rates
 from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.supervisor import supervise
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
 from imnetprep.synthetic import draw_dataset
+from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
 from tests.aws_gate import AwsGate, aws_served
 from tests.conftest import Run as RunCommand
@@ -141,7 +143,7 @@ def machines() -> Iterator[Callable[..., "Started"]]:
         def start(launch: Launch, instance: str, place: Path) -> Started:
             metadata = Metadata(instance, "")
             address = stack.enter_context(metadata_served(metadata))
-            words = [sys.executable, "-m", "imnetprep.launching.supervisor"]
+            words = [sys.executable, "-m", "imnetprep.launching.supervisor", "work"]
             words += [launch.orders.address, "demo", str(place)]
             process = subprocess.Popen(
                 words, env={**os.environ, "AWS_EC2_METADATA_SERVICE_ENDPOINT": address}
@@ -166,13 +168,17 @@ def keys(launch: Launch) -> set[str]:
 
 
 def test_trains_what_the_orders_say_and_ends_its_group(
-    launch: Launch, machine: Callable[[], int]
+    launch: Launch, machine: Callable[[], int], tmp_path: Path
 ) -> None:
-    launch.write()
+    steps = TRAIN.replace("--batch-size 8", "--batch-size 2")
+    launch.write(command=(*steps.split(), "--epochs", "4"))
     assert machine() == 0
     done = launch.folder.done()
     assert done is not None and (done.code, done.reason) == (0, "the training is done")
     assert launch.group_size == 0
+    recipe = load_checkpoint(Run(Root(tmp_path / "root").run("demo")).last).recipe
+    address = S3Address(BUCKET, launch.prefix)
+    assert read_rates(launch.folder.bucket, address, recipe, ["g5.2xlarge"])["g5.2xlarge"] > 0
     stages = ["checks", "lease", "pull", "data", "verify", "train"]
     assert launch.story == [
         ("starts", ""), *(("stage", stage) for stage in stages),
@@ -188,7 +194,7 @@ def test_trains_what_the_orders_say_and_ends_its_group(
 def test_a_second_machine_waits_and_resumes_to_the_same_numbers(
     launch: Launch, machines: Callable[..., Started], tmp_path: Path, run: RunCommand
 ) -> None:
-    launch.write(command=(*TRAIN.split(), "--epochs", "6"))
+    launch.write(command=(*TRAIN.split(), "--epochs", "24"))
     first = machines(launch, "i-1", tmp_path / "first")
     launch.wait_for("stage", stage="lease")
     second = machines(launch, "i-2", tmp_path / "second")
