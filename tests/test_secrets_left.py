@@ -138,7 +138,7 @@ def _require_nothing_shown(worker: int, parent: int, environment: dict[str, str]
 
 @pytest.mark.parametrize(
     ("words", "fault"),
-    [(f"{_ORGANIZE} {{signed}}", "fsync"), (f"{_SYNC_S3} {{root}} --push", "read")],
+    [(f"{_ORGANIZE} {{signed}}", "fsync"), (f"{_SYNC_S3} {{root}} --push", "pread")],
     ids=["organize", "push"],
 )
 def test_the_traceback_of_a_crash_has_no_secret(
