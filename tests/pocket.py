@@ -54,6 +54,9 @@ mount --rbind /dev "$ROOT/dev"
 if [ -d "$ROOT/dev/disk" ]; then mount -t tmpfs none "$ROOT/dev/disk"; fi
 mount -t tmpfs run "$ROOT/run"
 mount -t tmpfs tmp "$ROOT/tmp"
+case $PACKAGES in
+/tmp/*) mkdir -p "$ROOT$PACKAGES"; mount --bind "$PACKAGES" "$ROOT$PACKAGES" ;;
+esac
 mkdir -p "$ROOT/run/pocket"
 if [ -n "$LOCAL_DISK" ]; then
   mkdir -p "$ROOT/opt/dlami/nvme"
@@ -278,6 +281,7 @@ class Machine:
             "ROOT": str(self.home / "root"),
             "LOWER": f"{image}:/" if image else "/",
             "LOCAL_DISK": local_disk,
+            "PACKAGES": sysconfig.get_paths()["purelib"],
             "NAME": f"ip-{metadata.texts['instance-id']}",
             "BOOT": _BOOT,
             "SETTINGS": " ".join(f"{name}={value}" for name, value in (settings or {}).items()),

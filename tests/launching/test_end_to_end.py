@@ -33,6 +33,9 @@ from tests.pocket import Machine, Metadata, require_machines
 from tests.servers import BUCKET, KEY, SECRET, S3Server, s3_served
 from tests.training.test_train import refuse_difference
 
+pytestmark = pytest.mark.skipif(
+    "IMNETPREP_MACHINES" not in os.environ, reason="slow: IMNETPREP_MACHINES=1 boots machines"
+)
 TRAIN = "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --workers 0"
 GROUP = "imnetprep-demo"
 WORK = "/var/lib/imnetprep"
