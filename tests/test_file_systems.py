@@ -253,10 +253,6 @@ def test_a_root_whose_path_is_nearly_too_long(packed: Path, tmp_path: Path, here
     assert here("status", "--root", root).returncode == 1
 
 
-@pytest.mark.skipif(
-    "IMNETPREP_UNSETTLED" not in os.environ,
-    reason="libtorrent lists no such file where no locale is set: IMNETPREP_UNSETTLED=1 runs it",
-)
 def test_a_folder_may_be_called_anything(
     packed: Path, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

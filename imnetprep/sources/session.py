@@ -1,5 +1,6 @@
 """A libtorrent session with the settings that move 155 GB well (docs/torrents.md has figures)."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,22 @@ _DHT_NODES = (
 _DISK_THREADS, _HASH_THREADS = 10, 1
 _THREADS = 2 + _DISK_THREADS + _HASH_THREADS
 DEFAULT_LISTEN = "0.0.0.0:6881,[::]:6881"
+
+
+def _keep_paths_as_they_are() -> None:
+    """Let libtorrent see that LANG names UTF-8, as it looks once, with the first path.
+
+    Else it encodes each path anew, and finds none whose bytes are not UTF-8.
+    """
+    language = os.environ.get("LANG")
+    os.environ["LANG"] = "C.UTF-8"
+    lt.list_files(os.devnull)
+    del os.environ["LANG"]
+    if language is not None:
+        os.environ["LANG"] = language
+
+
+_keep_paths_as_they_are()
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The printed policies: enough for a launch and its machine, and no more than is needed."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -138,10 +137,6 @@ def user(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
     return User(served, monkeypatch)
 
 
-@pytest.mark.skipif(
-    "IMNETPREP_UNSETTLED" not in os.environ,
-    reason="it takes minutes on a busy machine: IMNETPREP_UNSETTLED=1 runs it",
-)
 @pytest.mark.slow
 def test_a_launch_needs_what_its_policy_says_and_names_each_action_that_it_lacks(
     user: User, here: Run
