@@ -275,14 +275,21 @@ def _check(aws: "Aws", types: tuple[str, ...], place: S3Address | None, settings
 
 
 def _print_policies(aws: "Aws", place: S3Address | None, *, create_role: bool) -> int:
-    """What whoever launches needs, and what the role of the machine needs, as IAM takes it."""
-    from imnetprep.launching.policies import Scope, launcher_policy, machine_policy
+    """What whoever launches needs, and the role of the machine, as IAM takes it."""
+    from imnetprep.launching.policies import (
+        TRUST,
+        Scope,
+        launcher_policy,
+        machine_policy,
+        role_name,
+    )
 
     account = aws.call("sts", "get_caller_identity")["Account"]
     scope = Scope(account, aws.region, place or S3Address("BUCKET", "PREFIX"))
     policies = {
         "launcher": launcher_policy(scope, create_role=create_role),
         "machine": machine_policy(scope),
+        "role": {"name": role_name(scope.address), "trust": TRUST},
     }
     click.echo(json.dumps(policies, indent=2))
     return 0

@@ -15,14 +15,13 @@ from imnetprep.launching.group import set_to_none
 from imnetprep.launching.orders import GROUP_PREFIX
 from imnetprep.launching.refusals import explain
 from imnetprep.launching.tags import PLACE_TAG, TAG, has_both, tags_of
+from imnetprep.launching.user_data import PYTHON
 from imnetprep.messages import TERMINATED_EXIT_CODE, ImnetprepError, format_duration, shell_command
 
 # A machine that is gone is listed for an hour.
 _LIVE_STATES = ("pending", "running", "stopping", "stopped", "shutting-down")
 OUR_TAG = {"Name": "tag-key", "Values": [PLACE_TAG]}
 LATEST_EVENTS = 8
-# Where user data installs the package.
-PYTHON = "/var/lib/imnetprep-install/venv/bin/python"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from imnetprep.launching.orders import Orders
 from imnetprep.s3.address import parse_s3_address
 
 LOG = "/var/log/imnetprep.log"
+_INSTALLED = "/var/lib/imnetprep-install"
+PYTHON = f"{_INSTALLED}/venv/bin/python"
 LARGEST_BYTES = 16384  # EC2 takes no more, before base64
 
 _SCRIPT = r"""#!/bin/sh
@@ -100,7 +102,7 @@ if mountpoint -q /opt/dlami/nvme &&
 	[ "$(df --block-size=1 --output=avail /opt/dlami/nvme | tail -n 1)" -ge @NEEDED@ ]; then
 	data=/opt/dlami/nvme/imnetprep # else the volume is as large as the data need
 fi
-work=/var/lib/imnetprep-install
+work=@INSTALLED@
 if ! { mkdir -p "$data" "$work" && cd "$work"; }; then end_for_good "the disk takes no folder"; fi
 
 for try in 1 2 3; do
@@ -121,6 +123,7 @@ def user_data(orders: Orders) -> str:
     endpoint = f" AWS_ENDPOINT_URL_S3={shlex.quote(store)}" if orders.endpoint_url else ""
     words = {
         "LOG": LOG,
+        "INSTALLED": _INSTALLED,
         "DEADLINE": str(int(orders.deadline)),
         "RUN": shlex.quote(orders.run),
         "GROUP": shlex.quote(orders.group),
