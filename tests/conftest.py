@@ -98,12 +98,16 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def organized_once(tmp_path_factory: pytest.TempPathFactory, packed: Path, run: Run) -> Path:
+def organized_once(
+    tmp_path_factory: pytest.TempPathFactory, packed: Path, run: Run
+) -> Iterator[Path]:
     """An organized root of `packed`; not to be changed."""
     root = tmp_path_factory.mktemp("organized") / "root"
     done = run("organize", "--root", root, "--dataset", packed, "--archives", packed.parent)
     assert done.returncode == 0, done.stderr
-    return root
+    before = tree(root)
+    yield root
+    assert tree(root) == before, "a test has changed what all tests share"
 
 
 @pytest.fixture

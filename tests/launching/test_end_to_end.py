@@ -24,13 +24,12 @@ from imnetprep.launching.user_data import LOG, user_data
 from imnetprep.launching.wheel import Wheel, build_wheel
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
-from imnetprep.synthetic import draw_dataset
 from imnetprep.training.runs import Run
-from tests.aws_gate import AwsGate, aws_served
+from tests.aws_gate import AwsGate
 from tests.conftest import Run as RunCommand
 from tests.launching.test_folder import ORDERS
 from tests.pocket import Machine, Metadata, require_machines
-from tests.servers import BUCKET, KEY, SECRET, S3Server, s3_served
+from tests.servers import BUCKET, KEY, SECRET, S3Server
 from tests.training.test_train import refuse_difference
 
 TRAIN = "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --workers 0"
@@ -39,23 +38,9 @@ WORK = "/var/lib/imnetprep"
 SUPERVISOR = ("imnetprep.launching.supervisor", "work")
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+@pytest.fixture(scope="module", autouse=True)
+def _machines() -> None:
     require_machines()
-    with s3_served(tmp_path_factory.mktemp("weed")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("drawings")
-    return draw_dataset(folder, classes=3, train_per_class=20, val_per_class=4, side_px=40).parent
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +72,7 @@ class Cloud:
             needs_gpu=False,
             deadline=time.time() + 3600,
             push_s=2.0,
-            lease_s=12.0,
+            lease_s=20.0,
         )
         for each in drawings.iterdir():
             place = "archives" if each.suffix == ".tar" else "launches/demo/dataset"

@@ -1,27 +1,19 @@
 """What AWS refuses, told in two lines: what happened, and what to type."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from imnetprep.launching.aws import Aws
 from imnetprep.launching.refusals import Refusal, explain, quota_name
 from imnetprep.messages import ImnetprepError
-from tests.aws_gate import AwsGate, aws_served
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
+from tests.aws_gate import AwsGate
 
 
 @pytest.fixture
-def gate(server: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
-    server.reset()
-    for name, value in server.environment.items():
+def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
+    aws.reset()
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    return server
+    return aws
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from imnetprep.launching.orders import Orders
 from imnetprep.messages import WrongBytes
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
-from tests.servers import BUCKET, S3Server, s3_served
+from tests.servers import BUCKET, S3Server
 
 ORDERS = Orders(
     run="demo",
@@ -35,12 +35,6 @@ ORDERS = Orders(
     lease_s=300.0,
     starts=3,
 )
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_served(tmp_path_factory.mktemp("weed")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import base64
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,25 +11,19 @@ from imnetprep.launching.folder import Ending
 from imnetprep.launching.tags import PLACE_TAG, TAG
 from imnetprep.launching.user_data import user_data
 from imnetprep.messages import ImnetprepError
-from tests.aws_gate import AwsGate, aws_served
+from tests.aws_gate import AwsGate
 from tests.launching.launched import PLACE, WHEEL, folder_of, launch, machines_of, plan_of
 from tests.servers import BUCKET
 
 TAGS = {TAG: "demo", PLACE_TAG: str(PLACE)}
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
 @pytest.fixture
-def gate(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
-    for name, value in served.environment.items():
+def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    fresh(served)
-    return served
+    fresh(aws)
+    return aws
 
 
 def fresh(gate: AwsGate) -> None:

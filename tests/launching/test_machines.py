@@ -12,25 +12,19 @@ import pytest
 from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.machines import follow
 from imnetprep.launching.tags import PLACE_TAG, TAG
-from tests.aws_gate import IMAGE, AwsGate, aws_served
+from tests.aws_gate import IMAGE, AwsGate
 from tests.conftest import Run
 from tests.launching.launched import PLACE, folder_of, launch, machines_of, plan_of
 from tests.servers import BUCKET
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
 @pytest.fixture
-def gate(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
-    for name, value in served.environment.items():
+def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    served.reset()
-    served.client("s3").create_bucket(Bucket=BUCKET)
-    return served
+    aws.reset()
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    return aws
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ changes anything.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from imnetprep.launching.estimate import stages
 from imnetprep.launching.facts import Image, MachineType, read_types
 from imnetprep.launching.plan import volume_for
 from imnetprep.training.recipe import plan_recipe
-from tests.aws_gate import KEY, REGION, SECRET, AwsGate, aws_served
+from tests.aws_gate import KEY, REGION, SECRET, AwsGate
 from tests.conftest import TRAIN, VAL, Run
 
 BUCKET, PREFIX = "pictures", "imagenet"
@@ -25,25 +25,19 @@ ROOT = f"s3://{BUCKET}/{PREFIX}"
 Launch = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
 @pytest.fixture
-def gate(server: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate:
+def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate:
     """AWS with a bucket that has both archives of `packed`."""
-    server.reset()
-    for name, value in server.environment.items():
+    aws.reset()
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    s3 = server.client("s3")
+    s3 = aws.client("s3")
     s3.create_bucket(Bucket=BUCKET)
     for name in (TRAIN, VAL):
         body = (packed.parent / name).read_bytes()
         s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/archives/{name}", Body=body)
-    server.calls.clear()
-    return server
+    aws.calls.clear()
+    return aws
 
 
 @pytest.fixture
@@ -305,7 +299,8 @@ def test_what_earlier_runs_showed_is_what_is_planned_with(gate: AwsGate, launch:
 
 def test_what_a_machine_and_its_launcher_may_do_is_printed(launch: Launch) -> None:
     policies = json.loads(launch("--print", "policy").stdout)
-    assert {*policies} == {"launcher", "machine"}
+    assert {*policies} == {"launcher", "machine", "role"}
+    assert policies["role"]["name"].startswith(f"imnetprep-{BUCKET}-{PREFIX}-")
     assert f"arn:aws:s3:::{BUCKET}/{PREFIX}/*" in json.dumps(policies["machine"])
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from imnetprep.launching.tags import PLACE_TAG, TAG
 from imnetprep.messages import ImnetprepError
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
-from tests.aws_gate import ACCOUNT, IMAGE, REGION, AwsGate, aws_served
+from tests.aws_gate import ACCOUNT, IMAGE, REGION, AwsGate
 from tests.conftest import Run
 from tests.launching.launched import PLACE, launch, plan_of
 from tests.servers import BUCKET, S3Server, s3_served
@@ -76,12 +77,6 @@ def test_a_role_in_china_or_of_the_government_is_named_as_there() -> None:
     assert Scope("1", "us-gov-west-1", PLACE).bucket == f"arn:aws-us-gov:s3:::{BUCKET}"
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
 class User:
     """A user of whom IAM wants to know what is allowed; our own policy is not asked."""
 
@@ -129,12 +124,12 @@ class User:
 
 
 @pytest.fixture
-def user(served: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
-    for name, value in served.environment.items():
+def user(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
+    for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
-    served.reset()
-    served.client("s3").create_bucket(Bucket=BUCKET)
-    return User(served, monkeypatch)
+    aws.reset()
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    return User(aws, monkeypatch)
 
 
 @pytest.mark.slow
@@ -142,7 +137,7 @@ def test_a_launch_needs_what_its_policy_says_and_names_each_action_that_it_lacks
     user: User, here: Run
 ) -> None:
     gate = user.gate
-    first, second = plan_of(gate), plan_of(gate, command=("train", "--epochs", "1"))
+    first, second = plan_of(gate), plan_of(gate, deadline=time.time() + 7200)
     orphan = [{"Key": TAG, "Value": "orphan"}, {"Key": PLACE_TAG, "Value": str(PLACE)}]
     gate.client("ec2").create_volume(
         Size=1,
@@ -207,7 +202,7 @@ MACHINE = "machine"
 
 
 @pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def strict_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A bucket whose policy allows the user `machine` what a machine's role is allowed."""
     with s3_served(tmp_path_factory.mktemp("weed"), {MACHINE: ()}) as server:
         statements = [
@@ -221,11 +216,11 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def on_board(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+def on_board(strict_s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The environment of the machine."""
-    for name, value in s3.environment_of(MACHINE).items():
+    for name, value in strict_s3.environment_of(MACHINE).items():
         monkeypatch.setenv(name, value)
-    return s3
+    return strict_s3
 
 
 def test_a_machine_may_do_its_work_in_the_bucket(on_board: S3Server) -> None:

@@ -2,12 +2,11 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.aws_gate import AwsGate, aws_served
+from tests.aws_gate import AwsGate
 from tests.conftest import TRAIN, VAL, Run
 
 CHECK = Path(__file__).parents[2] / "scripts" / "skypilot_check.py"
@@ -15,16 +14,16 @@ BUCKET = "pictures"
 
 
 @pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch, packed: Path) -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        for name, value in gate.environment.items():
-            monkeypatch.setenv(name, value)
-        s3 = gate.client("s3")
-        s3.create_bucket(Bucket=BUCKET)
-        for name in (TRAIN, VAL):
-            body = (packed.parent / name).read_bytes()
-            s3.put_object(Bucket=BUCKET, Key=f"p/archives/{name}", Body=body)
-        yield gate
+def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate:
+    aws.reset()
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket=BUCKET)
+    for name in (TRAIN, VAL):
+        body = (packed.parent / name).read_bytes()
+        s3.put_object(Bucket=BUCKET, Key=f"p/archives/{name}", Body=body)
+    return aws
 
 
 def skypilot() -> str:

@@ -19,37 +19,17 @@ from imnetprep.launching.folder import Ending, LaunchFolder
 from imnetprep.launching.supervisor import supervise
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
-from imnetprep.synthetic import draw_dataset
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
-from tests.aws_gate import AwsGate, aws_served
+from tests.aws_gate import AwsGate
 from tests.conftest import Run as RunCommand
 from tests.launching.test_folder import ORDERS
 from tests.pocket import Metadata, metadata_served
-from tests.servers import BUCKET, S3Server, s3_served
+from tests.servers import BUCKET, S3Server
 from tests.training.test_train import refuse_difference
 
 TRAIN = "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --workers 0"
 GROUP = "imnetprep-demo"
-
-
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_served(tmp_path_factory.mktemp("weed")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def aws() -> Iterator[AwsGate]:
-    with aws_served() as gate:
-        yield gate
-
-
-@pytest.fixture(scope="module")
-def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Archives of three drawn classes, and their definition."""
-    folder = tmp_path_factory.mktemp("drawings")
-    return draw_dataset(folder, classes=3, train_per_class=20, val_per_class=4, side_px=40).parent
 
 
 class Launch:
@@ -69,7 +49,7 @@ class Launch:
             needs_gpu=False,
             deadline=time.time() + 3600,
             push_s=1.0,
-            lease_s=6.0,
+            lease_s=30.0,
         )
         for each in drawings.iterdir():
             place = "archives" if each.suffix == ".tar" else "launches/demo/dataset"
