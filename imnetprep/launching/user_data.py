@@ -12,8 +12,8 @@ from imnetprep.launching.orders import Orders
 from imnetprep.s3.address import parse_s3_address
 
 LOG = "/var/log/imnetprep.log"
-_INSTALLED = "/var/lib/imnetprep-install"
-PYTHON = f"{_INSTALLED}/venv/bin/python"
+_FOLDER = "/var/lib/imnetprep-install"
+PYTHON = f"{_FOLDER}/venv/bin/python"
 LARGEST_BYTES = 16384  # EC2 takes no more, before base64
 
 _SCRIPT = r"""#!/bin/sh
@@ -123,7 +123,7 @@ def user_data(orders: Orders) -> str:
     endpoint = f" AWS_ENDPOINT_URL_S3={shlex.quote(store)}" if orders.endpoint_url else ""
     words = {
         "LOG": LOG,
-        "INSTALLED": _INSTALLED,
+        "INSTALLED": _FOLDER,
         "DEADLINE": str(int(orders.deadline)),
         "RUN": shlex.quote(orders.run),
         "GROUP": shlex.quote(orders.group),
