@@ -1,8 +1,10 @@
 """Part of a dataset as a root of its own: links or copies of a root, or straight from archives."""
 
 import itertools
+import sqlite3
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +23,7 @@ from imnetprep.manifest import (
 )
 from imnetprep.messages import ImnetprepError, WrongBytes, count, shell_command
 from imnetprep.organize import OrganizePlan, plan_organize
+from imnetprep.organizing.journal import read_unfinished
 from imnetprep.organizing.publish import refuse_strangers
 from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import home_of
@@ -96,7 +99,18 @@ def _refuse_other_root(dataset: Dataset, to: Root) -> None:
     if not to.manifest.exists():
         return
     with open_manifest(to.manifest) as manifest:
-        refuse_other_dataset(manifest, dataset, hint="take another --to")
+        hint = "take another --to" if manifest.splits() else _begun_anew(to)
+        refuse_other_dataset(manifest, dataset, hint=hint)
+
+
+def _begun_anew(to: Root) -> str:
+    """The hint where a command for another list was interrupted: how to give up what it made."""
+    loss = "nothing is lost"
+    with suppress(sqlite3.DatabaseError):  # what it has made cannot be counted
+        if samples := sum(each.samples for each in read_unfinished(to.journal)):
+            loss = f"that loses {count(samples, 'image')} of an unfinished split"
+    remove = shell_command("rm", "-rf", to.organizing, to.manifest)
+    return f"take another --to; or {remove}; then run the same command again ({loss})"
 
 
 def _subset_samples(

@@ -415,3 +415,26 @@ def test_a_root_whose_path_is_no_text_becomes_a_subset(
         pytest.skip("this file system has names of text only")
     words = ["subset", _listed(tmp_path, *CLASSES), "--root", root, "--to", tmp_path / "to"]
     assert run(*words).returncode == 0
+
+
+@pytest.mark.parametrize("source", ["root", "archives"])
+def test_another_list_after_an_interruption_is_told_what_to_remove_and_what_that_loses(
+    source: str, organized_once: Path, packed: Path, tmp_path: Path, run: Run
+) -> None:
+    to, words = tmp_path / "to", ["--root", organized_once, "--to"]
+    if source == "archives":
+        words = ["--archives", packed.parent, "--dataset", packed, "--to"]
+    subset = ["subset", _listed(tmp_path, *CLASSES), *words, to]
+    script = [sys.executable, "-c", _KILLED_BEFORE_THE_NAME, *map(str, subset)]
+    assert subprocess.run(script, check=False, capture_output=True).returncode == -signal.SIGKILL
+    _listed(tmp_path, CLASSES[0])
+    refused = run(*subset)
+    assert refused.returncode == 1 and "holds another dataset called packed-mine" in refused.stderr
+    hint = refused.stderr.splitlines()[-1].removeprefix("Hint: take another --to; or ")
+    remove, again = hint.split("; ")
+    assert again == "then run the same command again (that loses 24 images of an unfinished split)"
+    subprocess.run(remove, shell=True, check=True)
+    done = run(*subset)
+    assert done.returncode == 0, done.stderr
+    assert set(_labels(to, Split.TRAIN).values()) == {0}
+    assert run("verify", "--root", to, "--digests").returncode == 0
