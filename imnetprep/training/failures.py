@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from imnetprep.machine import explain
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.data import UNHEARD_EXIT_CODE
 from imnetprep.training.runs import Run
@@ -58,11 +59,13 @@ def _in_words(error: Exception) -> tuple[str, str | None] | None:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _OF_MEMORY.search(text):
         place = "the device" if isinstance(error, torch.OutOfMemoryError) else "memory"
         return f"it does not fit into {place}: {text.partition(chr(10))[0] or 'none is left'}", None
-    number = getattr(error, "errno", None)
-    if number in _OF_THE_DISK and isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}", "free some space"
-    if number in _OF_FILES or "Too many open files" in text:
-        hint = "fewer --workers, or --workers 0; ulimit -n says how many files there may be"
+    number, words = getattr(error, "errno", None), explain(error)
+    if number in _OF_THE_DISK and words is not None:
+        return words[0], "free some space"
+    hint = "fewer --workers, or --workers 0; ulimit -n says how many files there may be"
+    if number in _OF_FILES and words is not None:
+        return words[0], hint
+    if "Too many open files" in text:  # as a worker's error arrives, without its number
         return "too many files are open for so many workers", hint
     return None
 

@@ -163,6 +163,22 @@ def test_a_full_disk_is_told_as_one_and_the_run_goes_on_from_the_whole_checkpoin
     assert len(trained(root, options={}, resume=True)) == 2
 
 
+def test_the_file_that_could_not_be_opened_is_named(tmp_path: Path) -> None:
+    """Without workers too; what a worker met arrives as text alone."""
+    for number in (errno.EMFILE, errno.ENFILE):
+        with (
+            pytest.raises(ImnetprepError, match=rf"/a\.JPEG: {os.strerror(number)}$") as told,
+            said_in_words(smaller=""),
+        ):
+            raise OSError(number, os.strerror(number), str(tmp_path / "a.JPEG"))
+        assert told.value.hint.endswith("; ulimit -n says how many files there may be")
+    with (
+        pytest.raises(ImnetprepError, match="too many files are open for so many workers"),
+        said_in_words(smaller=""),
+    ):
+        raise RuntimeError("Too many open files. Communication with the workers is no longer")
+
+
 def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(
     root: Root, monkeypatch: Patch
 ) -> None:
