@@ -434,11 +434,12 @@ def test_a_stdout_that_may_only_be_read_is_told(organized_once: Path) -> None:
     assert error == f"Error: the results cannot be written: {os.strerror(errno.EBADF)}"
 
 
-def test_results_that_nobody_reads_are_not_called_done(organized: Path) -> None:
+@pytest.mark.parametrize("verb", ["verify", "--help"])
+def test_results_that_nobody_reads_are_not_called_done(verb: str, organized: Path) -> None:
     """As after `| head`: exit code 0 would say that there is no finding, or that all is made."""
     reading, writing = os.pipe()
     os.close(reading)
-    words = command("verify", "--root", organized)
+    words = command(verb, *(["--root", organized] if verb == "verify" else []))
     done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (UNREAD_EXIT_CODE, b"")
