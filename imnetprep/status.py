@@ -13,7 +13,7 @@ from imnetprep.fs import allocated_bytes, is_locked
 from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import UnfinishedSplit, read_unfinished
-from imnetprep.proving.receipt import Proof, archive_proof, read_receipt
+from imnetprep.proving.receipt import Proof, archive_proof, verifies
 from imnetprep.sources.part_files import read_part_records
 
 
@@ -230,7 +230,7 @@ def _unfinished(
 
 
 def _verifies(root: Root) -> Iterator[Status]:
-    for name, record in sorted(read_receipt(root)["verified"].items()):
+    for name, record in sorted(verifies(root).items()):
         checks = tuple(record["checks"])
         yield VerifyStatus(name, checks, record["findings"], record["recorded_at"])
 

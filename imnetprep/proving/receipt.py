@@ -5,6 +5,7 @@ The receipt says which archive bytes came from where, proved how, and what was m
 
 import errno
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -248,11 +249,13 @@ def bad_images(root: Root, split: str) -> Mapping[str, str]:
 def record_verify(root: Root, findings: Mapping[str, int], *, checks: Sequence[str]) -> bool:
     """Keep how many `findings` verify had in each split, or archive, by name; are they kept?
 
-    Where there is none, a fuller verify of that name that had none either stays.
+    Where there is none, a fuller verify of that name that had none either stays. What is said of
+    splits and archives that are gone is dropped.
     """
     with if_possible():
-        earlier = read_receipt(root)["verified"]
-        records = {
+        earlier = verifies(root)
+        stale = read_receipt(root)["verified"].keys() - earlier.keys()
+        records = dict.fromkeys(stale) | {
             name: {"checks": list(checks), "findings": found}
             for name, found in findings.items()
             if found or not _is_fuller(earlier.get(name), checks)
@@ -261,6 +264,17 @@ def record_verify(root: Root, findings: Mapping[str, int], *, checks: Sequence[s
             _record(root, "verified", records)
         return True
     return False
+
+
+def verifies(root: Root) -> dict[str, Mapping[str, Any]]:
+    """What verify found in each split and archive, by name; in what is gone, only the wrong."""
+
+    def is_there(name: str) -> bool:
+        # os.path knows no error; whoever wrote the receipt may have called it anything
+        return any(os.path.exists(folder / name) for folder in (root.path, root.archives))  # noqa: PTH110
+
+    records = read_receipt(root)["verified"]
+    return {name: each for name, each in records.items() if each["findings"] or is_there(name)}
 
 
 def _is_fuller(record: Mapping[str, Any] | None, checks: Sequence[str]) -> bool:

@@ -19,6 +19,7 @@ from imnetprep.proving.receipt import (
     read_receipt,
     record_split,
     record_verify,
+    verifies,
 )
 
 PIECES = TorrentProof("8a8d57e8945cbc10e28b00b952f1394f428a7330", 112)
@@ -106,8 +107,24 @@ def _verifies(root: Root) -> dict[str, tuple[list[str], int]]:
     return {name: (record["checks"], record["findings"]) for name, record in verified.items()}
 
 
+def test_what_is_gone_keeps_no_good_verify(tmp_path: Path) -> None:
+    root = Root(tmp_path)
+    for name in ("train", "val", "archives"):
+        (tmp_path / name).mkdir()
+    (root.archives / "a.tar").touch()
+    record_verify(root, {"train": 0, "val": 2, "a.tar": 0}, checks=["names"])
+    for path in (tmp_path / "train", tmp_path / "val"):
+        path.rmdir()
+    assert list(verifies(root)) == ["a.tar", "val"], "findings stay"
+    (root.archives / "a.tar").unlink()
+    record_verify(root, {"train": 1}, checks=["names"])
+    assert _verifies(root) == {"train": (["names"], 1), "val": (["names"], 2)}
+
+
 def test_the_fullest_verify_of_each_split_is_kept(tmp_path: Path) -> None:
     root, full, short = Root(tmp_path), ["names", "digests"], ["names"]
+    for name in ("train", "val", "shards/val"):
+        (tmp_path / name).mkdir(parents=True)
     record_verify(root, {"train": 0}, checks=full)
     record_verify(root, {"train": 0, "val": 0}, checks=short)
     assert _verifies(root) == {"train": (full, 0), "val": (short, 0)}
