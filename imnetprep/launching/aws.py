@@ -10,14 +10,16 @@ import botocore.session
 from botocore.config import Config
 
 from imnetprep.launching.refusals import Refusal, explain
-from imnetprep.messages import ImnetprepError, SourceFailed, WrongUsage
+from imnetprep.messages import SourceFailed, WrongUsage
 from imnetprep.outside_text import quoted
+from imnetprep.s3.failures import unanswered
 
 # The one region of those with an endpoint for prices that needs no choice.
 PRICES_REGION = "us-east-1"
 _CONFIG = Config(
     connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}
 )
+_MEND = "HTTPS_PROXY or AWS_ENDPOINT_URL"
 
 
 class Aws:
@@ -26,7 +28,7 @@ class Aws:
     def __init__(self, *, region: str | None = None, profile: str | None = None) -> None:
         self._session = botocore.session.Session(profile=profile)
         self._clients: dict[str, Any] = {}
-        with _explained("sts:GetCallerIdentity", ""):
+        with unanswered("AWS", mend=_MEND):
             name = region or self._session.get_config_variable("region")
         if not name:
             raise WrongUsage(
@@ -38,7 +40,7 @@ class Aws:
     def client(self, service: str) -> Any:
         """The client of a service: `ec2`, `autoscaling`, `iam`, `ssm`, …"""
         if service not in self._clients:
-            with _explained(service, self.region):
+            with unanswered(service, mend=_MEND):
                 try:
                     self._clients[service] = self._session.create_client(
                         service,
@@ -54,22 +56,41 @@ class Aws:
     def call(self, service: str, operation: str, **params: Any) -> Any:
         """The answer to one operation: `call("ec2", "describe_images", ImageIds=[…])`."""
         client = self.client(service)
-        action = f"{service}:{client.meta.method_to_api_mapping[operation]}"
-        with _explained(action, self.region, self.regions()):
+        with self._explained(client, operation):
             return getattr(client, operation)(**params)
 
     def items(self, service: str, operation: str, field: str, **params: Any) -> Iterator[Any]:
         """The entries of `field` in all pages of a listing."""
         client = self.client(service)
-        action = f"{service}:{client.meta.method_to_api_mapping[operation]}"
-        with _explained(action, self.region, self.regions()):
+        with self._explained(client, operation):
             if not client.can_paginate(operation):
                 yield from getattr(client, operation)(**params)[field]
                 return
             for page in client.get_paginator(operation).paginate(**params):
                 yield from page[field]
 
-    def regions(self) -> list[str]:
+    @contextmanager
+    def _explained(self, client: Any, operation: str) -> Iterator[None]:
+        """What botocore says of a failed operation, as we say it."""
+        model = client.meta.service_model
+        action = f"{model.service_name}:{client.meta.method_to_api_mapping[operation]}"
+        with unanswered(action, mend=_MEND):
+            try:
+                yield
+            except failures.ClientError as error:
+                raise _refusal(error, action, self.region) from error
+            except failures.EndpointConnectionError as error:
+                regions = self._regions()
+                if self.region in regions:
+                    raise
+                close = get_close_matches(self.region, regions, 1)
+                raise SourceFailed(
+                    quoted(str(error)),
+                    hint=f"{self.region} is no region that is known here: "
+                    + (f"--region {close[0]}" if close else "another --region"),
+                ) from error
+
+    def _regions(self) -> list[str]:
         """The regions that this version of botocore lists for EC2."""
         partitions = self._session.get_available_partitions()
         return [
@@ -77,55 +98,6 @@ class Aws:
             for each in partitions
             for region in self._session.get_available_regions("ec2", partition_name=each)
         ]
-
-
-@contextmanager
-def _explained(action: str, region: str, regions: list[str] | None = None) -> Iterator[None]:
-    """What botocore says of a failure of `action` in `region`, as we say it."""
-    try:
-        yield
-    except failures.ClientError as error:
-        raise _refusal(error, action, region) from error
-    except failures.ProfileNotFound as error:
-        raise ImnetprepError(
-            quoted(str(error)), hint="aws configure list-profiles shows those there are"
-        ) from error
-    except (
-        failures.UnauthorizedSSOTokenError,
-        failures.SSOTokenLoadError,
-        failures.TokenRetrievalError,
-        failures.CredentialRetrievalError,
-        failures.LoginError,
-    ) as error:
-        raise ImnetprepError(
-            f"your session with AWS has ended: {quoted(str(error))}",
-            hint="log in again (aws sso login), then run the same command",
-        ) from error
-    except (failures.NoCredentialsError, failures.PartialCredentialsError) as error:
-        raise ImnetprepError(
-            f"no AWS credentials: {quoted(str(error))}",
-            hint="aws configure, or aws sso login; or --profile NAME, or AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY",
-        ) from error
-    except (failures.EndpointConnectionError, failures.InvalidRegionError) as error:
-        close = get_close_matches(region, regions or (), 1)
-        mend = f"--region {close[0]}" if close else "another --region"
-        is_strange = regions is not None and region not in regions
-        raise SourceFailed(
-            f"{quoted(str(error))}",
-            hint=f"{region} is no region that is known here: {mend}"
-            if is_strange
-            else "check the network, a proxy (HTTPS_PROXY), and AWS_ENDPOINT_URL",
-        ) from error
-    except (failures.HTTPClientError, failures.ConnectionError) as error:
-        raise SourceFailed(
-            f"{action}: {quoted(str(error))}", hint="check the network; run the same command"
-        ) from error
-    except failures.BotoCoreError as error:
-        raise WrongUsage(
-            f"{action}: {quoted(str(error))}",
-            hint="check the options, the AWS_… variables and ~/.aws/config",
-        ) from error
 
 
 def _refusal(error: failures.ClientError, action: str, region: str) -> Refusal:

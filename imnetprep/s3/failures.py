@@ -44,13 +44,11 @@ _DENIED_ACTION = re.compile(r"not authorized to perform: ([a-z0-9-]{1,32}:[A-Za-
 _REGION = re.compile(
     r"expecting '([a-z0-9-]+)'|\bs3[.-](?:dualstack\.)?([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com"
 )
+_ENDED_SESSION = (failures.SSOError, failures.TokenRetrievalError, failures.LoginError)
 _CREDENTIALS = (
     failures.NoCredentialsError,
     failures.PartialCredentialsError,
     failures.CredentialRetrievalError,
-    failures.TokenRetrievalError,
-    failures.SSOError,
-    failures.LoginError,
 )
 _NETWORK = (
     EOFError,
@@ -71,8 +69,9 @@ _MOVED_HINT = (
     "aws s3api get-bucket-location --bucket {bucket} names its region, for AWS_DEFAULT_REGION;"
     " the owner of another server, its AWS_ENDPOINT_URL"
 )
+_PUBLIC_HINT = "; or --no-sign-request if the bucket is public"
 # Of whoever reads: the bucket may be open to all, or to all who pay.
-_OPEN_HINT = "; or --no-sign-request if the bucket is public, --request-payer if its reader pays"
+_OPEN_HINT = f"{_PUBLIC_HINT}, --request-payer if its reader pays"
 # By the code; of an answer without a body (to HEAD), or of another code, by the status.
 _MENDS = {
     "401": _IDENTITY_HINT,
@@ -114,20 +113,40 @@ _SAYS = {
 
 @contextmanager
 def explained(place: object) -> Iterator[None]:
-    """What botocore says of a failure at `place`, as we say it."""
+    """What botocore says of a failure at `place` in a bucket, as we say it."""
+    with unanswered(place, mend="--endpoint-url or AWS_ENDPOINT_URL", public=_PUBLIC_HINT):
+        try:
+            yield
+        except failures.ClientError as error:
+            raise _refusal(place, error) from error
+        except ResponseParserError as error:
+            raise SourceFailed(
+                f"{place}: the answer is not one of S3: {quoted(str(error))}",
+                hint="check --endpoint-url, or AWS_ENDPOINT_URL",
+            ) from error
+
+
+@contextmanager
+def unanswered(request: object, *, mend: str, public: str = "") -> Iterator[None]:
+    """What botocore says where no server answers a `request`, as we say it.
+
+    `mend`: the settings that say which server that is; `public`: what helps without credentials.
+    """
     try:
         yield
-    except failures.ClientError as error:
-        raise _refusal(place, error) from error
     except failures.ProfileNotFound as error:
         raise ImnetprepError(
             quoted(str(error)), hint="aws configure list-profiles shows those there are"
         ) from error
+    except _ENDED_SESSION as error:
+        raise ImnetprepError(
+            f"your session with AWS has ended: {quoted(str(error))}", hint=_LOGIN_HINT
+        ) from error
     except _CREDENTIALS as error:
         raise ImnetprepError(
-            f"no AWS credentials for {place}: {quoted(str(error))}",
+            f"no AWS credentials for {request}: {quoted(str(error))}",
             hint="aws configure, or aws sso login; or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"
-            " AWS_SECRET_ACCESS_KEY; or --no-sign-request if the bucket is public",
+            f" AWS_SECRET_ACCESS_KEY{public}",
         ) from error
     except failures.SSLError as error:
         raise SourceFailed(
@@ -136,23 +155,17 @@ def explained(place: object) -> Iterator[None]:
         ) from error
     except (failures.EndpointConnectionError, failures.ConnectTimeoutError) as error:
         raise SourceFailed(
-            f"{place}: no connection to {_server(error)}",
-            hint="check the network, and --endpoint-url or AWS_ENDPOINT_URL; run the same command"
-            " to resume",
+            f"{request}: no connection to {_server(error)}",
+            hint=f"check the network, and {mend}; run the same command to resume",
         ) from error
     except _NETWORK as error:
         raise SourceFailed(
-            f"{place}: {quoted(str(error))}",
+            f"{request}: {quoted(str(error))}",
             hint="check the network; run the same command to resume",
-        ) from error
-    except ResponseParserError as error:
-        raise SourceFailed(
-            f"{place}: the answer is not one of S3: {quoted(str(error))}",
-            hint="check --endpoint-url, or AWS_ENDPOINT_URL",
         ) from error
     except failures.BotoCoreError as error:
         raise WrongUsage(
-            f"{place}: {quoted(str(error))}",
+            f"{request}: {quoted(str(error))}",
             hint="check the address, the options, the AWS_… variables and ~/.aws/config",
         ) from error
 

@@ -4,7 +4,7 @@ import pytest
 
 from imnetprep.launching.aws import Aws
 from imnetprep.launching.refusals import Refusal, explain, quota_name
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, SourceFailed
 from tests.aws_gate import AwsGate
 
 
@@ -146,6 +146,16 @@ def test_a_region_that_is_none_is_told(gate: AwsGate, monkeypatch: pytest.Monkey
     with pytest.raises(ImnetprepError) as error:
         Aws(region="us-east1").call("ec2", "describe_vpcs")
     assert "us-east1 is no region that is known here: --region us-east-1" in error.value.hint
+
+
+def test_a_server_that_cannot_prove_who_it_is_is_told(
+    gate: AwsGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = gate.url.replace("http:", "https:")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with pytest.raises(SourceFailed, match=f"{url} is not trusted") as error:
+        Aws().call("ec2", "describe_vpcs")
+    assert error.value.hint.startswith("AWS_CA_BUNDLE=FILE")
 
 
 def test_no_region_is_told_before_anything_is_asked(
