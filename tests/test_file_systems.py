@@ -17,7 +17,13 @@ from imnetprep import cli, fs, outside_files
 from imnetprep.database import Busy, open_database
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.machine import explain
-from imnetprep.messages import UNREAD_EXIT_CODE, ImnetprepError, Lack, WrongBytes, shell_word
+from imnetprep.messages import (
+    FINDINGS_EXIT_CODE,
+    UNREAD_EXIT_CODE,
+    ImnetprepError,
+    Lack,
+    shell_word,
+)
 from imnetprep.own_images.content import file_problem
 from imnetprep.s3 import object as s3_object
 from imnetprep.sources.seeder import seeded
@@ -327,15 +333,27 @@ def test_an_image_is_bad_where_it_cannot_be_read_and_not_where_none_can(
             file_problem(str(path), decode=False)
 
 
-@pytest.mark.parametrize(("number", "is_bad"), [(errno.EIO, True), (errno.ENFILE, False)])
-def test_an_index_is_damaged_where_it_cannot_be_read_and_not_where_no_file_can(
-    number: int, is_bad: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENFILE])
+def test_an_index_that_cannot_be_read_is_not_called_damaged(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pull would say that the bucket lacks it, and organize that the shards be moved away."""
+    """A pull would say that the bucket lacks it, and organize make all shards anew."""
     (tmp_path / INDEX).touch()
     monkeypatch.setattr(outside_files, "FileIO", _refusing(number))
-    with pytest.raises(WrongBytes if is_bad else OSError, match=os.strerror(number)):
+    with pytest.raises(OSError, match=os.strerror(number)):
         read_index(tmp_path)
+
+
+def test_an_index_that_cannot_be_read_is_a_finding(
+    organized: Path, monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    words = ["organize", "--root", organized, "--layout", "webdataset", "--split", "val"]
+    assert here(*words).returncode == 0
+    monkeypatch.setattr("imnetprep.layouts.webdataset.read_file", _refusing(errno.EIO))
+    found = here("verify", "--root", organized, "--layout", "webdataset")
+    assert found.returncode == FINDINGS_EXIT_CODE
+    told = f"index: shards/val/{INDEX} cannot be read: {os.strerror(errno.EIO)}"
+    assert told in found.stdout.splitlines()
 
 
 @pytest.mark.parametrize("number", errno.errorcode)

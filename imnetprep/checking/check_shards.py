@@ -40,6 +40,11 @@ def shard_findings(
         except WrongBytes as error:
             yield Finding("index", f"{home}/{INDEX}", str(error))
             return
+        except OSError as error:
+            if not is_of_file(error):
+                raise
+            yield Finding("index", f"{home}/{INDEX}", f"cannot be read: {error.strerror}")
+            return
         with progress.task(f"verify {split}", total=record.samples, unit="images") as task:
             survey = _Survey(folder, home, index, tree.dataset.synsets, checks)
             results = survey.results(manifest, record, task)

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.digests import running_xxh128
 from imnetprep.fs import read_range, written_whole
-from imnetprep.machine import is_of_file
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes, move_away
 from imnetprep.outside_files import open_handle, read_file
@@ -25,6 +24,7 @@ from imnetprep.plain_values import plain_text, whole_number
 INDEX = "index.json"
 _FORM = 1
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+_NO_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class Shard(NamedTuple):
@@ -127,7 +127,7 @@ def write_index(folder: Path, index: Index) -> None:
 
 def read_index(folder: Path) -> Index:
     """What the shards in `folder` are. Raises WrongBytes where the index does not say, and OSError
-    where no file can be read.
+    where it is there and cannot be read.
     """
     try:
         facts = json.loads(read_file(folder / INDEX))
@@ -146,7 +146,7 @@ def read_index(folder: Path) -> Index:
             raise ValueError("it says more")
         return index
     except _DAMAGE as error:
-        if isinstance(error, OSError) and not is_of_file(error):
+        if isinstance(error, OSError) and not isinstance(error, _NO_FILE):
             raise
         raise WrongBytes(
             f"{folder / INDEX} is not the index of these shards: {error}",
