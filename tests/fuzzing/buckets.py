@@ -14,12 +14,14 @@ from imnetprep.digests import Checksum
 from imnetprep.sync.journal import Checksums
 from imnetprep.sync.object_download import part_path
 from imnetprep.sync.remote_receipt import ObjectRecord, format_receipt, parse_receipt
+from imnetprep.sync.survey import part_bytes_of
 from tests.fuzzing.cases import Case, json_cases, run_command, sql_cases
 from tests.servers import BUCKET, S3Server
 from tests.stopped import run_stopped
 
 _PLACE = f"s3://{BUCKET}/PREFIX/remote"
 _BIG, _PART_BYTES = "archives/big.tar", 1 << 20
+_KIND = ("--checksum-algorithm", "CRC32")  # which the server keeps
 
 
 def bucket_cases(folder: Path, root: Path, endpoint: str) -> dict[str, Iterator[Case]]:
@@ -35,6 +37,7 @@ def bucket_cases(folder: Path, root: Path, endpoint: str) -> dict[str, Iterator[
             shutil.copytree(root, both / "root")
             with patch.dict(os.environ, environment):
                 _push_and_pull_half(both)
+                _push_half(folder / "sending")
         for case in _CASES[kind](both):
             yield case._replace(environment=environment)
 
@@ -74,6 +77,15 @@ def _push_and_pull_half(both: Path) -> None:
     run_stopped(both / "half", at, "sync-s3", place, "--pull", "--what", "archives", "--jobs", "1")
 
 
+def _push_half(sending: Path) -> None:
+    """Begin a push of an archive in two parts, and stop before the server makes one of them."""
+    big = sending / "root" / _BIG
+    big.parent.mkdir(parents=True)
+    big.write_bytes(bytes(part_bytes_of(0) + 1))
+    at, place = "imnetprep.s3.upload:Sender.complete:1", _PLACE.replace("PREFIX", sending.name)
+    run_stopped(sending / "root", at, "sync-s3", place, "--push", *_KIND)
+
+
 def _manifest(both: Path) -> Iterator[Case]:
     yield from sql_cases(both, "remote/manifest.db", _READING, is_copied=True)
 
@@ -100,6 +112,9 @@ def _journal(both: Path) -> Iterator[Case]:
             case.write(path)
 
         yield case._replace(write=write)
+    sending = both.with_name("sending")
+    push = _sync("root", "--push", *_KIND)
+    yield from sql_cases(sending, "root/.sync.db", [push], is_copied=True, tables=["sent"])
 
 
 _CASES = {

@@ -146,15 +146,21 @@ def json_cases(
 
 
 def sql_cases(
-    folder: Path, file: str, commands: Sequence[Sequence[str]], *, is_copied: bool = False
+    folder: Path,
+    file: str,
+    commands: Sequence[Sequence[str]],
+    *,
+    is_copied: bool = False,
+    tables: Sequence[str] = (),
 ) -> Iterator[Case]:
-    """Every column of every table of a database with every value."""
+    """Every column of every table of a database, or of these `tables`, with every value."""
     with closing(sqlite3.connect(folder / file)) as database:
         names = "SELECT name FROM sqlite_schema WHERE type = 'table'"
         columns = [
             (table, column)
             for (table,) in database.execute(names).fetchall()
-            if database.execute(f"SELECT 1 FROM {table}").fetchone()
+            if table in (tables or [table])
+            and database.execute(f"SELECT 1 FROM {table}").fetchone()
             for _, column, *_ in database.execute(f"PRAGMA table_info({table})").fetchall()
         ]
     for table, column in columns:
