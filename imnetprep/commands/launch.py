@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # --help loads none of it
 _NOT_TYPED = {
     "root": "--root of launch says where the data are",
     "runs": "runs lie beside the data in the bucket",
-    "run": "--run of launch names it: write it before the --",
+    "run": "--run of launch names it: write it before the word train",
     "resume": "a machine resumes by itself what is there",
     "dry_run": "without --yes launch does nothing",
     "quiet": "the log of a machine is an object of the bucket",
@@ -41,6 +41,7 @@ def _parse_types(text: str) -> tuple[str, ...]:
 
 @verb.command(
     short_help="Train on a machine of EC2 that ends by itself.",
+    context_settings={"allow_interspersed_args": False},  # what follows `train` is its own
     headings={
         "The machine": ("types", "on_demand", "zone", "volume_gib", "create_role"),
         "Its end": ("max_hours", "max_cost", "keep_minutes"),
@@ -224,7 +225,7 @@ def _wish(
     try:
         name = run_name(run or recipe.arch)
     except ValueError as error:
-        raise WrongUsage(str(error), hint="--run NAME, before the --") from error
+        raise WrongUsage(str(error), hint="--run NAME, before the word train") from error
     return Wish(
         address=place,
         run=name,
@@ -250,7 +251,15 @@ def _training_options(words: Sequence[str]) -> dict[str, Any]:
     if not words or words[0] != "train":
         problem = f"{words[0]!r} is no training" if words else "nothing is said of what to train"
         raise WrongUsage(problem, hint=f"{example} --arch resnet18")
-    context = train.make_context("imnetprep train", list(words[1:]))
+    try:
+        context = train.make_context("imnetprep train", list(words[1:]))
+    except click.NoSuchOption as error:
+        if any(error.option_name in each.opts for each in launch.params):
+            raise WrongUsage(
+                f"{error.option_name} is an option of launch, and stands among those of train",
+                hint="write it before the word train",
+            ) from error
+        raise
     for name, reason in _NOT_TYPED.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = f"--{name.replace('_', '-')}"

@@ -44,12 +44,12 @@ def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate
 def launch(gate: AwsGate, here: Run, packed: Path) -> Launch:
     """`launch` of a training on g5.2xlarge, unless other words are said."""
 
-    def run(*options: object, train: tuple[object, ...] = ("train",)) -> Any:
+    def run(*options: object, train: tuple[object, ...] = ("--", "train")) -> Any:
         words = list(options)
         for name, value in (("--instance", "g5.2xlarge"), ("--root", ROOT), ("--dataset", packed)):
             if name not in words:
                 words += [name, value]
-        return here("launch", *words, "--", *train)
+        return here("launch", *words, *train)
 
     return run
 
@@ -90,6 +90,11 @@ def test_the_plan_says_all_and_changes_nothing(gate: AwsGate, launch: Launch) ->
     assert "No volume, no machine, no address" in plan["stays"]
     assert "nothing is done yet: --yes launches it" in done.stderr
     assert gate.writing_calls == []
+
+
+def test_a_command_may_begin_with_dashes_or_without(launch: Launch) -> None:
+    for words in (("train", "--arch", "resnet50"), ("--", "train", "--arch", "resnet50")):
+        assert rows(launch(train=words).stdout)["run"].startswith("resnet50 → ")
 
 
 def test_yes_launches_and_again_finds_it(gate: AwsGate, launch: Launch) -> None:
@@ -267,6 +272,8 @@ def test_no_default_vpc_is_told(gate: AwsGate, launch: Launch) -> None:
         (("train", "--epochs", "0"), "--epochs 0 is not between"),
         (("train", "--root", "x"), "--root is not for the machine"),
         (("train", "--resume"), "--resume is not for the machine"),
+        (("train", "--run", "x"), "write it before the word train"),
+        (("train", "--yes"), "--yes is an option of launch"),
         (("organize",), "'organize' is no training"),
         ((), "nothing is said of what to train"),
     ],
