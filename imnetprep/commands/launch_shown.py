@@ -7,7 +7,14 @@ from typing import Any
 from imnetprep.catalog.datasets import Split
 from imnetprep.commands.terminal import is_json, print_note, print_result
 from imnetprep.launching.contents import ARCHIVES
-from imnetprep.launching.estimate import ADDRESS_USD, S3_USD, Stage, run_bytes, volume_hourly
+from imnetprep.launching.estimate import (
+    ADDRESS_USD,
+    S3_USD,
+    Stage,
+    format_hours,
+    run_bytes,
+    volume_hourly,
+)
 from imnetprep.launching.facts import Quota
 from imnetprep.launching.plan import Forecast, LaunchPlan
 from imnetprep.messages import count, format_bytes
@@ -76,18 +83,12 @@ def _disk(plan: LaunchPlan, forecast: Forecast) -> str:
 
 
 def _stage(stage: Stage) -> str:
-    least, longest = stage.least_minutes, stage.most_minutes
-    if longest is None:
-        return f"{stage.name} ≥ {_time(least)} ({stage.reason})"
-    if _time(least) == _time(longest):
-        return f"{stage.name} {_time(least)} ({stage.reason})"
-    return f"{stage.name} {_time(least)} to {_time(longest)} ({stage.reason})"
-
-
-def _time(minutes: float) -> str:
-    if minutes < 1:
-        return "1 min"
-    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+    least = format_hours(stage.least_minutes / 60)
+    if stage.most_minutes is None:
+        return f"{stage.name} ≥ {least} ({stage.reason})"
+    longest = format_hours(stage.most_minutes / 60)
+    span = least if least == longest else f"{least} to {longest}"
+    return f"{stage.name} {span} ({stage.reason})"
 
 
 def _price(plan: LaunchPlan, forecast: Forecast) -> str:
@@ -117,7 +118,7 @@ def _price(plan: LaunchPlan, forecast: Forecast) -> str:
 
 
 def _cost(forecast: Forecast, *, is_spot: bool) -> str:
-    cost, hours = forecast.cost, f"{forecast.max_hours:.3g} h"
+    cost, hours = forecast.cost, format_hours(forecast.max_hours)
     end = f"ends by itself after {hours} whatever happens"
     if cost.highest is None or cost.lowest is None:
         ceiling = (

@@ -128,6 +128,11 @@ def least_hours(work: Sequence[Stage]) -> float:
     return sum(each.least_minutes for each in work) / 60
 
 
+def format_hours(hours: float) -> str:
+    """`1 min` at least, `119 min`, `14 h`."""
+    return f"{hours:.0f} h" if hours >= 2 else f"{max(1.0, 60 * hours):.0f} min"
+
+
 def cost_of(
     work: Sequence[Stage],
     usd: tuple[float, float] | None,

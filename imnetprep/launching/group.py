@@ -143,10 +143,15 @@ def _require_equal(earlier: Orders, orders: Orders) -> None:
         rest = f"; so do {', '.join(names[1:])}" if names[1:] else ""
         raise ImnetprepError(
             f"{orders.run} is launched already, and its {name} differs:"
-            f" {earlier_values[name]!r}, not {values[name]!r}{rest}",
+            f" {_shown(earlier_values[name])}, not {_shown(values[name])}{rest}",
             hint="launch under another name (--run NAME), or end the other one first: "
             + shell_command("imnetprep", "machines", orders.run, "--stop"),
         )
+
+
+def _shown(value: Any) -> str:
+    """A value of the orders as a user types it."""
+    return shell_command(*value) if isinstance(value, tuple) else str(value)
 
 
 def _begin_anew(

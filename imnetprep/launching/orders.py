@@ -12,6 +12,8 @@ from imnetprep.plain_values import plain_text, real_number, table, whole_number
 from imnetprep.sessions.session import NAME
 
 GROUP_PREFIX = "imnetprep-"
+# So long before its deadline a training is stopped, to be saved and pushed.
+SAVED_BEFORE_S = 300.0
 
 
 @dataclass(frozen=True)

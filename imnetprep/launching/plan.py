@@ -8,7 +8,15 @@ from datetime import datetime
 from imnetprep import __version__
 from imnetprep.launching.aws import Aws
 from imnetprep.launching.contents import Contents, read_contents, read_rates, require_near
-from imnetprep.launching.estimate import Cost, Stage, cost_of, hourly, least_hours, stages
+from imnetprep.launching.estimate import (
+    Cost,
+    Stage,
+    cost_of,
+    format_hours,
+    hourly,
+    least_hours,
+    stages,
+)
 from imnetprep.launching.facts import (
     Image,
     MachineType,
@@ -23,7 +31,7 @@ from imnetprep.launching.facts import (
     read_types,
     read_volume_price,
 )
-from imnetprep.launching.orders import Orders
+from imnetprep.launching.orders import SAVED_BEFORE_S, Orders
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
@@ -35,6 +43,7 @@ _INSTALLED_GIB = 15
 _LARGEST_VOLUME_GIB = 65_536
 # Of a file system, for its own tables and for root alone.
 _FILE_SYSTEM_SHARE = 1.07
+_SAVED_BEFORE_HOURS = SAVED_BEFORE_S / 3600
 PUSH_S, LEASE_S, STARTS = 120.0, 300.0, 3
 
 
@@ -114,14 +123,21 @@ class Forecast:
         for each in plan.types:
             if each.gpus > 1:
                 yield f"{each.name} has {each.gpus} GPUs, and training uses one of them"
-        if (hours := least_hours(self.stages)) > self.max_hours:
+        if (hours := least_hours(self.stages)) + _SAVED_BEFORE_HOURS > self.max_hours:
             yield (
-                f"all of it takes {hours:.0f} h at least: after {self.max_hours:.3g} h it is saved"
-                " as far as it came; launched again it resumes"
+                f"all of it takes {format_hours(hours)} at least: after {format_hours(self.max_hours)} it is"
+                " saved as far as it came; launched again it resumes"
             )
 
     def require(self, plan: LaunchPlan) -> None:
-        """Raise ImnetprepError where AWS would start none of the machines, as the plan shows."""
+        """Raise ImnetprepError where no machine would start, or none would come to the training."""
+        before_training = least_hours(self.stages[:-1]) + _SAVED_BEFORE_HOURS
+        if before_training >= self.max_hours:
+            raise WrongUsage(
+                f"after {format_hours(self.max_hours)} it ends before anything is trained: installation,"
+                f" data and the last save take {format_hours(before_training)} at least",
+                hint="a larger --max-hours or --max-cost",
+            )
         free, least = self.quota.free, min(each.vcpus for each in plan.types)
         if free is not None and free < least:
             name, region = self.quota.name, plan.orders.region

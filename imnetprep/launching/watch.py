@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imnetprep.launching.folder import LaunchFolder, Lease
 from imnetprep.launching.metadata import MetadataService, Notice
-from imnetprep.launching.orders import Orders
+from imnetprep.launching.orders import SAVED_BEFORE_S, Orders
 from imnetprep.messages import SourceFailed
 
 Child = subprocess.Popen[bytes]
@@ -18,7 +18,6 @@ _LOOK_S = 5.0  # as AWS recommends for a notice
 _LOOKS_A_PUSH = 4
 _RENEWALS_A_LEASE = 3
 _PATIENCE_S = 75.0  # of a notice's 120, for a command to save; the rest is for the push
-_BEFORE_DEADLINE_S = 300.0  # a training is saved and pushed before the machine goes off
 _LOG_BYTES = 4 << 20
 
 
@@ -73,7 +72,7 @@ class Watch:
                 look()
             except SourceFailed as error:
                 note(f"{error}: asked again in {self.look_s:g} s")
-        if time.time() > self._orders.deadline - _BEFORE_DEADLINE_S:
+        if time.time() > self._orders.deadline - SAVED_BEFORE_S:
             self.interrupt(Cause.DEADLINE)
 
     def attend(

@@ -229,6 +229,23 @@ def test_imagenet_is_trained_on_without_its_test_images(gate: AwsGate, launch: L
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("end", [("--max-hours", "0.12"), ("--max-cost", "0.01")])
+def test_an_end_before_any_training_is_refused(
+    gate: AwsGate, launch: Launch, end: tuple[str, str]
+) -> None:
+    done = launch(*end, "--yes")
+    assert done.returncode == 2
+    assert "it ends before anything is trained" in done.stderr
+    assert "the last save take 8 min at least" in done.stderr
+    assert gate.writing_calls == []
+
+
+def test_an_end_before_that_of_the_training_is_told(launch: Launch) -> None:
+    done = launch("--max-hours", "0.15", train=("train", "--epochs", "9999"))
+    assert done.returncode == 0, done.stderr
+    assert "after 9 min it is saved as far as it came; launched again it resumes" in done.stderr
+
+
 def test_a_volume_that_is_too_small_is_refused(launch: Launch) -> None:
     done = launch("--volume", "20")
     assert done.returncode == 2
