@@ -11,17 +11,17 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
-from imnetprep.manifest import open_manifest
-from imnetprep.messages import WrongUsage, count
-from imnetprep.training.data import SampleList, read_samples
-from imnetprep.training.recipe import Recipe, plan_recipe
-from imnetprep.training.transforms import (
+from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.transforms import (
     Preprocessing,
     TrainTransform,
     Transform,
     ValTransform,
     network_view,
 )
+from imnetprep.manifest import open_manifest
+from imnetprep.messages import WrongUsage, count
+from imnetprep.training.recipe import Recipe, plan_recipe
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88

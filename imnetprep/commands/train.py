@@ -12,7 +12,7 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
 from imnetprep.messages import Progress, count, format_duration
 
 if TYPE_CHECKING:  # --help loads none of it
-    from imnetprep.training.train import TrainPlan
+    from imnetprep.training.plan import TrainPlan
 
 
 @verb.command(
@@ -97,8 +97,8 @@ def train(
     if not pick_run(root, run, arch=options["arch"], resume=resume).is_begun:
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
-    from imnetprep.training.train import plan_training
-    from imnetprep.training.train import train as trained_epochs
+    from imnetprep.training.loop import train as trained_epochs
+    from imnetprep.training.plan import plan_training
 
     progress = stderr_progress(quiet=quiet)
     plan = plan_training(

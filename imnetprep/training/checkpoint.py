@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.fs import written_whole
+from imnetprep.loading.order import mixed_seed
+from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
 from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.recipe import Recipe, parse_recipe
-from imnetprep.training.transforms import Preprocessing, mixed_seed
 
 FORM = 1
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")

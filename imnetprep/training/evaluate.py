@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.loader import Loader
+from imnetprep.loading.order import in_turn
+from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Classes, load_checkpoint
-from imnetprep.training.data import Loader, SampleList, in_turn, read_samples
 from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Meter, Score
-from imnetprep.training.transforms import Normaliser, Preprocessing, ValTransform
 
 
 class Validator:

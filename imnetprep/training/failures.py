@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 import torch
 
+from imnetprep.loading.loader import UNHEARD_EXIT_CODE
 from imnetprep.machine import explain
 from imnetprep.messages import ImnetprepError
-from imnetprep.training.data import UNHEARD_EXIT_CODE
 from imnetprep.training.runs import Run
 
 _OF_MEMORY = re.compile(

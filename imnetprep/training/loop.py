@@ -1,158 +1,212 @@
-"""The steps of an epoch, and the state of a network in training as a checkpoint holds it.
+"""The loop of a training: its epochs, and what one step does.
 
-At any step the state is the weights, the optimizer's memory, the sums of the epoch and the
-position. All else (order, crops, dropout, learning rate) is a function of recipe and position.
+It is read from the top: `train` opens the run, `_Loop.epochs` goes through the epochs, and
+`_Loop._step` is one step of the optimizer.
 """
 
 import math
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
-from imnetprep.training.data import Batch, Loader
-from imnetprep.training.meters import Meter
+from imnetprep.fs import locked
+from imnetprep.loading.batches import Batch
+from imnetprep.loading.loader import Loader
+from imnetprep.loading.order import mixed_seed, shuffled
+from imnetprep.loading.transforms import Normaliser, TrainTransform
+from imnetprep.messages import Progress, WrongBytes, count
+from imnetprep.training.checkpoint import Best, Checkpoint, Position, save_checkpoint
+from imnetprep.training.evaluate import Validator
+from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.model import heads, loss_of
-from imnetprep.training.recipe import Recipe
-from imnetprep.training.stop_request import StopRequest
-from imnetprep.training.transforms import Normaliser, mixed_seed
+from imnetprep.training.plan import TrainPlan
+from imnetprep.training.plot import draw_plot
+from imnetprep.training.runs import EpochReport
+from imnetprep.training.state import TrainState
+from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 
 _STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
 
 
-class Trainer:
-    """A network, its optimizer, and where they are: made from a checkpoint, saved as one."""
+def train(
+    plan: TrainPlan, *, progress: Progress, save_every_s: float = 600
+) -> Iterator[EpochReport]:
+    """Train what `plan` says; yields each epoch.
 
-    def __init__(self, checkpoint: Checkpoint, loader: Loader, device: torch.device) -> None:
-        self._start, self._loader, self.device = checkpoint, loader, device
-        self.recipe = recipe = checkpoint.recipe
-        self.model = checkpoint.network(device)
-        self._optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
+    Raises Interruption once a SIGTERM or ^C was honoured, WrongUsage where the options contradict
+    the run.
+    """
+    run = plan.run
+    with stop_requests(progress) as stop, locked(run.folder):
+        try:
+            checkpoint = plan.checkpoint(progress)
+            recipe = checkpoint.recipe
+            smaller = smaller_batch(recipe.batch_size, recipe.image_size)
+            with said_in_words(smaller=smaller, run=run):
+                loop = _Loop(plan, checkpoint, stop, progress, save_every_s=save_every_s)
+                with closing(loop):
+                    yield from loop.epochs()
+        finally:
+            run.remove_unbegun()
+
+
+class _Loop:
+    """A run at work: its state, its loader, its validator, its files."""
+
+    def __init__(
+        self,
+        plan: TrainPlan,
+        checkpoint: Checkpoint,
+        stop: StopRequest,
+        progress: Progress,
+        *,
+        save_every_s: float,
+    ) -> None:
+        data, device = plan.data, plan.place.device
+        self._run, self._recipe, self._device = plan.run, checkpoint.recipe, device
+        self._stop, self._progress, self._save_every_s = stop, progress, save_every_s
+        # A new run is saved after its first step: it exists then, and there is room for it.
+        self._saved_s = time.monotonic() if checkpoint.weights else -math.inf
+        self._loader = _train_loader(plan, checkpoint)
+        self._validator = Validator(
+            data.val,
+            checkpoint.preprocessing,
+            place=plan.place,
+            batch_size=self._recipe.batch_size,
+            amp=self._recipe.amp,
         )
-        self._restore_optimizer(checkpoint.optimizer)
         self._normaliser = Normaliser(checkpoint.preprocessing, device)
-        self.position, self.best = checkpoint.position, checkpoint.best
-        self.meter = Meter(device)
-        self.seconds = self.waited_s = 0.0
-        if checkpoint.sums:
-            self.meter.restore(checkpoint.sums)
-            self.seconds = checkpoint.sums["seconds"]
-            self.waited_s = checkpoint.sums["waited_s"]
+        self._state = TrainState(checkpoint, device, steps=self._loader.steps)
+        if not self._state.is_done:
+            plan.require_room(self._state.model)
+        self._log = plan.run.log_lines(checkpoint.position.epoch)
+        if not checkpoint.weights or not plan.run.recipe.exists():
+            # Before the first checkpoint, which makes a run of the folder.
+            plan.run.write_recipe(plan.first_state(checkpoint))
+        progress.note(
+            f"{self._recipe.arch} on {device}: {len(data.train):,} training and"
+            f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
+            f" {self._loader.steps} steps an epoch, {count(plan.place.workers, 'worker')}"
+        )
+        for samples in (data.train, data.val):
+            if samples.change:
+                progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
-    def steps(self, progress: Progress, stop: StopRequest) -> Iterator[None]:
-        """Train on the rest of the epoch; hands back control after each step.
+    def epochs(self) -> Iterator[EpochReport]:
+        """The epochs that are still to train, each after its validation."""
+        state = self._state
+        if state.is_done:
+            self._progress.note(f"all {count(self._recipe.epochs, 'epoch')} are done")
+        try:
+            while not state.is_done:
+                self._train_epoch()
+                yield self._finish_epoch()
+        except StopNow:
+            self._save()
+            raise self._stop.stopped(self._place_of_stop()) from None
+        if state.best:
+            self._progress.note(f"best: epoch {state.best.epoch}, {self._run.best}")
 
-        Raises ImnetprepError when the loss becomes NaN or infinite, StopNow between two steps.
-        """
-        epoch, first = self.position.epoch, self.position.step
-        title = f"epoch {epoch + 1}/{self.recipe.epochs}"
-        initial = min(first * self.recipe.batch_size, self._loader.images)
-        batches = self._loader.batches(epoch, first_step=first)
-        self.model.train()
-        with progress.task(
-            title, total=self._loader.images, unit="images", initial=initial
-        ) as task:
-            while self.position.step < self._loader.steps:
-                begun_s = time.monotonic()
-                with stop.honoured():
-                    batch = next(batches)
-                self.waited_s += time.monotonic() - begun_s
-                self._step(batch)
-                self.position = replace(self.position, step=self.position.step + 1)
-                last = self.position.step == self._loader.steps
-                if last or self.position.step % _STEPS_BETWEEN_LOOKS == 0:
-                    task.tell(f"loss {self._finite_loss():.3f}")
-                self.seconds += time.monotonic() - begun_s
-                task.advance(len(batch.labels))
-                yield
+    def close(self) -> None:
+        """End the workers that read images."""
+        self._loader.close()
+        self._validator.close()
+
+    def _train_epoch(self) -> None:
+        """Train on the rest of the epoch. Raises StopNow between two steps."""
+        state, loader, recipe = self._state, self._loader, self._recipe
+        title = f"epoch {state.position.epoch + 1}/{recipe.epochs}"
+        initial = min(state.position.step * recipe.batch_size, loader.images)
+        batches = loader.batches(state.position.epoch, first_step=state.position.step)
+        state.model.train()
+        try:
+            with self._progress.task(
+                title, total=loader.images, unit="images", initial=initial
+            ) as task:
+                while not state.is_trained:
+                    begun_s = time.monotonic()
+                    with self._stop.honoured():
+                        batch = next(batches)
+                    state.waited_s += time.monotonic() - begun_s
+                    self._step(batch)
+                    state.next_step()
+                    if state.is_trained or state.position.step % _STEPS_BETWEEN_LOOKS == 0:
+                        task.tell(f"loss {state.finite_loss():.3f}")
+                    state.seconds += time.monotonic() - begun_s
+                    task.advance(len(batch.labels))
+                    if time.monotonic() - self._saved_s >= self._save_every_s:
+                        self._save()
+        except WrongBytes:
+            self._save()  # once the image is repaired, the run resumes from here
+            raise
+        self._save()  # first save, then validate: validation may not live to its end
 
     def _step(self, batch: Batch) -> None:
-        recipe, position = self.recipe, self.position
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.lr_of(position.step)
+        """One step of the optimizer."""
+        state, recipe, position = self._state, self._recipe, self._state.position
+        state.set_lr()
         # Dropout's noise: a function of the position, so that a checkpoint keeps no generator.
         torch.manual_seed(mixed_seed(recipe.seed, position.epoch, position.step, "noise"))
-        labels = batch.labels.to(self.device, non_blocking=True)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
-            output = self.model(self._normaliser.normalised(batch.pixels))
+        labels = batch.labels.to(self._device, non_blocking=True)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.amp):
+            output = state.model(self._normaliser.normalised(batch.pixels))
         loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
-        self._optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        self.meter.add(main_loss, heads(output)[0], labels)
+        state.optimizer.step()
+        state.meter.add(main_loss, heads(output)[0], labels)
 
-    def lr_of(self, step: int) -> float:
-        """The learning rate of a step of the epoch under way."""
-        steps = self._loader.steps
-        return lr_at(self.position.epoch * steps + step, self.recipe, steps_per_epoch=steps)
+    def _finish_epoch(self) -> EpochReport:
+        """Validate the epoch, log it, and keep its weights if they are the best."""
+        state, number = self._state, self._state.position.epoch + 1
+        with self._stop.honoured():
+            title = f"validation {number}"
+            val = self._validator.score(state.model, self._progress, title=title)
+        is_best = state.best is None or val.top1 > state.best.top1
+        report = EpochReport(
+            number,
+            self._recipe.epochs,
+            state.lr(0),
+            state.meter.score(),
+            val,
+            is_best,
+            state.seconds,
+            state.waited_s,
+        )
+        state.next_epoch(Best(number, val.top1) if is_best else state.best)
+        if is_best:
+            save_checkpoint(self._run.best, replace(state.checkpoint(), optimizer={}))
+        self._log.append(report.as_json())
+        self._run.write_log(self._log)
+        self._save()
+        draw_plot(self._log, self._run.plot, title=self._run.folder.name)
+        return report
 
-    def next_epoch(self, best: Best | None) -> None:
-        """Go to the next epoch: the one under way is trained and validated."""
-        self.position, self.best = Position(self.position.epoch + 1), best
-        self.meter = Meter(self.device)
-        self.seconds = self.waited_s = 0.0
+    def _save(self) -> None:
+        if self._state.position != Position():
+            save_checkpoint(self._run.last, self._state.checkpoint())
+            self._saved_s = time.monotonic()
 
-    def checkpoint(self) -> Checkpoint:
-        """The state to save. Raises ImnetprepError when the loss or a weight is not finite."""
-        self._finite_loss()
-        weights = self.model.state_dict()
-        floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
-        if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
-            raise self._not_finite()
-        return replace(
-            self._start,
-            weights=weights,
-            optimizer=self._optimizer_state(),
-            position=self.position,
-            sums={**self.meter.sums(), "seconds": self.seconds, "waited_s": self.waited_s},
-            best=self.best,
+    def _place_of_stop(self) -> str:
+        position = self._state.position
+        if position == Position():
+            return "before its first step; nothing is kept of the run"
+        return (
+            f"saved at epoch {position.epoch + 1}, step {position.step} of {self._loader.steps};"
+            f" imnetprep train --resume --run {self._run.folder.name} resumes it"
         )
 
-    def _finite_loss(self) -> float:
-        loss = self.meter.score().loss
-        if not math.isfinite(loss):
-            raise self._not_finite()
-        return loss
 
-    def _not_finite(self) -> ImnetprepError:
-        return ImnetprepError(
-            f"the loss became NaN or infinite in epoch {self.position.epoch + 1},"
-            f" step {self.position.step} (lr {self.lr_of(self.position.step):.3g})",
-            hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
-            " or a longer --warmup-epochs",
-        )
-
-    def _optimizer_state(self) -> OptimizerState:
-        return {
-            name: {key: value for key, value in self._optimizer.state[parameter].items()
-                   if isinstance(value, Tensor)}
-            for name, parameter in self.model.named_parameters()
-        }  # fmt: skip
-
-    def _restore_optimizer(self, state: OptimizerState) -> None:
-        for name, parameter in self.model.named_parameters():
-            for key, value in state.get(name, {}).items():
-                if value.shape != parameter.shape:
-                    raise ImnetprepError(
-                        f"the checkpoint's {key} of {name} has the shape {tuple(value.shape)}",
-                        hint="take another checkpoint; this one was altered",
-                    )
-                self._optimizer.state[parameter][key] = value.to(parameter)
-
-
-def lr_at(step: int, recipe: Recipe, *, steps_per_epoch: int) -> float:
-    """The learning rate of `step`, counted from 0 over all epochs (Loshchilov, Hutter 2016)."""
-    steps = recipe.epochs * steps_per_epoch
-    warmup_steps = min(steps, round(recipe.warmup_epochs * steps_per_epoch))
-    if step < warmup_steps:
-        return recipe.lr * (step + 1) / (warmup_steps + 1)
-    way = (step - warmup_steps) / (steps - warmup_steps)
-    return recipe.lr * (1 + math.cos(math.pi * way)) / 2
+def _train_loader(plan: TrainPlan, checkpoint: Checkpoint) -> Loader:
+    recipe, samples = checkpoint.recipe, plan.data.train
+    return Loader(
+        samples,
+        TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed),
+        order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
+        batch_size=recipe.batch_size,
+        workers=plan.place.workers,
+        pin_memory=plan.place.device.type == "cuda",
+    )

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from imnetprep.images import decode_rgb, readable_kinds
+from imnetprep.loading.transforms import Normaliser, ValTransform
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.device import pick_device
 from imnetprep.training.failures import said_in_words
-from imnetprep.training.transforms import Normaliser, ValTransform
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import (
     SUMS,
@@ -20,7 +21,6 @@ from imnetprep.training.checkpoint import (
     save_checkpoint,
 )
 from imnetprep.training.recipe import plan_recipe
-from imnetprep.training.transforms import Preprocessing
 
 CHECKPOINT = Checkpoint(
     recipe=plan_recipe({"image_size": 32}, amp_pays=False),

@@ -13,9 +13,9 @@ from PIL import Image
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.training.evaluate import evaluate
+from imnetprep.training.plan import plan_training
 from imnetprep.training.predict import predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
-from imnetprep.training.train import plan_training
 from tests.conftest import Run as RunCommand
 from tests.conftest import snapshot
 from tests.drawn import draw_root

@@ -18,8 +18,9 @@ import pytest
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Silent
 from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.loop import train
+from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import Run
-from imnetprep.training.train import plan_training, train
 from tests.conftest import Run as RunCommand
 from tests.servers import BUCKET, S3Server, s3_served
 
@@ -38,7 +39,8 @@ from pathlib import Path
 import torch
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Interruption, Silent
-from imnetprep.training.train import plan_training, train
+from imnetprep.training.loop import train
+from imnetprep.training.plan import plan_training
 torch.set_num_threads(1)
 options = json.loads(sys.argv[2])
 plan = plan_training(Root(Path(sys.argv[1])), options=options, run="a", device="cpu", workers=0,

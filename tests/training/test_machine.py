@@ -17,16 +17,18 @@ import torch
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
+from imnetprep.loading.batches import Batch
+from imnetprep.loading.loader import Loader
+from imnetprep.loading.order import in_turn
+from imnetprep.loading.samples import read_samples
+from imnetprep.loading.transforms import ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
-from imnetprep.training import data
-from imnetprep.training.data import Batch, Loader, in_turn, read_samples
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.failures import said_in_words
-from imnetprep.training.loop import Trainer
+from imnetprep.training.loop import _Loop
 from imnetprep.training.runs import Run
 from imnetprep.training.stop_request import StopNow, stop_requests
-from imnetprep.training.transforms import ValTransform
 from tests.training.test_train import SMALL, trained
 
 Patch = pytest.MonkeyPatch
@@ -55,9 +57,11 @@ def test_batches_go_through_a_pipe_where_shared_memory_is_full(
     drawn: Root, full_at: str, monkeypatch: Patch
 ) -> None:
     if full_at == "the look":
-        monkeypatch.setattr(data, "_has_room", lambda _batch: False)
+        monkeypatch.setattr("imnetprep.loading.batches._has_room", lambda _batch: False)
     elif full_at == "the socket":
-        monkeypatch.setattr(data, "DupFd", refuse(OSError("AF_UNIX path too long")))
+        monkeypatch.setattr(
+            "imnetprep.loading.batches.DupFd", refuse(OSError("AF_UNIX path too long"))
+        )
     else:
         full = RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
         monkeypatch.setattr(torch.Tensor, "share_memory_", refuse(full))
@@ -95,7 +99,7 @@ def _kill(*_: object) -> None:
 def test_no_batch_is_waited_for_that_nobody_can_deliver(
     drawn: Root, worker: Callable[..., Any], told: str, hint: str, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(data._Images, "_in_shared_memory", worker)
+    monkeypatch.setattr("imnetprep.loading.batches.BatchDataset._in_shared_memory", worker)
     begun_s = time.monotonic()
     with pytest.raises(ImnetprepError, match=told) as refused:
         batches(drawn, workers=2)
@@ -125,7 +129,7 @@ def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch
 def test_a_step_that_does_not_fit_hints_at_a_smaller_one_and_leaves_no_run(
     root: Root, error: Exception, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(Trainer, "_step", refuse(error))
+    monkeypatch.setattr(_Loop, "_step", refuse(error))
     with pytest.raises(ImnetprepError, match="does not fit into") as refused:
         trained(root)
     assert refused.value.hint == "--batch-size 4, or --image-size 16"

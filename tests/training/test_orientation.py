@@ -13,15 +13,15 @@ from imnetprep.contact_sheet import pictures
 from imnetprep.extracting.class_folders import ResizedFolders
 from imnetprep.extracting.sink import Batch, Sample
 from imnetprep.images import Resize
+from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent
 from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from imnetprep.training.data import SampleList, read_samples
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.model import build_model
+from imnetprep.training.plan import plan_training
 from imnetprep.training.predict import predictions
 from imnetprep.training.recipe import plan_recipe
-from imnetprep.training.train import plan_training
 from tests.conftest import Run
 
 

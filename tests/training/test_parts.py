@@ -8,19 +8,19 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
-from imnetprep.training.loop import lr_at
-from imnetprep.training.meters import Meter
-from imnetprep.training.model import build_model, loss_of
-from imnetprep.training.recipe import parse_recipe, plan_recipe, refuse_contradiction
-from imnetprep.training.transforms import (
+from imnetprep.loading.transforms import (
     Normaliser,
     Preprocessing,
     TrainTransform,
     ValTransform,
     random_box,
 )
+from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
+from imnetprep.training.meters import Meter
+from imnetprep.training.model import build_model, loss_of
+from imnetprep.training.recipe import parse_recipe, plan_recipe, refuse_contradiction
+from imnetprep.training.schedule import lr_at
 
 CPU = torch.device("cpu")
 

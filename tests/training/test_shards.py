@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.sharding.make import Sharding
-from imnetprep.training.data import read_samples
-from imnetprep.training.train import plan_training, train
+from imnetprep.training.loop import train
+from imnetprep.training.plan import plan_training
 from tests.conftest import Run
 from tests.drawn import draw_root
-from tests.training.test_data import loader_of, same
+from tests.training.test_loading import loader_of, same
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
+from imnetprep.loading.batches import Batch
+from imnetprep.loading.loader import Loader
+from imnetprep.loading.order import in_turn, shuffled
+from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.transforms import TrainTransform
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
-from imnetprep.training.data import Batch, Loader, SampleList, in_turn, read_samples, shuffled
-from imnetprep.training.transforms import TrainTransform
 from tests.drawn import draw_root
 
 
@@ -100,7 +103,7 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Root
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import open_manifest
-from imnetprep.training.data import read_samples
+from imnetprep.loading.samples import read_samples
 
 def peak_kib():
     return int(next(line for line in open("/proc/self/status") if "VmHWM" in line).split()[1])

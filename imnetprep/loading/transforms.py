@@ -100,11 +100,6 @@ def random_box(width: int, height: int, *, smallest: float, chance: random.Rando
     return x, y, x + box_width, y + box_height
 
 
-def mixed_seed(*parts: int | str) -> int:
-    """A seed in 0 … 2**63 - 1 that is a function of `parts`, unlike that of any other parts."""
-    return random.Random(" ".join(map(str, parts))).getrandbits(63)  # noqa: S311
-
-
 class Normaliser:
     """Normalises on `device`; its constants go there once, not at every step."""
 

@@ -1,0 +1,114 @@
+"""The loader: worker processes that read images, and live as long as it does."""
+
+import os
+import signal
+import sys
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from typing import Any
+
+from torch.utils.data import DataLoader, dataloader
+
+from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset
+from imnetprep.loading.order import KeyBatches, Order
+from imnetprep.loading.samples import SampleList
+from imnetprep.loading.transforms import Transform
+from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.processes import end_with_the_parent
+
+_GRACE_S = 30  # for the parent to save after a SIGTERM to all
+UNHEARD_EXIT_CODE = 75
+
+# Else an iterator whose workers could not all be started tells a traceback when it is dropped.
+dataloader._MultiProcessingDataLoaderIter._shutdown = True
+dataloader._MultiProcessingDataLoaderIter._workers_status = defaultdict(bool)  # type: ignore[assignment]
+
+
+class Loader:
+    """Reads the samples of a split in batches, by workers that live as long as it does."""
+
+    def __init__(
+        self,
+        samples: SampleList,
+        transform: Transform,
+        *,
+        order: Order,
+        batch_size: int,
+        workers: int,
+        pin_memory: bool,
+    ) -> None:
+        self.samples, self.batch_size = samples, batch_size
+        self.steps = -(-len(order(0)) // batch_size)
+        self.images = len(order(0))
+        self._keys = KeyBatches(order, batch_size)
+        self._workers: set[BaseProcess] = set()
+        self._loader: DataLoader[Batch | BatchArrays | WrongBytes | OSError] = _quietly(
+            DataLoader,
+            BatchDataset(samples, transform),
+            batch_sampler=self._keys,
+            collate_fn=_unchanged,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+            worker_init_fn=_live_as_long_as_the_parent,
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+
+    def close(self) -> None:
+        """End the workers now, not when the last reference is gone; also those of half a start."""
+        if (iterator := self._loader._iterator) is not None:
+            iterator._shutdown_workers()  # type: ignore[attr-defined]
+        for worker in self._workers:
+            worker.kill()
+
+    def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of `epoch` from `first_step` on. Raises WrongBytes on a bad image."""
+        self._keys.epoch, self._keys.first_step = epoch, first_step
+        earlier = set(active_children())
+        try:
+            batches = _quietly(iter, self._loader)
+        except OSError as error:
+            raise ImnetprepError(
+                f"workers that read images cannot be started: {error.strerror}",
+                hint="--workers 0 needs none; fewer --workers need less of /dev/shm, and fewer"
+                " files and processes (ulimit -n, ulimit -u)",
+            ) from error
+        finally:
+            self._workers |= set(active_children()) - earlier
+        for batch in batches:
+            if isinstance(batch, WrongBytes | OSError):
+                raise batch
+            yield batch.batch() if isinstance(batch, BatchArrays) else batch
+
+
+def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Call `make` without the loader's warning about more --workers than cores: the user chose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make(*arguments, **options)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _live_as_long_as_the_parent(_worker: int) -> None:
+    """Let a worker survive signals to the whole group: the parent saves, then ends its workers.
+
+    Workers end at once with a parent that is gone: they hold its lock on the run.
+    """
+    signal.set_wakeup_fd(-1)  # which is the parent's
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
+    end_with_the_parent()
+    # It would tell a traceback and drop the batch, which the parent then waits for without end.
+    Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
+
+
+def _end_unheard(_error: Exception, _batch: object) -> None:
+    os._exit(UNHEARD_EXIT_CODE)

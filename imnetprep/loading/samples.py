@@ -1,0 +1,135 @@
+"""The samples of a split, listed from the manifest, whatever the layout they lie in.
+
+A million samples are one string of names and flat arrays, which workers share by fork: an object a
+sample would be copied page by page.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.images import decode_rgb
+from imnetprep.layouts.table import LAYOUTS
+from imnetprep.machine import is_of_file
+from imnetprep.manifest import Manifest, SampleRecord, require_split
+from imnetprep.messages import WrongBytes
+
+
+class Places(NamedTuple):
+    """Where samples lie in shards: number, offset and size of each, (N,)."""
+
+    shards: NDArray[np.uint32]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SampleList:
+    """The samples of a split: `names`, each with a NUL, where these are (N,), and labels (N,).
+
+    `places` are theirs in shards, None where each is a file. `change` is what was done to the
+    images before they came to lie here, None: nothing. `apply_orientation`: turn them as their
+    EXIF says.
+    """
+
+    split: Split
+    layout: Layout
+    folder: Path
+    wnids: tuple[str, ...]
+    names: bytearray
+    ends: NDArray[np.uint32]
+    labels: NDArray[np.int32]
+    places: Places | None = None
+    change: str | None = None
+    apply_orientation: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The file name of the sample, as it was published."""
+        start = int(self.ends[index - 1]) + 1 if index else 0
+        return self.names[start : int(self.ends[index])].decode()
+
+    def path(self, index: int) -> Path:
+        """The file that the sample is, or lies in."""
+        return LAYOUTS[self.layout].sample_path(*self._place(index))
+
+    def read(self, index: int) -> bytes:
+        """The encoded image. Raises OSError."""
+        return LAYOUTS[self.layout].read_sample(*self._place(index))
+
+    def decode(self, index: int) -> Image.Image:
+        """The image as RGB. Raises WrongBytes where it cannot be read, OSError where none can."""
+        try:
+            return decode_rgb(self.read(index), apply_orientation=self.apply_orientation)
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and not is_of_file(error):
+                error.filename = str(self.path(index))
+                raise
+            sample = LAYOUTS[self.layout].describe_sample(*self._place(index))
+            reason = getattr(error, "strerror", None) or error
+            raise WrongBytes(
+                f"{sample}: {reason}", hint="imnetprep verify --decode names every such image"
+            ) from error
+
+    def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
+        """What a layout needs to find the sample: of a file no size, of none its digest."""
+        label, shard, offset_bytes, size_bytes = int(self.labels[index]), None, None, 0
+        if self.places:
+            shard, offset_bytes, size_bytes = (int(column[index]) for column in self.places)
+        sample = SampleRecord(
+            label, self.name(index), size_bytes, b"", shard=shard, offset_bytes=offset_bytes
+        )
+        return self.folder, sample, self.wnids[label]
+
+
+def read_samples(
+    manifest: Manifest, split: Split, root: Root, *, layout: Layout | None = None
+) -> SampleList:
+    """The samples of `split` by label, then name, whatever the layout they lie in.
+
+    Raises ImnetprepError where there are none, WrongUsage where two layouts are there and none
+    is named.
+    """
+    record = require_split(manifest, root, split, layout=layout)
+    wnids = tuple(synset.wnid for synset in manifest.synsets())
+    # They grow in place: parts that are joined at the end are held twice.
+    names, shards, offsets, sizes = (bytearray() for _ in range(4))
+    ends, counts = [np.empty(0, np.uint32)], np.zeros(len(wnids), np.int64)
+    for label, columns in manifest.columns(record):
+        if label in range(len(wnids)):
+            within = np.flatnonzero(np.frombuffer(columns.names, np.uint8) == 0)
+            ends.append((len(names) + within).astype(np.uint32))
+            counts[label] += columns.samples
+            names += columns.names
+            if record.layout.in_shards:
+                shards += columns.shards
+                offsets += columns.offsets
+                sizes += columns.sizes
+    labels = np.repeat(np.arange(len(wnids), dtype=np.int32), counts)
+    if len(labels) != record.samples:
+        raise WrongBytes(
+            f"{manifest.path} counts {record.samples} {split} samples and lists {len(labels)}",
+            hint="imnetprep verify says what is wrong",
+        )
+    places = Places(
+        np.frombuffer(shards, "<u4"), np.frombuffer(offsets, "<i8"), np.frombuffer(sizes, "<i8")
+    )
+    return SampleList(
+        split,
+        record.layout,
+        root.split(split, record.layout),
+        wnids,
+        names,
+        np.concatenate(ends),
+        labels,
+        places if record.layout.in_shards else None,
+        record.change,
+        manifest.dataset().orientation_applied,
+    )

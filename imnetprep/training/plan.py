@@ -1,0 +1,133 @@
+"""What a training is to do, decided before anything is touched: run, data, device, recipe."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from imnetprep import __version__
+from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.transforms import Preprocessing
+from imnetprep.manifest import open_manifest
+from imnetprep.messages import ImnetprepError, Progress, count
+from imnetprep.training.checkpoint import (
+    Checkpoint,
+    Classes,
+    Position,
+    load_checkpoint,
+    weights_bytes,
+)
+from imnetprep.training.device import Place, amp_pays, pick_place
+from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.training.model import refuse_unknown
+from imnetprep.training.recipe import plan_recipe, refuse_contradiction
+from imnetprep.training.runs import Run, pick_run
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the root has to train on."""
+
+    classes: Classes
+    train: SampleList
+    val: SampleList
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """A run, what it trains on and where, and the recipe's options as they were typed."""
+
+    run: Run
+    data: Data
+    place: Place
+    options: Mapping[str, Any]
+
+    def checkpoint(self, progress: Progress) -> Checkpoint:
+        """Where the run begins, or resumes. Raises WrongUsage where the options contradict it."""
+        if self.run.is_begun:
+            return self._resumed(progress)
+        recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
+        if self.options.get("lr") is None:
+            size = recipe.batch_size
+            progress.note(f"lr {recipe.lr:g} = 0.1 × batch size {size} / 256 (--lr sets another)")
+        return Checkpoint(
+            recipe=recipe,
+            classes=self.data.classes,
+            preprocessing=Preprocessing(
+                recipe.image_size,
+                recipe.val_resize,
+                apply_orientation=self.data.train.apply_orientation,
+            ),
+            weights={},
+            optimizer={},
+            position=Position(),
+            sums={},
+            best=None,
+            train_samples=len(self.data.train),
+        )
+
+    def require_room(self, network: nn.Module) -> None:
+        """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""
+        self.run.require_room(weights_bytes(network))
+
+    def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""
+        splits = (self.data.train, self.data.val)
+        return {
+            "recipe": asdict(checkpoint.recipe),
+            "dataset": checkpoint.classes.dataset,
+            "train_samples": checkpoint.train_samples,
+            "changes": {samples.split: samples.change for samples in splits},
+            "device": str(self.place.device),
+            "imnetprep": __version__,
+            "torch": torch.__version__,
+        }
+
+    def _resumed(self, progress: Progress) -> Checkpoint:
+        run, train_samples = self.run, len(self.data.train)
+        checkpoint = load_checkpoint(run.last)
+        refuse_contradiction(checkpoint.recipe, self.options)
+        refuse_other_classes(checkpoint.classes, self.data.classes, checkpoint=str(run.last))
+        if checkpoint.train_samples != train_samples:
+            raise ImnetprepError(
+                f"{run.last} was trained on {count(checkpoint.train_samples, 'image')}"
+                f" and the root has {train_samples:,}",
+                hint="begin another run with --run NAME",
+            )
+        at = checkpoint.position
+        progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
+        return checkpoint
+
+
+def plan_training(
+    root: Root,
+    *,
+    options: Mapping[str, Any],
+    run: str | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int | None = None,
+    layout: Layout | None = None,
+    progress: Progress,
+) -> TrainPlan:
+    """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
+
+    With `resume` a run that exists continues as if it had never stopped. Raises WrongUsage where
+    there is one and it is not to be resumed.
+    """
+    place, arch = pick_place(device, workers), options.get("arch")
+    if arch:
+        refuse_unknown(arch)
+    target = pick_run(root, run, arch=arch, resume=resume)
+    with open_manifest(root.manifest) as manifest:
+        data = Data(
+            classes_of(manifest),
+            read_samples(manifest, Split.TRAIN, root, layout=layout),
+            read_samples(manifest, Split.VAL, root, layout=layout),
+        )
+    if resume and not target.is_begun:
+        progress.note(f"there is no run {target.folder.name} yet: it begins")
+    return TrainPlan(target, data, place, options)

@@ -1,0 +1,122 @@
+"""What a training keeps from step to step, as its checkpoint holds it.
+
+At any step that is the weights, the optimizer's memory, the sums of the epoch and the position. All
+else (order, crops, dropout, learning rate) is a function of recipe and position.
+"""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from imnetprep.messages import ImnetprepError
+from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
+from imnetprep.training.meters import Meter
+from imnetprep.training.schedule import lr_at
+
+
+class TrainState:
+    """A network, its optimizer, and where they are: made from a checkpoint, saved as one.
+
+    `steps` are those of an epoch.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device, *, steps: int) -> None:
+        self._start, self._device, self.steps = checkpoint, device, steps
+        self.recipe = recipe = checkpoint.recipe
+        self.model = checkpoint.network(device)
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+        )
+        self._restore_optimizer(checkpoint.optimizer)
+        self.position, self.best = checkpoint.position, checkpoint.best
+        self.meter = Meter(device)
+        self.seconds = self.waited_s = 0.0
+        if checkpoint.sums:
+            self.meter.restore(checkpoint.sums)
+            self.seconds = checkpoint.sums["seconds"]
+            self.waited_s = checkpoint.sums["waited_s"]
+
+    @property
+    def is_done(self) -> bool:
+        """Are all epochs trained and validated?"""
+        return self.position.epoch >= self.recipe.epochs
+
+    @property
+    def is_trained(self) -> bool:
+        """Are all steps of the epoch under way done?"""
+        return self.position.step >= self.steps
+
+    def lr(self, step: int) -> float:
+        """The learning rate of a step of the epoch under way."""
+        return lr_at(
+            self.position.epoch * self.steps + step, self.recipe, steps_per_epoch=self.steps
+        )
+
+    def set_lr(self) -> None:
+        """Give the optimizer the learning rate of the step to come."""
+        lr = self.lr(self.position.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+    def next_step(self) -> None:
+        """Go to the next step: the one under way is done."""
+        self.position = replace(self.position, step=self.position.step + 1)
+
+    def next_epoch(self, best: Best | None) -> None:
+        """Go to the next epoch: the one under way is trained and validated."""
+        self.position, self.best = Position(self.position.epoch + 1), best
+        self.meter = Meter(self._device)
+        self.seconds = self.waited_s = 0.0
+
+    def checkpoint(self) -> Checkpoint:
+        """The state to save. Raises ImnetprepError when the loss or a weight is not finite."""
+        self.finite_loss()
+        weights = self.model.state_dict()
+        floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
+        if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
+            raise self._not_finite()
+        return replace(
+            self._start,
+            weights=weights,
+            optimizer=self._optimizer_state(),
+            position=self.position,
+            sums={**self.meter.sums(), "seconds": self.seconds, "waited_s": self.waited_s},
+            best=self.best,
+        )
+
+    def finite_loss(self) -> float:
+        """The mean loss of the epoch so far. Raises ImnetprepError where it is NaN or infinite."""
+        loss = self.meter.score().loss
+        if not math.isfinite(loss):
+            raise self._not_finite()
+        return loss
+
+    def _not_finite(self) -> ImnetprepError:
+        return ImnetprepError(
+            f"the loss became NaN or infinite in epoch {self.position.epoch + 1},"
+            f" step {self.position.step} (lr {self.lr(self.position.step):.3g})",
+            hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
+            " or a longer --warmup-epochs",
+        )
+
+    def _optimizer_state(self) -> OptimizerState:
+        return {
+            name: {key: value for key, value in self.optimizer.state[parameter].items()
+                   if isinstance(value, Tensor)}
+            for name, parameter in self.model.named_parameters()
+        }  # fmt: skip
+
+    def _restore_optimizer(self, state: OptimizerState) -> None:
+        for name, parameter in self.model.named_parameters():
+            for key, value in state.get(name, {}).items():
+                if value.shape != parameter.shape:
+                    raise ImnetprepError(
+                        f"the checkpoint's {key} of {name} has the shape {tuple(value.shape)}",
+                        hint="take another checkpoint; this one was altered",
+                    )
+                self.optimizer.state[parameter][key] = value.to(parameter)
