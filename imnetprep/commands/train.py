@@ -7,9 +7,11 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
+from imnetprep.training.recipe import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.plan import TrainPlan
@@ -19,45 +21,14 @@ if TYPE_CHECKING:  # --help loads none of it
     short_help="Train a network, validated after each epoch.",
     headings={
         "The run": ("runs", "run", "resume"),
-        "The network and its images": ("arch", "image_size", "crop_scale", "val_resize"),
-        "The recipe": (
-            "epochs", "batch_size", "lr", "warmup_epochs", "weight_decay", "label_smoothing", "seed"
-        ),
-        "The machine": ("amp", "device", "workers"),
+        **HEADINGS,
+        MACHINE: (*HEADINGS[MACHINE], "device", "workers"),
     },
-)  # fmt: skip
+)
 @verb.root_option
 @verb.runs_option
 @verb.layout_option()
-@click.option("--arch", help="A torchvision classification architecture.  [default: resnet18]")
-@click.option("--epochs", type=int, help="Passes over the train split.  [default: 90]")
-@click.option("--batch-size", type=int, help="Images in a batch.  [default: 256]")
-@click.option(
-    "--lr", type=float, help="The highest learning rate.  [default: 0.1 × batch size / 256]"
-)
-@click.option("--image-size", type=int, help="Side of the network's input, px.  [default: 224]")
-@click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
-@click.option(
-    "--val-resize",
-    type=int,
-    help="Shorter side, px, of a validation image before its centre crop."
-    "  [default: image size × 256/224]",
-)
-@click.option(
-    "--warmup-epochs",
-    type=float,
-    help="Epochs of rising learning rate.  [default: a tenth, at most 5]",
-)
-@click.option(
-    "--weight-decay", type=float, help="Weight decay, as an L2 penalty.  [default: 0.0001]"
-)
-@click.option(
-    "--label-smoothing", type=float, help="Share of a label given to all classes.  [default: 0]"
-)
-@click.option("--seed", type=int, help="Seed of weights, order, crops, dropout.  [default: 0]")
-@click.option(
-    "--amp/--no-amp", default=None, help="Compute in bfloat16.  [default: if the GPU can]"
-)
+@recipe_options
 @verb.device_option
 @verb.workers_option
 @click.option(

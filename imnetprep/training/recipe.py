@@ -1,10 +1,11 @@
 """The recipe: all choices of a training but the machine that it runs on.
 
-A run keeps its recipe from its first step to its last; device and workers may change.
+A run keeps its recipe from its first step to its last; device and workers may change. Each field of
+`Recipe` says all that there is to say of one choice: its default, its limits, its help.
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from imnetprep.messages import WrongUsage
@@ -13,48 +14,81 @@ from imnetprep.plain_values import real_number, whole_number
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224
 
-# Lowest and highest value that makes sense; also what a checkpoint from a stranger may say.
-_LIMITS: Mapping[str, tuple[float, float]] = {
-    "epochs": (1, 100_000),
-    "batch_size": (2, 65_536),
-    "lr": (1e-12, 1e6),
-    "warmup_epochs": (0, 100_000),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 100),
-    "label_smoothing": (0, 0.99),
-    "image_size": (8, 4096),
-    "val_resize": (8, 4096),
-    "crop_scale": (0.001, 1),
-    "seed": (0, 2**63 - 1),
-}
+IMAGES, OPTIMIZER, MACHINE = "The network and its images", "The recipe", "The machine"
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The choices of one training, each under the name of its option.
+class Choice:
+    """What an option says of one field: its help, its heading, and the values that make sense.
 
-    `lr` is the highest learning rate; `image_size` the side of the square that the network sees,
-    in pixels; `val_resize` the short side of a validation image before its centre is cut out;
-    `crop_scale` the smallest part of the area that a training crop keeps.
+    `limits` are also what a checkpoint from a stranger may say. `default` is in words, for a field
+    that follows from others.
     """
 
-    lr: float
-    warmup_epochs: float
-    val_resize: int
-    amp: bool
-    arch: str = "resnet18"
-    epochs: int = 90
-    batch_size: int = 256
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    image_size: int = 224
-    crop_scale: float = 0.08
-    seed: int = 0
+    help: str
+    heading: str
+    limits: tuple[float, float] | None = None
+    default: str = ""
+
+
+def _choice(
+    text: str,
+    heading: str,
+    *,
+    value: Any = MISSING,
+    limits: tuple[float, float] | None = None,
+    default: str = "",
+) -> Any:
+    return field(default=value, metadata={"choice": Choice(text, heading, limits, default)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The choices of one training, each under the name of its option."""
+
+    arch: str = _choice("A torchvision classification architecture.", IMAGES, value="resnet18")
+    image_size: int = _choice(
+        "Side of the network's input, px.", IMAGES, value=224, limits=(8, 4096)
+    )
+    crop_scale: float = _choice(
+        "Smallest area of a training crop.", IMAGES, value=0.08, limits=(0.001, 1)
+    )
+    val_resize: int = _choice(
+        "Shorter side, px, of a validation image before its centre crop.",
+        IMAGES,
+        limits=(8, 4096),
+        default="image size × 256/224",
+    )
+    epochs: int = _choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
+    batch_size: int = _choice("Images in a batch.", OPTIMIZER, value=256, limits=(2, 65_536))
+    lr: float = _choice(
+        "The highest learning rate.",
+        OPTIMIZER,
+        limits=(1e-12, 1e6),
+        default="0.1 × batch size / 256",
+    )
+    warmup_epochs: float = _choice(
+        "Epochs of rising learning rate.",
+        OPTIMIZER,
+        limits=(0, 100_000),
+        default="a tenth, at most 5",
+    )
+    momentum: float = _choice("Momentum of SGD.", OPTIMIZER, value=0.9, limits=(0, 0.9999))
+    weight_decay: float = _choice(
+        "Weight decay, as an L2 penalty.", OPTIMIZER, value=1e-4, limits=(0, 100)
+    )
+    label_smoothing: float = _choice(
+        "Share of a label given to all classes.", OPTIMIZER, value=0.0, limits=(0, 0.99)
+    )
+    seed: int = _choice(
+        "Seed of weights, order, crops, dropout.", OPTIMIZER, value=0, limits=(0, 2**63 - 1)
+    )
+    amp: bool = _choice("Compute in bfloat16.", MACHINE, default="if the GPU can")
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _LIMITS.items():
+        for name, choice in CHOICES.items():
             value = getattr(self, name)
+            low, high = choice.limits or (value, value)
             if not low <= value <= high:
                 raise WrongUsage(
                     f"{_option(name)} {value:g} is not between {low:g} and {high:g}",
@@ -67,6 +101,13 @@ class Recipe:
             )
 
 
+# By the name of the field, in the order of --help.
+CHOICES: Mapping[str, Choice] = {item.name: item.metadata["choice"] for item in fields(Recipe)}
+DEFAULTS: Mapping[str, Any] = {
+    item.name: item.default for item in fields(Recipe) if item.default is not MISSING
+}
+
+
 def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     """The recipe that `options` make, by name; what is None or absent follows from the rest.
 
@@ -74,10 +115,7 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     tenth of the epochs and at most 5, and validation resizes by 256/224 as is usual at 224.
     """
     choices = {name: value for name, value in options.items() if value is not None}
-    defaults = {
-        field.name: field.default for field in fields(Recipe) if field.default is not MISSING
-    }
-    full = defaults | choices
+    full = {**DEFAULTS, **choices}
     values = {
         "lr": _LR_OF_256 * full["batch_size"] / 256,
         "warmup_epochs": min(5.0, full["epochs"] / 10),
@@ -101,18 +139,18 @@ def refuse_contradiction(recipe: Recipe, options: Mapping[str, Any]) -> None:
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a table that may come from a stranger. Raises ValueError if it is none."""
     try:
-        values = {field.name: table[field.name] for field in fields(Recipe)}
-        for field in fields(Recipe):
-            value = values[field.name]
+        values = {each.name: table[each.name] for each in fields(Recipe)}
+        for each in fields(Recipe):
+            value = values[each.name]
             try:
-                if field.type is float:
+                if each.type is float:
                     real_number(value)
-                elif field.type is int:
+                elif each.type is int:
                     whole_number(value)
-                elif type(value) is not field.type:
+                elif type(value) is not each.type:
                     raise ValueError(f"it is {value!r:.40}")
             except ValueError as error:
-                raise ValueError(f"the recipe's {field.name}: {error}") from error
+                raise ValueError(f"the recipe's {each.name}: {error}") from error
         return Recipe(**values)
     except (KeyError, TypeError) as error:
         raise ValueError(f"the recipe lacks {error}") from error
