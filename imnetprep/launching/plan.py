@@ -125,8 +125,9 @@ class Forecast:
                 yield f"{each.name} has {each.gpus} GPUs, and training uses one of them"
         if (hours := least_hours(self.stages)) + _SAVED_BEFORE_HOURS > self.max_hours:
             yield (
-                f"all of it takes {format_hours(hours)} at least: after {format_hours(self.max_hours)} it is"
-                " saved as far as it came; launched again it resumes"
+                f"all of it takes {format_hours(hours)} at least:"
+                f" after {format_hours(self.max_hours)} it is saved as far as it came;"
+                " launched again it resumes"
             )
 
     def require(self, plan: LaunchPlan) -> None:
@@ -134,8 +135,9 @@ class Forecast:
         before_training = least_hours(self.stages[:-1]) + _SAVED_BEFORE_HOURS
         if before_training >= self.max_hours:
             raise WrongUsage(
-                f"after {format_hours(self.max_hours)} it ends before anything is trained: installation,"
-                f" data and the last save take {format_hours(before_training)} at least",
+                f"after {format_hours(self.max_hours)} it ends before anything is trained:"
+                " installation, data and the last save take"
+                f" {format_hours(before_training)} at least",
                 hint="a larger --max-hours or --max-cost",
             )
         free, least = self.quota.free, min(each.vcpus for each in plan.types)
