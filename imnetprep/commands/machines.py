@@ -5,21 +5,23 @@ import time
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from imnetprep.commands import verb
+from imnetprep.commands.distant_work import chosen_action, only_watched
 from imnetprep.commands.terminal import json_option, print_note, print_result
-from imnetprep.messages import WrongUsage, count, format_duration, shell_command
+from imnetprep.messages import count, format_duration, shell_command
 from imnetprep.s3.address import Settings, parse_s3_address
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.launching.aws import Aws
     from imnetprep.launching.folder import LaunchFolder
-    from imnetprep.launching.machines import Launch
+    from imnetprep.launching.machines import Launch, Story
 
-_SECONDS_BETWEEN_LOOKS = 5
+_BETWEEN_LOOKS_S = 5
 
 
 @verb.command(
@@ -43,7 +45,6 @@ _SECONDS_BETWEEN_LOOKS = 5
 def machines(
     name: str | None,
     *,
-    clean: bool,
     yes: bool,
     region: str | None,
     profile: str | None,
@@ -61,21 +62,18 @@ def machines(
     imnetprep machines --clean --yes
     """
     from imnetprep.launching.aws import Aws
+    from imnetprep.launching.control import attachment
     from imnetprep.launching.folder import LaunchFolder
-    from imnetprep.launching.machines import attachment, find_launch, launches
+    from imnetprep.launching.machines import find_launch, launches
     from imnetprep.s3.bucket import Bucket
 
-    action = _action(clean=clean, **flags)
-    if yes and not clean:
+    action = chosen_action(name, **flags)
+    if action != "clean":
         verb.refuse("it is for --clean", "yes")
     aws = Aws(region=region, profile=profile)
-    if clean:
+    if action == "clean":
         _clean(aws, name, yes=yes)
         return
-    if action and name is None:
-        raise WrongUsage(
-            f"--{action} needs the name of a run", hint="imnetprep machines lists them"
-        )
     settings = Settings(endpoint_url=endpoint_url, region=aws.region, profile=profile)
     found = launches(aws) if name is None else [find_launch(aws, name)]
     for each in found:
@@ -92,31 +90,20 @@ def machines(
         print_note(f"no launch in {aws.region}")
 
 
-def _action(**flags: bool) -> str | None:
-    """The one thing to do, as its option is called; None: to show."""
-    names = [name for name, value in flags.items() if value]
-    if len(names) > 1:
-        options = " and ".join(f"--{each}" for each in names)
-        raise WrongUsage(f"{options} cannot be done at once", hint=f"leave out --{names[-1]}")
-    return names[0] if names else None
-
-
 def _act(action: str, aws: "Aws", launch: "Launch", folder: "LaunchFolder") -> None:
-    from imnetprep.launching import machines as of
+    from imnetprep.launching import control
 
     command = shell_command("imnetprep", "machines", launch.run)
     match action:
         case "follow":
-            for line in of.follow(folder, pause=lambda: time.sleep(_SECONDS_BETWEEN_LOOKS)):
-                print_result(line, line=line)
+            with only_watched(f"{launch.run} goes on; {command} --stop ends it"):
+                for line in control.follow(folder, pause=partial(time.sleep, _BETWEEN_LOOKS_S)):
+                    print_result(line, line=line)
         case "stop":
-            is_asked = of.stop(aws, launch, folder)
-            text = (
-                "is asked to save, push and end" if is_asked else "had no machine yet; it is over"
-            )
-            print_result(f"{launch.run} {text}; {command} shows it", run=launch.run, stop=is_asked)
+            state = control.stop(aws, launch, folder)
+            print_result(f"{launch.run} {state}; {command} shows it", run=launch.run, state=state)
         case "terminate":
-            of.terminate(aws, launch, folder)
+            control.terminate(aws, launch, folder)
             print_result(
                 f"{launch.run} has no machine any more, or one that ends; {command} shows it",
                 run=launch.run,
@@ -125,37 +112,43 @@ def _act(action: str, aws: "Aws", launch: "Launch", folder: "LaunchFolder") -> N
 
 
 def _show(aws: "Aws", launch: "Launch", folder: "LaunchFolder", *, in_full: bool) -> None:
-    from imnetprep.launching import machines as of
+    from imnetprep.launching.machines import disagreements, end_of_training, read_story, state_of
 
     moment = time.time()
-    story = of.read_story(folder)
-    state = of.state_of(launch, story, moment=moment)
-    quarrels = list(of.disagreements(launch, story, moment=moment))
+    story = read_story(folder)
+    state = state_of(launch, story, moment=moment)
+    end = end_of_training(launch, story, moment=moment)
     usd = story.usd_at_most(moment=moment)
+    quarrels = list(disagreements(launch, story, moment=moment))
     fields: dict[str, Any] = {
         "run": launch.run,
         "address": launch.address,
         "state": state,
         "capacity": launch.capacity,
         "machines": [asdict(each) for each in launch.machines],
+        "epochs_done": story.pace and story.pace.epoch,
+        "epochs": story.pace and story.pace.epochs,
+        "training_ends": end,
         "deadline": story.deadline,
         "usd_at_most": usd,
         "last_line": story.last_line,
         "disagreements": quarrels,
     }
+    progress = _progress(story, end, moment)
     if not in_full:
-        names = ", ".join(map(str, launch.machines))
-        lines = [f"{launch.run}: {state}" + (f"; {names}" if names else "")]
+        parts = (state, progress, ", ".join(map(str, launch.machines)))
+        lines = [f"{launch.run}: {'; '.join(filter(None, parts))}"]
     else:
         rows = {
             "run": f"{launch.run} at {launch.address}",
             "state": state,
+            "progress": progress,
             "machine": "; ".join(
                 f"{each} ({each.state}), for {format_duration(moment - each.launched_at)}"
                 for each in launch.machines
             ),
             "end": _end(story.deadline, moment) if launch.is_alive else "",
-            "cost": "unknown" if usd is None else f"${usd:.2f} so far at most, by the plan's price",
+            "cost": _cost(story, end, moment),
             "log": story.last_line or "",
         }
         lines = [f"{title:9} {text}" for title, text in rows.items() if text]
@@ -166,6 +159,28 @@ def _show(aws: "Aws", launch: "Launch", folder: "LaunchFolder", *, in_full: bool
         things, fields["things"] = _things(aws, launch)
         lines.append(f"{'exists':9} {things}")
     print_result(*lines, **fields)
+
+
+def _progress(story: "Story", end: float | None, moment: float) -> str:
+    """The epochs that the bucket has, and when the last one will be over."""
+    if story.pace is None:
+        return ""
+    text = f"{story.pace.epoch} of {story.pace.epochs} epochs"
+    if end is None:
+        return text
+    text += f", {format_duration(story.pace.epoch_s)} each"
+    if story.deadline is not None and end > story.deadline:
+        return f"{text}: not done before its end, which saves it; launched again it resumes"
+    return f"{text}, done in about {format_duration(end - moment)}"
+
+
+def _cost(story: "Story", end: float | None, moment: float) -> str:
+    usd = story.usd_at_most(moment=moment)
+    if usd is None:
+        return "unknown"
+    text = f"${usd:.2f} so far at most, by the plan's price"
+    in_all = end and story.usd_at_most(moment=end)
+    return f"{text}; ${in_all:.2f} when it is done" if in_all else text
 
 
 def _end(deadline: float | None, moment: float) -> str:
@@ -182,14 +197,11 @@ def _things(aws: "Aws", launch: "Launch") -> tuple[str, list[str]]:
     from imnetprep.launching.leftovers import find_leftovers
 
     things = find_leftovers(aws, launch.run)
-    names = [f"{each.kind} {each.name}" for each in things]
-    if not things:
-        return "nothing", names
-    is_free = all(each.cost == "free" for each in things)
-    text = (
-        ": free; imnetprep machines --clean removes it" if is_free and not launch.is_alive else ""
-    )
-    return ", ".join(names) + text, names
+    text = ", ".join(names := [f"{each.kind} {each.name}" for each in things])
+    if names and not launch.is_alive and all(each.cost == "free" for each in things):
+        clean = shell_command("imnetprep", "machines", launch.run, "--clean", "--yes")
+        text = f"{text}: free; {clean} removes it"
+    return text or "nothing", names
 
 
 def _clean(aws: "Aws", run: str | None, *, yes: bool) -> None:

@@ -10,6 +10,7 @@ import botocore.exceptions as failures
 
 from imnetprep.catalog.datasets import BUILT_IN, DEFAULT, DEFINITION, Dataset, Split, load_dataset
 from imnetprep.launching.folder import LAUNCHES
+from imnetprep.launching.pace import count_epochs
 from imnetprep.messages import SourceFailed, WrongUsage, shell_command
 from imnetprep.plain_values import real_number, table
 from imnetprep.s3.address import S3Address, read_buckets_with
@@ -67,7 +68,7 @@ def read_contents(
     source, names = _source_in(sizes, dataset, layout, address)
     epochs = None
     if f"runs/{run}/last.pt" in sizes:
-        epochs = _epochs_of(bucket, address / f"runs/{run}/log.jsonl")
+        epochs = count_epochs(bucket, address, run)
     return Contents(
         dataset=dataset,
         dataset_name=name,
@@ -186,15 +187,3 @@ def _source_in(
         )
         + "; or --dataset says what lies there",
     )
-
-
-def _epochs_of(bucket: Bucket, place: S3Address) -> int:
-    """How many epochs the log of a run has."""
-    with explained(place):
-        try:
-            body: bytes = bucket.call("get_object", Key=place.key)["Body"].read()
-        except failures.ClientError as error:
-            if status_of(error) == 404:
-                return 0
-            raise
-    return body.count(b"\n")

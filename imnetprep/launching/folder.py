@@ -59,11 +59,27 @@ class Ending:
     at: float
 
 
+def read_object(bucket: Bucket, place: S3Address) -> tuple[bytes, Mapping[str, Any]] | None:
+    """The bytes of an object, and what S3 says of it; None where there is none.
+
+    Raises SourceFailed.
+    """
+    with explained(place):
+        try:
+            answer = bucket.call("get_object", Key=place.key)
+            return answer["Body"].read(), answer
+        except failures.ClientError as error:
+            if status_of(error) == 404:
+                return None
+            raise
+
+
 class LaunchFolder:
     """The objects of one launch. Its methods raise SourceFailed."""
 
     def __init__(self, bucket: Bucket, address: S3Address, run: str) -> None:
-        self.bucket, self.place = bucket, address / LAUNCHES / run
+        self.bucket, self.address, self.run = bucket, address, run
+        self.place = address / LAUNCHES / run
 
     def close(self) -> None:
         """Hang up."""
@@ -71,15 +87,8 @@ class LaunchFolder:
 
     def read(self, name: str) -> tuple[bytes, str] | None:
         """The bytes and the ETag of an object; None where there is none."""
-        place = self.place / name
-        with explained(place):
-            try:
-                answer = self.bucket.call("get_object", Key=place.key)
-                return answer["Body"].read(), answer["ETag"]
-            except failures.ClientError as error:
-                if status_of(error) == 404:
-                    return None
-                raise
+        answer = read_object(self.bucket, self.place / name)
+        return answer and (answer[0], answer[1]["ETag"])
 
     def log(self, start: int) -> bytes:
         """The log from byte `start` on, or its last so many where that is negative."""
@@ -98,7 +107,7 @@ class LaunchFolder:
     def last_line(self) -> str | None:
         """The last line of the log; None where there is none."""
         lines = self.log(-4096).decode(errors="replace").splitlines()
-        return next((each for each in reversed(lines) if each.strip()), None)
+        return next((each.strip() for each in reversed(lines) if each.strip()), None)
 
     def write(self, name: str, body: bytes, **conditions: str) -> str | None:
         """Write an object; its ETag, or None where IfMatch or IfNoneMatch did not hold."""

@@ -1,22 +1,15 @@
 """The launches that there are, as AWS and the bucket have them: what each does, and how it ends."""
 
-import codecs
-import json
-import shlex
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from imnetprep.launching.aws import Aws
 from imnetprep.launching.folder import Ending, Event, LaunchFolder, Lease
-from imnetprep.launching.group import set_to_none
-from imnetprep.launching.orders import GROUP_PREFIX
+from imnetprep.launching.pace import Pace, read_pace
 from imnetprep.launching.refusals import explain
 from imnetprep.launching.tags import PLACE_TAG, TAG, has_both, tags_of
-from imnetprep.launching.user_data import PYTHON
-from imnetprep.messages import TERMINATED_EXIT_CODE, ImnetprepError, format_duration, shell_command
+from imnetprep.messages import ImnetprepError, format_duration, shell_command
 
 # A machine that is gone is listed for an hour.
 _LIVE_STATES = ("pending", "running", "stopping", "stopped", "shutting-down")
@@ -55,6 +48,7 @@ class Story:
     ending: Ending | None = None
     is_stop_requested: bool = False
     last_line: str | None = None
+    pace: Pace | None = None
     failure: tuple[str, str] | None = None
 
     def usd_at_most(self, *, moment: float) -> float | None:
@@ -178,6 +172,7 @@ def read_story(folder: LaunchFolder) -> Story:
             ending=folder.done(),
             is_stop_requested=folder.is_stop_requested(),
             last_line=folder.last_line(),
+            pace=read_pace(folder.bucket, folder.address, folder.run),
         )
     except ImnetprepError as error:
         return Story(failure=(str(error), error.hint))
@@ -202,6 +197,21 @@ def state_of(launch: Launch, story: Story, *, moment: float) -> str:
         return f"starts{stop}"
     age = format_duration(max(0.0, moment - latest[-1].at))
     return f"{described(latest[-1])}, {age} ago{stop}"
+
+
+def end_of_training(launch: Launch, story: Story, *, moment: float) -> float | None:
+    """When the training will be done (Unix time) if nothing interrupts it; None: nobody can say.
+
+    An epoch that is under way counts from the push of the one before, or from its machine's start.
+    """
+    ids, pace = {each.id for each in launch.machines}, story.pace
+    stages = [each for each in story.events if each.kind == "stage" and each.instance in ids]
+    begun_at = stages[-1].at if stages else 0.0
+    is_training = not stages or stages[-1].details.get("stage") == "train"
+    if pace is None or not ids or not is_training or story.ending is not None:
+        return None
+    left_s = (pace.epochs - pace.epoch) * pace.epoch_s
+    return max(moment, max(pace.at, begun_at) + left_s)
 
 
 def described(event: Event) -> str:
@@ -241,74 +251,3 @@ def disagreements(launch: Launch, story: Story, *, moment: float) -> Iterator[tu
             " one",
             "the same imnetprep launch again goes on with it",
         )
-
-
-def stop(aws: Aws, launch: Launch, folder: LaunchFolder) -> bool:
-    """Ask the machine to save, push and end; where there is none yet, end the launch: False."""
-    folder.request_stop()
-    if launch.machines:
-        return True
-    terminate(aws, launch, folder)
-    return False
-
-
-def terminate(aws: Aws, launch: Launch, folder: LaunchFolder) -> None:
-    """End the machine at once, and let none follow. What it did since its last push is lost."""
-    if launch.capacity is not None:
-        set_to_none(aws, GROUP_PREFIX + launch.run)
-    elif launch.machines:
-        ids = [each.id for each in launch.machines]
-        aws.call("ec2", "terminate_instances", InstanceIds=ids)
-    if folder.done() is None:
-        folder.write_done(Ending(TERMINATED_EXIT_CODE, "terminated by its user", time.time()))
-
-
-def attachment(aws: Aws, launch: Launch, *, profile: str | None) -> list[str]:
-    """The command that opens the run's window on its machine, whose ports are all closed.
-
-    Raises ImnetprepError where there is no machine, or a program is missing here.
-    """
-    follow = shell_command("imnetprep", "machines", launch.run, "--follow")
-    candidates = [each for each in launch.machines if each.state == "running"]
-    if not candidates:
-        raise ImnetprepError(
-            f"{launch.run} has no running machine to attach to",
-            hint=f"{shell_command('imnetprep', 'machines', launch.run)} says why",
-        )
-    for program in ("aws", "session-manager-plugin"):
-        if shutil.which(program) is None:
-            raise ImnetprepError(
-                f"attaching goes by Session Manager, and {program} is not installed here",
-                hint=f"install it; or {follow}, which needs neither",
-            )
-    words = ["sudo", "-H", PYTHON, "-m", "imnetprep", "sessions", launch.run, "--attach"]
-    return [
-        *("aws", "ssm", "start-session", "--region", aws.region, "--target", candidates[0].id),
-        *(("--profile", profile) if profile else ()),
-        *("--document-name", "AWS-StartInteractiveCommand"),
-        *("--parameters", json.dumps({"command": [shlex.join(words)]})),
-    ]
-
-
-def follow(folder: LaunchFolder, *, pause: Callable[[], None]) -> Iterator[str]:
-    """The lines of the log, from its beginning until the launch is over; `pause` between looks.
-
-    A machine that takes over begins a log of its own.
-    """
-    owner, offset, rest = None, 0, ""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    while True:
-        ending, lease = folder.done(), folder.lease()  # before the log, to have all of it
-        if lease is not None and lease.owner != owner:
-            owner, offset, rest = lease.owner, 0, ""
-            decoder.reset()
-            yield f"--- {owner}"
-        body = folder.log(offset)
-        offset += len(body)
-        *lines, rest = (rest + decoder.decode(body)).split("\n")
-        yield from lines
-        if ending is not None:
-            if rest:
-                yield rest
-            return
-        pause()

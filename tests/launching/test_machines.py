@@ -1,6 +1,8 @@
 """`imnetprep machines` against moto: what is shown, stopped, terminated, followed and cleaned."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from imnetprep.launching.control import follow
 from imnetprep.launching.folder import Ending, LaunchFolder
-from imnetprep.launching.machines import follow
 from imnetprep.launching.tags import PLACE_TAG, TAG
 from tests.aws_gate import IMAGE, AwsGate
 from tests.conftest import Run
@@ -111,9 +113,60 @@ def test_terminate_ends_the_machine_and_lets_none_follow(
     assert machines_of(gate) == []
     done = folder.done()
     assert done is not None and (done.code, done.reason) == (143, "terminated by its user")
+    assert here("machines", "demo", "--stop").stdout.startswith("demo is over already; ")
+    assert not folder.is_stop_requested()
     said = here("machines", "demo").stdout
     assert "ended 143: terminated by its user" in said
-    assert "imnetprep machines --clean removes it" in said
+    assert "imnetprep machines demo --clean --yes removes it" in said
+
+
+def test_a_machine_is_ended_though_the_bucket_is_not_reached(
+    gate: AwsGate, folder: LaunchFolder, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    failed = here("machines", "demo", "--terminate")
+    assert failed.returncode == 3
+    error, hint = failed.stderr.splitlines()
+    assert error.startswith("Error: demo has no machine any more, and the bucket could not be told")
+    assert hint.startswith("Hint: check the network")
+    assert machines_of(gate) == []
+
+
+def log(epochs: int, seconds: float) -> bytes:
+    """The log of a run of 90 epochs, of 100 images for training and 50 for validation each."""
+    line = {"epochs": 90, "seconds": seconds, "train": {"images": 100}, "val": {"images": 50}}
+    lines = [json.dumps({"epoch": number, **line}) for number in range(1, epochs + 1)]
+    return "".join(f"{each}\n" for each in lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told", "cost"),
+    [
+        (20, "80 of 90 epochs, 0:30 each, done in about 5:00", "; $0.04 when it is done"),
+        (4000, "80 of 90 epochs, 1:40:00 each: not done before its end", "; $0.45 "),
+    ],
+)
+def test_how_far_it_is_and_when_it_will_be_done(
+    gate: AwsGate, folder: LaunchFolder, here: Run, seconds: float, told: str, cost: str
+) -> None:
+    [machine] = machines_of(gate)
+    put = gate.client("s3").put_object
+    put(Bucket=BUCKET, Key="p/runs/demo/log.jsonl", Body=log(80, seconds))
+    folder.add_event(machine["InstanceId"], "stage", stage="pull")
+    lines = rows(here("machines", "demo").stdout)
+    assert lines["progress"] == "80 of 90 epochs"  # of an earlier machine
+    folder.add_event(machine["InstanceId"], "stage", stage="train")
+    lines = rows(here("machines", "demo").stdout)
+    assert lines["progress"].startswith(told)
+    assert cost in lines["cost"]
+    assert f"; {told}" in here("machines").stdout
+    put(Bucket=BUCKET, Key="p/runs/demo/log.jsonl", Body=b"no JSON\n")
+    assert "progress" not in rows(here("machines", "demo").stdout)
+
+
+def rows(text: str) -> dict[str, str]:
+    """What is shown of one launch, by its titles."""
+    return {line[:9].strip(): line[10:] for line in text.splitlines()}
 
 
 def test_after_the_end_it_says_what_is_still_there(
@@ -125,7 +178,7 @@ def test_after_the_end_it_says_what_is_still_there(
     assert lines[1] == "state     ended 0: trained"
     assert lines[-1] == (
         "exists    group imnetprep-demo, launch template imnetprep-demo, security group"
-        " imnetprep-demo: free; imnetprep machines --clean removes it"
+        " imnetprep-demo: free; imnetprep machines demo --clean --yes removes it"
     )
 
 
@@ -196,11 +249,21 @@ def test_follow_prints_each_line_once_and_each_machine_anew(folder: LaunchFolder
     assert lines == ["--- i-1", "one", "two", "thré", "--- i-2", "four", "five"]
 
 
+def test_who_leaves_the_log_leaves_the_machine_at_work(
+    gate: AwsGate, folder: LaunchFolder, here: Run
+) -> None:
+    def interrupt(_body: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    gate.refusals[f"GET /{BUCKET}/p/launches/demo/log.txt"] = interrupt
+    done = here("machines", "demo", "--follow")
+    assert done.returncode == 130
+    assert done.stderr.strip() == "Stopped: demo goes on; imnetprep machines demo --stop ends it"
+
+
 def test_attach_goes_by_session_manager(
     gate: AwsGate, folder: LaunchFolder, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import os
-
     for name in ("aws", "session-manager-plugin"):
         program = tmp_path / name
         program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
@@ -230,9 +293,10 @@ def test_attach_without_its_programs_says_what_needs_none(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--stop"], "--stop needs the name of a run"),
+        (["--stop"], "--stop needs a name\nHint: imnetprep machines NAME --stop;"),
         (["demo", "--stop", "--follow"], "cannot be done at once"),
         (["--yes"], "--yes cannot be used"),
+        (["demo", "--clean", "--stop"], "cannot be done at once"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
