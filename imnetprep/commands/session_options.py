@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from imnetprep.commands.distant_work import only_watched
 from imnetprep.commands.terminal import is_json, print_note, print_result, stderr_progress
 from imnetprep.messages import WrongUsage, shell_command
 
@@ -98,9 +99,11 @@ def _run_there(ctx: click.Context, place: _Place, options: list[str]) -> int:
     except ValueError as error:
         raise click.BadParameter(str(error), ctx, param_hint="'--host'") from error
     words = [str(ctx.info_name), *options, *place.words]
-    code = run_there(host, words, terminal="--attach" in place.words)
+    sessions = shell_command("imnetprep", "sessions", "--host", place.host)
+    with only_watched(f"what runs on {host.name} goes on; {sessions} shows it"):
+        code = run_there(host, words, terminal="--attach" in place.words)
     if options and code == 0:
-        print_note(f"from here: {shell_command('imnetprep', 'sessions', '--host', place.host)}")
+        print_note(f"from here: {sessions}")
     return code
 
 

@@ -20,7 +20,13 @@ import imnetprep
 from imnetprep.fs import is_locked, locked
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, move_away
 from imnetprep.outside_text import quoted
-from imnetprep.sessions.session import Session, find_session, module_command, session_folder
+from imnetprep.sessions.session import (
+    START_LOCK,
+    Session,
+    find_session,
+    module_command,
+    session_folder,
+)
 from imnetprep.sessions.window import ORDER
 
 _START_S, _LOOK_S = 60.0, 0.02
@@ -61,7 +67,7 @@ def start_session(name: str, words: Sequence[str], *, progress: Progress) -> Ses
     Raises ImnetprepError where a session of that name runs already, or none can be started.
     """
     folder = session_folder(name)
-    with locked(folder, name=".start.lock", wait=True):
+    with locked(folder, name=START_LOCK, wait=True):
         if is_locked(folder):
             raise ImnetprepError(
                 f"session {name} is running already",

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from imnetprep.fs import is_locked, written_whole
+from imnetprep.fs import is_locked, locked, written_whole
 from imnetprep.messages import WrongBytes, WrongUsage, removal, shell_command
 from imnetprep.outside_text import public_address, quoted, without_credentials
 from imnetprep.plain_values import plain_text, real_number, table, whole_number
@@ -28,7 +28,8 @@ from imnetprep.plain_values import plain_text, real_number, table, whole_number
 # What a window, a folder, a run, a group of machines and a key of S3 may all be called.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 State = Literal["running", "ended", "lost"]
-_RECORD, _EXIT, _LOG = "session.json", "exit.json", "log"
+_RECORD, _EXIT, _LOG, _OLD_LOG = "session.json", "exit.json", "log", "log.1"
+START_LOCK = ".start.lock"  # held while a session of that name starts
 _TAIL_BYTES = 1 << 13
 _LOOK_S = 0.1
 _PROGRESS = re.compile(r"^[^\n%]{1,100}: (\d{1,3})%, .*$", re.MULTILINE)
@@ -119,7 +120,7 @@ def find_session(folder: Path) -> Session | None:
 
 def require_session(name: str) -> Session:
     """The session that the user names. Raises WrongUsage where there is none."""
-    session = find_session(session_folder(name))
+    session = find_session(session_folder(name)) if NAME.fullmatch(name) else None
     if session is None:
         raise WrongUsage(f"there is no session {name}", hint="imnetprep sessions")
     return session
@@ -151,10 +152,10 @@ def _seek_tail(log: BinaryIO) -> None:
         log.readline()
 
 
-def last_line(session: Session) -> str:
-    """The last line of its log that says anything."""
-    lines = reversed(tail(session).split("\n"))
-    return next((line.strip() for line in lines if line.strip()), "")
+def last_lines(session: Session) -> list[str]:
+    """The last line of its log that says anything; of an error told with a hint, both lines."""
+    lines = [line for text in tail(session).split("\n") if (line := text.strip())]
+    return lines[-2:] if lines and lines[-1].startswith("Hint: ") else lines[-1:]
 
 
 def progress(session: Session) -> str:
@@ -192,6 +193,19 @@ def request_stop(session: Session) -> None:
         os.kill(session.pid, signal.SIGTERM)
 
 
+def forget(session: Session) -> bool:
+    """Remove the record and the logs of a session that is over; False: it is not.
+
+    The folder and its locks stay: another process may be about to start a session of that name.
+    """
+    with locked(session.folder, name=START_LOCK, wait=True):
+        if is_locked(session.folder):
+            return False
+        for name in (_RECORD, _EXIT, _LOG, _OLD_LOG):
+            (session.folder / name).unlink(missing_ok=True)
+        return True
+
+
 def write_session(session: Session) -> None:
     """Record what was started. Only who holds the lock of the folder does so."""
     values = {key: value for key, value in asdict(session).items() if key != "folder"}
@@ -209,7 +223,7 @@ def make_room(folder: Path) -> Path:
         (folder / name).unlink(missing_ok=True)
     log = folder / _LOG
     with suppress(FileNotFoundError):
-        log.replace(folder / f"{_LOG}.1")
+        log.replace(folder / _OLD_LOG)
     return log
 
 

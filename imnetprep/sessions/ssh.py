@@ -76,7 +76,6 @@ def _sockets() -> Path:
 
 # What ssh says, and what to type next.
 _HINTS = (
-    ("IDENTIFICATION HAS CHANGED", "is it another machine? If it is to be: ssh-keygen -R {host}"),
     ("Host key verification failed", "look at its key once: ssh {host}"),
     ("Permission denied", "let a key in: ssh-copy-id {host}"),
     ("Too many authentication failures", "name one key by IdentitiesOnly in ~/.ssh/config"),
@@ -85,6 +84,10 @@ _HINTS = (
     ("timed out", "look at the network, and at what lets ssh in there: ssh -v {host}"),
     ("No route", "look at the network: ssh -v {host}"),
 )  # fmt: skip
+# Where ssh has the key that it knows, and by which name: that of ~/.ssh/config may be another.
+_CHANGED_KEY = re.compile(
+    r"Offending .* in (\S.*):\d+\r?\n(?:.*\n)*?Host key for (\S+) has changed"
+)
 _LOSS = "a session there is not touched: run the same command again"
 
 
@@ -92,6 +95,10 @@ def _failure(host: Host, messages: str) -> SourceFailed:
     """The error of an ssh that said so, which may have said it in many lines."""
     name = shell_command(host.name)
     hint = next((hint.format(host=name) for words, hint in _HINTS if words in messages), _LOSS)
+    if change := _CHANGED_KEY.search(messages):
+        file, known_as = change.groups()
+        command = shell_command("ssh-keygen", "-f", file, "-R", known_as)
+        hint = f"is it another machine? If it is to be: {command}"
     lines = [line for line in messages.splitlines() if line.strip(" @\r")]
     reason = lines[-1] if lines else "the connection was lost"
     return SourceFailed(f"ssh to {host.name}: {quoted(reason)}", hint=hint)

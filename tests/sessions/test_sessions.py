@@ -241,6 +241,42 @@ def test_the_verb_lists_follows_and_stops(window: str, here: Run) -> None:
     assert done.returncode == 2 and "there is no session c" in done.stderr
 
 
+def test_who_leaves_the_log_leaves_the_session_at_work() -> None:
+    session = started("a", SAVES)
+    says(session, "at work")
+    follower = subprocess.Popen(
+        command("sessions", "a", "--follow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert follower.stdout is not None
+    follower.stdout.readline()
+    follower.send_signal(signal.SIGINT)
+    told = follower.communicate()[1].decode().strip()
+    assert follower.returncode == 130
+    assert told == "Stopped: session a works on; imnetprep sessions a --stop ends it"
+    assert outcome(session).state == "running"
+
+
+def test_what_is_over_is_listed_and_forgotten(home: Path, here: Run) -> None:
+    error = "print('Error: no\\nHint: look'); raise SystemExit(1)"
+    for name, script in (("a", "pass"), ("b", error)):
+        wait_for_end(started(name, script))
+    assert here("sessions", "b").stdout.endswith("    Error: no\n    Hint: look\n")
+    running = started("c", SAVES)
+    says(running, "at work")
+    before = sorted(each.name for each in home.rglob("*"))
+    shown = here("sessions", "--clean").stdout.splitlines()
+    assert [line.split()[0] for line in shown[:-1]] == ["a", "b"]
+    assert shown[-1] == "2 sessions over: nothing is removed yet; --clean --yes does it"
+    assert sorted(each.name for each in home.rglob("*")) == before
+    assert here("sessions", "a", "--clean", "--yes").stdout.endswith("1 session removed\n")
+    assert here("sessions", "c", "--clean", "--yes").stdout == "nothing to remove\n"
+    assert here("sessions", "--clean", "--yes").stdout.endswith("1 session removed\n")
+    assert here("sessions").stdout.split()[:2] == ["c", "running,"]
+    assert here("sessions", "a").returncode == 2
+    wait_for_end(started("a", "pass"))  # the name is free
+    assert "there is nothing to stop" in here("sessions", "a", "--stop").stderr
+
+
 def test_a_follower_ends_with_its_reader() -> None:
     session = started("a", SAVES)
     says(session, "at work")
@@ -267,8 +303,10 @@ def test_a_session_of_another_machine_is_left_alone(here: Run) -> None:
 def test_what_cannot_be_done_is_told_in_two_lines(here: Run) -> None:
     wait_for_end(started("a", "pass"))
     for words, told in (
-        (["sessions", "--stop"], "they are of one session"),
-        (["sessions", "a", "--stop", "--follow"], "one after the other"),
+        (["sessions", "--stop"], "--stop needs a name"),
+        (["sessions", "a", "--stop", "--follow"], "cannot be done at once"),
+        (["sessions", "--yes"], "it is for --clean"),
+        (["sessions", "a b"], "there is no session a b"),
         (["sessions", "a", "--attach"], "session a is over"),
         (["sessions", "a", "--follow", "--json"], "no result in JSON"),
         (["organize", "--screen", "s3://bucket"], "'s3://bucket' is no name of a session"),

@@ -102,7 +102,7 @@ def test_what_ssh_refuses_is_told_in_two_lines(case: str, sshd: Sshd, run: Run) 
     config, known = sshd.config, sshd.config.with_name("known")
     text = config.read_text()
     told, advised = {
-        "another key": ("Host key verification failed", "ssh-keygen -R box"),
+        "another key": ("Host key verification failed", f"ssh-keygen -f {known} -R '[127.0.0.1]:"),
         "no key": ("Permission denied", "ssh-copy-id box"),
         "unknown": ("Host key verification failed", "ssh box"),
         "refused": ("Connection refused", "~/.ssh/config"),
