@@ -69,6 +69,7 @@ def plan_contact_sheet(
     images: int,
     image_size: int | None = None,
     crop_scale: float | None = None,
+    interpolation: str | None = None,
     seed: int = 0,
 ) -> ContactSheet:
     """A sheet of `classes` × `images` samples of `split`, or fewer where there are not as many.
@@ -80,7 +81,12 @@ def plan_contact_sheet(
             f"{classes} classes × {images} images is too large a sheet",
             hint="--classes 200 and --images 80 at most",
         )
-    options = {"image_size": image_size, "crop_scale": crop_scale, "seed": seed}
+    options = {
+        "image_size": image_size,
+        "crop_scale": crop_scale,
+        "interpolation": interpolation,
+        "seed": seed,
+    }
     recipe = plan_recipe(options, amp_pays=False)
     with open_manifest(root.manifest) as manifest:
         dataset, synsets = manifest.dataset().name, manifest.synsets()
@@ -129,13 +135,17 @@ def pictures(samples: SampleList, index: int, recipe: Recipe) -> tuple[Image.Ima
 
     Raises WrongBytes on an image that cannot be read.
     """
-    transform: Transform = ValTransform(recipe.image_size, recipe.val_resize)
+    preprocessing = Preprocessing(
+        recipe.image_size, recipe.val_resize, interpolation=recipe.interpolation
+    )
+    transform: Transform = ValTransform(preprocessing)
     if samples.split is Split.TRAIN:
-        transform = TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed)
+        transform = TrainTransform(
+            recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation
+        )
     plain = samples.decode(index)
     crop = transform(plain, epoch=0, index=index)
-    view = network_view(crop, Preprocessing(recipe.image_size, recipe.val_resize))
-    return plain, Image.fromarray(view)
+    return plain, Image.fromarray(network_view(crop, preprocessing))
 
 
 def _explained(split: Split, recipe: Recipe) -> str:

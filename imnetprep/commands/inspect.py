@@ -8,6 +8,7 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import WrongUsage, count
+from imnetprep.training.recipe import INTERPOLATIONS
 
 
 @verb.command(short_help="Draw what the network sees, as a contact sheet.")
@@ -27,6 +28,11 @@ from imnetprep.messages import WrongUsage, count
 @click.option("--image-size", type=int, help="Side of the network's input, px.  [default: 224]")
 @click.option("--crop-scale", type=float, help="Smallest area of a training crop.  [default: 0.08]")
 @click.option(
+    "--interpolation",
+    type=click.Choice(INTERPOLATIONS),
+    help="Filter that resizes images.  [default: bilinear]",
+)
+@click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the samples and crops."
 )
 @click.option(
@@ -44,6 +50,7 @@ def inspect(
     images: int,
     image_size: int | None,
     crop_scale: float | None,
+    interpolation: str | None,
     seed: int,
     out: Path | None,
     dry_run: bool,
@@ -79,6 +86,7 @@ def inspect(
             images=images,
             image_size=image_size,
             crop_scale=crop_scale,
+            interpolation=interpolation,
             seed=seed,
         )
         if not dry_run:

@@ -22,7 +22,9 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
         flag = "--" + each.name.replace("_", "-")
         default = choice.default or _plain(DEFAULTS[each.name])
         settings: dict[str, Any] = {"help": f"{choice.help}  [default: {default}]", "default": None}
-        if each.type is bool:
+        if choice.names:
+            settings["type"] = click.Choice(choice.names)
+        elif each.type is bool:
             flag += f"/--no-{flag[2:]}"
         else:
             settings["type"] = each.type

@@ -21,6 +21,7 @@ STD = (0.229, 0.224, 0.225)
 
 _RATIOS = (3 / 4, 4 / 3)
 _TRIES = 10
+_LONGEST_SHAPE = 400  # a long side by a short one, up to which an image is resized whole
 
 Pixels = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -30,7 +31,7 @@ Box = tuple[float, float, float, float]
 class Preprocessing:
     """What a network expects of an image: a checkpoint carries it. Sizes in pixels.
 
-    `apply_orientation`: turned as its EXIF says.
+    `apply_orientation`: turned as its EXIF says. `interpolation`: a filter of Pillow.
     """
 
     image_size: int
@@ -38,6 +39,7 @@ class Preprocessing:
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     apply_orientation: bool = False
+    interpolation: str = "bilinear"
 
 
 class Transform(Protocol):
@@ -53,13 +55,14 @@ class TrainTransform:
     image_size: int
     crop_scale: float
     seed: int
+    interpolation: str = "bilinear"
 
     def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels:
         # Seeding with a string goes through SHA-512: neighbouring samples share nothing.
         chance = random.Random(f"{self.seed} {epoch} {index}")  # noqa: S311
         box = random_box(*image.size, smallest=self.crop_scale, chance=chance)
         side = (self.image_size, self.image_size)
-        crop = image.resize(side, Image.Resampling.BILINEAR, box=box)
+        crop = image.resize(side, _filter(self.interpolation), box=box)
         if chance.random() < 0.5:
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(crop)
@@ -67,17 +70,31 @@ class TrainTransform:
 
 @dataclass(frozen=True)
 class ValTransform:
-    """The short side to `resize` pixels, the shape kept, then the centre: always the same."""
+    """The short side to `resize` pixels, the shape kept, then the centre: always the same.
 
-    image_size: int
-    resize: int
+    The pixels are those of torchvision's `Resize` and `CenterCrop` on images of Pillow: its long
+    side is cut down to whole pixels, and the corner of the crop is rounded.
+    """
+
+    preprocessing: Preprocessing
 
     def __call__(self, image: Image.Image, *, epoch: int = 0, index: int = 0) -> Pixels:
-        side_px = self.image_size / self.resize * min(image.size)
-        x, y = (image.width - side_px) / 2, (image.height - side_px) / 2
-        box = (x, y, x + side_px, y + side_px)
-        size = (self.image_size, self.image_size)
-        return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box=box))
+        side, resize = self.preprocessing.image_size, self.preprocessing.resize
+        kernel, short = _filter(self.preprocessing.interpolation), min(image.size)
+        width, height = (resize * length // short for length in image.size)
+        x, y = round((width - side) / 2), round((height - side) / 2)
+        if max(image.size) <= _LONGEST_SHAPE * short:
+            # Whole, then cut: Pillow has the corners of a box as float32, which moves one pixel
+            # in 500 by a level, and picks the order of its passes by the size of the result.
+            whole = image.resize((width, height), kernel)
+            return np.asarray(whole.crop((x, y, x + side, y + side)))
+        x_scale, y_scale = image.width / width, image.height / height
+        box = (x * x_scale, y * y_scale, (x + side) * x_scale, (y + side) * y_scale)
+        return np.asarray(image.resize((side, side), kernel, box=box))
+
+
+def _filter(interpolation: str) -> Image.Resampling:
+    return Image.Resampling[interpolation.upper()]
 
 
 def random_box(width: int, height: int, *, smallest: float, chance: random.Random) -> Box:

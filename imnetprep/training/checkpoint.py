@@ -20,7 +20,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
-from imnetprep.training.recipe import Recipe, parse_recipe
+from imnetprep.training.recipe import INTERPOLATIONS, Recipe, parse_recipe
 
 FORM = 1
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
@@ -208,7 +208,10 @@ def _parse_preprocessing(state: Mapping[str, Any]) -> Preprocessing:
     apply_orientation = table.get("apply_orientation", False)
     if not isinstance(apply_orientation, bool):
         raise TypeError(f"apply_orientation is {apply_orientation!r:.40}")
-    return Preprocessing(image_size, resize, mean, std, apply_orientation)
+    interpolation = table.get("interpolation", "bilinear")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r:.40}")
+    return Preprocessing(image_size, resize, mean, std, apply_orientation, interpolation)
 
 
 def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:

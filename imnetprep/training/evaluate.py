@@ -36,7 +36,7 @@ class Validator:
         self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
-            ValTransform(preprocessing.image_size, preprocessing.resize),
+            ValTransform(preprocessing),
             order=in_turn(len(samples)),
             batch_size=batch_size,
             workers=place.workers,

@@ -204,7 +204,7 @@ def _train_loader(plan: TrainPlan, checkpoint: Checkpoint) -> Loader:
     recipe, samples = checkpoint.recipe, plan.data.train
     return Loader(
         samples,
-        TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed),
+        TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation),
         order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
         batch_size=recipe.batch_size,
         workers=plan.place.workers,

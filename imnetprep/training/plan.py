@@ -60,6 +60,7 @@ class TrainPlan:
                 recipe.image_size,
                 recipe.val_resize,
                 apply_orientation=self.data.train.apply_orientation,
+                interpolation=recipe.interpolation,
             ),
             weights={},
             optimizer={},

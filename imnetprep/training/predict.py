@@ -50,7 +50,7 @@ def predictions(
     model = checkpoint.network(place).eval()
     preprocessing, classes = checkpoint.preprocessing, checkpoint.classes
     normaliser = Normaliser(preprocessing, place)
-    transform = ValTransform(preprocessing.image_size, preprocessing.resize)
+    transform = ValTransform(preprocessing)
     for image in images:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
         pixels = torch.from_numpy(transform(plain).copy())[None]

@@ -14,6 +14,8 @@ from imnetprep.plain_values import real_number, whole_number
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224
 
+INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
+
 IMAGES, OPTIMIZER, MACHINE = "The network and its images", "The recipe", "The machine"
 
 
@@ -21,14 +23,15 @@ IMAGES, OPTIMIZER, MACHINE = "The network and its images", "The recipe", "The ma
 class Choice:
     """What an option says of one field: its help, its heading, and the values that make sense.
 
-    `limits` are also what a checkpoint from a stranger may say. `default` is in words, for a field
-    that follows from others.
+    `limits` and `names` are also what a checkpoint from a stranger may say. `default` is in words,
+    for a field that follows from others.
     """
 
     help: str
     heading: str
     limits: tuple[float, float] | None = None
     default: str = ""
+    names: tuple[str, ...] = ()
 
 
 def _choice(
@@ -38,8 +41,10 @@ def _choice(
     value: Any = MISSING,
     limits: tuple[float, float] | None = None,
     default: str = "",
+    names: tuple[str, ...] = (),
 ) -> Any:
-    return field(default=value, metadata={"choice": Choice(text, heading, limits, default)})
+    choice = Choice(text, heading, limits, default, names)
+    return field(default=value, metadata={"choice": choice})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +63,9 @@ class Recipe:
         IMAGES,
         limits=(8, 4096),
         default="image size × 256/224",
+    )
+    interpolation: str = _choice(
+        "Filter that resizes images.", IMAGES, value="bilinear", names=INTERPOLATIONS
     )
     epochs: int = _choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
     batch_size: int = _choice("Images in a batch.", OPTIMIZER, value=256, limits=(2, 65_536))
@@ -88,6 +96,11 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, choice in CHOICES.items():
             value = getattr(self, name)
+            if choice.names and value not in choice.names:
+                raise WrongUsage(
+                    f"{_option(name)} {value!r:.40} is none that there is",
+                    hint=f"{_option(name)} {' or '.join(choice.names)}",
+                )
             low, high = choice.limits or (value, value)
             if not low <= value <= high:
                 raise WrongUsage(

@@ -21,7 +21,7 @@ from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import read_samples
-from imnetprep.loading.transforms import ValTransform
+from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
 from imnetprep.training.evaluate import evaluate
@@ -45,8 +45,8 @@ def batches(root: Root, workers: int) -> list[Batch]:
     with open_manifest(root.manifest) as manifest:
         samples = read_samples(manifest, Split.VAL, root)
     loader = Loader(
-        samples, ValTransform(32, 36), order=in_turn(len(samples)), batch_size=8, workers=workers,
-        pin_memory=False,
+        samples, ValTransform(Preprocessing(32, 36)), order=in_turn(len(samples)),
+        batch_size=8, workers=workers, pin_memory=False,
     )  # fmt: skip
     with closing(loader), said_in_words(smaller="--batch-size 4"):
         return list(loader.batches(0))

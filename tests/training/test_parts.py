@@ -103,7 +103,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_sample() -> None:
 def test_validation_keeps_the_shape_and_takes_the_centre() -> None:
     image = Image.new("RGB", (400, 200), "white")
     ImageDraw.Draw(image).ellipse((160, 60, 240, 140), fill="black")
-    seen = ValTransform(56, 64)(image)
+    seen = ValTransform(Preprocessing(56, 64))(image)
     assert seen.shape == (56, 56, 3)
     rows, columns = np.nonzero(seen[..., 0] < 128)
     assert np.ptp(rows) == np.ptp(columns) == pytest.approx(80 * 64 / 200, abs=2)
