@@ -20,6 +20,7 @@ from imnetprep.loading.transforms import Transform
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.processes import end_with_the_parent
 
+_start_thread = Queue._start_thread  # type: ignore[attr-defined]
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all
 UNHEARD_EXIT_CODE = 75
 
@@ -74,8 +75,8 @@ class Loader:
         except OSError as error:
             raise ImnetprepError(
                 f"workers that read images cannot be started: {error.strerror}",
-                hint="--workers 0 needs none; fewer --workers need less of /dev/shm, and fewer"
-                " files and processes (ulimit -n, ulimit -u)",
+                hint="--workers 0 needs none; fewer --workers need less memory and /dev/shm, and"
+                " fewer files and processes (ulimit -n, ulimit -u)",
             ) from error
         finally:
             self._workers |= set(active_children()) - earlier
@@ -108,6 +109,15 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     end_with_the_parent()
     # It would tell a traceback and drop the batch, which the parent then waits for without end.
     Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
+    Queue._start_thread = _start_feeder  # type: ignore[attr-defined]
+
+
+def _start_feeder(queue: "Queue[Any]") -> None:
+    """Start the thread that sends batches, or end without a traceback where none can start."""
+    try:
+        _start_thread(queue)
+    except (RuntimeError, MemoryError):
+        os._exit(UNHEARD_EXIT_CODE)
 
 
 def _end_unheard(_error: Exception, _batch: object) -> None:

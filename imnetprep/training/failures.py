@@ -76,7 +76,9 @@ def _worker_gone(signal: str | None, code: str | None) -> tuple[str, str]:
         sentence = f"{worker} was killed (SIGKILL), as the kernel does where memory is used up"
         return sentence, f"{fewer} least"
     if signal == "Bus error" or code == str(UNHEARD_EXIT_CODE):
-        sentence = f"{worker} could not hand over a batch: /dev/shm, memory or files are used up"
-        return sentence, f"{fewer} none"
+        sentence = f"{worker} could not hand over a batch"
+        limits = "look at `df /dev/shm`, `ulimit -n` and `ulimit -u`"
+        lack = f"{sentence}: /dev/shm, memory, files or threads are used up"
+        return lack, f"{fewer} none; {limits}"
     end = f": {signal}" if signal else f" with exit code {code}" if code else ""
     return f"{worker} ended{end}", "--workers 0 reads images without it"

@@ -17,7 +17,7 @@ import torch
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.loading.batches import Batch
+from imnetprep.loading.batches import Batch, BatchArrays
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import read_samples
@@ -83,10 +83,16 @@ def _kill(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _start_no_thread(_dataset: object, arrays: BatchArrays) -> BatchArrays:
+    threading.Thread.start = refuse(RuntimeError("can't start new thread"))  # type: ignore[method-assign]
+    return arrays
+
+
 @pytest.mark.parametrize(
     ("worker", "told", "hint"),
     [
         (lambda *_: Unsent(), "could not hand over a batch: /dev/shm", "--workers 0 none"),
+        (_start_no_thread, "memory, files or threads are used up", "`ulimit -u`"),
         (_kill, r"was killed \(SIGKILL\), as the kernel does where memory", "--workers 0 least"),
         (
             lambda *_: os._exit(3),
@@ -97,7 +103,12 @@ def _kill(*_: object) -> None:
     ],
 )
 def test_no_batch_is_waited_for_that_nobody_can_deliver(
-    drawn: Root, worker: Callable[..., Any], told: str, hint: str, monkeypatch: Patch
+    drawn: Root,
+    worker: Callable[..., Any],
+    told: str,
+    hint: str,
+    monkeypatch: Patch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("imnetprep.loading.batches.BatchDataset._in_shared_memory", worker)
     begun_s = time.monotonic()
@@ -105,6 +116,7 @@ def test_no_batch_is_waited_for_that_nobody_can_deliver(
         batches(drawn, workers=2)
     assert hint in refused.value.hint
     assert time.monotonic() - begun_s < 30
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch) -> None:
@@ -113,7 +125,7 @@ def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch
             patch.setattr(place, refuse(OSError(errno.ENOSPC, "No space left on device")))
             with pytest.raises(ImnetprepError, match="cannot be started: No space") as refused:
                 batches(drawn, workers=1)
-        assert "--workers 0 needs none; fewer --workers need less of /dev/shm" in refused.value.hint
+        assert "--workers 0 needs none; fewer --workers need less memory and" in refused.value.hint
 
 
 @pytest.mark.parametrize(
