@@ -11,7 +11,7 @@ from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
-from imnetprep.training.recipe import MACHINE
+from imnetprep.training.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.plan import TrainPlan

@@ -20,15 +20,14 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
+from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.recipe import INTERPOLATIONS, Recipe, parse_recipe
 
-FORM = 1
+FORM = 2
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _MOST_PIXELS = 4096
 _LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here
-
-OptimizerState = dict[str, dict[str, Tensor]]
 
 
 @dataclass(frozen=True)

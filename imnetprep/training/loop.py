@@ -22,6 +22,7 @@ from imnetprep.training.checkpoint import Best, Checkpoint, Position, save_check
 from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.model import heads, loss_of
+from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.plot import draw_plot
 from imnetprep.training.runs import EpochReport
@@ -156,6 +157,7 @@ class _Loop:
         loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        clip_gradients(state.model, norm=recipe.clip_norm)
         state.optimizer.step()
         state.meter.add(main_loss, heads(output)[0], labels)
 

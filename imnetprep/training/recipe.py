@@ -5,108 +5,96 @@ A run keeps its recipe from its first step to its last; device and workers may c
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from imnetprep.messages import WrongUsage
 from imnetprep.plain_values import real_number, whole_number
+from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, Choice, choice
 
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224
 
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
 
-IMAGES, OPTIMIZER, MACHINE = "The network and its images", "The recipe", "The machine"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What an option says of one field: its help, its heading, and the values that make sense.
-
-    `limits` and `names` are also what a checkpoint from a stranger may say. `default` is in words,
-    for a field that follows from others.
-    """
-
-    help: str
-    heading: str
-    limits: tuple[float, float] | None = None
-    default: str = ""
-    names: tuple[str, ...] = ()
-
-
-def _choice(
-    text: str,
-    heading: str,
-    *,
-    value: Any = MISSING,
-    limits: tuple[float, float] | None = None,
-    default: str = "",
-    names: tuple[str, ...] = (),
-) -> Any:
-    choice = Choice(text, heading, limits, default, names)
-    return field(default=value, metadata={"choice": choice})
-
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The choices of one training, each under the name of its option."""
 
-    arch: str = _choice("A torchvision classification architecture.", IMAGES, value="resnet18")
-    image_size: int = _choice(
+    arch: str = choice("A torchvision classification architecture.", IMAGES, value="resnet18")
+    image_size: int = choice(
         "Side of the network's input, px.", IMAGES, value=224, limits=(8, 4096)
     )
-    crop_scale: float = _choice(
+    crop_scale: float = choice(
         "Smallest area of a training crop.", IMAGES, value=0.08, limits=(0.001, 1)
     )
-    val_resize: int = _choice(
+    val_resize: int = choice(
         "Shorter side, px, of a validation image before its centre crop.",
         IMAGES,
         limits=(8, 4096),
         default="image size × 256/224",
     )
-    interpolation: str = _choice(
+    interpolation: str = choice(
         "Filter that resizes images.", IMAGES, value="bilinear", names=INTERPOLATIONS
     )
-    epochs: int = _choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
-    batch_size: int = _choice("Images in a batch.", OPTIMIZER, value=256, limits=(2, 65_536))
-    lr: float = _choice(
+    epochs: int = choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
+    batch_size: int = choice("Images in a batch.", OPTIMIZER, value=256, limits=(2, 65_536))
+    lr: float = choice(
         "The highest learning rate.",
         OPTIMIZER,
         limits=(1e-12, 1e6),
         default="0.1 × batch size / 256",
     )
-    warmup_epochs: float = _choice(
+    warmup_epochs: float = choice(
         "Epochs of rising learning rate.",
         OPTIMIZER,
         limits=(0, 100_000),
         default="a tenth, at most 5",
     )
-    momentum: float = _choice("Momentum of SGD.", OPTIMIZER, value=0.9, limits=(0, 0.9999))
-    weight_decay: float = _choice(
-        "Weight decay, as an L2 penalty.", OPTIMIZER, value=1e-4, limits=(0, 100)
+    optimizer: str = choice(
+        "How a gradient becomes a step.", OPTIMIZER, value="sgd", names=("sgd", "adamw")
     )
-    label_smoothing: float = _choice(
+    momentum: float = choice(
+        "Momentum of SGD; the first beta of AdamW.", OPTIMIZER, value=0.9, limits=(0, 0.9999)
+    )
+    nesterov: bool = choice("Nesterov's momentum, for SGD.", OPTIMIZER, value=False)
+    weight_decay: float = choice(
+        "Weight decay: of SGD an L2 penalty, of AdamW decoupled.",
+        OPTIMIZER,
+        value=1e-4,
+        limits=(0, 100),
+    )
+    norm_decay: bool = choice("Weight decay on biases and norm layers, too.", OPTIMIZER, value=True)
+    clip_norm: float = choice(
+        "Largest norm of a gradient; 0: any.", OPTIMIZER, value=0.0, limits=(0, 1e6)
+    )
+    label_smoothing: float = choice(
         "Share of a label given to all classes.", OPTIMIZER, value=0.0, limits=(0, 0.99)
     )
-    seed: int = _choice(
+    seed: int = choice(
         "Seed of weights, order, crops, dropout.", OPTIMIZER, value=0, limits=(0, 2**63 - 1)
     )
-    amp: bool = _choice("Compute in bfloat16.", MACHINE, default="if the GPU can")
+    amp: bool = choice("Compute in bfloat16.", MACHINE, default="if the GPU can")
 
     def __post_init__(self) -> None:
-        for name, choice in CHOICES.items():
+        for name, meaning in CHOICES.items():
             value = getattr(self, name)
-            if choice.names and value not in choice.names:
+            if meaning.names and value not in meaning.names:
                 raise WrongUsage(
                     f"{_option(name)} {value!r:.40} is none that there is",
-                    hint=f"{_option(name)} {' or '.join(choice.names)}",
+                    hint=f"{_option(name)} {' or '.join(meaning.names)}",
                 )
-            low, high = choice.limits or (value, value)
+            low, high = meaning.limits or (value, value)
             if not low <= value <= high:
                 raise WrongUsage(
                     f"{_option(name)} {value:g} is not between {low:g} and {high:g}",
                     hint="imnetprep train --help has the defaults",
                 )
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise WrongUsage(
+                "--nesterov needs SGD with a momentum", hint="--no-nesterov, or --optimizer sgd"
+            )
         if self.val_resize < self.image_size:
             raise WrongUsage(
                 f"--val-resize {self.val_resize} is smaller than --image-size {self.image_size}",

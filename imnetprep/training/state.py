@@ -8,11 +8,11 @@ import math
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from imnetprep.messages import ImnetprepError
-from imnetprep.training.checkpoint import Best, Checkpoint, OptimizerState, Position
+from imnetprep.training.checkpoint import Best, Checkpoint, Position
 from imnetprep.training.meters import Meter
+from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.schedule import lr_at
 
 
@@ -26,13 +26,8 @@ class TrainState:
         self._start, self._device, self.steps = checkpoint, device, steps
         self.recipe = recipe = checkpoint.recipe
         self.model = checkpoint.network(device)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-        )
-        self._restore_optimizer(checkpoint.optimizer)
+        self.optimizer = make_optimizer(self.model, recipe)
+        restore_memory(self.optimizer, self.model, checkpoint.optimizer)
         self.position, self.best = checkpoint.position, checkpoint.best
         self.meter = Meter(device)
         self.seconds = self.waited_s = 0.0
@@ -83,7 +78,7 @@ class TrainState:
         return replace(
             self._start,
             weights=weights,
-            optimizer=self._optimizer_state(),
+            optimizer=memory_of(self.optimizer, self.model),
             position=self.position,
             sums={**self.meter.sums(), "seconds": self.seconds, "waited_s": self.waited_s},
             best=self.best,
@@ -103,20 +98,3 @@ class TrainState:
             hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
             " or a longer --warmup-epochs",
         )
-
-    def _optimizer_state(self) -> OptimizerState:
-        return {
-            name: {key: value for key, value in self.optimizer.state[parameter].items()
-                   if isinstance(value, Tensor)}
-            for name, parameter in self.model.named_parameters()
-        }  # fmt: skip
-
-    def _restore_optimizer(self, state: OptimizerState) -> None:
-        for name, parameter in self.model.named_parameters():
-            for key, value in state.get(name, {}).items():
-                if value.shape != parameter.shape:
-                    raise ImnetprepError(
-                        f"the checkpoint's {key} of {name} has the shape {tuple(value.shape)}",
-                        hint="take another checkpoint; this one was altered",
-                    )
-                self.optimizer.state[parameter][key] = value.to(parameter)

@@ -12,6 +12,7 @@ import torch
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import (
+    FORM,
     SUMS,
     Best,
     Checkpoint,
@@ -55,7 +56,7 @@ class _Evil:
 
 def test_code_in_a_file_does_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "it ran"
-    torch.save({"kind": "imnetprep checkpoint", "form": 1, "x": _Evil(trace)}, tmp_path / "t.pt")
+    torch.save({"kind": "imnetprep checkpoint", "form": FORM, "x": _Evil(trace)}, tmp_path / "t.pt")
     (tmp_path / "p.pt").write_bytes(pickle.dumps(_Evil(trace)))
     for name in ("t.pt", "p.pt"):
         with pytest.raises(ImnetprepError, match="not a checkpoint"):
@@ -115,8 +116,10 @@ def test_altered_values_are_refused(
 
 def test_a_later_form_and_a_missing_file_are_said(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
-    torch.save({"kind": "imnetprep checkpoint", "form": 2, "written_by": "imnetprep 9"}, path)
-    with pytest.raises(ImnetprepError, match="form 2") as refused:
+    torch.save(
+        {"kind": "imnetprep checkpoint", "form": FORM + 1, "written_by": "imnetprep 9"}, path
+    )
+    with pytest.raises(ImnetprepError, match=f"form {FORM + 1}") as refused:
         load_checkpoint(path)
     assert "imnetprep 9" in refused.value.hint
     with pytest.raises(ImnetprepError, match="no checkpoint"):
