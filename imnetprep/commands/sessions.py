@@ -69,7 +69,8 @@ def sessions(name: str | None, *, yes: bool, **flags: bool) -> int:
 
 def _print_session(session: "Session") -> None:
     """Print the state of a session, its command, and what it said last."""
-    from imnetprep.sessions.session import last_lines, outcome, progress
+    from imnetprep.sessions.log import last_lines, progress
+    from imnetprep.sessions.session import outcome
 
     end, last, share = outcome(session), last_lines(session), progress(session)
     lines = [f"{session.name:16}  {_format_state(session, end)}", f"    {session.command}"]
@@ -125,7 +126,8 @@ def _attach(session: "Session") -> None:
 
 def _follow(session: "Session") -> int:
     """Print its log until it is over, or nobody reads that any more; its exit code."""
-    from imnetprep.sessions.session import log_chunks, outcome
+    from imnetprep.sessions.log import log_chunks
+    from imnetprep.sessions.session import outcome
 
     reader = select.poll()
     reader.register(sys.stdout.fileno(), 0)
