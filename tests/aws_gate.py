@@ -19,6 +19,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from functools import cache
 from io import BytesIO
 from typing import Any
@@ -69,7 +70,8 @@ class AwsGate:
     """What a test sets and reads. `refusals`: by action, a code and a message, or what decides it
     by the parameters; `calls_left`: how many more are answered, None: all of them;
     `group_refusal`: why no group can start a machine; `no_capacity`: types that no group gets;
-    `denials`: actions that IAM says are not allowed, where it is asked; `ebs_key`: of volumes.
+    `denials`: actions that IAM says are not allowed, where it is asked, and `policy`: statements
+    that allow all else (None: anything); `ebs_key`: of volumes.
     """
 
     url: str = ""
@@ -82,6 +84,7 @@ class AwsGate:
     spot_prices: dict[str, float] = field(default_factory=lambda: dict(SPOT_PRICES))
     quotas: dict[str, float] = field(default_factory=lambda: dict(QUOTAS))
     denials: set[str] = field(default_factory=set)
+    policy: list[Mapping[str, Any]] | None = None
     ebs_key: str = "alias/aws/ebs"
     activities: list[dict[str, str]] = field(default_factory=list)
     answers: dict[tuple[str, str], tuple[Any, ...]] = field(default_factory=dict)
@@ -215,7 +218,7 @@ class AwsGate:
         name = "SimulatePrincipalPolicy"
         items = "".join(
             f"<member><EvalActionName>{action}</EvalActionName>"
-            f"<EvalDecision>{'implicitDeny' if action in self.denials else 'allowed'}"
+            f"<EvalDecision>{'allowed' if self._is_allowed(action, body) else 'implicitDeny'}"
             "</EvalDecision></member>"
             for key, action in body.items()
             if key.startswith("ActionNames.")
@@ -224,6 +227,22 @@ class AwsGate:
             f"<{name}Response><{name}Result><EvaluationResults>{items}</EvaluationResults>"
             f"<IsTruncated>false</IsTruncated></{name}Result></{name}Response>"
         )  # fmt: skip
+
+    def _is_allowed(self, action: str, body: Mapping[str, Any]) -> bool:
+        """Does the policy allow an action with the resource and the context of a simulation?"""
+        keys = [key for key in body if key.endswith(".ContextKeyName")]
+        context = {body[key]: body[key.replace("KeyName", "KeyValues.member.1")] for key in keys}
+        resource = body.get("ResourceArns.member.1", "*")
+        return action not in self.denials and any(
+            action in each["Action"]
+            and fnmatchcase(resource, each["Resource"])
+            and all(
+                key in context and (test == "Null" or context[key] in value)
+                for test, fields in each.get("Condition", {}).items()
+                for key, value in fields.items()
+            )
+            for each in self.policy or [{"Action": action, "Resource": "*"}]
+        )
 
     def _GetEbsDefaultKmsKeyId(self, _body: Mapping[str, Any]) -> tuple[int, str, str]:  # noqa: N802
         name = "GetEbsDefaultKmsKeyIdResponse"

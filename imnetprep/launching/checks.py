@@ -1,13 +1,14 @@
 """What a launch needs of an account, looked at before there is a plan; each with its mend."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from imnetprep.launching.aws import Aws
 from imnetprep.launching.contents import require_near
 from imnetprep.launching.facts import read_image, read_quota, read_subnets, read_types
-from imnetprep.launching.policies import Scope, actions, launcher_policy, role_name
+from imnetprep.launching.policies import Scope, launcher_policy, role_name
 from imnetprep.launching.refusals import KMS_HINT, Refusal
 from imnetprep.messages import ImnetprepError
 from imnetprep.s3.address import S3Address, Settings
@@ -66,20 +67,51 @@ def _image(aws: Aws) -> str:
 
 
 def _policy(aws: Aws, arn: str, address: S3Address | None) -> Check:
-    """What the credentials may do, as IAM simulates it; else as a dry run of EC2 says."""
-    scope = Scope(arn.split(":")[4], aws.region, address or S3Address("*", ""))
-    rights = sorted(actions(launcher_policy(scope, create_role=False)))
+    """What the credentials may do, as IAM simulates it; else as a dry run of EC2 says.
+
+    Of a bucket only where its address is given: who may reach one may not reach any.
+    """
+    scope = Scope(arn.split(":")[4], aws.region, address or S3Address("BUCKET", ""))
+    statements = [
+        each
+        for each in launcher_policy(scope, create_role=False)["Statement"]
+        if address is not None or not each["Action"][0].startswith("s3:")
+    ]
     try:
-        answers = aws.items(
-            "iam", "simulate_principal_policy", "EvaluationResults",
-            PolicySourceArn=_principal(arn), ActionNames=rights,
-        )  # fmt: skip
-        gaps = [each["EvalActionName"] for each in answers if each["EvalDecision"] != "allowed"]
+        gaps = [gap for each in statements for gap in _gaps(aws, _principal(arn), each)]
     except ImnetprepError:
         return _dry_run(aws)
     if gaps:
         return Check("policy", f"not allowed: {', '.join(gaps)}", "imnetprep launch --print policy")
-    return Check("policy", f"all of {len(rights)} actions are allowed", None)
+    number = sum(len(each["Action"]) for each in statements)
+    return Check("policy", f"all of {number} actions are allowed", None)
+
+
+def _gaps(aws: Aws, principal: str, statement: Mapping[str, Any]) -> Iterator[str]:
+    """The actions of a statement that `principal` may not do. Raises ImnetprepError.
+
+    IAM is asked of the statement's own resources and conditions: of any resource, which it takes
+    where none is named, who has just this policy may do next to nothing.
+    """
+    resources = statement["Resource"]
+    context = [
+        {"ContextKeyName": key, "ContextKeyType": "string", "ContextKeyValues": [_example(value)]}
+        for test in statement.get("Condition", {}).values()
+        for key, value in test.items()
+    ]
+    answers = aws.items(
+        "iam", "simulate_principal_policy", "EvaluationResults", PolicySourceArn=principal,
+        ActionNames=statement["Action"], ContextEntries=context,
+        ResourceArns=[principal if "${" in resources else resources],
+    )  # fmt: skip
+    for each in answers:
+        if each["EvalDecision"] != "allowed":
+            yield each["EvalActionName"]
+
+
+def _example(value: str | list[str]) -> str:
+    """A value that meets a condition; `false` is that of Null: any."""
+    return value if isinstance(value, str) else value[0]
 
 
 def _principal(arn: str) -> str:

@@ -133,10 +133,16 @@ def _launching(scope: Scope) -> tuple[Policy, ...]:
             "ec2:DescribeSpotPriceHistory",
             "ec2:DescribeSubnets",
             "ec2:DescribeVolumes",
+            "ec2:GetEbsDefaultKmsKeyId",
             "autoscaling:DescribeAutoScalingGroups",
             "autoscaling:DescribeScalingActivities",
             "pricing:GetProducts",
             "servicequotas:GetServiceQuota",
+        ),
+        _allow(  # of a user; what a role may do, an administrator sees
+            "SeeWhatOneMayDo",
+            "iam:SimulatePrincipalPolicy",
+            resource=scope.arn("iam", "user/${aws:username}", account=scope.account),
         ),
         _allow(
             "NameTheImage",

@@ -43,6 +43,8 @@ OF_THE_PLAN = {
     "servicequotas:GetServiceQuota",
     "ssm:GetParameter",
 }
+# What `launch --check` asks beyond the plan.
+OF_THE_CHECK = {"ec2:GetEbsDefaultKmsKeyId", "iam:SimulatePrincipalPolicy"}
 # What the gate answers itself, and no IAM is asked.
 OF_THE_GATE = {"autoscaling:DescribeScalingActivities"}
 _NAMED = re.compile(r"(?:may not do|credentials need) ([a-z0-9]+:[A-Za-z]+)")
@@ -176,7 +178,7 @@ def test_a_launch_needs_what_its_policy_says_and_names_each_action_that_it_lacks
     )
     calls = {f"{each.service}:{each.action}" for each in gate.calls}
     policy = actions(launcher_policy(SCOPE, create_role=True))
-    assert names | (calls & OF_THE_GATE) == policy - UNASKED - OF_THE_PLAN
+    assert names | (calls & OF_THE_GATE) == policy - UNASKED - OF_THE_PLAN - OF_THE_CHECK
 
 
 def test_a_launch_by_a_role_that_is_there_needs_no_right_to_make_one(user: User) -> None:
@@ -184,6 +186,23 @@ def test_a_launch_by_a_role_that_is_there_needs_no_right_to_make_one(user: User)
     plan = plan_of(user.gate, creates_role=False)
     user.may(actions(launcher_policy(SCOPE, create_role=False)))
     assert "denied" not in user.does(lambda: str(launch(plan)))
+
+
+def test_who_has_just_the_printed_policy_passes_the_check(user: User, here: Run) -> None:
+    gate, policy = user.gate, launcher_policy(SCOPE, create_role=False)
+    gate.policy = [
+        {**each, "Resource": "*" if "${" in each["Resource"] else each["Resource"]}
+        for each in policy["Statement"]
+    ]
+    gate.calls.clear()
+    said = here("launch", "--check", "--root", str(PLACE)).stdout
+    assert f"policy          all of {len(actions(policy))} actions are allowed" in said
+    calls = {f"{each.service}:{each.action}" for each in gate.calls if each.service != "s3"}
+    assert calls >= OF_THE_CHECK
+    assert calls - {"sts:GetCallerIdentity"} <= actions(policy)
+    gate.policy = gate.policy[1:]
+    said = here("launch", "--check", "--root", str(PLACE)).stdout
+    assert f"not allowed: {', '.join(policy['Statement'][0]['Action'])}" in said
 
 
 def test_a_machine_needs_one_action_to_end_its_group(user: User) -> None:
