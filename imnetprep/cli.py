@@ -90,6 +90,7 @@ for _verb in (
     "train",
     "evaluate",
     "predict",
+    "show",
     "sessions",
     "launch",
     "machines",

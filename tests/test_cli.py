@@ -395,7 +395,14 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     assert {verb for verb in verbs if any(p.name == "dry_run" for p in verbs[verb].params)} == tried
     # `sessions` and `machines` show; what they end or remove is asked for by an option of its own.
     shows = {"sessions", "machines"}
-    assert set(verbs) - tried - shows == {"datasets", "status", "evaluate", "predict", "help"}
+    assert set(verbs) - tried - shows == {
+        "datasets",
+        "status",
+        "evaluate",
+        "predict",
+        "show",
+        "help",
+    }
 
 
 @pytest.mark.parametrize("words", ["status --root damaged", "status --root archived", "help clean"])

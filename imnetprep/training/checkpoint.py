@@ -5,7 +5,7 @@ Randomness needs no state: order, crops and dropout are functions of the seed an
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,15 +17,17 @@ from imnetprep.fs import written_whole
 from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
-from imnetprep.plain_values import real_number, whole_number
+from imnetprep.plain_values import plain_text, real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.optimizer import OptimizerState
+from imnetprep.training.origin import Origin, parse_origin
 from imnetprep.training.recipe import INTERPOLATIONS, Recipe, parse_recipe
 
 FORM = 2
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
+_PROGRAM = f"imnetprep {__version__}"
 _MOST_PIXELS = 4096
 _LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here
 
@@ -62,7 +64,8 @@ class Best:
 class Checkpoint:
     """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
 
-    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`.
+    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `origin`
+    is of the beginning of the run, `written_by` the program that saved it last.
     """
 
     recipe: Recipe
@@ -74,6 +77,13 @@ class Checkpoint:
     sums: dict[str, float]
     best: Best | None
     train_samples: int
+    origin: Origin = field(default_factory=Origin)
+    written_by: str = _PROGRAM
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers the weights are, running means of BatchNorm among them."""
+        return sum(tensor.numel() for tensor in self.weights.values())
 
     def network(self, device: torch.device) -> nn.Module:
         """The network on `device`, with its weights; in a new training, with those of its seed."""
@@ -94,7 +104,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     state = {
         "kind": _KIND,
         "form": FORM,
-        "written_by": f"imnetprep {__version__}",
+        "written_by": _PROGRAM,
+        "origin": checkpoint.origin.as_json(),
         "recipe": asdict(checkpoint.recipe),
         "dataset": checkpoint.classes.dataset,
         "wnids": list(checkpoint.classes.wnids),
@@ -186,6 +197,8 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         sums={name: _parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
         best=Best(whole_number(best["epoch"]), whole_number(best["top1"])) if best else None,
         train_samples=whole_number(state["train_samples"]),
+        origin=parse_origin(state["origin"]),
+        written_by=plain_text(state["written_by"]),
     )
 
 

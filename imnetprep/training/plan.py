@@ -23,6 +23,7 @@ from imnetprep.training.checkpoint import (
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
 from imnetprep.training.model import refuse_unknown
+from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.recipe import plan_recipe, refuse_contradiction
 from imnetprep.training.runs import Run, pick_run
 
@@ -34,6 +35,7 @@ class Data:
     classes: Classes
     train: SampleList
     val: SampleList
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class TrainPlan:
             sums={},
             best=None,
             train_samples=len(self.data.train),
+            origin=self.data.origin,
         )
 
     def require_room(self, network: nn.Module) -> None:
@@ -124,11 +127,10 @@ def plan_training(
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume)
     with open_manifest(root.manifest) as manifest:
-        data = Data(
-            classes_of(manifest),
-            read_samples(manifest, Split.TRAIN, root, layout=layout),
-            read_samples(manifest, Split.VAL, root, layout=layout),
-        )
+        classes = classes_of(manifest)
+        train = read_samples(manifest, Split.TRAIN, root, layout=layout)
+        val = read_samples(manifest, Split.VAL, root, layout=layout)
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
+    data = Data(classes, train, val, read_origin(root, (train, val)))
     return TrainPlan(target, data, place, options)

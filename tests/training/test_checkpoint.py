@@ -11,6 +11,7 @@ import torch
 
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
+from imnetprep.proving.receipt import DigestProof
 from imnetprep.training.checkpoint import (
     FORM,
     SUMS,
@@ -21,6 +22,7 @@ from imnetprep.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from imnetprep.training.origin import Origin, SplitOrigin
 from imnetprep.training.recipe import plan_recipe
 
 CHECKPOINT = Checkpoint(
@@ -33,6 +35,12 @@ CHECKPOINT = Checkpoint(
     sums=dict.fromkeys(SUMS, 0.1 + 0.2),
     best=Best(2, 7),
     train_samples=99,
+    origin=Origin(
+        commit="0123456789abcdef" * 2 + "01234567-dirty",
+        splits={
+            "train": SplitOrigin(99, "imagefolder", None, ("t.tar",), DigestProof("md5", "0f"))
+        },
+    ),
 )
 
 
@@ -98,6 +106,11 @@ _ALTERATIONS: list[Callable[[dict[str, Any]], object]] = [
     lambda state: state["preprocessing"].update(resize=10**9),
     lambda state: state["preprocessing"].update(std=[0, 0, 0]),
     lambda state: state.update(best={"epoch": 1}),
+    lambda state: state.update(written_by="\x1b[2J"),
+    lambda state: state["origin"].update(commit="main"),
+    lambda state: state["origin"].update(splits={"train": {"samples": 1}}),
+    lambda state: state["origin"]["splits"]["train"].update(proof={"kind": "trust me"}),
+    lambda state: state["origin"]["splits"]["train"].update(archives=["\n"]),
 ]
 
 

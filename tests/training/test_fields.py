@@ -45,6 +45,7 @@ def _of_the_checkpoint(root: Root) -> Iterator[Case]:
     image = next((root.path / "val").rglob("*.JPEG"))
     commands = [
         ["predict", f"ROOT/{file}", str(image), *_ON_CPU[2:4]],
+        ["show", f"ROOT/{file}"],
         ["evaluate", f"ROOT/{file}", "--root", "ROOT", *_ON_CPU],
         ["train", "--resume", "--run", "r", "--root", "ROOT", *_ON_CPU],
     ]

@@ -1,0 +1,61 @@
+"""What a training shows, and what is made of its checkpoint: one small run for all tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from imnetprep import cli
+from imnetprep.catalog.datasets import Root, Split
+from imnetprep.loading.samples import read_samples
+from imnetprep.manifest import open_manifest
+from imnetprep.proving.receipt import DigestProof
+from imnetprep.training.origin import parse_origin, read_origin
+from imnetprep.training.runs import Run as TrainingRun
+from tests.conftest import Run
+from tests.drawn import draw_root
+
+RECIPE = "--arch mobilenet_v3_small --image-size 32 --batch-size 12 --epochs 2 --lr 0.01 --run r"
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """A run of two epochs, whose files no test changes."""
+    root = draw_root(tmp_path_factory.mktemp("shown"))
+    words = ["train", *RECIPE.split(), "--root", str(root.path), "--workers", "0"]
+    assert cli.run([*words, "--device", "cpu", "--quiet"]) == 0
+    return TrainingRun(root.run("r"))
+
+
+def test_show_tells_network_classes_score_and_origin(shown: TrainingRun, here: Run) -> None:
+    text = here("show", shown.best).stdout
+    for words in ("mobilenet_v3_small", "class 0, class 1", "of 21 validation", "60 images"):
+        assert words in text
+    assert all(len(line) < 100 for line in text.splitlines()[1:])
+    table = json.loads(here("show", shown.last, "--json").stdout)
+    assert table["position"] == {"epoch": 2, "step": 0}
+    assert table["origin"]["splits"]["train"]["samples"] == 60
+    commit = table["origin"]["commit"]
+    assert commit is None or len(commit.removesuffix("-dirty")) == 40
+
+
+def test_names_of_classes_steer_no_terminal(shown: TrainingRun, tmp_path: Path, here: Run) -> None:
+    state = torch.load(shown.best, weights_only=True)
+    state["names"][0] = "\x1b[31m\r\nred"
+    torch.save(state, tmp_path / "c.pt")
+    text = here("show", tmp_path / "c.pt").stdout
+    assert "\\x1b[31m red" in text
+    assert "\x1b" not in text
+
+
+def test_the_origin_has_what_the_receipt_says(organized_once: Path) -> None:
+    root = Root(organized_once)
+    with open_manifest(root.manifest) as manifest:
+        train = read_samples(manifest, Split.TRAIN, root)
+    origin = read_origin(root, (train,))
+    assert origin.splits is not None
+    split = origin.splits["train"]
+    assert (split.samples, split.archives) == (60, ("ILSVRC2012_img_train.tar",))
+    assert isinstance(split.proof, DigestProof)
+    assert parse_origin(json.loads(json.dumps(origin.as_json()))) == origin
