@@ -55,6 +55,12 @@ def note_typed(ctx: click.Context, words: Sequence[str]) -> bool:
     return host is not None
 
 
+def typed_words() -> list[str]:
+    """The command line that runs now, from its verb on, without `--screen` and `--host`."""
+    ctx = click.get_current_context()
+    return [str(ctx.info_name), *ctx.meta[_META].words]
+
+
 def run_elsewhere(ctx: click.Context) -> int | None:
     """Run the command where its options say; None: here and now, as any other."""
     place = ctx.meta.get(_META)

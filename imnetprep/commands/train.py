@@ -8,13 +8,14 @@ import click
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.recipe_options import HEADINGS, recipe_options
-from imnetprep.commands.session_options import session_options
+from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Progress, count, format_duration
 from imnetprep.training.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.plan import TrainPlan
+    from imnetprep.training.runs import EpochReport
 
 
 @verb.command(
@@ -22,7 +23,7 @@ if TYPE_CHECKING:  # --help loads none of it
     headings={
         "The run": ("runs", "run", "resume"),
         **HEADINGS,
-        MACHINE: (*HEADINGS[MACHINE], "device", "workers"),
+        MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers"),
     },
 )
 @verb.root_option
@@ -31,6 +32,11 @@ if TYPE_CHECKING:  # --help loads none of it
 @recipe_options
 @verb.device_option
 @verb.workers_option
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    help="Processes that train together here, one a GPU.  [default: 1]",
+)
 @click.option(
     "--run", metavar="NAME", help="Name of the run, and of its folder.  [default: --arch]"
 )
@@ -46,16 +52,18 @@ def train(
     resume: bool,
     device: str | None,
     workers: int | None,
+    devices: int | None,
     dry_run: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> int:
     """Train a network on the organized root, and validate it after each epoch.
 
     \b
     imnetprep train --arch resnet18
     imnetprep train --resume                   the newest run resumes
     imnetprep train --arch resnet50 --epochs 16 --run short
+    imnetprep train --arch resnet50 --devices 4    four GPUs of this machine
 
     ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
     before leaving; kill -9 costs ten minutes at most. With --resume the run continues with the
@@ -70,33 +78,51 @@ def train(
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
+    from imnetprep.training.ranks import typed_ranks
 
-    progress = stderr_progress(quiet=quiet)
+    ranks = typed_ranks()
+    if devices and devices > 1 and ranks.is_alone and not dry_run:
+        return _train_on_devices(device, devices)
+    progress = stderr_progress(quiet=quiet or not ranks.is_first)
     plan = plan_training(
         root,
         options=options,
         run=run,
-        resume=resume,
+        resume=resume or ranks.is_restart,
         device=device,
         workers=workers,
         layout=layout,
+        ranks=ranks,
         progress=progress,
     )
     if dry_run:
-        _print_plan(plan, progress)
-        return
+        return _print_plan(plan, progress)
     for report in trained_epochs(plan, progress=progress):
-        print_result(
-            f"epoch {report.epoch}/{report.epochs}{'  best' if report.is_best else ''}",
-            f"  train  {report.train}",
-            f"  val    {report.val}",
-            f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
-            f" {report.waited_s:.1f} s waited for data",
-            **report.as_json(),
-        )
+        if ranks.is_first:
+            _print_epoch(report)
+    return 0
 
 
-def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
+def _train_on_devices(device: str | None, devices: int) -> int:
+    from imnetprep.training.device import pick_place
+    from imnetprep.training.torchrun import run_on_devices
+
+    pick_place(device, 0, local_rank=devices - 1, local_world=devices)  # there is one for each
+    return run_on_devices(typed_words(), processes=devices)
+
+
+def _print_epoch(report: "EpochReport") -> None:
+    print_result(
+        f"epoch {report.epoch}/{report.epochs}{'  best' if report.is_best else ''}",
+        f"  train  {report.train}",
+        f"  val    {report.val}",
+        f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
+        f" {report.waited_s:.1f} s waited for data",
+        **report.as_json(),
+    )
+
+
+def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
     start = plan.checkpoint(progress)
     recipe, data = start.recipe, plan.data
     to_do = recipe.epochs - start.position.epoch
@@ -115,3 +141,4 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> None:
     )
     if to_do:
         plan.require_room(start.network(plan.place.device))
+    return 0

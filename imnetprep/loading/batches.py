@@ -16,6 +16,7 @@ from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Transform
 from imnetprep.messages import WrongBytes
 
+_NO_PIXELS = np.empty((0, 1, 1, 3), np.uint8)  # of a batch that others share among them
 _SHM = Path("/dev/shm")  # where torch puts what processes share, on Linux  # noqa: S108
 
 
@@ -24,6 +25,11 @@ class Batch(NamedTuple):
 
     pixels: Tensor
     labels: Tensor
+
+    def parts(self, number: int) -> "list[Batch]":
+        """The batch in `number` parts, or in fewer where it has fewer images."""
+        pairs = zip(self.pixels.chunk(number), self.labels.chunk(number), strict=True)
+        return [Batch(*pair) for pair in pairs]
 
 
 class BatchArrays(NamedTuple):
@@ -53,7 +59,8 @@ class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
             ]
         except (WrongBytes, OSError) as error:
             return error
-        arrays = BatchArrays(np.stack(pixels), self._samples.labels[keys.indices].astype(np.int64))
+        labels = self._samples.labels[keys.indices].astype(np.int64)
+        arrays = BatchArrays(np.stack(pixels) if pixels else _NO_PIXELS, labels)
         return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
 
     def _in_shared_memory(self, arrays: BatchArrays) -> Batch | BatchArrays:

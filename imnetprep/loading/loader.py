@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import DataLoader, dataloader
 
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset
@@ -30,7 +31,10 @@ dataloader._MultiProcessingDataLoaderIter._workers_status = defaultdict(bool)  #
 
 
 class Loader:
-    """Reads the samples of a split in batches, by workers that live as long as it does."""
+    """Reads the samples of a split in batches, by workers that live as long as it does.
+
+    `batch_size`, `steps` and `images` are of whole batches, where `share` reads a part of each.
+    """
 
     def __init__(
         self,
@@ -41,11 +45,12 @@ class Loader:
         batch_size: int,
         workers: int,
         pin_memory: bool,
+        share: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.samples, self.batch_size = samples, batch_size
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
-        self._keys = KeyBatches(order, batch_size)
+        self._keys = KeyBatches(order, batch_size, share)
         self._workers: set[BaseProcess] = set()
         self._loader: DataLoader[Batch | BatchArrays | WrongBytes | OSError] = _quietly(
             DataLoader,
@@ -58,6 +63,10 @@ class Loader:
             worker_init_fn=_live_as_long_as_the_parent,
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
+
+    def images_of(self, step: int) -> int:
+        """How many images the whole batch of `step` has."""
+        return min(self.batch_size, self.images - step * self.batch_size)
 
     def close(self) -> None:
         """End the workers now, not when the last reference is gone; also those of half a start."""

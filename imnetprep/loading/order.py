@@ -37,15 +37,20 @@ class Keys(NamedTuple):
 
 
 class KeyBatches:
-    """The batches of keys of one epoch, from a step on: set before each pass."""
+    """The batches of keys of one epoch, from a step on: set before each pass.
 
-    def __init__(self, order: Order, batch_size: int) -> None:
-        self._order, self._batch_size = order, batch_size
+    `share` says which part of a batch this process reads, where several read one together.
+    """
+
+    def __init__(
+        self, order: Order, batch_size: int, share: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._order, self._batch_size, self._share = order, batch_size, share
         self.epoch = self.first_step = 0
 
     def __iter__(self) -> Iterator[Keys]:
-        for part in torch.split(self._order(self.epoch), self._batch_size)[self.first_step :]:
-            yield Keys(self.epoch, part.tolist())
+        for batch in torch.split(self._order(self.epoch), self._batch_size)[self.first_step :]:
+            yield Keys(self.epoch, (self._share(batch) if self._share else batch).tolist())
 
 
 def mixed_seed(*parts: int | str) -> int:

@@ -6,6 +6,7 @@ Randomness needs no state: order, crops and dropout are functions of the seed an
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -66,6 +67,7 @@ class Checkpoint:
 
     `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `origin`
     is of the beginning of the run, `written_by` the program that saved it last.
+    `processes`: how many trained it together when it was saved.
     """
 
     recipe: Recipe
@@ -77,6 +79,7 @@ class Checkpoint:
     sums: dict[str, float]
     best: Best | None
     train_samples: int
+    processes: int = 1
     origin: Origin = field(default_factory=Origin)
     written_by: str = _PROGRAM
 
@@ -117,6 +120,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "sums": checkpoint.sums,
         "best": asdict(checkpoint.best) if checkpoint.best else None,
         "train_samples": checkpoint.train_samples,
+        "processes": checkpoint.processes,
     }
     with written_whole(path) as file:
         body = _Body(file)
@@ -147,15 +151,19 @@ def weights_bytes(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in model.state_dict().values())
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, on the CPU. Raises ImnetprepError if it is none of ours."""
-    if not path.is_file():
+def load_checkpoint(path: Path, body: bytes | None = None) -> Checkpoint:
+    """The checkpoint at `path`, on the CPU, of which `body` may have been read already.
+
+    Raises ImnetprepError if it is none of ours.
+    """
+    if body is None and not path.is_file():
         raise ImnetprepError(f"there is no checkpoint {path}", hint="imnetprep train makes one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about foreign files, which are refused below
             # weights_only: a pickle from a stranger is data here, never code.
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            file = path if body is None else BytesIO(body)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # torch.load meets foreign bytes with almost any exception
@@ -197,6 +205,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         sums={name: _parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
         best=Best(whole_number(best["epoch"]), whole_number(best["top1"])) if best else None,
         train_samples=whole_number(state["train_samples"]),
+        processes=whole_number(state["processes"], least=1),
         origin=parse_origin(state["origin"]),
         written_by=plain_text(state["written_by"]),
     )

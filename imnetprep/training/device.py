@@ -16,13 +16,20 @@ class Place:
     workers: int
 
 
-def pick_place(device_name: str | None, workers: int | None) -> Place:
+def pick_place(
+    device_name: str | None, workers: int | None, *, local_rank: int = 0, local_world: int = 1
+) -> Place:
     """Where to compute, as `pick_device` has it; on a CPU few `workers` unless a number is named:
     training itself wants the cores.
+
+    `local_rank` of `local_world` processes here takes the GPU of its number and its share of cores.
     """
     device = pick_device(device_name)
+    if local_world > 1 and device.type == "cuda":
+        device = pick_device(f"cuda:{local_rank}")
     if workers is None:
         workers = (BATCHES_FOR_CPU if device.type == "cpu" else BATCHES_FOR_GPU).count()
+        workers = -(-workers // local_world)
     return Place(device, workers)
 
 

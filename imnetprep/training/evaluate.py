@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import SampleList, read_samples
@@ -17,7 +18,9 @@ from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words
-from imnetprep.training.meters import Meter, Score
+from imnetprep.training.meters import Meter, Score, score_of
+from imnetprep.training.ranks import ALONE, Ranks
+from imnetprep.training.stop_request import StopRequest
 
 
 class Validator:
@@ -31,8 +34,9 @@ class Validator:
         place: Place,
         batch_size: int,
         amp: bool,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self._device, self._amp = place.device, amp
+        self._device, self._amp, self._ranks = place.device, amp, ranks
         self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
@@ -41,6 +45,7 @@ class Validator:
             batch_size=batch_size,
             workers=place.workers,
             pin_memory=place.device.type == "cuda",
+            share=ranks.slice,
         )
 
     def close(self) -> None:
@@ -48,20 +53,36 @@ class Validator:
         self._loader.close()
 
     @torch.inference_mode()
-    def score(self, model: nn.Module, progress: Progress, *, title: str = "validation") -> Score:
-        """The score of `model`, which is left in evaluation mode."""
+    def score(
+        self,
+        model: nn.Module,
+        progress: Progress,
+        *,
+        title: str = "validation",
+        stop: StopRequest | None = None,
+    ) -> Score:
+        """The score of `model`, which is left in evaluation mode, by all ranks together.
+
+        Raises StopNow once one of them is asked to stop.
+        """
         model.eval()
-        meter = Meter(self._device)
+        self._ranks.share_buffers(model)
+        meter, batches = Meter(self._device), self._loader.batches(0)
         with progress.task(title, total=self._loader.images, unit="images") as task:
-            for batch in self._loader.batches(0):
-                labels = batch.labels.to(self._device, non_blocking=True)
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
-                    logits = model(self._normaliser.normalised(batch.pixels)).float()
-                meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
-                task.advance(len(labels))
-        score = meter.score()
+            for step in range(self._loader.steps):
+                with self._ranks.together(stop or StopRequest()):
+                    self._add(next(batches), model, meter)
+                task.advance(self._loader.images_of(step))
+        score = score_of(self._ranks.totals(meter.sums()))
         assert score.images == self._loader.images
         return score
+
+    def _add(self, batch: Batch, model: nn.Module, meter: Meter) -> None:
+        if len(batch.labels):
+            labels = batch.labels.to(self._device, non_blocking=True)
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
+                logits = model(self._normaliser.normalised(batch.pixels)).float()
+            meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
 
 
 def evaluate(

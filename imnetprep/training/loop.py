@@ -7,16 +7,13 @@ It is read from the top: `train` opens the run, `_Loop.epochs` goes through the 
 import math
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 
 import torch
 
-from imnetprep.fs import locked
 from imnetprep.loading.batches import Batch
-from imnetprep.loading.loader import Loader
-from imnetprep.loading.order import mixed_seed, shuffled
-from imnetprep.loading.transforms import Normaliser, TrainTransform
+from imnetprep.loading.transforms import Normaliser
 from imnetprep.messages import Progress, WrongBytes, count
 from imnetprep.training.checkpoint import Best, Checkpoint, Position, save_checkpoint
 from imnetprep.training.evaluate import Validator
@@ -25,6 +22,7 @@ from imnetprep.training.model import heads, loss_of
 from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.plot import draw_plot
+from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.state import TrainState
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
@@ -40,18 +38,18 @@ def train(
     Raises Interruption once a SIGTERM or ^C was honoured, WrongUsage where the options contradict
     the run.
     """
-    run = plan.run
-    with stop_requests(progress) as stop, locked(run.folder):
-        try:
-            checkpoint = plan.checkpoint(progress)
-            recipe = checkpoint.recipe
-            smaller = smaller_batch(recipe.batch_size, recipe.image_size)
-            with said_in_words(smaller=smaller, run=run):
-                loop = _Loop(plan, checkpoint, stop, progress, save_every_s=save_every_s)
-                with closing(loop):
-                    yield from loop.epochs()
-        finally:
-            run.remove_unbegun()
+    with (
+        joined(plan.ranks, plan.place.device) as ranks,
+        stop_requests(progress) as stop,
+        plan.run.owned() if ranks.is_first else nullcontext(),
+    ):
+        checkpoint = plan.checkpoint(progress, ranks)
+        recipe = checkpoint.recipe
+        smaller = smaller_batch(recipe.batch_size, recipe.image_size)
+        with said_in_words(smaller=smaller, run=plan.run):
+            loop = _Loop(plan, checkpoint, ranks, stop, progress, save_every_s=save_every_s)
+            with closing(loop):
+                yield from loop.epochs()
 
 
 class _Loop:
@@ -61,6 +59,7 @@ class _Loop:
         self,
         plan: TrainPlan,
         checkpoint: Checkpoint,
+        ranks: Ranks,
         stop: StopRequest,
         progress: Progress,
         *,
@@ -68,23 +67,25 @@ class _Loop:
     ) -> None:
         data, device = plan.data, plan.place.device
         self._run, self._recipe, self._device = plan.run, checkpoint.recipe, device
-        self._stop, self._progress, self._save_every_s = stop, progress, save_every_s
+        self._ranks, self._stop, self._progress = ranks, stop, progress
+        self._save_every_s = save_every_s
         # A new run is saved after its first step: it exists then, and there is room for it.
         self._saved_s = time.monotonic() if checkpoint.weights else -math.inf
-        self._loader = _train_loader(plan, checkpoint)
+        self._loader = plan.loader(checkpoint.recipe, ranks)
         self._validator = Validator(
             data.val,
             checkpoint.preprocessing,
             place=plan.place,
             batch_size=self._recipe.batch_size,
             amp=self._recipe.amp,
+            ranks=ranks,
         )
         self._normaliser = Normaliser(checkpoint.preprocessing, device)
-        self._state = TrainState(checkpoint, device, steps=self._loader.steps)
-        if not self._state.is_done:
+        self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
+        if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model)
         self._log = plan.run.log_lines(checkpoint.position.epoch)
-        if not checkpoint.weights or not plan.run.recipe.exists():
+        if ranks.is_first and not (checkpoint.weights and plan.run.recipe.exists()):
             # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(plan.first_state(checkpoint))
         progress.note(
@@ -129,18 +130,18 @@ class _Loop:
             ) as task:
                 while not state.is_trained:
                     begun_s = time.monotonic()
-                    with self._stop.honoured():
+                    with self._ranks.together(self._stop, save=self._is_save_due) as agreement:
                         batch = next(batches)
                     state.waited_s += time.monotonic() - begun_s
+                    if agreement.saves:
+                        self._save()
                     self._step(batch)
                     state.next_step()
                     if state.is_trained or state.position.step % _STEPS_BETWEEN_LOOKS == 0:
                         task.tell(f"loss {state.finite_loss():.3f}")
                     state.seconds += time.monotonic() - begun_s
-                    task.advance(len(batch.labels))
-                    if time.monotonic() - self._saved_s >= self._save_every_s:
-                        self._save()
-        except WrongBytes:
+                    task.advance(loader.images_of(state.position.step - 1))
+        except (WrongBytes, FailedPeer):
             self._save()  # once the image is repaired, the run resumes from here
             raise
         self._save()  # first save, then validate: validation may not live to its end
@@ -150,47 +151,62 @@ class _Loop:
         state, recipe, position = self._state, self._recipe, self._state.position
         state.set_lr()
         # Dropout's noise: a function of the position, so that a checkpoint keeps no generator.
-        torch.manual_seed(mixed_seed(recipe.seed, position.epoch, position.step, "noise"))
-        labels = batch.labels.to(self._device, non_blocking=True)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.amp):
-            output = state.model(self._normaliser.normalised(batch.pixels))
-        loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
+        torch.manual_seed(self._ranks.noise(recipe.seed, position.epoch, position.step))
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        whole, parts = self._loader.images_of(position.step), batch.parts(recipe.accumulate)
+        for number, part in enumerate(parts, 1):
+            labels = part.labels.to(self._device, non_blocking=True)
+            with self._ranks.summing(state.parallel, is_last=number == len(parts)):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.amp):
+                    output = state.parallel(self._normaliser.normalised(part.pixels))
+                loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
+                # Gradients are summed over parts, and their mean taken over ranks.
+                loss = loss * (len(labels) * self._ranks.world / whole)
+                loss.backward()  # type: ignore[no-untyped-call]
+            state.meter.add(main_loss, heads(output)[0], labels)
         clip_gradients(state.model, norm=recipe.clip_norm)
         state.optimizer.step()
-        state.meter.add(main_loss, heads(output)[0], labels)
 
     def _finish_epoch(self) -> EpochReport:
         """Validate the epoch, log it, and keep its weights if they are the best."""
         state, number = self._state, self._state.position.epoch + 1
-        with self._stop.honoured():
-            title = f"validation {number}"
-            val = self._validator.score(state.model, self._progress, title=title)
+        val = self._validator.score(
+            state.model, self._progress, title=f"validation {number}", stop=self._stop
+        )
         is_best = state.best is None or val.top1 > state.best.top1
         report = EpochReport(
             number,
             self._recipe.epochs,
             state.lr(0),
-            state.meter.score(),
+            state.train_score(),
             val,
             is_best,
             state.seconds,
             state.waited_s,
         )
         state.next_epoch(Best(number, val.top1) if is_best else state.best)
-        if is_best:
-            save_checkpoint(self._run.best, replace(state.checkpoint(), optimizer={}))
         self._log.append(report.as_json())
-        self._run.write_log(self._log)
-        self._save()
-        draw_plot(self._log, self._run.plot, title=self._run.folder.name)
+        if self._ranks.is_first:
+            self._run.write_log(self._log)  # a line of an epoch that is not saved is dropped
+        self._save(is_best=is_best)
+        if self._ranks.is_first:
+            draw_plot(self._log, self._run.plot, title=self._run.folder.name)
         return report
 
-    def _save(self) -> None:
-        if self._state.position != Position():
-            save_checkpoint(self._run.last, self._state.checkpoint())
-            self._saved_s = time.monotonic()
+    @property
+    def _is_save_due(self) -> bool:
+        return time.monotonic() - self._saved_s >= self._save_every_s
+
+    def _save(self, *, is_best: bool = False) -> None:
+        """Save the state, made by all ranks together; before the first step there is none."""
+        if self._state.position == Position():
+            return
+        checkpoint = self._state.checkpoint()
+        if self._ranks.is_first:
+            if is_best:
+                save_checkpoint(self._run.best, replace(checkpoint, optimizer={}))
+            save_checkpoint(self._run.last, checkpoint)
+        self._saved_s = time.monotonic()
 
     def _place_of_stop(self) -> str:
         position = self._state.position
@@ -200,15 +216,3 @@ class _Loop:
             f"saved at epoch {position.epoch + 1}, step {position.step} of {self._loader.steps};"
             f" imnetprep train --resume --run {self._run.folder.name} resumes it"
         )
-
-
-def _train_loader(plan: TrainPlan, checkpoint: Checkpoint) -> Loader:
-    recipe, samples = checkpoint.recipe, plan.data.train
-    return Loader(
-        samples,
-        TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation),
-        order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
-        batch_size=recipe.batch_size,
-        workers=plan.place.workers,
-        pin_memory=plan.place.device.type == "cuda",
-    )

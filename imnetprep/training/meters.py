@@ -1,5 +1,6 @@
 """Loss and top-1 and top-5 hits, summed on the device and counted in whole images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ class Score:
         }
 
 
+def score_of(sums: Mapping[str, float]) -> Score:
+    """The score that the sums of one meter make, or those of several together."""
+    images = int(sums["images"])
+    return Score(sums["loss"] / max(images, 1), int(sums["top1"]), int(sums["top5"]), images)
+
+
 def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
     """How many rows of `logits` (B, C) rank their label (B,) first, and in the top 5: (2,).
 
@@ -63,8 +70,7 @@ class Meter:
 
     def score(self) -> Score:
         """The score so far."""
-        top1, top5 = self._hits.tolist()
-        return Score(self._loss.item() / max(self._images, 1), top1, top5, self._images)
+        return score_of(self.sums())
 
     def sums(self) -> dict[str, float]:
         """The sums so far as plain numbers, exactly."""

@@ -9,10 +9,12 @@ from torch import nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.loader import Loader
+from imnetprep.loading.order import shuffled
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import Preprocessing
+from imnetprep.loading.transforms import Preprocessing, TrainTransform
 from imnetprep.manifest import open_manifest
-from imnetprep.messages import ImnetprepError, Progress, count
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
@@ -24,7 +26,8 @@ from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
 from imnetprep.training.model import refuse_unknown
 from imnetprep.training.origin import Origin, read_origin
-from imnetprep.training.recipe import plan_recipe, refuse_contradiction
+from imnetprep.training.ranks import ALONE, Ranks
+from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
 from imnetprep.training.runs import Run, pick_run
 
 
@@ -46,11 +49,18 @@ class TrainPlan:
     data: Data
     place: Place
     options: Mapping[str, Any]
+    ranks: Ranks
 
-    def checkpoint(self, progress: Progress) -> Checkpoint:
-        """Where the run begins, or resumes. Raises WrongUsage where the options contradict it."""
-        if self.run.is_begun:
-            return self._resumed(progress)
+    def checkpoint(self, progress: Progress, ranks: Ranks = ALONE) -> Checkpoint:
+        """Where the run begins, or resumes: of what lies on a disk only rank 0 is asked.
+
+        Raises WrongUsage where the options contradict the run.
+        """
+        body = b""
+        if ranks.is_first and self.run.is_begun:
+            body = self.run.last.read_bytes()
+        if body := ranks.share(body):
+            return self._resumed(body, progress)
         recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
         if self.options.get("lr") is None:
             size = recipe.batch_size
@@ -77,6 +87,26 @@ class TrainPlan:
         """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""
         self.run.require_room(weights_bytes(network))
 
+    def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
+        """The training batches, of which each rank reads its slice."""
+        samples = self.data.train
+        loader = Loader(
+            samples,
+            TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation),
+            order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
+            batch_size=recipe.batch_size,
+            workers=self.place.workers,
+            pin_memory=self.place.device.type == "cuda",
+            share=ranks.slice,
+        )
+        if loader.images_of(0) < ranks.world:
+            raise WrongUsage(
+                f"a batch of {count(loader.images_of(0), 'image')} has none for each of"
+                f" {count(ranks.world, 'process')}",
+                hint=f"--devices {loader.images_of(0)} or fewer, or a larger --batch-size",
+            )
+        return loader
+
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""
         splits = (self.data.train, self.data.val)
@@ -90,9 +120,9 @@ class TrainPlan:
             "torch": torch.__version__,
         }
 
-    def _resumed(self, progress: Progress) -> Checkpoint:
+    def _resumed(self, body: bytes, progress: Progress) -> Checkpoint:
         run, train_samples = self.run, len(self.data.train)
-        checkpoint = load_checkpoint(run.last)
+        checkpoint = load_checkpoint(run.last, body)
         refuse_contradiction(checkpoint.recipe, self.options)
         refuse_other_classes(checkpoint.classes, self.data.classes, checkpoint=str(run.last))
         if checkpoint.train_samples != train_samples:
@@ -103,6 +133,11 @@ class TrainPlan:
             )
         at = checkpoint.position
         progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
+        if checkpoint.processes != self.ranks.world:
+            progress.note(
+                f"{count(self.ranks.world, 'process')} in place of {checkpoint.processes}:"
+                " the batches stay the same, rounding does not"
+            )
         return checkpoint
 
 
@@ -115,6 +150,7 @@ def plan_training(
     device: str | None = None,
     workers: int | None = None,
     layout: Layout | None = None,
+    ranks: Ranks = ALONE,
     progress: Progress,
 ) -> TrainPlan:
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
@@ -122,10 +158,11 @@ def plan_training(
     With `resume` a run that exists continues as if it had never stopped. Raises WrongUsage where
     there is one and it is not to be resumed.
     """
-    place, arch = pick_place(device, workers), options.get("arch")
+    place = pick_place(device, workers, local_rank=ranks.local_rank, local_world=ranks.local_world)
+    arch = options.get("arch")
     if arch:
         refuse_unknown(arch)
-    target = pick_run(root, run, arch=arch, resume=resume)
+    target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
     with open_manifest(root.manifest) as manifest:
         classes = classes_of(manifest)
         train = read_samples(manifest, Split.TRAIN, root, layout=layout)
@@ -133,4 +170,4 @@ def plan_training(
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = Data(classes, train, val, read_origin(root, (train, val)))
-    return TrainPlan(target, data, place, options)
+    return TrainPlan(target, data, place, options, ranks)

@@ -39,7 +39,15 @@ class Recipe:
         "Filter that resizes images.", IMAGES, value="bilinear", names=INTERPOLATIONS
     )
     epochs: int = choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
-    batch_size: int = choice("Images in a batch.", OPTIMIZER, value=256, limits=(2, 65_536))
+    batch_size: int = choice(
+        "Images in a batch, over all processes.", OPTIMIZER, value=256, limits=(2, 65_536)
+    )
+    accumulate: int = choice(
+        "Parts in which a process takes its share of a batch, for less memory.",
+        OPTIMIZER,
+        value=1,
+        limits=(1, 65_536),
+    )
     lr: float = choice(
         "The highest learning rate.",
         OPTIMIZER,

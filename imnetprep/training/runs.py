@@ -3,14 +3,14 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, written_whole
+from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, locked, written_whole
 from imnetprep.manifest import open_manifest, require_split
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 
@@ -93,7 +93,16 @@ class Run:
         """Loss and accuracy by epoch."""
         return self.folder / "plot.png"
 
-    def remove_unbegun(self) -> None:
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Lock the run while the block runs; a folder that got no checkpoint is gone after it."""
+        with locked(self.folder):
+            try:
+                yield
+            finally:
+                self._remove_unbegun()
+
+    def _remove_unbegun(self) -> None:
         """Remove the folder if nothing is in it but what a run has before its first checkpoint.
 
         The folder is listed: to ask for `last.pt` says "no" too where the disk does not answer.

@@ -11,27 +11,32 @@ import torch
 
 from imnetprep.messages import ImnetprepError
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
-from imnetprep.training.meters import Meter
+from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
+from imnetprep.training.ranks import Ranks
 from imnetprep.training.schedule import lr_at
 
 
 class TrainState:
     """A network, its optimizer, and where they are: made from a checkpoint, saved as one.
 
-    `steps` are those of an epoch.
+    `steps` are those of an epoch. `parallel` is the network as it is called in training, on all
+    ranks together.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device, *, steps: int) -> None:
-        self._start, self._device, self.steps = checkpoint, device, steps
+    def __init__(
+        self, checkpoint: Checkpoint, device: torch.device, *, steps: int, ranks: Ranks
+    ) -> None:
+        self._start, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
         self.recipe = recipe = checkpoint.recipe
         self.model = checkpoint.network(device)
+        self.parallel = ranks.parallel(self.model, device)
         self.optimizer = make_optimizer(self.model, recipe)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
         self.position, self.best = checkpoint.position, checkpoint.best
         self.meter = Meter(device)
         self.seconds = self.waited_s = 0.0
-        if checkpoint.sums:
+        if checkpoint.sums and ranks.is_first:
             self.meter.restore(checkpoint.sums)
             self.seconds = checkpoint.sums["seconds"]
             self.waited_s = checkpoint.sums["waited_s"]
@@ -69,8 +74,12 @@ class TrainState:
         self.seconds = self.waited_s = 0.0
 
     def checkpoint(self) -> Checkpoint:
-        """The state to save. Raises ImnetprepError when the loss or a weight is not finite."""
+        """The state to save, made by all ranks together.
+
+        Raises ImnetprepError when the loss or a weight is not finite.
+        """
         self.finite_loss()
+        sums = self._ranks.totals(self.meter.sums())
         weights = self.model.state_dict()
         floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
         if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
@@ -80,9 +89,14 @@ class TrainState:
             weights=weights,
             optimizer=memory_of(self.optimizer, self.model),
             position=self.position,
-            sums={**self.meter.sums(), "seconds": self.seconds, "waited_s": self.waited_s},
+            sums={**sums, "seconds": self.seconds, "waited_s": self.waited_s},
             best=self.best,
+            processes=self._ranks.world,
         )
+
+    def train_score(self) -> Score:
+        """The score of the epoch so far, over all ranks."""
+        return score_of(self._ranks.totals(self.meter.sums()))
 
     def finite_loss(self) -> float:
         """The mean loss of the epoch so far. Raises ImnetprepError where it is NaN or infinite."""

@@ -31,6 +31,11 @@ class StopRequest:
         self._signal: signal.Signals | None = None
         self._may_stop = False
 
+    @property
+    def is_made(self) -> bool:
+        """Has the user or the machine asked?"""
+        return self._signal is not None
+
     @contextmanager
     def honoured(self) -> Iterator[None]:
         """Raise StopNow as soon as there is a request, from anywhere in the block, or before."""
@@ -43,9 +48,8 @@ class StopRequest:
             self._may_stop = False
 
     def stopped(self, message: str) -> Interruption:
-        """What to raise once the state is saved."""
-        assert self._signal is not None
-        return Interruption(_EXIT_CODES[self._signal], message)
+        """What to raise once the state is saved; also where another process was asked."""
+        return Interruption(_EXIT_CODES[self._signal or signal.SIGTERM], message)
 
     def on_signal(self, number: int, _frame: FrameType | None) -> None:
         """Note the request; a second ^C ends the training at once, with what was saved earlier."""

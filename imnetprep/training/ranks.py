@@ -1,0 +1,197 @@
+"""The processes that train one network together; alone, all that they would do is nothing.
+
+Each has a rank from 0 on. They see the global batches that one process would see, a slice each;
+rank 0 alone writes. Before each batch they agree on whether to go on, over gloo on the CPU: a
+signal to one of them stops all at the same step, and one that died is missed at once, not after
+half an hour as NCCL has it. `torchrun` says in the environment who is who.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from imnetprep.loading.order import mixed_seed
+from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.training.stop_request import StopNow, StopRequest
+
+_PATIENCE = timedelta(minutes=30)  # for a peer that is alive: a validation, a save to a slow disk
+_STOP, _SAVE, _FAILURE = range(3)
+
+
+class LostPeer(ImnetprepError):
+    """A process of the training is gone."""
+
+
+class FailedPeer(ImnetprepError):
+    """A process of the training failed before a batch, and says itself why."""
+
+
+@dataclass
+class Agreement:
+    """What all ranks have agreed on before a batch."""
+
+    saves: bool = False
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """A process among those that train together: its rank, how many there are, and how many of
+    them share this machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    _group: distributed.ProcessGroup | None = field(default=None, repr=False)  # gloo, on the CPU
+
+    @property
+    def is_first(self) -> bool:
+        """Is it the one that writes, and speaks to the user?"""
+        return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Is there no other process?"""
+        return self.world == 1
+
+    @property
+    def is_restart(self) -> bool:
+        """Has torchrun started all ranks again, since one of them had died?"""
+        return not self.is_alone and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+    def noise(self, *parts: int | str) -> int:
+        """The seed of this rank's noise at the position `parts`; of the first as of one alone."""
+        return mixed_seed(*parts, "noise", *([self.rank] if self.rank else []))
+
+    def slice(self, indices: Tensor) -> Tensor:
+        """The rank's part of a global batch (B,): the parts together are the batch, in order."""
+        return torch.tensor_split(indices, self.world)[self.rank]
+
+    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """`model` as it is called in training: its gradients become the mean over all ranks."""
+        if self.is_alone:
+            return model
+        return DistributedDataParallel(
+            model, device_ids=None if device.type == "cpu" else [device.index]
+        )
+
+    def summing(self, model: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """While the block runs `model` sums gradients over ranks, in the last part of a step."""
+        if isinstance(model, DistributedDataParallel) and not is_last:
+            return model.no_sync()
+        return nullcontext()
+
+    def totals(self, sums: dict[str, float]) -> dict[str, float]:
+        """The sums over all ranks; whole numbers up to 2**53 exactly."""
+        if self.is_alone:
+            return sums
+        values = torch.tensor([float(sums[name]) for name in sums], dtype=torch.float64)
+        self._reduce(values)
+        return dict(zip(sums, values.tolist(), strict=True))
+
+    def share(self, body: bytes) -> bytes:
+        """What rank 0 has; the others' `body` is not looked at."""
+        if self.is_alone:
+            return body
+        size = torch.tensor([len(body) if self.is_first else 0])
+        self._reduce(size)
+        piece = torch.from_numpy(np.zeros(int(size), np.uint8))
+        if self.is_first:
+            piece.numpy()[:] = np.frombuffer(body, np.uint8)
+        with _peers():
+            distributed.broadcast(piece, 0, group=self._group)
+        return piece.numpy().tobytes()
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all ranks the buffers of rank 0: each has seen its own slices."""
+        if not self.is_alone:
+            with _peers():
+                for each in model.buffers():
+                    buffer = each.cpu()
+                    distributed.broadcast(buffer, 0, group=self._group)
+                    each.copy_(buffer)
+
+    @contextmanager
+    def together(self, stop: StopRequest, *, save: bool = False) -> Iterator[Agreement]:
+        """Run the block on all ranks; then all go on, or none. `save`: this one wants a checkpoint.
+
+        Raises StopNow where any rank is asked to stop, FailedPeer where another one failed in its
+        block. Alone, a request interrupts the block.
+        """
+        agreement = Agreement(save)
+        if self.is_alone:
+            with stop.honoured():
+                yield agreement
+            return
+        failure: Exception | None = None
+        try:
+            yield agreement
+        except Exception as error:  # whatever it is, the others must not wait for this rank
+            failure = error
+        votes = torch.tensor([stop.is_made, save, failure is not None], dtype=torch.int64)
+        self._reduce(votes)
+        if failure is not None:
+            raise failure
+        if votes[_FAILURE]:
+            raise FailedPeer("another process of the training failed", hint="it says why")
+        if votes[_STOP]:
+            raise StopNow
+        agreement.saves = bool(votes[_SAVE])
+
+    def _reduce(self, values: Tensor) -> None:
+        with _peers():
+            distributed.all_reduce(values, group=self._group)
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """What gloo says of a peer that is gone, in words."""
+    try:
+        yield
+    except (RuntimeError, distributed.DistError) as error:
+        raise LostPeer(
+            "another process of the training is gone",
+            hint="where it said nothing it was killed, as the kernel does where memory is used up;"
+            " imnetprep train --resume goes on from the last checkpoint",
+        ) from error
+
+
+def typed_ranks() -> Ranks:
+    """The ranks that `torchrun` wrote into the environment; not yet joined. One: alone."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    try:
+        rank, world, local_rank, local_world = (int(os.environ[name]) for name in names)
+        return Ranks(rank, world, local_rank, local_world)
+    except (KeyError, ValueError) as error:
+        raise WrongUsage(
+            f"torchrun left no rank in the environment: {error}",
+            hint="imnetprep train --devices N starts N processes itself",
+        ) from error
+
+
+@contextmanager
+def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
+    """The ranks once all of them are there, until the block ends."""
+    if ranks.is_alone:
+        yield ranks
+        return
+    with _peers():
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+        group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
+    assert isinstance(group, distributed.ProcessGroup)
+    yield replace(ranks, _group=group)
+    distributed.destroy_process_group()  # not after an error: it would wait for who is gone
