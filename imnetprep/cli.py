@@ -87,6 +87,7 @@ for _verb in (
     "datasets",
     "sync_s3",
     "inspect",
+    "archs",
     "train",
     "evaluate",
     "predict",

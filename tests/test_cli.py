@@ -396,6 +396,7 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     # `sessions` and `machines` show; what they end or remove is asked for by an option of its own.
     shows = {"sessions", "machines"}
     assert set(verbs) - tried - shows == {
+        "archs",
         "datasets",
         "status",
         "evaluate",

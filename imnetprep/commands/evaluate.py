@@ -21,6 +21,7 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
 @click.option(
     "--batch-size", type=click.IntRange(1), help="Images in a batch.  [default: as in training]"
 )
+@verb.arch_option
 @verb.device_option
 @verb.workers_option
 @json_option
@@ -32,6 +33,7 @@ def evaluate(
     layout: Layout | None,
     run: str | None,
     batch_size: int | None,
+    arch: str | None,
     device: str | None,
     workers: int | None,
     quiet: bool,
@@ -56,6 +58,7 @@ def evaluate(
     score = score_of(
         root,
         path,
+        arch=arch,
         device=device,
         batch_size=batch_size,
         workers=workers,

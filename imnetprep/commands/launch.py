@@ -215,7 +215,7 @@ def _wish(
     from imnetprep.launching.plan import Wish
     from imnetprep.launching.policies import role_name
     from imnetprep.launching.wheel import build_wheel
-    from imnetprep.training.recipe import plan_recipe
+    from imnetprep.training.recipe import default_run, plan_recipe
 
     choices = _training_options(words)
     layout, device = choices.pop("layout"), choices.pop("device")
@@ -223,7 +223,7 @@ def _wish(
     recipe = plan_recipe(choices, amp_pays=True)
     wheel = build_wheel()
     try:
-        name = run_name(run or recipe.arch)
+        name = run_name(run or default_run(recipe.arch))
     except ValueError as error:
         raise WrongUsage(str(error), hint="--run NAME, before the word train") from error
     return Wish(

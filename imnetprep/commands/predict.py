@@ -14,9 +14,12 @@ from imnetprep.commands.terminal import json_option, print_result
 @click.argument(
     "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
+@verb.arch_option
 @verb.device_option
 @json_option
-def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> None:
+def predict(
+    checkpoint: Path, images: tuple[Path, ...], arch: str | None, device: str | None
+) -> None:
     """Name the five likeliest classes of each IMAGE, with their probabilities.
 
     \b
@@ -27,7 +30,7 @@ def predict(checkpoint: Path, images: tuple[Path, ...], device: str | None) -> N
     require_files(checkpoint, images)  # before torch is loaded, which takes seconds
     from imnetprep.training.predict import predictions
 
-    for prediction in predictions(checkpoint, images, device=device):
+    for prediction in predictions(checkpoint, images, arch=arch, device=device):
         lines = [
             f"  {guess.probability:8.2%}  {guess.label}".replace("%", " %")
             for guess in prediction.best

@@ -353,6 +353,11 @@ decode_option = click.option(
 device_option = click.option(
     "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
 )
+arch_option = click.option(
+    "--arch",
+    metavar="MODULE:FUNCTION",
+    help="Function of your own that makes the checkpoint's network, if one does: it is imported.",
+)
 workers_option = click.option(
     "--workers",
     type=click.IntRange(0),

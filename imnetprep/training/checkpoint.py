@@ -5,7 +5,7 @@ Randomness needs no state: order, crops and dropout are functions of the seed an
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,13 +17,14 @@ from imnetprep import __version__
 from imnetprep.fs import written_whole
 from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, WrongUsage, shell_word
+from imnetprep.outside_text import shown
 from imnetprep.plain_values import plain_text, real_number, whole_number
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
-from imnetprep.training.recipe import INTERPOLATIONS, Recipe, parse_recipe
+from imnetprep.training.recipe import INTERPOLATIONS, Recipe, is_own_function, parse_recipe
 
 FORM = 2
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
@@ -66,8 +67,9 @@ class Checkpoint:
     """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
 
     `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `origin`
-    is of the beginning of the run, `written_by` the program that saved it last.
-    `processes`: how many trained it together when it was saved.
+    is of the beginning of the run, `written_by` the program that saved it last. `processes`: how
+    many trained it together when it was saved. `typed_arch` is in no file: it lets a function of
+    the user's own be imported.
     """
 
     recipe: Recipe
@@ -82,6 +84,7 @@ class Checkpoint:
     processes: int = 1
     origin: Origin = field(default_factory=Origin)
     written_by: str = _PROGRAM
+    typed_arch: str | None = None
 
     @property
     def numbers(self) -> int:
@@ -89,7 +92,16 @@ class Checkpoint:
         return sum(tensor.numel() for tensor in self.weights.values())
 
     def network(self, device: torch.device) -> nn.Module:
-        """The network on `device`, with its weights; in a new training, with those of its seed."""
+        """The network on `device`, with its weights; in a new training, with those of its seed.
+
+        Raises WrongUsage where a stranger's checkpoint would import what nobody typed.
+        """
+        if is_own_function(self.recipe.arch) and self.typed_arch != self.recipe.arch:
+            word = shell_word(f"{shown(self.recipe.arch):.80}")
+            raise WrongUsage(
+                f"the network of the checkpoint is made by a function, {word}",
+                hint=f"--arch {word} imports it and runs it, if you trust it",
+            )
         model = build_model(
             self.recipe.arch,
             classes=len(self.classes.wnids),
@@ -151,10 +163,13 @@ def weights_bytes(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in model.state_dict().values())
 
 
-def load_checkpoint(path: Path, body: bytes | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: Path, body: bytes | None = None, *, arch: str | None = None
+) -> Checkpoint:
     """The checkpoint at `path`, on the CPU, of which `body` may have been read already.
 
-    Raises ImnetprepError if it is none of ours.
+    `arch` was typed, and must be that of the checkpoint: WrongUsage where it is not. Raises
+    ImnetprepError if the file is no checkpoint of ours.
     """
     if body is None and not path.is_file():
         raise ImnetprepError(f"there is no checkpoint {path}", hint="imnetprep train makes one")
@@ -176,9 +191,19 @@ def load_checkpoint(path: Path, body: bytes | None = None) -> Checkpoint:
             hint=f"use the version that wrote it: {state.get('written_by')}",
         )
     try:
-        return _parse(state)
+        checkpoint = _parse(state)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise _not_ours(path, f"{type(error).__name__}: {error}") from error
+    return _with_typed_arch(checkpoint, arch)
+
+
+def _with_typed_arch(checkpoint: Checkpoint, arch: str | None) -> Checkpoint:
+    if arch not in (None, checkpoint.recipe.arch):
+        raise WrongUsage(
+            f"the checkpoint is of --arch {shown(checkpoint.recipe.arch):.80}, not {arch}",
+            hint="leave out --arch",
+        )
+    return replace(checkpoint, typed_arch=arch)
 
 
 def _not_ours(path: Path, reason: str) -> ImnetprepError:

@@ -89,6 +89,7 @@ def evaluate(
     root: Root,
     path: Path,
     *,
+    arch: str | None = None,
     device: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -97,9 +98,10 @@ def evaluate(
 ) -> Score:
     """The score of the checkpoint at `path` on the validation split under `root`.
 
-    Raises ImnetprepError if its classes are not those of the root.
+    `arch`: that of the checkpoint, if a function of the user's own makes its network. Raises
+    ImnetprepError if its classes are not those of the root.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, arch=arch)
     batch_size = batch_size or checkpoint.recipe.batch_size
     place = pick_place(device, workers)
     with open_manifest(root.manifest) as manifest:

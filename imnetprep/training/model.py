@@ -1,33 +1,17 @@
-"""Networks: torchvision's classification architectures by name, and the loss of their outputs."""
+"""A network for the classes and the image size of a training, and the loss of its outputs."""
 
-import difflib
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torchvision import models
 
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.training.architectures import make_network
 
 # What the second heads of GoogLeNet and Inception add to the loss (Szegedy et al. 2014, 5).
 _AUX_WEIGHT = 0.3
-
-
-def architectures() -> list[str]:
-    """The names that `build_model` takes."""
-    return list(models.list_models(module=models))
-
-
-def refuse_unknown(arch: str) -> None:
-    """Raise WrongUsage, with the names that come close, unless torchvision has `arch`."""
-    if arch not in architectures():
-        close = difflib.get_close_matches(arch, architectures(), n=3, cutoff=0.3)
-        raise WrongUsage(
-            f"torchvision has no architecture {arch!r}",
-            hint=f"--arch {' or '.join(close or ['resnet18'])}",
-        )
 
 
 def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Module:
@@ -35,36 +19,43 @@ def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Mo
 
     Raises WrongUsage on an unknown name or an image size in pixels that it cannot take.
     """
-    refuse_unknown(arch)
-    size_matters: dict[str, Any] = {}
-    if arch.startswith("vit_"):
-        size_matters = {"image_size": image_size}
-    elif arch.startswith("maxvit_"):
-        size_matters = {"input_size": (image_size, image_size)}
-    elif arch in ("googlenet", "inception_v3"):
-        size_matters = {"init_weights": True}  # without it they warn about a coming change
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            model: nn.Module = models.get_model(
-                arch, weights=None, num_classes=classes, **size_matters
-            )
-            _try_on(model, image_size)
+            model = make_network(arch, classes=classes, image_size=image_size)
+            output = _try_on(model, image_size, falls_back=":" in arch)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise WrongUsage(
                 f"{arch} does not take images of {image_size} × {image_size} px: {reason}",
                 hint=f"--image-size {299 if arch == 'inception_v3' else 224}",
             ) from error
+    shape = tuple(heads(output)[0].shape[1:])
+    if shape != (classes,):
+        raise WrongUsage(
+            f"{arch} gives {shape} for an image where {classes} logits are wanted",
+            hint="a network for num_classes classes returns logits (B, num_classes)",
+        )
     return model
 
 
-def _try_on(model: nn.Module, image_size: int) -> None:
-    """Push shapes without numbers through `model`, as training will."""
+def _try_on(model: nn.Module, image_size: int, *, falls_back: bool) -> Any:
+    """Push shapes without numbers through `model`, as training will.
+
+    `falls_back`: where that fails an image, for tables of a network that stay on the CPU.
+    """
     shapes = {name: tensor.to("meta") for name, tensor in model.state_dict().items()}
-    with warnings.catch_warnings():
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        functional_call(model, shapes, (torch.empty(2, 3, image_size, image_size, device="meta"),))
+        try:
+            return functional_call(model, shapes, (images,))
+        except (RuntimeError, ValueError, AssertionError):
+            if not falls_back:
+                raise
+            output = model.eval()(torch.zeros(1, 3, image_size, image_size))
+            model.train()
+            return output
 
 
 def heads(output: Any) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What a training is to do, decided before anything is touched: run, data, device, recipe."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.loading.transforms import Preprocessing, TrainTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
+from imnetprep.training.architectures import refuse_unknown
 from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
@@ -24,7 +25,6 @@ from imnetprep.training.checkpoint import (
 )
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
-from imnetprep.training.model import refuse_unknown
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
@@ -81,6 +81,7 @@ class TrainPlan:
             best=None,
             train_samples=len(self.data.train),
             origin=self.data.origin,
+            typed_arch=self.options.get("arch"),
         )
 
     def require_room(self, network: nn.Module) -> None:
@@ -122,7 +123,7 @@ class TrainPlan:
 
     def _resumed(self, body: bytes, progress: Progress) -> Checkpoint:
         run, train_samples = self.run, len(self.data.train)
-        checkpoint = load_checkpoint(run.last, body)
+        checkpoint = replace(load_checkpoint(run.last, body), typed_arch=self.options.get("arch"))
         refuse_contradiction(checkpoint.recipe, self.options)
         refuse_other_classes(checkpoint.classes, self.data.classes, checkpoint=str(run.last))
         if checkpoint.train_samples != train_samples:

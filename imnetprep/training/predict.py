@@ -39,13 +39,18 @@ class Prediction:
 
 
 def predictions(
-    path: Path, images: Sequence[Path], *, device: str | None = None, best: int = 5
+    path: Path,
+    images: Sequence[Path],
+    *,
+    arch: str | None = None,
+    device: str | None = None,
+    best: int = 5,
 ) -> Iterator[Prediction]:
     """The `best` classes of each of `images`, by the checkpoint at `path`.
 
     Raises ImnetprepError on a file that is no image, after those before it.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, arch=arch)
     place = pick_device(device)
     model = checkpoint.network(place).eval()
     preprocessing, classes = checkpoint.preprocessing, checkpoint.classes

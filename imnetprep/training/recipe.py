@@ -4,6 +4,7 @@ A run keeps its recipe from its first step to its last; device and workers may c
 `Recipe` says all that there is to say of one choice: its default, its limits, its help.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
@@ -15,6 +16,7 @@ from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, Choice, choic
 _LR_OF_256 = 0.1
 _VAL_RESIZE = 256 / 224
 
+TIMM = "timm:"  # before the name of a network of timm
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
 
 
@@ -22,7 +24,11 @@ INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its 
 class Recipe:
     """The choices of one training, each under the name of its option."""
 
-    arch: str = choice("A torchvision classification architecture.", IMAGES, value="resnet18")
+    arch: str = choice(
+        "A network that `imnetprep archs` lists, timm:NAME, or MODULE:FUNCTION of your own.",
+        IMAGES,
+        value="resnet18",
+    )
     image_size: int = choice(
         "Side of the network's input, px.", IMAGES, value=224, limits=(8, 4096)
     )
@@ -115,6 +121,16 @@ CHOICES: Mapping[str, Choice] = {item.name: item.metadata["choice"] for item in 
 DEFAULTS: Mapping[str, Any] = {
     item.name: item.default for item in fields(Recipe) if item.default is not MISSING
 }
+
+
+def is_own_function(arch: str) -> bool:
+    """Is `arch` a function of the user's own, `module:function`?"""
+    return ":" in arch and not arch.startswith(TIMM)
+
+
+def default_run(arch: str) -> str:
+    """The name of a run that has none: that of its architecture, as a folder may be called."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", arch).strip("-") or "run"
 
 
 def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:

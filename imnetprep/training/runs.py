@@ -17,6 +17,7 @@ from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 if TYPE_CHECKING:  # of torch
     from imnetprep.training.meters import Score
 from imnetprep.plain_values import real_number, table, whole_number
+from imnetprep.training.recipe import default_run
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -180,7 +181,7 @@ def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) ->
     be written.
     """
     newest = _newest(root, "last.pt") if name is None and arch is None and resume else None
-    run = newest or named_run(root, name or arch or "resnet18")
+    run = newest or named_run(root, name or default_run(arch or "resnet18"))
     if run.is_begun and not resume:
         raise WrongUsage(
             f"there is a run {run.folder.name} in {root.runs} already",
