@@ -1,38 +1,93 @@
 """`imnetprep predict`."""
 
+import csv
+import io
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imnetprep.commands import verb
-from imnetprep.commands.terminal import json_option, print_result
+from imnetprep.commands.terminal import is_json, json_option, print_note, print_result
+from imnetprep.messages import WrongBytes, count
+
+if TYPE_CHECKING:  # of torch
+    from imnetprep.training.predict import Prediction
+
+_COLUMNS = ("image", "rank", "wnid", "name", "probability")
 
 
-@verb.command(short_help="Name the five likeliest classes of images.")
+@verb.command(short_help="Name the likeliest classes of images.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.argument(
-    "images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes of each image."
 )
+@click.option("--csv", "as_csv", is_flag=True, help="Print a table: a row a class of an image.")
 @verb.arch_option
 @verb.device_option
 @json_option
 def predict(
-    checkpoint: Path, images: tuple[Path, ...], arch: str | None, device: str | None
+    checkpoint: Path,
+    images: tuple[str, ...],
+    top: int,
+    as_csv: bool,
+    arch: str | None,
+    device: str | None,
 ) -> None:
-    """Name the five likeliest classes of each IMAGE, with their probabilities.
+    """Name the likeliest classes of each IMAGE, with their probabilities.
 
     \b
     imnetprep predict imagenet/runs/resnet18/best.pt cat.jpg dog.png
+    imnetprep predict best.pt photos --csv > photos.csv
+    find photos -newer last | imnetprep predict best.pt - --top 1
+
+    IMAGE is a file, a folder, a pattern in quotes, or - for lines on stdin. A file that is no image
+    is named and left out; then the exit code is 4.
     """
-    from imnetprep.training.runs import require_files
+    if as_csv and is_json():
+        verb.refuse("--json prints objects", "as_csv")
+    from imnetprep.images import readable_kinds
+    from imnetprep.training.image_paths import find_paths
+    from imnetprep.training.runs import require_checkpoint
 
-    require_files(checkpoint, images)  # before torch is loaded, which takes seconds
-    from imnetprep.training.predict import predictions
+    require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
+    paths = find_paths(images, sys.stdin)
+    from imnetprep.training.predict import Unread, predictions
 
-    for prediction in predictions(checkpoint, images, arch=arch, device=device):
-        lines = [
-            f"  {guess.probability:8.2%}  {guess.label}".replace("%", " %")
-            for guess in prediction.best
-        ]
-        print_result(str(prediction.image), *lines, **asdict(prediction))
+    files = unread = 0
+    for each in predictions(checkpoint, paths, arch=arch, device=device, best=top):
+        if as_csv and not files:
+            print_result(_row(*_COLUMNS))
+        files += 1
+        if isinstance(each, Unread):
+            unread += 1
+            line = f"left out: {each.image} {each.problem}"
+            print_note(line) if as_csv else print_result(line, **asdict(each))
+        else:
+            _print(each, as_csv=as_csv)
+    if unread or not files:
+        raise WrongBytes(
+            f"{unread:,} of {count(files, 'file')} could not be read as an image",
+            hint=f"{readable_kinds()} are read; the lines above say what is wrong",
+        )
+
+
+def _print(prediction: "Prediction", *, as_csv: bool) -> None:
+    if as_csv:
+        for rank, guess in enumerate(prediction.best, 1):
+            row = prediction.image, rank, guess.wnid, guess.name, f"{guess.probability:.6f}"
+            print_result(_row(*row))
+        return
+    lines = [
+        f"  {guess.probability:8.2%}  {guess.label}".replace("%", " %") for guess in prediction.best
+    ]
+    print_result(str(prediction.image), *lines, **asdict(prediction))
+
+
+def _row(*cells: object) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()

@@ -27,9 +27,9 @@ def show(checkpoint: Path) -> None:
     \b
     imnetprep show imagenet/runs/resnet18/best.pt
     """
-    from imnetprep.training.runs import require_files
+    from imnetprep.training.runs import require_checkpoint
 
-    require_files(checkpoint, ())  # before torch is loaded, which takes seconds
+    require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
     from imnetprep.training.checkpoint import load_checkpoint
 
     state = load_checkpoint(checkpoint)

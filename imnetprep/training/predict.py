@@ -1,19 +1,26 @@
 """The likeliest classes of single images, by a checkpoint."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from imnetprep.images import decode_rgb, readable_kinds
-from imnetprep.loading.transforms import Normaliser, ValTransform
+from imnetprep.images import decode_rgb
+from imnetprep.jobs import FILES
+from imnetprep.loading.transforms import Normaliser, Pixels, ValTransform
+from imnetprep.machine import is_of_file
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
-from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.device import pick_device
 from imnetprep.training.failures import said_in_words
+
+_BATCH = 32  # images that go through the network together
 
 
 @dataclass(frozen=True)
@@ -38,39 +45,61 @@ class Prediction:
     best: tuple[Guess, ...]
 
 
+@dataclass(frozen=True)
+class Unread:
+    """A file that is no image, and why."""
+
+    image: Path
+    problem: str
+
+
 def predictions(
     path: Path,
-    images: Sequence[Path],
+    images: Iterable[Path],
     *,
     arch: str | None = None,
     device: str | None = None,
     best: int = 5,
-) -> Iterator[Prediction]:
-    """The `best` classes of each of `images`, by the checkpoint at `path`.
-
-    Raises ImnetprepError on a file that is no image, after those before it.
-    """
+) -> Iterator[Prediction | Unread]:
+    """The `best` classes of each of `images`, in their order, by the checkpoint at `path`."""
     checkpoint = load_checkpoint(path, arch=arch)
     place = pick_device(device)
     model = checkpoint.network(place).eval()
     preprocessing, classes = checkpoint.preprocessing, checkpoint.classes
     normaliser = Normaliser(preprocessing, place)
     transform = ValTransform(preprocessing)
-    for image in images:
+
+    def read(image: Path) -> tuple[Path, Pixels | str]:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
-        pixels = torch.from_numpy(transform(plain).copy())[None]
-        with torch.inference_mode(), said_in_words(smaller="--device cpu"):
-            shares = model(normaliser.normalised(pixels)).float().softmax(dim=1)[0]
-            top = shares.topk(min(best, len(shares)))
-        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-        guesses = tuple(Guess(classes.wnids[at], classes.names[at], share) for at, share in pairs)
-        yield Prediction(image, guesses)
+        return image, plain if isinstance(plain, str) else transform(plain)
+
+    pairs = FILES.in_threads(read, images, jobs=None)
+    while batch := list(islice(pairs, _BATCH)):
+        shares = torch.empty(0, len(classes.wnids))
+        if pixels := [each for _, each in batch if not isinstance(each, str)]:
+            with torch.inference_mode(), said_in_words(smaller="--device cpu"):
+                logits = model(normaliser.normalised(torch.from_numpy(np.stack(pixels))))
+                shares = logits.float().softmax(dim=1).cpu()
+        rows = iter(shares)
+        for image, each in batch:
+            yield (
+                Unread(image, each)
+                if isinstance(each, str)
+                else Prediction(image, _guesses(next(rows), classes, best))
+            )
 
 
-def _decoded(path: Path, *, apply_orientation: bool) -> Image.Image:
+def _guesses(shares: Tensor, classes: Classes, best: int) -> tuple[Guess, ...]:
+    top = shares.topk(min(best, len(shares)))
+    pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple(Guess(classes.wnids[at], classes.names[at], share) for at, share in pairs)
+
+
+def _decoded(path: Path, *, apply_orientation: bool) -> Image.Image | str:
+    """The image at `path`, or why there is none."""
     try:
         return decode_rgb(read_file(path), apply_orientation=apply_orientation)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        hint = f"leave it out, or name an image: {readable_kinds()} are read"
-        raise ImnetprepError(f"{path}: {reason}", hint=hint) from error
+    except (ImnetprepError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and not is_of_file(error):
+            raise
+        return getattr(error, "strerror", None) or str(error).removeprefix(f"{path} ")

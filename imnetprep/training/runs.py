@@ -204,7 +204,7 @@ def pick_checkpoint(root: Root, *, path: Path | None, run: str | None) -> Path:
     if path is not None:
         if run is not None:
             raise WrongUsage(f"both {path} and --run {run}", hint="name one of them")
-        require_files(path, ())
+        require_checkpoint(path)
         return path
     target = named_run(root, run) if run else _newest(root, "best.pt")
     if target is None:
@@ -219,18 +219,10 @@ def pick_checkpoint(root: Root, *, path: Path | None, run: str | None) -> Path:
     return target.best
 
 
-def require_files(checkpoint: Path, images: Sequence[Path]) -> None:
-    """Raise ImnetprepError unless there are all of them."""
-    if not checkpoint.is_file():
-        raise ImnetprepError(
-            f"there is no checkpoint {checkpoint}", hint="imnetprep train makes one"
-        )
-    if absent := [image for image in images if not image.exists()]:
-        names = ", ".join(map(str, absent[:9])) + ", …" * (len(absent) > 9)
-        raise ImnetprepError(
-            f"{names}: there {'is no such file' if len(absent) == 1 else 'are no such files'}",
-            hint="name images that are there",
-        )
+def require_checkpoint(path: Path) -> None:
+    """Raise ImnetprepError unless `path` is a file."""
+    if not path.is_file():
+        raise ImnetprepError(f"there is no checkpoint {path}", hint="imnetprep train makes one")
 
 
 def require_samples(root: Root, splits: Sequence[Split], *, layout: Layout | None) -> None:

@@ -14,7 +14,7 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.plan import plan_training
-from imnetprep.training.predict import predictions
+from imnetprep.training.predict import Prediction, predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
 from tests.conftest import Run as RunCommand
 from tests.conftest import snapshot
@@ -177,18 +177,8 @@ def test_predict_takes_images_of_any_mode(best: Path, tmp_path: Path, mode: str)
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new(mode, (300, 20)).save(path)
     (prediction,) = predictions(best, [path], device="cpu")
+    assert isinstance(prediction, Prediction)
     assert len(prediction.best) == 3
-
-
-def test_predict_names_a_file_that_is_no_image(best: Path, tmp_path: Path, run: RunCommand) -> None:
-    path = tmp_path / "notes.txt"
-    path.write_text("no image")
-    told = run("predict", best, path, "--device", "cpu")
-    assert told.returncode == 1
-    assert told.stderr.startswith(f"Error: {path}: is text, not an image\nHint: ")
-    for bad, why in ((tmp_path / "absent", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(ImnetprepError, match=f"{bad}: {why}"):
-            list(predictions(best, [bad], device="cpu"))
 
 
 def test_a_root_without_a_dataset_is_refused(tmp_path: Path) -> None:

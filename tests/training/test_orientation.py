@@ -20,7 +20,7 @@ from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_chec
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.model import build_model
 from imnetprep.training.plan import plan_training
-from imnetprep.training.predict import predictions
+from imnetprep.training.predict import Prediction, predictions
 from imnetprep.training.recipe import plan_recipe
 from tests.conftest import Run
 
@@ -112,6 +112,7 @@ def test_predict_and_evaluate_turn_what_the_network_was_trained_on_turned(
             image = tmp_path / f"{name}.png"
             image.write_bytes(_photograph(turned=name == "upright"))
             (found,) = predictions(path, [image], device="cpu", best=2)
+            assert isinstance(found, Prediction)
             shares[applied, name] = found.best
         score = evaluate(photographs, path, device="cpu", workers=0, progress=Silent())
         scores[applied] = score.loss

@@ -1,6 +1,9 @@
 """What a training shows, and what is made of its checkpoint: one small run for all tests."""
 
+import csv
+import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,42 @@ def test_the_origin_has_what_the_receipt_says(organized_once: Path) -> None:
     assert (split.samples, split.archives) == (60, ("ILSVRC2012_img_train.tar",))
     assert isinstance(split.proof, DigestProof)
     assert parse_origin(json.loads(json.dumps(origin.as_json()))) == origin
+
+
+@pytest.fixture(scope="module")
+def photos(shown: TrainingRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images, one of them deeper, and what else lies in such folders."""
+    folder = tmp_path_factory.mktemp("photos")
+    first, second = sorted(shown.folder.parent.parent.glob("val/*/*"))[:2]
+    (folder / "deep").mkdir()
+    shutil.copy(first, folder / "a.jpg")
+    shutil.copy(second, folder / "deep" / "b.jpg")
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".DS_Store").write_bytes(b"\0")
+    return folder
+
+
+def test_predict_goes_through_a_folder_and_names_what_is_no_image(
+    shown: TrainingRun, photos: Path, here: Run
+) -> None:
+    done = here("predict", shown.best, photos, "--top", 2, "--json")
+    a, notes, b = map(json.loads, done.stdout.splitlines())
+    assert [a["image"], b["image"]] == [f"{photos}/a.jpg", f"{photos}/deep/b.jpg"]
+    assert len(a["best"]) == 2
+    assert notes == {"image": f"{photos}/notes.txt", "problem": "is text, not an image"}
+    assert done.returncode == 4
+    assert done.stderr.startswith("Error: 1 of 3 files could not be read as an image\nHint: JPEG,")
+
+
+def test_predict_takes_patterns_and_lines_and_prints_a_table(
+    shown: TrainingRun, photos: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{photos}/a.jpg\n\n{photos}/gone.jpg\n"))
+    done = here("predict", shown.best, f"{photos}/**/b.*", "-", "--top", 1, "--csv")
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["image"] for row in rows] == [f"{photos}/deep/b.jpg", f"{photos}/a.jpg"]
+    assert 1 / 3 <= float(rows[0]["probability"]) <= 1
+    assert "gone.jpg No such file or directory" in done.stderr
+    assert done.returncode == 4
+    assert here("predict", shown.best, "-").returncode == 4  # no line is left
+    assert here("predict", shown.best, photos / "x*.jpg").returncode == 1
