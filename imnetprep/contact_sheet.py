@@ -21,7 +21,8 @@ from imnetprep.loading.transforms import (
 )
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
-from imnetprep.training.recipe import Recipe, plan_recipe
+from imnetprep.training.plan_recipe import plan_recipe
+from imnetprep.training.recipe import Recipe
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88

@@ -17,7 +17,7 @@ HEADINGS: Mapping[str, tuple[str, ...]] = {
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a verb an option for each field of a recipe; None where it is not typed."""
-    for each in reversed(fields(Recipe)):
+    for each in reversed([each for each in fields(Recipe) if each.name in CHOICES]):
         choice = CHOICES[each.name]
         flag = "--" + each.name.replace("_", "-")
         default = choice.default or _plain(DEFAULTS[each.name])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.command(
     short_help="Train a network, validated after each epoch.",
     headings={
-        "The run": ("runs", "run", "resume"),
+        "The run": ("runs", "run", "resume", "restart_schedule"),
         **HEADINGS,
         MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers"),
     },
@@ -41,6 +41,11 @@ if TYPE_CHECKING:  # --help loads none of it
     "--run", metavar="NAME", help="Name of the run, and of its folder.  [default: --arch]"
 )
 @click.option("--resume", is_flag=True, help="Resume the run, from inside its epoch.")
+@click.option(
+    "--restart-schedule",
+    is_flag=True,
+    help="With --resume and more --epochs: begin the schedule anew.",
+)
 @verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
 @verb.quiet_option
@@ -50,6 +55,7 @@ def train(
     layout: Layout | None,
     run: str | None,
     resume: bool,
+    restart_schedule: bool,
     device: str | None,
     workers: int | None,
     devices: int | None,
@@ -69,7 +75,7 @@ def train(
     before leaving; kill -9 costs ten minutes at most. With --resume the run continues with the
     numbers that it would have had; options that contradict it are refused.
     """
-    from imnetprep.training.recipe import plan_recipe
+    from imnetprep.training.plan_recipe import plan_recipe
     from imnetprep.training.runs import pick_run, require_samples
 
     # Before torch is loaded, which takes seconds.
@@ -89,6 +95,7 @@ def train(
         options=options,
         run=run,
         resume=resume or ranks.is_restart,
+        restart_schedule=restart_schedule,
         device=device,
         workers=workers,
         layout=layout,

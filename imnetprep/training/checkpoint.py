@@ -66,10 +66,10 @@ class Best:
 class Checkpoint:
     """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
 
-    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `origin`
-    is of the beginning of the run, `written_by` the program that saved it last. `processes`: how
-    many trained it together when it was saved. `typed_arch` is in no file: it lets a function of
-    the user's own be imported.
+    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `scores`
+    are the watched ones, an epoch that is over each. `origin` is of the beginning of the run,
+    `written_by` the program that saved it last. `processes`: how many trained it together when it
+    was saved. `typed_arch` is in no file: it lets a function of the user's own be imported.
     """
 
     recipe: Recipe
@@ -81,6 +81,7 @@ class Checkpoint:
     sums: dict[str, float]
     best: Best | None
     train_samples: int
+    scores: tuple[float, ...] = ()
     processes: int = 1
     origin: Origin = field(default_factory=Origin)
     written_by: str = _PROGRAM
@@ -133,6 +134,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "best": asdict(checkpoint.best) if checkpoint.best else None,
         "train_samples": checkpoint.train_samples,
         "processes": checkpoint.processes,
+        "scores": list(checkpoint.scores),
     }
     with written_whole(path) as file:
         body = _Body(file)
@@ -220,19 +222,23 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
     recipe, preprocessing = parse_recipe(state["recipe"]), _parse_preprocessing(state)
     if recipe.image_size != preprocessing.image_size:
         raise ValueError(f"images of {recipe.image_size} and of {preprocessing.image_size} px")
+    position = Position(*(whole_number(state["position"][name]) for name in ("epoch", "step")))
+    if len(state["scores"]) != position.epoch:
+        raise ValueError(f"{len(state['scores'])} scores of {position.epoch} epochs")
     return Checkpoint(
         recipe=recipe,
         classes=_parse_classes(state),
         preprocessing=preprocessing,
         weights=_tensors(state["weights"]),
         optimizer={str(name): _tensors(table) for name, table in state["optimizer"].items()},
-        position=Position(*(whole_number(state["position"][name]) for name in ("epoch", "step"))),
+        position=position,
         sums={name: _parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
         best=Best(whole_number(best["epoch"]), whole_number(best["top1"])) if best else None,
         train_samples=whole_number(state["train_samples"]),
         processes=whole_number(state["processes"], least=1),
         origin=parse_origin(state["origin"]),
         written_by=plain_text(state["written_by"]),
+        scores=tuple(map(_plain_float, state["scores"])),
     )
 
 
@@ -271,6 +277,12 @@ def _parse_sum(name: str, value: Any) -> float:
     if name == "loss" and isinstance(value, float):
         return value  # NaN too: the training says so, and ends
     return real_number(value, least=0, limit=_LARGEST_SUM)
+
+
+def _plain_float(value: Any) -> float:
+    if type(value) is not float:  # NaN, too, is a score
+        raise TypeError(f"{value!r:.40} is no score")
+    return value
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-IMAGES, OPTIMIZER, MACHINE = "The network and its images", "The recipe", "The machine"
+IMAGES, OPTIMIZER = "The network and its images", "The recipe"
+SCHEDULE, MACHINE = "The schedule", "The machine"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -85,7 +85,9 @@ class _Loop:
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model)
         self._log = plan.run.log_lines(checkpoint.position.epoch)
-        if ranks.is_first and not (checkpoint.weights and plan.run.recipe.exists()):
+        if ranks.is_first and not (
+            checkpoint.weights and plan.run.records(asdict(checkpoint.recipe))
+        ):
             # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(plan.first_state(checkpoint))
         progress.note(
@@ -101,7 +103,7 @@ class _Loop:
         """The epochs that are still to train, each after its validation."""
         state = self._state
         if state.is_done:
-            self._progress.note(f"all {count(self._recipe.epochs, 'epoch')} are done")
+            self._progress.note(f"nothing is left to train: {state.end()}")
         try:
             while not state.is_done:
                 self._train_epoch()
@@ -109,8 +111,8 @@ class _Loop:
         except StopNow:
             self._save()
             raise self._stop.stopped(self._place_of_stop()) from None
-        if state.best:
-            self._progress.note(f"best: epoch {state.best.epoch}, {self._run.best}")
+        best = f"; best: epoch {state.best.epoch}, {self._run.best}" if state.best else ""
+        self._progress.note(f"{state.end()}{best}")
 
     def close(self) -> None:
         """End the workers that read images."""
@@ -184,7 +186,7 @@ class _Loop:
             state.seconds,
             state.waited_s,
         )
-        state.next_epoch(Best(number, val.top1) if is_best else state.best)
+        state.next_epoch(Best(number, val.top1) if is_best else state.best, val)
         self._log.append(report.as_json())
         if self._ranks.is_first:
             self._run.write_log(self._log)  # a line of an epoch that is not saved is dropped

@@ -26,8 +26,9 @@ from imnetprep.training.checkpoint import (
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
 from imnetprep.training.origin import Origin, read_origin
+from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
 from imnetprep.training.ranks import ALONE, Ranks
-from imnetprep.training.recipe import Recipe, plan_recipe, refuse_contradiction
+from imnetprep.training.recipe import Recipe
 from imnetprep.training.runs import Run, pick_run
 
 
@@ -43,13 +44,17 @@ class Data:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """A run, what it trains on and where, and the recipe's options as they were typed."""
+    """A run, what it trains on and where, and the recipe's options as they were typed.
+
+    `restart_schedule`: the schedule begins anew where more epochs are to be trained.
+    """
 
     run: Run
     data: Data
     place: Place
     options: Mapping[str, Any]
     ranks: Ranks
+    restart_schedule: bool = False
 
     def checkpoint(self, progress: Progress, ranks: Ranks = ALONE) -> Checkpoint:
         """Where the run begins, or resumes: of what lies on a disk only rank 0 is asked.
@@ -124,7 +129,10 @@ class TrainPlan:
     def _resumed(self, body: bytes, progress: Progress) -> Checkpoint:
         run, train_samples = self.run, len(self.data.train)
         checkpoint = replace(load_checkpoint(run.last, body), typed_arch=self.options.get("arch"))
-        refuse_contradiction(checkpoint.recipe, self.options)
+        at = checkpoint.position
+        recipe = resumed_recipe(
+            checkpoint.recipe, self.options, epoch=at.epoch, restart_schedule=self.restart_schedule
+        )
         refuse_other_classes(checkpoint.classes, self.data.classes, checkpoint=str(run.last))
         if checkpoint.train_samples != train_samples:
             raise ImnetprepError(
@@ -132,14 +140,13 @@ class TrainPlan:
                 f" and the root has {train_samples:,}",
                 hint="begin another run with --run NAME",
             )
-        at = checkpoint.position
         progress.note(f"run {run.folder.name} resumes at epoch {at.epoch + 1}, step {at.step}")
         if checkpoint.processes != self.ranks.world:
             progress.note(
                 f"{count(self.ranks.world, 'process')} in place of {checkpoint.processes}:"
                 " the batches stay the same, rounding does not"
             )
-        return checkpoint
+        return replace(checkpoint, recipe=recipe)
 
 
 def plan_training(
@@ -148,6 +155,7 @@ def plan_training(
     options: Mapping[str, Any],
     run: str | None = None,
     resume: bool = False,
+    restart_schedule: bool = False,
     device: str | None = None,
     workers: int | None = None,
     layout: Layout | None = None,
@@ -156,7 +164,8 @@ def plan_training(
 ) -> TrainPlan:
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
 
-    With `resume` a run that exists continues as if it had never stopped. Raises WrongUsage where
+    With `resume` a run that exists continues as if it had never stopped; where more epochs are to
+    be trained than it has, `restart_schedule` begins its schedule anew. Raises WrongUsage where
     there is one and it is not to be resumed.
     """
     place = pick_place(device, workers, local_rank=ranks.local_rank, local_world=ranks.local_world)
@@ -171,4 +180,4 @@ def plan_training(
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = Data(classes, train, val, read_origin(root, (train, val)))
-    return TrainPlan(target, data, place, options, ranks)
+    return TrainPlan(target, data, place, options, ranks, restart_schedule)

@@ -11,10 +11,7 @@ from typing import Any
 
 from imnetprep.messages import WrongUsage
 from imnetprep.plain_values import real_number, whole_number
-from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, Choice, choice
-
-_LR_OF_256 = 0.1
-_VAL_RESIZE = 256 / 224
+from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, SCHEDULE, Choice, choice
 
 TIMM = "timm:"  # before the name of a network of timm
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
@@ -56,16 +53,55 @@ class Recipe:
     )
     lr: float = choice(
         "The highest learning rate.",
-        OPTIMIZER,
+        SCHEDULE,
         limits=(1e-12, 1e6),
         default="0.1 × batch size / 256",
     )
     warmup_epochs: float = choice(
         "Epochs of rising learning rate.",
-        OPTIMIZER,
+        SCHEDULE,
         limits=(0, 100_000),
         default="a tenth, at most 5",
     )
+    schedule: str = choice(
+        "How the learning rate falls after the warm-up.",
+        SCHEDULE,
+        value="cosine",
+        names=("cosine", "one-cycle", "step", "multi-step", "plateau", "constant"),
+    )
+    drop: float = choice(
+        "Factor of each fall of step, multi-step and plateau.",
+        SCHEDULE,
+        value=0.1,
+        limits=(1e-6, 1),
+    )
+    step_epochs: int = choice(
+        "Epochs between falls of step.", SCHEDULE, value=30, limits=(1, 100_000)
+    )
+    milestones: str = choice(
+        "Epochs after which multi-step falls, as 30,60,80.",
+        SCHEDULE,
+        default="1/3, 2/3 and 8/9 of all",
+    )
+    plateau_epochs: int = choice(
+        "Epochs without a better score after which plateau falls.",
+        SCHEDULE,
+        value=10,
+        limits=(1, 100_000),
+    )
+    patience: int = choice(
+        "Epochs without a better score after which the training ends; 0: none.",
+        SCHEDULE,
+        value=0,
+        limits=(0, 100_000),
+    )
+    watch: str = choice(
+        "The validation score of plateau and patience.",
+        SCHEDULE,
+        value="top1",
+        names=("top1", "loss"),
+    )
+    restart_epoch: int = 0  # where --restart-schedule began the schedule anew
     optimizer: str = choice(
         "How a gradient becomes a step.", OPTIMIZER, value="sgd", names=("sgd", "adamw")
     )
@@ -96,15 +132,21 @@ class Recipe:
             value = getattr(self, name)
             if meaning.names and value not in meaning.names:
                 raise WrongUsage(
-                    f"{_option(name)} {value!r:.40} is none that there is",
-                    hint=f"{_option(name)} {' or '.join(meaning.names)}",
+                    f"{option_of(name)} {value!r:.40} is none that there is",
+                    hint=f"{option_of(name)} {' or '.join(meaning.names)}",
                 )
             low, high = meaning.limits or (value, value)
             if not low <= value <= high:
                 raise WrongUsage(
-                    f"{_option(name)} {value:g} is not between {low:g} and {high:g}",
+                    f"{option_of(name)} {value:g} is not between {low:g} and {high:g}",
                     hint="imnetprep train --help has the defaults",
                 )
+        if not 0 <= self.restart_epoch < self.epochs:
+            raise WrongUsage(
+                f"the schedule began anew after {self.restart_epoch} of {self.epochs} epochs",
+                hint="--epochs of more than that",
+            )
+        _ = self.milestone_epochs
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise WrongUsage(
                 "--nesterov needs SGD with a momentum", hint="--no-nesterov, or --optimizer sgd"
@@ -115,9 +157,22 @@ class Recipe:
                 hint=f"--val-resize {self.image_size} or more",
             )
 
+    @property
+    def milestone_epochs(self) -> tuple[int, ...]:
+        """The epochs of `milestones`. Raises WrongUsage where there are none in it."""
+        words = [word.strip() for word in self.milestones.split(",") if word.strip()]
+        if not all(word.isascii() and word.isdigit() and len(word) < 7 for word in words):
+            raise WrongUsage(
+                f"--milestones {self.milestones[:40]!r} is no list of epochs",
+                hint="--milestones 30,60,80",
+            )
+        return tuple(map(int, words))
+
 
 # By the name of the field, in the order of --help.
-CHOICES: Mapping[str, Choice] = {item.name: item.metadata["choice"] for item in fields(Recipe)}
+CHOICES: Mapping[str, Choice] = {
+    item.name: item.metadata["choice"] for item in fields(Recipe) if item.metadata
+}
 DEFAULTS: Mapping[str, Any] = {
     item.name: item.default for item in fields(Recipe) if item.default is not MISSING
 }
@@ -131,34 +186,6 @@ def is_own_function(arch: str) -> bool:
 def default_run(arch: str) -> str:
     """The name of a run that has none: that of its architecture, as a folder may be called."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", arch).strip("-") or "run"
-
-
-def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
-    """The recipe that `options` make, by name; what is None or absent follows from the rest.
-
-    The learning rate grows with the batch (Goyal et al. 2017, arXiv:1706.02677), the warm-up is a
-    tenth of the epochs and at most 5, and validation resizes by 256/224 as is usual at 224.
-    """
-    choices = {name: value for name, value in options.items() if value is not None}
-    full = {**DEFAULTS, **choices}
-    values = {
-        "lr": _LR_OF_256 * full["batch_size"] / 256,
-        "warmup_epochs": min(5.0, full["epochs"] / 10),
-        "val_resize": round(full["image_size"] * _VAL_RESIZE),
-        "amp": amp_pays,
-    }
-    return Recipe(**(values | full))
-
-
-def refuse_contradiction(recipe: Recipe, options: Mapping[str, Any]) -> None:
-    """Raise WrongUsage if an option in `options` is not what the run's `recipe` says."""
-    for name, value in options.items():
-        of_run = getattr(recipe, name)
-        if value is not None and value != of_run:
-            raise WrongUsage(
-                f"{_option(name, value)} contradicts the run, which has {_option(name, of_run)}",
-                hint="leave it out to resume the run, or begin another with --run NAME",
-            )
 
 
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
@@ -183,7 +210,8 @@ def parse_recipe(table: Mapping[str, Any]) -> Recipe:
         raise ValueError(str(error)) from error
 
 
-def _option(name: str, value: Any = None) -> str:
+def option_of(name: str, value: Any = None) -> str:
+    """The option of a field as it is typed, with its value or without."""
     flag = "--" + name.replace("_", "-")
     if isinstance(value, bool):
         return flag if value else flag.replace("--", "--no-")

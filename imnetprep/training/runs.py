@@ -146,6 +146,13 @@ class Run:
         with written_whole(self.log) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
 
+    def records(self, recipe: Mapping[str, Any]) -> bool:
+        """Does `recipe.json` say that this is the recipe?"""
+        try:
+            return bool(json.loads(self.recipe.read_text())["recipe"] == recipe)
+        except (OSError, LookupError, TypeError, ValueError, RecursionError):
+            return False
+
     def write_recipe(self, table: Mapping[str, Any]) -> None:
         """Write `recipe.json`."""
         with written_whole(self.recipe) as file:

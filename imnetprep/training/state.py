@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import torch
 
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, count
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.ranks import Ranks
-from imnetprep.training.schedule import lr_at
+from imnetprep.training.schedule import ends_early, epochs_without_progress, lr_at
 
 
 class TrainState:
@@ -34,6 +34,7 @@ class TrainState:
         self.optimizer = make_optimizer(self.model, recipe)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
         self.position, self.best = checkpoint.position, checkpoint.best
+        self.scores = checkpoint.scores
         self.meter = Meter(device)
         self.seconds = self.waited_s = 0.0
         if checkpoint.sums and ranks.is_first:
@@ -43,8 +44,16 @@ class TrainState:
 
     @property
     def is_done(self) -> bool:
-        """Are all epochs trained and validated?"""
-        return self.position.epoch >= self.recipe.epochs
+        """Are all epochs trained and validated, or as many as are worth it?"""
+        return self.position.epoch >= self.recipe.epochs or ends_early(self.scores, self.recipe)
+
+    def end(self) -> str:
+        """Why it is done, in words."""
+        epochs, recipe = count(self.position.epoch, "epoch"), self.recipe
+        if self.position.epoch >= recipe.epochs:
+            return f"all {epochs} are done"
+        idle = count(epochs_without_progress(self.scores, recipe), "epoch")
+        return f"it ended after {epochs}, {idle} without a better {recipe.watch} (--patience)"
 
     @property
     def is_trained(self) -> bool:
@@ -54,7 +63,10 @@ class TrainState:
     def lr(self, step: int) -> float:
         """The learning rate of a step of the epoch under way."""
         return lr_at(
-            self.position.epoch * self.steps + step, self.recipe, steps_per_epoch=self.steps
+            self.position.epoch * self.steps + step,
+            self.recipe,
+            steps_per_epoch=self.steps,
+            scores=self.scores,
         )
 
     def set_lr(self) -> None:
@@ -67,9 +79,11 @@ class TrainState:
         """Go to the next step: the one under way is done."""
         self.position = replace(self.position, step=self.position.step + 1)
 
-    def next_epoch(self, best: Best | None) -> None:
-        """Go to the next epoch: the one under way is trained and validated."""
+    def next_epoch(self, best: Best | None, val: Score) -> None:
+        """Go to the next epoch: the one under way is trained, and validated as `val` says."""
         self.position, self.best = Position(self.position.epoch + 1), best
+        score = val.loss if self.recipe.watch == "loss" else val.top1
+        self.scores = (*self.scores, float(score))
         self.meter = Meter(self._device)
         self.seconds = self.waited_s = 0.0
 
@@ -92,6 +106,7 @@ class TrainState:
             sums={**sums, "seconds": self.seconds, "waited_s": self.waited_s},
             best=self.best,
             processes=self._ranks.world,
+            scores=self.scores,
         )
 
     def train_score(self) -> Score:

@@ -23,7 +23,7 @@ from imnetprep.training.checkpoint import (
     save_checkpoint,
 )
 from imnetprep.training.origin import Origin, SplitOrigin
-from imnetprep.training.recipe import plan_recipe
+from imnetprep.training.plan_recipe import plan_recipe
 
 CHECKPOINT = Checkpoint(
     recipe=plan_recipe({"image_size": 32}, amp_pays=False),
@@ -41,6 +41,7 @@ CHECKPOINT = Checkpoint(
             "train": SplitOrigin(99, "imagefolder", None, ("t.tar",), DigestProof("md5", "0f"))
         },
     ),
+    scores=(3.0, 7.0, 5.0),
 )
 
 
@@ -111,6 +112,10 @@ _ALTERATIONS: list[Callable[[dict[str, Any]], object]] = [
     lambda state: state["origin"].update(splits={"train": {"samples": 1}}),
     lambda state: state["origin"]["splits"]["train"].update(proof={"kind": "trust me"}),
     lambda state: state["origin"]["splits"]["train"].update(archives=["\n"]),
+    lambda state: state.update(scores=[1.0]),
+    lambda state: state.update(scores=["1", "2", "3"]),
+    lambda state: state["recipe"].update(optimizer="lamb"),
+    lambda state: state["recipe"].update(restart_epoch=90),
 ]
 
 

@@ -31,7 +31,7 @@ def trained(drawn: Root, tmp_path_factory: pytest.TempPathFactory) -> Root:
     assert cli.run(["train", *_SMALL.split(), "--root", str(root.path), *_ON_CPU[:2]]) == 0
     run = Run(root.run("r"))
     state = torch.load(run.last, weights_only=True)
-    state["position"] = {"epoch": 1, "step": 1}
+    state["position"], state["scores"] = {"epoch": 1, "step": 1}, [9.0]
     state["sums"] = {"loss": 1.0, "top1": 1, "top5": 1, "images": 32, "seconds": 1, "waited_s": 0}
     torch.save(state, run.last)
     lines = run.log.read_text().splitlines()

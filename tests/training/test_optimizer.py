@@ -9,7 +9,8 @@ from torch import nn
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.training.model import build_model
 from imnetprep.training.optimizer import clip_gradients, make_optimizer, memory_of, restore_memory
-from imnetprep.training.recipe import Recipe, plan_recipe
+from imnetprep.training.plan_recipe import plan_recipe
+from imnetprep.training.recipe import Recipe
 
 
 def recipe(**options: Any) -> Recipe:

@@ -20,8 +20,8 @@ from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_chec
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.model import build_model
 from imnetprep.training.plan import plan_training
+from imnetprep.training.plan_recipe import plan_recipe
 from imnetprep.training.predict import Prediction, predictions
-from imnetprep.training.recipe import plan_recipe
 from tests.conftest import Run
 
 

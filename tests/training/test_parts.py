@@ -19,7 +19,8 @@ from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
 from imnetprep.training.meters import Meter
 from imnetprep.training.model import build_model, loss_of
-from imnetprep.training.recipe import parse_recipe, plan_recipe, refuse_contradiction
+from imnetprep.training.plan_recipe import plan_recipe, refuse_contradiction
+from imnetprep.training.recipe import parse_recipe
 from imnetprep.training.schedule import lr_at
 
 CPU = torch.device("cpu")
