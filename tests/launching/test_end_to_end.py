@@ -27,13 +27,12 @@ from imnetprep.s3.bucket import Bucket
 from imnetprep.training.runs import Run
 from tests.aws_gate import AwsGate
 from tests.conftest import Run as RunCommand
-from tests.launching.test_folder import ORDERS
+from tests.launching.launched import drawn_orders, make_group
 from tests.pocket import Machine, Metadata, require_machines
 from tests.servers import BUCKET, KEY, SECRET, S3Server
 from tests.training.test_train import refuse_difference
 
 TRAIN = "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --workers 0"
-GROUP = "imnetprep-demo"
 WORK = "/var/lib/imnetprep"
 SUPERVISOR = ("imnetprep.launching.supervisor", "work")
 
@@ -60,27 +59,14 @@ class Cloud:
         self.image: Path | None = None
         self.local_disk = ""
         self.orders = replace(
-            ORDERS,
-            address=f"s3://{BUCKET}/{prefix}",
+            drawn_orders(s3, drawings, prefix),
             command=(*TRAIN.split(), "--epochs", "24"),
-            endpoint_url=s3.endpoint,
-            dataset="drawn.toml",
-            dataset_files=tuple(each.name for each in drawings.iterdir() if each.suffix != ".tar"),
             wheel=wheel.name,
             wheel_sha256=wheel.sha256,
-            needed_bytes=1_000_000,
-            needs_gpu=False,
-            deadline=time.time() + 3600,
             push_s=2.0,
             lease_s=20.0,
         )
-        for each in drawings.iterdir():
-            place = "archives" if each.suffix == ".tar" else "launches/demo/dataset"
-            self.put(f"{place}/{each.name}", each.read_bytes())
-        self.put(f"launches/demo/{wheel.name}", wheel.body)
-
-    def put(self, name: str, body: bytes) -> None:
-        self.s3.client().put_object(Bucket=BUCKET, Key=f"{self.prefix}/{name}", Body=body)
+        self.folder.write(wheel.name, wheel.body)
 
     def objects(self) -> dict[str, bytes]:
         """All that lies in the bucket."""
@@ -97,15 +83,7 @@ class Cloud:
         """Write the orders, and make the group of one machine."""
         self.orders = replace(self.orders, **changes)
         assert self.folder.write_orders(self.orders)
-        ec2, scaling = self.aws.client("ec2"), self.aws.client("autoscaling")
-        text = base64.b64encode(user_data(self.orders).encode()).decode()
-        data = {"ImageId": "ami-12c6146b", "InstanceType": "g5.2xlarge", "UserData": text}
-        ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
-        scaling.create_auto_scaling_group(
-            AutoScalingGroupName=GROUP, MinSize=0, MaxSize=1, DesiredCapacity=1,
-            AvailabilityZones=["us-east-1a"],
-            LaunchTemplate={"LaunchTemplateName": GROUP, "Version": "$Latest"},
-        )  # fmt: skip
+        make_group(self.aws, user_data(self.orders))
 
     @property
     def group(self) -> list[str]:

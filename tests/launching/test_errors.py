@@ -8,14 +8,6 @@ from imnetprep.messages import ImnetprepError, SourceFailed
 from tests.aws_gate import AwsGate
 
 
-@pytest.fixture
-def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
-    aws.reset()
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    return aws
-
-
 @pytest.mark.parametrize(
     ("code", "message", "said", "typed"),
     [

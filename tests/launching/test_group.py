@@ -2,34 +2,22 @@
 
 import base64
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from imnetprep.launching.folder import Ending
+from imnetprep.launching.plan import LaunchPlan
 from imnetprep.launching.tags import PLACE_TAG, TAG
 from imnetprep.launching.user_data import user_data
 from imnetprep.messages import ImnetprepError
 from tests.aws_gate import AwsGate
-from tests.launching.launched import PLACE, WHEEL, folder_of, launch, machines_of, plan_of
+from tests.launching.launched import PLACE, WHEEL, folder_of, fresh, launch, machines_of, plan_of
 from tests.servers import BUCKET
 
 TAGS = {TAG: "demo", PLACE_TAG: str(PLACE)}
-
-
-@pytest.fixture
-def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> AwsGate:
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    fresh(aws)
-    return aws
-
-
-def fresh(gate: AwsGate) -> None:
-    """An account with nothing in it but a bucket."""
-    gate.reset()
-    gate.client("s3").create_bucket(Bucket=BUCKET)
 
 
 def group_of(gate: AwsGate) -> Any:
@@ -110,18 +98,42 @@ def test_no_machine_is_asked_for_before_its_end_is_set(gate: AwsGate) -> None:
     assert actions.index("PutScheduledUpdateGroupAction") < asked[0]
 
 
+def ended(gate: AwsGate) -> LaunchPlan:
+    """An account in which a launch of other orders has come to its end."""
+    fresh(gate)
+    earlier = plan_of(gate, command=("train", "--arch", "resnet50"), deadline=time.time() + 1800)
+    launch(earlier)
+    folder = folder_of(earlier)
+    folder.add_event("i-1", "starts")
+    folder.request_stop()
+    folder.write_done(Ending(143, "stopped on request", time.time()))
+    gate.client("autoscaling").update_auto_scaling_group(
+        AutoScalingGroupName="imnetprep-demo", MinSize=0, MaxSize=0, DesiredCapacity=0
+    )
+    return plan_of(gate)
+
+
+def unlaunched(gate: AwsGate) -> LaunchPlan:
+    """An account in which nothing was launched."""
+    fresh(gate)
+    return plan_of(gate)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize(("before", "versions"), [(unlaunched, 1), (ended, 2)])
 def test_killed_at_each_call_and_run_again_there_is_one_group_with_one_machine(
-    gate: AwsGate,
+    gate: AwsGate, before: Callable[[AwsGate], LaunchPlan], versions: int
 ) -> None:
-    plan = plan_of(gate)
+    plan = before(gate)
     gate.calls.clear()
     launch(plan)
-    number_of_calls = len(gate.calls)
-    assert number_of_calls > 15
-    for number in range(number_of_calls):
-        fresh(gate)
-        plan = plan_of(gate)
+    assert len(gate.calls) > 15
+    # Of the second launch those that change anything: between two of them all is the same.
+    numbers = [
+        number for number, call in enumerate(gate.calls) if call.is_writing or before is unlaunched
+    ]
+    for number in numbers:
+        plan = before(gate)
         gate.calls_left = number
         with pytest.raises(ImnetprepError):
             launch(plan)
@@ -134,7 +146,7 @@ def test_killed_at_each_call_and_run_again_there_is_one_group_with_one_machine(
         assert len(machines_of(gate)) == 1
         ec2, iam = gate.client("ec2"), gate.client("iam")
         [template] = ec2.describe_launch_templates()["LaunchTemplates"]
-        assert template["LatestVersionNumber"] == 1
+        assert template["LatestVersionNumber"] == versions
         names = [each["GroupName"] for each in ec2.describe_security_groups()["SecurityGroups"]]
         assert names.count("imnetprep-demo") == 1
         [profile] = iam.list_instance_profiles()["InstanceProfiles"]
@@ -142,9 +154,10 @@ def test_killed_at_each_call_and_run_again_there_is_one_group_with_one_machine(
         [action] = schedule_of(gate)
         folder = folder_of(plan)
         orders = folder.orders()
-        assert orders is not None
+        assert orders is not None and orders.command == plan.orders.command
         assert action["StartTime"].timestamp() == int(orders.deadline)
         assert [each.kind for each in folder.events()] == ["launched"]
+        assert folder.done() is None and not folder.is_stop_requested()
 
 
 def test_launched_twice_it_runs_once(gate: AwsGate) -> None:

@@ -18,30 +18,15 @@ from imnetprep.launching.facts import Image, MachineType, read_types
 from imnetprep.launching.plan import volume_for
 from imnetprep.training.plan_recipe import plan_recipe
 from tests.aws_gate import KEY, REGION, SECRET, AwsGate
-from tests.conftest import TRAIN, VAL, Run
+from tests.conftest import TRAIN, Run
+from tests.launching.launched import PLACE
 
-BUCKET, PREFIX = "pictures", "imagenet"
-ROOT = f"s3://{BUCKET}/{PREFIX}"
+BUCKET, PREFIX, ROOT = PLACE.bucket, PLACE.key, str(PLACE)
 Launch = Callable[..., Any]
 
 
 @pytest.fixture
-def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate:
-    """AWS with a bucket that has both archives of `packed`."""
-    aws.reset()
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    s3 = aws.client("s3")
-    s3.create_bucket(Bucket=BUCKET)
-    for name in (TRAIN, VAL):
-        body = (packed.parent / name).read_bytes()
-        s3.put_object(Bucket=BUCKET, Key=f"{PREFIX}/archives/{name}", Body=body)
-    aws.calls.clear()
-    return aws
-
-
-@pytest.fixture
-def launch(gate: AwsGate, here: Run, packed: Path) -> Launch:
+def launch(archives: None, here: Run, packed: Path) -> Launch:
     """`launch` of a training on g5.2xlarge, unless other words are said."""
 
     def run(*options: object, train: tuple[object, ...] = ("--", "train")) -> Any:

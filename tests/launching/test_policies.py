@@ -126,12 +126,8 @@ class User:
 
 
 @pytest.fixture
-def user(aws: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    aws.reset()
-    aws.client("s3").create_bucket(Bucket=BUCKET)
-    return User(aws, monkeypatch)
+def user(gate: AwsGate, monkeypatch: pytest.MonkeyPatch) -> User:
+    return User(gate, monkeypatch)
 
 
 @pytest.mark.slow

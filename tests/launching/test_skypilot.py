@@ -6,24 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.aws_gate import AwsGate
-from tests.conftest import TRAIN, VAL, Run
+from tests.conftest import Run
+from tests.launching.launched import PLACE
 
 CHECK = Path(__file__).parents[2] / "scripts" / "skypilot_check.py"
-BUCKET = "pictures"
-
-
-@pytest.fixture
-def gate(aws: AwsGate, monkeypatch: pytest.MonkeyPatch, packed: Path) -> AwsGate:
-    aws.reset()
-    for name, value in aws.environment.items():
-        monkeypatch.setenv(name, value)
-    s3 = aws.client("s3")
-    s3.create_bucket(Bucket=BUCKET)
-    for name in (TRAIN, VAL):
-        body = (packed.parent / name).read_bytes()
-        s3.put_object(Bucket=BUCKET, Key=f"p/archives/{name}", Body=body)
-    return aws
 
 
 def skypilot() -> str:
@@ -34,9 +20,9 @@ def skypilot() -> str:
     return python
 
 
-def test_skypilot_takes_the_task(gate: AwsGate, here: Run, packed: Path, tmp_path: Path) -> None:
+def test_skypilot_takes_the_task(archives: None, here: Run, packed: Path, tmp_path: Path) -> None:
     python, files = skypilot(), []
-    words = ["launch", "--print", "skypilot", "--root", f"s3://{BUCKET}/p", "--dataset", packed]
+    words = ["launch", "--print", "skypilot", "--root", PLACE, "--dataset", packed]
     for name, types, way in (
         ("spot", "g5.2xlarge,g6.2xlarge", []),
         ("demand", "g5.2xlarge", ["--on-demand"]),
@@ -59,10 +45,10 @@ def test_skypilot_takes_the_task(gate: AwsGate, here: Run, packed: Path, tmp_pat
 
 
 def test_the_script_of_the_task_is_one_that_a_shell_can_read(
-    gate: AwsGate, here: Run, packed: Path
+    archives: None, here: Run, packed: Path
 ) -> None:
     done = here(
-        "launch", "--print", "skypilot", "--root", f"s3://{BUCKET}/p", "--dataset", packed,
+        "launch", "--print", "skypilot", "--root", PLACE, "--dataset", packed,
         "--instance", "g5.2xlarge", "--", "train", "--arch", "resnet18",
     )  # fmt: skip
     script = done.stdout.partition("run: |\n")[2]

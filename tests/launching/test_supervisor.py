@@ -23,13 +23,12 @@ from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
 from tests.aws_gate import AwsGate
 from tests.conftest import Run as RunCommand
-from tests.launching.test_folder import ORDERS
+from tests.launching.launched import drawn_orders, make_group
 from tests.pocket import Metadata, metadata_served
 from tests.servers import BUCKET, S3Server
 from tests.training.test_train import refuse_difference
 
 TRAIN = "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --workers 0"
-GROUP = "imnetprep-demo"
 
 
 class Launch:
@@ -39,30 +38,13 @@ class Launch:
         self.s3, self.aws, self.drawings, self.prefix = s3, aws, drawings, prefix
         self.folder = LaunchFolder(Bucket(BUCKET, Settings()), S3Address(BUCKET, prefix), "demo")
         self.orders = replace(
-            ORDERS,
-            address=f"s3://{BUCKET}/{prefix}",
+            drawn_orders(s3, drawings, prefix),
             command=(*TRAIN.split(), "--epochs", "2"),
-            endpoint_url=s3.endpoint,
-            dataset="drawn.toml",
-            dataset_files=tuple(each.name for each in drawings.iterdir() if each.suffix != ".tar"),
-            needed_bytes=1_000_000,
-            needs_gpu=False,
-            deadline=time.time() + 3600,
             push_s=1.0,
             lease_s=30.0,
         )
-        for each in drawings.iterdir():
-            place = "archives" if each.suffix == ".tar" else "launches/demo/dataset"
-            s3.client().upload_file(str(each), BUCKET, f"{prefix}/{place}/{each.name}")
-        ec2, scaling = aws.client("ec2"), aws.client("autoscaling")
         aws.reset()
-        data = {"ImageId": "ami-12c6146b", "InstanceType": "g5.2xlarge"}
-        ec2.create_launch_template(LaunchTemplateName=GROUP, LaunchTemplateData=data)
-        scaling.create_auto_scaling_group(
-            AutoScalingGroupName=GROUP, MinSize=0, MaxSize=1, DesiredCapacity=1,
-            AvailabilityZones=["us-east-1a"],
-            LaunchTemplate={"LaunchTemplateName": GROUP, "Version": "$Latest"},
-        )  # fmt: skip
+        make_group(aws)
 
     def write(self, **changes: Any) -> None:
         self.orders = replace(self.orders, **changes)
