@@ -10,7 +10,7 @@ from imnetprep.commands import verb
 from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
-from imnetprep.messages import Progress, count, format_duration
+from imnetprep.messages import Interruption, Progress, count, format_duration
 from imnetprep.training.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -84,7 +84,7 @@ def train(
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
-    from imnetprep.training.ranks import typed_ranks
+    from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
 
     ranks = typed_ranks()
     if devices and devices > 1 and ranks.is_alone and not dry_run:
@@ -104,9 +104,16 @@ def train(
     )
     if dry_run:
         return _print_plan(plan, progress)
-    for report in trained_epochs(plan, progress=progress):
+    try:
+        for report in trained_epochs(plan, progress=progress):
+            if ranks.is_first:
+                _print_epoch(report)
+    except (Interruption, LostPeer) as error:
         if ranks.is_first:
-            _print_epoch(report)
+            raise
+        return error.exit_code  # the first process tells it
+    except FailedPeer as error:
+        return error.exit_code  # which tells it
     return 0
 
 

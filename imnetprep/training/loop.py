@@ -94,6 +94,7 @@ class _Loop:
             f"{self._recipe.arch} on {device}: {len(data.train):,} training and"
             f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
             f" {self._loader.steps} steps an epoch, {count(plan.place.workers, 'worker')}"
+            + ranks.note
         )
         for samples in (data.train, data.val):
             if samples.change:

@@ -64,8 +64,19 @@ class TrainPlan:
         body = b""
         if ranks.is_first and self.run.is_begun:
             body = self.run.last.read_bytes()
-        if body := ranks.share(body):
-            return self._resumed(body, progress)
+        body = ranks.share(body)
+        with ranks.one_voice():
+            checkpoint = self._resumed(body, progress) if body else self._new(progress)
+            images = min(checkpoint.recipe.batch_size, len(self.data.train))
+            if images < ranks.world:
+                raise WrongUsage(
+                    f"a batch of {count(images, 'image')} has none for each of"
+                    f" {count(ranks.world, 'process')}",
+                    hint=f"--devices {images} or fewer, or a larger --batch-size",
+                )
+        return checkpoint
+
+    def _new(self, progress: Progress) -> Checkpoint:
         recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
         if self.options.get("lr") is None:
             size = recipe.batch_size
@@ -96,7 +107,7 @@ class TrainPlan:
     def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
         """The training batches, of which each rank reads its slice."""
         samples = self.data.train
-        loader = Loader(
+        return Loader(
             samples,
             TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation),
             order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
@@ -105,13 +116,6 @@ class TrainPlan:
             pin_memory=self.place.device.type == "cuda",
             share=ranks.slice,
         )
-        if loader.images_of(0) < ranks.world:
-            raise WrongUsage(
-                f"a batch of {count(loader.images_of(0), 'image')} has none for each of"
-                f" {count(ranks.world, 'process')}",
-                hint=f"--devices {loader.images_of(0)} or fewer, or a larger --batch-size",
-            )
-        return loader
 
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""

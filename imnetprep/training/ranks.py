@@ -7,8 +7,9 @@ half an hour as NCCL has it. `torchrun` says in the environment who is who.
 """
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -18,11 +19,12 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from imnetprep.loading.order import mixed_seed
-from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, WrongUsage, count
 from imnetprep.training.stop_request import StopNow, StopRequest
 
 _PATIENCE = timedelta(minutes=30)  # for a peer that is alive: a validation, a save to a slow disk
 _STOP, _SAVE, _FAILURE = range(3)
+_OF_A_PEER = re.compile("gloo|NCCL|Connection (?:closed|reset)|Broken pipe")
 
 
 class LostPeer(ImnetprepError):
@@ -67,6 +69,11 @@ class Ranks:
         """Has torchrun started all ranks again, since one of them had died?"""
         return not self.is_alone and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
+    @property
+    def note(self) -> str:
+        """`, 4 processes`; nothing of one alone."""
+        return "" if self.is_alone else f", {count(self.world, 'process')}"
+
     def noise(self, *parts: int | str) -> int:
         """The seed of this rank's noise at the position `parts`; of the first as of one alone."""
         return mixed_seed(*parts, "noise", *([self.rank] if self.rank else []))
@@ -79,15 +86,28 @@ class Ranks:
         """`model` as it is called in training: its gradients become the mean over all ranks."""
         if self.is_alone:
             return model
-        return DistributedDataParallel(
-            model, device_ids=None if device.type == "cpu" else [device.index]
-        )
+        with _peers():
+            return DistributedDataParallel(
+                model, device_ids=None if device.type == "cpu" else [device.index]
+            )
 
-    def summing(self, model: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+    @contextmanager
+    def summing(self, model: nn.Module, *, is_last: bool) -> Iterator[None]:
         """While the block runs `model` sums gradients over ranks, in the last part of a step."""
-        if isinstance(model, DistributedDataParallel) and not is_last:
-            return model.no_sync()
-        return nullcontext()
+        waits = isinstance(model, DistributedDataParallel) and not is_last
+        sums = model.no_sync() if waits else nullcontext()  # type: ignore[operator]
+        with _peers(), sums:
+            yield
+
+    @contextmanager
+    def one_voice(self) -> Iterator[None]:
+        """Let the first rank say why, where all of them fail alike in the block."""
+        try:
+            yield
+        except ImnetprepError as error:
+            if self.is_first:
+                raise
+            raise FailedPeer("every process of the training failed", hint=error.hint) from error
 
     def totals(self, sums: dict[str, float]) -> dict[str, float]:
         """The sums over all ranks; whole numbers up to 2**53 exactly."""
@@ -141,7 +161,7 @@ class Ranks:
         if failure is not None:
             raise failure
         if votes[_FAILURE]:
-            raise FailedPeer("another process of the training failed", hint="it says why")
+            raise FailedPeer("a process of the training failed", hint="it says why")
         if votes[_STOP]:
             raise StopNow
         agreement.saves = bool(votes[_SAVE])
@@ -159,10 +179,12 @@ def _peers() -> Iterator[None]:
     """What gloo says of a peer that is gone, in words."""
     try:
         yield
-    except (RuntimeError, distributed.DistError) as error:
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or _OF_A_PEER.search(str(error))):
+            raise
         raise LostPeer(
-            "another process of the training is gone",
-            hint="where it said nothing it was killed, as the kernel does where memory is used up;"
+            "a process of the training is gone",
+            hint="if it says nothing it was killed, as the kernel does where memory is used up;"
             " imnetprep train --resume goes on from the last checkpoint",
         ) from error
 

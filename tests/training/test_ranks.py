@@ -1,22 +1,30 @@
 """Several processes that train one network: the numbers of one, and a common end."""
 
 import os
+import shutil
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes
 from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
-from imnetprep.training.ranks import typed_ranks
+from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
 from imnetprep.training.runs import Run
-from tests.training.test_train import SMALL, numbers
+from tests.conftest import command
+from tests.training.stops import SignalAt
+from tests.training.test_train import SMALL, numbers, trained
 
 
 def as_ranks(world: int, work: Callable[[int], None]) -> list[int]:
@@ -68,11 +76,106 @@ def test_validation_counts_each_image_once(root: Root, world: int) -> None:
     run = Run(root.run("a"))
     (line,) = numbers(run)
     assert line["val"]["images"] == 21 and line["train"]["images"] == 56
-    from imnetprep.training.evaluate import evaluate
-
     score = evaluate(root, run.best, device="cpu", workers=0, progress=Silent())
     assert (score.top1, score.top5, score.images) == tuple(
         line["val"][name] for name in ("top1", "top5", "images")
     )
     assert score.loss == pytest.approx(line["val"]["loss"], rel=1e-5)
     assert load_checkpoint(run.last).processes == world
+
+
+PLAIN = {"arch": "mlp-small", "image_size": 32, "batch_size": 8, "epochs": 3, "lr": 0.02}
+
+
+def refuse_distance(run: Run, other: Run) -> None:
+    """All numbers of two runs are the same but for rounding."""
+    ours, theirs = load_checkpoint(run.last), load_checkpoint(other.last)
+    assert ours.position == theirs.position
+    for name, weight in ours.weights.items():
+        torch.testing.assert_close(weight, theirs.weights[name], rtol=1e-3, atol=1e-5)
+    for line, other_line in zip(numbers(run), numbers(other), strict=True):
+        for part in ("train", "val"):
+            assert line[part]["images"] == other_line[part]["images"]
+            assert line[part]["loss"] == pytest.approx(other_line[part]["loss"], rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def alone(drawn: Root) -> Run:
+    """21 steps of one process."""
+    trained(drawn, run="alone", options=PLAIN)
+    return Run(drawn.run("alone"))
+
+
+@pytest.mark.parametrize(("world", "accumulate"), [(2, 1), (3, 2), (4, 1)])
+def test_several_train_to_the_weights_of_one(
+    root: Root, alone: Run, world: int, accumulate: int
+) -> None:
+    """Batches of 8 among 3 are 3, 3 and 2 images: gradients are means over images, not slices."""
+    options = {**PLAIN, "accumulate": accumulate}
+    assert train_as_ranks(root, world, options=options) == [0] * world
+    refuse_distance(Run(root.run("a")), alone)
+
+
+def test_one_that_takes_a_batch_in_parts_comes_to_the_same(root: Root, alone: Run) -> None:
+    trained(root, options={**PLAIN, "accumulate": 3})
+    refuse_distance(Run(root.run("a")), alone)
+
+
+@pytest.mark.parametrize(
+    ("what", "batches", "position"), [("epoch", 4, (0, 4)), ("validation", 2, (0, 7))]
+)
+def test_a_signal_to_one_stops_all_and_another_number_goes_on(
+    root: Root, alone: Run, what: str, batches: int, position: tuple[int, int]
+) -> None:
+    stops = {1: SignalAt(signal.SIGTERM, batches=batches, what=what)}
+    assert train_as_ranks(root, 2, options=PLAIN, progresses=stops) == [143, 143]
+    run = Run(root.run("a"))
+    at = load_checkpoint(run.last).position
+    assert (at.epoch, at.step) == position
+    assert train_as_ranks(root, 3, options={}, resume=True) == [0] * 3
+    refuse_distance(run, alone)
+
+
+def test_one_that_is_killed_is_missed_by_the_others(
+    root: Root, alone: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kills = {1: SignalAt(signal.SIGKILL, batches=4)}
+    codes = train_as_ranks(root, 3, options=PLAIN, progresses=kills, save_every_s=0)
+    assert codes == [LostPeer.exit_code, -signal.SIGKILL, LostPeer.exit_code]
+    assert "a process of the training is gone" in capfd.readouterr().err
+    trained(root, options={}, resume=True)
+    refuse_distance(Run(root.run("a")), alone)
+
+
+def test_an_image_that_one_cannot_read_is_named_once_and_the_run_goes_on(
+    root: Root, drawn: Root, alone: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (root.path / "train").unlink()
+    shutil.copytree(drawn.path / "train", root.path / "train")
+    image = sorted((root.path / "train").rglob("*.JPEG"))[40]
+    body = image.read_bytes()
+    image.write_bytes(b"no image")
+    codes = train_as_ranks(root, 2, options=PLAIN)
+    assert sorted(codes) == [FailedPeer.exit_code, WrongBytes.exit_code]
+    error = capfd.readouterr().err
+    assert error.count(image.name) == 1 and "Traceback" not in error
+    image.write_bytes(body)
+    assert train_as_ranks(root, 2, options={}, resume=True) == [0, 0]
+    refuse_distance(Run(root.run("a")), alone)
+
+
+def test_what_all_refuse_is_said_once(root: Root, capfd: pytest.CaptureFixture[str]) -> None:
+    assert train_as_ranks(root, 3, options={**PLAIN, "batch_size": 2}) == [2, 1, 1]
+    assert "a batch of 2 images has none for each of 3 processes" in capfd.readouterr().err
+    assert not root.runs.exists()
+
+
+def test_devices_are_trained_on_by_the_agent_of_torchrun(drawn: Root, tmp_path: Path) -> None:
+    words = "--arch mlp-small --image-size 32 --batch-size 8 --epochs 1 --workers 0 --device cpu"
+    done = subprocess.run(
+        command("train", "--root", drawn.path, "--runs", tmp_path, *words.split(), "--devices", 2),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.count("epoch 1/1")) == (0, 1), done.stderr
+    assert "2 processes" in done.stderr and "Traceback" not in done.stderr
+    assert load_checkpoint(tmp_path / "mlp-small" / "last.pt").processes == 2
