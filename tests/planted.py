@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import quote
+
+from tests.http_server import Answering, http_served
 
 PASSWORD, SIGNATURE, TOKEN, KEY, PASSKEY = (
     "pl4nted-passw0rd", "5ignature0f1etters", "T0ken+0f/a=session", "SecretKey/0f+AWS",
@@ -21,45 +21,27 @@ def repeating_served(files: dict[str, bytes], status: int = 403) -> Iterator[str
     error that repeats the request.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
             path, _, _query = self.path.partition("?")
             body = files.get(path.rpartition("/")[2])
             if body is not None and path.startswith("/redirect"):
-                self.send_response(302)
-                self.send_header("Location", f"/files/{path.rpartition('/')[2]}?{QUERY}")
-                self.end_headers()
+                place = f"/files/{path.rpartition('/')[2]}?{QUERY}"
+                self.answer(status=302, headers={"Location": place})
             elif body is not None and path.startswith("/files"):
                 first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
                 part = body[first : last + 1]
-                self.send_response(206)
-                end = f"{first}-{first + len(part) - 1}/{len(body)}"
-                self.send_header("Content-Range", f"bytes {end}")
-                self.send_header("Content-Length", str(len(part)))
-                self.send_header("ETag", '"same"')
-                self.end_headers()
-                self.wfile.write(part)
+                span = f"bytes {first}-{first + len(part) - 1}/{len(body)}"
+                self.answer(part, 206, {"Content-Range": span, "ETag": '"same"'})
             else:
                 said = f"{self.path} {self.headers} {QUERY} {KEY}".replace("\n", " ")
                 error = f"<Error><Code>AccessDenied</Code><Message>{said}\x1b[2J</Message></Error>"
-                answer = error.replace("&", "&amp;").replace("\x1b", "").encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                self.answer(error.replace("&", "&amp;").replace("\x1b", "").encode(), status)
 
-        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with http_served(Handler) as server:
         yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def environment_of(folder: Path) -> dict[str, str]:

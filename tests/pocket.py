@@ -25,9 +25,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.http_server import Answering, http_served
 
 ADDRESS = "169.254.169.254"
 _CLONE_NEWNET = 0x40000000
@@ -135,36 +136,30 @@ class Metadata:
         """EC2 may take the machine back."""
         self.texts["events/recommendations/rebalance"] = json.dumps({"noticeTime": moment(0)})
 
-    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+    def handler(self) -> type[Answering]:
         """What answers: without a token nothing is told."""
         metadata = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def log_message(self, *_: Any) -> None: ...
-
+        class Handler(Answering):
             def do_PUT(self) -> None:
                 token = secrets.token_hex(8)
                 metadata.tokens.add(token)
-                self._answer(200, token)
+                self.answer_text(token)
 
             def do_GET(self) -> None:
+                name = self.path.partition("/latest/")[2]
                 if self.headers.get("X-aws-ec2-metadata-token") not in metadata.tokens:
                     metadata.refused.append(self.path)
-                    return self._answer(401)
-                name = self.path.partition("/latest/")[2]
-                if name == "user-data":
-                    return self._answer(200, metadata.user_data)
-                text = metadata.texts.get(name.removeprefix("meta-data/"))
-                return self._answer(404) if text is None else self._answer(200, text)
+                    self.answer(status=401)
+                elif name == "user-data":
+                    self.answer_text(metadata.user_data)
+                else:
+                    self.answer_text(metadata.texts.get(name.removeprefix("meta-data/")))
 
-            def _answer(self, status: int, text: str = "") -> None:
-                body = text.encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.send_header("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-                with contextlib.suppress(OSError):  # who asked has hung up
-                    self.end_headers()
-                    self.wfile.write(body)
+            def answer_text(self, text: str | None) -> None:
+                """Answer with a text; None: there is none."""
+                headers = {"X-Aws-Ec2-Metadata-Token-Ttl-Seconds": "21600"}
+                self.answer((text or "").encode(), 404 if text is None else 200, headers)
 
         return Handler
 
@@ -177,15 +172,8 @@ def moment(in_s: float) -> str:
 @contextlib.contextmanager
 def metadata_served(metadata: Metadata) -> Iterator[str]:
     """The service on this computer's loopback; its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), metadata.handler())
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_served(metadata.handler()) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -10,7 +10,6 @@ third ends. Needs .venv (scripts/test makes it), root on Linux, mmdebstrap and s
 
 import base64
 import contextlib
-import http.server
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from imnetprep.s3.bucket import Bucket
 from imnetprep.synthetic import draw_dataset
 from tests import pocket
 from tests.aws_gate import AwsGate, aws_served
+from tests.http_server import Answering
 from tests.servers import BUCKET, KEY, SECRET, S3Server, s3_served
 
 PROGRAMS = {
@@ -85,18 +85,16 @@ class Metadata(pocket.Metadata):
         folders = {each.partition("/")[0] + "/" * ("/" in each) for each in inside if each}
         return "\n".join(sorted(folders)) or None
 
-    def handler(self) -> type[http.server.BaseHTTPRequestHandler]:
+    def handler(self) -> type[Answering]:
         metadata, base = self, super().handler()
 
         class Handler(base):  # type: ignore[misc, valid-type]
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 agent = self.headers.get("User-Agent", "")
-                if not agent.startswith(("Cloud-Init", "python-requests")):
-                    super().do_GET()
-                elif (text := metadata.answer(self.path)) is None:
-                    self._answer(404)
+                if agent.startswith(("Cloud-Init", "python-requests")):
+                    self.answer_text(metadata.answer(self.path))
                 else:
-                    self._answer(200, text)
+                    super().do_GET()
 
         return Handler
 

@@ -8,16 +8,16 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.http_server import Answering, http_served
 
 KEY, SECRET, BUCKET = "anyone", "of-loopback", "imagenet"
 
@@ -156,21 +156,18 @@ class WebServer:
         self.content_range = ""  # what is said of each range, whatever is sent
         self.address = ""
 
-    def handler(self) -> type[BaseHTTPRequestHandler]:
+    def handler(self) -> type[Answering]:
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answering):
             protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True  # else each answer waits 40 ms for the one before it
 
             def do_GET(self) -> None:
-                server.answer(self)
-
-            def log_message(self, *_: Any) -> None: ...
+                server.send(self)
 
         return Handler
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def send(self, request: Answering) -> None:
         span = request.headers.get("Range")
         self.asked.append((request.path, span))
         path, number = self.folder / request.path.lstrip("/"), len(self.asked)
@@ -180,9 +177,7 @@ class WebServer:
             request.connection.shutdown(socket.SHUT_RDWR)
             return
         if not path.is_file() or (self.fail_every and number % self.fail_every == 0):
-            request.send_response(503 if path.is_file() else 404)
-            request.send_header("Content-Length", "0")
-            request.end_headers()
+            request.answer(status=503 if path.is_file() else 404)
             return
         size = path.stat().st_size
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", span or "") if self.ranges else None
@@ -210,14 +205,6 @@ class WebServer:
 def web_served(folder: Path) -> Iterator[WebServer]:
     """A web server of the files in `folder`."""
     web = WebServer(folder)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), web.handler())
-    server.daemon_threads = True
-    web.address = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
+    with http_served(web.handler()) as server:
+        web.address = f"http://127.0.0.1:{server.server_port}"
         yield web
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

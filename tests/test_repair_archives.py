@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from imnetprep.sources.seeder import Seed, add_seed
 from imnetprep.sources.session import Network, listening_port, open_session, parse_peer
 from imnetprep.sources.torrent import read_torrent
 from tests.conftest import PIECE, TRAIN, VAL, Run, receipt_of, spoil, tree
+from tests.http_server import Answering, http_served
 
 
 class _Peer:
@@ -142,7 +142,7 @@ class _Served:
         self.release = threading.Event()
         self.address = ""
 
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def send(self, request: Answering) -> None:
         self.requests += 1
         body = (self.folder / request.path.strip("/")).read_bytes()
         size_bytes = len(body)
@@ -173,18 +173,13 @@ class _Served:
 def served(published: Path) -> Iterator[_Served]:
     state = _Served(published.parent)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         def do_GET(self) -> None:
-            state.answer(self)
+            state.send(self)
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    state.address = f"http://127.0.0.1:{server.server_port}/"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield state
-    server.shutdown()
-    server.server_close()
+    with http_served(Handler) as server:
+        state.address = f"http://127.0.0.1:{server.server_port}/"
+        yield state
 
 
 @pytest.fixture
@@ -273,26 +268,19 @@ def test_a_certificate_must_be_vouched_for_and_https_stays_https(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
 
-    class SendsOn(BaseHTTPRequestHandler):
+    class SendsOn(Answering):
         def do_GET(self) -> None:
-            self.send_response(302)
-            self.send_header("Location", f"{served.address}{TRAIN}")
-            self.end_headers()
+            self.answer(status=302, headers={"Location": f"{served.address}{TRAIN}"})
 
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SendsOn)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    address = f"127.0.0.1:{server.server_port}/"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with pytest.raises(SourceFailed, match="CERTIFICATE_VERIFY_FAILED"):
-        _repair(spoiled, address=f"https://{address}")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-    with pytest.raises(SourceFailed, match="from https to http"):
-        _repair(spoiled, address=f"https://{address}")
-    assert served.requests == 0
-    server.shutdown()
-    server.server_close()
+    with http_served(SendsOn) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        address = f"https://127.0.0.1:{server.server_port}/"
+        with pytest.raises(SourceFailed, match="CERTIFICATE_VERIFY_FAILED"):
+            _repair(spoiled, address=address)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        with pytest.raises(SourceFailed, match="from https to http"):
+            _repair(spoiled, address=address)
+        assert served.requests == 0
 
 
 def test_another_file_and_one_that_is_too_long_are_left_alone(archived: Path, here: Run) -> None:

@@ -11,11 +11,10 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.http_server import Answering, http_served
 from tests.servers import BUCKET
 
 _PARTS = ".upload"  # what the name of the folder of an upload's parts ends in
@@ -28,22 +27,21 @@ def folder_served(folder: Path) -> Iterator[str]:
     and keeps the CRC32 of each object, and of no part: those of an upload lie in KEY.upload/.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             query = self._query()
             if "uploadId" in query:
-                self._answer(_listed_parts(self._parts()))
+                self.answer(_listed_parts(self._parts()))
             elif self._path() != folder:
                 self._answer_object()
             elif "uploads" in query:
-                self._answer(_listed_uploads(folder, query.get("prefix", [""])[0]))
+                self.answer(_listed_uploads(folder, query.get("prefix", [""])[0]))
             else:
-                self._answer(_listing(folder, query.get("prefix", [""])[0], "delimiter" in query))
+                self.answer(_listing(folder, query.get("prefix", [""])[0], "delimiter" in query))
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_GET
 
         def do_PUT(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -51,7 +49,7 @@ def folder_served(folder: Path) -> Iterator[str]:
             path = self._parts() / number[0] if number else self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(body)
-            self._answer(b"", headers=_facts(body))
+            self.answer(b"", headers=_facts(body))
 
         def do_POST(self) -> None:
             """Begin or complete an upload, of whatever parts are here."""
@@ -60,17 +58,17 @@ def folder_served(folder: Path) -> Iterator[str]:
                 self._parts().mkdir(parents=True, exist_ok=True)
                 result = f"<UploadId>{_UPLOAD}</UploadId>"
                 headers = {"x-amz-checksum-algorithm": "CRC32"}
-                self._answer(_named("InitiateMultipartUploadResult", result), headers=headers)
+                self.answer(_named("InitiateMultipartUploadResult", result), headers=headers)
                 return
             numbers = sorted(map(int, os.listdir(self._parts())))  # noqa: PTH208
             body = b"".join((self._parts() / str(number)).read_bytes() for number in numbers)
             self._path().write_bytes(body)
             shutil.rmtree(self._parts())
-            self._answer(_named("CompleteMultipartUploadResult", f"<ETag>{_etag(body)}</ETag>"))
+            self.answer(_named("CompleteMultipartUploadResult", f"<ETag>{_etag(body)}</ETag>"))
 
         def do_DELETE(self) -> None:
             shutil.rmtree(self._parts(), ignore_errors=True)
-            self._answer(b"", 204)
+            self.answer(b"", 204)
 
         def _query(self) -> dict[str, list[str]]:
             return parse_qs(urlsplit(self.path).query, keep_blank_values=True)
@@ -85,38 +83,18 @@ def folder_served(folder: Path) -> Iterator[str]:
             try:
                 body = self._path().read_bytes()
             except OSError:
-                self._answer(b"<Error><Code>NoSuchKey</Code></Error>", 404)
+                self.answer(b"<Error><Code>NoSuchKey</Code></Error>", 404)
                 return
             headers, span = _facts(body), self.headers["Range"]
             if match := re.fullmatch(r"bytes=(\d+)-(\d+)", span or ""):
                 start, end = int(match[1]), min(int(match[2]) + 1, len(body))
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
-                self._answer(body[start:end], 206, headers)
+                self.answer(body[start:end], 206, headers)
             else:
-                self._answer(body, 200, headers)
+                self.answer(body, 200, headers)
 
-        def _answer(
-            self, body: bytes, status: int = 200, headers: dict[str, str] | None = None
-        ) -> None:
-            self.send_response(status)
-            for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_served(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def _etag(body: bytes) -> str:

@@ -2,54 +2,39 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.http_server import Answering, http_served
+
+_ETAG = {"ETag": '"e"'}
 
 
 @contextmanager
 def listing_served(bucket: str, objects: Mapping[str, bytes]) -> Iterator[str]:
     """Its endpoint. It checks no signature and takes nothing."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Answering):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             place = urlsplit(self.path)
             key, query = unquote(place.path).removeprefix(f"/{bucket}").lstrip("/"), place.query
             if key:
-                self._answer(objects.get(key, b""), 200 if key in objects else 404)
+                self.answer(objects.get(key, b""), 200 if key in objects else 404, _ETAG)
             elif "uploads" in query:
-                self._answer(b"<ListMultipartUploadsResult/>")
+                self.answer(b"<ListMultipartUploadsResult/>")
             else:
-                self._answer(_listing(objects, parse_qs(query)).encode())
+                self.answer(_listing(objects, parse_qs(query)).encode())
 
         def do_HEAD(self) -> None:
-            self._answer(b"")
+            self.answer(headers=_ETAG)
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._answer(b"")
+            self.answer(headers=_ETAG)
 
-        def _answer(self, body: bytes, status: int = 200) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("ETag", '"e"')
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_served(Handler) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 def _listing(objects: Mapping[str, bytes], query: Mapping[str, list[str]]) -> str:

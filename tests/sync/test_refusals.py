@@ -5,16 +5,16 @@ import re
 import sqlite3
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import Run
+from tests.http_server import Answering, http_served
 from tests.proxy import Proxy, Request, Rule
 from tests.servers import BUCKET, SECRET, S3Server, free_port
 from tests.sync.conftest import BIG, Sync, keys_there, names, put
@@ -480,27 +480,18 @@ def test_a_server_that_is_not_there_is_told_in_seconds(
     assert time.monotonic() - begun < 5
 
 
-class _Elsewhere(BaseHTTPRequestHandler):
+class _Elsewhere(Answering):
     """A server whose bucket is in Ireland."""
 
     def do_GET(self) -> None:
-        self.send_response(301)
-        self.send_header("x-amz-bucket-region", "eu-west-1")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None: ...
+        self.answer(status=301, headers={"x-amz-bucket-region": "eu-west-1"})
 
 
 @pytest.fixture
 def elsewhere() -> Iterator[ThreadingHTTPServer]:
     """A server that sends its clients elsewhere."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Elsewhere)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_served(_Elsewhere) as server:
+        yield server
 
 
 def test_a_certificate_of_nobody_we_know_is_refused_at_once_and_taken_when_it_is_named(
