@@ -26,16 +26,16 @@ from pathlib import Path
 
 from bench_faults import (
     ALONE,
-    ONLY,
     SEED,
     VERBS,
     Commands,
     Ended,
     Verb,
-    differences,
     made,
     move_archives,
+    opened_verbs,
     packed,
+    problems_again,
 )
 
 from tests.faults import NO_FAULT, Fault, mounted
@@ -118,20 +118,14 @@ def main(folder: Path) -> None:
         sys.exit("root is needed: file systems are mounted and ended")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or all would stay mounted
     print(f"seed {SEED}, {CUTS} cuts of each command on each file system")
-    commands, wrong = Commands(folder), 0
-    makers = {**VERBS, **_OWN}
-    try:
-        for name, make in makers.items():
-            if name in _LEFT_OUT or (ONLY and name not in ONLY.split(",")):
-                continue
-            template = folder / name
-            template.mkdir()
-            with make(template, commands) as verb:
-                for form in DISKS:
-                    disk = _Disk.formatted(form, commands, template)
-                    wrong += _sweep(commands, disk, verb._replace(name=f"{name} on {form}"))
-    finally:
-        commands.close()
+    makers = {name: make for name, make in VERBS.items() if name not in _LEFT_OUT}
+    wrong = 0
+    with contextlib.closing(Commands(folder)) as commands:
+        for verb, template in opened_verbs({**makers, **_OWN}, folder, commands):
+            for form in DISKS:
+                disk = _Disk.formatted(form, commands, template)
+                named = verb._replace(name=f"{template.name} on {form}")
+                wrong += _sweep(commands, disk, named)
     sys.exit(1 if wrong else 0)
 
 
@@ -159,12 +153,7 @@ def _sweep(commands: Commands, disk: _Disk, verb: Verb) -> int:
             problems += _problems(commands, wanted, initial)
         with disk.mounted():
             whole += (commands.folder / "root" / "receipt.json").exists()
-            words = verb.again(commands.folder) if verb.again else verb.words
-            again = commands.run(words, NO_FAULT, verb.environment)
-            if again.code != 0 or "Traceback" in again.told:
-                problems.append(f"run again: code {again.code}: {again.told[-400:]!r}")
-            else:
-                problems += differences(wanted, made(commands.folder / "root"))
+            problems += problems_again(commands, verb, wanted)
         if problems:
             wrong += 1
             print(f"  {verb.name} {fault}: {'; '.join(problems)}")

@@ -195,17 +195,21 @@ def main(folder: Path) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the servers would outlive us
     print(f"seed {SEED}, {PLACES + 1} places of each kind")
-    commands, wrong = Commands(folder), 0
-    try:
-        for name, make in VERBS.items():
-            if not ONLY or name in ONLY.split(","):
-                template = folder / name
-                template.mkdir()
-                with make(template, commands) as verb:
-                    wrong += _sweep(commands, verb, template)
-    finally:
-        commands.close()
+    with contextlib.closing(Commands(folder)) as commands:
+        wrong = sum(_sweep(commands, *each) for each in opened_verbs(VERBS, folder, commands))
     sys.exit(1 if wrong else 0)
+
+
+def opened_verbs(
+    makers: Mapping[str, "Maker"], folder: Path, commands: Commands
+) -> Iterator[tuple[Verb, Path]]:
+    """Each verb that is asked for, and the folder of what it works on."""
+    for name, make in makers.items():
+        if not ONLY or name in ONLY.split(","):
+            template = folder / name
+            template.mkdir()
+            with make(template, commands) as verb:
+                yield verb, template
 
 
 def _sweep(commands: Commands, verb: Verb, template: Path) -> int:
@@ -219,12 +223,8 @@ def _sweep(commands: Commands, verb: Verb, template: Path) -> int:
     for fault in faults:
         ended = _fresh(commands, verb, template, fault)
         problems = _problems(ended, fault)
-        again = ended
         if ended.code or verb.again is None:
-            words = verb.again(commands.folder) if verb.again else verb.words
-            again = commands.run(words, NO_FAULT, verb.environment)
-        if again.code != 0:
-            problems.append(f"run again: code {again.code}: {again.told[-400:]!r}")
+            problems += problems_again(commands, verb, wanted)
         else:
             problems += differences(wanted, made(commands.folder / "root"))
         outcomes["mended" if ended.code == 0 else "told"] += not problems
@@ -237,6 +237,15 @@ def _sweep(commands: Commands, verb: Verb, template: Path) -> int:
           f" {outcomes['mended']} mended on the way, {outcomes['told']} told and equal after the"
           f" same command, {wrong} wrong ({time.monotonic() - begun:.0f} s)")  # fmt: skip
     return wrong
+
+
+def problems_again(commands: Commands, verb: Verb, wanted: dict[str, Any]) -> list[str]:
+    """What is wrong with how the same command ends that is run again."""
+    words = verb.again(commands.folder) if verb.again else verb.words
+    again = commands.run(words, NO_FAULT, verb.environment)
+    if again.code != 0 or "Traceback" in again.told:
+        return [f"run again: code {again.code}: {again.told[-400:]!r}"]
+    return differences(wanted, made(commands.folder / "root"))
 
 
 def _sampled(calls: dict[str, int], chance: random.Random) -> Iterator[Fault]:
@@ -486,7 +495,8 @@ def _pull(template: Path, commands: Commands) -> Iterator[Verb]:
         yield Verb("pull", [*words, "--pull"], s3.environment)
 
 
-VERBS: Mapping[str, Callable[[Path, Commands], contextlib.AbstractContextManager[Verb]]] = {
+Maker = Callable[[Path, Commands], contextlib.AbstractContextManager[Verb]]
+VERBS: Mapping[str, Maker] = {
     "organize": _organize, "side-by-side": _side_by_side, "shards": _shards,
     "shards-of-folders": _shards_of_folders, "repair": _repair, "adopt": _adopt,
     "verify": _verify, "divide": _divide, "subset": _subset, "download": _download,
