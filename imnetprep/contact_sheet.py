@@ -12,15 +12,10 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import (
-    Preprocessing,
-    TrainTransform,
-    Transform,
-    ValTransform,
-    network_view,
-)
+from imnetprep.loading.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
+from imnetprep.training.inputs import train_transform
 from imnetprep.training.plan_recipe import plan_recipe
 from imnetprep.training.recipe import Recipe
 
@@ -141,9 +136,7 @@ def pictures(samples: SampleList, index: int, recipe: Recipe) -> tuple[Image.Ima
     )
     transform: Transform = ValTransform(preprocessing)
     if samples.split is Split.TRAIN:
-        transform = TrainTransform(
-            recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation
-        )
+        transform = train_transform(recipe)
     plain = samples.decode(index)
     crop = transform(plain, epoch=0, index=index)
     return plain, Image.fromarray(network_view(crop, preprocessing))

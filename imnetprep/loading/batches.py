@@ -52,14 +52,15 @@ class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
         self._shares, self._has_shared = True, False
 
     def __getitems__(self, keys: Keys) -> Batch | BatchArrays | WrongBytes | OSError:
+        indices = [key % len(self._samples) for key in keys.numbers]
         try:
             pixels = [
-                self._transform(self._samples.decode(index), epoch=keys.epoch, index=index)
-                for index in keys.indices
+                self._transform(self._samples.decode(index), epoch=keys.epoch, index=key)
+                for index, key in zip(indices, keys.numbers, strict=True)
             ]
         except (WrongBytes, OSError) as error:
             return error
-        labels = self._samples.labels[keys.indices].astype(np.int64)
+        labels = self._samples.labels[indices].astype(np.int64)
         arrays = BatchArrays(np.stack(pixels) if pixels else _NO_PIXELS, labels)
         return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
 

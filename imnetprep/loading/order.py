@@ -10,18 +10,45 @@ from torch import Tensor
 Order = Callable[[int], Tensor]
 
 
-def shuffled(samples: int, *, batch_size: int, seed: int) -> Order:
+def shuffled(
+    samples: int, *, batch_size: int, seed: int, repeats: int = 1, weights: Tensor | None = None
+) -> Order:
     """A new order in each epoch; whole batches only, if there is at least one.
 
-    A last batch of a few images would bend BatchNorm's running statistics.
+    A last batch of a few images would bend BatchNorm's running statistics. `repeats`: a sample
+    comes so many times in a row, and an epoch has a part of the samples (Hoffer et al. 2019).
+    `weights` (N,): samples are drawn with replacement, the heavier the more often. The k-th time
+    in an epoch sample i has the key i + k · N, so that its crop is another one.
     """
     whole = samples // batch_size * batch_size or samples
 
     def order(epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(seed, epoch, "order"))
-        return torch.randperm(samples, generator=generator)[:whole]
+        if weights is not None:
+            draws = torch.multinomial(weights, samples, replacement=True, generator=generator)
+        else:
+            draws = torch.randperm(samples, generator=generator)
+        if repeats == 1 and weights is None:
+            return draws[:whole]
+        return _keys(draws.repeat_interleave(repeats)[:whole], samples)
 
     return order
+
+
+def _keys(draws: Tensor, samples: int) -> Tensor:
+    """Sample numbers (M,) as keys: the k-th time from 0 that one comes, k · `samples` is added."""
+    ranks = draws.argsort(stable=True)
+    places = torch.arange(len(draws))
+    is_first = draws[ranks].diff(prepend=torch.tensor([-1])) != 0
+    starts = torch.where(is_first, places, 0).cummax(0).values
+    times = torch.empty_like(draws)
+    times[ranks] = places - starts
+    return draws + times * samples
+
+
+def one_batch(order: Order, *, batch_size: int) -> Order:
+    """The first batch of the first epoch, in each epoch."""
+    return lambda _epoch: order(0)[:batch_size]
 
 
 def in_turn(samples: int) -> Order:
@@ -30,10 +57,10 @@ def in_turn(samples: int) -> Order:
 
 
 class Keys(NamedTuple):
-    """The samples that a worker is asked for, and the epoch whose crops it makes."""
+    """What a worker is asked for: sample i as i, i + N, …, and the epoch whose crops it makes."""
 
     epoch: int
-    indices: list[int]
+    numbers: list[int]
 
 
 class KeyBatches:

@@ -4,8 +4,6 @@ A training crop is a function of (seed, epoch, sample) and of nothing else: not 
 that makes it, nor of how many there are.
 """
 
-import math
-import random
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,12 +17,9 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-_RATIOS = (3 / 4, 4 / 3)
-_TRIES = 10
 _LONGEST_SHAPE = 400  # a long side by a short one, up to which an image is resized whole
 
 Pixels = NDArray[np.uint8]
-Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,26 +44,6 @@ class Transform(Protocol):
 
 
 @dataclass(frozen=True)
-class TrainTransform:
-    """A random crop, scaled to a square, mirrored half the time (Szegedy et al. 2014)."""
-
-    image_size: int
-    crop_scale: float
-    seed: int
-    interpolation: str = "bilinear"
-
-    def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels:
-        # Seeding with a string goes through SHA-512: neighbouring samples share nothing.
-        chance = random.Random(f"{self.seed} {epoch} {index}")  # noqa: S311
-        box = random_box(*image.size, smallest=self.crop_scale, chance=chance)
-        side = (self.image_size, self.image_size)
-        crop = image.resize(side, _filter(self.interpolation), box=box)
-        if chance.random() < 0.5:
-            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(crop)
-
-
-@dataclass(frozen=True)
 class ValTransform:
     """The short side to `resize` pixels, the shape kept, then the centre: always the same.
 
@@ -80,7 +55,7 @@ class ValTransform:
 
     def __call__(self, image: Image.Image, *, epoch: int = 0, index: int = 0) -> Pixels:
         side, resize = self.preprocessing.image_size, self.preprocessing.resize
-        kernel, short = _filter(self.preprocessing.interpolation), min(image.size)
+        kernel, short = pillow_filter(self.preprocessing.interpolation), min(image.size)
         width, height = (resize * length // short for length in image.size)
         x, y = round((width - side) / 2), round((height - side) / 2)
         if max(image.size) <= _LONGEST_SHAPE * short:
@@ -93,28 +68,9 @@ class ValTransform:
         return np.asarray(image.resize((side, side), kernel, box=box))
 
 
-def _filter(interpolation: str) -> Image.Resampling:
+def pillow_filter(interpolation: str) -> Image.Resampling:
+    """Pillow's filter of that name."""
     return Image.Resampling[interpolation.upper()]
-
-
-def random_box(width: int, height: int, *, smallest: float, chance: random.Random) -> Box:
-    """A part of a `width` × `height` image: `smallest` to 1 of its area, sides 3:4 to 4:3.
-
-    Where ten tries give none that fits, as much of the centre as the shape allows. Whole pixels.
-    """
-    low, high = (math.log(ratio) for ratio in _RATIOS)
-    for _ in range(_TRIES):
-        area = width * height * chance.uniform(smallest, 1)
-        ratio = math.exp(chance.uniform(low, high))
-        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < box_width <= width and 0 < box_height <= height:
-            x = chance.randint(0, width - box_width)
-            y = chance.randint(0, height - box_height)
-            return x, y, x + box_width, y + box_height
-    box_width = min(width, max(1, round(height * _RATIOS[1])))
-    box_height = min(height, max(1, round(width / _RATIOS[0])))
-    x, y = (width - box_width) // 2, (height - box_height) // 2
-    return x, y, x + box_width, y + box_height
 
 
 class Normaliser:

@@ -107,6 +107,7 @@ class Checkpoint:
             self.recipe.arch,
             classes=len(self.classes.wnids),
             image_size=self.recipe.image_size,
+            train_sizes=(self.recipe.first_size, self.recipe.train_size),
             seed=mixed_seed(self.recipe.seed, "weights"),
         )
         if self.weights:

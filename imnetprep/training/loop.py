@@ -13,12 +13,12 @@ from dataclasses import asdict, replace
 import torch
 
 from imnetprep.loading.batches import Batch
-from imnetprep.loading.transforms import Normaliser
-from imnetprep.messages import Progress, WrongBytes, count
+from imnetprep.messages import Progress, WrongBytes
 from imnetprep.training.checkpoint import Best, Checkpoint, Position, save_checkpoint
 from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
-from imnetprep.training.model import heads, loss_of
+from imnetprep.training.model import heads
+from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.plot import draw_plot
@@ -80,7 +80,7 @@ class _Loop:
             amp=self._recipe.amp,
             ranks=ranks,
         )
-        self._normaliser = Normaliser(checkpoint.preprocessing, device)
+        self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model)
@@ -90,15 +90,7 @@ class _Loop:
         ):
             # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(plan.first_state(checkpoint))
-        progress.note(
-            f"{self._recipe.arch} on {device}: {len(data.train):,} training and"
-            f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
-            f" {self._loader.steps} steps an epoch, {count(plan.place.workers, 'worker')}"
-            + ranks.note
-        )
-        for samples in (data.train, data.val):
-            if samples.change:
-                progress.note(f"the {samples.split} images are not as published: {samples.change}")
+        plan.announce(checkpoint.recipe, progress, steps=self._loader.steps)
 
     def epochs(self) -> Iterator[EpochReport]:
         """The epochs that are still to train, each after its validation."""
@@ -158,15 +150,15 @@ class _Loop:
         state.optimizer.zero_grad(set_to_none=True)
         whole, parts = self._loader.images_of(position.step), batch.parts(recipe.accumulate)
         for number, part in enumerate(parts, 1):
-            labels = part.labels.to(self._device, non_blocking=True)
+            mixture = self._objective.mixture(part, position)
             with self._ranks.summing(state.parallel, is_last=number == len(parts)):
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.amp):
-                    output = state.parallel(self._normaliser.normalised(part.pixels))
-                loss, main_loss = loss_of(output, labels, label_smoothing=recipe.label_smoothing)
+                    output = state.parallel(mixture.images)
+                loss, main_loss = self._objective.losses(output, mixture.targets)
                 # Gradients are summed over parts, and their mean taken over ranks.
-                loss = loss * (len(labels) * self._ranks.world / whole)
+                loss = loss * (len(part.labels) * self._ranks.world / whole)
                 loss.backward()  # type: ignore[no-untyped-call]
-            state.meter.add(main_loss, heads(output)[0], labels)
+            state.meter.add(main_loss, heads(output)[0], mixture.labels)
         clip_gradients(state.model, norm=recipe.clip_norm)
         state.optimizer.step()
 

@@ -1,6 +1,7 @@
 """A network for the classes and the image size of a training, and the loss of its outputs."""
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,20 +15,25 @@ from imnetprep.training.architectures import make_network
 _AUX_WEIGHT = 0.3
 
 
-def build_model(arch: str, *, classes: int, image_size: int, seed: int) -> nn.Module:
+def build_model(
+    arch: str, *, classes: int, image_size: int, seed: int, train_sizes: Iterable[int] = ()
+) -> nn.Module:
     """`arch` with fresh weights, the same for the same `seed`, on the CPU.
 
-    Raises WrongUsage on an unknown name or an image size in pixels that it cannot take.
+    Raises WrongUsage on an unknown name or an image size in pixels that it cannot take, such as
+    one of `train_sizes`.
     """
+    side = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             model = make_network(arch, classes=classes, image_size=image_size)
-            output = _try_on(model, image_size, falls_back=":" in arch)
+            for side in {*train_sizes, image_size}:
+                output = _try_on(model, side, falls_back=":" in arch)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise WrongUsage(
-                f"{arch} does not take images of {image_size} × {image_size} px: {reason}",
+                f"{arch} does not take images of {side} × {side} px: {reason}",
                 hint=f"--image-size {299 if arch == 'inception_v3' else 224}",
             ) from error
     shape = tuple(heads(output)[0].shape[1:])
@@ -65,12 +71,21 @@ def heads(output: Any) -> list[Tensor]:
     return [output.logits, *(head for head in output[1:] if head is not None)]
 
 
-def loss_of(output: Any, labels: Tensor, *, label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """The loss to descend () and the main head's loss (), both means over the batch."""
-    main, *aux = (
-        nn.functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-        for logits in heads(output)
-    )
+def loss_of(
+    output: Any, targets: Tensor, *, label_smoothing: float, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss to descend () and the main head's loss (), both means over the batch.
+
+    `targets` are labels (B,) or shares of classes (B, C); `weights` (C,) those of the classes.
+    """
+
+    def mean(logits: Tensor) -> Tensor:
+        loss = nn.functional.cross_entropy(
+            logits.float(), targets, weights, reduction="sum", label_smoothing=label_smoothing
+        )
+        return loss / len(targets)  # whatever they weigh: parts of a batch add up to the batch
+
+    main, *aux = map(mean, heads(output))
     return main + _AUX_WEIGHT * sum(aux, torch.zeros_like(main)), main
 
 

@@ -10,9 +10,8 @@ from torch import nn
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.order import shuffled
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import Preprocessing, TrainTransform
+from imnetprep.loading.transforms import Preprocessing
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.training.architectures import refuse_unknown
@@ -25,6 +24,7 @@ from imnetprep.training.checkpoint import (
 )
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
 from imnetprep.training.ranks import ALONE, Ranks
@@ -109,13 +109,25 @@ class TrainPlan:
         samples = self.data.train
         return Loader(
             samples,
-            TrainTransform(recipe.image_size, recipe.crop_scale, recipe.seed, recipe.interpolation),
-            order=shuffled(len(samples), batch_size=recipe.batch_size, seed=recipe.seed),
+            train_transform(recipe),
+            order=train_order(recipe, samples.labels),
             batch_size=recipe.batch_size,
             workers=self.place.workers,
             pin_memory=self.place.device.type == "cuda",
             share=ranks.slice,
         )
+
+    def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
+        """Say what is trained, on what, and that images are not as published; `steps` an epoch."""
+        data = self.data
+        progress.note(
+            f"{recipe.arch} on {self.place.device}: {len(data.train):,} training and"
+            f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
+            f" {steps} steps an epoch, {count(self.place.workers, 'worker')}" + self.ranks.note
+        )
+        for samples in (data.train, data.val):
+            if samples.change:
+                progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""

@@ -21,12 +21,15 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     """
     choices = {name: value for name, value in options.items() if value is not None}
     full = {**DEFAULTS, **choices}
+    train_size = full.get("train_size", full["image_size"])
     values = {
         "lr": _LR_OF_256 * full["batch_size"] / 256,
         "warmup_epochs": min(5.0, full["epochs"] / 10),
         "milestones": ",".join(
             map(str, sorted({round(full["epochs"] * at) for at in _MILESTONES}))
         ),
+        "train_size": train_size,
+        "first_size": train_size,
         "val_resize": round(full["image_size"] * _VAL_RESIZE),
         "amp": amp_pays,
     }
@@ -63,6 +66,12 @@ def resumed_recipe(
         )
     if restart_schedule:
         return replace(recipe, epochs=epochs, restart_epoch=epoch)
+    if epochs > recipe.epochs and recipe.first_size < recipe.train_size:
+        raise WrongUsage(
+            f"--epochs {epochs} contradicts the run, whose crops grow by a plan of"
+            f" {count(recipe.epochs, 'epoch')}",
+            hint=f"--restart-schedule begins schedule and growth anew at epoch {epoch + 1}",
+        )
     if epochs > recipe.epochs and recipe.schedule in FIXED_LENGTH:
         raise WrongUsage(
             f"--epochs {epochs} contradicts the run, whose {recipe.schedule} schedule falls to lr 0"

@@ -29,8 +29,45 @@ class Recipe:
     image_size: int = choice(
         "Side of the network's input, px.", IMAGES, value=224, limits=(8, 4096)
     )
+    train_size: int = choice(
+        "Side of a training crop, px, if it is another than that of validation.",
+        IMAGES,
+        limits=(8, 4096),
+        default="image size",
+    )
+    first_size: int = choice(
+        "Side of the crops of the first epochs, px; they grow to the train size.",
+        IMAGES,
+        limits=(8, 4096),
+        default="train size",
+    )
     crop_scale: float = choice(
         "Smallest area of a training crop.", IMAGES, value=0.08, limits=(0.001, 1)
+    )
+    mirror: bool = choice("Mirror half of the training crops.", IMAGES, value=True)
+    augment: str = choice(
+        "Change each training crop by one random operation (trivial), or not.",
+        IMAGES,
+        value="none",
+        names=("none", "trivial"),
+    )
+    erase: float = choice(
+        "Share of training crops in which a rectangle is erased.", IMAGES, value=0.0, limits=(0, 1)
+    )
+    repeats: int = choice(
+        "Crops of a sample side by side in a batch; an epoch has fewer samples.",
+        IMAGES,
+        value=1,
+        limits=(1, 1000),
+    )
+    balance: str = choice(
+        "Rare classes weigh as much as others: in the loss, or drawn more often (sampler).",
+        IMAGES,
+        value="none",
+        names=("none", "loss", "sampler"),
+    )
+    one_batch: bool = choice(
+        "Train on the first batch alone, to see whether a network can learn.", IMAGES, value=False
     )
     val_resize: int = choice(
         "Shorter side, px, of a validation image before its centre crop.",
@@ -122,6 +159,18 @@ class Recipe:
     label_smoothing: float = choice(
         "Share of a label given to all classes.", OPTIMIZER, value=0.0, limits=(0, 0.99)
     )
+    mixup: float = choice(
+        "Mixup of pairs of images, by the alpha of a beta distribution; 0: none.",
+        OPTIMIZER,
+        value=0.0,
+        limits=(0, 100),
+    )
+    cutmix: float = choice(
+        "Cutmix of pairs of images, by such an alpha; with both a batch gets either.",
+        OPTIMIZER,
+        value=0.0,
+        limits=(0, 100),
+    )
     seed: int = choice(
         "Seed of weights, order, crops, dropout.", OPTIMIZER, value=0, limits=(0, 2**63 - 1)
     )
@@ -150,6 +199,11 @@ class Recipe:
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise WrongUsage(
                 "--nesterov needs SGD with a momentum", hint="--no-nesterov, or --optimizer sgd"
+            )
+        if self.first_size > self.train_size:
+            raise WrongUsage(
+                f"--first-size {self.first_size} is larger than --train-size {self.train_size}",
+                hint=f"--first-size {self.train_size} or less",
             )
         if self.val_resize < self.image_size:
             raise WrongUsage(

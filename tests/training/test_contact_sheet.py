@@ -9,8 +9,8 @@ from PIL import Image, ImageFont
 from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.contact_sheet import fitted, pick_rows, pictures, plan_contact_sheet
+from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.samples import read_samples
-from imnetprep.loading.transforms import TrainTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
 from imnetprep.training.plan_recipe import plan_recipe
@@ -56,7 +56,7 @@ def test_shows_what_the_training_transform_made(drawn: Root) -> None:
         assert {samples.labels[index] for index in row.indices} == {row.synset.label}
         for index in row.indices:
             plain, crop = pictures(samples, index, recipe)
-            made = TrainTransform(48, 0.3, 7)(plain, epoch=0, index=index)
+            made = TrainTransform(Sizes(48, 48), 0.3, 7)(plain, epoch=0, index=index)
             assert np.array_equal(np.asarray(crop), made)
 
 

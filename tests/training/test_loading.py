@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
+from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import TrainTransform
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
 from tests.drawn import draw_root
@@ -28,7 +28,7 @@ def samples_of(root: Root, split: Split = Split.TRAIN) -> SampleList:
 def loader_of(samples: SampleList, *, workers: int, seed: int = 5) -> Loader:
     return Loader(
         samples,
-        TrainTransform(32, 0.2, seed),
+        TrainTransform(Sizes(32, 32), 0.2, seed),
         order=shuffled(len(samples), batch_size=8, seed=seed),
         batch_size=8,
         workers=workers,

@@ -8,13 +8,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from imnetprep.loading.transforms import (
-    Normaliser,
-    Preprocessing,
-    TrainTransform,
-    ValTransform,
-    random_box,
-)
+from imnetprep.loading.augmentation import Sizes, TrainTransform, random_box
+from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
 from imnetprep.training.meters import Meter
@@ -92,7 +87,7 @@ def test_a_crop_is_a_function_of_seed_epoch_and_sample() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
     made = {
-        TrainTransform(32, 0.1, seed)(image, epoch=epoch, index=index).tobytes()
+        TrainTransform(Sizes(32, 32), 0.1, seed)(image, epoch=epoch, index=index).tobytes()
         for _ in range(2)
         for seed in (0, 1)
         for epoch in (0, 1)

@@ -1,0 +1,129 @@
+"""Training crops: random parts of images, mirrored, changed and erased.
+
+A crop is a function of (seed, epoch, sample) and of nothing else: not of the worker that makes it,
+nor of how many there are.
+"""
+
+import math
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imnetprep.loading.transforms import MEAN, Pixels, pillow_filter
+
+_CROP_RATIOS = (3 / 4, 4 / 3)
+_ERASED_SHARES, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
+_GREY = tuple(round(255 * value) for value in MEAN)
+_TRIES = 10
+_SIZE_STEP_PX = 32
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sides of training crops, px: `first` until the epoch `start`, `last` from `end` on.
+
+    Between them it grows in steps of 32 px.
+    """
+
+    first: int
+    last: int
+    start: float = 0.0
+    end: float = 0.0
+
+    def at(self, epoch: int) -> int:
+        """The side of the crops of an epoch, counted from 0."""
+        if epoch >= self.end:
+            return self.last
+        if epoch <= self.start:
+            return self.first
+        way = (epoch - self.start) / (self.end - self.start)
+        size = self.first + (self.last - self.first) * way
+        return min(self.last, max(self.first, round(size / _SIZE_STEP_PX) * _SIZE_STEP_PX))
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """A random crop, scaled to a square, mirrored half the time (Szegedy et al. 2014).
+
+    `augment`: then changed by one operation of TrivialAugment's (Müller, Hutter 2021). `erase`:
+    the share of crops in which a rectangle becomes grey (Zhong et al. 2017).
+    """
+
+    sizes: Sizes
+    crop_scale: float
+    seed: int
+    interpolation: str = "bilinear"
+    mirror: bool = True
+    augment: str = "none"
+    erase: float = 0.0
+
+    def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels:
+        # Seeding with a string goes through SHA-512: neighbouring samples share nothing.
+        chance = random.Random(f"{self.seed} {epoch} {index}")  # noqa: S311
+        box = random_box(*image.size, smallest=self.crop_scale, chance=chance)
+        side = self.sizes.at(epoch)
+        crop = image.resize((side, side), pillow_filter(self.interpolation), box=box)
+        if self.mirror and chance.random() < 0.5:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.augment == "trivial":
+            crop = _trivially_augmented(crop, chance.getrandbits(63))
+        return _erased(np.asarray(crop), self.erase, chance) if self.erase else np.asarray(crop)
+
+
+def random_box(width: int, height: int, *, smallest: float, chance: random.Random) -> Box:
+    """A part of a `width` × `height` image: `smallest` to 1 of its area, sides 3:4 to 4:3.
+
+    Where ten tries give none that fits, as much of the centre as the shape allows. Whole pixels.
+    """
+    if box := _tried_box(width, height, (smallest, 1), _CROP_RATIOS, chance):
+        return box
+    box_width = min(width, max(1, round(height * _CROP_RATIOS[1])))
+    box_height = min(height, max(1, round(width / _CROP_RATIOS[0])))
+    x, y = (width - box_width) // 2, (height - box_height) // 2
+    return x, y, x + box_width, y + box_height
+
+
+def _tried_box(
+    width: int,
+    height: int,
+    shares: tuple[float, float],
+    ratios: tuple[float, float],
+    chance: random.Random,
+) -> Box | None:
+    low, high = (math.log(ratio) for ratio in ratios)
+    for _ in range(_TRIES):
+        area = width * height * chance.uniform(*shares)
+        ratio = math.exp(chance.uniform(low, high))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            x = chance.randint(0, width - box_width)
+            y = chance.randint(0, height - box_height)
+            return x, y, x + box_width, y + box_height
+    return None
+
+
+def _trivially_augmented(crop: Image.Image, seed: int) -> Image.Image:
+    from torchvision.transforms import InterpolationMode, TrivialAugmentWide
+
+    augment = TrivialAugmentWide(interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        result: Image.Image = augment(crop)
+    return result
+
+
+def _erased(pixels: Pixels, share: float, chance: random.Random) -> Pixels:
+    """The pixels, in a `share` of crops with a rectangle of the mean colour in them."""
+    if chance.random() >= share:
+        return pixels
+    height, width, _ = pixels.shape
+    if box := _tried_box(width, height, _ERASED_SHARES, _ERASED_RATIOS, chance):
+        x, y, x_end, y_end = box
+        pixels = pixels.copy()
+        pixels[y:y_end, x:x_end] = _GREY
+    return pixels
