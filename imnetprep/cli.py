@@ -92,6 +92,7 @@ for _verb in (
     "evaluate",
     "predict",
     "show",
+    "plot",
     "sessions",
     "launch",
     "machines",

@@ -4,7 +4,6 @@ FOLDER/published   the archives and their definition, seeded on loopback
 FOLDER/imagenet    the root that the commands fill
 """
 
-import json
 import shlex
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from imnetprep.catalog.datasets import Dataset, Root, Split, load_dataset
 from imnetprep.messages import ImnetprepError, Progress, format_bytes, format_duration
+from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.sources.seeder import seeded
 from imnetprep.synthetic import draw_dataset
 
@@ -229,7 +229,7 @@ def _download_options(folder: DemoFolder, magnets: Sequence[str], peer: str) -> 
 
 def _summary(folder: DemoFolder, story: _Story) -> str:
     root, run = folder.root, folder.run
-    epochs = [json.loads(line)["val"] for line in (run / "log.jsonl").read_text().splitlines()]
+    epochs = [line["val"] for line in epoch_lines(tables((run / "log.jsonl").read_text()))]
     best = max(epochs, key=lambda val: int(val["top1"]))
     times = ", ".join(f"{step} {seconds:.0f} s" for step, seconds in story.seconds.items())
     return "\n".join([

@@ -14,6 +14,7 @@ from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import UnfinishedSplit, read_unfinished
 from imnetprep.proving.receipt import Proof, archive_proof, verifies
+from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.sources.part_files import read_part_records
 
 
@@ -242,7 +243,7 @@ def _runs(root: Root) -> Iterator[Status]:
             continue
         path = folder / "log.jsonl"
         try:
-            lines = list(map(json.loads, path.read_text().splitlines() if path.exists() else ()))
+            lines = epoch_lines(tables(path.read_text()) if path.exists() else ())
             epochs = max((int(line["epoch"]) for line in lines), default=0)
             best = max((float(line["val"]["top1_percent"]) for line in lines), default=None)
             all_epochs = None

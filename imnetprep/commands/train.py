@@ -46,6 +46,13 @@ if TYPE_CHECKING:  # --help loads none of it
     is_flag=True,
     help="With --resume and more --epochs: begin the schedule anew.",
 )
+@click.option(
+    "--log-every",
+    type=click.IntRange(1),
+    default=50,
+    show_default=True,
+    help="Steps between two lines of log.jsonl; each waits for the device.",
+)
 @verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
 @verb.quiet_option
@@ -59,6 +66,7 @@ def train(
     device: str | None,
     workers: int | None,
     devices: int | None,
+    log_every: int,
     dry_run: bool,
     quiet: bool,
     **options: Any,
@@ -82,6 +90,7 @@ def train(
     if not pick_run(root, run, arch=options["arch"], resume=resume).is_begun:
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
+    from imnetprep.reports.record import Watch
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
     from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
@@ -100,6 +109,7 @@ def train(
         workers=workers,
         layout=layout,
         ranks=ranks,
+        watch=Watch(log_every),
         progress=progress,
     )
     if dry_run:

@@ -1,11 +1,11 @@
 """How far a run in a bucket is, and what an epoch of it takes: by the log that machines push."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 
 from imnetprep.launching.folder import read_object
 from imnetprep.plain_values import real_number, table, whole_number
+from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket
 
@@ -25,7 +25,8 @@ class Pace:
 def count_epochs(bucket: Bucket, address: S3Address, run: str) -> int:
     """How many epochs the log of a run has. Raises SourceFailed."""
     answer = read_object(bucket, _log(address, run))
-    return 0 if answer is None else answer[0].count(b"\n")
+    lines = [] if answer is None else answer[0].splitlines()
+    return sum(b'"step"' not in line for line in lines)
 
 
 def read_pace(bucket: Bucket, address: S3Address, run: str) -> Pace | None:
@@ -38,7 +39,7 @@ def read_pace(bucket: Bucket, address: S3Address, run: str) -> Pace | None:
         return None
     body, facts = answer
     with suppress(ValueError, KeyError, RecursionError):  # a log that is damaged tells nothing
-        lines = [table(json.loads(line)) for line in body.splitlines()[-_LATEST:]]
+        lines = epoch_lines(tables(body))[-_LATEST:]
         seconds = [
             real_number(line["seconds"]) * (1 + _images(line["val"]) / _images(line["train"]))
             for line in lines

@@ -41,6 +41,7 @@ from imnetprep.messages import (
 )
 from imnetprep.outside_text import quoted
 from imnetprep.plain_values import real_number
+from imnetprep.reports.log import epoch_lines
 from imnetprep.s3.address import Settings, parse_s3_address
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained
@@ -253,7 +254,8 @@ class Supervisor:
         from imnetprep.training.checkpoint import load_checkpoint
 
         checkpoint = load_checkpoint(self._run.last)
-        recipe, lines = checkpoint.recipe, self._run.log_lines(checkpoint.position.epoch)
+        recipe, epochs = checkpoint.recipe, checkpoint.position.epoch
+        lines = epoch_lines(self._run.log_lines(epochs))
         own = lines[self._start_position[0] + (self._start_position[1] > 0) :]
         images = sum(line["train"]["images"] for line in own)
         seconds = sum(real_number(line["seconds"]) for line in own)

@@ -21,13 +21,10 @@ from imnetprep.training.model import heads
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
-from imnetprep.training.plot import draw_plot
 from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.state import TrainState
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
-
-_STEPS_BETWEEN_LOOKS = 50  # each look at the loss waits for the device
 
 
 def train(
@@ -84,7 +81,7 @@ class _Loop:
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model)
-        self._log = plan.run.log_lines(checkpoint.position.epoch)
+        self._record = plan.record(checkpoint.position, ranks)
         if ranks.is_first and not (
             checkpoint.weights and plan.run.records(asdict(checkpoint.recipe))
         ):
@@ -132,9 +129,12 @@ class _Loop:
                         self._save()
                     self._step(batch)
                     state.next_step()
-                    if state.is_trained or state.position.step % _STEPS_BETWEEN_LOOKS == 0:
+                    is_look = state.is_trained or self._record.is_due(state.position.step)
+                    if is_look:  # each look at the loss waits for the device
                         task.tell(f"loss {state.finite_loss():.3f}")
                     state.seconds += time.monotonic() - begun_s
+                    if is_look:
+                        self._record.add_steps(state.log_line())
                     task.advance(loader.images_of(state.position.step - 1))
         except (WrongBytes, FailedPeer):
             self._save()  # once the image is repaired, the run resumes from here
@@ -180,12 +180,9 @@ class _Loop:
             state.waited_s,
         )
         state.next_epoch(Best(number, val.top1) if is_best else state.best, val)
-        self._log.append(report.as_json())
-        if self._ranks.is_first:
-            self._run.write_log(self._log)  # a line of an epoch that is not saved is dropped
+        self._record.add_epoch(report.as_json())
         self._save(is_best=is_best)
-        if self._ranks.is_first:
-            draw_plot(self._log, self._run.plot, title=self._run.folder.name)
+        self._record.draw()
         return report
 
     @property
@@ -197,6 +194,7 @@ class _Loop:
         if self._state.position == Position():
             return
         checkpoint = self._state.checkpoint()
+        self._record.write()  # first: a line of what is not saved is dropped on resume
         if self._ranks.is_first:
             if is_best:
                 save_checkpoint(self._run.best, replace(checkpoint, optimizer={}))

@@ -14,6 +14,7 @@ from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
+from imnetprep.reports.record import RunRecord, Watch
 from imnetprep.training.architectures import refuse_unknown
 from imnetprep.training.checkpoint import (
     Checkpoint,
@@ -55,6 +56,7 @@ class TrainPlan:
     options: Mapping[str, Any]
     ranks: Ranks
     restart_schedule: bool = False
+    watch: Watch = Watch()  # noqa: RUF009 - a frozen value
 
     def checkpoint(self, progress: Progress, ranks: Ranks = ALONE) -> Checkpoint:
         """Where the run begins, or resumes: of what lies on a disk only rank 0 is asked.
@@ -129,6 +131,11 @@ class TrainPlan:
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
+    def record(self, position: Position, ranks: Ranks) -> RunRecord:
+        """The record of the run up to `position`, which the first of all ranks writes."""
+        lines = self.run.log_lines(position.epoch, position.step)
+        return RunRecord(self.run.folder, lines, self.watch, writes=ranks.is_first)
+
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""
         splits = (self.data.train, self.data.val)
@@ -176,6 +183,7 @@ def plan_training(
     workers: int | None = None,
     layout: Layout | None = None,
     ranks: Ranks = ALONE,
+    watch: Watch = Watch(),  # noqa: B008 - a frozen value
     progress: Progress,
 ) -> TrainPlan:
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
@@ -196,4 +204,4 @@ def plan_training(
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = Data(classes, train, val, read_origin(root, (train, val)))
-    return TrainPlan(target, data, place, options, ranks, restart_schedule)
+    return TrainPlan(target, data, place, options, ranks, restart_schedule, watch)

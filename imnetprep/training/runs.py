@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, locked, written_whole
 from imnetprep.manifest import open_manifest, require_split
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
+from imnetprep.reports.log import Line, parse_log
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.training.meters import Score
-from imnetprep.plain_values import real_number, table, whole_number
 from imnetprep.training.recipe import default_run
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -81,7 +82,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """A JSON line an epoch."""
+        """A JSON line an epoch, and one every few steps."""
         return self.folder / "log.jsonl"
 
     @property
@@ -129,22 +130,19 @@ class Run:
                 hint=f"free {format_bytes(lack_bytes - free)}, or name another disk by --runs",
             )
 
-    def log_lines(self, epochs: int) -> list[dict[str, Any]]:
-        """The log's lines of the first `epochs` epochs: later ones are in no checkpoint."""
+    def log_lines(self, epochs: int = sys.maxsize, step: int = 0) -> list[Line]:
+        """The lines of the log up to `step` of the epoch behind `epochs`; else all.
+
+        Raises ImnetprepError where they are not of a log.
+        """
         if not self.log.exists():
             return []
         try:
-            lines = [_parse_line(line) for line in self.log.read_text().splitlines()]
-            return [line for line in lines if line["epoch"] <= epochs]
+            return parse_log(self.log.read_text(), epochs=epochs, step=step)
         except (ValueError, KeyError, RecursionError) as error:
             raise ImnetprepError(
                 f"{self.log} is damaged: {error}", hint="move it away; the checkpoint has the rest"
             ) from error
-
-    def write_log(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Write the whole log."""
-        with written_whole(self.log) as file:
-            file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
 
     def records(self, recipe: Mapping[str, Any]) -> bool:
         """Does `recipe.json` say that this is the recipe?"""
@@ -159,19 +157,6 @@ class Run:
             file.write(json.dumps(table, indent=2).encode() + b"\n")
 
 
-def _parse_line(text: str) -> dict[str, Any]:
-    """A line of the log: what is drawn of it is of the right kind."""
-    line = dict(table(json.loads(text)))
-    whole_number(line["epoch"], least=1)
-    for part in (table(line["train"]), table(line["val"])):
-        for name in ("top1", "images"):
-            whole_number(part[name])
-        for name in ("loss", "top1_percent", "top5_percent"):
-            if not isinstance(part[name], float):  # the loss may be NaN
-                real_number(part[name])
-    return line
-
-
 def named_run(root: Root, name: str) -> Run:
     """The run called `name`, which need not exist. Raises WrongUsage on what is no plain name."""
     if not _SAFE_NAME.fullmatch(name):
@@ -179,6 +164,14 @@ def named_run(root: Root, name: str) -> Run:
             f"--run {name!r} is not a plain name", hint="letters, digits, and - _ . inside"
         )
     return Run(root.run(name))
+
+
+def find_run(root: Root, word: str) -> Run:
+    """The run of that name, or in that folder. Raises ImnetprepError where it has no log yet."""
+    run = Run(Path(word)) if Path(word).is_dir() else named_run(root, word)
+    if not run.log.exists():
+        raise ImnetprepError(f"{run.folder} has no log yet", hint="imnetprep train begins one")
+    return run
 
 
 def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -> Run:

@@ -6,6 +6,7 @@ else (order, crops, dropout, learning rate) is a function of recipe and position
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -112,6 +113,21 @@ class TrainState:
     def train_score(self) -> Score:
         """The score of the epoch so far, over all ranks."""
         return score_of(self._ranks.totals(self.meter.sums()))
+
+    def log_line(self) -> dict[str, Any]:
+        """What the log says of the epoch so far, made by all ranks together."""
+        score = self.train_score()
+        return {
+            "epoch": self.position.epoch + 1,
+            "step": self.position.step,
+            "steps": self.steps,
+            "lr": self.lr(self.position.step - 1),
+            "epoch_loss": score.loss,
+            "top1": score.top1,
+            "images": score.images,
+            "seconds": round(self.seconds, 3),
+            "waited_s": round(self.waited_s, 3),
+        }
 
     def finite_loss(self) -> float:
         """The mean loss of the epoch so far. Raises ImnetprepError where it is NaN or infinite."""

@@ -144,6 +144,7 @@ def log(epochs: int, seconds: float) -> bytes:
     """The log of a run of 90 epochs, of 100 images for training and 50 for validation each."""
     line = {"epochs": 90, "seconds": seconds, "train": {"images": 100}, "val": {"images": 50}}
     lines = [json.dumps({"epoch": number, **line}) for number in range(1, epochs + 1)]
+    lines.insert(1, json.dumps({"epoch": 2, "step": 50, "loss": 1}))
     return "".join(f"{each}\n" for each in lines).encode()
 
 

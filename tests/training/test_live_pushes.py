@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Silent
+from imnetprep.reports.log import epoch_lines
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
@@ -58,7 +59,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
-def numbers(line: dict[str, Any]) -> dict[str, Any]:
+def numbers(line: Mapping[str, Any]) -> dict[str, Any]:
     """A line of the log without what depends on the clock."""
     return {key: line[key] for key in ("epoch", "lr", "train", "val", "is_best")}
 
@@ -99,13 +100,13 @@ def test_each_push_of_a_run_that_is_trained_resumes_to_the_same_numbers(
                 client.download_file(BUCKET, item["Key"], str(copy / Path(item["Key"]).name))
             positions.add(load_checkpoint(copy / "last.pt").position)
         last = max(position.epoch for position in positions)
-        while len(run.log_lines(RECIPE["epochs"])) <= last:  # type: ignore[arg-type]
+        while len(epoch_lines(run.log_lines(RECIPE["epochs"]))) <= last:  # type: ignore[arg-type]
             assert training.poll() is None
             time.sleep(0.02)
         training.send_signal(signal.SIGTERM)
         assert training.wait() == 0
     assert len(positions) > 1
-    lines = {line["epoch"]: numbers(line) for line in run.log_lines(last + 1)}
+    lines = {line["epoch"]: numbers(line) for line in epoch_lines(run.log_lines(last + 1))}
     for number in range(PUSHES):
         pushed = Run(root.run(f"copy{number}"))
         checkpoint, best = load_checkpoint(pushed.last), load_checkpoint(pushed.best)

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.proving.receipt import DigestProof
+from imnetprep.reports.log import step_lines
 from imnetprep.training.origin import parse_origin, read_origin
 from imnetprep.training.runs import Run as TrainingRun
 from tests.conftest import Run
@@ -27,7 +29,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     """A run of two epochs, whose files no test changes."""
     root = draw_root(tmp_path_factory.mktemp("shown"))
     words = ["train", *RECIPE.split(), "--root", str(root.path), "--workers", "0"]
-    assert cli.run([*words, "--device", "cpu", "--quiet"]) == 0
+    assert cli.run([*words, "--device", "cpu", "--quiet", "--log-every", "2"]) == 0
     return TrainingRun(root.run("r"))
 
 
@@ -101,3 +103,26 @@ def test_predict_takes_patterns_and_lines_and_prints_a_table(
     assert done.returncode == 4
     assert here("predict", shown.best, "-").returncode == 4  # no line is left
     assert here("predict", shown.best, photos / "x*.jpg").returncode == 1
+
+
+def test_the_log_has_a_line_every_few_steps(shown: TrainingRun) -> None:
+    steps = step_lines(shown.log_lines())
+    assert [line["step"] for line in steps] == [2, 4, 5] * 2  # five steps an epoch
+    first, second = steps[:2]
+    loss = 12 * 2 * (first["loss"] + second["loss"])
+    assert second["epoch_loss"] * second["images"] == pytest.approx(loss, rel=1e-5)
+    assert all(line["images_per_second"] > 0 for line in steps)
+
+
+def test_plot_draws_runs_side_by_side(shown: TrainingRun, tmp_path: Path, here: Run) -> None:
+    other = TrainingRun(tmp_path / "cost $5_^{x}")  # which is no formula
+    other.folder.mkdir()
+    words = ["plot", shown.folder, other.folder, "--out", tmp_path / "p.png"]
+    assert "has no log yet" in here(*words).stderr
+    other.log.write_text(shown.log.read_text().splitlines()[0] + "\n")  # not one epoch is over
+    assert "(0 epochs), not drawn" in here(*words, "--dry-run").stdout
+    assert not (tmp_path / "p.png").exists()
+    told = here(*words, "--json")
+    assert json.loads(told.stdout)["epochs"] == {"r": 2, "cost $5_^{x}": 0}
+    with Image.open(tmp_path / "p.png") as image:
+        assert len(image.getcolors(1 << 20) or ()) > 20

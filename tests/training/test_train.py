@@ -19,6 +19,8 @@ import torch
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
+from imnetprep.reports.log import epoch_lines, step_lines, tables
+from imnetprep.reports.record import Watch
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
@@ -35,21 +37,29 @@ SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epoch
 def trained(root: Root, *, save_every_s: float = 600, **options: Any) -> list[EpochReport]:
     options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
     options = {"progress": Silent(), **options}
-    plan = plan_training(root, **options)
+    plan = plan_training(root, watch=Watch(log_every=2), **options)
     return list(train(plan, progress=options["progress"], save_every_s=save_every_s))
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:
     """The log without what depends on the clock."""
-    lines = [json.loads(line) for line in run.log.read_text().splitlines()]
+    lines = epoch_lines(tables(run.log.read_text()))
     return [
         {key: line[key] for key in ("epoch", "lr", "train", "val", "is_best")} for line in lines
     ]
 
 
+def steps(run: Run) -> list[dict[str, Any]]:
+    """What the log has of steps, without what depends on the clock."""
+    keys = ("epoch", "step", "lr", "loss", "epoch_loss", "top1", "images")
+    lines = step_lines(tables(run.log.read_text()))
+    return [{key: line[key] for key in keys} for line in lines]
+
+
 def refuse_difference(run: Run, other: Run) -> None:
     ours, theirs = load_checkpoint(run.last), load_checkpoint(other.last)
     assert numbers(run) == numbers(other)
+    assert steps(run) == steps(other)
     assert ours.position == theirs.position
     assert ours.best == theirs.best
     for name, weight in ours.weights.items():
@@ -127,12 +137,13 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
     script = (
         "import signal, sys; from pathlib import Path\n"
         "from imnetprep.catalog.datasets import Root\n"
+        "from imnetprep.reports.record import Watch\n"
         "from imnetprep.training.loop import train\n"
         "from imnetprep.training.plan import plan_training\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
         "progress = SignalAt(signal.SIGKILL, batches=int(sys.argv[2]))\n"
         "plan = plan_training(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu',"
-        " workers=1, progress=progress)\n"
+        " workers=1, watch=Watch(2), progress=progress)\n"
         "list(train(plan, progress=progress, save_every_s=0))"
     )
     arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
@@ -208,7 +219,7 @@ def test_a_signal_to_the_whole_group_spares_the_workers(root: Root) -> None:
         start_new_session=True,
     )  # fmt: skip
     run = Run(root.run("a"))
-    while not run.log.exists():
+    while not run.best.exists():
         assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)

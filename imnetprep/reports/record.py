@@ -1,0 +1,66 @@
+"""What a run writes beside its checkpoints while it is trained: its log and its plot."""
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imnetprep.fs import written_whole
+from imnetprep.reports.log import Line, with_rates
+
+_SECONDS_BETWEEN_WRITES = 10
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How closely a training is watched: a line of its log every so many steps."""
+
+    log_every: int = 50
+
+
+class RunRecord:
+    """The record of one training in `folder`, with the `lines` that its log has.
+
+    Without `writes` it notes all and writes nothing: of several processes one writes.
+    """
+
+    def __init__(
+        self, folder: Path, lines: Sequence[Line], watch: Watch, *, writes: bool = True
+    ) -> None:
+        self._folder, self._lines, self._writes = folder, list(lines), writes
+        self._log_every = watch.log_every
+        self._wrote_s, self._is_written = math.inf, True  # not before the first save
+
+    def is_due(self, step: int) -> bool:
+        """Is a line of steps to be noted after `step`? After the last one of an epoch as well."""
+        return step % self._log_every == 0
+
+    def add_steps(self, line: Line) -> None:
+        """Note some steps; the file follows within seconds."""
+        self._lines.append(with_rates(line, self._lines[-1] if self._lines else None))
+        self._is_written = False
+        if time.monotonic() - self._wrote_s >= _SECONDS_BETWEEN_WRITES:
+            self.write()
+
+    def add_epoch(self, line: Line) -> None:
+        """Note an epoch; the next save writes it."""
+        self._lines.append(line)
+        self._is_written = False
+
+    def write(self) -> None:
+        """Write the whole log; before a checkpoint is saved, whose steps its lines tell of."""
+        self._wrote_s = time.monotonic()
+        if self._is_written or not self._writes:
+            return
+        with written_whole(self._folder / "log.jsonl") as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in self._lines)
+        self._is_written = True
+
+    def draw(self) -> None:
+        """Draw the run as it stands."""
+        from imnetprep.reports.plot import draw_plot
+
+        if self._writes:
+            draw_plot({self._folder.name: self._lines}, self._folder / "plot.png")
