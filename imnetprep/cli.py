@@ -144,20 +144,22 @@ def run(arguments: list[str]) -> int:
         print_note("Stopped: run the same command to resume")
         return INTERRUPTED_EXIT_CODE
     except _Unwritten as error:
-        return _tell_unwritten(error.failure)
+        return _tell_unwritten(error.failure, arguments)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, BrokenPipe) else None
         words = _lacks_torch(error, arguments) or explain(cause or error)
         return _tell(*words, ImnetprepError.exit_code) if words else _our_bug()
 
 
-def _tell_unwritten(failure: OSError) -> int:
+def _tell_unwritten(failure: OSError, arguments: list[str]) -> int:
     """Results that cannot be written end a command: exit code 0 would say that it is done."""
     with Path(os.devnull).open("w") as sink:  # what is left of them is written at the exit
         os.dup2(sink.fileno(), sys.stdout.fileno())
     if failure.errno == errno.EPIPE:  # whatever read them has seen enough
         return UNREAD_EXIT_CODE
-    hint = "look where stdout goes, then run the same command again"
+    is_begun = arguments[:1] == ["train"] and not {"-h", "--help", "--dry-run"} & {*arguments}
+    ending = "with --resume" if is_begun else "again"
+    hint = f"look where stdout goes, then run the same command {ending}"
     sentence = f"the results cannot be written: {failure.strerror}"
     return _tell(sentence, hint, ImnetprepError.exit_code)
 

@@ -442,6 +442,20 @@ def test_results_that_cannot_be_written_are_told(organized_once: Path) -> None:
     assert "No space left on device" in error and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("verb", "hint"), [("train", "with --resume"), ("verify", "again")])
+def test_results_that_cannot_be_written_hint_at_how_a_verb_resumes(
+    verb: str, hint: str, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise cli._Unwritten(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+    monkeypatch.setattr(os, "dup2", lambda *_: None)  # stdout is the one of the tests
+    monkeypatch.setattr(cli.imnetprep.commands[verb], "callback", refuse)
+    error, last = _told(here(verb))
+    assert error == "Error: the results cannot be written: No space left on device"
+    assert last == f"Hint: look where stdout goes, then run the same command {hint}"
+
+
 def test_a_stdout_that_may_only_be_read_is_told(organized_once: Path) -> None:
     with Path(os.devnull).open() as stdout:
         done = subprocess.run(

@@ -21,6 +21,8 @@ _OF_A_WORKER = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (?:is killed by signal: (?P<signal>[\w ]+)"
     r"|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
+# As `explain` has it; a run that has begun wants --resume.
+_SAME_COMMAND = re.compile(r"run the same command( again)?(; it resumes( where it stopped)?)?")
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
 _OF_FILES = (errno.EMFILE, errno.ENFILE)
 
@@ -34,15 +36,22 @@ def said_in_words(*, smaller: str, run: Run | None = None) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
-        if (words := _in_words(error)) is None:
+        resume = f"imnetprep train --resume --run {run.folder.name}" if run and run.is_begun else ""
+        words = _in_words(error) or (explain(error) if resume else None)
+        if words is None:
             raise
         sentence, hint = words
-        resume = f"imnetprep train --resume --run {run.folder.name}" if run and run.is_begun else ""
-        if hint is None and resume:
-            hint = f"free memory, then {resume}; or begin another: --run OTHER {smaller}"
-        elif resume:
-            hint = f"{hint}; then {resume}"
+        if resume:
+            hint = _with_resume(hint, resume, smaller)
         raise ImnetprepError(sentence, hint=hint or smaller) from error
+
+
+def _with_resume(hint: str | None, resume: str, smaller: str) -> str:
+    """The hint for a run that has begun: `resume` in place of the same command."""
+    if hint is None:
+        return f"free memory, then {resume}; or begin another: --run OTHER {smaller}"
+    text, number = _SAME_COMMAND.subn(lambda _: resume, hint)
+    return text if number else f"{hint}; then {resume}"
 
 
 def smaller_batch(batch_size: int, image_size: int) -> str:

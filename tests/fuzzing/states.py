@@ -153,6 +153,10 @@ def _problem_in(folder: Path, state: str, verb: str, places: Places) -> str | No
         said.count("Error: ") == 1 and said.splitlines()[-1].startswith("Hint: ")
     ):
         return f"code {code}, and not an error and a hint: {said}"
+    if verb == "train" and any((folder / "root" / "runs").glob("*/last.pt")):
+        if is_refused and "--resume" not in said:
+            return f"code {code}, and no word on how it resumes: {said}"
+        words.append("--resume")
     if code:
         code, said = _run(words, places, folder)
         return f"afterwards, in no such state: code {code}: {said}" if code else None

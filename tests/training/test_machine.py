@@ -24,6 +24,7 @@ from imnetprep.loading.samples import read_samples
 from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.training.device import pick_device
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.loop import _Loop
@@ -164,17 +165,11 @@ def test_a_full_disk_is_told_as_one_and_the_run_goes_on_from_the_whole_checkpoin
                 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
 
     try:
-        with pytest.raises(OSError, match="File too large") as refused:  # not "unexpected pos"
-            trained(root, progress=FullLater())
+        with pytest.raises(ImnetprepError, match=r"last\.pt: File too large") as refused:
+            trained(root, progress=FullLater())  # torch says "unexpected pos"
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    full = OSError(errno.ENOSPC, "No space left on device", refused.value.filename)
-    with (
-        pytest.raises(ImnetprepError, match=r"last\.pt: No space left") as told,
-        said_in_words(smaller="", run=run),
-    ):
-        raise full
-    assert told.value.hint == "free some space; then imnetprep train --resume --run a"
+    assert refused.value.hint.endswith("by --root; then imnetprep train --resume --run a")
     assert [path.name for path in run.folder.glob("*.pt")] == ["last.pt"]
     assert len(trained(root, options={}, resume=True)) == 2
 
@@ -193,6 +188,40 @@ def test_the_file_that_could_not_be_opened_is_named(tmp_path: Path) -> None:
         said_in_words(smaller=""),
     ):
         raise RuntimeError("Too many open files. Communication with the workers is no longer")
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EIO, "and at `ulimit -f`; then imnetprep train --resume --run a"),
+        (errno.ENOSPC, "free some space; then imnetprep train --resume --run a"),
+        (errno.EBUSY, "mount point: imnetprep train --resume --run a when it is free"),
+        (errno.EACCES, "--root, --archives; then imnetprep train --resume --run a"),
+    ],
+)
+def test_what_ends_a_run_that_has_begun_hints_at_how_it_resumes(
+    number: int, hint: str, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "a")
+    run.folder.mkdir()
+    failure = OSError(number, os.strerror(number), "a file")
+    run.last.touch()
+    with (
+        pytest.raises(ImnetprepError, match="a file: ") as told,
+        said_in_words(smaller="", run=run),
+    ):
+        raise failure
+    assert told.value.hint.endswith(hint)
+
+
+def test_a_folder_that_is_gone_is_told_before_torch_ends_the_process(
+    tmp_path: Path, monkeypatch: Patch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ImnetprepError, match="the folder that this command runs in is gone"):
+        pick_device("cpu")
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(
