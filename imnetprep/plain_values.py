@@ -26,6 +26,13 @@ def real_number(value: object, *, least: float = -math.inf, limit: float = math.
     return float(value)  # type: ignore[arg-type]
 
 
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r:.40} is neither true nor false")
+    return value
+
+
 def plain_text(value: object) -> str:
     """A line of text that can be shown."""
     if not isinstance(value, str) or not value.isprintable():

@@ -140,6 +140,7 @@ def _print_epoch(report: "EpochReport") -> None:
         f"epoch {report.epoch}/{report.epochs}{'  best' if report.is_best else ''}",
         f"  train  {report.train}",
         f"  val    {report.val}",
+        *([f"  average  {report.average}"] if report.average else []),
         f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
         f" {report.waited_s:.1f} s waited for data",
         **report.as_json(),
@@ -164,5 +165,5 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
         recipe=asdict(recipe),
     )
     if to_do:
-        plan.require_room(start.network(plan.place.device))
+        plan.require_room(start.network(plan.place.device), recipe)
     return 0

@@ -19,19 +19,24 @@ from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage, shell_word
 from imnetprep.outside_text import shown
-from imnetprep.plain_values import plain_text, real_number, whole_number
+from imnetprep.plain_values import flag, plain_text, whole_number
+from imnetprep.training.checkpoint_values import (
+    parse_preprocessing,
+    parse_score,
+    parse_sum,
+    parse_tensors,
+    parse_text,
+)
 from imnetprep.training.device import memory_format
 from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
-from imnetprep.training.recipe import INTERPOLATIONS, Recipe, is_own_function, parse_recipe
+from imnetprep.training.recipe import Recipe, is_own_function, parse_recipe
 
 FORM = 2
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _PROGRAM = f"imnetprep {__version__}"
-_MOST_PIXELS = 4096
-_LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,29 @@ class Position:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch (from 1) with the most validation images right, and how many it had."""
+    """The epoch (from 1) with the most validation images right, and how many it had.
+
+    `is_average`: by the average of the weights.
+    """
 
     epoch: int
     top1: int
+    is_average: bool = False
+
+    def __str__(self) -> str:
+        """`epoch 3`, or `epoch 3 (average)`."""
+        return f"epoch {self.epoch}{' (average)' * self.is_average}"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
 
-    `optimizer` has what the optimizer keeps of each parameter; it is empty in `best.pt`. `scores`
-    are the watched ones, an epoch that is over each. `origin` is of the beginning of the run,
-    `written_by` the program that saved it last. `processes`: how many trained it together when it
-    was saved. `typed_arch` is in no file: it lets a function of the user's own be imported.
+    `optimizer` has what the optimizer keeps of each parameter, `average` that of the weights;
+    `best.pt` has neither. `scores` are the watched ones, an epoch that is over each. `origin` is of
+    the beginning of the run, `written_by` the program that saved it last. `processes`: how many
+    trained it together when it was saved. `typed_arch` is in no file: it lets a function of the
+    user's own be imported.
     """
 
     recipe: Recipe
@@ -82,6 +96,7 @@ class Checkpoint:
     best: Best | None
     train_samples: int
     scores: tuple[float, ...] = ()
+    average: dict[str, Tensor] = field(default_factory=dict)
     processes: int = 1
     origin: Origin = field(default_factory=Origin)
     written_by: str = _PROGRAM
@@ -91,6 +106,12 @@ class Checkpoint:
     def numbers(self) -> int:
         """How many numbers the weights are, running means of BatchNorm among them."""
         return sum(tensor.numel() for tensor in self.weights.values())
+
+    def as_best(self) -> "Checkpoint":
+        """What `best.pt` has of it: the weights that scored best, and nothing to resume from."""
+        is_average = self.best is not None and self.best.is_average
+        weights = self.average if is_average else self.weights
+        return replace(self, weights=weights, optimizer={}, average={})
 
     def network(self, device: torch.device) -> nn.Module:
         """The network on `device`, with its weights; in a new training, with those of its seed.
@@ -136,6 +157,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "train_samples": checkpoint.train_samples,
         "processes": checkpoint.processes,
         "scores": list(checkpoint.scores),
+        "average": dict(checkpoint.average),
     }
     with written_whole(path) as file:
         body = _Body(file)
@@ -159,6 +181,11 @@ class _Body:
         except OSError as error:
             self.refusal = error
             raise
+
+
+def copies_of_weights(recipe: Recipe) -> int:
+    """How many tensors of each weight a checkpoint to resume from has."""
+    return 2 + (recipe.optimizer == "adamw") + (recipe.ema > 0)
 
 
 def weights_bytes(model: nn.Module) -> int:
@@ -220,7 +247,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
     best = state["best"]
     if not state["weights"]:
         raise ValueError("it has no weights")
-    recipe, preprocessing = parse_recipe(state["recipe"]), _parse_preprocessing(state)
+    recipe, preprocessing = parse_recipe(state["recipe"]), parse_preprocessing(state)
     if recipe.image_size != preprocessing.image_size:
         raise ValueError(f"images of {recipe.image_size} and of {preprocessing.image_size} px")
     position = Position(*(whole_number(state["position"][name]) for name in ("epoch", "step")))
@@ -230,63 +257,27 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         recipe=recipe,
         classes=_parse_classes(state),
         preprocessing=preprocessing,
-        weights=_tensors(state["weights"]),
-        optimizer={str(name): _tensors(table) for name, table in state["optimizer"].items()},
+        weights=parse_tensors(state["weights"]),
+        optimizer={str(name): parse_tensors(table) for name, table in state["optimizer"].items()},
         position=position,
-        sums={name: _parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
-        best=Best(whole_number(best["epoch"]), whole_number(best["top1"])) if best else None,
+        sums={name: parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
+        best=_parse_best(best) if best else None,
         train_samples=whole_number(state["train_samples"]),
         processes=whole_number(state["processes"], least=1),
         origin=parse_origin(state["origin"]),
         written_by=plain_text(state["written_by"]),
-        scores=tuple(map(_plain_float, state["scores"])),
+        scores=tuple(map(parse_score, state["scores"])),
+        average=parse_tensors(state["average"]),
     )
 
 
+def _parse_best(table: Mapping[str, Any]) -> Best:
+    epoch, top1 = (whole_number(table[name]) for name in ("epoch", "top1"))
+    return Best(epoch, top1, is_average=flag(table["is_average"]))
+
+
 def _parse_classes(state: Mapping[str, Any]) -> Classes:
-    wnids, names = (tuple(map(_text, state[name])) for name in ("wnids", "names"))
+    wnids, names = (tuple(map(parse_text, state[name])) for name in ("wnids", "names"))
     if not wnids or len(wnids) != len(names):
         raise ValueError(f"{len(wnids)} classes and {len(names)} names")
-    return Classes(_text(state["dataset"]), wnids, names)
-
-
-def _parse_preprocessing(state: Mapping[str, Any]) -> Preprocessing:
-    table = state["preprocessing"]
-    image_size, resize = (whole_number(table[name], least=8) for name in ("image_size", "resize"))
-    mean, std = (tuple(map(real_number, table[name])) for name in ("mean", "std"))
-    if not image_size <= resize <= _MOST_PIXELS:
-        raise ValueError(f"sizes {image_size} and {resize} px")
-    if len(mean) != 3 or len(std) != 3 or not all(value > 0 for value in std):
-        raise ValueError(f"mean {mean} and std {std}")
-    apply_orientation = table.get("apply_orientation", False)
-    if not isinstance(apply_orientation, bool):
-        raise TypeError(f"apply_orientation is {apply_orientation!r:.40}")
-    interpolation = table.get("interpolation", "bilinear")
-    if interpolation not in INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r:.40}")
-    return Preprocessing(image_size, resize, mean, std, apply_orientation, interpolation)
-
-
-def _tensors(table: Mapping[str, Any]) -> dict[str, Tensor]:
-    for name, value in table.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} is no tensor")
-    return dict(table)
-
-
-def _parse_sum(name: str, value: Any) -> float:
-    if name == "loss" and isinstance(value, float):
-        return value  # NaN too: the training says so, and ends
-    return real_number(value, least=0, limit=_LARGEST_SUM)
-
-
-def _plain_float(value: Any) -> float:
-    if type(value) is not float:  # NaN, too, is a score
-        raise TypeError(f"{value!r:.40} is no score")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is no text")
-    return value
+    return Classes(parse_text(state["dataset"]), wnids, names)

@@ -8,15 +8,17 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import torch
+from torch import nn
 
 from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
-from imnetprep.training.checkpoint import Best, Checkpoint, Position, save_checkpoint
+from imnetprep.training.checkpoint import Checkpoint, Position, save_checkpoint
 from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
+from imnetprep.training.meters import Score
 from imnetprep.training.model import heads
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
@@ -80,7 +82,7 @@ class _Loop:
         self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
-            plan.require_room(self._state.model)
+            plan.require_room(self._state.model, checkpoint.recipe)
         self._record = plan.record(checkpoint.position, ranks)
         if ranks.is_first and not (
             checkpoint.weights and plan.run.records(asdict(checkpoint.recipe))
@@ -101,7 +103,7 @@ class _Loop:
         except StopNow:
             self._save()
             raise self._stop.stopped(self._place_of_stop()) from None
-        best = f"; best: epoch {state.best.epoch}, {self._run.best}" if state.best else ""
+        best = f"; best: {state.best}, {self._run.best}" if state.best else ""
         self._progress.note(f"{state.end()}{best}")
 
     def close(self) -> None:
@@ -165,25 +167,28 @@ class _Loop:
     def _finish_epoch(self) -> EpochReport:
         """Validate the epoch, log it, and keep its weights if they are the best."""
         state, number = self._state, self._state.position.epoch + 1
-        val = self._validator.score(
-            state.model, self._progress, title=f"validation {number}", stop=self._stop
-        )
-        is_best = state.best is None or val.top1 > state.best.top1
+        val = self._score(state.model, f"validation {number}")
+        network = state.average.network
+        average = self._score(network, f"validation {number}, average") if network else None
         report = EpochReport(
             number,
             self._recipe.epochs,
             state.lr(0),
             state.train_score(),
             val,
-            is_best,
+            state.is_best(val, average),
             state.seconds,
             state.waited_s,
+            average,
         )
-        state.next_epoch(Best(number, val.top1) if is_best else state.best, val)
+        state.next_epoch(val, average)
         self._record.add_epoch(report.as_json())
-        self._save(is_best=is_best)
+        self._save(is_best=report.is_best)
         self._record.draw()
         return report
+
+    def _score(self, network: nn.Module, title: str) -> Score:
+        return self._validator.score(network, self._progress, title=title, stop=self._stop)
 
     @property
     def _is_save_due(self) -> bool:
@@ -197,7 +202,7 @@ class _Loop:
         self._record.write()  # first: a line of what is not saved is dropped on resume
         if self._ranks.is_first:
             if is_best:
-                save_checkpoint(self._run.best, replace(checkpoint, optimizer={}))
+                save_checkpoint(self._run.best, checkpoint.as_best())
             save_checkpoint(self._run.last, checkpoint)
         self._saved_s = time.monotonic()
 

@@ -20,6 +20,7 @@ from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
     Position,
+    copies_of_weights,
     load_checkpoint,
     weights_bytes,
 )
@@ -102,9 +103,9 @@ class TrainPlan:
             typed_arch=self.options.get("arch"),
         )
 
-    def require_room(self, network: nn.Module) -> None:
+    def require_room(self, network: nn.Module, recipe: Recipe) -> None:
         """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""
-        self.run.require_room(weights_bytes(network))
+        self.run.require_room(weights_bytes(network), copies=copies_of_weights(recipe))
 
     def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
         """The training batches, of which each rank reads its slice."""

@@ -171,6 +171,12 @@ class Recipe:
         value=0.0,
         limits=(0, 100),
     )
+    ema: float = choice(
+        "Decay of a moving average of the weights, scored beside them; 0: none.",
+        OPTIMIZER,
+        value=0.0,
+        limits=(0, 0.999999),
+    )
     seed: int = choice(
         "Seed of weights, order, crops, dropout.", OPTIMIZER, value=0, limits=(0, 2**63 - 1)
     )

@@ -28,6 +28,7 @@ class EpochReport:
     """One epoch (from 1), trained and validated.
 
     `lr` is that of its first step; `seconds` those of training, of which `waited_s` for data.
+    `average` is the score of the average of the weights (--ema).
     """
 
     epoch: int
@@ -38,6 +39,7 @@ class EpochReport:
     is_best: bool
     seconds: float
     waited_s: float
+    average: "Score | None" = None
 
     @property
     def images_per_second(self) -> float:
@@ -52,6 +54,7 @@ class EpochReport:
             "lr": self.lr,
             "train": self.train.as_json(),
             "val": self.val.as_json(),
+            **({"average": self.average.as_json()} if self.average else {}),
             "is_best": self.is_best,
             "seconds": round(self.seconds, 3),
             "waited_s": round(self.waited_s, 3),
@@ -117,12 +120,15 @@ class Run:
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
 
-    def require_room(self, weights_bytes: int) -> None:
+    def require_room(self, weights_bytes: int, *, copies: int) -> None:
         """Raise ImnetprepError unless the disk has room for the checkpoints.
 
-        The last one has the optimizer's memory too, and lies there twice while it is written.
+        The last one has `copies` of the weights, the optimizer's memory among them, and lies there
+        twice while it is written.
         """
-        lack_bytes = 5 * weights_bytes - sum(map(allocated_bytes, (self.last, self.best)))
+        lack_bytes = (2 * copies + 1) * weights_bytes - sum(
+            map(allocated_bytes, (self.last, self.best))
+        )
         if (free := free_bytes(self.folder)) < lack_bytes:
             raise ImnetprepError(
                 f"the checkpoints of {self.folder} take {format_bytes(lack_bytes)} more"

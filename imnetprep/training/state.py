@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from imnetprep.messages import ImnetprepError, count
+from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
@@ -34,6 +35,7 @@ class TrainState:
         self.parallel = ranks.parallel(self.model, device)
         self.optimizer = make_optimizer(self.model, recipe)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
+        self.average = Average(self.model, recipe.ema, checkpoint.average)
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
         self.meter = Meter(device)
@@ -78,12 +80,25 @@ class TrainState:
 
     def next_step(self) -> None:
         """Go to the next step: the one under way is done."""
+        step = self.position.epoch * self.steps + self.position.step
+        self.average.follow(self.model, step=step)
         self.position = replace(self.position, step=self.position.step + 1)
 
-    def next_epoch(self, best: Best | None, val: Score) -> None:
-        """Go to the next epoch: the one under way is trained, and validated as `val` says."""
-        self.position, self.best = Position(self.position.epoch + 1), best
-        score = val.loss if self.recipe.watch == "loss" else val.top1
+    def is_best(self, val: Score, average: Score | None) -> bool:
+        """Is the epoch under way better than any before it, by its weights or their average?"""
+        return self.best is None or _better(val, average).top1 > self.best.top1
+
+    def next_epoch(self, val: Score, average: Score | None) -> None:
+        """Go to the next epoch: the one under way is trained, and validated as `val` says.
+
+        `average` is the score of the average of the weights, if there is one.
+        """
+        better = _better(val, average)
+        if self.is_best(val, average):
+            number = self.position.epoch + 1
+            self.best = Best(number, better.top1, is_average=better is not val)
+        self.position = Position(self.position.epoch + 1)
+        score = better.loss if self.recipe.watch == "loss" else better.top1
         self.scores = (*self.scores, float(score))
         self.meter = Meter(self._device)
         self.seconds = self.waited_s = 0.0
@@ -108,6 +123,7 @@ class TrainState:
             best=self.best,
             processes=self._ranks.world,
             scores=self.scores,
+            average=self.average.weights(),
         )
 
     def train_score(self) -> Score:
@@ -143,3 +159,7 @@ class TrainState:
             hint=f"begin another run with a lower --lr, such as --lr {self.recipe.lr / 4:.2g},"
             " or a longer --warmup-epochs",
         )
+
+
+def _better(val: Score, average: Score | None) -> Score:
+    return average if average is not None and average.top1 > val.top1 else val

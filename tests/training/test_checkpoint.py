@@ -42,6 +42,7 @@ CHECKPOINT = Checkpoint(
         },
     ),
     scores=(3.0, 7.0, 5.0),
+    average={"a": torch.rand(2, 3)},
 )
 
 
@@ -50,7 +51,8 @@ def test_comes_back_as_it_was(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "c.pt", saved)
         loaded = load_checkpoint(tmp_path / "c.pt")
         assert torch.equal(loaded.weights["a"], saved.weights["a"])
-        plain: dict[str, Any] = {"weights": {}, "optimizer": {}}
+        assert torch.equal(loaded.average["a"], saved.average["a"])
+        plain: dict[str, Any] = {"weights": {}, "optimizer": {}, "average": {}}
         assert replace(loaded, **plain) == replace(saved, **plain)
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
 
@@ -112,6 +114,8 @@ _ALTERATIONS: list[Callable[[dict[str, Any]], object]] = [
     lambda state: state["origin"].update(splits={"train": {"samples": 1}}),
     lambda state: state["origin"]["splits"]["train"].update(proof={"kind": "trust me"}),
     lambda state: state["origin"]["splits"]["train"].update(archives=["\n"]),
+    lambda state: state["best"].update(is_average=1),
+    lambda state: state.update(average={"a": 1}),
     lambda state: state.update(scores=[1.0]),
     lambda state: state.update(scores=["1", "2", "3"]),
     lambda state: state["recipe"].update(optimizer="lamb"),

@@ -49,7 +49,7 @@ def _of_the_checkpoint(root: Root) -> Iterator[Case]:
         ["evaluate", f"ROOT/{file}", "--root", "ROOT", *_ON_CPU],
         ["train", "--resume", "--run", "r", "--root", "ROOT", *_ON_CPU],
     ]
-    tables = {name: [*state[name]][1:] for name in ("weights", "optimizer")}
+    tables = {name: [*state[name]][1:] for name in ("weights", "optimizer", "average")}
     for keys in paths_in(state):
         if len(keys) > 1 and keys[1] in tables.get(keys[0], ()):
             continue  # one parameter stands for all

@@ -62,10 +62,18 @@ def refuse_difference(run: Run, other: Run) -> None:
     assert steps(run) == steps(other)
     assert ours.position == theirs.position
     assert ours.best == theirs.best
-    for name, weight in ours.weights.items():
-        assert torch.equal(weight, theirs.weights[name]), name
-    for name, kept in ours.optimizer.items():
-        assert torch.equal(kept["momentum_buffer"], theirs.optimizer[name]["momentum_buffer"]), name
+    assert ours.scores == theirs.scores
+    for name in ("weights", "average"):
+        refuse_other_tensors(getattr(ours, name), getattr(theirs, name))
+    assert ours.optimizer.keys() == theirs.optimizer.keys()
+    for name, memory in ours.optimizer.items():
+        refuse_other_tensors(memory, theirs.optimizer[name])
+
+
+def refuse_other_tensors(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.fixture(scope="module")
