@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -216,12 +216,12 @@ def _wish(
     from imnetprep.launching.policies import role_name
     from imnetprep.launching.wheel import build_wheel
     from imnetprep.training.plan_recipe import plan_recipe
-    from imnetprep.training.recipe import default_run
+    from imnetprep.training.recipe import Recipe, default_run
 
     choices = _training_options(words)
-    layout, device = choices.pop("layout"), choices.pop("device")
-    del choices["workers"]
-    recipe = plan_recipe(choices, amp_pays=True)
+    layout, device = choices["layout"], choices["device"]
+    names = {each.name for each in fields(Recipe)}
+    recipe = plan_recipe({name: choices[name] for name in choices if name in names}, amp_pays=True)
     wheel = build_wheel()
     try:
         name = run_name(run or default_run(recipe.arch))

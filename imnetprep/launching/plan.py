@@ -120,9 +120,13 @@ class Forecast:
 
     def notes(self, plan: LaunchPlan) -> Iterator[str]:
         """What is to be known before it is launched."""
+        words = " ".join(plan.orders.command)
         for each in plan.types:
-            if each.gpus > 1:
-                yield f"{each.name} has {each.gpus} GPUs, and training uses one of them"
+            if each.gpus > 1 and "--devices" not in words:
+                yield (
+                    f"{each.name} has {each.gpus} GPUs, and training uses one of them: train"
+                    f" --devices {each.gpus} uses all"
+                )
         if (hours := least_hours(self.stages)) + _SAVED_BEFORE_HOURS > self.max_hours:
             yield (
                 f"all of it takes {format_hours(hours)} at least:"

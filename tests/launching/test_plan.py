@@ -185,7 +185,10 @@ def test_several_gpus_are_named(gate: AwsGate, launch: Launch) -> None:
     gate.quotas["L-7212CCBC"] = 96.0
     done = launch("--instance", "p4d.24xlarge")
     assert "8 × A100" in rows(done.stdout)["machine"]
-    assert "p4d.24xlarge has 8 GPUs, and training uses one of them" in done.stderr
+    told = "p4d.24xlarge has 8 GPUs, and training uses one of them: train --devices 8 uses all"
+    assert told in done.stderr
+    done = launch("--instance", "p4d.24xlarge", train=("train", "--devices", "8", "--workers", "4"))
+    assert done.returncode == 0 and "GPUs" not in done.stderr, done.stderr
 
 
 def test_a_bucket_in_another_region_is_refused(gate: AwsGate, launch: Launch) -> None:
