@@ -103,7 +103,7 @@ def train(
         root,
         options=options,
         run=run,
-        resume=resume or ranks.is_restart,
+        resume=resume,
         restart_schedule=restart_schedule,
         device=device,
         workers=workers,

@@ -16,6 +16,7 @@ from datetime import timedelta
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from imnetprep.loading.order import mixed_seed
@@ -63,11 +64,6 @@ class Ranks:
     def is_alone(self) -> bool:
         """Is there no other process?"""
         return self.world == 1
-
-    @property
-    def is_restart(self) -> bool:
-        """Has torchrun started all ranks again, since one of them had died?"""
-        return not self.is_alone and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
     @property
     def note(self) -> str:
@@ -212,7 +208,13 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
         return
     with _peers():
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
+        # After a restart the store has the addresses of processes that are gone.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = distributed.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=world, timeout=_PATIENCE
+        )
         group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     assert isinstance(group, distributed.ProcessGroup)
     yield replace(ranks, _group=group)

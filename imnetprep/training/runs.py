@@ -186,6 +186,8 @@ def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) ->
     Raises WrongUsage where it has begun and is not to be resumed, ImnetprepError where nothing can
     be written.
     """
+    # torchrun starts all processes again, with the same words, when one has died.
+    resume = resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     newest = _newest(root, "last.pt") if name is None and arch is None and resume else None
     run = newest or named_run(root, name or default_run(arch or "resnet18"))
     if run.is_begun and not resume:

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -179,3 +180,25 @@ def test_devices_are_trained_on_by_the_agent_of_torchrun(drawn: Root, tmp_path: 
     assert (done.returncode, done.stdout.count("epoch 1/1")) == (0, 1), done.stderr
     assert "2 processes" in done.stderr and "Traceback" not in done.stderr
     assert load_checkpoint(tmp_path / "mlp-small" / "last.pt").processes == 2
+
+
+@pytest.mark.slow
+def test_torchrun_starts_all_again_and_they_resume(drawn: Root, tmp_path: Path) -> None:
+    agent = "-m torch.distributed.run --standalone --nproc-per-node 2 --max-restarts 1 -m --"
+    words = "--arch mlp-small --image-size 32 --batch-size 8 --epochs 12 --workers 0 --device cpu"
+    places = ["--root", str(drawn.path), "--runs", str(tmp_path)]
+    line = [sys.executable, *agent.split(), "imnetprep", "train", *words.split(), *places]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    run = Run(tmp_path / "mlp-small")
+    while not run.log.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    (second,) = (
+        int(each)
+        for each in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if b"\0RANK=1\0" in Path(f"/proc/{each}/environ").read_bytes()
+    )
+    os.kill(second, signal.SIGKILL)
+    assert "resumes at epoch" in process.communicate()[1]
+    assert process.returncode == 0
+    assert len(numbers(run)) == 12
