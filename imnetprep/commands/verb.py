@@ -222,6 +222,15 @@ def _as_splits(
     return tuple(dict.fromkeys(map(Split, value)))
 
 
+def _checked_device(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    """The device as it was typed; a verb that has one loads torch."""
+    from imnetprep.training.allocator import refuse_settings
+
+    if not ctx.resilient_parsing:
+        refuse_settings()
+    return value
+
+
 root_option = click.option(
     "--root",
     type=click.Path(path_type=Path, file_okay=False),
@@ -351,7 +360,9 @@ decode_option = click.option(
     "--decode", is_flag=True, help="Decode every image as well, to its last pixel."
 )
 device_option = click.option(
-    "--device", help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]"
+    "--device",
+    callback=_checked_device,
+    help="Where to compute: cpu, cuda, cuda:1, mps.  [default: the best there is]",
 )
 arch_option = click.option(
     "--arch",

@@ -8,7 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,18 @@ def test_a_folder_that_is_gone_is_told_before_torch_ends_the_process(
     (tmp_path / "gone").rmdir()
     with pytest.raises(ImnetprepError, match="the folder that this command runs in is gone"):
         pick_device("cpu")
+
+
+def test_a_setting_that_torch_aborts_at_is_told(drawn: Root, monkeypatch: Patch) -> None:
+    if not (Path(torch.__file__).parent / "lib" / "libc10_cuda.so").exists():
+        pytest.skip("this torch has no allocator for GPUs")
+    for value, is_right in (("y", False), ("max_split_size_mb:128", True)):
+        monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", value)
+        for words in (["inspect", "--split", "test"], ["train", "--dry-run"]):
+            with redirect_stderr(StringIO()) as err:
+                cli.run([*words, "--root", str(drawn.path)])
+            sentence = "Error: torch cannot be loaded with PYTORCH_CUDA_ALLOC_CONF=y"
+            assert (sentence in err.getvalue().splitlines()) != is_right, words
 
 
 def test_a_disk_without_room_for_checkpoints_is_refused_before_the_first_step(
