@@ -16,6 +16,7 @@ _SERVER = f"a file server does not answer: look whether it is mounted (`df`), {_
 _UNABLE = "its file system cannot do that: name a place on another one by --root"
 _IN_THE_WAY = "move it away, then run the same command again"
 _MEMORY = f"memory is used up: look at `free -h` and `ulimit -v`, take fewer --jobs, {_RESUME}"
+_NO_DEVICES = "devices are missing here: mount /dev, as `mount -t devtmpfs dev /dev` does"
 _LIBRARY = "memory may be used up (`ulimit -v`), or that package is to be installed anew"
 # By the names of errno(3): not every system has all of them.
 _HINTS = {
@@ -91,6 +92,8 @@ def explain(error: BaseException) -> tuple[str, str] | None:
             return "there is no more memory", _MEMORY
         case RuntimeError() if NO_THREAD in str(error):
             return "the system starts no more threads", _HINTS["EAGAIN"]
+        case RuntimeError() if str(error).startswith("Unable to open /dev/"):  # as torch is loaded
+            return str(error), _NO_DEVICES
         case RuntimeError() if str(error).startswith("Symlink loop"):  # of Path.resolve
             return str(error), _HINTS["ELOOP"]
         case ImportError() if ".so" in str(error):  # a library is loaded when it is needed

@@ -356,6 +356,11 @@ def test_an_index_that_cannot_be_read_is_a_finding(
     assert told in found.stdout.splitlines()
 
 
+def test_a_machine_without_devices_is_told_as_torch_says_it() -> None:
+    told = explain(RuntimeError("Unable to open /dev/urandom"))
+    assert told is not None and "mount /dev" in told[1]
+
+
 @pytest.mark.parametrize("number", errno.errorcode)
 def test_every_error_of_the_system_is_told_but_those_that_a_program_earns(number: int) -> None:
     told = explain(OSError(number, os.strerror(number), "some/file"))
