@@ -278,7 +278,7 @@ def _check(aws: "Aws", types: tuple[str, ...], place: S3Address | None, settings
     for each in checks(aws, types, place, settings):
         lines = [f"{'ok' if each.mend is None else 'no':<4}{each.name:<16}{each.text}"]
         if each.mend is not None:
-            lines.append(f"{'':<20}{each.mend}")
+            lines.append(f"{'':<20}{verb.from_here(each.mend)}")
             code = FINDINGS_EXIT_CODE
         print_result(*lines, name=each.name, ok=each.mend is None, text=each.text, mend=each.mend)
     return code

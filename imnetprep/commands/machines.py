@@ -154,7 +154,8 @@ def _show(aws: "Aws", launch: "Launch", folder: "LaunchFolder", *, in_full: bool
         lines = [f"{title:9} {text}" for title, text in rows.items() if text]
     if launch.obstacle is not None:
         quarrels.append(launch.obstacle)
-    lines += [line for text, hint in quarrels for line in (f"{'!':9} {text}", f"{'':9} {hint}")]
+    for text, hint in quarrels:
+        lines += [f"{'!':9} {text}", f"{'':9} {verb.from_here(hint)}"]
     if in_full:
         things, fields["things"] = _things(aws, launch)
         lines.append(f"{'exists':9} {things}")

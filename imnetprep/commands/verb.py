@@ -30,6 +30,8 @@ _REACH = ("endpoint_url", "region", "profile", "request_payer", "no_sign_request
 _CONTEXT = (
     "address", "root", "runs", "dataset", "splits", "archives", "layout", "run", *_REACH
 )  # fmt: skip
+# Of a bucket that is open to all, which is no help where the verb writes to it.
+_PUBLIC_HINT = re.compile(r"; (?:or|to read a public bucket, say) --no-sign-request[^;]*")
 _COMMAND = re.compile(r"\bimnetprep ([a-z][a-z0-9-]*)([^;,\n]*)")
 
 
@@ -100,6 +102,8 @@ def from_here(text: str) -> str:
     ctx = click.get_current_context()
     assert ctx.parent is not None
     verbs = ctx.parent.command
+    if _option(ctx.command, "no_sign_request") is None:
+        text = _PUBLIC_HINT.sub("", text)
 
     def complete(match: re.Match[str]) -> str:
         name, rest = match.groups()

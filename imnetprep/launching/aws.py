@@ -17,7 +17,7 @@ from imnetprep.s3.failures import unanswered
 # The one region of those with an endpoint for prices that needs no choice.
 PRICES_REGION = "us-east-1"
 _CONFIG = Config(
-    connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 5}
+    connect_timeout=10, read_timeout=30, retries={"mode": "standard", "max_attempts": 5}
 )
 _MEND = "HTTPS_PROXY or AWS_ENDPOINT_URL"
 

@@ -236,6 +236,7 @@ def test_a_bucket_that_refuses_is_told_and_hides_no_machine(
     done = here("machines")
     assert done.returncode == 0
     assert "i-" in done.stdout and "the bucket says nothing of it" in done.stdout
+    assert "--no-sign-request" not in done.stdout
 
 
 def test_follow_prints_each_line_once_and_each_machine_anew(folder: LaunchFolder) -> None:

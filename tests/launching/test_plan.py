@@ -202,6 +202,15 @@ def test_a_bucket_in_another_region_is_refused(gate: AwsGate, launch: Launch) ->
     assert "--region eu-west-1" in done.stderr
 
 
+def test_a_bucket_of_another_owner_is_told(gate: AwsGate, launch: Launch) -> None:
+    gate.refusals[f"GET /{BUCKET}"] = "AccessDenied", "Access Denied"
+    done = launch()
+    assert done.returncode == 3
+    error, hint = done.stderr.splitlines()
+    assert f"{ROOT}: access denied to ListObjectsV2" in error
+    assert hint.startswith("Hint: your credentials need s3:ListBucket; aws sts"), "no option"
+
+
 def test_a_bucket_without_the_archives_is_told(launch: Launch) -> None:
     done = launch("--root", f"s3://{BUCKET}/other")
     assert done.returncode == 3
@@ -361,7 +370,7 @@ def test_what_an_account_lacks_is_told_with_its_mend(gate: AwsGate, here: Run) -
         "image", "policy", "quota spot", "volumes", "role"
     ]  # fmt: skip
     assert (
-        "not allowed: ec2:RunInstances, iam:PassRole imnetprep launch --print policy"
+        f"not allowed: ec2:RunInstances, iam:PassRole imnetprep launch --root {ROOT} --print policy"
         in (lines["policy"][1])
     )
     assert "8 are needed" in lines["quota spot"][1]
