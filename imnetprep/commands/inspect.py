@@ -71,10 +71,10 @@ def inspect(
         )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
-    from imnetprep.training.allocator import refuse_settings
+    from imnetprep.training.loadable import require_loadable
     from imnetprep.training.runs import require_samples
 
-    refuse_settings()
+    require_loadable()
     require_samples(root, splits, layout=layout)  # before torch is loaded, which takes seconds
     from imnetprep.contact_sheet import plan_contact_sheet
 

@@ -1,7 +1,6 @@
 """The device that a network runs on: picked, and what is fast there."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -37,16 +36,8 @@ def pick_place(
 def pick_device(name: str | None) -> torch.device:
     """The device called `name` (`cpu`, `cuda`, `cuda:1`, `mps`), or the best that this machine has.
 
-    Raises WrongUsage on a name that is none, ImnetprepError where this machine lacks it, or where
-    the folder of this process is gone: torch's oneMKL would end the process there.
+    Raises WrongUsage on a name that is none, ImnetprepError where this machine lacks it.
     """
-    try:
-        Path.cwd()
-    except FileNotFoundError as error:
-        raise ImnetprepError(
-            "the folder that this command runs in is gone",
-            hint="cd into one that is there, then run the same command again",
-        ) from error
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

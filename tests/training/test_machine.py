@@ -25,9 +25,9 @@ from imnetprep.loading.samples import read_samples
 from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
-from imnetprep.training.device import pick_device
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.failures import said_in_words
+from imnetprep.training.loadable import require_loadable
 from imnetprep.training.loop import _Loop
 from imnetprep.training.runs import Run
 from imnetprep.training.stop_request import StopNow, stop_requests
@@ -222,7 +222,7 @@ def test_a_folder_that_is_gone_is_told_before_torch_ends_the_process(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     with pytest.raises(ImnetprepError, match="the folder that this command runs in is gone"):
-        pick_device("cpu")
+        require_loadable()
 
 
 def test_a_setting_that_torch_aborts_at_is_told(drawn: Root, monkeypatch: Patch) -> None:

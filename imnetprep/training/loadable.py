@@ -1,4 +1,4 @@
-"""Settings of torch's allocator on which it aborts the process as soon as it is loaded."""
+"""Where torch ends the process as soon as it is loaded: told in words before."""
 
 import os
 import subprocess
@@ -12,11 +12,19 @@ _SETTINGS = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "PYTORCH_HIP_ALLOC
 _LIBRARIES = ("libc10_cuda.so", "libc10_hip.so")  # which parse them when they are loaded
 
 
-def refuse_settings() -> None:
-    """Raise ImnetprepError where torch could not be loaded for a setting of the environment.
+def require_loadable() -> None:
+    """Raise ImnetprepError where torch could not be loaded: in a folder that is gone (its oneMKL
+    exits), or for a setting of its allocator.
 
-    A process of its own tries it, in some hundredths of a second, and only where there is one.
+    A process of its own tries a setting, in some hundredths of a second, where there is one.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ImnetprepError(
+            "the folder that this command runs in is gone",
+            hint="cd into one that is there, then run the same command again",
+        ) from error
     settings = [name for name in _SETTINGS if os.environ.get(name)]
     torch = find_spec("torch") if settings else None
     for folder in (torch and torch.submodule_search_locations) or ():
