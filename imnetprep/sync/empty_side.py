@@ -75,8 +75,9 @@ def _places_near(bucket: Bucket, address: S3Address) -> list[S3Address]:
     if name in set(Content):
         return [S3Address(address.bucket, parent)]
     with suppress(SourceFailed):  # not all may list what lies above their own prefix
-        if children := [each for each in _folders(bucket, address.key) if each not in set(Content)]:
-            return [address / each for each in children[:_MOST_SHOWN]]
+        if children := _folders(bucket, address.key):
+            is_root = not set(children).isdisjoint(Content)  # which lacks what was asked for
+            return [] if is_root else [address / each for each in children[:_MOST_SHOWN]]
         while True:
             top = S3Address(address.bucket, parent)
             if siblings := _folders(bucket, parent):  # it may be there, and have other objects

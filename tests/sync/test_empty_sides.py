@@ -41,8 +41,10 @@ def test_a_prefix_that_is_mistyped_is_told_with_those_beside_it(
         assert _hint(sync, here, root, "--pull", place=f"{prefix}/{wrong}").startswith(there)
     hint = _hint(sync, here, root, "--pull", place=prefix)  # one too high
     assert hint.count("imnetprep sync-s3") == 3
+    put(s3, f"{prefix}/imagenet/launches/a/log.txt", b"beside the runs")
     done = sync(root, "--pull", "--what", "archives", place=f"{prefix}/imagenet")
     assert f"nothing at s3://{BUCKET}/{prefix}/imagenet: no archives" in done.stderr
+    assert f"Hint: aws s3 ls s3://{BUCKET}/{prefix}/imagenet/\n" in done.stderr
     proxy.rules = [
         Rule("refuse", rf"prefix=t%2F[^%]*%2F&|prefix={prefix}/&", status=403, code="AccessDenied")
     ]
