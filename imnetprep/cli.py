@@ -93,6 +93,7 @@ for _verb in (
     "predict",
     "show",
     "plot",
+    "export",
     "sessions",
     "launch",
     "machines",

@@ -390,7 +390,7 @@ def test_a_dry_run_changes_nothing_on_the_disk(
 def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     tried = {words.split()[0] for words in _DRY}
     # In tests/sync, tests/training, tests/launching and test_demo.py.
-    tried |= {"sync-s3", "train", "inspect", "plot", "launch", "demo"}
+    tried |= {"sync-s3", "train", "inspect", "plot", "export", "launch", "demo"}
     verbs = cli.imnetprep.commands
     assert {verb for verb in verbs if any(p.name == "dry_run" for p in verbs[verb].params)} == tried
     # `sessions` and `machines` show; what they end or remove is asked for by an option of its own.

@@ -30,6 +30,7 @@ def show(checkpoint: Path) -> None:
     from imnetprep.training.runs import require_checkpoint
 
     require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
+    from imnetprep.exports.facts import facts_of
     from imnetprep.training.checkpoint import load_checkpoint
 
     state = load_checkpoint(checkpoint)
@@ -38,16 +39,7 @@ def show(checkpoint: Path) -> None:
         *(line for name, text in _rows(state) for line in _lines(name, text)),
         checkpoint=checkpoint,
         size_bytes=checkpoint.stat().st_size,
-        weights=state.numbers,
-        recipe=asdict(state.recipe),
-        preprocessing=asdict(state.preprocessing),
-        classes=asdict(state.classes),
-        position=asdict(state.position),
-        best=state.best and asdict(state.best),
-        train_samples=state.train_samples,
-        has_optimizer=bool(state.optimizer),
-        origin=state.origin.as_json(),
-        written_by=state.written_by,
+        **facts_of(state),
     )
 
 

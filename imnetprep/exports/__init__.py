@@ -1,0 +1,1 @@
+"""A trained network in the forms of others: safetensors, torch.export, ONNX, Hugging Face."""
