@@ -222,6 +222,11 @@ def _wish(
     layout, device = choices["layout"], choices["device"]
     names = {each.name for each in fields(Recipe)}
     recipe = plan_recipe({name: choices[name] for name in choices if name in names}, amp_pays=True)
+    if ":" in recipe.arch or recipe.weights.partition(":")[0] not in ("", "torchvision"):
+        raise WrongUsage(
+            f"{recipe.arch} and weights {recipe.weights or 'of the seed'} are not on the machine",
+            hint="launch trains networks of `imnetprep archs`, with --weights torchvision or none",
+        )
     wheel = build_wheel()
     try:
         name = run_name(run or default_run(recipe.arch))

@@ -87,7 +87,8 @@ def train(
     from imnetprep.training.runs import pick_run, require_samples
 
     # Before torch is loaded, which takes seconds.
-    if not pick_run(root, run, arch=options["arch"], resume=resume).is_begun:
+    is_begun = pick_run(root, run, arch=options["arch"], resume=resume).is_begun
+    if not is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
     from imnetprep.reports.record import Watch

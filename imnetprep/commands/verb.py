@@ -370,8 +370,7 @@ device_option = click.option(
 )
 arch_option = click.option(
     "--arch",
-    metavar="MODULE:FUNCTION",
-    help="Function of your own that makes the checkpoint's network, if one does: it is imported.",
+    help="Network of weights that another program saved; or the checkpoint's own MODULE:FUNCTION.",
 )
 workers_option = click.option(
     "--workers",

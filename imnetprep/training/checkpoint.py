@@ -103,6 +103,11 @@ class Checkpoint:
     typed_arch: str | None = None
 
     @property
+    def is_begun(self) -> bool:
+        """Is a step of the training done?"""
+        return self.position != Position()
+
+    @property
     def numbers(self) -> int:
         """How many numbers the weights are, running means of BatchNorm among them."""
         return sum(tensor.numel() for tensor in self.weights.values())
@@ -227,6 +232,19 @@ def load_checkpoint(
     return _with_typed_arch(checkpoint, arch)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Is the file at `path` a checkpoint of ours, of whatever form?"""
+    if not path.is_file():  # a pipe would be waited for
+        return False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # of foreign bytes torch.load raises almost anything
+        return False
+    return isinstance(state, dict) and state.get("kind") == _KIND
+
+
 def _with_typed_arch(checkpoint: Checkpoint, arch: str | None) -> Checkpoint:
     if arch not in (None, checkpoint.recipe.arch):
         raise WrongUsage(
@@ -239,7 +257,8 @@ def _with_typed_arch(checkpoint: Checkpoint, arch: str | None) -> Checkpoint:
 def _not_ours(path: Path, reason: str) -> ImnetprepError:
     return ImnetprepError(
         f"{path} is not a checkpoint of imnetprep: {reason}",
-        hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be repaired",
+        hint="best.pt and last.pt under ROOT/runs/NAME are; a damaged one cannot be repaired;"
+        " evaluate takes weights of other programs with --arch NAME",
     )
 
 

@@ -15,9 +15,10 @@ from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.training.checkpoint import Classes, load_checkpoint
+from imnetprep.training.checkpoint import Classes
 from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words
+from imnetprep.training.foreign_weights import open_checkpoint
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.stop_request import StopRequest
@@ -98,15 +99,18 @@ def evaluate(
 ) -> Score:
     """The score of the checkpoint at `path` on the validation split under `root`.
 
-    `arch`: that of the checkpoint, if a function of the user's own makes its network. Raises
-    ImnetprepError if its classes are not those of the root.
+    `arch`: the network of weights that another program saved, or the function of the user's own
+    that makes the checkpoint's. Raises ImnetprepError if its classes are not those of the root.
     """
-    checkpoint = load_checkpoint(path, arch=arch)
-    batch_size = batch_size or checkpoint.recipe.batch_size
     place = pick_place(device, workers)
     with open_manifest(root.manifest) as manifest:
-        refuse_other_classes(checkpoint.classes, classes_of(manifest), checkpoint=str(path))
+        classes = classes_of(manifest)
         samples = read_samples(manifest, Split.VAL, root, layout=layout)
+    checkpoint = open_checkpoint(
+        path, arch=arch, classes=classes, apply_orientation=samples.apply_orientation
+    )
+    batch_size = batch_size or checkpoint.recipe.batch_size
+    refuse_other_classes(checkpoint.classes, classes, checkpoint=str(path))
     validator = Validator(
         replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
         checkpoint.preprocessing,

@@ -69,7 +69,7 @@ class _Loop:
         self._ranks, self._stop, self._progress = ranks, stop, progress
         self._save_every_s = save_every_s
         # A new run is saved after its first step: it exists then, and there is room for it.
-        self._saved_s = time.monotonic() if checkpoint.weights else -math.inf
+        self._saved_s = time.monotonic() if checkpoint.is_begun else -math.inf
         self._loader = plan.loader(checkpoint.recipe, ranks)
         self._validator = Validator(
             data.val,
@@ -85,7 +85,7 @@ class _Loop:
             plan.require_room(self._state.model, checkpoint.recipe)
         self._record = plan.record(checkpoint.position, ranks)
         if ranks.is_first and not (
-            checkpoint.weights and plan.run.records(asdict(checkpoint.recipe))
+            checkpoint.is_begun and plan.run.records(asdict(checkpoint.recipe))
         ):
             # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(plan.first_state(checkpoint))

@@ -5,13 +5,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.reports.record import RunRecord, Watch
@@ -26,12 +25,19 @@ from imnetprep.training.checkpoint import (
 )
 from imnetprep.training.device import Place, amp_pays, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
+from imnetprep.training.foreign_weights import (
+    first_weights,
+    pixel_options,
+    preprocessing_of,
+    read_weights,
+)
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
 from imnetprep.training.ranks import ALONE, Ranks
-from imnetprep.training.recipe import Recipe
+from imnetprep.training.recipe import DEFAULTS, Recipe
 from imnetprep.training.runs import Run, pick_run
+from imnetprep.training.zoo import Weights
 
 
 @dataclass(frozen=True)
@@ -80,20 +86,19 @@ class TrainPlan:
         return checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
-        recipe = plan_recipe(self.options, amp_pays=amp_pays(self.place.device))
+        weights = self._weights()
+        options = pixel_options(weights, self.options)
+        recipe = plan_recipe(options, amp_pays=amp_pays(self.place.device))
         if self.options.get("lr") is None:
             size = recipe.batch_size
             progress.note(f"lr {recipe.lr:g} = 0.1 × batch size {size} / 256 (--lr sets another)")
         return Checkpoint(
             recipe=recipe,
             classes=self.data.classes,
-            preprocessing=Preprocessing(
-                recipe.image_size,
-                recipe.val_resize,
-                apply_orientation=self.data.train.apply_orientation,
-                interpolation=recipe.interpolation,
+            preprocessing=preprocessing_of(
+                recipe, weights, apply_orientation=self.data.train.apply_orientation
             ),
-            weights={},
+            weights=self._first_weights(recipe, weights, progress) if weights else {},
             optimizer={},
             position=Position(),
             sums={},
@@ -102,6 +107,17 @@ class TrainPlan:
             origin=self.data.origin,
             typed_arch=self.options.get("arch"),
         )
+
+    def _weights(self) -> Weights | None:
+        text = self.options.get("weights")
+        return read_weights(text, self.options.get("arch") or DEFAULTS["arch"]) if text else None
+
+    def _first_weights(
+        self, recipe: Recipe, weights: Weights, progress: Progress
+    ) -> dict[str, Tensor]:
+        tensors, fit = first_weights(recipe, self.data.classes, weights)
+        progress.note(f"weights of {weights.source}: {fit}")
+        return tensors
 
     def require_room(self, network: nn.Module, recipe: Recipe) -> None:
         """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""

@@ -26,6 +26,12 @@ class Recipe:
         IMAGES,
         value="resnet18",
     )
+    weights: str = choice(
+        "Weights to begin with: torchvision[:NAME], timm[:NAME], or a FILE.",
+        IMAGES,
+        value="",
+        default="of the seed",
+    )
     image_size: int = choice(
         "Side of the network's input, px.", IMAGES, value=224, limits=(8, 4096)
     )

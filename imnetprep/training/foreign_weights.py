@@ -1,0 +1,181 @@
+"""Weights from anywhere put into a network: what fits, what does not, and the pixels they want."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from imnetprep.loading.order import mixed_seed
+from imnetprep.loading.transforms import Preprocessing
+from imnetprep.messages import ImnetprepError, count
+from imnetprep.outside_text import shown
+from imnetprep.training.checkpoint import (
+    Checkpoint,
+    Classes,
+    Position,
+    is_checkpoint,
+    load_checkpoint,
+)
+from imnetprep.training.model import build_model
+from imnetprep.training.plan_recipe import plan_recipe
+from imnetprep.training.recipe import TIMM, Recipe
+from imnetprep.training.weight_files import plain_name, read_tensors
+from imnetprep.training.zoo import (
+    Weights,
+    published_preprocessing,
+    timm_weights,
+    torchvision_weights,
+)
+
+_SHOWN_NAMES = 6
+_COUNTER = "num_batches_tracked"  # of BatchNorm, which files of old versions lack
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Names of a network's tensors: those that a file has, has in another shape, and lacks.
+
+    `surplus`: what the file has beside them.
+    """
+
+    matches: tuple[str, ...]
+    misfits: tuple[str, ...]
+    gaps: tuple[str, ...]
+    surplus: tuple[str, ...]
+
+    def __str__(self) -> str:
+        total = len(self.matches) + len(self.misfits) + len(self.gaps)
+        lists = {
+            "of another shape, so new": self.misfits,
+            "not in it, so new": self.gaps,
+            "not used": self.surplus,
+        }
+        rest = (f"; {title}: {_shown(names)}" for title, names in lists.items() if names)
+        return f"{len(self.matches)} of {total} tensors{''.join(rest)}"
+
+
+def read_weights(text: str, arch: str) -> Weights:
+    """The weights that --weights names: `torchvision[:NAME]`, `timm[:NAME]`, or a file.
+
+    Raises ImnetprepError where they cannot be had, WrongUsage where there are none.
+    """
+    kind, _, name = text.partition(":")
+    if kind == "torchvision":
+        return torchvision_weights(arch, name)
+    if kind == "timm":
+        return timm_weights(name or arch.removeprefix(TIMM))
+    path = Path(text)
+    if is_checkpoint(path):
+        checkpoint = load_checkpoint(path)
+        return Weights(text, checkpoint.weights, checkpoint.preprocessing)
+    return Weights(text, read_tensors(path), published_preprocessing(arch, path))
+
+
+def pixel_options(weights: Weights | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`options` of a recipe, with the sizes and the filter of `weights` where none is typed."""
+    pixels = weights.preprocessing if weights else None
+    if pixels is None:
+        return dict(options)
+    size = options.get("image_size") or pixels.image_size
+    own = {
+        "image_size": size,
+        "val_resize": round(size * pixels.resize / pixels.image_size),
+        "interpolation": pixels.interpolation,
+    }
+    return own | {name: value for name, value in options.items() if value is not None}
+
+
+def preprocessing_of(
+    recipe: Recipe, weights: Weights | None, *, apply_orientation: bool
+) -> Preprocessing:
+    """The pixels of a training: sizes and filter of its recipe, mean and std of its weights."""
+    pixels = weights.preprocessing if weights else None
+    own = pixels or Preprocessing(recipe.image_size, recipe.val_resize)
+    return replace(
+        own,
+        image_size=recipe.image_size,
+        resize=recipe.val_resize,
+        interpolation=recipe.interpolation,
+        apply_orientation=apply_orientation,
+    )
+
+
+def fit_weights(model: nn.Module, weights: Weights) -> Fit:
+    """Put into `model` all that fits by name and shape; the rest keeps what it had.
+
+    Raises ImnetprepError where that is less than half of the tensors of `model`.
+    """
+    own: dict[str, Tensor] = model.state_dict()
+    tensors = {plain_name(name, own): tensor for name, tensor in weights.tensors.items()}
+    fits = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape == tensor.shape
+    }
+    names = [name for name in own if not name.endswith(_COUNTER)]
+    fit = Fit(
+        tuple(name for name in names if name in fits),
+        tuple(name for name in names if name in tensors and name not in fits),
+        tuple(name for name in names if name not in tensors),
+        tuple(name for name in tensors if name not in own),
+    )
+    if 2 * len(fit.matches) < len(names):
+        raise ImnetprepError(
+            f"{weights.source} fits {len(fit.matches)} of {count(len(names), 'tensor')}:"
+            f" its own are {_shown(tuple(tensors))}",
+            hint="name the network that it is of by --arch",
+        )
+    try:
+        model.load_state_dict(fits, strict=False)
+    except RuntimeError as error:  # sparse or quantized
+        raise ImnetprepError(
+            f"{weights.source} has tensors that no network takes: {error!s:.200}",
+            hint="save it as plain floats",
+        ) from error
+    return fit
+
+
+def first_weights(
+    recipe: Recipe, classes: Classes, weights: Weights
+) -> tuple[dict[str, Tensor], Fit]:
+    """All weights that a training begins with: of `weights` what fits, else of the seed."""
+    model = build_model(
+        recipe.arch,
+        classes=len(classes.wnids),
+        image_size=recipe.image_size,
+        seed=mixed_seed(recipe.seed, "weights"),
+    )
+    fit = fit_weights(model, weights)
+    return model.state_dict(), fit
+
+
+def open_checkpoint(
+    path: Path, *, arch: str | None, classes: Classes, apply_orientation: bool
+) -> Checkpoint:
+    """The checkpoint at `path`; with `arch` also weights of another program, for these classes.
+
+    Raises ImnetprepError where a tensor of the network is missing, or of another shape.
+    """
+    if arch is None or is_checkpoint(path):
+        return load_checkpoint(path, arch=arch)
+    weights = read_weights(str(path), arch)
+    recipe = plan_recipe(pixel_options(weights, {"arch": arch}), amp_pays=False)
+    tensors, fit = first_weights(recipe, classes, weights)
+    if gaps := fit.misfits + fit.gaps:
+        raise ImnetprepError(
+            f"{path} has no {_shown(gaps)} as {arch} has it for"
+            f" {count(len(classes.wnids), 'class')}",
+            hint="--root of the classes that the weights are of; --arch of their network",
+        )
+    preprocessing = preprocessing_of(recipe, weights, apply_orientation=apply_orientation)
+    return Checkpoint(
+        recipe=recipe, classes=classes, preprocessing=preprocessing, weights=tensors,
+        optimizer={}, position=Position(), sums={}, best=None, train_samples=0, typed_arch=arch,
+    )  # fmt: skip
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    rest = len(names) - _SHOWN_NAMES
+    return ", ".join(map(shown, names[:_SHOWN_NAMES])) + (f" and {rest} more" if rest > 0 else "")
