@@ -3,6 +3,7 @@
 Randomness needs no state: order, crops and dropout are functions of the seed and the position.
 """
 
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -167,9 +168,22 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     with written_whole(path) as file:
         body = _Body(file)
         try:
-            torch.save(state, body)  # type: ignore[arg-type]
+            torch.save(_alike(state), body)  # type: ignore[arg-type]
         except RuntimeError as error:
             raise body.refusal or error from error
+
+
+def _alike(value: Any) -> Any:
+    """`value` with one object for all texts that are equal: pickle writes an object once, so a run
+    that is resumed, or is of a recipe that was read, would leave other bytes of the same values.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) is dict:
+        return {_alike(name): _alike(each) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(_alike, value))
+    return value
 
 
 class _Body:

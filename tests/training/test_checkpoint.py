@@ -57,6 +57,14 @@ def test_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c.pt"]
 
 
+def test_what_was_read_is_written_as_the_same_bytes(tmp_path: Path) -> None:
+    """Whichever of its equal texts are one object: a run that is resumed leaves the same file."""
+    first, second = tmp_path / "a.pt", tmp_path / "b.pt"
+    save_checkpoint(first, CHECKPOINT)
+    save_checkpoint(second, load_checkpoint(first))
+    assert first.read_bytes() == second.read_bytes()
+
+
 class _Evil:
     def __init__(self, trace: Path) -> None:
         self._trace = trace
