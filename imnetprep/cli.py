@@ -88,6 +88,7 @@ for _verb in (
     "sync_s3",
     "inspect",
     "archs",
+    "recipes",
     "train",
     "evaluate",
     "predict",

@@ -83,11 +83,11 @@ def train(
     before leaving; kill -9 costs ten minutes at most. With --resume the run continues with the
     numbers that it would have had; options that contradict it are refused.
     """
-    from imnetprep.training.plan_recipe import plan_recipe
+    from imnetprep.training.plan_recipe import arch_of, plan_recipe
     from imnetprep.training.runs import pick_run, require_samples
 
     # Before torch is loaded, which takes seconds.
-    is_begun = pick_run(root, run, arch=options["arch"], resume=resume).is_begun
+    is_begun = pick_run(root, run, arch=arch_of(options), resume=resume).is_begun
     if not is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)

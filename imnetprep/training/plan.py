@@ -33,7 +33,13 @@ from imnetprep.training.foreign_weights import (
 )
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
-from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
+from imnetprep.training.plan_recipe import (
+    arch_of,
+    base_values,
+    overrides,
+    plan_recipe,
+    resumed_recipe,
+)
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.recipe import DEFAULTS, Recipe
 from imnetprep.training.runs import Run, pick_run
@@ -89,9 +95,15 @@ class TrainPlan:
         weights = self._weights()
         options = pixel_options(weights, self.options)
         recipe = plan_recipe(options, amp_pays=amp_pays(self.place.device))
+        if self.options.get("recipe"):
+            progress.note(f"recipe {recipe.recipe}{overrides(self.options)}")
         if self.options.get("lr") is None:
             size = recipe.batch_size
-            progress.note(f"lr {recipe.lr:g} = 0.1 × batch size {size} / 256 (--lr sets another)")
+            base = base_values(self.options)
+            progress.note(
+                f"lr {recipe.lr:g} = {base['lr']:g} × batch size {size} / {base['batch_size']}"
+                " (--lr sets another)"
+            )
         return Checkpoint(
             recipe=recipe,
             classes=self.data.classes,
@@ -110,7 +122,7 @@ class TrainPlan:
 
     def _weights(self) -> Weights | None:
         text = self.options.get("weights")
-        return read_weights(text, self.options.get("arch") or DEFAULTS["arch"]) if text else None
+        return read_weights(text, arch_of(self.options) or DEFAULTS["arch"]) if text else None
 
     def _first_weights(
         self, recipe: Recipe, weights: Weights, progress: Progress
@@ -210,7 +222,7 @@ def plan_training(
     there is one and it is not to be resumed.
     """
     place = pick_place(device, workers, local_rank=ranks.local_rank, local_world=ranks.local_world)
-    arch = options.get("arch")
+    arch = arch_of(options)
     if arch:
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)

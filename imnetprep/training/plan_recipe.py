@@ -6,34 +6,63 @@ from typing import Any
 
 from imnetprep.messages import WrongUsage, count
 from imnetprep.training.recipe import DEFAULTS, Recipe, option_of
+from imnetprep.training.recipes import DEFAULT, RECIPES
 from imnetprep.training.schedule import FIXED_LENGTH
 
-_LR_OF_256 = 0.1
-_VAL_RESIZE = 256 / 224
 _MILESTONES = (1 / 3, 2 / 3, 8 / 9)
 
 
 def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     """The recipe that `options` make, by name; what is None or absent follows from the rest.
 
-    The learning rate grows with the batch (Goyal et al. 2017, arXiv:1706.02677), the warm-up is a
-    tenth of the epochs and at most 5, and validation resizes by 256/224 as is usual at 224.
+    First from the named recipe: its learning rate grows with the batch (Goyal et al. 2017,
+    arXiv:1706.02677), its sizes with the image size. The warm-up is a tenth of the epochs and at
+    most 5.
     """
     choices = {name: value for name, value in options.items() if value is not None}
-    full = {**DEFAULTS, **choices}
-    train_size = full.get("train_size", full["image_size"])
+    of_name = RECIPES[choices.get("recipe", DEFAULT)].values
+    full = {**DEFAULTS, **of_name, **choices}
+    base = base_values(choices)
+    zoom = full["image_size"] / base["image_size"]
+    train_size = choices.get("train_size", round(zoom * base.get("train_size", base["image_size"])))
     values = {
-        "lr": _LR_OF_256 * full["batch_size"] / 256,
         "warmup_epochs": min(5.0, full["epochs"] / 10),
-        "milestones": ",".join(
-            map(str, sorted({round(full["epochs"] * at) for at in _MILESTONES}))
-        ),
-        "train_size": train_size,
-        "first_size": train_size,
-        "val_resize": round(full["image_size"] * _VAL_RESIZE),
+        "milestones": _milestones(full["epochs"]),
         "amp": amp_pays,
+        **of_name,
+        "lr": base["lr"] * full["batch_size"] / base["batch_size"],
+        "val_resize": round(zoom * base["val_resize"]),
+        "train_size": train_size,
+        "first_size": round(zoom * base["first_size"]) if "first_size" in base else train_size,
     }
-    return Recipe(**(values | full))
+    return Recipe(**{**DEFAULTS, **values, **choices})
+
+
+def base_values(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values that the rate and the sizes are scaled from: of the named recipe, or classic."""
+    return {**RECIPES[DEFAULT].values, **RECIPES[options.get("recipe") or DEFAULT].values}
+
+
+def arch_of(options: Mapping[str, Any]) -> str | None:
+    """The architecture that was typed, or that the typed recipe has."""
+    arch: str | None = options.get("arch")
+    if arch is None and options.get("recipe"):
+        arch = RECIPES[options["recipe"]].values.get("arch")
+    return arch
+
+
+def overrides(options: Mapping[str, Any]) -> str:
+    """`, with --epochs 4`: what was typed beside the name of a recipe; or nothing."""
+    words = [
+        option_of(name, value)
+        for name, value in options.items()
+        if value is not None and name != "recipe"
+    ]
+    return f", with {' '.join(words)}" if words else ""
+
+
+def _milestones(epochs: int) -> str:
+    return ",".join(map(str, sorted({round(epochs * at) for at in _MILESTONES})))
 
 
 def refuse_contradiction(recipe: Recipe, options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from imnetprep.messages import WrongUsage
 from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, SCHEDULE, Choice, choice
+from imnetprep.training.recipes import DEFAULT, RECIPES
 
 TIMM = "timm:"  # before the name of a network of timm
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
@@ -21,6 +22,12 @@ INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its 
 class Recipe:
     """The choices of one training, each under the name of its option."""
 
+    recipe: str = choice(
+        "Choices that were published together, as `imnetprep recipes` shows; options override it.",
+        OPTIMIZER,
+        value=DEFAULT,
+        names=tuple(RECIPES),
+    )
     arch: str = choice(
         "A network that `imnetprep archs` lists, timm:NAME, or MODULE:FUNCTION of your own.",
         IMAGES,
@@ -79,7 +86,7 @@ class Recipe:
         "Shorter side, px, of a validation image before its centre crop.",
         IMAGES,
         limits=(8, 4096),
-        default="image size × 256/224",
+        default="image size × 256/224, or as the recipe has it",
     )
     interpolation: str = choice(
         "Filter that resizes images.", IMAGES, value="bilinear", names=INTERPOLATIONS
@@ -98,7 +105,7 @@ class Recipe:
         "The highest learning rate.",
         SCHEDULE,
         limits=(1e-12, 1e6),
-        default="0.1 × batch size / 256",
+        default="0.1 × batch size / 256, or as the recipe has it",
     )
     warmup_epochs: float = choice(
         "Epochs of rising learning rate.",
