@@ -1,6 +1,6 @@
 """The optimizer of a recipe: its parameter groups, its memory as tensors, and clipping."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,21 @@ _COUNTERS = frozenset({"step"})
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer that `recipe` names, for the parameters of `model`."""
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, *, head: Set[str] = frozenset()
+) -> torch.optim.Optimizer:
+    """The optimizer that `recipe` names, for the parameters of `model` that train.
+
+    A group's `lr_scale` is its learning rate by that of the recipe: that of the `head` may differ.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [
-        {"params": parameters, "weight_decay": decay}
+        {"params": part, "weight_decay": decay, "lr_scale": scale}
         for parameters, decay in _groups(model, recipe)
-        if parameters
-    ]
+        for is_head, scale in ((False, 1.0), (True, recipe.head_lr / recipe.lr))
+        if (part := [each for each in parameters
+                     if each.requires_grad and (names[id(each)] in head) is is_head])
+    ]  # fmt: skip
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)

@@ -25,12 +25,14 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     base = base_values(choices)
     zoom = full["image_size"] / base["image_size"]
     train_size = choices.get("train_size", round(zoom * base.get("train_size", base["image_size"])))
+    lr = base["lr"] * full["batch_size"] / base["batch_size"]
     values = {
         "warmup_epochs": min(5.0, full["epochs"] / 10),
         "milestones": _milestones(full["epochs"]),
         "amp": amp_pays,
         **of_name,
-        "lr": base["lr"] * full["batch_size"] / base["batch_size"],
+        "lr": lr,
+        "head_lr": choices.get("lr", lr),
         "val_resize": round(zoom * base["val_resize"]),
         "train_size": train_size,
         "first_size": round(zoom * base["first_size"]) if "first_size" in base else train_size,

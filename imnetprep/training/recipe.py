@@ -14,6 +14,7 @@ from imnetprep.plain_values import real_number, whole_number
 from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, SCHEDULE, Choice, choice
 from imnetprep.training.recipes import DEFAULT, RECIPES
 
+ALL_BUT_HEAD, UP_TO = "all-but-head", "until:"  # of --freeze
 TIMM = "timm:"  # before the name of a network of timm
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
 
@@ -106,6 +107,15 @@ class Recipe:
         SCHEDULE,
         limits=(1e-12, 1e6),
         default="0.1 × batch size / 256, or as the recipe has it",
+    )
+    head_lr: float = choice(
+        "The highest learning rate of the head.", OPTIMIZER, limits=(1e-12, 1e6), default="as --lr"
+    )
+    freeze: str = choice(
+        "Layers that keep their weights: all-but-head, or until:LAYER for all before it.",
+        OPTIMIZER,
+        value="",
+        default="none",
     )
     warmup_epochs: float = choice(
         "Epochs of rising learning rate.",
@@ -215,6 +225,7 @@ class Recipe:
                 hint="--epochs of more than that",
             )
         _ = self.milestone_epochs
+        _refuse_freezing(self)
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise WrongUsage(
                 "--nesterov needs SGD with a momentum", hint="--no-nesterov, or --optimizer sgd"
@@ -249,6 +260,20 @@ CHOICES: Mapping[str, Choice] = {
 DEFAULTS: Mapping[str, Any] = {
     item.name: item.default for item in fields(Recipe) if item.default is not MISSING
 }
+
+
+def _refuse_freezing(recipe: Recipe) -> None:
+    is_layer = recipe.freeze.startswith(UP_TO) and recipe.freeze != UP_TO
+    if recipe.freeze and recipe.freeze != ALL_BUT_HEAD and not is_layer:
+        raise WrongUsage(
+            f"--freeze {recipe.freeze[:40]!r} names no layers",
+            hint=f"--freeze {ALL_BUT_HEAD}, or {UP_TO}LAYER, such as {UP_TO}layer4",
+        )
+    if recipe.freeze and not recipe.weights:
+        raise WrongUsage(
+            f"--freeze {recipe.freeze} would keep weights that were never trained",
+            hint="--weights torchvision, timm, or a FILE",
+        )
 
 
 def is_own_function(arch: str) -> bool:

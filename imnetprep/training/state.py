@@ -13,6 +13,7 @@ import torch
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
+from imnetprep.training.fine_tuning import freeze, head_of
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.ranks import Ranks
@@ -32,8 +33,10 @@ class TrainState:
         self._start, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
         self.recipe = recipe = checkpoint.recipe
         self.model = checkpoint.network(device)
+        head = head_of(recipe, classes=len(checkpoint.classes.wnids))
+        freeze(self.model, recipe, head=head)
         self.parallel = ranks.parallel(self.model, device)
-        self.optimizer = make_optimizer(self.model, recipe)
+        self.optimizer = make_optimizer(self.model, recipe, head=head)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
         self.average = Average(self.model, recipe.ema, checkpoint.average)
         self.position, self.best = checkpoint.position, checkpoint.best
@@ -76,7 +79,7 @@ class TrainState:
         """Give the optimizer the learning rate of the step to come."""
         lr = self.lr(self.position.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_scale"]
 
     def next_step(self) -> None:
         """Go to the next step: the one under way is done."""
