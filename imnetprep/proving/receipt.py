@@ -284,7 +284,7 @@ def _is_fuller(record: Mapping[str, Any] | None, checks: Sequence[str]) -> bool:
 
 @contextmanager
 def if_possible() -> Iterator[None]:
-    """Leave the receipt as it is where it is damaged, or nobody may write it."""
+    """Do without the receipt where it is damaged, or may not be read or written."""
     try:
         yield
     except ImnetprepError:

@@ -14,9 +14,8 @@ from typing import Any
 import imnetprep
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading.samples import SampleList
-from imnetprep.messages import ImnetprepError
 from imnetprep.plain_values import plain_text, table, whole_number
-from imnetprep.proving.receipt import Proof, parse_proof, read_receipt
+from imnetprep.proving.receipt import Proof, if_possible, parse_proof, read_receipt
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?(?:-dirty)?")
 _GIT_S = 10
@@ -56,9 +55,11 @@ class Origin:
 
 
 def read_origin(root: Root, splits: Iterable[SampleList]) -> Origin:
-    """The origin of a training that begins now on `splits` of `root`."""
+    """The origin of a training that begins now on `splits` of `root`. Raises OSError where the
+    disk fails: what the receipt says would be lost to every checkpoint.
+    """
     records: Mapping[str, Any] = {}
-    with suppress(ImnetprepError, OSError):  # a damaged receipt is no reason not to train
+    with if_possible():  # a damaged receipt is no reason not to train
         records = read_receipt(root)["splits"]
     origins = {}
     for samples in splits:

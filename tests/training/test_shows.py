@@ -1,9 +1,12 @@
 """What a training shows, and what is made of its checkpoint: one small run for all tests."""
 
 import csv
+import errno
 import io
 import json
+import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,18 @@ def test_the_origin_has_what_the_receipt_says(organized_once: Path) -> None:
     assert (split.samples, split.archives) == (60, ("ILSVRC2012_img_train.tar",))
     assert isinstance(split.proof, DigestProof)
     assert parse_origin(json.loads(json.dumps(origin.as_json()))) == origin
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EIO, True), (errno.EACCES, False)])
+def test_an_origin_does_without_a_receipt_that_may_not_be_read_and_not_where_the_disk_fails(
+    number: int, is_told: bool, organized_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("imnetprep.proving.receipt.read_file", refuse)
+    with pytest.raises(OSError, match="Input/output") if is_told else nullcontext():
+        assert read_origin(Root(organized_once), ()).splits == {}
 
 
 @pytest.fixture(scope="module")
