@@ -61,7 +61,7 @@ def _fields(kinds: list[str]) -> None:
                     cases += 1
                     if problem := run_case(case):
                         problems += 1
-                        print(f"{kind}: {problem}")
+                        print(f"{kind}: {problem}", flush=True)
                 print(f"{kind}: {cases:,} cases, {problems:,} problems", flush=True)
 
 
