@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.command(
     short_help="Train a network, validated after each epoch.",
     headings={
-        "The run": ("runs", "run", "resume", "restart_schedule"),
+        "The run": ("runs", "run", "save_every", "keep", "resume", "restart_schedule"),
         **HEADINGS,
         MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers"),
     },
@@ -39,6 +39,22 @@ if TYPE_CHECKING:  # --help loads none of it
 )
 @click.option(
     "--run", metavar="NAME", help="Name of the run, and of its folder.  [default: --arch]"
+)
+@click.option(
+    "--save-every",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="MINUTES",
+    help="Time between checkpoints at most.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="K",
+    help="Keep the weights of the last K epochs too, as epoch-N.pt.",
 )
 @click.option("--resume", is_flag=True, help="Resume the run, from inside its epoch.")
 @click.option(
@@ -67,6 +83,8 @@ def train(
     workers: int | None,
     devices: int | None,
     log_every: int,
+    save_every: float,
+    keep: int,
     dry_run: bool,
     quiet: bool,
     **options: Any,
@@ -80,8 +98,8 @@ def train(
     imnetprep train --arch resnet50 --devices 4    four GPUs of this machine
 
     ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
-    before leaving; kill -9 costs ten minutes at most. With --resume the run continues with the
-    numbers that it would have had; options that contradict it are refused.
+    before leaving; kill -9 costs ten minutes at most (--save-every). With --resume the run
+    continues with the numbers that it would have had; options that contradict it are refused.
     """
     from imnetprep.training.plan_recipe import arch_of, plan_recipe
     from imnetprep.training.runs import pick_run, require_samples
@@ -95,6 +113,7 @@ def train(
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
     from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
+    from imnetprep.training.saves import SavePlan
 
     ranks = typed_ranks()
     if devices and devices > 1 and ranks.is_alone and not dry_run:
@@ -113,10 +132,11 @@ def train(
         watch=Watch(log_every),
         progress=progress,
     )
+    saves = SavePlan(60 * save_every, keep)
     if dry_run:
         return _print_plan(plan, progress)
     try:
-        for report in trained_epochs(plan, progress=progress):
+        for report in trained_epochs(plan, progress=progress, saves=saves):
             if ranks.is_first:
                 _print_epoch(report)
     except (Interruption, LostPeer) as error:

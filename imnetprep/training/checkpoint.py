@@ -117,7 +117,11 @@ class Checkpoint:
         """What `best.pt` has of it: the weights that scored best, and nothing to resume from."""
         is_average = self.best is not None and self.best.is_average
         weights = self.average if is_average else self.weights
-        return replace(self, weights=weights, optimizer={}, average={})
+        return replace(self, weights=weights).without_memory()
+
+    def without_memory(self) -> "Checkpoint":
+        """The weights of the last step alone: to evaluate, not to resume from."""
+        return replace(self, optimizer={}, average={})
 
     def network(self, device: torch.device) -> nn.Module:
         """The network on `device`, with its weights; in a new training, with those of its seed.

@@ -4,7 +4,6 @@ It is read from the top: `train` opens the run, `_Loop.epochs` goes through the 
 `_Loop._step` is one step of the optimizer.
 """
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
@@ -15,7 +14,7 @@ from torch import nn
 
 from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
-from imnetprep.training.checkpoint import Checkpoint, Position, save_checkpoint
+from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
@@ -25,12 +24,13 @@ from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
+from imnetprep.training.saves import SavePlan, Saves
 from imnetprep.training.state import TrainState
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 
 
 def train(
-    plan: TrainPlan, *, progress: Progress, save_every_s: float = 600
+    plan: TrainPlan, *, progress: Progress, saves: SavePlan | None = None
 ) -> Iterator[EpochReport]:
     """Train what `plan` says; yields each epoch.
 
@@ -46,7 +46,7 @@ def train(
         recipe = checkpoint.recipe
         smaller = smaller_batch(recipe.batch_size, recipe.image_size)
         with said_in_words(smaller=smaller, run=plan.run):
-            loop = _Loop(plan, checkpoint, ranks, stop, progress, save_every_s=save_every_s)
+            loop = _Loop(plan, checkpoint, ranks, stop, progress, saves or SavePlan())
             with closing(loop):
                 yield from loop.epochs()
 
@@ -61,15 +61,11 @@ class _Loop:
         ranks: Ranks,
         stop: StopRequest,
         progress: Progress,
-        *,
-        save_every_s: float,
+        saves: SavePlan,
     ) -> None:
         data, device = plan.data, plan.place.device
         self._run, self._recipe, self._device = plan.run, checkpoint.recipe, device
         self._ranks, self._stop, self._progress = ranks, stop, progress
-        self._save_every_s = save_every_s
-        # A new run is saved after its first step: it exists then, and there is room for it.
-        self._saved_s = time.monotonic() if checkpoint.is_begun else -math.inf
         self._loader = plan.loader(checkpoint.recipe, ranks)
         self._validator = Validator(
             data.val,
@@ -82,8 +78,9 @@ class _Loop:
         self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
-            plan.require_room(self._state.model, checkpoint.recipe)
+            plan.require_room(self._state.model, self._recipe, epochs=saves.epochs)
         self._record = plan.record(checkpoint.position, ranks)
+        self._saves = Saves(plan.run, self._record, ranks, saves, is_new=not checkpoint.is_begun)
         if ranks.is_first and not (
             checkpoint.is_begun and plan.run.records(asdict(checkpoint.recipe))
         ):
@@ -101,7 +98,7 @@ class _Loop:
                 self._train_epoch()
                 yield self._finish_epoch()
         except StopNow:
-            self._save()
+            self._saves.save(state)
             raise self._stop.stopped(self._place_of_stop()) from None
         best = f"; best: {state.best}, {self._run.best}" if state.best else ""
         self._progress.note(f"{state.end()}{best}")
@@ -124,11 +121,11 @@ class _Loop:
             ) as task:
                 while not state.is_trained:
                     begun_s = time.monotonic()
-                    with self._ranks.together(self._stop, save=self._is_save_due) as agreement:
+                    with self._ranks.together(self._stop, save=self._saves.is_due) as agreement:
                         batch = next(batches)
                     state.waited_s += time.monotonic() - begun_s
                     if agreement.saves:
-                        self._save()
+                        self._saves.save(state)
                     self._step(batch)
                     state.next_step()
                     is_look = state.is_trained or self._record.is_due(state.position.step)
@@ -139,9 +136,9 @@ class _Loop:
                         self._record.add_steps(state.log_line())
                     task.advance(loader.images_of(state.position.step - 1))
         except (WrongBytes, FailedPeer):
-            self._save()  # once the image is repaired, the run resumes from here
+            self._saves.save(state)  # once the image is repaired, the run resumes from here
             raise
-        self._save()  # first save, then validate: validation may not live to its end
+        self._saves.save(state)  # first save, then validate: validation may not live to its end
 
     def _step(self, batch: Batch) -> None:
         """One step of the optimizer."""
@@ -183,28 +180,12 @@ class _Loop:
         )
         state.next_epoch(val, average)
         self._record.add_epoch(report.as_json())
-        self._save(is_best=report.is_best)
+        self._saves.save(state, is_best=report.is_best, is_epoch=True)
         self._record.draw()
         return report
 
     def _score(self, network: nn.Module, title: str) -> Score:
         return self._validator.score(network, self._progress, title=title, stop=self._stop)
-
-    @property
-    def _is_save_due(self) -> bool:
-        return time.monotonic() - self._saved_s >= self._save_every_s
-
-    def _save(self, *, is_best: bool = False) -> None:
-        """Save the state, made by all ranks together; before the first step there is none."""
-        if self._state.position == Position():
-            return
-        checkpoint = self._state.checkpoint()
-        self._record.write()  # first: a line of what is not saved is dropped on resume
-        if self._ranks.is_first:
-            if is_best:
-                save_checkpoint(self._run.best, checkpoint.as_best())
-            save_checkpoint(self._run.last, checkpoint)
-        self._saved_s = time.monotonic()
 
     def _place_of_stop(self) -> str:
         position = self._state.position

@@ -131,9 +131,13 @@ class TrainPlan:
         progress.note(f"weights of {weights.source}: {fit}")
         return tensors
 
-    def require_room(self, network: nn.Module, recipe: Recipe) -> None:
-        """Raise ImnetprepError where the disk has no room for the checkpoints of `network`."""
-        self.run.require_room(weights_bytes(network), copies=copies_of_weights(recipe))
+    def require_room(self, network: nn.Module, recipe: Recipe, *, epochs: int = 0) -> None:
+        """Raise ImnetprepError where the disk has no room for the checkpoints of `network`.
+
+        So many `epochs` have their weights kept.
+        """
+        copies = copies_of_weights(recipe)
+        self.run.require_room(weights_bytes(network), copies=copies, epochs=epochs)
 
     def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
         """The training batches, of which each rank reads its slice."""

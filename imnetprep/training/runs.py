@@ -83,6 +83,16 @@ class Run:
         """The weights of the best epoch so far."""
         return self.folder / "best.pt"
 
+    def of_epoch(self, epoch: int) -> Path:
+        """The weights of an epoch, from 1 on, where some are kept."""
+        return self.folder / f"epoch-{epoch:04}.pt"
+
+    def remove_epochs(self, *, limit: int) -> None:
+        """Remove the weights that are kept of epochs below `limit`."""
+        for path in self.folder.glob("epoch-*.pt"):
+            if path < self.of_epoch(limit):
+                path.unlink()
+
     @property
     def log(self) -> Path:
         """A JSON line an epoch, and one every few steps."""
@@ -120,13 +130,13 @@ class Run:
                 self.folder.rmdir()
                 self.folder.parent.rmdir()
 
-    def require_room(self, weights_bytes: int, *, copies: int) -> None:
+    def require_room(self, weights_bytes: int, *, copies: int, epochs: int = 0) -> None:
         """Raise ImnetprepError unless the disk has room for the checkpoints.
 
         The last one has `copies` of the weights, the optimizer's memory among them, and lies there
-        twice while it is written.
+        twice while it is written; of so many `epochs` the weights are kept.
         """
-        lack_bytes = (2 * copies + 1) * weights_bytes - sum(
+        lack_bytes = (2 * copies + 1 + epochs) * weights_bytes - sum(
             map(allocated_bytes, (self.last, self.best))
         )
         if (free := free_bytes(self.folder)) < lack_bytes:

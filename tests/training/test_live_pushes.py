@@ -41,13 +41,14 @@ import torch
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Interruption, Silent
 from imnetprep.training.loop import train
+from imnetprep.training.saves import SavePlan
 from imnetprep.training.plan import plan_training
 torch.set_num_threads(1)
 options = json.loads(sys.argv[2])
 plan = plan_training(Root(Path(sys.argv[1])), options=options, run="a", device="cpu", workers=0,
                      progress=Silent())
 try:
-    for _ in train(plan, progress=Silent(), save_every_s=0): pass
+    for _ in train(plan, progress=Silent(), saves=SavePlan(0)): pass
 except Interruption:
     pass
 """

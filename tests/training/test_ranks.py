@@ -23,6 +23,7 @@ from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
 from imnetprep.training.runs import Run
+from imnetprep.training.saves import SavePlan
 from tests.conftest import command
 from tests.training.stops import SignalAt
 from tests.training.test_train import SMALL, numbers, trained
@@ -65,7 +66,7 @@ def train_as_ranks(root: Root, world: int, **options: Any) -> list[int]:
         values = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
         save_every_s = values.pop("save_every_s", 600)
         plan = plan_training(root, ranks=typed_ranks(), progress=progress, **values)
-        list(train(plan, progress=progress, save_every_s=save_every_s))
+        list(train(plan, progress=progress, saves=SavePlan(save_every_s)))
 
     return as_ranks(world, work)
 

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
@@ -26,6 +28,8 @@ from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import EpochReport, Run
+from imnetprep.training.saves import SavePlan
+from tests.conftest import Run as RunCommand
 from tests.conftest import command
 from tests.drawn import draw_root
 from tests.training.stops import SignalAt
@@ -34,11 +38,13 @@ from tests.training.stops import SignalAt
 SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epochs": 2, "lr": 0.02}
 
 
-def trained(root: Root, *, save_every_s: float = 600, **options: Any) -> list[EpochReport]:
+def trained(
+    root: Root, *, save_every_s: float = 600, keep: int = 0, **options: Any
+) -> list[EpochReport]:
     options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
     options = {"progress": Silent(), **options}
     plan = plan_training(root, watch=Watch(log_every=2), **options)
-    return list(train(plan, progress=options["progress"], save_every_s=save_every_s))
+    return list(train(plan, progress=options["progress"], saves=SavePlan(save_every_s, keep)))
 
 
 def numbers(run: Run) -> list[dict[str, Any]]:
@@ -96,17 +102,38 @@ def test_leaves_a_log_a_plot_and_checkpoints(drawn: Root, unbroken: Run) -> None
     assert json.loads(unbroken.recipe.read_text())["recipe"]["lr"] == 0.02
 
 
-def test_the_log_is_the_stored_one(unbroken: Run) -> None:
+def test_the_log_is_the_stored_one(tmp_path: Path, here: RunCommand) -> None:
     """tests/training/stored_log.jsonl is of 2026-11-30: what moves code moves no number.
 
-    Processors round in different ways, so losses are compared to 1 in 1,000.
+    The images are noise in PNG, since another Pillow draws and decodes others. Processors round
+    in different ways, so losses are compared to 1 in 1,000.
     """
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 7)):
+        for label in range(3):
+            (tmp_path / split / f"class{label}").mkdir(parents=True)
+            for number in range(count):
+                pixels = noise.integers(0, 128, (48, 40, 3), dtype=np.uint8)
+                pixels[..., label] += 100
+                Image.fromarray(pixels).save(tmp_path / split / f"class{label}" / f"{number}.png")
+    assert here("adopt", tmp_path).returncode == 0
+    trained(Root(tmp_path))
     text = (Path(__file__).parent / "stored_log.jsonl").read_text()
-    for line, stored in zip(numbers(unbroken), map(json.loads, text.splitlines()), strict=True):
+    lines = numbers(Run(tmp_path / "runs" / "a"))
+    for line, stored in zip(lines, map(json.loads, text.splitlines()), strict=True):
         assert line["lr"] == stored["lr"]
         for part in ("train", "val"):
             assert line[part]["images"] == stored[part]["images"]
             assert line[part]["loss"] == pytest.approx(stored[part]["loss"], rel=1e-3)
+
+
+def test_the_weights_of_the_last_epochs_are_kept(root: Root) -> None:
+    reports = trained(root, options=SMALL | {"arch": "mlp-small", "epochs": 3}, keep=2)
+    run = Run(root.run("a"))
+    kept = sorted(path.name for path in run.folder.glob("epoch-*"))
+    assert kept == ["epoch-0002.pt", "epoch-0003.pt"]
+    score = evaluate(root, run.of_epoch(2), device="cpu", workers=0, progress=Silent())
+    assert score == reports[1].val
 
 
 def test_best_is_scored_as_the_log_says(drawn: Root, unbroken: Run) -> None:
@@ -147,12 +174,13 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
         "from imnetprep.catalog.datasets import Root\n"
         "from imnetprep.reports.record import Watch\n"
         "from imnetprep.training.loop import train\n"
+        "from imnetprep.training.saves import SavePlan\n"
         "from imnetprep.training.plan import plan_training\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
         "progress = SignalAt(signal.SIGKILL, batches=int(sys.argv[2]))\n"
         "plan = plan_training(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu',"
         " workers=1, watch=Watch(2), progress=progress)\n"
-        "list(train(plan, progress=progress, save_every_s=0))"
+        "list(train(plan, progress=progress, saves=SavePlan(0)))"
     )
     arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
     killed = subprocess.run(arguments, check=False, cwd=Path(__file__).parents[2])
