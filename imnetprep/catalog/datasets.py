@@ -587,6 +587,10 @@ class Layout(StrEnum):
         return layout
 
 
+# How people call the folder that is trained on.
+TRAIN_FOLDERS = ("train", "training")
+
+
 @dataclass(frozen=True)
 class Root:
     """The dataset on this machine: archives, the organized splits, their manifest, the runs.
@@ -596,6 +600,13 @@ class Root:
 
     path: Path
     runs_folder: Path | None = None
+
+    @property
+    def is_tree(self) -> bool:
+        """Does a plain tree of images lie here, which was neither organized nor adopted?"""
+        if self.manifest.exists() or not self.path.is_dir():
+            return False
+        return any(each.name.lower() in TRAIN_FOLDERS for each in self.path.iterdir())
 
     @property
     def archives(self) -> Path:
@@ -637,8 +648,9 @@ class Root:
 
     @property
     def runs(self) -> Path:
-        """The folder of all trainings."""
-        return self.runs_folder or self.path / "runs"
+        """The folder of all trainings; nothing is written into a plain tree."""
+        own = self.path / "runs"
+        return self.runs_folder or (Path("runs") if self.is_tree and not own.exists() else own)
 
     def place(self, name: str) -> Path:
         """The file or folder of this relative path, as a bucket has it: `runs/a/best.pt`."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import TRAIN_FOLDERS, Root, Split
 from imnetprep.digests import running_xxh128
 from imnetprep.images import decoding_problem, jpeg_header_problem
 from imnetprep.jobs import FILES
@@ -16,7 +16,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongUsage, adopt_by_li
 
 # How people call the splits, the usual name first. A test split is val where there is no other.
 SPLIT_NAMES = {
-    Split.TRAIN: ("train", "training"),
+    Split.TRAIN: TRAIN_FOLDERS,
     Split.VAL: ("val", "valid", "validation", "dev"),
     Split.TEST: ("test", "testing"),
 }

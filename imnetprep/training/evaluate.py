@@ -7,13 +7,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.loading.batches import Batch
+from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
-from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
-from imnetprep.manifest import Manifest, open_manifest
 from imnetprep.messages import ImnetprepError, Progress
 from imnetprep.training.checkpoint import Classes
 from imnetprep.training.device import Place, pick_place
@@ -103,9 +103,9 @@ def evaluate(
     that makes the checkpoint's. Raises ImnetprepError if its classes are not those of the root.
     """
     place = pick_place(device, workers)
-    with open_manifest(root.manifest) as manifest:
-        classes = classes_of(manifest)
-        samples = read_samples(manifest, Split.VAL, root, layout=layout)
+    with open_listing(root, layout=layout) as listing:
+        classes = classes_of(listing.dataset)
+        samples = listing.samples(Split.VAL)
     checkpoint = open_checkpoint(
         path, arch=arch, classes=classes, apply_orientation=samples.apply_orientation
     )
@@ -123,11 +123,11 @@ def evaluate(
         return validator.score(checkpoint.network(place.device), progress, title="evaluate")
 
 
-def classes_of(manifest: Manifest) -> Classes:
-    """The classes that the root of `manifest` holds."""
-    synsets = manifest.synsets()
+def classes_of(dataset: Dataset) -> Classes:
+    """The classes of `dataset`, in the order of their labels."""
+    synsets = dataset.synsets
     return Classes(
-        manifest.dataset().name,
+        dataset.name,
         tuple(synset.wnid for synset in synsets),
         tuple(synset.name for synset in synsets),
     )

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.manifest import open_manifest
+from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.reports.record import RunRecord, Watch
 from imnetprep.training.architectures import refuse_unknown
@@ -230,10 +230,14 @@ def plan_training(
     if arch:
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
-    with open_manifest(root.manifest) as manifest:
-        classes = classes_of(manifest)
-        train = read_samples(manifest, Split.TRAIN, root, layout=layout)
-        val = read_samples(manifest, Split.VAL, root, layout=layout)
+    with open_listing(root, layout=layout) as listing:
+        classes = classes_of(listing.dataset)
+        train, val = listing.samples(Split.TRAIN), listing.samples(Split.VAL)
+    if root.is_tree:
+        progress.note(
+            f"{root.path} is no root: {count(len(classes.wnids), 'class')} by their folders,"
+            f" and nothing is verified; the training goes to {target.folder}"
+        )
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = Data(classes, train, val, read_origin(root, (train, val)))

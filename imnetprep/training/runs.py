@@ -244,7 +244,9 @@ def require_checkpoint(path: Path) -> None:
 
 
 def require_samples(root: Root, splits: Sequence[Split], *, layout: Layout | None) -> None:
-    """Raise ImnetprepError unless `root` holds these splits."""
+    """Raise ImnetprepError unless `root` holds these splits; a plain tree is scanned later."""
+    if root.is_tree:
+        return
     with open_manifest(root.manifest) as manifest:
         for split in splits:
             require_split(manifest, root, split, layout=layout)

@@ -1,0 +1,83 @@
+"""What a root lists: its classes and the samples of its splits, by its manifest; of a plain tree of
+images, which never became a root, by its folders.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.catalog.listing import listed_dataset
+from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.manifest import open_manifest
+from imnetprep.messages import ImnetprepError, adopt_by_links
+from imnetprep.own_images.content import ImageFolder
+from imnetprep.own_images.folder import read_split_folders
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The dataset of a root, and what reads the samples of a split, as `read_samples` does."""
+
+    dataset: Dataset
+    samples: Callable[[Split], SampleList]
+
+
+@contextmanager
+def open_listing(root: Root, *, layout: Layout | None) -> Iterator[Listing]:
+    """What `root` lists; a plain tree is scanned, and nothing is written into it.
+
+    Raises ImnetprepError where there is neither a manifest nor class folders, or a file in them is
+    no image.
+    """
+    if root.is_tree:
+        yield _scanned(root.path)
+        return
+    with open_manifest(root.manifest) as manifest:
+        yield Listing(
+            manifest.dataset(), lambda split: read_samples(manifest, split, root, layout=layout)
+        )
+
+
+def _scanned(folder: Path) -> Listing:
+    content = read_split_folders(folder)
+    if content.problems or content.flat_splits:
+        path, reason = next(
+            iter(content.problems.items()), (str(folder), "has images in no class folder")
+        )
+        raise ImnetprepError(
+            f"{path} {reason}",
+            hint=f"{adopt_by_links(folder)} makes a root of it, with --skip-bad without such files",
+        )
+    classes = {
+        split: {wnid: [min(files)] for wnid, files in by_class.items()}
+        for split, by_class in content.splits.items()
+    }
+    dataset = listed_dataset(content.name, content.name, classes)
+    return Listing(dataset, lambda split: _scanned_samples(content, split, dataset))
+
+
+def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> SampleList:
+    by_class: Mapping[str, Mapping[str, str]] = content.splits.get(split, {})
+    if not by_class:
+        raise ImnetprepError(
+            f"{content.folder} has no {split} split of class folders",
+            hint="imnetprep divide makes train and val of class folders",
+        )
+    wnids = tuple(synset.wnid for synset in dataset.synsets)
+    counts = [len(by_class.get(wnid, ())) for wnid in wnids]
+    names = "".join(f"{name}\0" for wnid in wnids for name in sorted(by_class.get(wnid, ())))
+    body = bytearray(names.encode())
+    return SampleList(
+        split,
+        Layout.IMAGEFOLDER,
+        content.folder / content.places[split],
+        wnids,
+        body,
+        np.flatnonzero(np.frombuffer(body, np.uint8) == 0).astype(np.uint32),
+        np.repeat(np.arange(len(wnids), dtype=np.int32), counts),
+        apply_orientation=dataset.orientation_applied,
+    )
