@@ -239,6 +239,6 @@ def _summary(folder: DemoFolder, story: _Story) -> str:
         f"  {root.archives}  the archives as they came",
         f"  {root.split('train')}, {root.split('val')}  the verified trees",
         f"  {root.path / 'inspect-train.png'}  images, and what the network sees of them",
-        f"  {run}  the trained network: best.pt, log.jsonl, plot.png",
+        f"  {run}  the trained network: best.pt, log.jsonl, report.html",
         "With the real archives it is the same commands.",
     ])  # fmt: skip

@@ -62,12 +62,7 @@ def _rows(state: "Checkpoint") -> Iterator[tuple[str, str]]:
         yield "best", f"epoch {state.best.epoch}, top-1 {state.best.top1:,}{of} validation images"
     words = [f"{_spaced(name)} {_plain(value)}" for name, value in recipe.items()]
     yield "recipe", ", ".join(words)
-    for name, split in splits.items():
-        change = f", {split.change}" if split.change else ""
-        proof = f"; {', '.join(split.archives)}: {split.proof.describe()}" if split.proof else ""
-        yield name, f"{count(split.samples, 'image')}, {split.layout}{change}{proof}"
-    commit = f", commit {origin.commit}" if origin.commit else ""
-    yield "begun by", f"imnetprep {origin.imnetprep}{commit}"
+    yield from origin.described()
     yield "saved by", state.written_by
 
 

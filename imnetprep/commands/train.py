@@ -97,7 +97,7 @@ def train(
     imnetprep train --arch resnet50 --epochs 16 --run short
     imnetprep train --arch resnet50 --devices 4    four GPUs of this machine
 
-    ROOT/runs/NAME gets log.jsonl, plot.png, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
+    ROOT/runs/NAME gets report.html, log.jsonl, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
     before leaving; kill -9 costs ten minutes at most (--save-every). With --resume the run
     continues with the numbers that it would have had; options that contradict it are refused.
     """

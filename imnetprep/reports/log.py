@@ -28,6 +28,11 @@ def step_lines(lines: Iterable[Line]) -> list[Line]:
     return [line for line in lines if "step" in line]
 
 
+def place(line: Line, *, is_end: bool = True) -> float:
+    """Where a line of steps lies between whole epochs: at the end of its last step, or before."""
+    return float(line["epoch"] - 1 + (line["step"] - (not is_end)) / line["steps"])
+
+
 def parse_log(text: str, *, epochs: int, step: int = 0) -> list[Line]:
     """The lines up to `step` of the epoch behind `epochs`: later ones are in no checkpoint.
 

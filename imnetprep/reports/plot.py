@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imnetprep.fs import written_whole
-from imnetprep.reports.log import Line, epoch_lines, step_lines
+from imnetprep.reports.log import Line, epoch_lines, place, step_lines
 
 _TRAIN, _VAL = "#7a8ba3", "#c2452d"
 _THIN: Mapping[str, Any] = {"alpha": 0.4, "linewidth": 0.8}  # between epochs
@@ -41,7 +41,7 @@ def _draw_run(axes: Sequence[Axes], log: Sequence[Line], *, name: str, colour: s
     """One run: alone, train and validation have their colours; beside others, it has one."""
     loss, accuracy, lr, pace = axes
     epochs, steps = epoch_lines(log), step_lines(log)
-    at, places = [line["epoch"] for line in epochs], [_place(line) for line in steps]
+    at, places = [line["epoch"] for line in epochs], [place(line) for line in steps]
     train, val = (colour or _TRAIN), (colour or _VAL)
     for axis, column in ((loss, "loss"), (pace, "images_per_second")):
         axis.plot(places, [line[column] for line in steps], "-", color=train, **_THIN)
@@ -56,15 +56,10 @@ def _draw_run(axes: Sequence[Axes], log: Sequence[Line], *, name: str, colour: s
                 accuracy.plot(at, shares, mark, color=tint, label=text)
     # Each line has the rate of one step: of the first one of an epoch, or of the latest.
     rates = [(line["epoch"] - 1, line["lr"]) for line in epochs]
-    rates += [(_place(line) - 1 / line["steps"], line["lr"]) for line in steps]
+    rates += [(place(line, is_end=False), line["lr"]) for line in steps]
     lr.plot(*zip(*sorted(rates), strict=True), "-", color=val, label=name or None)
     paces = [line["images_per_second"] for line in epochs]
     pace.plot(at, paces, ".-", color=val, label=name or None)
-
-
-def _place(line: Line) -> float:
-    """Where a line of steps lies between whole epochs."""
-    return float(line["epoch"] - 1 + line["step"] / line["steps"])
 
 
 def _title(logs: Mapping[str, Sequence[Line]]) -> str:

@@ -1,14 +1,16 @@
-"""What a run writes beside its checkpoints while it is trained: its log and its plot."""
+"""What a run writes beside its checkpoints while it is trained: its log, its plot, its page."""
 
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.fs import written_whole
+from imnetprep.messages import Progress
 from imnetprep.reports.log import Line, with_rates
+from imnetprep.reports.page import ClassScore, Page, Sample, Tables, write_page
 
 _SECONDS_BETWEEN_WRITES = 10
 
@@ -27,9 +29,18 @@ class RunRecord:
     """
 
     def __init__(
-        self, folder: Path, lines: Sequence[Line], watch: Watch, *, writes: bool = True
+        self,
+        folder: Path,
+        lines: Sequence[Line],
+        watch: Watch,
+        classes: Sequence[str],
+        tables: Tables,
+        progress: Progress,
+        *,
+        writes: bool = True,
     ) -> None:
         self._folder, self._lines, self._writes = folder, list(lines), writes
+        self._classes, self._tables, self._progress = classes, tables, progress
         self._log_every = watch.log_every
         self._wrote_s, self._is_written = math.inf, True  # not before the first save
 
@@ -58,9 +69,22 @@ class RunRecord:
             file.writelines(json.dumps(line).encode() + b"\n" for line in self._lines)
         self._is_written = True
 
-    def draw(self) -> None:
-        """Draw the run as it stands."""
-        from imnetprep.reports.plot import draw_plot
+    def draw(
+        self, samples: Callable[[], Sequence[Sample]], hits: Sequence[tuple[int, int]]
+    ) -> None:
+        """Draw the run as it stands: its plot, and its page. A drawing that fails is only told.
 
-        if self._writes:
-            draw_plot({self._folder.name: self._lines}, self._folder / "plot.png")
+        `hits`: of each class, how many validation images were right, and how many there are.
+        """
+        if not self._writes:
+            return
+        try:
+            from imnetprep.reports.plot import draw_plot
+
+            name = self._folder.name
+            draw_plot({name: self._lines}, self._folder / "plot.png")
+            classes = [ClassScore(*each) for each in zip(self._classes, hits, strict=True)]
+            page = Page(name, self._lines, self._tables, samples(), classes)
+            write_page(page, self._folder / "report.html")
+        except Exception as error:  # of hours of training none is lost for a picture
+            self._progress.note(f"the run could not be drawn: {type(error).__name__}: {error}")

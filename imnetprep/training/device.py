@@ -1,10 +1,14 @@
 """The device that a network runs on: picked, and what is fast there."""
 
+import platform
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torchvision
 
-from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU
+from imnetprep import __version__
+from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU, usable_cores
 from imnetprep.messages import ImnetprepError, WrongUsage
 
 
@@ -56,6 +60,18 @@ def pick_device(name: str | None) -> torch.device:
         found = ", ".join(kind for kind, usable in available.items() if usable)
         raise ImnetprepError(f"this machine has no {name}", hint=f"--device one of: {found}")
     return device
+
+
+def described(device: torch.device, processes: int) -> Iterator[tuple[str, str]]:
+    """What people read of the machine: names of facts, and their texts."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    times = f"{processes} × " if processes > 1 else ""
+    yield "device", f"{times}{device}, {name or platform.machine()}"
+    yield "cores", f"{usable_cores()}, {platform.system()} {platform.release()}"
+    yield "versions", ", ".join((
+        f"imnetprep {__version__}", f"torch {torch.__version__}",
+        f"torchvision {torchvision.__version__}", f"Python {platform.python_version()}",
+    ))  # fmt: skip
 
 
 def amp_pays(device: torch.device) -> bool:

@@ -4,6 +4,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,6 +39,9 @@ class Validator:
         ranks: Ranks = ALONE,
     ) -> None:
         self._device, self._amp, self._ranks = place.device, amp, ranks
+        self._sizes = np.bincount(samples.labels, minlength=len(samples.wnids))
+        self._hits = torch.zeros(len(samples.wnids), dtype=torch.int64, device=place.device)
+        self.class_hits: list[tuple[int, int]] = []  # of the last score: top-1, images
         self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
@@ -68,13 +72,19 @@ class Validator:
         """
         model.eval()
         self._ranks.share_buffers(model)
+        self._hits.zero_()
         meter, batches = Meter(self._device), self._loader.batches(0)
         with progress.task(title, total=self._loader.images, unit="images") as task:
             for step in range(self._loader.steps):
                 with self._ranks.together(stop or StopRequest()):
                     self._add(next(batches), model, meter)
                 task.advance(self._loader.images_of(step))
-        score = score_of(self._ranks.totals(meter.sums()))
+        hits = {str(label): hits for label, hits in enumerate(self._hits.tolist())}
+        sums = self._ranks.totals(meter.sums() | hits)
+        self.class_hits = [
+            (int(sums[str(label)]), size) for label, size in enumerate(self._sizes.tolist())
+        ]
+        score = score_of(sums)
         assert score.images == self._loader.images
         return score
 
@@ -84,6 +94,7 @@ class Validator:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
                 logits = model(self._normaliser.normalised(batch.pixels)).float()
             meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
+            self._hits.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
 
 
 def evaluate(

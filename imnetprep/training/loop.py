@@ -79,7 +79,7 @@ class _Loop:
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model, self._recipe, epochs=saves.epochs)
-        self._record = plan.record(checkpoint.position, ranks)
+        self._record = plan.record(checkpoint, ranks, progress)
         self._saves = Saves(plan.run, self._record, ranks, saves, is_new=not checkpoint.is_begun)
         if ranks.is_first and not (
             checkpoint.is_begun and plan.run.records(asdict(checkpoint.recipe))
@@ -181,7 +181,7 @@ class _Loop:
         state.next_epoch(val, average)
         self._record.add_epoch(report.as_json())
         self._saves.save(state, is_best=report.is_best, is_epoch=True)
-        self._record.draw()
+        self._record.draw(self._objective.samples, self._validator.class_hits)
         return report
 
     def _score(self, network: nn.Module, title: str) -> Score:

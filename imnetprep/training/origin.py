@@ -5,7 +5,7 @@ The receipt of the root vouches for the bytes; a root without one says how many 
 
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import imnetprep
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading.samples import SampleList
+from imnetprep.messages import count
 from imnetprep.plain_values import plain_text, table, whole_number
 from imnetprep.proving.receipt import Proof, if_possible, parse_proof, read_receipt
 
@@ -52,6 +53,17 @@ class Origin:
         """The form that `parse_origin` reads."""
         splits = {name: split.as_json() for name, split in (self.splits or {}).items()}
         return {"imnetprep": self.imnetprep, "commit": self.commit, "splits": splits}
+
+    def described(self) -> Iterator[tuple[str, str]]:
+        """What people read of it: names of facts, and their texts."""
+        for name, split in (self.splits or {}).items():
+            change = f", {split.change}" if split.change else ""
+            proof = (
+                f"; {', '.join(split.archives)}: {split.proof.describe()}" if split.proof else ""
+            )
+            yield name, f"{count(split.samples, 'image')}, {split.layout}{change}{proof}"
+        commit = f", commit {self.commit}" if self.commit else ""
+        yield "begun by", f"imnetprep {self.imnetprep}{commit}"
 
 
 def read_origin(root: Root, splits: Iterable[SampleList]) -> Origin:

@@ -23,7 +23,7 @@ from imnetprep.training.checkpoint import (
     load_checkpoint,
     weights_bytes,
 )
-from imnetprep.training.device import Place, amp_pays, pick_place
+from imnetprep.training.device import Place, amp_pays, described, pick_place
 from imnetprep.training.evaluate import classes_of, refuse_other_classes
 from imnetprep.training.foreign_weights import (
     first_weights,
@@ -164,10 +164,24 @@ class TrainPlan:
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
-    def record(self, position: Position, ranks: Ranks) -> RunRecord:
-        """The record of the run up to `position`, which the first of all ranks writes."""
-        lines = self.run.log_lines(position.epoch, position.step)
-        return RunRecord(self.run.folder, lines, self.watch, writes=ranks.is_first)
+    def record(self, start: Checkpoint, ranks: Ranks, progress: Progress) -> RunRecord:
+        """The record of the run up to `start`, which the first of all ranks writes."""
+        lines = self.run.log_lines(start.position.epoch, start.position.step)
+        texts = {name: str(value) for name, value in asdict(start.recipe).items()}
+        tables = {
+            "Dataset": {"dataset": start.classes.dataset, **dict(start.origin.described())},
+            "Machine": dict(described(self.place.device, ranks.world)),
+            "Recipe": texts,
+        }
+        return RunRecord(
+            self.run.folder,
+            lines,
+            self.watch,
+            start.classes.names,
+            tables,
+            progress,
+            writes=ranks.is_first,
+        )
 
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""

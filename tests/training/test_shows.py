@@ -5,6 +5,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +20,7 @@ from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.proving.receipt import DigestProof
 from imnetprep.reports.log import step_lines
+from imnetprep.reports.page import ClassScore, Page, Sample, write_page
 from imnetprep.training.origin import parse_origin, read_origin
 from imnetprep.training.runs import Run as TrainingRun
 from tests.conftest import Run
@@ -141,3 +143,49 @@ def test_plot_draws_runs_side_by_side(shown: TrainingRun, tmp_path: Path, here: 
     assert json.loads(told.stdout)["epochs"] == {"r": 2, "cost $5_^{x}": 0}
     with Image.open(tmp_path / "p.png") as image:
         assert len(image.getcolors(1 << 20) or ()) > 20
+
+
+def test_the_page_shows_the_run_and_needs_no_other_file(shown: TrainingRun) -> None:
+    page = (shown.folder / "report.html").read_text()
+    for words in (
+        "2 of 2 epochs",
+        "60 images, imagefolder",
+        "mobilenet_v3_small",
+        "torch 2",
+        "/7<",
+    ):
+        assert words in page
+    assert page.count("<svg") == 4
+    assert page.count("<img") == page.count("data:image/png") == 12
+    assert not re.findall(r"""(?:src|href|url)[=(]\W*(?!data:)\w+""", page)
+    assert "<script" not in page
+
+
+def test_a_page_of_a_broken_run_with_hostile_names(tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>\x1b\u202e"
+    score = {"top1": 1, "images": 2, "top1_percent": 50.0, "top5_percent": 100.0}
+    part = {"loss": float("nan"), **score}
+    line = {"epoch": 1, "epochs": 9, "lr": 0.1, "seconds": 1.0, "images_per_second": 3.0}
+    page = Page(
+        name, [{**line, "train": part, "val": part}], {name: {name: name}},
+        [Sample(b"", name)], [ClassScore(name, (1, 2)), ClassScore("empty", (0, 0))],
+    )  # fmt: skip
+    write_page(page, tmp_path / "p.html")
+    text = (tmp_path / "p.html").read_text()
+    assert "no number yet" in text  # of the loss
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\x1b\\u202e" in text
+    assert not re.search("<script|nan|>empty<|[\x1b\u202e]", text)
+    write_page(Page("none", [], {}), tmp_path / "none.html")
+    assert "no epoch is over" in (tmp_path / "none.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_ends_no_training(
+    shown: TrainingRun, tmp_path: Path, here: Run
+) -> None:
+    (tmp_path / "r" / "report.html" / "in the way").mkdir(parents=True)
+    root = shown.folder.parent.parent
+    words = ["--root", root, "--runs", tmp_path, "--workers", 0, "--device", "cpu"]
+    done = here("train", *RECIPE.replace("--epochs 2", "--epochs 1").split(), *words)
+    assert done.returncode == 0
+    assert "the run could not be drawn: IsADirectoryError" in done.stderr
+    assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 2

@@ -91,7 +91,8 @@ def unbroken(drawn: Root) -> Run:
 
 def test_leaves_a_log_a_plot_and_checkpoints(drawn: Root, unbroken: Run) -> None:
     assert {path.name for path in unbroken.folder.iterdir()} == {
-        ".lock", "best.pt", "last.pt", "log.jsonl", "plot.png", "recipe.json"
+        ".lock", "best.pt", "last.pt", "log.jsonl", "plot.png", "recipe.json",
+        "report.html",
     }  # fmt: skip
     lines = numbers(unbroken)
     assert [line["epoch"] for line in lines] == [1, 2]
