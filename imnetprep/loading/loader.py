@@ -115,10 +115,10 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE_S))
-    end_with_the_parent()
     # It would tell a traceback and drop the batch, which the parent then waits for without end.
     Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     Queue._start_thread = _start_feeder  # type: ignore[attr-defined]
+    end_with_the_parent()  # by a thread; where none can start, torch sends that by the queue
 
 
 def _start_feeder(queue: "Queue[Any]") -> None:

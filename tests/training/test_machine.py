@@ -121,6 +121,21 @@ def test_no_batch_is_waited_for_that_nobody_can_deliver(
     assert "Traceback" not in capfd.readouterr().err
 
 
+def test_a_worker_that_starts_no_thread_at_all_tells_no_traceback(
+    drawn: Root, monkeypatch: Patch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """torch sends what its start met by the thread that cannot start either."""
+
+    def start_none() -> None:
+        threading.Thread.start = refuse(RuntimeError("can't start new thread"))  # type: ignore[method-assign]
+        threading.Thread().start()
+
+    monkeypatch.setattr("imnetprep.loading.loader.end_with_the_parent", start_none)
+    with pytest.raises(ImnetprepError, match="threads are used up"):
+        batches(drawn, workers=2)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch) -> None:
     for place in ("multiprocessing.queues.Queue.__init__", "multiprocessing.popen_fork.os.fork"):
         with monkeypatch.context() as patch:
