@@ -89,6 +89,10 @@ class TrainPlan:
                     f" {count(ranks.world, 'process')}",
                     hint=f"--devices {images} or fewer, or a larger --batch-size",
                 )
+            if checkpoint.recipe.sync_batch_norm and self.place.device.type == "cpu":
+                raise WrongUsage(
+                    "--sync-batch-norm works between GPUs only", hint="--no-sync-batch-norm"
+                )
         return checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:

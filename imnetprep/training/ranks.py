@@ -8,7 +8,7 @@ half an hour as NCCL has it. `torchrun` says in the environment who is who.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -77,6 +77,13 @@ class Ranks:
     def slice(self, indices: Tensor) -> Tensor:
         """The rank's part of a global batch (B,): the parts together are the batch, in order."""
         return torch.tensor_split(indices, self.world)[self.rank]
+
+    def with_one_batch_norm(self, model: nn.Module) -> nn.Module:
+        """`model` with BatchNorm that sees the slices of all ranks together; its weights stay."""
+        if self.is_alone:
+            return model
+        convert: Callable[[nn.Module], nn.Module] = nn.SyncBatchNorm.convert_sync_batchnorm
+        return convert(model)
 
     def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
         """`model` as it is called in training: its gradients become the mean over all ranks."""

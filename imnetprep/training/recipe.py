@@ -102,6 +102,9 @@ class Recipe:
         value=1,
         limits=(1, 65_536),
     )
+    sync_batch_norm: bool = choice(
+        "BatchNorm over the batch of all GPUs, not over each slice.", OPTIMIZER, value=False
+    )
     lr: float = choice(
         "The highest learning rate.",
         SCHEDULE,

@@ -33,6 +33,8 @@ class TrainState:
         self._start, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
         self.recipe = recipe = checkpoint.recipe
         self.model = checkpoint.network(device)
+        if recipe.sync_batch_norm:
+            self.model = ranks.with_one_batch_norm(self.model)
         head = head_of(recipe, classes=len(checkpoint.classes.wnids))
         freeze(self.model, recipe, head=head)
         self.parallel = ranks.parallel(self.model, device)

@@ -169,6 +169,8 @@ def test_an_image_that_one_cannot_read_is_named_once_and_the_run_goes_on(
 def test_what_all_refuse_is_said_once(root: Root, capfd: pytest.CaptureFixture[str]) -> None:
     assert train_as_ranks(root, 3, options={**PLAIN, "batch_size": 2}) == [2, 1, 1]
     assert "a batch of 2 images has none for each of 3 processes" in capfd.readouterr().err
+    assert train_as_ranks(root, 2, options={**PLAIN, "sync_batch_norm": True}) == [2, 1]
+    assert "--sync-batch-norm works between GPUs only" in capfd.readouterr().err
     assert not root.runs.exists()
 
 
