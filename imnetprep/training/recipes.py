@@ -130,8 +130,10 @@ RECIPES: Mapping[str, NamedRecipe] = MappingProxyType({
     "overfit-one-batch": NamedRecipe(
         "One batch again and again: a network that can learn has all of it right at the end.",
         {
-            "one_batch": True, "epochs": 50, "batch_size": 32, "lr": 0.01,
-            "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0,
+            # Of tiny10 at 64 px cnn-small has all right after 19 steps, at 32 px resnet18 after 3;
+            # by SGD of lr 0.01 cnn-small had 31 of 32 after 50.
+            "one_batch": True, "epochs": 50, "batch_size": 32, "lr": 0.002,
+            "optimizer": "adamw", "schedule": "constant", "warmup_epochs": 0.0, "weight_decay": 0.0,
             "crop_scale": 1.0, "mirror": False,
         },
     ),

@@ -64,12 +64,11 @@ def test_recipes_are_shown(here: Command) -> None:
 def test_one_batch_is_learnt_and_the_recipe_recorded(root: Root) -> None:
     options: dict[str, Any] = {
         "recipe": "overfit-one-batch", "arch": "cnn-small", "image_size": 32, "epochs": 12,
-        "lr": 0.05,
     }  # fmt: skip
     notes = Notes()
     reports = trained(root, options=options, progress=notes)
     assert (reports[-1].train.top1, reports[-1].train.images) == (32, 32)
-    words = "recipe overfit-one-batch, with --arch cnn-small --image-size 32 --epochs 12 --lr 0.05"
+    words = "recipe overfit-one-batch, with --arch cnn-small --image-size 32 --epochs 12"
     assert words in notes.lines
     recorded = json.loads(Run(root.run("a")).recipe.read_text())["recipe"]
     assert (recorded["recipe"], recorded["one_batch"]) == ("overfit-one-batch", True)
