@@ -7,10 +7,12 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
+from imnetprep.commands.log_options import log_options
 from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Interruption, Progress, count, format_duration
+from imnetprep.reports.record import LogOptions
 from imnetprep.training.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -62,13 +64,7 @@ if TYPE_CHECKING:  # --help loads none of it
     is_flag=True,
     help="With --resume and more --epochs: begin the schedule anew.",
 )
-@click.option(
-    "--log-every",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    help="Steps between two lines of log.jsonl; each waits for the device.",
-)
+@log_options
 @verb.dry_run_option("Read the manifest, show the recipe, and train nothing.")
 @json_option
 @verb.quiet_option
@@ -82,7 +78,7 @@ def train(
     device: str | None,
     workers: int | None,
     devices: int | None,
-    log_every: int,
+    log_options: LogOptions,
     save_every: float,
     keep: int,
     dry_run: bool,
@@ -109,7 +105,6 @@ def train(
     if not is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
-    from imnetprep.reports.record import Watch
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
     from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
@@ -129,7 +124,7 @@ def train(
         workers=workers,
         layout=layout,
         ranks=ranks,
-        watch=Watch(log_every),
+        log_options=log_options,
         progress=progress,
     )
     saves = SavePlan(60 * save_every, keep)

@@ -11,15 +11,17 @@ from imnetprep.fs import written_whole
 from imnetprep.messages import Progress
 from imnetprep.reports.log import Line, with_rates
 from imnetprep.reports.page import ClassScore, Page, Sample, Tables, write_page
+from imnetprep.reports.trackers import Followers
 
 _SECONDS_BETWEEN_WRITES = 10
 
 
 @dataclass(frozen=True)
-class Watch:
-    """How closely a training is watched: a line of its log every so many steps."""
+class LogOptions:
+    """How closely a training is watched: a line of its log every so many steps, and trackers."""
 
     log_every: int = 50
+    trackers: tuple[str, ...] = ()
 
 
 class RunRecord:
@@ -32,7 +34,7 @@ class RunRecord:
         self,
         folder: Path,
         lines: Sequence[Line],
-        watch: Watch,
+        log_options: LogOptions,
         classes: Sequence[str],
         tables: Tables,
         progress: Progress,
@@ -41,7 +43,9 @@ class RunRecord:
     ) -> None:
         self._folder, self._lines, self._writes = folder, list(lines), writes
         self._classes, self._tables, self._progress = classes, tables, progress
-        self._log_every = watch.log_every
+        self._log_every = log_options.log_every
+        names = log_options.trackers if writes else ()
+        self._followers = Followers(names, folder, tables["Recipe"], progress)
         self._wrote_s, self._is_written = math.inf, True  # not before the first save
 
     def is_due(self, step: int) -> bool:
@@ -52,6 +56,7 @@ class RunRecord:
         """Note some steps; the file follows within seconds."""
         self._lines.append(with_rates(line, self._lines[-1] if self._lines else None))
         self._is_written = False
+        self._followers.add(self._lines[-1])
         if time.monotonic() - self._wrote_s >= _SECONDS_BETWEEN_WRITES:
             self.write()
 
@@ -59,6 +64,11 @@ class RunRecord:
         """Note an epoch; the next save writes it."""
         self._lines.append(line)
         self._is_written = False
+        self._followers.add(line)
+
+    def close(self) -> None:
+        """Let trackers know that the training ends or stops."""
+        self._followers.close()
 
     def write(self) -> None:
         """Write the whole log; before a checkpoint is saved, whose steps its lines tell of."""

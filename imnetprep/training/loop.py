@@ -104,9 +104,10 @@ class _Loop:
         self._progress.note(f"{state.end()}{best}")
 
     def close(self) -> None:
-        """End the workers that read images."""
+        """End the workers that read images, and what follows the run."""
         self._loader.close()
         self._validator.close()
+        self._record.close()
 
     def _train_epoch(self) -> None:
         """Train on the rest of the epoch. Raises StopNow between two steps."""

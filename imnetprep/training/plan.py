@@ -13,7 +13,7 @@ from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
-from imnetprep.reports.record import RunRecord, Watch
+from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.training.architectures import refuse_unknown
 from imnetprep.training.checkpoint import (
     Checkpoint,
@@ -69,7 +69,7 @@ class TrainPlan:
     options: Mapping[str, Any]
     ranks: Ranks
     restart_schedule: bool = False
-    watch: Watch = Watch()  # noqa: RUF009 - a frozen value
+    log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
 
     def checkpoint(self, progress: Progress, ranks: Ranks = ALONE) -> Checkpoint:
         """Where the run begins, or resumes: of what lies on a disk only rank 0 is asked.
@@ -180,7 +180,7 @@ class TrainPlan:
         return RunRecord(
             self.run.folder,
             lines,
-            self.watch,
+            self.log_options,
             start.classes.names,
             tables,
             progress,
@@ -234,7 +234,7 @@ def plan_training(
     workers: int | None = None,
     layout: Layout | None = None,
     ranks: Ranks = ALONE,
-    watch: Watch = Watch(),  # noqa: B008 - a frozen value
+    log_options: LogOptions = LogOptions(),  # noqa: B008 - a frozen value
     progress: Progress,
 ) -> TrainPlan:
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
@@ -259,4 +259,4 @@ def plan_training(
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = Data(classes, train, val, read_origin(root, (train, val)))
-    return TrainPlan(target, data, place, options, ranks, restart_schedule, watch)
+    return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options)

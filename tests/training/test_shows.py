@@ -2,13 +2,16 @@
 
 import csv
 import errno
+import importlib
 import io
 import json
 import os
 import re
 import shutil
-from contextlib import nullcontext
+import sqlite3
+from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -189,3 +192,64 @@ def test_a_page_that_cannot_be_written_ends_no_training(
     assert done.returncode == 0
     assert "the run could not be drawn: IsADirectoryError" in done.stderr
     assert len((tmp_path / "r" / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.fixture
+def tracked(shown: TrainingRun, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A run of one epoch, followed by a tracker that keeps all below the run."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+
+    def trained(tracker: str) -> tuple[Path, str]:
+        pytest.importorskip(tracker)
+        words = ["--root", shown.folder.parent.parent, "--runs", tmp_path, "--track", tracker]
+        words += ["--workers", 0, "--device", "cpu", "--log-every", 2]
+        done = here("train", *RECIPE.replace("--epochs 2", "--epochs 1").split(), *words)
+        assert done.returncode == 0, done.stderr
+        return tmp_path, done.stderr
+
+    return trained
+
+
+def test_tensorboard_follows_a_run(tracked: Any) -> None:
+    folder, _ = tracked("tensorboard")
+    events = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = events.EventAccumulator(str(folder / "r" / "tensorboard"))
+    accumulator.Reload()
+    names = {name for kinds in accumulator.Tags().values() if isinstance(kinds, list)
+             for name in kinds}  # fmt: skip
+    assert {"train/loss", "lr", "images_per_second", "val/top1", "val/loss"} <= names
+    assert [event.step for event in accumulator.Tensors("train/loss")] == [2, 4, 5]
+
+
+def test_mlflow_follows_a_run(tracked: Any) -> None:
+    folder, _ = tracked("mlflow")
+    mlflow = importlib.import_module("mlflow")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/r/mlflow.db")
+    experiment = client.get_experiment_by_name("imnetprep").experiment_id
+    (run,) = client.search_runs([experiment])
+    assert run.data.params["arch"] == "mobilenet_v3_small"
+    assert [each.step for each in client.get_metric_history(run.info.run_id, "lr")] == [2, 4, 5]
+    assert run.info.status == "FINISHED"
+
+
+def test_wandb_follows_a_run(tracked: Any) -> None:
+    folder, _ = tracked("wandb")
+    (file,) = folder.glob("r/wandb/offline-run-*/*.wandb")
+    body = file.read_bytes()
+    assert b"val/top1" in body
+    assert b"mobilenet_v3_small" in body
+
+
+def test_trackio_follows_a_run(tracked: Any) -> None:
+    folder, _ = tracked("trackio")
+    (file,) = folder.glob("trackio/imnetprep*.db")
+    with closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT metrics FROM metrics").fetchall()
+    assert any("val/top1" in json.loads(row[0]) for row in rows)
+
+
+def test_a_tracker_that_fails_ends_no_training(tracked: Any, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "tensorboard").write_text("in the way")
+    _, told = tracked("tensorboard")
+    assert told.count("tensorboard follows the run no more: FileExistsError") == 1

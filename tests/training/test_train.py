@@ -22,7 +22,7 @@ from PIL import Image
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
 from imnetprep.reports.log import epoch_lines, step_lines, tables
-from imnetprep.reports.record import Watch
+from imnetprep.reports.record import LogOptions
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
@@ -43,7 +43,7 @@ def trained(
 ) -> list[EpochReport]:
     options = {"options": SMALL, "run": "a", "device": "cpu", "workers": 0, **options}
     options = {"progress": Silent(), **options}
-    plan = plan_training(root, watch=Watch(log_every=2), **options)
+    plan = plan_training(root, log_options=LogOptions(log_every=2), **options)
     return list(train(plan, progress=options["progress"], saves=SavePlan(save_every_s, keep)))
 
 
@@ -173,14 +173,14 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
     script = (
         "import signal, sys; from pathlib import Path\n"
         "from imnetprep.catalog.datasets import Root\n"
-        "from imnetprep.reports.record import Watch\n"
+        "from imnetprep.reports.record import LogOptions\n"
         "from imnetprep.training.loop import train\n"
         "from imnetprep.training.saves import SavePlan\n"
         "from imnetprep.training.plan import plan_training\n"
         "from tests.training.stops import SignalAt; from tests.training.test_train import SMALL\n"
         "progress = SignalAt(signal.SIGKILL, batches=int(sys.argv[2]))\n"
         "plan = plan_training(Root(Path(sys.argv[1])), options=SMALL, run='a', device='cpu',"
-        " workers=1, watch=Watch(2), progress=progress)\n"
+        " workers=1, log_options=LogOptions(2), progress=progress)\n"
         "list(train(plan, progress=progress, saves=SavePlan(0)))"
     )
     arguments = [sys.executable, "-c", script, str(root.path), str(batches)]
