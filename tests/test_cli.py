@@ -401,6 +401,7 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
         "status",
         "evaluate",
         "predict",
+        "recipes",
         "show",
         "help",
     }

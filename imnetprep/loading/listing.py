@@ -1,5 +1,6 @@
-"""What a root lists: its classes and the samples of its splits, by its manifest; of a plain tree of
-images, which never became a root, by its folders.
+"""What a root lists: its classes, and the samples of its splits.
+
+A root is listed by its manifest; a plain tree of images, which never became one, by its folders.
 """
 
 from collections.abc import Callable, Iterator, Mapping
