@@ -76,7 +76,10 @@ class Loader:
             worker.kill()
 
     def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of `epoch` from `first_step` on. Raises WrongBytes on a bad image."""
+        """The batches of `epoch` from `first_step` on; workers are started now, not by the first.
+
+        Raises ImnetprepError where they cannot be, and the iterator WrongBytes on a bad image.
+        """
         self._keys.epoch, self._keys.first_step = epoch, first_step
         earlier = set(active_children())
         try:
@@ -89,10 +92,7 @@ class Loader:
             ) from error
         finally:
             self._workers |= set(active_children()) - earlier
-        for batch in batches:
-            if isinstance(batch, WrongBytes | OSError):
-                raise batch
-            yield batch.batch() if isinstance(batch, BatchArrays) else batch
+        return map(_whole, batches)
 
 
 def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -100,6 +100,12 @@ def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make(*arguments, **options)
+
+
+def _whole(batch: Batch | BatchArrays | WrongBytes | OSError) -> Batch:
+    if isinstance(batch, WrongBytes | OSError):
+        raise batch
+    return batch.batch() if isinstance(batch, BatchArrays) else batch
 
 
 def _unchanged(batch: Any) -> Any:

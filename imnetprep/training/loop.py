@@ -114,6 +114,7 @@ class _Loop:
         state, loader, recipe = self._state, self._loader, self._recipe
         title = f"epoch {state.position.epoch + 1}/{recipe.epochs}"
         initial = min(state.position.step * recipe.batch_size, loader.images)
+        # Before a signal may raise: an exception in the fork of a worker is lost.
         batches = loader.batches(state.position.epoch, first_step=state.position.step)
         state.model.train()
         try:
