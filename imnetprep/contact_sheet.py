@@ -15,9 +15,9 @@ from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.loading.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.inputs import train_transform
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.recipe import Recipe
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88

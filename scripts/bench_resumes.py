@@ -21,7 +21,7 @@ import torch
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Interruption
-from imnetprep.training.recipes import RECIPES
+from imnetprep.recipes.publications import RECIPES
 from imnetprep.training.runs import Run
 from tests.drawn import draw_root
 from tests.training.stops import SignalAt

@@ -59,7 +59,7 @@ _HALTS_WITH_WORKERS = {
         "organize --root {root} --layout webdataset --shard-size 5 --jobs 2",
     ),
     "train": (
-        "imnetprep.training.loop:save_checkpoint:1",
+        "imnetprep.training.saves:save_checkpoint:1",
         "train --root {drawn} --arch shufflenet_v2_x0_5 --image-size 32 --epochs 2 --batch-size 8"
         " --workers 1 --device cpu",
     ),

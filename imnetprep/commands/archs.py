@@ -21,7 +21,7 @@ def archs(pattern: str | None) -> None:
     imnetprep archs resnet
     imnetprep archs 'timm:*lite*'
     """
-    from imnetprep.training.architectures import described
+    from imnetprep.networks.architectures import described
 
     is_empty = True
     for each in described(pattern or ""):

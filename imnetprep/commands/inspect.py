@@ -8,7 +8,7 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import WrongUsage, count
-from imnetprep.training.recipe import INTERPOLATIONS
+from imnetprep.recipes.recipe import INTERPOLATIONS
 
 
 @verb.command(short_help="Draw what the network sees, as a contact sheet.")
@@ -71,7 +71,7 @@ def inspect(
         )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
-    from imnetprep.training.loadable import require_loadable
+    from imnetprep.loading.loadable import require_loadable
     from imnetprep.training.runs import require_samples
 
     require_loadable()

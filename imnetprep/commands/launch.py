@@ -215,8 +215,8 @@ def _wish(
     from imnetprep.launching.plan import Wish
     from imnetprep.launching.policies import role_name
     from imnetprep.launching.wheel import build_wheel
-    from imnetprep.training.plan_recipe import plan_recipe
-    from imnetprep.training.recipe import Recipe, default_run
+    from imnetprep.recipes.plan_recipe import plan_recipe
+    from imnetprep.recipes.recipe import Recipe, default_run
 
     choices = _training_options(words)
     layout, device = choices["layout"], choices["device"]

@@ -14,7 +14,7 @@ from imnetprep.commands.terminal import is_json, json_option, print_note, print_
 from imnetprep.messages import WrongBytes, count
 
 if TYPE_CHECKING:  # of torch
-    from imnetprep.training.predict import Prediction
+    from imnetprep.predict import Prediction
 
 _COLUMNS = ("image", "rank", "wnid", "name", "probability")
 
@@ -49,13 +49,13 @@ def predict(
     """
     if as_csv and is_json():
         verb.refuse("--json prints objects", "as_csv")
+    from imnetprep.image_paths import find_paths
     from imnetprep.images import readable_kinds
-    from imnetprep.training.image_paths import find_paths
     from imnetprep.training.runs import require_checkpoint
 
     require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
     paths = find_paths(images, sys.stdin)
-    from imnetprep.training.predict import Unread, predictions
+    from imnetprep.predict import Unread, predictions
 
     files = unread = 0
     for each in predictions(checkpoint, paths, arch=arch, device=device, best=top):

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from imnetprep.training.recipe import CHOICES, DEFAULTS, Recipe
+from imnetprep.recipes.recipe import CHOICES, DEFAULTS, Recipe
 
 # The names of the options below each heading.
 HEADINGS: Mapping[str, tuple[str, ...]] = {

@@ -5,8 +5,8 @@ import click
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import WrongUsage
-from imnetprep.training.recipe import option_of
-from imnetprep.training.recipes import RECIPES, Claim, NamedRecipe
+from imnetprep.recipes.publications import RECIPES, Claim, NamedRecipe
+from imnetprep.recipes.recipe import option_of
 
 
 @verb.command(short_help="Show the recipes that train knows by name.")

@@ -12,8 +12,8 @@ from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Interruption, Progress, count, format_duration
+from imnetprep.recipes.choices import MACHINE
 from imnetprep.reports.record import LogOptions
-from imnetprep.training.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.training.plan import TrainPlan
@@ -97,7 +97,7 @@ def train(
     before leaving; kill -9 costs ten minutes at most (--save-every). With --resume the run
     continues with the numbers that it would have had; options that contradict it are refused.
     """
-    from imnetprep.training.plan_recipe import arch_of, plan_recipe
+    from imnetprep.recipes.plan_recipe import arch_of, plan_recipe
     from imnetprep.training.runs import pick_run, require_samples
 
     # Before torch is loaded, which takes seconds.

@@ -228,7 +228,7 @@ def _as_splits(
 
 def _checked_device(ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     """The device as it was typed; a verb that has one loads torch."""
-    from imnetprep.training.loadable import require_loadable
+    from imnetprep.loading.loadable import require_loadable
 
     if not ctx.resilient_parsing:
         require_loadable()

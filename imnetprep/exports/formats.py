@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from imnetprep.exports.facts import metadata_of
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError
+from imnetprep.networks.model import heads
 from imnetprep.training.checkpoint import Checkpoint
-from imnetprep.training.model import heads
 
 
 class Logits(nn.Module):

@@ -13,9 +13,9 @@ from imnetprep.exports.facts import best_line
 from imnetprep.exports.formats import example_images, network_of, write_safetensors
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError
-from imnetprep.training.architectures import timm_module
+from imnetprep.networks.architectures import timm_module
+from imnetprep.recipes.recipe import TIMM
 from imnetprep.training.checkpoint import Checkpoint
-from imnetprep.training.recipe import TIMM
 
 _TOLERANCE = 1e-4  # of logits, between two programs of the same network
 

@@ -13,11 +13,11 @@ from imnetprep.launching.folder import LAUNCHES
 from imnetprep.launching.pace import count_epochs
 from imnetprep.messages import SourceFailed, WrongUsage, shell_command
 from imnetprep.plain_values import real_number, table
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.s3.address import S3Address, read_buckets_with
 from imnetprep.s3.bucket import Bucket
 from imnetprep.s3.failures import explained, status_of
 from imnetprep.synced_prefix import foreign_dataset
-from imnetprep.training.recipe import Recipe
 
 ARCHIVES, SHARDS = "archives", "shards"
 # A file of an image ends inside a block of the file system, and has an inode of 256 bytes.

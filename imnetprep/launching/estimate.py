@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from imnetprep.catalog.datasets import Split
 from imnetprep.launching.contents import ARCHIVES, Contents
 from imnetprep.launching.facts import MachineType, Price
-from imnetprep.training.recipe import Recipe
+from imnetprep.recipes.recipe import Recipe
 
 # Boot, updates masked, torch and its CUDA libraries (5.8 GB installed) from the package index.
 _INSTALL_MINUTES = (3.0, 6.0)

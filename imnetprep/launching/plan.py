@@ -33,9 +33,9 @@ from imnetprep.launching.facts import (
 )
 from imnetprep.launching.orders import SAVED_BEFORE_S, Orders
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.s3.address import S3Address, Settings
 from imnetprep.s3.bucket import Bucket
-from imnetprep.training.recipe import Recipe
 
 _GIB = 1 << 30
 # Torch with its CUDA libraries takes 5.8 GB, and as much again while it is installed.

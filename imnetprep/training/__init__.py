@@ -1,3 +1,3 @@
-"""Networks trained, evaluated and shown."""
+"""Networks trained and evaluated."""
 
 import imnetprep.loading  # noqa: F401  # says how the threads of torch wait, before it is loaded

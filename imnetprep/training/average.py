@@ -6,7 +6,7 @@ from itertools import compress
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from imnetprep.training.model import load_weights
+from imnetprep.networks.model import load_weights
 
 
 class Average:

@@ -19,8 +19,10 @@ from imnetprep.fs import written_whole
 from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage, shell_word
+from imnetprep.networks.model import build_model, load_weights
 from imnetprep.outside_text import shown
 from imnetprep.plain_values import flag, plain_text, whole_number
+from imnetprep.recipes.recipe import Recipe, is_own_function, parse_recipe
 from imnetprep.training.checkpoint_values import (
     parse_preprocessing,
     parse_score,
@@ -29,10 +31,8 @@ from imnetprep.training.checkpoint_values import (
     parse_text,
 )
 from imnetprep.training.device import memory_format
-from imnetprep.training.model import build_model, load_weights
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
-from imnetprep.training.recipe import Recipe, is_own_function, parse_recipe
 
 FORM = 2
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")

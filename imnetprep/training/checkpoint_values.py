@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.plain_values import flag, real_number, whole_number
-from imnetprep.training.recipe import INTERPOLATIONS
+from imnetprep.recipes.recipe import INTERPOLATIONS
 
 _MOST_PIXELS = 4096
 _LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here

@@ -10,23 +10,23 @@ from torch import Tensor, nn
 from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, count
+from imnetprep.networks.model import build_model
+from imnetprep.networks.weight_files import plain_name, read_tensors
+from imnetprep.networks.zoo import (
+    Weights,
+    published_preprocessing,
+    timm_weights,
+    torchvision_weights,
+)
 from imnetprep.outside_text import shown
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.recipes.recipe import TIMM, Recipe
 from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
     Position,
     is_checkpoint,
     load_checkpoint,
-)
-from imnetprep.training.model import build_model
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.recipe import TIMM, Recipe
-from imnetprep.training.weight_files import plain_name, read_tensors
-from imnetprep.training.zoo import (
-    Weights,
-    published_preprocessing,
-    timm_weights,
-    torchvision_weights,
 )
 
 _SHOWN_NAMES = 6

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.order import Order, one_batch, shuffled
-from imnetprep.training.recipe import Recipe
+from imnetprep.recipes.recipe import Recipe
 
 # The epochs, of all, in which progressive training grows its crops: FFCV's recipes for ImageNet
 # have it between 0.69 and 0.86 of them.

@@ -14,11 +14,11 @@ from torch import nn
 
 from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
+from imnetprep.networks.model import heads
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
-from imnetprep.training.model import heads
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from imnetprep.loading.order import mixed_seed
-from imnetprep.training.recipe import Recipe
+from imnetprep.recipes.recipe import Recipe
 
 
 class Mixture(NamedTuple):

@@ -9,11 +9,11 @@ from imnetprep.images import encode_png
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Normaliser
+from imnetprep.networks.model import loss_of
 from imnetprep.reports.page import Sample
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.inputs import class_weights
 from imnetprep.training.mixture import Mixture, mixed
-from imnetprep.training.model import loss_of
 
 _VIEW_IMAGES = 12  # images of a batch
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from imnetprep.messages import ImnetprepError
-from imnetprep.training.recipe import Recipe
+from imnetprep.recipes.recipe import Recipe
 
 OptimizerState = dict[str, dict[str, Tensor]]
 

@@ -13,8 +13,17 @@ from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
+from imnetprep.networks.architectures import refuse_unknown
+from imnetprep.networks.zoo import Weights
+from imnetprep.recipes.plan_recipe import (
+    arch_of,
+    base_values,
+    overrides,
+    plan_recipe,
+    resumed_recipe,
+)
+from imnetprep.recipes.recipe import DEFAULTS, Recipe
 from imnetprep.reports.record import LogOptions, RunRecord
-from imnetprep.training.architectures import refuse_unknown
 from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
@@ -33,17 +42,8 @@ from imnetprep.training.foreign_weights import (
 )
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
-from imnetprep.training.plan_recipe import (
-    arch_of,
-    base_values,
-    overrides,
-    plan_recipe,
-    resumed_recipe,
-)
 from imnetprep.training.ranks import ALONE, Ranks
-from imnetprep.training.recipe import DEFAULTS, Recipe
 from imnetprep.training.runs import Run, pick_run
-from imnetprep.training.zoo import Weights
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from imnetprep.reports.log import Line, parse_log
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.training.meters import Score
-from imnetprep.training.recipe import default_run
+from imnetprep.recipes.recipe import default_run
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

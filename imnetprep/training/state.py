@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from imnetprep.messages import ImnetprepError, count
+from imnetprep.networks.fine_tuning import freeze, head_of
+from imnetprep.recipes.schedule import ends_early, epochs_without_progress, lr_at
 from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
-from imnetprep.training.fine_tuning import freeze, head_of
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.ranks import Ranks
-from imnetprep.training.schedule import ends_early, epochs_without_progress, lr_at
 
 
 class TrainState:

@@ -16,7 +16,7 @@ from imnetprep.launching.contents import Contents
 from imnetprep.launching.estimate import stages
 from imnetprep.launching.facts import Image, MachineType, read_types
 from imnetprep.launching.plan import volume_for
-from imnetprep.training.plan_recipe import plan_recipe
+from imnetprep.recipes.plan_recipe import plan_recipe
 from tests.aws_gate import KEY, REGION, SECRET, AwsGate
 from tests.conftest import TRAIN, Run
 from tests.launching.launched import PLACE

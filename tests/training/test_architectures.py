@@ -10,12 +10,12 @@ import torch
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
-from imnetprep.training.architectures import described
+from imnetprep.networks.architectures import described
+from imnetprep.networks.model import build_model
+from imnetprep.predict import predictions
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
-from imnetprep.training.model import build_model
 from imnetprep.training.plan import plan_training
-from imnetprep.training.predict import predictions
 from tests.conftest import Run as RunCommand
 
 OWN = """

@@ -9,11 +9,11 @@ from PIL import Image
 
 from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.messages import WrongUsage
+from imnetprep.networks.model import build_model, loss_of
+from imnetprep.recipes.plan_recipe import plan_recipe, resumed_recipe
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.inputs import class_weights, train_order, train_transform
 from imnetprep.training.mixture import Mixture, mixed
-from imnetprep.training.model import build_model, loss_of
-from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
-from imnetprep.training.recipe import Recipe
 
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8))
 LABELS = np.repeat(np.arange(3, dtype=np.int32), [40, 10, 2])

@@ -12,6 +12,7 @@ import torch
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import DigestProof
+from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.training.checkpoint import (
     FORM,
     SUMS,
@@ -23,7 +24,6 @@ from imnetprep.training.checkpoint import (
     save_checkpoint,
 )
 from imnetprep.training.origin import Origin, SplitOrigin
-from imnetprep.training.plan_recipe import plan_recipe
 
 CHECKPOINT = Checkpoint(
     recipe=plan_recipe({"image_size": 32}, amp_pays=False),

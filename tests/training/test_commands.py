@@ -12,9 +12,9 @@ from PIL import Image
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
+from imnetprep.predict import Prediction, predictions
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.plan import plan_training
-from imnetprep.training.predict import Prediction, predictions
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
 from tests.conftest import Run as RunCommand
 from tests.conftest import snapshot

@@ -13,7 +13,7 @@ from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
-from imnetprep.training.plan_recipe import plan_recipe
+from imnetprep.recipes.plan_recipe import plan_recipe
 from tests.conftest import Run
 from tests.drawn import draw_root
 

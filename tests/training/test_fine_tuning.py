@@ -10,14 +10,14 @@ from torch import Tensor
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Interruption, Silent, WrongUsage
+from imnetprep.networks.fine_tuning import freeze, head_of
+from imnetprep.networks.model import build_model
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.fine_tuning import freeze, head_of
 from imnetprep.training.loop import train
-from imnetprep.training.model import build_model
 from imnetprep.training.optimizer import make_optimizer
 from imnetprep.training.plan import plan_training
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.recipe import Recipe
 from tests.training.stops import SignalAt
 
 SMALL = {"arch": "cnn-small", "image_size": 32, "batch_size": 12, "epochs": 2, "lr": 0.02}

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongUsage
+from imnetprep.networks.model import build_model
+from imnetprep.networks.weight_files import read_tensors
+from imnetprep.networks.zoo import Weights
+from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.training.checkpoint import load_checkpoint, save_checkpoint
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.foreign_weights import fit_weights, read_weights
 from imnetprep.training.loop import train
-from imnetprep.training.model import build_model
 from imnetprep.training.plan import TrainPlan, plan_training
-from imnetprep.training.recipe import parse_recipe
-from imnetprep.training.weight_files import read_tensors
-from imnetprep.training.zoo import Weights
 from tests.conftest import Run as RunCommand
 from tests.training.stops import SignalAt
 from tests.training.test_checkpoint import CHECKPOINT

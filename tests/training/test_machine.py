@@ -19,6 +19,7 @@ import torch
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.loading.batches import Batch, BatchArrays
+from imnetprep.loading.loadable import require_loadable
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import read_samples
@@ -27,7 +28,6 @@ from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
 from imnetprep.training.evaluate import evaluate
 from imnetprep.training.failures import said_in_words
-from imnetprep.training.loadable import require_loadable
 from imnetprep.training.loop import _Loop
 from imnetprep.training.runs import Run
 from imnetprep.training.stop_request import StopNow, stop_requests

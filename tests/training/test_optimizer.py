@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.model import build_model
+from imnetprep.networks.model import build_model
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.optimizer import clip_gradients, make_optimizer, memory_of, restore_memory
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.recipe import Recipe
 
 
 def recipe(**options: Any) -> Recipe:

@@ -16,12 +16,12 @@ from imnetprep.images import Resize
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent
+from imnetprep.networks.model import build_model
+from imnetprep.predict import Prediction, predictions
+from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from imnetprep.training.evaluate import evaluate
-from imnetprep.training.model import build_model
 from imnetprep.training.plan import plan_training
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.predict import Prediction, predictions
 from tests.conftest import Run
 
 

@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from imnetprep.loading.augmentation import Sizes, TrainTransform, random_box
 from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.networks.model import build_model, loss_of
+from imnetprep.recipes.plan_recipe import plan_recipe, refuse_contradiction
+from imnetprep.recipes.recipe import parse_recipe
+from imnetprep.recipes.schedule import lr_at
 from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
 from imnetprep.training.meters import Meter
-from imnetprep.training.model import build_model, loss_of
-from imnetprep.training.plan_recipe import plan_recipe, refuse_contradiction
-from imnetprep.training.recipe import parse_recipe
-from imnetprep.training.schedule import lr_at
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from torchvision.transforms import functional as theirs
 
 from imnetprep.images import decode_rgb
 from imnetprep.loading.transforms import Preprocessing, ValTransform
-from imnetprep.training.recipe import INTERPOLATIONS
+from imnetprep.recipes.recipe import INTERPOLATIONS
 
 
 def refuse_difference(image: Image.Image, preprocessing: Preprocessing) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import Silent
-from imnetprep.training.plan_recipe import plan_recipe
-from imnetprep.training.recipes import DEFAULT, RECIPES
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.recipes.publications import DEFAULT, RECIPES
 from imnetprep.training.runs import Run
 from tests.conftest import Run as Command
 from tests.training.test_train import trained

@@ -9,11 +9,11 @@ import torch
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.messages import WrongUsage
+from imnetprep.recipes.plan_recipe import plan_recipe, resumed_recipe
+from imnetprep.recipes.recipe import Recipe
+from imnetprep.recipes.schedule import ends_early, lr_at
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.plan_recipe import plan_recipe, resumed_recipe
-from imnetprep.training.recipe import Recipe
 from imnetprep.training.runs import Run
-from imnetprep.training.schedule import ends_early, lr_at
 from tests.training.test_train import refuse_difference, trained
 
 NAN = float("nan")

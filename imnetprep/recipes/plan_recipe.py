@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 from imnetprep.messages import WrongUsage, count
-from imnetprep.training.recipe import DEFAULTS, Recipe, option_of
-from imnetprep.training.recipes import DEFAULT, RECIPES
-from imnetprep.training.schedule import FIXED_LENGTH
+from imnetprep.recipes.publications import DEFAULT, RECIPES
+from imnetprep.recipes.recipe import DEFAULTS, Recipe, option_of
+from imnetprep.recipes.schedule import FIXED_LENGTH
 
 _MILESTONES = (1 / 3, 2 / 3, 8 / 9)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.architectures import make_network
+from imnetprep.networks.architectures import make_network
 
 # What the second heads of GoogLeNet and Inception add to the loss (Szegedy et al. 2014, 5).
 _AUX_WEIGHT = 0.3

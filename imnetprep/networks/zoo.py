@@ -13,8 +13,8 @@ from torchvision import models
 
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.architectures import timm_module
-from imnetprep.training.recipe import INTERPOLATIONS, TIMM
+from imnetprep.networks.architectures import timm_module
+from imnetprep.recipes.recipe import INTERPOLATIONS, TIMM
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from imnetprep.messages import WrongUsage
-from imnetprep.training.architectures import make_network
-from imnetprep.training.recipe import ALL_BUT_HEAD, UP_TO, Recipe
+from imnetprep.networks.architectures import make_network
+from imnetprep.recipes.recipe import ALL_BUT_HEAD, UP_TO, Recipe
 
 _SHOWN_LAYERS = 12
 

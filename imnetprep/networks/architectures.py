@@ -16,8 +16,8 @@ from torch import nn
 from torchvision import models
 
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.training.recipe import TIMM, is_own_function
-from imnetprep.training.small_networks import SMALL_NETWORKS
+from imnetprep.networks.small_networks import SMALL_NETWORKS
+from imnetprep.recipes.recipe import TIMM, is_own_function
 
 _SMALL_PX = 32
 

@@ -7,7 +7,7 @@ anew each time, so that nothing else must be remembered.
 import math
 from collections.abc import Sequence
 
-from imnetprep.training.recipe import Recipe
+from imnetprep.recipes.recipe import Recipe
 
 # Longer, such a schedule is another one in its first epochs, too.
 FIXED_LENGTH = frozenset({"cosine", "one-cycle"})

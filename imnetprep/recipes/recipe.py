@@ -11,8 +11,8 @@ from typing import Any
 
 from imnetprep.messages import WrongUsage
 from imnetprep.plain_values import real_number, whole_number
-from imnetprep.training.choices import IMAGES, MACHINE, OPTIMIZER, SCHEDULE, Choice, choice
-from imnetprep.training.recipes import DEFAULT, RECIPES
+from imnetprep.recipes.choices import IMAGES, MACHINE, OPTIMIZER, SCHEDULE, Choice, choice
+from imnetprep.recipes.publications import DEFAULT, RECIPES
 
 ALL_BUT_HEAD, UP_TO = "all-but-head", "until:"  # of --freeze
 TIMM = "timm:"  # before the name of a network of timm
