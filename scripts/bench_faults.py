@@ -91,7 +91,8 @@ sys.path.remove("")  # the folder of a command is none of Python's
 import imnetprep
 from imnetprep import cli
 for module in pkgutil.walk_packages(imnetprep.__path__, "imnetprep."):
-    of_torch = module.name.startswith(("imnetprep.training", "imnetprep.contact_sheet"))
+    rooms = ("training", "networks", "loading", "exports", "predict", "contact_sheet")
+    of_torch = module.name.startswith(tuple(f"imnetprep.{room}" for room in rooms))
     if not module.name.endswith("__main__") and of_torch <= (sys.argv[1] == "train"):
         importlib.import_module(module.name)
 import boto3
