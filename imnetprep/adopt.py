@@ -11,7 +11,7 @@ from imnetprep.extracting.sink import RangeRecord
 from imnetprep.fs import locked
 from imnetprep.jobs import FILES
 from imnetprep.manifest import SampleRecord, SplitRecord, create_manifest, organized_splits, packed
-from imnetprep.messages import Progress, WrongBytes
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes
 from imnetprep.organizing.journal import Journal, Origin, open_journal
 from imnetprep.organizing.publish import publish
 from imnetprep.outside_files import read_file
@@ -47,7 +47,11 @@ def adopt(
                 _publish(root, dataset, split, journal)
                 has_begun = True
             if has_begun:
-                record_verify(root, {split: 0}, checks=_CHECKS)
+                if not record_verify(root, {split: 0}, checks=_CHECKS):
+                    raise ImnetprepError(
+                        f"{root.receipt} is not to be written to, and does not keep the result",
+                        hint="let this user write there, then run the same command again",
+                    )
                 journal.forget(split)
             yield organized_splits(root)[key]
 

@@ -1,5 +1,6 @@
 """A tree that another program made is recognised, judged by its names, and adopted if right."""
 
+import errno
 import json
 import os
 import shutil
@@ -46,6 +47,26 @@ def test_a_right_tree_is_told_by_name_and_adopted(
     assert organized == here("organize", "--root", organized_once, "--json").stdout
     assert here("adopt", foreign).returncode == 0  # nothing to do
     assert {name: body for name, body in tree(foreign).items() if name in before} == before
+
+
+def test_a_result_that_cannot_be_kept_is_told_and_kept_by_the_next_run(
+    foreign: Path, packed: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if Path(target).name == "receipt.json" and json.loads(path.read_text())["verified"]:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return replace(path, target)
+
+    words = ["adopt", foreign, "--dataset", packed]
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", refuse)
+        done = here(*words)
+    assert done.returncode == 1 and "does not keep the result" in done.stderr
+    assert here(*words).returncode == 0
+    verified = json.loads((foreign / "receipt.json").read_text())["verified"]
+    assert {*verified} == {"train", "val"}
 
 
 def test_what_is_adopted_can_be_looked_at(tmp_path: Path, real_data: Path, here: Run) -> None:
