@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from imnetprep import __version__
-from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU, usable_cores
+from imnetprep.jobs import BATCHES_FOR_CPU, BATCHES_FOR_GPU, Jobs
 from imnetprep.messages import ImnetprepError, WrongUsage
 
 
@@ -67,7 +67,7 @@ def described(device: torch.device, processes: int) -> Iterator[tuple[str, str]]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     times = f"{processes} × " if processes > 1 else ""
     yield "device", f"{times}{device}, {name or platform.machine()}"
-    yield "cores", f"{usable_cores()}, {platform.system()} {platform.release()}"
+    yield "cores", f"{Jobs().count()}, {platform.system()} {platform.release()}"
     yield "versions", ", ".join((
         f"imnetprep {__version__}", f"torch {torch.__version__}",
         f"torchvision {torchvision.__version__}", f"Python {platform.python_version()}",

@@ -30,6 +30,7 @@ from imnetprep.training.plan import TrainPlan, plan_training
 from tests.conftest import Run as RunCommand
 from tests.training.stops import SignalAt
 from tests.training.test_checkpoint import CHECKPOINT
+from tests.training.test_pixels import IS_WHOLE
 
 SMALL = {"arch": "cnn-small", "image_size": 32, "batch_size": 12, "epochs": 2, "lr": 0.02}
 
@@ -239,7 +240,7 @@ def test_evaluate_takes_weights_of_another_program(root: Root, tmp_path: Path) -
         evaluate(root, path, arch="cnn-small", **options)
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(not IS_WHOLE, reason="scripts/bench parity scores 1,000 photographs")
 def test_lite0_scores_as_it_does_by_torchvisions_transforms(
     real_data: Path, tmp_path: Path, here: RunCommand
 ) -> None:
