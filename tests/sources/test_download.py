@@ -451,12 +451,23 @@ def test_what_the_peers_do_in_place_of_sending_is_told(
             other.close()
         words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train", *CLOSED]
         words += ["--torrent", tmp_path / "train.torrent", "--peer", other.address]
-        done = here("download", *words, "--wait", "3s")
-    assert done.returncode == 3, done.stderr
-    error, told = done.stderr.splitlines()[-2:]
-    port = other.address.rpartition(":")[2]
-    assert re.search(re.sub("PORT", port, reason), error), error
-    assert error.endswith("; nothing came for 0:03") and hint in told
+        reason = re.sub("PORT", other.address.rpartition(":")[2], reason)
+        told = given_up(here, words, reason)
+    assert hint in told
+
+
+def given_up(run: Run, words: list[object], reason: str) -> str:
+    """The hint of a download that is given up for `reason`: on a busy machine, where the peer was
+    not reached in three seconds, after a longer wait.
+    """
+    for wait_s in (3, 10, 30):
+        done = run("download", *words, "--wait", f"{wait_s}s")
+        assert done.returncode == 3, done.stderr
+        error, hint = done.stderr.splitlines()[-2:]
+        assert error.endswith(f"; nothing came for 0:{wait_s:02}")
+        if re.search(reason, error):
+            return str(hint)
+    raise AssertionError(done.stderr)
 
 
 def test_a_peer_that_tells_no_metadata_is_told(packed: Path, tmp_path: Path, here: Run) -> None:
@@ -464,9 +475,8 @@ def test_a_peer_that_tells_no_metadata_is_told(packed: Path, tmp_path: Path, her
     with peer(torrent, b"") as other:
         magnet = f"&quot;magnet:?xt=urn:btih:{read_torrent(torrent).info_hash}&amp;dn=a&quot;"
         words = ["--root", tmp_path, "--dataset", packed, "--split", "train", "--magnet", magnet]
-        done = here("download", *words, *CLOSED, "--peer", other.address, "--wait", "3s")
-    assert done.returncode == 3, done.stderr
-    assert "metadata of a: 1 connected peer sent nothing; nothing came for 0:03" in done.stderr
+        words += [*CLOSED, "--peer", other.address]
+        given_up(here, words, "metadata of a: 1 connected peer sent nothing")
 
 
 def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path) -> None:
