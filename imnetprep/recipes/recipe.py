@@ -192,7 +192,8 @@ class Recipe:
         limits=(0, 100),
     )
     cutmix: float = choice(
-        "Cutmix of pairs of images, by such an alpha; with both a batch gets either.",
+        "Cutmix of pairs of images, by the alpha of a beta distribution; 0: none."
+        " With mixup as well a batch gets either.",
         OPTIMIZER,
         value=0.0,
         limits=(0, 100),

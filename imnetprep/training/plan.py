@@ -85,13 +85,15 @@ class TrainPlan:
             images = min(checkpoint.recipe.batch_size, len(self.data.train))
             if images < ranks.world:
                 raise WrongUsage(
-                    f"a batch of {count(images, 'image')} has none for each of"
-                    f" {count(ranks.world, 'process')}",
+                    f"a batch of {count(images, 'image')} is too small for"
+                    f" {count(ranks.world, 'process')}: each takes one image at least",
                     hint=f"--devices {images} or fewer, or a larger --batch-size",
                 )
-            if checkpoint.recipe.sync_batch_norm and self.place.device.type == "cpu":
+            is_synced = checkpoint.recipe.sync_batch_norm and not ranks.is_alone
+            if is_synced and self.place.device.type != "cuda":
                 raise WrongUsage(
-                    "--sync-batch-norm works between GPUs only", hint="--no-sync-batch-norm"
+                    "--sync-batch-norm works between CUDA GPUs only",
+                    hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
         return checkpoint
 

@@ -1,6 +1,7 @@
 """One process for each device of this machine, started by torchrun's own agent."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from imnetprep.jobs import Jobs
 from imnetprep.messages import ImnetprepError
 
 _GRACE_S = 600  # for all to save after a signal: a step on a CPU may take minutes
@@ -20,6 +22,8 @@ def run_on_devices(words: Sequence[str], *, processes: int) -> int:
     Raises ImnetprepError where the first of them was killed, who says what goes wrong.
     """
     logging.disable(logging.ERROR)  # what the agent says of processes, they say better
+    # Else each would compute with all cores, and they would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, Jobs().count() // processes)))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

@@ -168,10 +168,16 @@ def test_an_image_that_one_cannot_read_is_named_once_and_the_run_goes_on(
 
 def test_what_all_refuse_is_said_once(root: Root, capfd: pytest.CaptureFixture[str]) -> None:
     assert train_as_ranks(root, 3, options={**PLAIN, "batch_size": 2}) == [2, 1, 1]
-    assert "a batch of 2 images has none for each of 3 processes" in capfd.readouterr().err
+    assert "a batch of 2 images is too small for 3 processes" in capfd.readouterr().err
     assert train_as_ranks(root, 2, options={**PLAIN, "sync_batch_norm": True}) == [2, 1]
-    assert "--sync-batch-norm works between GPUs only" in capfd.readouterr().err
+    assert "--sync-batch-norm works between CUDA GPUs only" in capfd.readouterr().err
     assert not root.runs.exists()
+
+
+def test_a_run_with_one_batch_norm_goes_on_where_there_is_one_process(root: Root) -> None:
+    """Its recipe stays, and there is nothing to share: no hint could free it else."""
+    trained(root, options={**PLAIN, "epochs": 1, "sync_batch_norm": True})
+    assert load_checkpoint(Run(root.run("a")).last).recipe.sync_batch_norm
 
 
 def test_devices_are_trained_on_by_the_agent_of_torchrun(drawn: Root, tmp_path: Path) -> None:
