@@ -28,6 +28,7 @@ _NOT_TYPED = {
     "resume": "a machine resumes by itself what is there",
     "dry_run": "without --yes launch does nothing",
     "quiet": "the log of a machine is an object of the bucket",
+    "track": "the machine has no trackers; the log of the run comes with each push",
 }
 _TYPES_TO_CHECK = ("g5.2xlarge",)
 

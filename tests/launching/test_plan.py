@@ -288,6 +288,7 @@ def test_no_default_vpc_is_told(gate: AwsGate, launch: Launch) -> None:
         (("train", "--resume"), "--resume is not for the machine"),
         (("train", "--run", "x"), "write it before the word train"),
         (("train", "--yes"), "--yes is an option of launch"),
+        (("train", "--track", "tensorboard"), "--track is not for the machine"),
         (("organize",), "'organize' is no training"),
         ((), "nothing is said of what to train"),
     ],
