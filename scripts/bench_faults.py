@@ -307,7 +307,7 @@ def made(root: Path) -> dict[str, Any]:
                 files[name] = list(database.iterdump())
         elif path.suffix in (".json", ".jsonl"):
             files[name] = [_timeless(json.loads(line)) for line in _documents(path)]
-        elif path.suffix != ".png":
+        elif path.suffix not in (".png", ".html"):  # drawn, with the times of each run
             files[name] = path.read_bytes()
     return files
 

@@ -83,4 +83,4 @@ def _plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, tuple | list):
         return " ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

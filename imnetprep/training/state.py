@@ -59,7 +59,7 @@ class TrainState:
         """Why it is done, in words."""
         epochs, recipe = count(self.position.epoch, "epoch"), self.recipe
         if self.position.epoch >= recipe.epochs:
-            return f"all {epochs} are done"
+            return f"all {epochs} are done" if recipe.epochs > 1 else "its one epoch is done"
         idle = count(epochs_without_progress(self.scores, recipe), "epoch")
         return f"it ended after {epochs}, {idle} without a better {recipe.watch} (--patience)"
 
