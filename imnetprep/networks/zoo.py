@@ -1,7 +1,10 @@
 """Published weights of torchvision and timm: tensors, and the pixels that they were trained for."""
 
+import errno
 import logging
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -15,6 +18,10 @@ from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.networks.architectures import timm_module
 from imnetprep.recipes.recipe import INTERPOLATIONS, TIMM
+
+_WAITS_S = (0, 1, 2)  # before each try to reach the hub
+_NO_WAY = (errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH)
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,13 @@ def timm_weights(name: str) -> Weights:
     config = timm.get_pretrained_cfg(name)
     if config is None:
         raise WrongUsage(f"timm has no weights {name}", hint=f"imnetprep archs 'timm:{name[:6]}*'")
+    place = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
     try:
         with _results_alone():
+            if config.hf_hub_id:
+                _require_way_to_hub(config.hf_hub_id)
             tensors = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # clients of hubs have errors of their own kinds
-        place = f"https://huggingface.co/{config.hf_hub_id}" if config.hf_hub_id else config.url
         raise _no_download(f"timm's {name}", error, place=place) from error
     return Weights(f"timm:{name}", tensors, _of_timm(config))
 
@@ -112,9 +121,37 @@ def _results_alone() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _no_download(name: str, error: BaseException, *, place: str | None) -> ImnetprepError:
+def _require_way_to_hub(repository: str) -> None:
+    """Raise OSError where there is no way to the hub, and its files are not in the cache.
+
+    Its client tries each file for half a minute, whatever is in the way. A slow answer is left to
+    it, and so is any answer.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+
+    if any(isinstance(try_to_load_from_cache(repository, name), str) for name in _HUB_FILES):
+        return
+    for wait_s in _WAITS_S:
+        time.sleep(wait_s)
+        try:
+            get_hf_file_metadata(hf_hub_url(repository, _HUB_FILES[0]))
+            return
+        except Exception as error:  # of the client that it is made of
+            cause = _first_cause(error)
+            is_cut_off = isinstance(cause, OSError) and cause.errno in _NO_WAY
+            if not is_cut_off and not isinstance(cause, socket.gaierror):
+                return
+    raise cause
+
+
+def _first_cause(error: BaseException) -> BaseException:
     while cause := error.__cause__ or error.__context__:
         error = cause
+    return error
+
+
+def _no_download(name: str, error: BaseException, *, place: str | None) -> ImnetprepError:
+    error = _first_cause(error)
     reason = " ".join(str(error).split()) or type(error).__name__
     return ImnetprepError(
         f"{name} cannot be downloaded: {reason:.200}",
