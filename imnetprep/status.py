@@ -245,7 +245,8 @@ def _runs(root: Root) -> Iterator[Status]:
         try:
             lines = epoch_lines(tables(path.read_text()) if path.exists() else ())
             epochs = max((int(line["epoch"]) for line in lines), default=0)
-            best = max((float(line["val"]["top1_percent"]) for line in lines), default=None)
+            scores = [line["val"] for line in lines if "val" in line]  # none with --no-val
+            best = max((float(score["top1_percent"]) for score in scores), default=None)
             all_epochs = None
             path = folder / "recipe.json"
             if path.exists():

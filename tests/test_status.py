@@ -113,7 +113,7 @@ def _journal(root: Path) -> str:
 
 def _log(root: Path) -> str:
     (root / "runs" / "one").mkdir(parents=True)
-    (root / "runs" / "one" / "log.jsonl").write_text('{"epoch": 1}\n')
+    (root / "runs" / "one" / "log.jsonl").write_text('{"epoch": 1, "val": {}}\n')
     return "one/log.jsonl"
 
 

@@ -25,16 +25,20 @@ def divided(
     """`classes` has the file names of each wnid. About `val_fraction` of every class is for val."""
     names: dict[Split, dict[str, list[str]]] = {Split.TRAIN: {}, Split.VAL: {}}
     for wnid, files in sorted(classes.items()):
-        for split, of_split in _divided_class(wnid, files, val_fraction, seed).items():
+        for split, of_split in divided_class(
+            wnid, files, val_fraction=val_fraction, seed=seed
+        ).items():
             names[split][wnid] = sorted(of_split)
     title = f"{name}: {val_fraction:g} of each class for val, seed {seed}"
     return Division(listed_dataset(name, title, names), names)
 
 
-def _divided_class(
-    wnid: str, files: Collection[str], val_fraction: float, seed: int
+def divided_class(
+    wnid: str, files: Collection[str], *, val_fraction: float, seed: int
 ) -> dict[Split, list[str]]:
-    """An image is for val if its number, which is as good as random, is below the fraction.
+    """The file names of one class by split.
+
+    An image is for val if its number, which is as good as random, is below the fraction.
 
     A class of a single image has it in train.
     """

@@ -58,7 +58,8 @@ def _rows(state: "Checkpoint") -> Iterator[tuple[str, str]]:
     )
     splits = origin.splits or {}
     if state.best:
-        of = f" of {splits['val'].samples:,}" if "val" in splits else ""
+        is_whole = "val" in splits and not state.recipe.val_fraction
+        of = f" of {splits['val'].samples:,}" if is_whole else ""
         yield "best", f"epoch {state.best.epoch}, top-1 {state.best.top1:,}{of} validation images"
     words = [f"{_spaced(name)} {_plain(value)}" for name, value in recipe.items()]
     yield "recipe", ", ".join(words)

@@ -104,7 +104,7 @@ def train(
     is_begun = pick_run(root, run, arch=arch_of(options), resume=resume).is_begun
     if not is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
-    require_samples(root, (Split.TRAIN, Split.VAL), layout=layout)
+    require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
     from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
@@ -152,11 +152,12 @@ def _train_on_devices(device: str | None, devices: int) -> int:
 
 
 def _print_epoch(report: "EpochReport") -> None:
+    is_best = report.is_best and report.val.images
     print_result(
-        f"epoch {report.epoch}/{report.epochs}{'  best' if report.is_best else ''}",
+        f"epoch {report.epoch}/{report.epochs}{'  best' if is_best else ''}",
         f"  train  {report.train}",
-        f"  val    {report.val}",
-        *([f"  average  {report.average}"] if report.average else []),
+        *([f"  val    {report.val}"] if report.val.images else []),
+        *([f"  average  {report.average}"] if report.average and report.val.images else []),
         f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
         f" {report.waited_s:.1f} s waited for data",
         **report.as_json(),
@@ -164,14 +165,14 @@ def _print_epoch(report: "EpochReport") -> None:
 
 
 def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
-    start = plan.checkpoint(progress)
+    plan, start = plan.begin(progress)
     recipe, data = start.recipe, plan.data
     to_do = recipe.epochs - start.position.epoch
     epochs = count(to_do, "epoch")
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
-        f" validated on {len(data.val):,}",
+        f" validated on {count(len(data.val), 'image')}",
         run=plan.run.folder,
         device=plan.place.device,
         workers=plan.place.workers,

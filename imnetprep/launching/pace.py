@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from imnetprep.launching.folder import read_object
 from imnetprep.plain_values import real_number, table, whole_number
-from imnetprep.reports.log import epoch_lines, tables
+from imnetprep.reports.log import Line, epoch_lines, tables
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket
 
@@ -41,7 +41,7 @@ def read_pace(bucket: Bucket, address: S3Address, run: str) -> Pace | None:
     with suppress(ValueError, KeyError, RecursionError):  # a log that is damaged tells nothing
         lines = epoch_lines(tables(body))[-_LATEST:]
         seconds = [
-            real_number(line["seconds"]) * (1 + _images(line["val"]) / _images(line["train"]))
+            real_number(line["seconds"]) * (1 + _val_images(line) / _images(line["train"]))
             for line in lines
             if _images(line["train"])
         ]
@@ -53,6 +53,10 @@ def read_pace(bucket: Bucket, address: S3Address, run: str) -> Pace | None:
                 facts["LastModified"].timestamp(),
             )
     return None
+
+
+def _val_images(line: Line) -> int:
+    return _images(line["val"]) if "val" in line else 0  # --no-val
 
 
 def _images(score: object) -> int:

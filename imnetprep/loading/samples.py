@@ -4,7 +4,7 @@ A million samples are one string of names and flat arrays, which workers share b
 sample would be copied page by page.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,10 @@ class Places(NamedTuple):
     shards: NDArray[np.uint32]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+
+    def chosen(self, mask: NDArray[np.bool_]) -> "Places":
+        """The places of `mask` (N,), in their order."""
+        return Places(self.shards[mask], self.offsets[mask], self.sizes[mask])
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ class SampleList:
             raise WrongBytes(
                 f"{sample}: {reason}", hint="imnetprep verify --decode names every such image"
             ) from error
+
+    def chosen(self, mask: NDArray[np.bool_]) -> "SampleList":
+        """The samples of `mask` (N,), in their order."""
+        sizes = np.diff(self.ends, prepend=np.uint32(0)) + (np.arange(len(self)) == 0)
+        names = np.frombuffer(self.names, np.uint8)[np.repeat(mask, sizes)]
+        return replace(
+            self,
+            names=bytearray(names),
+            ends=(np.cumsum(sizes[mask]) - 1).astype(np.uint32),
+            labels=self.labels[mask],
+            places=self.places and self.places.chosen(mask),
+        )
 
     def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
         """What a layout needs to find the sample: of a file no size, of none its digest."""

@@ -89,6 +89,13 @@ class Recipe:
         limits=(8, 4096),
         default="image size × 256/224, or as the recipe has it",
     )
+    val: bool = choice("Validate after each epoch.", IMAGES, value=True)
+    val_fraction: float = choice(
+        "Share of each class of train to hold out and validate on, in place of the val split.",
+        IMAGES,
+        value=0.0,
+        limits=(0, 0.9),
+    )
     interpolation: str = choice(
         "Filter that resizes images.", IMAGES, value="bilinear", names=INTERPOLATIONS
     )
@@ -230,6 +237,12 @@ class Recipe:
             )
         _ = self.milestone_epochs
         _refuse_freezing(self)
+        if not self.val and (self.val_fraction or self.patience or self.schedule == "plateau"):
+            raise WrongUsage(
+                "--val-fraction, --patience and --schedule plateau need a validation, which"
+                " --no-val leaves out",
+                hint="leave out --no-val, or the other option",
+            )
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise WrongUsage(
                 "--nesterov needs SGD with a momentum", hint="--no-nesterov, or --optimizer sgd"

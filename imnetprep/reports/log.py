@@ -28,6 +28,12 @@ def step_lines(lines: Iterable[Line]) -> list[Line]:
     return [line for line in lines if "step" in line]
 
 
+def best_of(lines: Iterable[Line]) -> Line | None:
+    """The epoch with most validation images right; None where there is none (--no-val)."""
+    lines = [line for line in epoch_lines(lines) if "val" in line]
+    return max(lines, key=lambda line: line["val"]["top1"], default=None)
+
+
 def place(line: Line, *, is_end: bool = True) -> float:
     """Where a line of steps lies between whole epochs: at the end of its last step, or before."""
     return float(line["epoch"] - 1 + (line["step"] - (not is_end)) / line["steps"])
@@ -71,7 +77,7 @@ def _check(line: Line) -> None:
         for name in ("loss", "epoch_loss"):
             real_number(line[name])
         return
-    for part in (table(line["train"]), table(line["val"])):
+    for part in [table(line[name]) for name in ("train", "val") if name in line or name == "train"]:
         for name in ("top1", "images"):
             whole_number(part[name])
         for name in ("loss", "top1_percent", "top5_percent"):

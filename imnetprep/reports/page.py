@@ -13,7 +13,7 @@ from imnetprep.fs import written_whole
 from imnetprep.messages import format_duration
 from imnetprep.outside_text import shown
 from imnetprep.reports.curves import Curve, chart
-from imnetprep.reports.log import Line, epoch_lines, place, step_lines
+from imnetprep.reports.log import Line, best_of, epoch_lines, place, step_lines
 
 Tables = Mapping[str, Mapping[str, str]]  # facts by their headings
 
@@ -119,12 +119,16 @@ def _summary(lines: Sequence[Line]) -> str:
     epochs = epoch_lines(lines)
     if not epochs:
         return '<p class="best">no epoch is over</p>'
-    best, last = max(epochs, key=lambda line: line["val"]["top1"]), epochs[-1]
-    val = best["val"]
+    best, last, title = best_of(lines), epochs[-1], "not validated"
+    if best:
+        val = best["val"]
+        title = (
+            f"best: epoch {best['epoch']}, top-1 {val['top1']:,}/{val['images']:,} ="
+            f" {val['top1_percent']:.2f} %, top-5 {val['top5_percent']:.2f} %"
+        )
     seconds = sum(line["seconds"] for line in epochs)
     return (
-        f'<p class="best">best: epoch {best["epoch"]}, top-1 {val["top1"]:,}/{val["images"]:,} ='
-        f" {val['top1_percent']:.2f} %, top-5 {val['top5_percent']:.2f} %</p>"
+        f'<p class="best">{title}</p>'
         f'<p class="faint">{last["epoch"]} of {last["epochs"]} epochs,'
         f" {format_duration(seconds)} of training</p>"
     )
@@ -138,8 +142,9 @@ def _charts(lines: Sequence[Line]) -> str:
         for line in epochs:
             value = line
             for key in keys:
-                value = value[key]
-            values.append((float(line["epoch"]), float(value)))  # type: ignore[arg-type]
+                value = value.get(key, {})
+            if value != {}:
+                values.append((float(line["epoch"]), float(value)))  # type: ignore[arg-type]
         return values
 
     def of_steps(key: str) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imnetprep.fs import written_whole
-from imnetprep.reports.log import Line, epoch_lines, place, step_lines
+from imnetprep.reports.log import Line, best_of, epoch_lines, place, step_lines
 
 _TRAIN, _VAL = "#7a8ba3", "#c2452d"
 _THIN: Mapping[str, Any] = {"alpha": 0.4, "linewidth": 0.8}  # between epochs
@@ -41,17 +41,19 @@ def _draw_run(axes: Sequence[Axes], log: Sequence[Line], *, name: str, colour: s
     """One run: alone, train and validation have their colours; beside others, it has one."""
     loss, accuracy, lr, pace = axes
     epochs, steps = epoch_lines(log), step_lines(log)
-    at, places = [line["epoch"] for line in epochs], [place(line) for line in steps]
+    places = [place(line) for line in steps]
     train, val = (colour or _TRAIN), (colour or _VAL)
     for axis, column in ((loss, "loss"), (pace, "images_per_second")):
         axis.plot(places, [line[column] for line in steps], "-", color=train, **_THIN)
     for part, tint, dash in (("train", train, "--" if colour else "-"), ("val", val, "-")):
         label = f"{name} {part}".strip()
-        losses = [line[part]["loss"] for line in epochs]
+        lines = [line for line in epochs if part in line]
+        at = [line["epoch"] for line in lines]
+        losses = [line[part]["loss"] for line in lines]
         loss.plot(at, losses, f".{dash}", color=tint, label=label)
         for kind, mark in (("top1", f".{dash}"), ("top5", ".:")):
             if colour is None or kind == "top1":  # of several runs, half as many curves
-                shares = [line[part][f"{kind}_percent"] for line in epochs]
+                shares = [line[part][f"{kind}_percent"] for line in lines]
                 text = f"{label} {kind.replace('top', 'top-')}"
                 accuracy.plot(at, shares, mark, color=tint, label=text)
     # Each line has the rate of one step: of the first one of an epoch, or of the latest.
@@ -59,7 +61,7 @@ def _draw_run(axes: Sequence[Axes], log: Sequence[Line], *, name: str, colour: s
     rates += [(place(line, is_end=False), line["lr"]) for line in steps]
     lr.plot(*zip(*sorted(rates), strict=True), "-", color=val, label=name or None)
     paces = [line["images_per_second"] for line in epochs]
-    pace.plot(at, paces, ".-", color=val, label=name or None)
+    pace.plot([line["epoch"] for line in epochs], paces, ".-", color=val, label=name or None)
 
 
 def _title(logs: Mapping[str, Sequence[Line]]) -> str:
@@ -67,7 +69,7 @@ def _title(logs: Mapping[str, Sequence[Line]]) -> str:
     if len(logs) > 1:
         return ", ".join(logs)
     ((name, log),) = logs.items()
-    best = max(epoch_lines(log), key=lambda line: line["val"]["top1"], default=None)
+    best = best_of(log)
     if best is None:
         return name
     val = best["val"]

@@ -127,6 +127,7 @@ def numbers_of(line: Line) -> dict[str, float]:
     return {"epoch": float(line["epoch"])} | {
         f"{part}/{name}": float(line[part][name if name == "loss" else f"{name}_percent"])
         for part, names in (("train", ("top1", "top5")), ("val", ("loss", "top1", "top5")))
+        if part in line
         for name in names
     }
 

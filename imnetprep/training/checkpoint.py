@@ -114,8 +114,11 @@ class Checkpoint:
         return sum(tensor.numel() for tensor in self.weights.values())
 
     def as_best(self) -> "Checkpoint":
-        """What `best.pt` has of it: the weights that scored best, and nothing to resume from."""
-        is_average = self.best is not None and self.best.is_average
+        """What `best.pt` has of it: the weights that scored best, and nothing to resume from.
+
+        Where nothing was validated, it is the average, if there is one.
+        """
+        is_average = self.best.is_average if self.best else bool(self.average)
         weights = self.average if is_average else self.weights
         return replace(self, weights=weights).without_memory()
 

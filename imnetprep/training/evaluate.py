@@ -41,7 +41,7 @@ class Validator:
         self._device, self._amp, self._ranks = place.device, amp, ranks
         self._sizes = np.bincount(samples.labels, minlength=len(samples.wnids))
         self._hits = torch.zeros(len(samples.wnids), dtype=torch.int64, device=place.device)
-        self.class_hits: list[tuple[int, int]] = []  # of the last score: top-1, images
+        self.class_hits = [(0, size) for size in self._sizes.tolist()]  # top-1, images
         self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
@@ -68,8 +68,10 @@ class Validator:
     ) -> Score:
         """The score of `model`, which is left in evaluation mode, by all ranks together.
 
-        Raises StopNow once one of them is asked to stop.
+        Without an image it is that of none. Raises StopNow once one of them is asked to stop.
         """
+        if not self._loader.images:
+            return Score(0.0, 0, 0, 0)
         model.eval()
         self._ranks.share_buffers(model)
         self._hits.zero_()

@@ -42,7 +42,7 @@ def train(
         stop_requests(progress) as stop,
         plan.run.owned() if ranks.is_first else nullcontext(),
     ):
-        checkpoint = plan.checkpoint(progress, ranks)
+        plan, checkpoint = plan.begin(progress, ranks)
         recipe = checkpoint.recipe
         smaller = smaller_batch(recipe.batch_size, recipe.image_size)
         with said_in_words(smaller=smaller, run=plan.run):
@@ -100,8 +100,8 @@ class _Loop:
         except StopNow:
             self._saves.save(state)
             raise self._stop.stopped(self._place_of_stop()) from None
-        best = f"; best: {state.best}, {self._run.best}" if state.best else ""
-        self._progress.note(f"{state.end()}{best}")
+        best = f"; best: {state.best}, " if state.best else ", without validation: "
+        self._progress.note(f"{state.end()}{best}{self._run.best}")
 
     def close(self) -> None:
         """End the workers that read images, and what follows the run."""
@@ -130,11 +130,11 @@ class _Loop:
                         self._saves.save(state)
                     self._step(batch)
                     state.next_step()
-                    is_look = state.is_trained or self._record.is_due(state.position.step)
-                    if is_look:  # each look at the loss waits for the device
-                        task.tell(f"loss {state.finite_loss():.3f}")
+                    is_logged = state.is_trained or self._record.is_due(state.position.step)
+                    if is_logged or state.is_unseen:  # each look at the loss waits for the device
+                        task.tell(state.look())
                     state.seconds += time.monotonic() - begun_s
-                    if is_look:
+                    if is_logged:
                         self._record.add_steps(state.log_line())
                     task.advance(loader.images_of(state.position.step - 1))
         except (WrongBytes, FailedPeer):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
@@ -48,12 +49,22 @@ from imnetprep.training.runs import Run, pick_run
 
 @dataclass(frozen=True)
 class Data:
-    """What the root has to train on."""
+    """What the root has to train on; `val` has no sample where there is a `lack` of it."""
 
     classes: Classes
     train: SampleList
     val: SampleList
     origin: Origin
+    lack: ImnetprepError | None = None
+
+    def of(self, recipe: Recipe) -> "Data":
+        """What `recipe` trains and validates on. Raises ImnetprepError where it lacks a split."""
+        if not recipe.val or recipe.val_fraction:
+            mask = held_out(self.train, recipe.val_fraction)
+            return replace(self, train=self.train.chosen(~mask), val=self.train.chosen(mask))
+        if self.lack:
+            raise self.lack
+        return self
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,10 @@ class TrainPlan:
     restart_schedule: bool = False
     log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
 
-    def checkpoint(self, progress: Progress, ranks: Ranks = ALONE) -> Checkpoint:
-        """Where the run begins, or resumes: of what lies on a disk only rank 0 is asked.
+    def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
+        """Where the run begins, or resumes, and the plan with the images that its recipe wants.
+
+        Of what lies on a disk only rank 0 is asked.
 
         Raises WrongUsage where the options contradict the run.
         """
@@ -82,7 +95,8 @@ class TrainPlan:
         body = ranks.share(body)
         with ranks.one_voice():
             checkpoint = self._resumed(body, progress) if body else self._new(progress)
-            images = min(checkpoint.recipe.batch_size, len(self.data.train))
+            data = self.data.of(checkpoint.recipe)
+            images = min(checkpoint.recipe.batch_size, len(data.train))
             if images < ranks.world:
                 raise WrongUsage(
                     f"a batch of {count(images, 'image')} is too small for"
@@ -95,7 +109,7 @@ class TrainPlan:
                     "--sync-batch-norm works between CUDA GPUs only",
                     hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
-        return checkpoint
+        return replace(self, data=data), checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
         weights = self._weights()
@@ -161,9 +175,10 @@ class TrainPlan:
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
         """Say what is trained, on what, and that images are not as published; `steps` an epoch."""
         data = self.data
+        val = count(len(data.val), "validation image") if recipe.val else "no validation images"
         progress.note(
             f"{recipe.arch} on {self.place.device}: {len(data.train):,} training and"
-            f" {count(len(data.val), 'validation image')}, {len(data.classes.wnids)} classes,"
+            f" {val}, {len(data.classes.wnids)} classes,"
             f" {steps} steps an epoch, {count(self.place.workers, 'worker')}" + self.ranks.note
         )
         for samples in (data.train, data.val):
@@ -252,7 +267,13 @@ def plan_training(
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
     with open_listing(root, layout=layout) as listing:
         classes = classes_of(listing.dataset)
-        train, val = listing.samples(Split.TRAIN), listing.samples(Split.VAL)
+        train = listing.samples(Split.TRAIN)
+        val, lack = train.chosen(held_out(train, 0)), None
+        try:
+            val = listing.samples(Split.VAL)
+        except ImnetprepError as error:
+            lack = error
+            lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
     if root.is_tree:
         progress.note(
             f"{root.path} is no root: {count(len(classes.wnids), 'class')} by their folders,"
@@ -260,5 +281,6 @@ def plan_training(
         )
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
-    data = Data(classes, train, val, read_origin(root, (train, val)))
+    origin = read_origin(root, (train,) if lack else (train, val))
+    data = Data(classes, train, val, origin, lack)
     return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options)

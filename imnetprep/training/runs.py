@@ -28,7 +28,7 @@ class EpochReport:
     """One epoch (from 1), trained and validated.
 
     `lr` is that of its first step; `seconds` those of training, of which `waited_s` for data.
-    `average` is the score of the average of the weights (--ema).
+    `val` has no image with --no-val; `average` is the score of the average of the weights (--ema).
     """
 
     epoch: int
@@ -53,8 +53,8 @@ class EpochReport:
             "epochs": self.epochs,
             "lr": self.lr,
             "train": self.train.as_json(),
-            "val": self.val.as_json(),
-            **({"average": self.average.as_json()} if self.average else {}),
+            **({"val": self.val.as_json()} if self.val.images else {}),
+            **({"average": self.average.as_json()} if self.average and self.val.images else {}),
             "is_best": self.is_best,
             "seconds": round(self.seconds, 3),
             "waited_s": round(self.waited_s, 3),

@@ -5,12 +5,13 @@ else (order, crops, dropout, learning rate) is a function of recipe and position
 """
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from imnetprep.messages import ImnetprepError, count
+from imnetprep.messages import ImnetprepError, count, format_duration
 from imnetprep.networks.fine_tuning import freeze, head_of
 from imnetprep.recipes.schedule import ends_early, epochs_without_progress, lr_at
 from imnetprep.training.average import Average
@@ -18,6 +19,8 @@ from imnetprep.training.checkpoint import Best, Checkpoint, Position
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.ranks import Ranks
+
+_SECONDS_BETWEEN_LOOKS = 5
 
 
 class TrainState:
@@ -30,7 +33,7 @@ class TrainState:
     def __init__(
         self, checkpoint: Checkpoint, device: torch.device, *, steps: int, ranks: Ranks
     ) -> None:
-        self._start, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
+        self._first, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
         self.recipe = recipe = checkpoint.recipe
         self.model = checkpoint.network(device)
         if recipe.sync_batch_norm:
@@ -44,6 +47,8 @@ class TrainState:
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
         self.meter = Meter(device)
+        self._start, self._start_s = self._epochs, time.monotonic()
+        self._looked_s = -math.inf
         self.seconds = self.waited_s = 0.0
         if checkpoint.sums and ranks.is_first:
             self.meter.restore(checkpoint.sums)
@@ -90,8 +95,11 @@ class TrainState:
         self.position = replace(self.position, step=self.position.step + 1)
 
     def is_best(self, val: Score, average: Score | None) -> bool:
-        """Is the epoch under way better than any before it, by its weights or their average?"""
-        return self.best is None or _better(val, average).top1 > self.best.top1
+        """Is the epoch under way better than any before it, by its weights or their average?
+
+        Where nothing is validated, it is.
+        """
+        return not self.best or not val.images or _better(val, average).top1 > self.best.top1
 
     def next_epoch(self, val: Score, average: Score | None) -> None:
         """Go to the next epoch: the one under way is trained, and validated as `val` says.
@@ -99,7 +107,7 @@ class TrainState:
         `average` is the score of the average of the weights, if there is one.
         """
         better = _better(val, average)
-        if self.is_best(val, average):
+        if val.images and self.is_best(val, average):
             number = self.position.epoch + 1
             self.best = Best(number, better.top1, is_average=better is not val)
         self.position = Position(self.position.epoch + 1)
@@ -113,14 +121,14 @@ class TrainState:
 
         Raises ImnetprepError when the loss or a weight is not finite.
         """
-        self.finite_loss()
+        self._finite_score()
         sums = self._ranks.totals(self.meter.sums())
         weights = self.model.state_dict()
         floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
         if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
             raise self._not_finite()
         return replace(
-            self._start,
+            self._first,
             weights=weights,
             optimizer=memory_of(self.optimizer, self.model),
             position=self.position,
@@ -150,12 +158,32 @@ class TrainState:
             "waited_s": round(self.waited_s, 3),
         }
 
-    def finite_loss(self) -> float:
-        """The mean loss of the epoch so far. Raises ImnetprepError where it is NaN or infinite."""
-        loss = self.meter.score().loss
-        if not math.isfinite(loss):
+    @property
+    def _epochs(self) -> float:
+        """How many epochs are trained, the part of the one under way among them."""
+        return self.position.epoch + self.position.step / self.steps
+
+    @property
+    def is_unseen(self) -> bool:
+        """Did nobody look for some seconds?"""
+        return time.monotonic() - self._looked_s > _SECONDS_BETWEEN_LOOKS
+
+    def look(self) -> str:
+        """Loss and top-1 of the epoch so far, and when the run ends at the pace that it has here.
+
+        Raises ImnetprepError where the loss is NaN or infinite.
+        """
+        score, self._looked_s = self._finite_score(), time.monotonic()
+        epoch_s = (self._looked_s - self._start_s) / (self._epochs - self._start)
+        rest = format_duration(epoch_s * (self.recipe.epochs - self._epochs))
+        top1 = 100 * score.top1 / max(score.images, 1)
+        return f"loss {score.loss:.3f}, top-1 {top1:.1f} %, run ends in {rest}"
+
+    def _finite_score(self) -> Score:
+        score = self.meter.score()
+        if not math.isfinite(score.loss):
             raise self._not_finite()
-        return loss
+        return score
 
     def _not_finite(self) -> ImnetprepError:
         return ImnetprepError(

@@ -161,13 +161,13 @@ def test_pixels_travel_with_weights_unless_typed(root: Root, tmp_path: Path) -> 
     path = tmp_path / "w.pth"
     torch.save(build_model(arch, classes=1000, image_size=64, seed=0).state_dict(), path)
     options: dict[str, Any] = {"arch": arch, "weights": str(path), "image_size": None}
-    start = planned(root, **options).checkpoint(Silent())
+    _, start = planned(root, **options).begin(Silent())
     half = (0.5, 0.5, 0.5)
     assert start.preprocessing == Preprocessing(224, 256, half, half, interpolation="bicubic")
     assert (start.recipe.image_size, start.recipe.interpolation) == (224, "bicubic")
     assert start.recipe.weights == str(path)
     options |= {"image_size": 112, "interpolation": "bilinear"}
-    start = planned(root, **options).checkpoint(Silent())
+    _, start = planned(root, **options).begin(Silent())
     assert start.preprocessing == Preprocessing(112, 128, half, half)
     assert parse_recipe({**start.recipe.__dict__}) == start.recipe
 

@@ -60,9 +60,8 @@ def _samples(root: Root, layout: Layout | None = None) -> SampleList:
 
 def _first_checkpoint(root: Root) -> Checkpoint:
     options = {"arch": "resnet18", "image_size": 32}
-    return plan_training(root, options=options, device="cpu", progress=Silent()).checkpoint(
-        Silent()
-    )
+    plan = plan_training(root, options=options, device="cpu", progress=Silent())
+    return plan.begin(Silent())[1]
 
 
 def test_training_and_previews_turn_images_of_ones_own_alone(
