@@ -50,7 +50,7 @@ def evaluate(
     # Before torch is loaded, which takes seconds.
     path = pick_checkpoint(root, path=checkpoint, run=run)
     require_samples(root, (Split.VAL,), layout=layout)
-    from imnetprep.training.evaluate import evaluate as score_of
+    from imnetprep.evaluation.evaluate import evaluate as score_of
 
     progress = stderr_progress(quiet=quiet)
     if not checkpoint:

@@ -19,15 +19,8 @@ from imnetprep.networks.zoo import (
     torchvision_weights,
 )
 from imnetprep.outside_text import shown
-from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import TIMM, Recipe
-from imnetprep.training.checkpoint import (
-    Checkpoint,
-    Classes,
-    Position,
-    is_checkpoint,
-    load_checkpoint,
-)
+from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint
 
 _SHOWN_NAMES = 6
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which files of old versions lack
@@ -52,7 +45,7 @@ class Fit:
             "not in it, so new": self.gaps,
             "not used": self.surplus,
         }
-        rest = (f"; {title}: {_shown(names)}" for title, names in lists.items() if names)
+        rest = (f"; {title}: {format_names(names)}" for title, names in lists.items() if names)
         return f"{len(self.matches)} of {total} tensors{''.join(rest)}"
 
 
@@ -124,7 +117,7 @@ def fit_weights(model: nn.Module, weights: Weights) -> Fit:
     if 2 * len(fit.matches) < len(names):
         raise ImnetprepError(
             f"{weights.source} fits {len(fit.matches)} of {count(len(names), 'tensor')}:"
-            f" its own are {_shown(tuple(tensors))}",
+            f" its own are {format_names(tuple(tensors))}",
             hint="name the network that it is of by --arch",
         )
     try:
@@ -151,31 +144,7 @@ def first_weights(
     return model.state_dict(), fit
 
 
-def open_checkpoint(
-    path: Path, *, arch: str | None, classes: Classes, apply_orientation: bool
-) -> Checkpoint:
-    """The checkpoint at `path`; with `arch` also weights of another program, for these classes.
-
-    Raises ImnetprepError where a tensor of the network is missing, or of another shape.
-    """
-    if arch is None or is_checkpoint(path):
-        return load_checkpoint(path, arch=arch)
-    weights = read_weights(str(path), arch)
-    recipe = plan_recipe(pixel_options(weights, {"arch": arch}), amp_pays=False)
-    tensors, fit = first_weights(recipe, classes, weights)
-    if gaps := fit.misfits + fit.gaps:
-        raise ImnetprepError(
-            f"{path} has no {_shown(gaps)} as {arch} has it for"
-            f" {count(len(classes.wnids), 'class')}",
-            hint="--root of the classes that the weights are of; --arch of their network",
-        )
-    preprocessing = preprocessing_of(recipe, weights, apply_orientation=apply_orientation)
-    return Checkpoint(
-        recipe=recipe, classes=classes, preprocessing=preprocessing, weights=tensors,
-        optimizer={}, position=Position(), sums={}, best=None, train_samples=0, typed_arch=arch,
-    )  # fmt: skip
-
-
-def _shown(names: tuple[str, ...]) -> str:
+def format_names(names: tuple[str, ...]) -> str:
+    """The first names of tensors, and how many more there are."""
     rest = len(names) - _SHOWN_NAMES
     return ", ".join(map(shown, names[:_SHOWN_NAMES])) + (f" and {rest} more" if rest > 0 else "")

@@ -16,7 +16,6 @@ from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.networks.model import heads
 from imnetprep.training.checkpoint import Checkpoint, Position
-from imnetprep.training.evaluate import Validator
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
 from imnetprep.training.objective import Objective
@@ -27,6 +26,7 @@ from imnetprep.training.runs import EpochReport
 from imnetprep.training.saves import SavePlan, Saves
 from imnetprep.training.state import TrainState
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
+from imnetprep.training.validator import Validator
 
 
 def train(

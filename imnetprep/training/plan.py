@@ -33,8 +33,8 @@ from imnetprep.training.checkpoint import (
     load_checkpoint,
     weights_bytes,
 )
+from imnetprep.training.classes import classes_of, refuse_other_classes
 from imnetprep.training.device import Place, amp_pays, described, pick_place
-from imnetprep.training.evaluate import classes_of, refuse_other_classes
 from imnetprep.training.foreign_weights import (
     first_weights,
     pixel_options,

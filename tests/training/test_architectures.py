@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.networks.architectures import described
 from imnetprep.networks.model import build_model
 from imnetprep.predict import predictions
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from tests.conftest import Run as RunCommand

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.predict import Prediction, predictions
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
 from tests.conftest import Run as RunCommand

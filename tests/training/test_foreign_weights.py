@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongUsage
 from imnetprep.networks.model import build_model
@@ -23,7 +24,6 @@ from imnetprep.networks.weight_files import read_tensors
 from imnetprep.networks.zoo import Weights
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.training.checkpoint import load_checkpoint, save_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.foreign_weights import fit_weights, read_weights
 from imnetprep.training.loop import train
 from imnetprep.training.plan import TrainPlan, plan_training

@@ -18,6 +18,7 @@ import torch
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.batches import Batch, BatchArrays
 from imnetprep.loading.loadable import require_loadable
 from imnetprep.loading.loader import Loader
@@ -26,7 +27,6 @@ from imnetprep.loading.samples import read_samples
 from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.loop import _Loop
 from imnetprep.training.runs import Run

@@ -9,12 +9,12 @@ from PIL import Image
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.messages import Silent
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import Run

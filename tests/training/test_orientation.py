@@ -10,6 +10,7 @@ from PIL import Image
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.contact_sheet import pictures
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.extracting.class_folders import ResizedFolders
 from imnetprep.extracting.sink import Batch, Sample
 from imnetprep.images import Resize
@@ -20,7 +21,6 @@ from imnetprep.networks.model import build_model
 from imnetprep.predict import Prediction, predictions
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.plan import plan_training
 from tests.conftest import Run
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks

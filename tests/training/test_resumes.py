@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import Interruption, Silent
 from imnetprep.networks.model import build_model
 from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.runs import EpochReport, Run
 from tests.training.stops import SignalAt
 from tests.training.test_train import numbers, refuse_difference, trained

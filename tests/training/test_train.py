@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes, WrongUsage
 from imnetprep.reports.log import epoch_lines, step_lines, tables
 from imnetprep.reports.record import LogOptions
 from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.evaluate import evaluate
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import EpochReport, Run

@@ -1,25 +1,16 @@
 """A network's score on a split: every image exactly once, hits counted in whole images."""
 
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import nn
 
-from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.loading.batches import Batch
-from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
-from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.training.checkpoint import Classes
-from imnetprep.training.device import Place, pick_place
-from imnetprep.training.failures import said_in_words
-from imnetprep.training.foreign_weights import open_checkpoint
+from imnetprep.messages import Progress
+from imnetprep.training.device import Place
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.stop_request import StopRequest
@@ -97,69 +88,3 @@ class Validator:
                 logits = model(self._normaliser.normalised(batch.pixels)).float()
             meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
             self._hits.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
-
-
-def evaluate(
-    root: Root,
-    path: Path,
-    *,
-    arch: str | None = None,
-    device: str | None = None,
-    batch_size: int | None = None,
-    workers: int | None = None,
-    layout: Layout | None = None,
-    progress: Progress,
-) -> Score:
-    """The score of the checkpoint at `path` on the validation split under `root`.
-
-    `arch`: the network of weights that another program saved, or the function of the user's own
-    that makes the checkpoint's. Raises ImnetprepError if its classes are not those of the root.
-    """
-    place = pick_place(device, workers)
-    with open_listing(root, layout=layout) as listing:
-        classes = classes_of(listing.dataset)
-        samples = listing.samples(Split.VAL)
-    checkpoint = open_checkpoint(
-        path, arch=arch, classes=classes, apply_orientation=samples.apply_orientation
-    )
-    batch_size = batch_size or checkpoint.recipe.batch_size
-    refuse_other_classes(checkpoint.classes, classes, checkpoint=str(path))
-    validator = Validator(
-        replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
-        checkpoint.preprocessing,
-        place=place,
-        batch_size=batch_size,
-        amp=checkpoint.recipe.amp,
-    )
-    smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "--device cpu"
-    with closing(validator), said_in_words(smaller=smaller):
-        return validator.score(checkpoint.network(place.device), progress, title="evaluate")
-
-
-def classes_of(dataset: Dataset) -> Classes:
-    """The classes of `dataset`, in the order of their labels."""
-    synsets = dataset.synsets
-    return Classes(
-        dataset.name,
-        tuple(synset.wnid for synset in synsets),
-        tuple(synset.name for synset in synsets),
-    )
-
-
-def refuse_other_classes(classes: Classes, root_classes: Classes, *, checkpoint: str) -> None:
-    """Raise ImnetprepError unless output k of the network stands for class k of the root."""
-    wnids = root_classes.wnids
-    if classes.wnids == wnids:
-        return
-    hint = "take the root that it was trained on, by --root"
-    if len(classes.wnids) != len(wnids):
-        difference = f"{len(classes.wnids)} classes and the root has {len(wnids)}"
-    else:
-        pairs = zip(classes.wnids, wnids, strict=True)
-        at, (wnid, root_wnid) = next(
-            (n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1]
-        )
-        difference = f"class {at} {wnid} where the root has {root_wnid}"
-    raise ImnetprepError(
-        f"{checkpoint} was trained on {classes.dataset}: it has {difference}", hint=hint
-    )
