@@ -40,6 +40,8 @@ def evaluate(
 ) -> None:
     """Score CHECKPOINT on the validation split: every image exactly once.
 
+    Of ilsvrc2012 the accuracy by the ReaL labels is told as well.
+
     \b
     imnetprep evaluate                         best.pt of the newest run that has one
     imnetprep evaluate --run resnet18
@@ -50,12 +52,12 @@ def evaluate(
     # Before torch is loaded, which takes seconds.
     path = pick_checkpoint(root, path=checkpoint, run=run)
     require_samples(root, (Split.VAL,), layout=layout)
-    from imnetprep.evaluation.evaluate import evaluate as score_of
+    from imnetprep.evaluation.evaluate import evaluate as evaluation_of
 
     progress = stderr_progress(quiet=quiet)
     if not checkpoint:
         progress.note(f"the checkpoint is {path}")
-    score = score_of(
+    evaluation = evaluation_of(
         root,
         path,
         arch=arch,
@@ -65,4 +67,4 @@ def evaluate(
         layout=layout,
         progress=progress,
     )
-    print_result(str(score), checkpoint=str(path), **score.as_json())
+    print_result(*evaluation.lines(), checkpoint=str(path), **evaluation.as_json())

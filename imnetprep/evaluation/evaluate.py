@@ -1,18 +1,48 @@
 """A checkpoint, or weights of another program, scored on the validation split of a root."""
 
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split, Synset
+from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.network import open_checkpoint
+from imnetprep.evaluation.real_score import RealScore, real_score
 from imnetprep.loading.listing import open_listing
+from imnetprep.loading.samples import SampleList
+from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import Progress
 from imnetprep.training.classes import classes_of, refuse_other_classes
 from imnetprep.training.device import pick_place
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score
 from imnetprep.training.validator import Validator
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of it: the score, and a guess for each of `samples`, of which class it is.
+
+    `real` is there for ilsvrc2012 alone. `synsets`: the classes that were compared.
+    """
+
+    network: str
+    dataset: str
+    score: Score
+    real: RealScore | None
+    samples: SampleList
+    guesses: Guesses
+    synsets: tuple[Synset, ...]
+    preprocessing: Preprocessing
+
+    def lines(self) -> list[str]:
+        """The score for people, and that by the ReaL labels."""
+        return [str(self.score), *([str(self.real)] if self.real else [])]
+
+    def as_json(self) -> dict[str, Any]:
+        """The main numbers."""
+        return {**self.score.as_json(), **({"real": self.real.as_json()} if self.real else {})}
 
 
 def evaluate(
@@ -25,28 +55,42 @@ def evaluate(
     workers: int | None = None,
     layout: Layout | None = None,
     progress: Progress,
-) -> Score:
-    """The score of the checkpoint at `path` on the validation split under `root`.
+) -> Evaluation:
+    """The checkpoint at `path` scored on the validation split under `root`.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
     that makes the checkpoint's. Raises ImnetprepError if its classes are not those of the root.
     """
     place = pick_place(device, workers)
     with open_listing(root, layout=layout) as listing:
-        classes = classes_of(listing.dataset)
-        samples = listing.samples(Split.VAL)
+        dataset, samples = listing.dataset, listing.samples(Split.VAL)
+        classes, synsets = classes_of(dataset), dataset.synsets
     checkpoint = open_checkpoint(
         path, arch=arch, classes=classes, apply_orientation=samples.apply_orientation
     )
-    batch_size = batch_size or checkpoint.recipe.batch_size
     refuse_other_classes(checkpoint.classes, classes, checkpoint=str(path))
+    samples = replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation)
+    batch_size = batch_size or checkpoint.recipe.batch_size
     validator = Validator(
-        replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation),
+        samples,
         checkpoint.preprocessing,
         place=place,
         batch_size=batch_size,
         amp=checkpoint.recipe.amp,
     )
+    recorder = GuessRecorder()
     smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "--device cpu"
     with closing(validator), said_in_words(smaller=smaller):
-        return validator.score(checkpoint.network(place.device), progress, title="evaluate")
+        network = checkpoint.network(place.device)
+        score = validator.score(network, progress, title="evaluate", on_logits=recorder.add)
+    guesses = recorder.guesses()
+    return Evaluation(
+        checkpoint.recipe.arch,
+        dataset.name,
+        score,
+        real_score(samples, guesses.guesses),
+        samples,
+        guesses,
+        synsets,
+        checkpoint.preprocessing,
+    )

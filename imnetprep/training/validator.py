@@ -1,8 +1,10 @@
 """A network's score on a split: every image exactly once, hits counted in whole images."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
@@ -14,6 +16,8 @@ from imnetprep.training.device import Place
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.stop_request import StopRequest
+
+OnLogits = Callable[[Tensor, Tensor], None]
 
 
 class Validator:
@@ -56,10 +60,12 @@ class Validator:
         *,
         title: str = "validation",
         stop: StopRequest | None = None,
+        on_logits: OnLogits | None = None,
     ) -> Score:
         """The score of `model`, which is left in evaluation mode, by all ranks together.
 
-        Without an image it is that of none. Raises StopNow once one of them is asked to stop.
+        `on_logits` gets the logits and the labels of each batch of this rank, in order. Without an
+        image the score is that of none. Raises StopNow once one of them is asked to stop.
         """
         if not self._loader.images:
             return Score(0.0, 0, 0, 0)
@@ -70,7 +76,7 @@ class Validator:
         with progress.task(title, total=self._loader.images, unit="images") as task:
             for step in range(self._loader.steps):
                 with self._ranks.together(stop or StopRequest()):
-                    self._add(next(batches), model, meter)
+                    self._add(next(batches), model, meter, on_logits)
                 task.advance(self._loader.images_of(step))
         hits = {str(label): hits for label, hits in enumerate(self._hits.tolist())}
         sums = self._ranks.totals(meter.sums() | hits)
@@ -81,10 +87,14 @@ class Validator:
         assert score.images == self._loader.images
         return score
 
-    def _add(self, batch: Batch, model: nn.Module, meter: Meter) -> None:
+    def _add(
+        self, batch: Batch, model: nn.Module, meter: Meter, on_logits: OnLogits | None
+    ) -> None:
         if len(batch.labels):
             labels = batch.labels.to(self._device, non_blocking=True)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
                 logits = model(self._normaliser.normalised(batch.pixels)).float()
             meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
             self._hits.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
+            if on_logits:
+                on_logits(logits, labels)

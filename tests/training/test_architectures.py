@@ -101,7 +101,7 @@ def test_a_checkpoint_imports_nothing_that_was_not_typed(root: Root, own_module:
     assert not trace.exists()
     with pytest.raises(WrongUsage, match="is of --arch own_networks:network, not own_networks:ten"):
         evaluate(root, best, arch="own_networks:ten", progress=Silent())
-    score = evaluate(root, best, arch=arch, device="cpu", workers=0, progress=Silent())
+    score = evaluate(root, best, arch=arch, device="cpu", workers=0, progress=Silent()).score
     assert score.images == 21
     assert len(list(predictions(best, [image], arch=arch, device="cpu"))) == 1
     assert not _resumed(root, arch=arch)

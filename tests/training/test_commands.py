@@ -126,16 +126,18 @@ def test_a_root_that_is_not_to_be_written_to_is_used_with_runs_elsewhere(
 
 def test_evaluate_scores_the_newest_run(learned: Root, best: Path, run: RunCommand) -> None:
     told = run("evaluate", "--root", learned.path, "--workers", 0, "--quiet")
-    score = evaluate(learned, best, device="cpu", workers=0, progress=Silent())
-    assert told.stdout == f"{score}\n"
-    assert score.images == 21
+    evaluation = evaluate(learned, best, device="cpu", workers=0, progress=Silent())
+    assert told.stdout == f"{evaluation.score}\n"
+    assert evaluation.score.images == 21
     told = run("evaluate", best, "--root", learned.path, "--workers", 0, "--json")
-    assert json.loads(told.stdout) == {"checkpoint": str(best), **score.as_json()}
+    assert json.loads(told.stdout) == {"checkpoint": str(best), **evaluation.as_json()}
 
 
 def test_the_score_is_the_same_in_any_batches(learned: Root, best: Path) -> None:
     scores = [
-        evaluate(learned, best, device="cpu", batch_size=size, workers=workers, progress=Silent())
+        evaluate(
+            learned, best, device="cpu", batch_size=size, workers=workers, progress=Silent()
+        ).score
         for size, workers in ((1, 0), (4, 1), (500, 0))
     ]
     assert len({(score.top1, score.top5, score.images) for score in scores}) == 1

@@ -231,7 +231,7 @@ def test_evaluate_takes_weights_of_another_program(root: Root, tmp_path: Path) -
     path = tmp_path / "w.pth"
     torch.save({"model": _prefixed("module.", network().state_dict())}, path)
     options: dict[str, Any] = {"device": "cpu", "workers": 0, "progress": Silent()}
-    assert evaluate(root, path, arch="cnn-small", **options).images == 21
+    assert evaluate(root, path, arch="cnn-small", **options).score.images == 21
     with pytest.raises(ImnetprepError, match="not a checkpoint of imnetprep") as refused:
         evaluate(root, path, **options)
     assert "--arch" in refused.value.hint

@@ -58,5 +58,5 @@ def test_forty_thousand_classes_are_trained_and_scored(tmp_path: Path) -> None:
     (report,) = train(plan, progress=Silent())
     best = Run(root.run("squeezenet1_1")).best
     assert load_checkpoint(best).classes.wnids[39_999] == "class 39999"
-    score = evaluate(root, best, device="cpu", workers=0, progress=Silent())
+    score = evaluate(root, best, device="cpu", workers=0, progress=Silent()).score
     assert score == report.val and score.images == 12

@@ -113,7 +113,7 @@ def test_predict_and_evaluate_turn_what_the_network_was_trained_on_turned(
             (found,) = predictions(path, [image], device="cpu", best=2)
             assert isinstance(found, Prediction)
             shares[applied, name] = found.best
-        score = evaluate(photographs, path, device="cpu", workers=0, progress=Silent())
+        score = evaluate(photographs, path, device="cpu", workers=0, progress=Silent()).score
         scores[applied] = score.loss
     assert shares[True, "lying"] == shares[True, "upright"] == shares[False, "upright"]
     assert shares[False, "lying"] != shares[False, "upright"]

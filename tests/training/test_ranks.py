@@ -78,7 +78,7 @@ def test_validation_counts_each_image_once(root: Root, world: int) -> None:
     run = Run(root.run("a"))
     (line,) = numbers(run)
     assert line["val"]["images"] == 21 and line["train"]["images"] == 56
-    score = evaluate(root, run.best, device="cpu", workers=0, progress=Silent())
+    score = evaluate(root, run.best, device="cpu", workers=0, progress=Silent()).score
     assert (score.top1, score.top5, score.images) == tuple(
         line["val"][name] for name in ("top1", "top5", "images")
     )

@@ -133,14 +133,14 @@ def test_the_weights_of_the_last_epochs_are_kept(root: Root) -> None:
     run = Run(root.run("a"))
     kept = sorted(path.name for path in run.folder.glob("epoch-*"))
     assert kept == ["epoch-0002.pt", "epoch-0003.pt"]
-    score = evaluate(root, run.of_epoch(2), device="cpu", workers=0, progress=Silent())
+    score = evaluate(root, run.of_epoch(2), device="cpu", workers=0, progress=Silent()).score
     assert score == reports[1].val
 
 
 def test_best_is_scored_as_the_log_says(drawn: Root, unbroken: Run) -> None:
     best = load_checkpoint(unbroken.best)
     assert best.best is not None
-    score = evaluate(drawn, unbroken.best, device="cpu", workers=0, progress=Silent())
+    score = evaluate(drawn, unbroken.best, device="cpu", workers=0, progress=Silent()).score
     assert score.as_json() == numbers(unbroken)[best.best.epoch - 1]["val"]
 
 
