@@ -19,6 +19,13 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
     "--run", metavar="NAME", help="Score the best checkpoint of this run.  [default: newest]"
 )
 @click.option(
+    "--only-classes",
+    "choice",
+    metavar="LIST",
+    help="Score only images of these classes, and let the network guess no other: wnids with"
+    " commas, or a list as `imnetprep subset` takes it.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1), help="Images in a batch.  [default: as in training]"
 )
 @verb.arch_option
@@ -32,6 +39,7 @@ def evaluate(
     root: Root,
     layout: Layout | None,
     run: str | None,
+    choice: str | None,
     batch_size: int | None,
     arch: str | None,
     device: str | None,
@@ -40,12 +48,15 @@ def evaluate(
 ) -> None:
     """Score CHECKPOINT on the validation split: every image exactly once.
 
-    Of ilsvrc2012 the accuracy by the ReaL labels is told as well.
+    Where the network has more classes than the root, such as one of ilsvrc2012 on imagenette, its
+    outputs for the root's classes are compared, found by wnid. Of ilsvrc2012 the accuracy by the
+    ReaL labels is told as well.
 
     \b
     imnetprep evaluate                         best.pt of the newest run that has one
     imnetprep evaluate --run resnet18
     imnetprep evaluate elsewhere/best.pt
+    imnetprep evaluate --only-classes imagewoof
     """
     from imnetprep.training.runs import pick_checkpoint, require_samples
 
@@ -65,6 +76,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         layout=layout,
+        choice=choice,
         progress=progress,
     )
     print_result(*evaluation.lines(), checkpoint=str(path), **evaluation.as_json())

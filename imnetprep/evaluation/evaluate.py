@@ -9,11 +9,16 @@ from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.network import open_checkpoint
 from imnetprep.evaluation.real_score import RealScore, real_score
+from imnetprep.evaluation.scored_classes import (
+    ChosenOutputs,
+    only_classes,
+    outputs_of,
+    tell_of_choice,
+)
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import Progress
-from imnetprep.training.classes import classes_of, refuse_other_classes
 from imnetprep.training.device import pick_place
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score
@@ -54,21 +59,27 @@ def evaluate(
     batch_size: int | None = None,
     workers: int | None = None,
     layout: Layout | None = None,
+    choice: str | None = None,
     progress: Progress,
 ) -> Evaluation:
     """The checkpoint at `path` scored on the validation split under `root`.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
-    that makes the checkpoint's. Raises ImnetprepError if its classes are not those of the root.
+    that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
+    Raises ImnetprepError if they are not among those of the network.
     """
     place = pick_place(device, workers)
     with open_listing(root, layout=layout) as listing:
         dataset, samples = listing.dataset, listing.samples(Split.VAL)
-        classes, synsets = classes_of(dataset), dataset.synsets
+        synsets = dataset.synsets
     checkpoint = open_checkpoint(
-        path, arch=arch, classes=classes, apply_orientation=samples.apply_orientation
+        path, arch=arch, dataset=dataset, apply_orientation=samples.apply_orientation
     )
-    refuse_other_classes(checkpoint.classes, classes, checkpoint=str(path))
+    if choice is not None:
+        samples = only_classes(samples, dataset, choice)
+        synsets = tuple(synsets[dataset.label_of_wnid[wnid]] for wnid in samples.wnids)
+    outputs = outputs_of(checkpoint.classes, samples.wnids, checkpoint=path)
+    tell_of_choice(checkpoint.classes, outputs, progress)
     samples = replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation)
     batch_size = batch_size or checkpoint.recipe.batch_size
     validator = Validator(
@@ -82,6 +93,8 @@ def evaluate(
     smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "--device cpu"
     with closing(validator), said_in_words(smaller=smaller):
         network = checkpoint.network(place.device)
+        if outputs is not None:
+            network = ChosenOutputs(network, outputs)
         score = validator.score(network, progress, title="evaluate", on_logits=recorder.add)
     guesses = recorder.guesses()
     return Evaluation(

@@ -2,25 +2,79 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms import CenterCrop, Resize
+from torchvision.transforms.functional import normalize
 
 from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.catalog.real_labels import real_labels
 from imnetprep.evaluation.real_score import real_score
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.loading.samples import SampleList, read_samples
+from imnetprep.loading.transforms import MEAN, STD
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.networks.model import build_model
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.training.checkpoint import save_checkpoint
+from imnetprep.training.classes import classes_of
 from tests.conftest import Run
+from tests.drawn import draw_root
+from tests.training.test_checkpoint import CHECKPOINT
 
 ILSVRC2012 = load_dataset("ilsvrc2012")
 # Of the first images in real.json: nobody agreed, 970 and 795, 230 and 231, 809, 516 and 850.
 REAL = {1: (), 2: (970, 795), 3: (230, 231), 4: (809,), 5: (516, 850)}
+
+
+WORDS = ("--device", "cpu", "--workers", 0, "--batch-size", 8)
+
+
+@pytest.fixture(scope="module")
+def seven(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Seven drawn classes of six validation images."""
+    return draw_root(tmp_path_factory.mktemp("seven"), classes=7, train=1, val=6)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(seven: Root, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of these seven classes that has learned nothing, and so says much that is wrong."""
+    recipe = plan_recipe({"arch": "cnn-small", "image_size": 32}, amp_pays=False)
+    model = build_model("cnn-small", classes=7, image_size=32, seed=3)
+    with open_manifest(seven.manifest) as manifest:
+        classes = classes_of(manifest.dataset())
+    state = replace(
+        CHECKPOINT, recipe=recipe, classes=classes, weights=model.state_dict(), average={}
+    )
+    path = tmp_path_factory.mktemp("checkpoint") / "best.pt"
+    save_checkpoint(path, state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def logits(seven: Root, checkpoint: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """What the network says (42, 7) of each image, and its label, without our loader."""
+    state = torch.load(checkpoint, weights_only=True)
+    model = build_model("cnn-small", classes=7, image_size=32, seed=0).eval()
+    model.load_state_dict(state["weights"])
+    rows, labels = [], []
+    for label, folder in enumerate(sorted((seven.path / "val").iterdir())):
+        for path in sorted(folder.iterdir()):
+            with Image.open(path) as image:
+                crop = CenterCrop(32)(Resize(37)(image.convert("RGB")))
+            pixels = torch.from_numpy(np.asarray(crop) / 255.0).permute(2, 0, 1)
+            pixels = normalize(pixels, list(MEAN), list(STD))
+            with torch.inference_mode():
+                rows.append(model(pixels[None].float())[0].double().numpy())
+            labels.append(label)
+    return np.array(rows), np.array(labels)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +120,12 @@ def test_the_real_labels_are_the_published_ones() -> None:
 
 def test_a_guess_among_the_real_labels_counts(first_five: Root, tmp_path: Path, here: Run) -> None:
     weights = always(795, tmp_path / "w.pth")
-    words = ["evaluate", weights, "--arch", "cnn-small", "--root", first_five.path]
-    options = ["--device", "cpu", "--workers", 0, "--batch-size", 2]
-    done = here(*words, *options)
+    words = ["evaluate", weights, "--arch", "cnn-small", "--root", first_five.path, *WORDS]
+    done = here(*words)
     first, second = done.stdout.splitlines()
     assert first.startswith("top-1 0/5 0.00 %"), done.stderr  # the label of image 2 is 970
     assert second == "ReaL top-1 1/4 25.00 %"
-    table = json.loads(here(*words, *options, "--json").stdout)
+    table = json.loads(here(*words, "--json").stdout)
     assert table["real"] == {"top1": 1, "images": 4, "top1_percent": 25.0}
 
 
@@ -95,3 +148,76 @@ def test_other_images_have_no_real_labels(samples: SampleList, drawn: Root) -> N
     with open_manifest(drawn.manifest) as manifest:
         others = read_samples(manifest, Split.VAL, drawn)
     assert real_score(others, others.labels) is None
+
+
+@pytest.mark.parametrize("form", ["commas", "list"])
+def test_only_some_classes_are_scored_and_guessed(
+    form: str,
+    seven: Root,
+    checkpoint: Path,
+    logits: tuple[NDArray[np.float64], NDArray[np.int64]],
+    tmp_path: Path,
+    here: Run,
+) -> None:
+    (tmp_path / "list.txt").write_text("n10000006\nn10000001  # the second\nn10000004\n")
+    choice = "n10000004, n10000001,n10000006" if form == "commas" else tmp_path / "list.txt"
+    words = ["evaluate", checkpoint, "--root", seven.path, *WORDS, "--json"]
+    done = here(*words, "--only-classes", choice)
+    table = json.loads(done.stdout)
+    columns = [1, 4, 6]
+    rows, labels = logits
+    of_these = np.isin(labels, columns)
+    guesses = np.array(columns)[rows[of_these][:, columns].argmax(axis=1)]
+    assert table["top1"] == (guesses == labels[of_these]).sum()
+    assert (table["images"], table["top5"]) == (18, 18)
+    assert "scored among 3 classes: the other 4 outputs of the network are left out" in done.stderr
+    free = rows[of_these].argmax(axis=1)
+    assert (free != guesses).any()  # the choice made a difference
+
+
+def test_a_root_of_fewer_classes_is_scored_by_their_outputs(
+    seven: Root, checkpoint: Path, tmp_path: Path, here: Run
+) -> None:
+    (tmp_path / "list.txt").write_text("n10000005\nn10000002\n")
+    part = tmp_path / "part"
+    done = here("subset", tmp_path / "list.txt", "--root", seven.path, "--to", part, "--quiet")
+    assert done.returncode == 0, done.stderr
+    words = ["evaluate", checkpoint, *WORDS, "--json", "--root"]
+    chosen = here(*words, seven.path, "--only-classes", tmp_path / "list.txt")
+    assert here(*words, part).stdout == chosen.stdout
+    assert json.loads(chosen.stdout)["images"] == 12
+
+
+def test_weights_of_ilsvrc2012_are_scored_on_a_tree_of_some_of_its_classes(
+    seven: Root, tmp_path: Path, here: Run
+) -> None:
+    first, second = ILSVRC2012.synsets[7].wnid, ILSVRC2012.synsets[970].wnid
+    for split in ("train", "val"):
+        for wnid, images in ((first, 2), (second, 3)):
+            folder = tmp_path / "tree" / split / wnid
+            folder.mkdir(parents=True)
+            for path in sorted(seven.path.glob("val/*/*"))[:images]:
+                shutil.copy(path, folder)
+    weights = always(970, tmp_path / "w.pth")
+    words = ["evaluate", weights, "--arch", "cnn-small", "--root", tmp_path / "tree", *WORDS]
+    done = here(*words)
+    assert done.stdout.startswith("top-1 3/5 60.00 %  top-5 5/5"), done.stderr
+    assert "scored among 2 classes: the other 998 outputs" in done.stderr
+    done = here(*words, "--only-classes", first)
+    assert done.stdout.startswith("top-1 2/2 100.00 %")
+
+
+@pytest.mark.parametrize(
+    ("choice", "sentence"),
+    [
+        ("n10000001,n1", "--only-classes: drawn7 has no class 'n1'"),
+        ("imagenette", "imagenette: 'n01440764' is neither a class nor a train file of drawn7"),
+        ("nowhere.txt", "no list is called 'nowhere.txt'"),
+    ],
+)
+def test_a_choice_that_cannot_be_made(
+    choice: str, sentence: str, seven: Root, checkpoint: Path, here: Run
+) -> None:
+    done = here("evaluate", checkpoint, "--root", seven.path, *WORDS, "--only-classes", choice)
+    assert done.returncode in (1, 2)
+    assert sentence in done.stderr and "Hint: " in done.stderr
