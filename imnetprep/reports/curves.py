@@ -42,7 +42,9 @@ def chart(title: str, curves: Sequence[Curve], *, low: float | None = None) -> s
                     for x, y in group
                 ]
     names = "".join(
-        f'<span class="{curve.look}">{escape(curve.name)}</span>' for curve in curves if curve.name
+        f'<span class="{curve.look}">{escape(curve.name)}</span>'
+        for curve, group in groups
+        if curve.name and group
     )
     return (
         f"<figure><figcaption>{escape(title)} {names}</figcaption>"
@@ -58,8 +60,8 @@ def _finite(points: Sequence[Point]) -> list[Point]:
 
 
 def _ticks(low: float, high: float, *, whole: bool = False) -> list[float]:
-    """Four to nine round numbers around `low` and `high`."""
-    span = (high - low) or abs(high) or 1.0
+    """Two to nine round numbers around `low` and `high`."""
+    span = max(high - low, abs(high) / 100) or 1.0  # less is rounding
     size = 10 ** math.floor(math.log10(span / 4))
     step = size * next(factor for factor in (1, 2, 5, 10) if span / (size * factor) <= 6)
     step = max(1, round(step)) if whole else step

@@ -22,6 +22,7 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.proving.receipt import DigestProof
+from imnetprep.reports.curves import Curve, chart
 from imnetprep.reports.log import step_lines
 from imnetprep.reports.page import ClassScore, Page, Sample, write_page
 from imnetprep.training.origin import parse_origin, read_origin
@@ -253,3 +254,9 @@ def test_a_tracker_that_fails_ends_no_training(tracked: Any, tmp_path: Path) -> 
     (tmp_path / "r" / "tensorboard").write_text("in the way")
     _, told = tracked("tensorboard")
     assert told.count("tensorboard follows the run no more: FileExistsError") == 1
+
+
+def test_points_that_differ_by_rounding_have_short_numbers_on_the_axis() -> None:
+    picture = chart("loss", [Curve("train", [(1.0, 1.0414348), (1.0, 1.04143483)], "train")])
+    labels = re.findall(r'text-anchor="end">([^<]*)<', picture)
+    assert len(labels) >= 2 and max(map(len, labels)) <= 5, labels
