@@ -23,6 +23,7 @@ from imnetprep.recipes.recipe import TIMM, Recipe
 from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint
 
 _SHOWN_NAMES = 6
+_HEAD_RMS = 0.01  # of a new head's weights at most; with EfficientNet's own 0.18 its body suffers
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which files of old versions lack
 
 
@@ -133,7 +134,10 @@ def fit_weights(model: nn.Module, weights: Weights) -> Fit:
 def first_weights(
     recipe: Recipe, classes: Classes, weights: Weights
 ) -> tuple[dict[str, Tensor], Fit]:
-    """All weights that a training begins with: of `weights` what fits, else of the seed."""
+    """All weights that a training begins with: of `weights` what fits, else of the seed.
+
+    A new head begins small, so that its first gradients do not undo what the body has learnt.
+    """
     model = build_model(
         recipe.arch,
         classes=len(classes.wnids),
@@ -141,7 +145,12 @@ def first_weights(
         seed=mixed_seed(recipe.seed, "weights"),
     )
     fit = fit_weights(model, weights)
-    return model.state_dict(), fit
+    tensors = model.state_dict()
+    for name in fit.misfits + fit.gaps:
+        tensor = tensors[name]
+        if tensor.dim() > 1 and len(tensor) == len(classes.wnids):
+            tensor.mul_((_HEAD_RMS / tensor.square().mean().sqrt()).clamp(max=1))
+    return tensors, fit
 
 
 def format_names(names: tuple[str, ...]) -> str:

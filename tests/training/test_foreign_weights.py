@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.evaluation.evaluate import evaluate
+from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongUsage
 from imnetprep.networks.model import build_model
@@ -24,7 +25,7 @@ from imnetprep.networks.weight_files import read_tensors
 from imnetprep.networks.zoo import Weights
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.training.checkpoint import load_checkpoint, save_checkpoint
-from imnetprep.training.foreign_weights import fit_weights, read_weights
+from imnetprep.training.foreign_weights import first_weights, fit_weights, read_weights
 from imnetprep.training.loop import train
 from imnetprep.training.plan import TrainPlan, plan_training
 from tests.conftest import Run as RunCommand
@@ -106,6 +107,23 @@ def test_the_head_is_new_for_other_classes_and_both_are_listed() -> None:
     now = model.state_dict()
     assert torch.equal(now["head.weight"], fresh["head.weight"])
     assert torch.equal(now["body.0.0.weight"], trained["body.0.0.weight"])
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_a_new_head_begins_small_and_else_as_the_seed_has_it(has_head: bool) -> None:
+    trained = network(classes=5, seed=9).state_dict()
+    if not has_head:
+        trained = {name: value for name, value in trained.items() if "head" not in name}
+    recipe = replace(CHECKPOINT.recipe, arch="cnn-small", image_size=32)
+    now, fit = first_weights(recipe, CHECKPOINT.classes, Weights("w.pth", trained, None))
+    assert set(fit.misfits + fit.gaps) == {"head.weight", "head.bias"}
+    seed = mixed_seed(recipe.seed, "weights")
+    fresh = network(classes=len(CHECKPOINT.classes.wnids), seed=seed).state_dict()
+    small = 0.01 / fresh["head.weight"].square().mean().sqrt()
+    assert small < 1
+    assert torch.allclose(now["head.weight"], small * fresh["head.weight"])
+    assert torch.equal(now["head.bias"], fresh["head.bias"])
+    assert all(torch.equal(now[name], trained[name]) for name in fit.matches)
 
 
 def test_weights_of_which_less_than_half_fits_are_refused() -> None:
