@@ -105,11 +105,20 @@ def decode_rgb(body: bytes, *, apply_orientation: bool = False) -> Image.Image:
 
 def encode_png(planes: bytes, side_px: int) -> bytes:
     """A square RGB image as PNG, lossless, from its planes: all red, all green, all blue."""
+    return _encoded(planes, side_px, "PNG")
+
+
+def encode_jpeg(planes: bytes, side_px: int) -> bytes:
+    """A square RGB image as a JPEG to look at, from its planes as `encode_png` has them."""
+    return _encoded(planes, side_px, "JPEG")
+
+
+def _encoded(planes: bytes, side_px: int, form: str) -> bytes:
     size = (side_px, side_px)
     step = side_px * side_px
     bands = [Image.frombytes("L", size, planes[at * step : (at + 1) * step]) for at in range(3)]
     file = io.BytesIO()
-    Image.merge("RGB", bands).save(file, "PNG")
+    Image.merge("RGB", bands).save(file, form)
     return file.getvalue()
 
 

@@ -15,7 +15,7 @@ _FILE = Path(__file__).parent / "ilsvrc2012" / "real_labels.txt.xz"
 
 
 def real_labels(dataset: Dataset) -> Mapping[int, tuple[int, ...]]:
-    """The labels of each validation image by the number in its name; nobody agreed on 3,163: ().
+    """The labels of each validation image by the number in its name; 3,163 have none: ().
 
     `dataset` is ilsvrc2012.
     """

@@ -26,6 +26,13 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
     " commas, or a list as `imnetprep subset` takes it.",
 )
 @click.option(
+    "--report",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write there what the network gets wrong: report.html, classes.csv, confusion.csv,"
+    " mistakes.csv.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1), help="Images in a batch.  [default: as in training]"
 )
 @verb.arch_option
@@ -40,6 +47,7 @@ def evaluate(
     layout: Layout | None,
     run: str | None,
     choice: str | None,
+    report: Path | None,
     batch_size: int | None,
     arch: str | None,
     device: str | None,
@@ -57,6 +65,7 @@ def evaluate(
     imnetprep evaluate --run resnet18
     imnetprep evaluate elsewhere/best.pt
     imnetprep evaluate --only-classes imagewoof
+    imnetprep evaluate --report wrong          classes, confusions, mistakes, calibration
     """
     from imnetprep.training.runs import pick_checkpoint, require_samples
 
@@ -64,6 +73,10 @@ def evaluate(
     path = pick_checkpoint(root, path=checkpoint, run=run)
     require_samples(root, (Split.VAL,), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
+    from imnetprep.evaluation.report import require_writable, write_report
+
+    if report:
+        require_writable(report)
 
     progress = stderr_progress(quiet=quiet)
     if not checkpoint:
@@ -79,4 +92,8 @@ def evaluate(
         choice=choice,
         progress=progress,
     )
-    print_result(*evaluation.lines(), checkpoint=str(path), **evaluation.as_json())
+    lines, files = evaluation.lines(), []
+    if report:
+        files = write_report(evaluation, report)
+        lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
+    print_result(*lines, checkpoint=str(path), **evaluation.as_json(), files=[*map(str, files)])

@@ -18,7 +18,7 @@ from imnetprep.evaluation.scored_classes import (
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Preprocessing
-from imnetprep.messages import Progress
+from imnetprep.messages import ImnetprepError, Progress, count, shell_command
 from imnetprep.training.device import pick_place
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score
@@ -29,7 +29,8 @@ from imnetprep.training.validator import Validator
 class Evaluation:
     """What came of it: the score, and a guess for each of `samples`, of which class it is.
 
-    `real` is there for ilsvrc2012 alone. `synsets`: the classes that were compared.
+    `real` is there for ilsvrc2012 alone. `synsets`: the classes that were compared, of `outputs`
+    that the network has.
     """
 
     network: str
@@ -39,15 +40,24 @@ class Evaluation:
     samples: SampleList
     guesses: Guesses
     synsets: tuple[Synset, ...]
+    outputs: int
     preprocessing: Preprocessing
 
     def lines(self) -> list[str]:
         """The score for people, and that by the ReaL labels."""
         return [str(self.score), *([str(self.real)] if self.real else [])]
 
+    def calibration(self) -> str:
+        """`calibration error 3.21 %`."""
+        return f"calibration error {100 * self.guesses.calibration_error():.2f} %"
+
     def as_json(self) -> dict[str, Any]:
         """The main numbers."""
-        return {**self.score.as_json(), **({"real": self.real.as_json()} if self.real else {})}
+        return {
+            **self.score.as_json(),
+            **({"real": self.real.as_json()} if self.real else {}),
+            "calibration_error_percent": 100 * self.guesses.calibration_error(),
+        }
 
 
 def evaluate(
@@ -78,6 +88,11 @@ def evaluate(
     if choice is not None:
         samples = only_classes(samples, dataset, choice)
         synsets = tuple(synsets[dataset.label_of_wnid[wnid]] for wnid in samples.wnids)
+    if not len(samples):
+        raise ImnetprepError(
+            f"no {Split.VAL} image is of {count(len(samples.wnids), 'class')} to be scored",
+            hint=shell_command("imnetprep", "status", "--root", root.path),
+        )
     outputs = outputs_of(checkpoint.classes, samples.wnids, checkpoint=path)
     tell_of_choice(checkpoint.classes, outputs, progress)
     samples = replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation)
@@ -105,5 +120,6 @@ def evaluate(
         samples,
         guesses,
         synsets,
+        len(checkpoint.classes.wnids),
         checkpoint.preprocessing,
     )

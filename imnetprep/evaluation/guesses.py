@@ -1,11 +1,34 @@
-"""What a network guessed of each image, as small arrays."""
+"""What a network guessed of each image, as small arrays, and what is counted of them."""
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from imnetprep.reports.evaluation_page import Reliability
+
+BINS = 15  # of confidence, as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
+
+
+class Counts(NamedTuple):
+    """Images of each class, (C,): all, right by the first guess and by five, and guesses of it."""
+
+    images: NDArray[np.int64]
+    top1: NDArray[np.int64]
+    top5: NDArray[np.int64]
+    guesses: NDArray[np.int64]
+
+
+class Pair(NamedTuple):
+    """A class, one that its images were taken for, and how many of them were."""
+
+    label: int
+    guess: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -16,6 +39,54 @@ class Guesses:
     guesses: NDArray[np.int32]
     confidences: NDArray[np.float32]
     is_in_top5: NDArray[np.bool_]
+
+    @property
+    def is_right(self) -> NDArray[np.bool_]:
+        """Is the guess the label? (N,)."""
+        equal: NDArray[np.bool_] = self.guesses == self.labels
+        return equal
+
+    def counts(self, classes: int) -> Counts:
+        """What came of the images of each of `classes`."""
+        columns = (
+            self.labels, self.labels[self.is_right], self.labels[self.is_in_top5], self.guesses
+        )  # fmt: skip
+        return Counts(*(np.bincount(column, minlength=classes) for column in columns))
+
+    def confusions(self) -> list[Pair]:
+        """Each pair of a class and a wrong guess, the most frequent first."""
+        is_wrong = ~self.is_right
+        pairs = Counter(
+            zip(self.labels[is_wrong].tolist(), self.guesses[is_wrong].tolist(), strict=True)
+        )
+        rows = (Pair(*pair, images) for pair, images in pairs.items())
+        return sorted(rows, key=lambda row: (-row.images, row))
+
+    def surest_mistakes(self) -> list[int]:
+        """The indices of wrong guesses, those first that the network was most sure of."""
+        wrong = np.flatnonzero(~self.is_right)
+        order: list[int] = wrong[np.argsort(-self.confidences[wrong], kind="stable")].tolist()
+        return order
+
+    def calibration(self) -> list[Reliability]:
+        """The images in BINS equal parts of confidence, from the least sure; empty ones too."""
+        confidences = self.confidences.astype(np.float64)
+        parts = np.clip(np.ceil(confidences * BINS).astype(int) - 1, 0, BINS - 1)
+        images = np.bincount(parts, minlength=BINS)
+        sums = np.bincount(parts, confidences, minlength=BINS) / np.maximum(images, 1)
+        top1 = np.bincount(parts, self.is_right, minlength=BINS)
+        return [
+            Reliability(int(number), float(mean), int(hits))
+            for number, mean, hits in zip(images, sums, top1, strict=True)
+        ]
+
+    def calibration_error(self) -> float:
+        """The gap between confidence and share of right guesses, in the mean over images: 0 to 1.
+
+        The expected calibration error (Naeini et al. 2015) of BINS equal bins.
+        """
+        gaps = (abs(each.confidence * each.images - each.top1) for each in self.calibration())
+        return sum(gaps) / max(len(self.labels), 1)
 
 
 class GuessRecorder:

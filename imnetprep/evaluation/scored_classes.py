@@ -20,17 +20,11 @@ def only_classes(samples: SampleList, dataset: Dataset, choice: str) -> SampleLi
     """The samples of the classes that `choice` names: a list as `imnetprep subset` takes it, or
     wnids with commas. Their labels are ranks among these.
 
-    Raises ImnetprepError on a class that `dataset` lacks, or where no sample is of them.
+    Raises ImnetprepError on a class that `dataset` lacks.
     """
     subset = subset_of(dataset, _parse_choice(choice, dataset))
     labels = [dataset.label_of_wnid[wnid] for wnid in subset.label_of_wnid]
-    is_chosen = np.isin(samples.labels, labels)
-    if not is_chosen.any():
-        raise ImnetprepError(
-            f"no {samples.split} image is of {count(len(labels), 'class')} of {_OPTION} {choice}",
-            hint="name classes that have images",
-        )
-    part = samples.chosen(is_chosen)
+    part = samples.chosen(np.isin(samples.labels, labels))
     ranks = np.searchsorted(labels, part.labels).astype(np.int32)
     return replace(part, wnids=tuple(subset.label_of_wnid), labels=ranks)
 

@@ -22,8 +22,10 @@ class Curve:
     look: str
 
 
-def chart(title: str, curves: Sequence[Curve], *, low: float | None = None) -> str:
-    """Curves over epochs; `low` is where the axis begins, else at the least value."""
+def chart(
+    title: str, curves: Sequence[Curve], *, low: float | None = None, unit: str = "epoch"
+) -> str:
+    """Curves over epochs, or another `unit`; `low`: the first value of the axis, else the least."""
     groups = [(curve, _finite(curve.points)) for curve in curves]
     points = [point for _, group in groups for point in group]
     if not points:
@@ -38,7 +40,7 @@ def chart(title: str, curves: Sequence[Curve], *, low: float | None = None) -> s
             if len(group) < _MOST_DOTS and "thin" not in curve.look:
                 parts += [
                     f'<circle class="{curve.look}" cx="{_x(x, xs):.1f}" cy="{_y(y, ys):.1f}"'
-                    f' r="2.2"><title>{escape(curve.name)} {y:.4g}, epoch {x:g}</title></circle>'
+                    f' r="2.2"><title>{escape(curve.name)} {y:.4g}, {unit} {x:.4g}</title></circle>'
                     for x, y in group
                 ]
     names = "".join(

@@ -1,83 +1,22 @@
-"""`report.html`: a run on one page that needs no other file, no script and no network.
+"""`report.html` of a run: its curves, its images, its classes and its facts on one page."""
 
-Whatever is shown of a run is text to it: names of classes come from strangers.
-"""
-
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 from imnetprep.fs import written_whole
 from imnetprep.messages import format_duration
-from imnetprep.outside_text import shown
 from imnetprep.reports.curves import Curve, chart
 from imnetprep.reports.log import Line, best_of, epoch_lines, place, step_lines
-
-Tables = Mapping[str, Mapping[str, str]]  # facts by their headings
-
-_WORST = 12
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1d232b; --faint: #6b7684; --rule: #e3e7ec;
-  --train: #7a8ba3; --val: #c2452d; --paper: #fff }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --faint: #98a2b0; --rule: #333b45; --val: #e8705a; --paper: #15191e } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1.5rem; max-width: 1060px; background: var(--paper);
-  color: var(--ink); font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
-h1 { font-size: 1.5rem; margin: 0 }
-h2 { font-size: 1.05rem; margin: 2rem 0 .6rem }
-p { margin: .2rem 0 }
-.best { font-size: 1.15rem }
-.faint, figcaption { color: var(--faint) }
-figure { margin: 0 }
-figcaption { font-size: .85rem }
-figcaption span { margin-left: .8em; white-space: nowrap }
-.grid, .images, .many { display: grid; gap: 1rem }
-.grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)) }
-.images { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: .6rem }
-.images img { width: 100%; display: block }
-.images figcaption { line-height: 1.2; padding-top: .2rem }
-svg { width: 100%; height: auto; display: block }
-svg text { font-size: 11px; fill: var(--faint) }
-line { stroke: var(--rule) }
-polyline { fill: none; stroke-width: 1.8; stroke: var(--look) }
-circle { fill: var(--look) }
-span { color: var(--look) }
-.train { --look: var(--train) }
-.val { --look: var(--val) }
-.thin { stroke-width: 1; opacity: .5 }
-.dotted { stroke-dasharray: 3 3; text-decoration: underline dotted }
-dl { margin: 0 }
-dl div { display: flex; gap: 1rem; padding: .15rem 0; border-top: 1px solid var(--rule) }
-dt { color: var(--faint); flex: 0 0 9em }
-dd { margin: 0 }
-.many { grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); gap: 0 2rem }
-meter { width: 8em; max-width: 30vw }
-"""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An image as the network saw it, encoded as PNG, and what it shows."""
-
-    png: bytes
-    name: str
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """How many validation images of a class were right (top-1), and how many there are."""
-
-    name: str
-    hits: tuple[int, int]
-
-    @property
-    def share(self) -> float:
-        """Share of images that were right, from 0 to 1; 1 without an image."""
-        top1, images = self.hits
-        return top1 / images if images else 1.0
+from imnetprep.reports.parts import (
+    ClassScore,
+    Sample,
+    Tables,
+    html_page,
+    image_grid,
+    table,
+    worst_classes,
+)
 
 
 @dataclass(frozen=True)
@@ -94,25 +33,16 @@ class Page:
 def write_page(page: Page, path: Path) -> None:
     """Write the page, whole or not at all."""
     with written_whole(path) as file:
-        file.write(_html(page).encode(errors="replace"))
+        file.write(html_page(page.title, _body(page)))
 
 
-def _html(page: Page) -> str:
-    title = _text(page.title)
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title><style>{_STYLE}</style></head><body>
-<h1>{title}</h1>
-{_summary(page.lines)}
+def _body(page: Page) -> str:
+    worst = worst_classes("Worst classes of the last validation (top-1)", page.classes)
+    return f"""{_summary(page.lines)}
 <h2>Curves</h2>
 <div class="grid">{_charts(page.lines)}</div>
-{_samples(page.samples)}{_worst(page.classes)}
-{"".join(_table(name, rows) for name, rows in page.tables.items())}
-</body></html>
-"""
+{image_grid("A training batch, as the network saw it", page.samples)}{worst}
+{"".join(table(name, rows) for name, rows in page.tables.items())}"""
 
 
 def _summary(lines: Sequence[Line]) -> str:
@@ -169,42 +99,3 @@ def _charts(lines: Sequence[Line]) -> str:
             Curve("", of_epochs("images_per_second"), "val"),
         ], low=0),
     ])  # fmt: skip
-
-
-def _samples(samples: Sequence[Sample]) -> str:
-    images = "".join(
-        f'<figure><img alt="" src="data:image/png;base64,{b64encode(sample.png).decode()}">'
-        f"<figcaption>{_text(sample.name)}</figcaption></figure>"
-        for sample in samples
-    )
-    title = "A training batch, as the network saw it"
-    return f'<h2>{title}</h2><div class="images">{images}</div>' if images else ""
-
-
-def _worst(classes: Sequence[ClassScore]) -> str:
-    """The classes with the least share of right images."""
-    rows = [
-        (
-            _text(each.name),
-            f'<meter value="{each.share:.3f}"></meter> {each.hits[0]:,}/{each.hits[1]:,}',
-        )
-        for each in sorted(classes, key=lambda each: each.share)[:_WORST]
-        if each.hits[1]
-    ]
-    return _list("Worst classes of the last validation (top-1)", rows) if rows else ""
-
-
-def _table(name: str, rows: Mapping[str, str]) -> str:
-    return _list(_text(name), [(_text(key), _text(value)) for key, value in rows.items()])
-
-
-def _list(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """Terms and their texts, in columns where they are many."""
-    look = ' class="many"' if len(rows) > _WORST else ""
-    texts = "".join(f"<div><dt>{term}</dt><dd>{text}</dd></div>" for term, text in rows)
-    return f"<h2>{title}</h2><dl{look}>{texts}</dl>"
-
-
-def _text(value: object) -> str:
-    """A text of a stranger as HTML shows it: no tag, no control character, no secret."""
-    return escape(shown(value))

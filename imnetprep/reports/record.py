@@ -10,7 +10,8 @@ from pathlib import Path
 from imnetprep.fs import written_whole
 from imnetprep.messages import Progress
 from imnetprep.reports.log import Line, with_rates
-from imnetprep.reports.page import ClassScore, Page, Sample, Tables, write_page
+from imnetprep.reports.page import Page, write_page
+from imnetprep.reports.parts import ClassScore, Sample, Tables
 from imnetprep.reports.trackers import Followers
 
 _SECONDS_BETWEEN_WRITES = 10

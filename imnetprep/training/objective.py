@@ -10,7 +10,7 @@ from imnetprep.loading.batches import Batch
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Normaliser
 from imnetprep.networks.model import loss_of
-from imnetprep.reports.page import Sample
+from imnetprep.reports.parts import Sample
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.inputs import class_weights
 from imnetprep.training.mixture import Mixture, mixed

@@ -1,7 +1,9 @@
 """evaluate beyond top-1 and top-5: each number again by a plain count."""
 
+import csv
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from torchvision.transforms.functional import normalize
 
 from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.catalog.real_labels import real_labels
+from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.real_score import real_score
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.loading.samples import SampleList, read_samples
@@ -23,6 +26,8 @@ from imnetprep.loading.transforms import MEAN, STD
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.networks.model import build_model
 from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.reports.evaluation_page import Confusion, EvaluationPage, Reliability
+from imnetprep.reports.parts import ClassScore, Sample
 from imnetprep.training.checkpoint import save_checkpoint
 from imnetprep.training.classes import classes_of
 from tests.conftest import Run
@@ -221,3 +226,141 @@ def test_a_choice_that_cannot_be_made(
     done = here("evaluate", checkpoint, "--root", seven.path, *WORDS, "--only-classes", choice)
     assert done.returncode in (1, 2)
     assert sentence in done.stderr and "Hint: " in done.stderr
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_report_has_what_a_plain_script_counts(
+    seven: Root,
+    checkpoint: Path,
+    logits: tuple[NDArray[np.float64], NDArray[np.int64]],
+    tmp_path: Path,
+    here: Run,
+) -> None:
+    words = ["evaluate", checkpoint, "--root", seven.path, *WORDS, "--json"]
+    table = json.loads(here(*words, "--report", tmp_path / "out").stdout)
+    files = ["report.html", "mistakes.csv", "confusion.csv", "classes.csv"]
+    assert table["files"] == [str(tmp_path / "out" / name) for name in files]
+    assert sorted(files) == sorted(path.name for path in (tmp_path / "out").iterdir())
+
+    rows, labels = logits
+    shares = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+    order = np.argsort(-rows, axis=1)
+    guesses, sure = order[:, 0], shares.max(axis=1)
+    wnids = [f"n1000000{label}" for label in range(7)]
+    classes = rows_of(tmp_path / "out" / "classes.csv")
+    assert [row["wnid"] for row in classes] == wnids
+    for label, row in enumerate(classes):
+        own = labels == label
+        assert int(row["images"]) == own.sum() == 6
+        assert int(row["top1"]) == (guesses[own] == label).sum()
+        assert int(row["top5"]) == sum(label in top[:5] for top in order[own])
+        assert int(row["guesses"]) == (guesses == label).sum()
+    assert table["top1"] == sum(int(row["top1"]) for row in classes)
+    assert table["top5"] == sum(int(row["top5"]) for row in classes)
+
+    pairs: dict[tuple[str, str], int] = {}
+    for label, guess in zip(labels, guesses, strict=True):
+        if label != guess:
+            pair = wnids[label], wnids[guess]
+            pairs[pair] = pairs.get(pair, 0) + 1
+    confusion = rows_of(tmp_path / "out" / "confusion.csv")
+    assert {(row["wnid"], row["guess_wnid"]): int(row["images"]) for row in confusion} == pairs
+    assert [int(row["images"]) for row in confusion] == sorted(pairs.values(), reverse=True)
+
+    mistakes = rows_of(tmp_path / "out" / "mistakes.csv")
+    wrong = np.flatnonzero(guesses != labels)
+    surest = wrong[np.argsort(-sure[wrong], kind="stable")]
+    assert [float(row["confidence"]) for row in mistakes] == pytest.approx(sure[surest], abs=2e-4)
+    for row in mistakes:
+        assert (seven.path / "val" / row["image"]).is_file()
+        assert row["image"].startswith(row["wnid"])
+
+    error = 0.0
+    for part in range(15):
+        inside = (sure > part / 15) & (sure <= (part + 1) / 15)
+        if inside.any():
+            gap = abs(sure[inside].mean() - (guesses == labels)[inside].mean())
+            error += inside.mean() * gap
+    assert table["calibration_error_percent"] == pytest.approx(100 * error, abs=0.05)
+
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == min(len(wrong), 24)
+    assert f"The surest of {len(wrong)} mistakes" in page
+    assert f"calibration error {table['calibration_error_percent']:.2f} %" in page
+    assert not re.search(r"<script|https?:|src=\"(?!data:)", page)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_a_report_of_few_classes(classes: int, tmp_path: Path, here: Run) -> None:
+    root = draw_root(tmp_path / "root", classes=classes, train=1, val=4)
+    weights = always(0, tmp_path / "w.pth", classes=classes)
+    out = tmp_path / "out"
+    words = ["evaluate", weights, "--arch", "cnn-small", "--root", root.path, *WORDS]
+    done = here(*words, "--report", out)
+    images = 4 * classes
+    assert done.stdout.startswith(f"top-1 4/{images} "), done.stderr
+    assert f"top-5 {images}/{images} 100.00 %" in done.stdout
+    assert done.stdout.endswith(f"{out}: report.html, mistakes.csv, confusion.csv, classes.csv\n")
+    page = (out / "report.html").read_text()
+    if classes == 1:
+        assert "calibration error 0.00 %" in done.stdout  # it is sure, and right
+        assert "<h2>Mistakes</h2><p>none</p>" in page
+        assert not rows_of(out / "confusion.csv") + rows_of(out / "mistakes.csv")
+    else:
+        assert [row["guess_wnid"] for row in rows_of(out / "confusion.csv")] == ["n10000000"] * 2
+
+
+def test_counts_of_a_thousand_classes_are_those_of_the_whole_matrix() -> None:
+    chance = np.random.default_rng(0)
+    labels = np.repeat(np.arange(1000), 50)
+    guesses = np.where(chance.random(50_000) < 0.7, labels, chance.integers(0, 1000, 50_000))
+    matrix = np.zeros((1000, 1000), int)
+    np.add.at(matrix, (labels, guesses), 1)
+    rows = Guesses(
+        labels.astype(np.int32),
+        guesses.astype(np.int32),
+        chance.random(50_000, np.float32),
+        np.ones(50_000, bool),
+    )
+    counts = rows.counts(1000)
+    assert (counts.images == matrix.sum(axis=1)).all()
+    assert (counts.top1 == matrix.diagonal()).all()
+    assert (counts.guesses == matrix.sum(axis=0)).all()
+    np.fill_diagonal(matrix, 0)
+    pairs = rows.confusions()
+    assert len(pairs) == (matrix > 0).sum()
+    assert all(matrix[pair.label, pair.guess] == pair.images for pair in pairs)
+    assert sum(each.images for each in rows.calibration()) == 50_000
+
+
+def test_a_network_that_says_no_number_is_counted_too() -> None:
+    recorder = GuessRecorder()
+    recorder.add(torch.full((3, 4), torch.nan), torch.tensor([0, 1, 2]))
+    guesses = recorder.guesses()
+    assert guesses.confidences.tolist() == [0, 0, 0]
+    assert 0 <= guesses.calibration_error() <= 1
+
+
+def test_where_no_report_can_be_is_told_before_all_is_scored(
+    seven: Root, checkpoint: Path, tmp_path: Path, here: Run
+) -> None:
+    (tmp_path / "file").touch()
+    words = ["evaluate", checkpoint, "--root", seven.path, *WORDS, "--report"]
+    done = here(*words, tmp_path / "file" / "out")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path / 'file'} is no folder" in done.stderr
+
+
+def test_what_strangers_named_is_text_on_the_page() -> None:
+    name = "<img src=x onerror=alert(1)>\x1b[31m"
+    pair, part = Confusion(name, name, 1, 2), Reliability(2, 0.5, 1)
+    page = EvaluationPage(
+        name, [name], [ClassScore(name, (1, 2))], [pair], [Sample(b"", name, name)], [part],
+        {name: {name: name}},
+    ).html()  # fmt: skip
+    assert b"<img src=x" not in page and b"\x1b" not in page
+    assert page.count(b"&lt;img src=x") == 11

@@ -24,7 +24,8 @@ from imnetprep.manifest import open_manifest
 from imnetprep.proving.receipt import DigestProof
 from imnetprep.reports.curves import Curve, chart
 from imnetprep.reports.log import step_lines
-from imnetprep.reports.page import ClassScore, Page, Sample, write_page
+from imnetprep.reports.page import Page, write_page
+from imnetprep.reports.parts import ClassScore, Sample
 from imnetprep.training.origin import parse_origin, read_origin
 from imnetprep.training.runs import Run as TrainingRun
 from tests.conftest import Run
