@@ -92,8 +92,9 @@ def evaluate(
         choice=choice,
         progress=progress,
     )
-    lines, files = evaluation.lines(), []
+    lines, fields = evaluation.lines(), evaluation.as_json()
     if report:
         files = write_report(evaluation, report)
         lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
-    print_result(*lines, checkpoint=str(path), **evaluation.as_json(), files=[*map(str, files)])
+        fields["files"] = [*map(str, files)]
+    print_result(*lines, checkpoint=str(path), **fields)
