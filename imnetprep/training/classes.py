@@ -24,11 +24,8 @@ def refuse_other_classes(classes: Classes, root_classes: Classes, *, checkpoint:
     if len(classes.wnids) != len(wnids):
         difference = f"{len(classes.wnids)} classes and the root has {len(wnids)}"
     else:
-        pairs = zip(classes.wnids, wnids, strict=True)
-        at, (wnid, root_wnid) = next(
-            (n, pair) for n, pair in enumerate(pairs) if pair[0] != pair[1]
-        )
-        difference = f"class {at} {wnid} where the root has {root_wnid}"
+        at = next(at for at, wnid in enumerate(wnids) if wnid != classes.wnids[at])
+        difference = f"class {at} {classes.wnids[at]} where the root has {wnids[at]}"
     raise ImnetprepError(
         f"{checkpoint} was trained on {classes.dataset}: it has {difference}", hint=hint
     )

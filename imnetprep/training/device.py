@@ -76,9 +76,7 @@ def described(device: torch.device, processes: int) -> Iterator[tuple[str, str]]
 
 def amp_pays(device: torch.device) -> bool:
     """Is bfloat16 faster here? On a GPU that computes in it; on a CPU it seldom is."""
-    if device.type != "cuda":
-        return False
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def memory_format(device: torch.device) -> torch.memory_format:

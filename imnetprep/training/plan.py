@@ -15,7 +15,6 @@ from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
-from imnetprep.networks.zoo import Weights
 from imnetprep.recipes.plan_recipe import (
     arch_of,
     base_values,
@@ -85,14 +84,11 @@ class TrainPlan:
     def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
         """Where the run begins, or resumes, and the plan with the images that its recipe wants.
 
-        Of what lies on a disk only rank 0 is asked.
-
-        Raises WrongUsage where the options contradict the run.
+        Of what lies on a disk only rank 0 is asked. Raises WrongUsage where the options contradict
+        the run.
         """
-        body = b""
-        if ranks.is_first and self.run.is_begun:
-            body = self.run.last.read_bytes()
-        body = ranks.share(body)
+        is_begun = ranks.is_first and self.run.is_begun
+        body = ranks.share(self.run.last.read_bytes() if is_begun else b"")
         with ranks.one_voice():
             checkpoint = self._resumed(body, progress) if body else self._new(progress)
             data = self.data.of(checkpoint.recipe)
@@ -112,25 +108,30 @@ class TrainPlan:
         return replace(self, data=data), checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
-        weights = self._weights()
+        text = self.options.get("weights")
+        arch = arch_of(self.options) or DEFAULTS["arch"]
+        weights = read_weights(text, arch) if text else None
         options = pixel_options(weights, self.options)
         recipe = plan_recipe(options, amp_pays=amp_pays(self.place.device))
         if self.options.get("recipe"):
             progress.note(f"recipe {recipe.recipe}{overrides(self.options)}")
         if self.options.get("lr") is None:
-            size = recipe.batch_size
-            base = base_values(self.options)
+            size, base = recipe.batch_size, base_values(self.options)
             progress.note(
                 f"lr {recipe.lr:g} = {base['lr']:g} × batch size {size} / {base['batch_size']}"
                 " (--lr sets another)"
             )
+        tensors: dict[str, Tensor] = {}
+        if weights:
+            tensors, fit = first_weights(recipe, self.data.classes, weights)
+            progress.note(f"weights of {weights.source}: {fit}")
         return Checkpoint(
             recipe=recipe,
             classes=self.data.classes,
             preprocessing=preprocessing_of(
                 recipe, weights, apply_orientation=self.data.train.apply_orientation
             ),
-            weights=self._first_weights(recipe, weights, progress) if weights else {},
+            weights=tensors,
             optimizer={},
             position=Position(),
             sums={},
@@ -139,17 +140,6 @@ class TrainPlan:
             origin=self.data.origin,
             typed_arch=self.options.get("arch"),
         )
-
-    def _weights(self) -> Weights | None:
-        text = self.options.get("weights")
-        return read_weights(text, arch_of(self.options) or DEFAULTS["arch"]) if text else None
-
-    def _first_weights(
-        self, recipe: Recipe, weights: Weights, progress: Progress
-    ) -> dict[str, Tensor]:
-        tensors, fit = first_weights(recipe, self.data.classes, weights)
-        progress.note(f"weights of {weights.source}: {fit}")
-        return tensors
 
     def require_room(self, network: nn.Module, recipe: Recipe, *, epochs: int = 0) -> None:
         """Raise ImnetprepError where the disk has no room for the checkpoints of `network`.
@@ -178,8 +168,8 @@ class TrainPlan:
         val = count(len(data.val), "validation image") if recipe.val else "no validation images"
         progress.note(
             f"{recipe.arch} on {self.place.device}: {len(data.train):,} training and"
-            f" {val}, {len(data.classes.wnids)} classes,"
-            f" {steps} steps an epoch, {count(self.place.workers, 'worker')}" + self.ranks.note
+            f" {val}, {len(data.classes.wnids)} classes, {steps} steps an epoch,"
+            f" {count(self.place.workers, 'worker')}" + self.ranks.note
         )
         for samples in (data.train, data.val):
             if samples.change:

@@ -45,9 +45,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among those that train together: its rank, how many there are, and how many of
-    them share this machine.
-    """
+    """A process of those that train together: its rank, their number, the same on this machine."""
 
     rank: int = 0
     world: int = 1

@@ -13,9 +13,7 @@ from imnetprep.training.state import TrainState
 
 @dataclass(frozen=True)
 class SavePlan:
-    """`every_s`: the seconds between two checkpoints at most. `epochs`: of how many the weights are
-    kept, beside the best.
-    """
+    """The seconds between two checkpoints at most, and of how many epochs the weights are kept."""
 
     every_s: float = 600
     epochs: int = 0
