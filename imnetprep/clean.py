@@ -21,7 +21,7 @@ from imnetprep.proving.receipt import is_proved
 KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
 
-_OF_AN_EARLY_RUN = {".lock", "recipe.json", "last.pt"}
+_OF_AN_EARLY_RUN = {".lock", "recipe.json", "last.pt", "bad-images.txt"}
 _REMNANT_SUFFIX = consumed_path(Path("_")).name[1:]
 _TEMPORARY = re.compile(r"\..+\.([0-9]{1,19})\.tmp")
 _RECORD = re.compile(r"\.[0-9a-f]{40,64}(\.resume|-[0-9]+\.unwanted)")

@@ -38,6 +38,7 @@ from imnetprep.commands.terminal import json_option, print_result, stderr_progre
 @verb.arch_option
 @verb.device_option
 @verb.workers_option
+@verb.on_bad_image_option
 @json_option
 @verb.quiet_option
 @session_options
@@ -52,6 +53,7 @@ def evaluate(
     arch: str | None,
     device: str | None,
     workers: int | None,
+    skip_bad: bool,
     quiet: bool,
 ) -> None:
     """Score CHECKPOINT on the validation split: every image exactly once.
@@ -74,11 +76,13 @@ def evaluate(
     require_samples(root, (Split.VAL,), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
     from imnetprep.evaluation.report import require_writable, write_report
+    from imnetprep.loading.bad_images import BadImages
 
     if report:
         require_writable(report)
 
     progress = stderr_progress(quiet=quiet)
+    bad = BadImages(progress) if skip_bad else None
     if not checkpoint:
         progress.note(f"the checkpoint is {path}")
     evaluation = evaluation_of(
@@ -90,6 +94,7 @@ def evaluate(
         workers=workers,
         layout=layout,
         choice=choice,
+        bad=bad,
         progress=progress,
     )
     lines, fields = evaluation.lines(), evaluation.as_json()
@@ -97,4 +102,7 @@ def evaluate(
         files = write_report(evaluation, report)
         lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
         fields["files"] = [*map(str, files)]
+    if bad:
+        bad.tell()
+        fields["bad_images"] = bad.lines
     print_result(*lines, checkpoint=str(path), **fields)

@@ -12,7 +12,7 @@ from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Interruption, Progress, count, format_duration
-from imnetprep.recipes.choices import MACHINE
+from imnetprep.recipes.choices import IMAGES, MACHINE
 from imnetprep.reports.record import LogOptions
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # --help loads none of it
     headings={
         "The run": ("runs", "run", "save_every", "keep", "resume", "restart_schedule"),
         **HEADINGS,
+        IMAGES: (*HEADINGS[IMAGES], "skip_bad"),
         MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers"),
     },
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @recipe_options
 @verb.device_option
 @verb.workers_option
+@verb.on_bad_image_option
 @click.option(
     "--devices",
     type=click.IntRange(min=1),
@@ -72,6 +74,7 @@ if TYPE_CHECKING:  # --help loads none of it
 def train(
     root: Root,
     layout: Layout | None,
+    skip_bad: bool,
     run: str | None,
     resume: bool,
     restart_schedule: bool,
@@ -125,6 +128,7 @@ def train(
         layout=layout,
         ranks=ranks,
         log_options=log_options,
+        skip_bad=skip_bad,
         progress=progress,
     )
     saves = SavePlan(60 * save_every, keep)

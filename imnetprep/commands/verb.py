@@ -385,4 +385,13 @@ skip_bad_option = click.option(
     is_flag=True,
     help="Decode every image, and leave out what is no whole one; the receipt lists it.",
 )
+on_bad_image_option = click.option(
+    "--on-bad-image",
+    "skip_bad",
+    type=click.Choice(["error", "skip"]),
+    default="error",
+    show_default=True,
+    callback=lambda _ctx, _param, value: value == "skip",
+    help="What to do where an image cannot be read: end, or go on without it and list it.",
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.network import open_checkpoint
@@ -15,6 +17,7 @@ from imnetprep.evaluation.scored_classes import (
     outputs_of,
     tell_of_choice,
 )
+from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Preprocessing
@@ -70,13 +73,15 @@ def evaluate(
     workers: int | None = None,
     layout: Layout | None = None,
     choice: str | None = None,
+    bad: BadImages | None = None,
     progress: Progress,
 ) -> Evaluation:
     """The checkpoint at `path` scored on the validation split under `root`.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
     that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
-    Raises ImnetprepError if they are not among those of the network.
+    Images that cannot be read are an error, or noted in `bad` and left out. Raises ImnetprepError
+    if the classes are not among those of the network.
     """
     place = pick_place(device, workers)
     with open_listing(root, layout=layout) as listing:
@@ -103,6 +108,7 @@ def evaluate(
         place=place,
         batch_size=batch_size,
         amp=checkpoint.recipe.amp,
+        bad=bad,
     )
     recorder = GuessRecorder()
     smaller = f"--batch-size {batch_size // 2}" if batch_size > 1 else "--device cpu"
@@ -112,6 +118,7 @@ def evaluate(
             network = ChosenOutputs(network, outputs)
         score = validator.score(network, progress, title="evaluate", on_logits=recorder.add)
     guesses = recorder.guesses()
+    samples = samples.chosen(~np.isin(np.arange(len(samples)), list(validator.unread)))
     return Evaluation(
         checkpoint.recipe.arch,
         dataset.name,

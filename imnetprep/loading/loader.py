@@ -14,11 +14,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, dataloader
 
+from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Transform
-from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes, count
 from imnetprep.processes import end_with_the_parent
 
 _start_thread = Queue._start_thread  # type: ignore[attr-defined]
@@ -34,6 +35,8 @@ class Loader:
     """Reads the samples of a split in batches, by workers that live as long as it does.
 
     `batch_size`, `steps` and `images` are of whole batches, where `share` reads a part of each.
+    An image that cannot be read is an error, or with `bad` noted there and left out; with
+    `replaces_bad` the next one of its class takes its place.
     """
 
     def __init__(
@@ -46,15 +49,18 @@ class Loader:
         workers: int,
         pin_memory: bool,
         share: Callable[[Tensor], Tensor] | None = None,
+        bad: BadImages | None = None,
+        replaces_bad: bool = False,
     ) -> None:
-        self.samples, self.batch_size = samples, batch_size
+        self.samples, self.batch_size, self._bad = samples, batch_size, bad
+        self.unread: set[int] = set()  # samples that could not be read, in the pass under way
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
         self._keys = KeyBatches(order, batch_size, share)
         self._workers: set[BaseProcess] = set()
         self._loader: DataLoader[Batch | BatchArrays | WrongBytes | OSError] = _quietly(
             DataLoader,
-            BatchDataset(samples, transform),
+            BatchDataset(samples, transform, skips_bad=bad is not None, replaces_bad=replaces_bad),
             batch_sampler=self._keys,
             collate_fn=_unchanged,
             num_workers=workers,
@@ -92,7 +98,25 @@ class Loader:
             ) from error
         finally:
             self._workers |= set(active_children()) - earlier
-        return map(_whole, batches)
+        self.unread.clear()
+        return map(self._whole, batches)
+
+    def require_all(self, *, read: int, left_out: int) -> None:
+        """Raise WrongBytes where not one image of a pass could be read; each is `read` or not."""
+        assert read + left_out == self.images
+        if not read:
+            raise WrongBytes(
+                f"none of {count(left_out, f'{self.samples.split} image')} can be read",
+                hint="imnetprep verify --decode says why",
+            )
+
+    def _whole(self, batch: Batch | BatchArrays | WrongBytes | OSError) -> Batch:
+        if isinstance(batch, WrongBytes | OSError):
+            raise batch
+        if batch.bad and self._bad is not None:
+            self._bad.add(batch.bad.values())
+            self.unread.update(batch.bad)
+        return batch.batch() if isinstance(batch, BatchArrays) else batch
 
 
 def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -100,12 +124,6 @@ def _quietly(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return make(*arguments, **options)
-
-
-def _whole(batch: Batch | BatchArrays | WrongBytes | OSError) -> Batch:
-    if isinstance(batch, WrongBytes | OSError):
-        raise batch
-    return batch.batch() if isinstance(batch, BatchArrays) else batch
 
 
 def _unchanged(batch: Any) -> Any:

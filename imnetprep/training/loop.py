@@ -74,16 +74,16 @@ class _Loop:
             batch_size=self._recipe.batch_size,
             amp=self._recipe.amp,
             ranks=ranks,
+            bad=plan.bad,
         )
         self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model, self._recipe, epochs=saves.epochs)
         self._record = plan.record(checkpoint, ranks, progress)
-        self._saves = Saves(plan.run, self._record, ranks, saves, is_new=not checkpoint.is_begun)
-        if ranks.is_first and not (
-            checkpoint.is_begun and plan.run.records(asdict(checkpoint.recipe))
-        ):
+        is_new = not checkpoint.is_begun
+        self._saves = Saves(plan.run, self._record, ranks, saves, plan.bad, is_new=is_new)
+        if ranks.is_first and (is_new or not plan.run.records(asdict(checkpoint.recipe))):
             # Before the first checkpoint, which makes a run of the folder.
             plan.run.write_recipe(plan.first_state(checkpoint))
         plan.announce(checkpoint.recipe, progress, steps=self._loader.steps)

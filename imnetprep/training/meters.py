@@ -16,14 +16,16 @@ class Score:
     top1: int
     top5: int
     images: int
+    left_out: int = 0  # images that could not be read
 
     def __str__(self) -> str:
         """`top-1 371/500 74.20 %  top-5 480/500 96.00 %  loss 0.9876`."""
+        note = f"  ({self.left_out:,} more could not be read)" if self.left_out else ""
         hits = "".join(
             f"{name} {hits}/{self.images} {hits / max(self.images, 1):.2%}  ".replace("%", " %")
             for name, hits in (("top-1", self.top1), ("top-5", self.top5))
         )
-        return f"{hits}loss {self.loss:.4f}"
+        return f"{hits}loss {self.loss:.4f}{note}"
 
     def as_json(self) -> dict[str, Any]:
         """The counts, and the shares that they make."""
@@ -34,13 +36,15 @@ class Score:
             "images": self.images,
             "top1_percent": 100 * self.top1 / max(self.images, 1),
             "top5_percent": 100 * self.top5 / max(self.images, 1),
+            **({"left_out": self.left_out} if self.left_out else {}),
         }
 
 
 def score_of(sums: Mapping[str, float]) -> Score:
     """The score that the sums of one meter make, or those of several together."""
-    images = int(sums["images"])
-    return Score(sums["loss"] / max(images, 1), int(sums["top1"]), int(sums["top5"]), images)
+    images, left_out = int(sums["images"]), int(sums.get("left_out", 0))
+    loss = sums["loss"] / max(images, 1)
+    return Score(loss, int(sums["top1"]), int(sums["top5"]), images, left_out)
 
 
 def count_hits(logits: Tensor, labels: Tensor) -> Tensor:

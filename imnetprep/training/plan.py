@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
@@ -70,7 +71,8 @@ class Data:
 class TrainPlan:
     """A run, what it trains on and where, and the recipe's options as they were typed.
 
-    `restart_schedule`: the schedule begins anew where more epochs are to be trained.
+    `restart_schedule`: the schedule begins anew where more epochs are to be trained. `bad`: images
+    that cannot be read are noted there, not an error.
     """
 
     run: Run
@@ -80,6 +82,7 @@ class TrainPlan:
     ranks: Ranks
     restart_schedule: bool = False
     log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
+    bad: BadImages | None = None
 
     def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
         """Where the run begins, or resumes, and the plan with the images that its recipe wants.
@@ -160,6 +163,8 @@ class TrainPlan:
             workers=self.place.workers,
             pin_memory=self.place.device.type == "cuda",
             share=ranks.slice,
+            bad=self.bad,
+            replaces_bad=True,
         )
 
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
@@ -242,6 +247,7 @@ def plan_training(
     layout: Layout | None = None,
     ranks: Ranks = ALONE,
     log_options: LogOptions = LogOptions(),  # noqa: B008 - a frozen value
+    skip_bad: bool = False,
     progress: Progress,
 ) -> TrainPlan:
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
@@ -273,4 +279,5 @@ def plan_training(
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     origin = read_origin(root, (train,) if lack else (train, val))
     data = Data(classes, train, val, origin, lack)
-    return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options)
+    bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
+    return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad)

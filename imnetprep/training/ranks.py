@@ -118,18 +118,22 @@ class Ranks:
         self._reduce(values)
         return dict(zip(sums, values.tolist(), strict=True))
 
-    def share(self, body: bytes) -> bytes:
-        """What rank 0 has; the others' `body` is not looked at."""
+    def share(self, body: bytes, rank: int = 0) -> bytes:
+        """What that rank has; the others' `body` is not looked at."""
         if self.is_alone:
             return body
-        size = torch.tensor([len(body) if self.is_first else 0])
+        size = torch.tensor([len(body) if self.rank == rank else 0])
         self._reduce(size)
         piece = torch.from_numpy(np.zeros(int(size), np.uint8))
-        if self.is_first:
+        if self.rank == rank:
             piece.numpy()[:] = np.frombuffer(body, np.uint8)
         with _peers():
-            distributed.broadcast(piece, 0, group=self._group)
+            distributed.broadcast(piece, rank, group=self._group)
         return piece.numpy().tobytes()
+
+    def shares(self, body: bytes) -> list[bytes]:
+        """What each rank has."""
+        return [self.share(body, rank) for rank in range(self.world)]
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give all ranks the buffers of rank 0: each has seen its own slices."""

@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import dataclass
 
+from imnetprep.loading.bad_images import BadImages
 from imnetprep.reports.record import RunRecord
 from imnetprep.training.checkpoint import Position, save_checkpoint
 from imnetprep.training.ranks import Ranks
@@ -23,9 +24,10 @@ class Saves:
     """The checkpoints of a run: made by all ranks together, written by the first."""
 
     def __init__(
-        self, run: Run, record: RunRecord, ranks: Ranks, plan: SavePlan, *, is_new: bool
-    ) -> None:
-        self._run, self._record, self._ranks, self._plan = run, record, ranks, plan
+        self, run: Run, record: RunRecord, ranks: Ranks, plan: SavePlan, bad: BadImages | None,
+        *, is_new: bool,
+    ) -> None:  # fmt: skip
+        self._run, self._record, self._ranks, self._plan, self._bad = run, record, ranks, plan, bad
         # A new run is saved after its first step: it exists then, and there is room for it.
         self._saved_s = -math.inf if is_new else time.monotonic()
 
@@ -43,6 +45,8 @@ class Saves:
             return
         checkpoint = state.checkpoint()
         self._record.write()  # first: a line of what is not saved is dropped on resume
+        if self._bad:
+            self._bad.tell(self._ranks.shares)
         if self._ranks.is_first:
             if is_best:
                 save_checkpoint(self._run.best, checkpoint.as_best())

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
@@ -32,11 +32,12 @@ class Validator:
         batch_size: int,
         amp: bool,
         ranks: Ranks = ALONE,
+        bad: BadImages | None = None,
     ) -> None:
         self._device, self._amp, self._ranks = place.device, amp, ranks
-        self._sizes = np.bincount(samples.labels, minlength=len(samples.wnids))
-        self._hits = torch.zeros(len(samples.wnids), dtype=torch.int64, device=place.device)
-        self.class_hits = [(0, size) for size in self._sizes.tolist()]  # top-1, images
+        # How many answers were wrong, and right, of each class in turn.
+        self._answers = torch.zeros(2 * len(samples.wnids), dtype=torch.int64, device=place.device)
+        self.class_hits = [(0, 0)] * len(samples.wnids)  # top-1, images
         self._normaliser = Normaliser(preprocessing, place.device)
         self._loader = Loader(
             samples,
@@ -46,7 +47,9 @@ class Validator:
             workers=place.workers,
             pin_memory=place.device.type == "cuda",
             share=ranks.slice,
+            bad=bad,
         )
+        self.unread = self._loader.unread  # samples that the last score leaves out, by this rank
 
     def close(self) -> None:
         """End the workers that read images."""
@@ -71,20 +74,20 @@ class Validator:
             return Score(0.0, 0, 0, 0)
         model.eval()
         self._ranks.share_buffers(model)
-        self._hits.zero_()
+        self._answers.zero_()
         meter, batches = Meter(self._device), self._loader.batches(0)
         with progress.task(title, total=self._loader.images, unit="images") as task:
             for step in range(self._loader.steps):
                 with self._ranks.together(stop or StopRequest()):
                     self._add(next(batches), model, meter, on_logits)
                 task.advance(self._loader.images_of(step))
-        hits = {str(label): hits for label, hits in enumerate(self._hits.tolist())}
-        sums = self._ranks.totals(meter.sums() | hits)
-        self.class_hits = [
-            (int(sums[str(label)]), size) for label, size in enumerate(self._sizes.tolist())
-        ]
+        answers = {str(place): number for place, number in enumerate(self._answers.tolist())}
+        sums = self._ranks.totals(meter.sums() | answers | {"left_out": len(self.unread)})
+        pairs = zip(*[(int(sums[place]) for place in answers)] * 2, strict=True)
+        self.class_hits = [(right, wrong + right) for wrong, right in pairs]
         score = score_of(sums)
-        assert score.images == self._loader.images
+        with self._ranks.one_voice():
+            self._loader.require_all(read=score.images, left_out=score.left_out)
         return score
 
     def _add(
@@ -95,6 +98,7 @@ class Validator:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
                 logits = model(self._normaliser.normalised(batch.pixels)).float()
             meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
-            self._hits.index_add_(0, labels, (logits.argmax(dim=1) == labels).long())
+            places = 2 * labels + (logits.argmax(dim=1) == labels)
+            self._answers.index_add_(0, places, torch.ones_like(places))
             if on_logits:
                 on_logits(logits, labels)
