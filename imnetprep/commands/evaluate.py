@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
@@ -69,11 +69,9 @@ def evaluate(
     imnetprep evaluate --only-classes imagewoof
     imnetprep evaluate --report wrong          classes, confusions, mistakes, calibration
     """
-    from imnetprep.training.runs import pick_checkpoint, require_samples
+    from imnetprep.training.runs import pick_checkpoint
 
-    # Before torch is loaded, which takes seconds.
-    path = pick_checkpoint(root, path=checkpoint, run=run)
-    require_samples(root, (Split.VAL,), layout=layout)
+    path = pick_checkpoint(root, path=checkpoint, run=run)  # before torch, which takes seconds
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
     from imnetprep.evaluation.report import require_writable, write_report
     from imnetprep.loading.bad_images import BadImages

@@ -76,7 +76,8 @@ def evaluate(
     bad: BadImages | None = None,
     progress: Progress,
 ) -> Evaluation:
-    """The checkpoint at `path` scored on the validation split under `root`.
+    """The checkpoint at `path` scored on the validation split under `root`, or on what it held out
+    of train where there is none.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
     that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
@@ -85,11 +86,16 @@ def evaluate(
     """
     place = pick_place(device, workers)
     with open_listing(root, layout=layout) as listing:
-        dataset, samples = listing.dataset, listing.samples(Split.VAL)
-        synsets = dataset.synsets
-    checkpoint = open_checkpoint(
-        path, arch=arch, dataset=dataset, apply_orientation=samples.apply_orientation
-    )
+        dataset, synsets = listing.dataset, listing.dataset.synsets
+        checkpoint = open_checkpoint(
+            path, arch=arch, dataset=dataset, apply_orientation=dataset.orientation_applied
+        )
+        samples = listing.validation(checkpoint.recipe.val_fraction)
+    if samples.split is Split.TRAIN:
+        progress.note(
+            f"{root.path} has no val split: scored on {count(len(samples), 'image')} of train that"
+            f" --val-fraction {checkpoint.recipe.val_fraction:g} holds out"
+        )
     if choice is not None:
         samples = only_classes(samples, dataset, choice)
         synsets = tuple(synsets[dataset.label_of_wnid[wnid]] for wnid in samples.wnids)

@@ -12,6 +12,7 @@ import numpy as np
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
+from imnetprep.loading.held_out import held_out
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, adopt_by_links
@@ -25,6 +26,19 @@ class Listing:
 
     dataset: Dataset
     samples: Callable[[Split], SampleList]
+
+    def validation(self, fraction: float) -> SampleList:
+        """The val split; where there is none, the `fraction` of train that a training held out.
+
+        Raises ImnetprepError where there is neither.
+        """
+        try:
+            return self.samples(Split.VAL)
+        except ImnetprepError:
+            if not fraction:
+                raise
+        train = self.samples(Split.TRAIN)
+        return train.chosen(held_out(train, fraction))
 
 
 @contextmanager

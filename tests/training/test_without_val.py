@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from imnetprep.catalog.datasets import Root, Split
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
-from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.training.checkpoint import load_checkpoint
@@ -78,6 +79,9 @@ def test_a_part_of_train_is_held_out_alike_for_every_seed(only_train: Root) -> N
         options = {**OPTIONS, "val_fraction": 0.3, "seed": seed, "epochs": 1}
         (report,) = trained(only_train, run=f"seed{seed}", options=options)
         assert report.val.images == len(val)
+        best = Run(only_train.run(f"seed{seed}")).best
+        scored = evaluate(only_train, best, device="cpu", workers=0, progress=Silent())
+        assert scored.score == report.val and scored.real is None
         assert report.train.images == len(train) // 8 * 8
 
 
