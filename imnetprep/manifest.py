@@ -433,6 +433,10 @@ def pick_split(
     return manifest.splits()[on_disk[0]] if on_disk else None
 
 
+class NoSplit(ImnetprepError):
+    """A split is there in no layout."""
+
+
 def require_split(
     manifest: Manifest, root: Root, split: Split, *, layout: Layout | None
 ) -> SplitRecord:
@@ -440,7 +444,8 @@ def require_split(
     record = pick_split(manifest, root, split, layout=layout)
     if record is None or not record.samples:
         form, words = (f" as {layout}", f" --layout {layout}") if layout else ("", "")
-        raise ImnetprepError(
+        has_layouts = any(name == split for name, _ in manifest.splits())
+        raise (ImnetprepError if has_layouts else NoSplit)(
             f"{root.path} has no {split} split{form} yet",
             hint=f"imnetprep organize --split {split}{words}",
         )

@@ -8,6 +8,7 @@ from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
+from imnetprep.messages import ImnetprepError
 
 
 @verb.command(short_help="Score a checkpoint on the validation split.")
@@ -59,8 +60,9 @@ def evaluate(
     """Score CHECKPOINT on the validation split: every image exactly once.
 
     Where the network has more classes than the root, such as one of ilsvrc2012 on imagenette, its
-    outputs for the root's classes are compared, found by wnid. Of ilsvrc2012 the accuracy by the
-    ReaL labels is told as well.
+    outputs for the root's classes are compared, found by wnid. Of ilsvrc2012, with all its classes,
+    the accuracy by the ReaL labels is told as well. Where the root has no val split, the images are
+    scored that --val-fraction held out in the training.
 
     \b
     imnetprep evaluate                         best.pt of the newest run that has one
@@ -96,11 +98,15 @@ def evaluate(
         progress=progress,
     )
     lines, fields = evaluation.lines(), evaluation.as_json()
-    if report:
-        files = write_report(evaluation, report)
-        lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
-        fields["files"] = [*map(str, files)]
     if bad:
         bad.tell()
         fields["bad_images"] = bad.lines
+    if report:
+        try:
+            files = write_report(evaluation, report)
+        except (ImnetprepError, OSError):  # the score took longest
+            print_result(*lines, checkpoint=str(path), **fields)
+            raise
+        lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
+        fields["files"] = [*map(str, files)]
     print_result(*lines, checkpoint=str(path), **fields)

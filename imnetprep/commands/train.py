@@ -176,7 +176,7 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
-        f" validated on {count(len(data.val), 'image')}",
+        + (f" validated on {count(len(data.val), 'image')}" if recipe.val else " not validated"),
         run=plan.run.folder,
         device=plan.place.device,
         workers=plan.place.workers,

@@ -392,6 +392,7 @@ on_bad_image_option = click.option(
     default="error",
     show_default=True,
     callback=lambda _ctx, _param, value: value == "skip",
-    help="What to do where an image cannot be read: end, or go on without it and list it.",
+    help="Where an image cannot be read: end, or list it and go on. In a training another image of"
+    " its class takes its place; a score leaves it out.",
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")

@@ -30,7 +30,7 @@ from imnetprep.training.validator import Validator
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it: the score, and a guess for each of `samples`, of which class it is.
+    """A score, and for each of `samples` the class that the network guessed.
 
     `real` is there for ilsvrc2012 alone. `synsets`: the classes that were compared, of `outputs`
     that the network has.
@@ -101,7 +101,7 @@ def evaluate(
         synsets = tuple(synsets[dataset.label_of_wnid[wnid]] for wnid in samples.wnids)
     if not len(samples):
         raise ImnetprepError(
-            f"no {Split.VAL} image is of {count(len(samples.wnids), 'class')} to be scored",
+            f"no {samples.split} image is of {count(len(samples.wnids), 'class')} to be scored",
             hint=shell_command("imnetprep", "status", "--root", root.path),
         )
     outputs = outputs_of(checkpoint.classes, samples.wnids, checkpoint=path)
@@ -124,15 +124,16 @@ def evaluate(
             network = ChosenOutputs(network, outputs)
         score = validator.score(network, progress, title="evaluate", on_logits=recorder.add)
     guesses = recorder.guesses()
-    samples = samples.chosen(~np.isin(np.arange(len(samples)), list(validator.unread)))
+    if validator.unread:
+        samples = samples.chosen(~np.isin(np.arange(len(samples)), list(validator.unread)))
     return Evaluation(
-        checkpoint.recipe.arch,
-        dataset.name,
-        score,
-        real_score(samples, guesses.guesses),
-        samples,
-        guesses,
-        synsets,
-        len(checkpoint.classes.wnids),
-        checkpoint.preprocessing,
+        network=checkpoint.recipe.arch,
+        dataset=dataset.name,
+        score=score,
+        real=real_score(samples, guesses.guesses),
+        samples=samples,
+        guesses=guesses,
+        synsets=synsets,
+        outputs=len(checkpoint.classes.wnids),
+        preprocessing=checkpoint.preprocessing,
     )

@@ -99,7 +99,9 @@ class GuessRecorder:
         """Note a batch: logits (B, C) of float32 and labels (B,)."""
         top5 = logits.topk(min(5, logits.shape[1]), dim=1).indices
         shares = logits.softmax(dim=1).gather(1, top5[:, :1])[:, 0]
-        self._batches.append((labels, top5[:, 0], shares, (top5 == labels[:, None]).any(dim=1)))
+        hits = (top5 == labels[:, None]).any(dim=1)
+        # Copies: a batch of a worker holds a file descriptor as long as a part of it lives.
+        self._batches.append((labels.clone(), top5[:, 0].clone(), shares, hits))
 
     def guesses(self) -> Guesses:
         """All that was noted, in order. A share that is no number (NaN) becomes 0."""

@@ -28,8 +28,14 @@ def require_writable(folder: Path) -> None:
     place = existing_folder(folder)
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise ImnetprepError(
-            f"{folder} is not to be written to: {place} is no folder, read-only, or another user's",
+            f"{folder} is not to be written to: {place} is"
+            + (" read-only, or another user's" if place.is_dir() else " no folder"),
             hint="name another folder by --report",
+        )
+    if (folder / "log.jsonl").exists():
+        raise ImnetprepError(
+            f"{folder} is the folder of a training, which has a {PAGE} of its own",
+            hint=f"--report {folder / 'evaluation'}",
         )
 
 

@@ -30,8 +30,8 @@ def only_classes(samples: SampleList, dataset: Dataset, choice: str) -> SampleLi
 
 
 def _parse_choice(text: str, dataset: Dataset) -> SubsetList:
-    if text in dataset.label_of_wnid or ("," in text and not Path(text).exists()):
-        wnids = re.split(r"\s*,\s*", text.strip(" ,"))
+    wnids = re.split(r"\s*,\s*", text.strip(" ,"))
+    if any(wnid in dataset.label_of_wnid for wnid in wnids):
         return SubsetList("classes", [(_OPTION, wnid) for wnid in wnids])
     return read_list(text)
 

@@ -39,7 +39,7 @@ class BadImages:
         for line in first:
             self._progress.note(f"skipped: {line}")
         if rest := len(news) - len(first):
-            place = f": {self._file} lists them" if self._file else ""
+            place = f": {self._file} lists them" if self._file else ": --json lists them"
             self._progress.note(f"skipped: {count(rest, 'more image')}{place}")
         self.lines = sorted(news | earlier)
         if self._file:

@@ -13,7 +13,7 @@ _SEED = 0  # whatever that of the training is: runs are compared on one set of i
 def held_out(samples: SampleList, fraction: float) -> NDArray[np.bool_]:
     """Which samples (N,) validate: the images that `imnetprep divide --val-fraction` would take.
 
-    Of a `fraction` of 0 none; else one at least of each class of several.
+    None for a fraction of 0; else at least one of each class that has two or more.
     """
     mask = np.zeros(len(samples), np.bool_)
     if not fraction:

@@ -14,7 +14,7 @@ from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.manifest import open_manifest
+from imnetprep.manifest import NoSplit, open_manifest
 from imnetprep.messages import ImnetprepError, adopt_by_links
 from imnetprep.own_images.content import ImageFolder
 from imnetprep.own_images.folder import read_split_folders
@@ -28,13 +28,13 @@ class Listing:
     samples: Callable[[Split], SampleList]
 
     def validation(self, fraction: float) -> SampleList:
-        """The val split; where there is none, the `fraction` of train that a training held out.
+        """The val split; where there is none, the `fraction` of train that is held out.
 
         Raises ImnetprepError where there is neither.
         """
         try:
             return self.samples(Split.VAL)
-        except ImnetprepError:
+        except NoSplit:
             if not fraction:
                 raise
         train = self.samples(Split.TRAIN)
@@ -78,7 +78,7 @@ def _scanned(folder: Path) -> Listing:
 def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> SampleList:
     by_class: Mapping[str, Mapping[str, str]] = content.splits.get(split, {})
     if not by_class:
-        raise ImnetprepError(
+        raise NoSplit(
             f"{content.folder} has no {split} split of class folders",
             hint="imnetprep divide makes train and val of class folders",
         )

@@ -143,11 +143,13 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     Queue._start_thread = _start_feeder  # type: ignore[attr-defined]
     # A parent that is gone while it takes a batch is no error of the thread that hands it over.
-    sys.excepthook = _unheard
+    sys.excepthook = _tell_unless_hung_up
     end_with_the_parent()  # by a thread; where none can start, torch sends that by the queue
 
 
-def _unheard(*_error: object) -> None: ...
+def _tell_unless_hung_up(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if not issubclass(kind, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _start_feeder(queue: "Queue[Any]") -> None:

@@ -1,6 +1,6 @@
 """Parts of a network: its head, and the layers that keep their weights in a training."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from types import MethodType
 
 import torch
@@ -12,23 +12,40 @@ from imnetprep.networks.architectures import make_network
 from imnetprep.recipes.recipe import ALL_BUT_HEAD, UP_TO, Recipe
 
 _SHOWN_LAYERS = 12
+_HEAD_RMS = 0.01  # of a new head's weights at most; with EfficientNet's own 0.18 its body suffers
 
 
 def head_of(recipe: Recipe, *, classes: int) -> frozenset[str]:
-    """The names of tensors whose shape depends on the number of classes; none if nobody asks.
+    """The names of the head's tensors, where the recipe treats it in a way of its own; else none.
 
-    Raises WrongUsage where none does.
+    Raises WrongUsage where the network has no head.
     """
     if not recipe.freeze and recipe.head_lr == recipe.lr:
         return frozenset()
-    shapes, wider = (_shapes(recipe, classes=number) for number in (classes, classes + 1))
-    head = frozenset(name for name in shapes if shapes[name] != wider.get(name))
+    head = _head_names(recipe, classes=classes)
     if not head:
         raise WrongUsage(
             f"no layer of {recipe.arch} depends on the number of classes: it has no head",
             hint="leave out --freeze and --head-lr",
         )
     return head
+
+
+def shrink_head(model: nn.Module, recipe: Recipe, *, classes: int, among: Collection[str]) -> None:
+    """Make the weights of the head that are `among` these small.
+
+    The first gradients of a new head then do not undo what the body has learnt.
+    """
+    tensors = model.state_dict()
+    for name in _head_names(recipe, classes=classes).intersection(among):
+        if (tensor := tensors[name]).dim() > 1:
+            tensor.mul_((_HEAD_RMS / tensor.square().mean().sqrt()).clamp(max=1))
+
+
+def _head_names(recipe: Recipe, *, classes: int) -> frozenset[str]:
+    """The names of tensors whose shape depends on the number of classes, which may be none."""
+    shapes, wider = (_shapes(recipe, classes=number) for number in (classes, classes + 1))
+    return frozenset(name for name in shapes if shapes[name] != wider.get(name))
 
 
 def freeze(model: nn.Module, recipe: Recipe, *, head: Set[str]) -> None:

@@ -91,7 +91,8 @@ class Recipe:
     )
     val: bool = choice("Validate after each epoch.", IMAGES, value=True)
     val_fraction: float = choice(
-        "Share of each class of train to hold out and validate on, in place of the val split.",
+        "Share of each class of train to hold out and validate on, in place of the val split;"
+        " 0: none.",
         IMAGES,
         value=0.0,
         limits=(0, 0.9),

@@ -77,7 +77,7 @@ def _check(line: Line) -> None:
         for name in ("loss", "epoch_loss"):
             real_number(line[name])
         return
-    for part in [table(line[name]) for name in ("train", "val") if name in line or name == "train"]:
+    for part in map(table, [line["train"], *([line["val"]] if "val" in line else [])]):
         for name in ("top1", "images"):
             whole_number(part[name])
         for name in ("loss", "top1_percent", "top5_percent"):

@@ -34,7 +34,7 @@ from imnetprep.training.device import memory_format
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
 
-FORM = 2
+FORM = 3
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _PROGRAM = f"imnetprep {__version__}"

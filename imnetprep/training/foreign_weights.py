@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from imnetprep.loading.order import mixed_seed
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, count
+from imnetprep.networks.fine_tuning import shrink_head
 from imnetprep.networks.model import build_model
 from imnetprep.networks.weight_files import plain_name, read_tensors
 from imnetprep.networks.zoo import (
@@ -23,7 +24,6 @@ from imnetprep.recipes.recipe import TIMM, Recipe
 from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint
 
 _SHOWN_NAMES = 6
-_HEAD_RMS = 0.01  # of a new head's weights at most; with EfficientNet's own 0.18 its body suffers
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which files of old versions lack
 
 
@@ -134,10 +134,7 @@ def fit_weights(model: nn.Module, weights: Weights) -> Fit:
 def first_weights(
     recipe: Recipe, classes: Classes, weights: Weights
 ) -> tuple[dict[str, Tensor], Fit]:
-    """All weights that a training begins with: of `weights` what fits, else of the seed.
-
-    A new head begins small, so that its first gradients do not undo what the body has learnt.
-    """
+    """All weights that a training begins with: of `weights` what fits, else of the seed."""
     model = build_model(
         recipe.arch,
         classes=len(classes.wnids),
@@ -145,12 +142,8 @@ def first_weights(
         seed=mixed_seed(recipe.seed, "weights"),
     )
     fit = fit_weights(model, weights)
-    tensors = model.state_dict()
-    for name in fit.misfits + fit.gaps:
-        tensor = tensors[name]
-        if tensor.dim() > 1 and len(tensor) == len(classes.wnids):
-            tensor.mul_((_HEAD_RMS / tensor.square().mean().sqrt()).clamp(max=1))
-    return tensors, fit
+    shrink_head(model, recipe, classes=len(classes.wnids), among=fit.misfits + fit.gaps)
+    return model.state_dict(), fit
 
 
 def format_names(names: tuple[str, ...]) -> str:

@@ -131,7 +131,8 @@ class _Loop:
                     self._step(batch)
                     state.next_step()
                     is_logged = state.is_trained or self._record.is_due(state.position.step)
-                    if is_logged or state.is_unseen:  # each look at the loss waits for the device
+                    # Each look at the loss waits for the device.
+                    if is_logged or (self._ranks.is_first and state.is_unseen):
                         task.tell(state.look())
                     state.seconds += time.monotonic() - begun_s
                     if is_logged:

@@ -14,6 +14,7 @@ from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
+from imnetprep.manifest import NoSplit
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.recipes.plan_recipe import (
@@ -49,7 +50,7 @@ from imnetprep.training.runs import Run, pick_run
 
 @dataclass(frozen=True)
 class Data:
-    """What the root has to train on; `val` has no sample where there is a `lack` of it."""
+    """What the root has to train on; without a val split `val` is empty, and `lack` says so."""
 
     classes: Classes
     train: SampleList
@@ -59,12 +60,15 @@ class Data:
 
     def of(self, recipe: Recipe) -> "Data":
         """What `recipe` trains and validates on. Raises ImnetprepError where it lacks a split."""
-        if not recipe.val or recipe.val_fraction:
-            mask = held_out(self.train, recipe.val_fraction)
-            return replace(self, train=self.train.chosen(~mask), val=self.train.chosen(mask))
-        if self.lack:
-            raise self.lack
-        return self
+        if recipe.val and not recipe.val_fraction:
+            if self.lack:
+                raise self.lack
+            return self
+        mask = held_out(self.train, recipe.val_fraction)
+        if recipe.val and not mask.any():
+            raise ImnetprepError("each class has one image: none can be held out", hint="--no-val")
+        train = self.train.chosen(~mask) if recipe.val else self.train
+        return replace(self, train=train, val=self.train.chosen(mask))
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,7 @@ class TrainPlan:
             f" {val}, {len(data.classes.wnids)} classes, {steps} steps an epoch,"
             f" {count(self.place.workers, 'worker')}" + self.ranks.note
         )
-        for samples in (data.train, data.val):
+        for samples in {each.split: each for each in (data.val, data.train)}.values():
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
 
@@ -264,12 +268,15 @@ def plan_training(
     with open_listing(root, layout=layout) as listing:
         classes = classes_of(listing.dataset)
         train = listing.samples(Split.TRAIN)
-        val, lack = train.chosen(held_out(train, 0)), None
+        lack = None
         try:
             val = listing.samples(Split.VAL)
-        except ImnetprepError as error:
-            lack = error
+        except NoSplit as error:
+            val, lack = train.chosen(held_out(train, 0)), error
             lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
+    is_validated = options.get("val") is not False and not options.get("val_fraction")
+    if lack and is_validated and not target.is_begun:
+        raise lack  # before weights are downloaded
     if root.is_tree:
         progress.note(
             f"{root.path} is no root: {count(len(classes.wnids), 'class')} by their folders,"

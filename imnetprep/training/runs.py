@@ -55,7 +55,7 @@ class EpochReport:
             "train": self.train.as_json(),
             **({"val": self.val.as_json()} if self.val.images else {}),
             **({"average": self.average.as_json()} if self.average and self.val.images else {}),
-            "is_best": self.is_best,
+            "is_best": self.is_best and bool(self.val.images),
             "seconds": round(self.seconds, 3),
             "waited_s": round(self.waited_s, 3),
             "images_per_second": round(self.images_per_second, 1),
@@ -80,7 +80,7 @@ class Run:
 
     @property
     def best(self) -> Path:
-        """The weights of the best epoch so far."""
+        """The weights of the best epoch so far; with --no-val of the last one."""
         return self.folder / "best.pt"
 
     def of_epoch(self, epoch: int) -> Path:
@@ -122,7 +122,7 @@ class Run:
 
         The folder is listed: to ask for `last.pt` says "no" too where the disk does not answer.
         """
-        names = {self.recipe.name, ".lock"}
+        names = {self.recipe.name, "bad-images.txt", ".lock"}
         with suppress(OSError):  # the folder holds more, or the disk does not answer
             if names.issuperset(path.name for path in self.folder.iterdir()):
                 for name in names:

@@ -47,7 +47,7 @@ class TrainState:
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
         self.meter = Meter(device)
-        self._start, self._start_s = self._epochs, time.monotonic()
+        self._first_epochs, self._first_s = 0.0, 0.0  # of the first step here, once it is done
         self._looked_s = -math.inf
         self.seconds = self.waited_s = 0.0
         if checkpoint.sums and ranks.is_first:
@@ -93,11 +93,13 @@ class TrainState:
         step = self.position.epoch * self.steps + self.position.step
         self.average.follow(self.model, step=step)
         self.position = replace(self.position, step=self.position.step + 1)
+        if not self._first_s:
+            self._first_epochs, self._first_s = self._epochs, time.monotonic()
 
     def is_best(self, val: Score, average: Score | None) -> bool:
         """Is the epoch under way better than any before it, by its weights or their average?
 
-        Where nothing is validated, it is.
+        Without validation each epoch is.
         """
         return not self.best or not val.images or _better(val, average).top1 > self.best.top1
 
@@ -121,8 +123,8 @@ class TrainState:
 
         Raises ImnetprepError when the loss or a weight is not finite.
         """
-        self._finite_score()
         sums = self._ranks.totals(self.meter.sums())
+        self._require_finite(sums["loss"])
         weights = self.model.state_dict()
         floats = [tensor for tensor in weights.values() if tensor.is_floating_point()]
         if not bool(torch.stack([tensor.isfinite().all() for tensor in floats]).all()):
@@ -144,8 +146,12 @@ class TrainState:
         return score_of(self._ranks.totals(self.meter.sums()))
 
     def log_line(self) -> dict[str, Any]:
-        """What the log says of the epoch so far, made by all ranks together."""
+        """What the log says of the epoch so far, made by all ranks together.
+
+        Raises ImnetprepError where the loss is NaN or infinite.
+        """
         score = self.train_score()
+        self._require_finite(score.loss)
         return {
             "epoch": self.position.epoch + 1,
             "step": self.position.step,
@@ -165,25 +171,21 @@ class TrainState:
 
     @property
     def is_unseen(self) -> bool:
-        """Did nobody look for some seconds?"""
+        """Is it some seconds since the last look?"""
         return time.monotonic() - self._looked_s > _SECONDS_BETWEEN_LOOKS
 
     def look(self) -> str:
-        """Loss and top-1 of the epoch so far, and when the run ends at the pace that it has here.
+        """Loss and top-1 of the epoch so far, and when the run ends at the pace of this process."""
+        score, self._looked_s = self.meter.score(), time.monotonic()
+        text = f"loss {score.loss:.3f}, top-1 {100 * score.top1 / max(score.images, 1):.1f} %"
+        if epochs := self._epochs - self._first_epochs:
+            rest = (self.recipe.epochs - self._epochs) / epochs
+            text += f", run ends in {format_duration(rest * (self._looked_s - self._first_s))}"
+        return text
 
-        Raises ImnetprepError where the loss is NaN or infinite.
-        """
-        score, self._looked_s = self._finite_score(), time.monotonic()
-        epoch_s = (self._looked_s - self._start_s) / (self._epochs - self._start)
-        rest = format_duration(epoch_s * (self.recipe.epochs - self._epochs))
-        top1 = 100 * score.top1 / max(score.images, 1)
-        return f"loss {score.loss:.3f}, top-1 {top1:.1f} %, run ends in {rest}"
-
-    def _finite_score(self) -> Score:
-        score = self.meter.score()
-        if not math.isfinite(score.loss):
+    def _require_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
             raise self._not_finite()
-        return score
 
     def _not_finite(self) -> ImnetprepError:
         return ImnetprepError(

@@ -20,6 +20,7 @@ from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.catalog.real_labels import real_labels
 from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.real_score import real_score
+from imnetprep.evaluation.scored_classes import only_classes
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.loading.transforms import MEAN, STD
@@ -364,3 +365,19 @@ def test_what_strangers_named_is_text_on_the_page() -> None:
     ).html()  # fmt: skip
     assert b"<img src=x" not in page and b"\x1b" not in page
     assert page.count(b"&lt;img src=x") == 11
+
+
+def test_two_hundred_classes_may_be_typed(drawn: Root) -> None:
+    with open_manifest(drawn.manifest) as manifest:
+        samples, dataset = read_samples(manifest, Split.VAL, drawn), manifest.dataset()
+    wnids = [*dataset.label_of_wnid][:2]
+    part = only_classes(samples, dataset, ",".join(100 * wnids))  # longer than a name of a file
+    assert part.wnids == tuple(wnids) and len(part) == 14
+
+
+def test_what_is_noted_of_a_batch_holds_nothing_of_it() -> None:
+    """A batch of a worker keeps a file descriptor: 1,024 of them are all that a process has."""
+    recorder, labels = GuessRecorder(), torch.tensor([1, 0])
+    recorder.add(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), labels)
+    labels.fill_(7)
+    assert recorder.guesses().labels.tolist() == [1, 0]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
@@ -109,6 +109,9 @@ def test_no_val_split_is_told_with_what_to_do(only_train: Root, here: RunCommand
 
 
 def test_a_val_split_that_is_not_asked_for_is_not_read(root: Root) -> None:
+    for path in [*root.split(Split.VAL).glob("*/*")]:
+        assert path.is_file()
+    (root.path / "val").unlink()  # a link: it is listed by the manifest alone
     (report,) = trained(root, options={**SMALL, "epochs": 1, "val": False})
     assert (report.train.images, report.val.images) == (56, 0)
     recipe = json.loads(Run(root.run("a")).recipe.read_text())["recipe"]
@@ -119,25 +122,36 @@ def test_the_progress_tells_the_end_of_the_run(root: Root, here: RunCommand) -> 
     """The line of an epoch: how far it is, and beside it what is learnt and the time left."""
     told: list[str] = []
 
-    class Told:
+    class Told(Silent):
         """A progress that keeps what is told beside the bar."""
-
-        def task(self, *_: Any, **__: Any) -> "Told":
-            return self
-
-        def __enter__(self) -> "Told":
-            return self
-
-        def __exit__(self, *_: object) -> None: ...
-
-        def advance(self, amount: int) -> None: ...
-
-        def note(self, line: str) -> None: ...
 
         def tell(self, detail: str) -> None:
             told.append(detail)
 
     trained(root, options=SMALL, progress=Told())
     form = re.compile(r"loss \d\.\d{3}, top-1 \d{1,3}\.\d %, run ends in \d+:\d\d(:\d\d)?")
-    assert told and all(form.fullmatch(detail) for detail in told)
+    assert form.fullmatch(f"{told[0]}, run ends in 0:00")  # one step shows no pace
+    assert told[1:] and all(form.fullmatch(detail) for detail in told[1:])
     assert told[-1].endswith("run ends in 0:00")
+
+
+def test_classes_of_one_image_hold_out_nothing_which_is_told(
+    only_train: Root, here: RunCommand
+) -> None:
+    for folder in (only_train.path / "train").iterdir():
+        for path in sorted(folder.iterdir())[1:]:
+            path.unlink()
+    options = {**OPTIONS, "val_fraction": 0.3, "batch_size": 2}
+    with pytest.raises(ImnetprepError, match="none can be held out"):
+        trained(only_train, options=options)
+
+
+def test_a_val_split_that_is_there_is_scored_and_a_damaged_one_is_no_lack(
+    root: Root, tmp_path: Path
+) -> None:
+    trained(root, options={**OPTIONS, "val_fraction": 0.2, "epochs": 1})
+    best = Run(root.run("a")).best
+    scored = evaluate(root, best, device="cpu", workers=0, progress=Silent())
+    assert scored.score.images == 21 and scored.samples.split is Split.VAL
+    with pytest.raises(ImnetprepError, match="no val split as webdataset"):
+        evaluate(root, best, layout=Layout.WEBDATASET, device="cpu", progress=Silent())

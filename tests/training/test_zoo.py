@@ -42,12 +42,14 @@ tell()
 def test_timm_asks_a_few_times_where_there_is_no_way_and_takes_what_is_cached(
     tmp_path: Path,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        proxy = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    deaf = socket.socket()  # bound and not listening: whoever connects is refused
+    deaf.bind(("127.0.0.1", 0))
+    proxy = f"http://127.0.0.1:{deaf.getsockname()[1]}"
     names = ("https_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy")
     settings = dict.fromkeys(names, proxy) | {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
     words = [sys.executable, "-c", _CUT_OFF, str(tmp_path)]
-    done = subprocess.run(words, env=os.environ | settings, stdout=subprocess.PIPE, check=True)
+    with deaf:
+        done = subprocess.run(words, env=os.environ | settings, stdout=subprocess.PIPE, check=True)
     error, tries, *cached = done.stdout.decode().splitlines()
     assert "timm's test_resnet cannot be downloaded: " in error and "refused" in error
     assert "https://huggingface.co/timm/test_resnet.r160_in1k" in error
