@@ -447,7 +447,11 @@ def require_split(
         has_layouts = any(name == split for name, _ in manifest.splits())
         raise (ImnetprepError if has_layouts else NoSplit)(
             f"{root.path} has no {split} split{form} yet",
-            hint=f"imnetprep organize --split {split}{words}",
+            hint=(
+                f"adopt a folder that has {split}, or divide one into train and val"
+                if manifest.dataset().is_own
+                else f"imnetprep organize --split {split}{words}"
+            ),
         )
     return record
 

@@ -56,11 +56,11 @@ def _rows(state: "Checkpoint") -> Iterator[tuple[str, str]]:
         f"{count(at.epoch, 'epoch')} of {state.recipe.epochs}"
         + (f" and {count(at.step, 'step')} of the next" if at.step else ""),
     )
-    splits = origin.splits or {}
-    if state.best:
-        is_whole = "val" in splits and not state.recipe.val_fraction
-        of = f" of {splits['val'].samples:,}" if is_whole else ""
-        yield "best", f"epoch {state.best.epoch}, top-1 {state.best.top1:,}{of} validation images"
+    if best := state.best:
+        yield (
+            "best",
+            f"epoch {best.epoch}, top-1 {best.top1:,} of {count(best.images, 'validation image')}",
+        )
     words = [f"{_spaced(name)} {_plain(value)}" for name, value in recipe.items()]
     yield "recipe", ", ".join(words)
     yield from origin.described()

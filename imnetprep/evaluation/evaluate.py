@@ -90,7 +90,9 @@ def evaluate(
         checkpoint = open_checkpoint(
             path, arch=arch, dataset=dataset, apply_orientation=dataset.orientation_applied
         )
-        samples = listing.validation(checkpoint.recipe.val_fraction)
+        samples = listing.validation(
+            checkpoint.recipe.val_fraction, train_samples=checkpoint.train_samples
+        )
     if samples.split is Split.TRAIN:
         progress.note(
             f"{root.path} has no val split: scored on {count(len(samples), 'image')} of train that"

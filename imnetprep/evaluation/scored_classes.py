@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.catalog.subsets import SubsetList, read_list, subset_of
 from imnetprep.loading.samples import SampleList
-from imnetprep.messages import ImnetprepError, Progress, count
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.training.checkpoint import Classes
 
 _OPTION = "--only-classes"
@@ -33,6 +33,11 @@ def _parse_choice(text: str, dataset: Dataset) -> SubsetList:
     wnids = re.split(r"\s*,\s*", text.strip(" ,"))
     if any(wnid in dataset.label_of_wnid for wnid in wnids):
         return SubsetList("classes", [(_OPTION, wnid) for wnid in wnids])
+    if not any(wnids) or Path(text).is_dir():
+        raise WrongUsage(
+            f"{_OPTION} {text!r} names no classes",
+            hint="wnids with commas, or a list as imnetprep subset takes it",
+        )
     return read_list(text)
 
 

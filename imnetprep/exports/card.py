@@ -60,7 +60,9 @@ def _score(checkpoint: Checkpoint, line: Line | None) -> str:
         )
     if checkpoint.best is not None:
         best = checkpoint.best
-        return f"{best.top1:,} validation images right (top-1), after epoch {best.epoch}."
+        return (
+            f"Top-1 {best.top1:,} of {best.images:,} validation images, after epoch {best.epoch}."
+        )
     return "Not validated yet."
 
 

@@ -15,7 +15,7 @@ from imnetprep.catalog.listing import listed_dataset
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import NoSplit, open_manifest
-from imnetprep.messages import ImnetprepError, adopt_by_links
+from imnetprep.messages import ImnetprepError, adopt_by_links, count, shell_command
 from imnetprep.own_images.content import ImageFolder
 from imnetprep.own_images.folder import read_split_folders
 
@@ -27,8 +27,8 @@ class Listing:
     dataset: Dataset
     samples: Callable[[Split], SampleList]
 
-    def validation(self, fraction: float) -> SampleList:
-        """The val split; where there is none, the `fraction` of train that is held out.
+    def validation(self, fraction: float, *, train_samples: int) -> SampleList:
+        """The val split; where there is none, the `fraction` held out of `train_samples` of train.
 
         Raises ImnetprepError where there is neither.
         """
@@ -38,6 +38,12 @@ class Listing:
             if not fraction:
                 raise
         train = self.samples(Split.TRAIN)
+        if len(train) != train_samples:
+            raise ImnetprepError(
+                f"there is no val split, and of {count(train_samples, 'train image')} that a part"
+                f" was held out of there are {len(train):,}",
+                hint="take the root that the network was trained on, by --root",
+            )
         return train.chosen(held_out(train, fraction))
 
 
@@ -80,7 +86,7 @@ def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> Sa
     if not by_class:
         raise NoSplit(
             f"{content.folder} has no {split} split of class folders",
-            hint="imnetprep divide makes train and val of class folders",
+            hint=f"{_divide(content)} makes train and val",
         )
     wnids = tuple(synset.wnid for synset in dataset.synsets)
     counts = [len(by_class.get(wnid, ())) for wnid in wnids]
@@ -95,4 +101,12 @@ def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> Sa
         np.flatnonzero(np.frombuffer(body, np.uint8) == 0).astype(np.uint32),
         np.repeat(np.arange(len(wnids), dtype=np.int32), counts),
         apply_orientation=dataset.orientation_applied,
+    )
+
+
+def _divide(content: ImageFolder) -> str:
+    """The command that divides the one split that a folder has."""
+    place = next(iter(content.places.values()), "")
+    return shell_command(
+        "imnetprep", "divide", content.folder / place, "--root", f"{content.name}-root"
     )

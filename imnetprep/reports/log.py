@@ -29,9 +29,9 @@ def step_lines(lines: Iterable[Line]) -> list[Line]:
 
 
 def best_of(lines: Iterable[Line]) -> Line | None:
-    """The epoch with most validation images right; None where there is none (--no-val)."""
+    """The epoch with the best top-1; None where there is none (--no-val)."""
     lines = [line for line in epoch_lines(lines) if "val" in line]
-    return max(lines, key=lambda line: line["val"]["top1"], default=None)
+    return max(lines, key=lambda line: line["val"]["top1_percent"], default=None)
 
 
 def place(line: Line, *, is_end: bool = True) -> float:

@@ -55,6 +55,7 @@ def _summary(lines: Sequence[Line]) -> str:
         title = (
             f"best: epoch {best['epoch']}, top-1 {val['top1']:,}/{val['images']:,} ="
             f" {val['top1_percent']:.2f} %, top-5 {val['top5_percent']:.2f} %"
+            + (f" ({val['left_out']:,} more could not be read)" if "left_out" in val else "")
         )
     seconds = sum(line["seconds"] for line in epochs)
     return (

@@ -62,13 +62,14 @@ class Position:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch (from 1) with the most validation images right, and how many it had.
+    """The epoch (from 1) with the largest share of validation images right: `top1` of `images`.
 
     `is_average`: by the average of the weights.
     """
 
     epoch: int
     top1: int
+    images: int
     is_average: bool = False
 
     def __str__(self) -> str:
@@ -312,8 +313,8 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
 
 
 def _parse_best(table: Mapping[str, Any]) -> Best:
-    epoch, top1 = (whole_number(table[name]) for name in ("epoch", "top1"))
-    return Best(epoch, top1, is_average=flag(table["is_average"]))
+    epoch, top1, images = (whole_number(table[name]) for name in ("epoch", "top1", "images"))
+    return Best(epoch, top1, images, is_average=flag(table["is_average"]))
 
 
 def _parse_classes(state: Mapping[str, Any]) -> Classes:

@@ -47,8 +47,7 @@ class TrainState:
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
         self.meter = Meter(device)
-        self._first_epochs, self._first_s = 0.0, 0.0  # of the first step here, once it is done
-        self._looked_s = -math.inf
+        self._first_epochs, self._first_s, self._looked_s = 0.0, 0.0, -math.inf  # of progress
         self.seconds = self.waited_s = 0.0
         if checkpoint.sums and ranks.is_first:
             self.meter.restore(checkpoint.sums)
@@ -101,20 +100,20 @@ class TrainState:
 
         Without validation each epoch is.
         """
-        return not self.best or not val.images or _better(val, average).top1 > self.best.top1
+        top1, best = _better(val, average).top1, self.best  # shares: some may be unreadable
+        return not best or not val.images or top1 * best.images > best.top1 * val.images
 
     def next_epoch(self, val: Score, average: Score | None) -> None:
         """Go to the next epoch: the one under way is trained, and validated as `val` says.
 
         `average` is the score of the average of the weights, if there is one.
         """
-        better = _better(val, average)
+        number, better = self.position.epoch + 1, _better(val, average)
         if val.images and self.is_best(val, average):
-            number = self.position.epoch + 1
-            self.best = Best(number, better.top1, is_average=better is not val)
-        self.position = Position(self.position.epoch + 1)
-        score = better.loss if self.recipe.watch == "loss" else better.top1
-        self.scores = (*self.scores, float(score))
+            self.best = Best(number, better.top1, val.images, is_average=better is not val)
+        self.position = Position(number)
+        top1 = better.top1 / max(better.images, 1)
+        self.scores = (*self.scores, better.loss if self.recipe.watch == "loss" else top1)
         self.meter = Meter(self._device)
         self.seconds = self.waited_s = 0.0
 

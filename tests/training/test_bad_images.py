@@ -17,14 +17,18 @@ from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import Interruption, Silent, WrongBytes
-from imnetprep.training.ranks import Ranks
+from imnetprep.training.checkpoint import Best
+from imnetprep.training.meters import Score
+from imnetprep.training.plan import plan_training
+from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.runs import Run
+from imnetprep.training.state import TrainState
 from tests.conftest import Run as RunCommand
 from tests.drawn import draw_root
 from tests.training.stops import SignalAt
 from tests.training.test_loading import same, samples_of
 from tests.training.test_ranks import PLAIN, refuse_distance, train_as_ranks
-from tests.training.test_train import numbers, refuse_difference, trained
+from tests.training.test_train import SMALL, numbers, refuse_difference, trained
 
 
 class Notes(Silent):
@@ -248,3 +252,14 @@ def test_evaluate_counts_and_lists_what_it_leaves_out(broken: Root, here: RunCom
     for image, wnid, *_ in (line.split(",") for line in mistakes):
         assert image.startswith(f"{wnid}/{wnid}_")
     assert here(*words, "--on-bad-image", "skip").stdout.endswith("(2 more could not be read)\n")
+
+
+def test_the_best_epoch_has_the_largest_share_of_what_could_be_read(root: Root) -> None:
+    plan = plan_training(root, options=SMALL, device="cpu", workers=0, progress=Silent())
+    _, checkpoint = plan.begin(Silent())
+    state = TrainState(checkpoint, torch.device("cpu"), steps=7, ranks=ALONE)
+    state.next_epoch(Score(1.0, 12, 20, 21), None)
+    few = Score(1.0, 6, 7, 7, left_out=14)
+    assert state.is_best(few, None) and not state.is_best(Score(1.0, 12, 20, 21), None)
+    state.next_epoch(few, None)
+    assert state.best == Best(2, 6, 7) and state.scores == (12 / 21, 6 / 7)

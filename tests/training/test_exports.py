@@ -121,7 +121,7 @@ def test_the_card_has_measured_numbers_and_plain_names(checkpoint: Checkpoint) -
     assert "value: 81.25" in card
     assert "crane, \\<b\\> --- license: \\*none\\*." in card
     assert card.count("\n---\n") == 1  # nothing ends the front matter, or begins another
-    assert "7 validation images right (top-1), after epoch 2." in model_card(checkpoint, "x", None)
+    assert "Top-1 7 of 9 validation images, after epoch 2." in model_card(checkpoint, "x", None)
 
 
 def test_a_dry_run_writes_nothing(checkpoint: Checkpoint, tmp_path: Path, here: Run) -> None:
