@@ -47,7 +47,7 @@ ssh_genkeytypes: [ed25519]
 locale: false
 """
 TRAIN = (
-    "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --epochs 30"
+    "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --epochs 120"
     " --workers 0 --device cpu"
 )
 BEGIN = time.monotonic()
@@ -297,7 +297,10 @@ def main() -> None:
         for event in [*rehearsal.folder.events()][shown:]:
             tell(event.instance, event.kind, dict(event.details))
         tell(f"the group is empty after {len(rehearsal.machines)} machines")
-        tell(rehearsal.folder.done())
+        ending = rehearsal.folder.done()
+        tell(ending)
+        if len(rehearsal.machines) != 3 or ending is None or ending.code != 0:
+            sys.exit("it was to be trained to its end by three machines")
 
 
 if __name__ == "__main__":
