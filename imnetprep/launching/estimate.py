@@ -103,7 +103,9 @@ def _training(
 ) -> Stage:
     """The epochs that are left: what a run showed on the type, else at best what its cores load."""
     epochs = max(0, recipe.epochs - (contents.epochs or 0))
-    images = contents.images(Split.TRAIN) + contents.images(Split.VAL)
+    images = contents.images(Split.TRAIN)
+    if recipe.val and not recipe.val_fraction:  # which is a part of train
+        images += contents.images(Split.VAL)
     name = f"{epochs} epochs"
     if speeds := [rates[each.name] for each in types if each.name in rates]:
         is_whole = len(speeds) == len(types)

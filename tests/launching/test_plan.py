@@ -417,6 +417,12 @@ def test_imagenet_on_a_g5(gate: AwsGate) -> None:
     assert epochs.most_minutes is None
 
 
+def test_images_that_are_not_validated_take_no_time(gate: AwsGate) -> None:
+    recipe, types = plan_recipe({"val": False}, amp_pays=True), types_of(gate, "g5.2xlarge")
+    *_, epochs = stages(IMAGENET, recipe, types, rates={}, on_volume=False)
+    assert epochs.least_minutes == pytest.approx(90 * 1_281_167 / 2_400 / 60)
+
+
 def test_a_volume_slower_than_the_cores_is_the_limit(gate: AwsGate) -> None:
     recipe = plan_recipe({}, amp_pays=True)
     *_, on_volume = stages(
