@@ -71,9 +71,11 @@ def evaluate(
     imnetprep evaluate --only-classes imagewoof
     imnetprep evaluate --report wrong          classes, confusions, mistakes, calibration
     """
-    from imnetprep.training.runs import pick_checkpoint
+    from imnetprep.training.runs import pick_checkpoint, require_samples
 
-    path = pick_checkpoint(root, path=checkpoint, run=run)  # before torch, which takes seconds
+    # Before torch is loaded, which takes seconds.
+    path = pick_checkpoint(root, path=checkpoint, run=run)
+    require_samples(root, (), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
     from imnetprep.evaluation.report import require_writable, write_report
     from imnetprep.loading.bad_images import BadImages
