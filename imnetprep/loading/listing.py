@@ -84,9 +84,11 @@ def _scanned(folder: Path) -> Listing:
 def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> SampleList:
     by_class: Mapping[str, Mapping[str, str]] = content.splits.get(split, {})
     if not by_class:
+        folder = content.folder / next(iter(content.places.values()), "")
+        divide = shell_command("imnetprep", "divide", folder, "--root", f"{content.name}-root")
         raise NoSplit(
             f"{content.folder} has no {split} split of class folders",
-            hint=f"{_divide(content)} makes train and val",
+            hint=f"{divide} makes train and val",
         )
     wnids = tuple(synset.wnid for synset in dataset.synsets)
     counts = [len(by_class.get(wnid, ())) for wnid in wnids]
@@ -101,12 +103,4 @@ def _scanned_samples(content: ImageFolder, split: Split, dataset: Dataset) -> Sa
         np.flatnonzero(np.frombuffer(body, np.uint8) == 0).astype(np.uint32),
         np.repeat(np.arange(len(wnids), dtype=np.int32), counts),
         apply_orientation=dataset.orientation_applied,
-    )
-
-
-def _divide(content: ImageFolder) -> str:
-    """The command that divides the one split that a folder has."""
-    place = next(iter(content.places.values()), "")
-    return shell_command(
-        "imnetprep", "divide", content.folder / place, "--root", f"{content.name}-root"
     )
