@@ -47,7 +47,7 @@ class Guesses:
         return equal
 
     def counts(self, classes: int) -> Counts:
-        """What came of the images of each of `classes`."""
+        """How many images, hits and guesses each of `classes` has."""
         columns = (
             self.labels, self.labels[self.is_right], self.labels[self.is_in_top5], self.guesses
         )  # fmt: skip

@@ -101,7 +101,7 @@ class Loader:
         self.unread.clear()
         return map(self._whole, batches)
 
-    def require_all(self, *, read: int, left_out: int) -> None:
+    def require_some(self, *, read: int, left_out: int) -> None:
         """Raise WrongBytes where not one image of a pass could be read; each is `read` or not."""
         assert read + left_out == self.images
         if not read:

@@ -36,6 +36,8 @@ def shrink_head(model: nn.Module, recipe: Recipe, *, classes: int, among: Collec
 
     The first gradients of a new head then do not undo what the body has learnt.
     """
+    if not among:  # so that no other network is made
+        return
     tensors = model.state_dict()
     for name in _head_names(recipe, classes=classes).intersection(among):
         if (tensor := tensors[name]).dim() > 1:

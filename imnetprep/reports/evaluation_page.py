@@ -74,7 +74,7 @@ class EvaluationPage:
         )
 
     def _calibration(self) -> str:
-        """How many were right of those that the network was about as sure of."""
+        """Two charts: the share of right guesses by confidence, and how many images have it."""
         parts = [each for each in self.reliability if each.images]
         right = [(100 * each.confidence, 100 * each.top1 / each.images) for each in parts]
         images = [(100 * each.confidence, float(each.images)) for each in parts]

@@ -134,9 +134,9 @@ def test_each_is_read_or_left_out(spoilt: SampleList, workers: int) -> None:
         batches = list(loader.batches(0))
         assert [len(batch.labels) for batch in batches] == [7, 6]
         assert loader.unread == {0, 5, 12, 13, 14}
-        loader.require_all(read=13, left_out=5)
+        loader.require_some(read=13, left_out=5)
     with pytest.raises(WrongBytes, match="none of 18 train images can be read"):
-        loader.require_all(read=0, left_out=18)
+        loader.require_some(read=0, left_out=18)
     loader.close()
 
 
