@@ -1,7 +1,6 @@
-"""The loop of a training: its epochs, and what one step does.
+"""The loop of a training: its epochs, each of many steps, and what is saved on the way.
 
-It is read from the top: `train` opens the run, `_Loop.epochs` goes through the epochs, and
-`_Loop._step` is one step of the optimizer.
+It is read from the top: `train` opens the run, and `_Loop.epochs` goes through the epochs.
 """
 
 import time
@@ -9,22 +8,19 @@ from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 
-import torch
 from torch import nn
 
-from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
-from imnetprep.networks.model import heads
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
 from imnetprep.training.objective import Objective
-from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.saves import SavePlan, Saves
 from imnetprep.training.state import TrainState
+from imnetprep.training.step import Step
 from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.validator import Validator
 
@@ -64,7 +60,7 @@ class _Loop:
         saves: SavePlan,
     ) -> None:
         data, device = plan.data, plan.place.device
-        self._run, self._recipe, self._device = plan.run, checkpoint.recipe, device
+        self._run, self._recipe = plan.run, checkpoint.recipe
         self._ranks, self._stop, self._progress = ranks, stop, progress
         self._loader = plan.loader(checkpoint.recipe, ranks)
         self._validator = Validator(
@@ -78,6 +74,7 @@ class _Loop:
         )
         self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
+        self._step = Step(self._state, self._objective, device, ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model, self._recipe, epochs=saves.epochs)
         self._record = plan.record(checkpoint, ranks, progress)
@@ -128,8 +125,7 @@ class _Loop:
                     state.waited_s += time.monotonic() - begun_s
                     if agreement.saves:
                         self._saves.save(state)
-                    self._step(batch)
-                    state.next_step()
+                    self._step.take(batch, images=loader.images_of(state.position.step))
                     is_logged = state.is_trained or self._record.is_due(state.position.step)
                     # Each look at the loss waits for the device.
                     if is_logged or (self._ranks.is_first and state.is_unseen):
@@ -142,27 +138,6 @@ class _Loop:
             self._saves.save(state)  # once the image is repaired, the run resumes from here
             raise
         self._saves.save(state)  # first save, then validate: validation may not live to its end
-
-    def _step(self, batch: Batch) -> None:
-        """One step of the optimizer."""
-        state, recipe, position = self._state, self._recipe, self._state.position
-        state.set_lr()
-        # Dropout's noise: a function of the position, so that a checkpoint keeps no generator.
-        torch.manual_seed(self._ranks.noise(recipe.seed, position.epoch, position.step))
-        state.optimizer.zero_grad(set_to_none=True)
-        whole, parts = self._loader.images_of(position.step), batch.parts(recipe.accumulate)
-        for number, part in enumerate(parts, 1):
-            mixture = self._objective.mixture(part, position)
-            with self._ranks.summing(state.parallel, is_last=number == len(parts)):
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.amp):
-                    output = state.parallel(mixture.images)
-                loss, main_loss = self._objective.losses(output, mixture.targets)
-                # Gradients are summed over parts, and their mean taken over ranks.
-                loss = loss * (len(part.labels) * self._ranks.world / whole)
-                loss.backward()  # type: ignore[no-untyped-call]
-            state.meter.add(main_loss, heads(output)[0], mixture.labels)
-        clip_gradients(state.model, norm=recipe.clip_norm)
-        state.optimizer.step()
 
     def _finish_epoch(self) -> EpochReport:
         """Validate the epoch, log it, and keep its weights if they are the best."""

@@ -28,8 +28,8 @@ from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
 from imnetprep.training.failures import said_in_words
-from imnetprep.training.loop import _Loop
 from imnetprep.training.runs import Run
+from imnetprep.training.step import Step
 from imnetprep.training.stop_request import StopNow, stop_requests
 from tests.training.test_train import SMALL, trained
 
@@ -158,7 +158,7 @@ def test_workers_that_cannot_be_started_are_told(drawn: Root, monkeypatch: Patch
 def test_a_step_that_does_not_fit_hints_at_a_smaller_one_and_leaves_no_run(
     root: Root, error: Exception, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(_Loop, "_step", refuse(error))
+    monkeypatch.setattr(Step, "take", refuse(error))
     with pytest.raises(ImnetprepError, match="does not fit into") as refused:
         trained(root)
     assert refused.value.hint == "--batch-size 4, or --image-size 16"
