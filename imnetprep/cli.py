@@ -89,6 +89,7 @@ for _verb in (
     "inspect",
     "archs",
     "recipes",
+    "bench",
     "train",
     "evaluate",
     "predict",

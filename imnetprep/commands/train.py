@@ -133,7 +133,7 @@ def train(
     )
     saves = SavePlan(60 * save_every, keep)
     if dry_run:
-        return _print_plan(plan, progress)
+        return _print_plan(root, plan, progress)
     try:
         for report in trained_epochs(plan, progress=progress, saves=saves):
             if ranks.is_first:
@@ -168,15 +168,28 @@ def _print_epoch(report: "EpochReport") -> None:
     )
 
 
-def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
+def _print_plan(root: Root, plan: "TrainPlan", progress: Progress) -> int:
+    from imnetprep.measuring.training_time import estimate
+
     plan, start = plan.begin(progress)
     recipe, data = start.recipe, plan.data
     to_do = recipe.epochs - start.position.epoch
     epochs = count(to_do, "epoch")
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
+    time = to_do and estimate(
+        root, recipe, data, place=plan.place, first_epoch=start.position.epoch
+    )
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
         + (f" validated on {count(len(data.val), 'image')}" if recipe.val else " not validated"),
+        *(
+            [
+                f"an epoch takes {format_duration(time.duration.epoch_s)} and all of them"
+                f" {format_duration(time.duration.total_s)}, by imnetprep bench of {time.day}"
+            ]
+            if time
+            else []
+        ),
         run=plan.run.folder,
         device=plan.place.device,
         workers=plan.place.workers,
@@ -184,6 +197,7 @@ def _print_plan(plan: "TrainPlan", progress: Progress) -> int:
         train_images=len(data.train),
         val_images=len(data.val),
         recipe=asdict(recipe),
+        **(time.duration._asdict() if time else {}),
     )
     if to_do:
         plan.require_room(start.network(plan.place.device), recipe)

@@ -62,11 +62,16 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What the maker of `device` calls it, as far as the system says."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return name or platform.machine()
+
+
 def described(device: torch.device, processes: int) -> Iterator[tuple[str, str]]:
     """What people read of the machine: names of facts, and their texts."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     times = f"{processes} × " if processes > 1 else ""
-    yield "device", f"{times}{device}, {name or platform.machine()}"
+    yield "device", f"{times}{device}, {device_name(device)}"
     yield "cores", f"{Jobs().count()}, {platform.system()} {platform.release()}"
     yield "versions", ", ".join((
         f"imnetprep {__version__}", f"torch {torch.__version__}",

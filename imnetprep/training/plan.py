@@ -239,6 +239,20 @@ class TrainPlan:
         return replace(checkpoint, recipe=recipe)
 
 
+def read_data(root: Root, *, layout: Layout | None = None) -> Data:
+    """What `root` has to train on. Raises ImnetprepError where it has no train split."""
+    with open_listing(root, layout=layout) as listing:
+        classes = classes_of(listing.dataset)
+        train = listing.samples(Split.TRAIN)
+        lack = None
+        try:
+            val = listing.samples(Split.VAL)
+        except NoSplit as error:
+            val, lack = train.chosen(held_out(train, 0)), error
+            lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
+    return Data(classes, train, val, read_origin(root, (train,) if lack else (train, val)), lack)
+
+
 def plan_training(
     root: Root,
     *,
@@ -265,26 +279,16 @@ def plan_training(
     if arch:
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
-    with open_listing(root, layout=layout) as listing:
-        classes = classes_of(listing.dataset)
-        train = listing.samples(Split.TRAIN)
-        lack = None
-        try:
-            val = listing.samples(Split.VAL)
-        except NoSplit as error:
-            val, lack = train.chosen(held_out(train, 0)), error
-            lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
+    data = read_data(root, layout=layout)
     is_validated = options.get("val") is not False and not options.get("val_fraction")
-    if lack and is_validated and not target.is_begun:
-        raise lack  # before weights are downloaded
+    if data.lack and is_validated and not target.is_begun:
+        raise data.lack  # before weights are downloaded
     if root.is_tree:
         progress.note(
-            f"{root.path} is no root: {count(len(classes.wnids), 'class')} by their folders,"
+            f"{root.path} is no root: {count(len(data.classes.wnids), 'class')} by their folders,"
             f" and nothing is verified; the training goes to {target.folder}"
         )
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
-    origin = read_origin(root, (train,) if lack else (train, val))
-    data = Data(classes, train, val, origin, lack)
     bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
     return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad)

@@ -1,0 +1,56 @@
+"""The time of a training by the rates that its machine showed, now or at an earlier measurement."""
+
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import Root
+from imnetprep.measuring.machine_rates import Subject, read_rates, subject_of
+from imnetprep.measuring.rates import Duration, Rates, duration
+from imnetprep.recipes.recipe import Recipe
+from imnetprep.training.device import Place, device_name
+from imnetprep.training.inputs import train_order, train_transform
+from imnetprep.training.plan import Data
+
+
+class Estimate(NamedTuple):
+    """The time of a training, by a measurement of this day (ISO 8601)."""
+
+    duration: Duration
+    day: str
+
+
+def crop_sides(recipe: Recipe) -> list[int]:
+    """The side of the training crops of each epoch, px."""
+    sizes = train_transform(recipe).sizes
+    return [sizes.at(epoch) for epoch in range(recipe.epochs)]
+
+
+def training_time(
+    rates: Rates, recipe: Recipe, data: Data, *, first_epoch: int = 0
+) -> Duration | None:
+    """The time of a training on `data` from an epoch (of 0) on; None where the rates lack a part.
+
+    An average of the weights is validated as well.
+    """
+    val_images = len(data.val) * (1 + bool(recipe.ema)) if recipe.val else 0
+    return duration(
+        rates,
+        crop_sides(recipe)[first_epoch:],
+        train_images=len(train_order(recipe, data.train.labels)(0)),
+        val_images=val_images,
+    )
+
+
+def training_subject(recipe: Recipe, data: Data, place: Place) -> Subject:
+    """What is measured where `recipe` is to be trained on `data` in that place."""
+    device = f"{place.device.type} {device_name(place.device)}"
+    layout = str(data.train.layout)
+    return subject_of(recipe, device=device, workers=place.workers, layout=layout)
+
+
+def estimate(
+    root: Root, recipe: Recipe, data: Data, *, place: Place, first_epoch: int
+) -> Estimate | None:
+    """The time of a training from an epoch on; None where nothing like it was measured here."""
+    entry = read_rates(root, training_subject(recipe, data, place))
+    time = entry and training_time(entry.rates, recipe, data, first_epoch=first_epoch)
+    return Estimate(time, entry.at[:10]) if entry and time else None

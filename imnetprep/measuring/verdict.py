@@ -1,0 +1,62 @@
+"""The verdict of a measurement: what holds a training back, and what would help."""
+
+import math
+
+from imnetprep.measuring.rates import Gain, Rates, format_rate
+
+_PAYS = 1.1  # as many times as fast as now: less is noise
+
+
+def verdict(rates: Rates, *, device: str, cores: int, workers: int) -> str:
+    """What holds a training on `device` back, in words.
+
+    `workers` processes on `cores` read images: 0 means that the training itself does.
+    """
+    step = rates.step[-1].images_per_s
+    if not rates.loader or rates.end_to_end is None:
+        return f"{device} alone: it wants {format_rate(step)} images/s; no images were read"
+    loader, end_to_end = rates.loader[-1].images_per_s, rates.end_to_end
+    if loader < step:
+        readers = _readers(cores, workers)
+        remedies = _remedies(rates, cores=cores, workers=workers)
+        return (
+            f"loader-bound: {readers} give {format_rate(loader)} images/s,"
+            f" {device} wants {format_rate(step)}; {remedies}"
+        )
+    text = (
+        f"device-bound: {device} takes {format_rate(step)} images/s,"
+        f" the loader gives {format_rate(loader)} ({_times(loader / step)} as many)"
+    )
+    if end_to_end * _PAYS < step:
+        is_shared = device == "cpu" or workers >= cores
+        text += f"; together {format_rate(end_to_end)}{': they share the cores' * is_shared}"
+        if device == "cpu" and (gain := _paying(rates.gain)):
+            text += f"; organize --resize {gain.side_px}: {_times(gain.ratio)} for the loader"
+    return text
+
+
+def _readers(cores: int, workers: int) -> str:
+    if workers == 0:
+        return "images read without --workers"
+    number, noun = min(cores, workers), "core" if workers >= cores else "worker"
+    return f"{number} {noun}{'s' * (number > 1)}"
+
+
+def _remedies(rates: Rates, *, cores: int, workers: int) -> str:
+    """`organize --resize 256: 2.4 ×, or 9 cores`: what would make the loader fast enough."""
+    step, loader = rates.step[-1].images_per_s, rates.loader[-1].images_per_s
+    remedies = []
+    if gain := _paying(rates.gain):
+        remedies.append(f"organize --resize {gain.side_px}: {_times(gain.ratio)}")
+    readers = math.ceil(step / loader * max(1, min(cores, workers)))
+    remedies.append(f"--workers {readers}" if readers <= cores else f"{readers} cores")
+    return ", or ".join(remedies)
+
+
+def _paying(gain: Gain | None) -> Gain | None:
+    return gain if gain and gain.ratio >= _PAYS else None
+
+
+def _times(ratio: float) -> str:
+    """`2.4 ×`, `63 ×`."""
+    return f"{ratio:.1f} ×" if ratio < 10 else f"{ratio:,.0f} ×"
