@@ -16,6 +16,7 @@ from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
 from imnetprep.training.objective import Objective
 from imnetprep.training.plan import TrainPlan
+from imnetprep.training.prefetch import on_device
 from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.saves import SavePlan, Saves
@@ -112,7 +113,9 @@ class _Loop:
         title = f"epoch {state.position.epoch + 1}/{recipe.epochs}"
         initial = min(state.position.step * recipe.batch_size, loader.images)
         # Before a signal may raise: an exception in the fork of a worker is lost.
-        batches = loader.batches(state.position.epoch, first_step=state.position.step)
+        batches = on_device(
+            loader.batches(state.position.epoch, first_step=state.position.step), self._step.device
+        )
         state.model.train()
         try:
             with self._progress.task(

@@ -9,7 +9,7 @@ import random
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from imnetprep.loading.order import mixed_seed
 from imnetprep.recipes.recipe import Recipe
@@ -47,7 +47,8 @@ def mixed(
         images = images.lerp(images[neighbours], 1 - share)
     else:
         images, share = _with_patches(images, images[neighbours], share, chance)
-    shares = nn.functional.one_hot(labels, classes).float()
+    # Not one_hot, which waits for the device to look at the labels.
+    shares = (labels[:, None] == torch.arange(classes, device=labels.device)).float()
     targets = shares.lerp(shares[neighbours], 1 - share)
     return Mixture(images, targets, labels if share >= 0.5 else labels[neighbours])
 

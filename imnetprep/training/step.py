@@ -39,6 +39,7 @@ class Step:
                 loss = loss * (len(part.labels) * self.ranks.world / images)
                 loss.backward()  # type: ignore[no-untyped-call]
             state.meter.add(main_loss, heads(output)[0], mixture.labels)
-        clip_gradients(state.model, norm=recipe.clip_norm)
+        if recipe.clip_norm:
+            clip_gradients(state.model, norm=recipe.clip_norm)
         state.optimizer.step()
         state.next_step()

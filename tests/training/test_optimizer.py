@@ -102,7 +102,7 @@ def test_memory_of_another_optimizer_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_gradients_are_clipped_to_a_norm() -> None:
     model = nn.Linear(4, 4)
-    for norm, length in ((0.0, 200.0), (3.0, 3.0), (1e6, 200.0)):
+    for norm, length in ((3.0, 3.0), (1e6, 200.0)):
         model.weight.grad, model.bias.grad = torch.full((4, 4), 50.0), torch.zeros(4)
         clip_gradients(model, norm=norm)
         assert model.weight.grad.norm().item() == pytest.approx(length)
