@@ -146,6 +146,12 @@ def jpeg_header_problem(file: IO[bytes]) -> str | None:
     return None
 
 
+def shorter_side(body: bytes) -> int:
+    """The shorter side of the image in `body`, px, by its header. Raises ValueError."""
+    with _problems_as_values(body):
+        return min(Image.open(io.BytesIO(body)).size)
+
+
 def readable_kinds() -> str:
     """The kinds of images that are read, as a sentence lists them."""
     return "JPEG, PNG, WebP, GIF, BMP, TIFF" + (", PPM and AVIF" if _reads_avif() else " and PPM")

@@ -36,13 +36,13 @@ from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin
 from imnetprep.training.plan import Data, TrainPlan, read_data
 from imnetprep.training.ranks import ALONE
+from imnetprep.training.root_wish import root_side
 from imnetprep.training.runs import Run
 
 _CLASSES = 1000  # of a network that is measured without a dataset
 # Parts of the time that a measurement takes.
 _LOADER, _STEP, _END_TO_END, _VALIDATION, _GAIN = 0.2, 0.25, 0.3, 0.1, 0.15
 _LOOKS = 64  # images that the page cache is asked for
-_ROOT_STEP_PX = 32
 _BUSY_CORES = 0.5
 
 
@@ -129,16 +129,6 @@ def busy_cores() -> float:
     except OSError:
         return 0.0
     return min(load, float(Jobs().count())) if load >= _BUSY_CORES else 0.0
-
-
-def root_side(recipe: Recipe) -> int:
-    """The short side of the images that `recipe` would like in a root, px.
-
-    Validation makes none of them larger, and a training crop of the whole image none either.
-    """
-    zoom = recipe.val_resize / recipe.image_size
-    largest = max(recipe.val_resize, round(zoom * recipe.train_size))
-    return -(-largest // _ROOT_STEP_PX) * _ROOT_STEP_PX
 
 
 class _Measurement:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from imnetprep.measuring.bench import Bench
 from imnetprep.measuring.rates import Rate, format_rate
+from imnetprep.measuring.verdict import PAYS, format_times
 from imnetprep.messages import count, format_duration
 
 
@@ -48,7 +49,14 @@ def _points(title: str, points: Sequence[Rate]) -> Iterator[tuple[str, str]]:
 def _remarks(bench: Bench) -> Iterator[str]:
     rates = bench.rates
     yield f"{bench.place.device}: {bench.verdict}"
-    if rates.step_images < bench.recipe.batch_size:
+    recipe = bench.recipe
+    if (gain := rates.gain) and gain.ratio >= PAYS:
+        largest = max(recipe.val_resize, recipe.train_size)
+        yield (
+            f"  the recipe looks at {largest} px at most: a root of organize --resize"
+            f" {gain.side_px} is read {format_times(gain.ratio)} as fast"
+        )
+    if rates.step_images < recipe.batch_size:
         images = count(rates.step_images, "image")
         yield f"  measured in steps of {images}: a whole batch takes longer than an interval"
     if rates.cache is not None and rates.cache < 1:

@@ -2,9 +2,9 @@
 
 import math
 
-from imnetprep.measuring.rates import Gain, Rates, format_rate
+from imnetprep.measuring.rates import Rates, format_rate
 
-_PAYS = 1.1  # as many times as fast as now: less is noise
+PAYS = 1.1  # as many times as fast as now: less is noise
 
 
 def verdict(rates: Rates, *, device: str, cores: int, workers: int) -> str:
@@ -25,13 +25,11 @@ def verdict(rates: Rates, *, device: str, cores: int, workers: int) -> str:
         )
     text = (
         f"device-bound: {device} takes {format_rate(step)} images/s,"
-        f" the loader gives {format_rate(loader)} ({_times(loader / step)} as many)"
+        f" the loader gives {format_rate(loader)} ({format_times(loader / step)} as many)"
     )
-    if end_to_end * _PAYS < step:
+    if end_to_end * PAYS < step:
         is_shared = device == "cpu" or workers >= cores
         text += f"; together {format_rate(end_to_end)}{': they share the cores' * is_shared}"
-        if device == "cpu" and (gain := _paying(rates.gain)):
-            text += f"; organize --resize {gain.side_px}: {_times(gain.ratio)} for the loader"
     return text
 
 
@@ -46,17 +44,13 @@ def _remedies(rates: Rates, *, cores: int, workers: int) -> str:
     """`organize --resize 256: 2.4 ×, or 9 cores`: what would make the loader fast enough."""
     step, loader = rates.step[-1].images_per_s, rates.loader[-1].images_per_s
     remedies = []
-    if gain := _paying(rates.gain):
-        remedies.append(f"organize --resize {gain.side_px}: {_times(gain.ratio)}")
+    if (gain := rates.gain) and gain.ratio >= PAYS:
+        remedies.append(f"organize --resize {gain.side_px}: {format_times(gain.ratio)}")
     readers = math.ceil(step / loader * max(1, min(cores, workers)))
     remedies.append(f"--workers {readers}" if readers <= cores else f"{readers} cores")
     return ", or ".join(remedies)
 
 
-def _paying(gain: Gain | None) -> Gain | None:
-    return gain if gain and gain.ratio >= _PAYS else None
-
-
-def _times(ratio: float) -> str:
+def format_times(ratio: float) -> str:
     """`2.4 ×`, `63 ×`."""
     return f"{ratio:.1f} ×" if ratio < 10 else f"{ratio:,.0f} ×"

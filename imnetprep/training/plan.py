@@ -45,6 +45,7 @@ from imnetprep.training.foreign_weights import (
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.ranks import ALONE, Ranks
+from imnetprep.training.root_wish import root_wish
 from imnetprep.training.runs import Run, pick_run
 
 
@@ -172,7 +173,7 @@ class TrainPlan:
         )
 
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
-        """Say what is trained, on what, and that images are not as published; `steps` an epoch."""
+        """Say what is trained, on what, and what could be said of its images; `steps` an epoch."""
         data = self.data
         val = count(len(data.val), "validation image") if recipe.val else "no validation images"
         progress.note(
@@ -183,6 +184,8 @@ class TrainPlan:
         for samples in {each.split: each for each in (data.val, data.train)}.values():
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
+        if self.ranks.is_first and (wish := root_wish(recipe, data.train)):
+            progress.note(wish)
 
     def record(self, start: Checkpoint, ranks: Ranks, progress: Progress) -> RunRecord:
         """The record of the run up to `start`, which the first of all ranks writes."""

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.measuring.clock import INTERVALS, median_rate
 from imnetprep.measuring.machine_rates import Subject, read_rates, write_rates
 from imnetprep.measuring.rates import Gain, Rate, Rates, duration, parse_rates
 from imnetprep.measuring.verdict import verdict
+from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.training.plan import read_data
+from imnetprep.training.root_wish import root_side, root_wish
 from tests.conftest import Run as RunCommand
 from tests.conftest import snapshot
 
@@ -54,7 +58,7 @@ RATES = Rates(
          " together 700"),
         (61.25, 411, 50, 2.4, "cpu", 2,
          "device-bound: cpu takes 61.2 images/s, the loader gives 411 (6.7 × as many);"
-         " together 50.0: they share the cores; organize --resize 256: 2.4 × for the loader"),
+         " together 50.0: they share the cores"),
         (61.25, None, None, None, "cpu", 2,
          "cpu alone: it wants 61.2 images/s; no images were read"),
     ],
@@ -137,6 +141,38 @@ def test_a_bench_tells_rates_verdict_and_time_and_train_tells_the_time_again(
     assert "an epoch takes 0:0" in said.stdout and "by imnetprep bench of 2" in said.stdout
     other = here("train", *options, "--dry-run", "--json")  # other sizes: never measured
     assert other.returncode == 0 and "total_s" not in json.loads(other.stdout)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Root:
+    """A plain tree of eight images, a quarter of them no images."""
+    for number in range(8):
+        path = tmp_path / "photographs" / "train" / "ab"[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (400, 300 + number)).save(path)
+        if number < 2:
+            path.write_bytes(path.read_bytes()[:2])
+    return Root(tmp_path / "photographs", tmp_path / "runs")
+
+
+def test_a_recipe_says_which_root_it_would_like(photographs: Root, here: RunCommand) -> None:
+    samples = read_data(photographs).train
+    sides: list[tuple[dict[str, Any], int]] = [
+        ({}, 256), ({"image_size": 176}, 224), ({"image_size": 64, "train_size": 128}, 160),
+        ({"val_resize": 400}, 416), ({"recipe": "fast16"}, 320),
+    ]  # fmt: skip
+    for options, side in sides:
+        assert root_side(plan_recipe(options, amp_pays=False)) == side
+    assert root_wish(plan_recipe({"image_size": 224}, amp_pays=False), samples) is None
+    wish = "looks at 37 px at most, the images have 304 px: a root of organize --resize 64"
+    assert wish in str(root_wish(plan_recipe({"image_size": 32}, amp_pays=False), samples))
+    done = here("bench", *SMALL, "--root", photographs.path, "--no-val", "--seconds", 0.2)
+    assert done.returncode == 0, done.stderr
+    assert "the recipe looks at 18 px at most: a root of organize --resize 32 is" in done.stdout
+    words = (*SMALL, "--root", photographs.path, "--runs", photographs.runs, "--no-val")
+    run = here("train", *words, "--epochs", 1, "--on-bad-image", "skip")
+    assert run.returncode == 0, run.stderr
+    assert run.stderr.count("a root of organize --resize 32 is read faster") == 1
 
 
 def test_without_a_dataset_the_device_alone_is_measured(tmp_path: Path, here: RunCommand) -> None:
