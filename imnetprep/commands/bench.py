@@ -67,14 +67,16 @@ def bench(
     plan_recipe(options, amp_pays=False)
     if root.manifest.exists():
         require_samples(root, (Split.TRAIN,), layout=layout)
-    from imnetprep.measuring.bench import busy_cores, carry_out_bench, plan_bench
+    from imnetprep.measuring.bench import carry_out_bench, plan_bench
 
     progress = stderr_progress(quiet=quiet)
     devices: list[str | None] = [*dict.fromkeys(device.split(","))] if device else [None]
     plan = plan_bench(root, options=options, devices=devices, workers=workers, layout=layout)
-    if busy := busy_cores():
+    if busy := plan.busy_cores:
         text = f"other programs keep {busy:.1f} of {count(Jobs().count(), 'core')} busy"
         progress.note(f"{text}: the rates are of what they leave")
+    if options["weights"]:
+        progress.note("no weights are read: name the sizes that they bring, as by --image-size")
     if plan.data is None:
         progress.note(f"{root.path} holds no dataset: the device alone is measured")
     benches = []

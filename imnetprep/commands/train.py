@@ -182,14 +182,7 @@ def _print_plan(root: Root, plan: "TrainPlan", progress: Progress) -> int:
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
         + (f" validated on {count(len(data.val), 'image')}" if recipe.val else " not validated"),
-        *(
-            [
-                f"an epoch takes {format_duration(time.duration.epoch_s)} and all of them"
-                f" {format_duration(time.duration.total_s)}, by imnetprep bench of {time.day}"
-            ]
-            if time
-            else []
-        ),
+        *([str(time)] if time else []),
         run=plan.run.folder,
         device=plan.place.device,
         workers=plan.place.workers,

@@ -4,7 +4,6 @@
 network has random weights, whatever the recipe begins with.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.jobs import Jobs
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
+from imnetprep.measuring.busy_cores import busy_cores
 from imnetprep.measuring.clock import INTERVALS
 from imnetprep.measuring.loader_rate import LOADER_BATCH, loader_rate, page_cache_share, resize_gain
 from imnetprep.measuring.machine_rates import Subject
@@ -43,7 +42,6 @@ _CLASSES = 1000  # of a network that is measured without a dataset
 # Parts of the time that a measurement takes.
 _LOADER, _STEP, _END_TO_END, _VALIDATION, _GAIN = 0.2, 0.25, 0.3, 0.1, 0.15
 _LOOKS = 64  # images that the page cache is asked for
-_BUSY_CORES = 0.5
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,14 @@ class Bench:
 class BenchPlan:
     """What is measured: the `options` of a recipe on each of `places`, with the images of a root.
 
-    `data` is None where there are none.
+    `data` is None where there are none. `busy_cores`: those of other programs.
     """
 
     root: Root
     data: Data | None
     options: Mapping[str, Any]
     places: Sequence[Place]
+    busy_cores: float = 0.0
 
     def recipe(self, place: Place) -> Recipe:
         """The recipe as a training on `place` would have it."""
@@ -101,7 +100,7 @@ def plan_bench(
 ) -> BenchPlan:
     """Read what `root` holds, and find the `devices`. Raises ImnetprepError and WrongUsage."""
     places = [pick_place(device, workers) for device in devices]
-    plan = BenchPlan(root, None, options, places)
+    plan = BenchPlan(root, None, options, places, busy_cores())
     recipes = [plan.recipe(place) for place in places]
     refuse_unknown(recipes[0].arch)
     if not holds_dataset(root):
@@ -122,15 +121,6 @@ def carry_out_bench(plan: BenchPlan, *, seconds: float, progress: Progress) -> I
             yield _Measurement(plan, place, recipe, seconds).bench(progress)
 
 
-def busy_cores() -> float:
-    """How many cores other programs kept busy in the last minute; 0: too few to matter."""
-    try:
-        load = os.getloadavg()[0]
-    except OSError:
-        return 0.0
-    return min(load, float(Jobs().count())) if load >= _BUSY_CORES else 0.0
-
-
 class _Measurement:
     """One device at work on one recipe."""
 
@@ -138,7 +128,7 @@ class _Measurement:
         # Other images than the last time: those lie in the page cache.
         seed = int(np.random.default_rng().integers(2**31))
         self._recipe, self._place, self._seconds = replace(recipe, seed=seed), place, seconds
-        self._is_read = plan.data is not None
+        self._is_read, self._busy_cores = plan.data is not None, plan.busy_cores
         data = plan.data or _no_data()
         self._train = data.train
         # Its run is not begun: nothing is written.
@@ -184,7 +174,7 @@ class _Measurement:
             rate = clock.alone(fit, side, seconds=step_s, on_interval=_advance(task))
             step.append(Rate(side, rate))
         if not self._is_read:
-            return Rates(tuple(step), fit.images)
+            return Rates(tuple(step), fit.images, busy_cores=self._busy_cores)
         task.tell("end to end")
         end_to_end, wait_share = clock.fed(
             self._loader(last, batch_size=fit.images),
@@ -207,7 +197,15 @@ class _Measurement:
             seconds=_GAIN * self._seconds,
         )
         return Rates(
-            tuple(step), fit.images, loader, end_to_end, wait_share, validation, gain, cache
+            tuple(step),
+            fit.images,
+            loader,
+            end_to_end,
+            wait_share,
+            validation,
+            gain,
+            cache,
+            self._busy_cores,
         )
 
     def _numbers(self) -> list[int]:

@@ -35,6 +35,7 @@ class Rates:
     `end_to_end` is of both together at the last size, `wait_share` the share of its time in which
     the step waited for data; `validation` of a whole pass, `cache` the share of the images that lay
     in the page cache before they were read. None: not measured. `step_images`: of a measured step.
+    `busy_cores`: of other programs at that time.
     """
 
     step: tuple[Rate, ...]
@@ -45,6 +46,7 @@ class Rates:
     validation: float | None = None
     gain: Gain | None = None
     cache: float | None = None
+    busy_cores: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The fields, each rate and gain as a table."""
@@ -113,6 +115,7 @@ def parse_rates(value: object) -> Rates:
         _optional(fields["validation"]),
         None if gain is None else _parse_gain(table(gain)),
         _optional(fields["cache"], least=0, limit=1),
+        real_number(fields["busy_cores"], least=0),
     )
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from imnetprep.catalog.datasets import Root
 from imnetprep.measuring.machine_rates import Subject, read_rates, subject_of
 from imnetprep.measuring.rates import Duration, Rates, duration
+from imnetprep.messages import format_duration
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.device import Place, device_name
 from imnetprep.training.inputs import train_order, train_transform
@@ -12,10 +13,19 @@ from imnetprep.training.plan import Data
 
 
 class Estimate(NamedTuple):
-    """The time of a training, by a measurement of this day (ISO 8601)."""
+    """The time of a training, by a measurement `at` a time (ISO 8601) beside so many busy cores."""
 
     duration: Duration
-    day: str
+    at: str
+    busy_cores: float
+
+    def __str__(self) -> str:
+        """The time of an epoch and of all, and what is known of the measurement."""
+        note = f", beside {self.busy_cores:.1f} busy cores" if self.busy_cores else ""
+        return (
+            f"an epoch takes {format_duration(self.duration.epoch_s)}, all of them"
+            f" {format_duration(self.duration.total_s)}: by imnetprep bench of {self.at[:10]}{note}"
+        )
 
 
 def crop_sides(recipe: Recipe) -> list[int]:
@@ -53,4 +63,4 @@ def estimate(
     """The time of a training from an epoch on; None where nothing like it was measured here."""
     entry = read_rates(root, training_subject(recipe, data, place))
     time = entry and training_time(entry.rates, recipe, data, first_epoch=first_epoch)
-    return Estimate(time, entry.at[:10]) if entry and time else None
+    return Estimate(time, entry.at, entry.rates.busy_cores) if entry and time else None

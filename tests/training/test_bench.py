@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.measuring.bench import Bench
+from imnetprep.measuring.busy_cores import count_busy
 from imnetprep.measuring.clock import INTERVALS, median_rate
 from imnetprep.measuring.machine_rates import Subject, read_rates, write_rates
-from imnetprep.measuring.rates import Gain, Rate, Rates, duration, parse_rates
+from imnetprep.measuring.printout import lines
+from imnetprep.measuring.rates import Duration, Gain, Rate, Rates, duration, parse_rates
 from imnetprep.measuring.verdict import verdict
 from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.training.device import Place
 from imnetprep.training.plan import read_data
 from imnetprep.training.root_wish import root_side, root_wish
 from tests.conftest import Run as RunCommand
@@ -100,6 +105,32 @@ def test_epochs_of_growing_crops_are_counted_by_their_pixels() -> None:
     assert duration(replace(rates, end_to_end=None), [100], train_images=1, val_images=0) is None
 
 
+def test_devices_stand_side_by_side() -> None:
+    recipe = plan_recipe({"first_size": 160, "train_size": 192, "epochs": 16}, amp_pays=False)
+    slow = Rates((Rate(160, 20.0), Rate(192, 15.5)), 8)
+    growing = replace(RATES, step=(Rate(160, 9000.0), Rate(192, 5500.0)), loader=slow.step)
+    benches = [
+        Bench(Place(torch.device("cuda"), 4), recipe, SUBJECT, growing, Duration(65, 5, 4000)),
+        Bench(Place(torch.device("cpu"), 2), recipe, replace(SUBJECT, cores=2), slow, None),
+    ]
+    text = [line for line in lines(benches) if "alone, 160" in line or "epoch" in line]
+    assert [line.split()[-2:] for line in text] == [
+        ["20.0", "–"], ["9,000", "20.0"], ["1:05", "–"], ["1:06:40", "–"],
+    ]  # fmt: skip
+    remarks = "\n".join(lines(benches)[-7:])
+    assert "cuda: loader-bound: 4 cores give 15.5 images/s, cuda wants 5,500" in remarks
+    assert "  50 % of the images lay in the page cache" in remarks
+    assert "the recipe looks at 256 px at most: a root of organize --resize 256" in remarks
+    assert "cpu: cpu alone: it wants 15.5 images/s" in remarks
+
+
+def test_cores_that_others_use_are_counted() -> None:
+    earlier = "cpu  9 9\ncpu0 100 0 50 1000 10 0 0 0 5 0\ncpu1 0 0 0 10 0 0 0 0 0 0\n"
+    later = "cpu  9 9\ncpu0 115 0 55 1005 15 0 0 0 9 0\ncpu1 0 0 0 40 0 0 0 0 0 0\nintr 1\n"
+    assert count_busy(earlier, later, {0, 1}) == pytest.approx(20 / 30)
+    assert count_busy(earlier, later, {1}) == count_busy(later, later, {0}) == 0
+
+
 def test_one_disturbed_interval_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, seconds = 0.0, iter([1.0, 1.0, 30.0, 1.0, 1.0])
 
@@ -138,7 +169,7 @@ def test_a_bench_tells_rates_verdict_and_time_and_train_tells_the_time_again(
     assert plan.returncode == 0, plan.stderr
     assert json.loads(plan.stdout)["total_s"] == pytest.approx(line["total_s"])
     said = here("train", *options, "--first-size", 8, "--dry-run")
-    assert "an epoch takes 0:0" in said.stdout and "by imnetprep bench of 2" in said.stdout
+    assert "an epoch takes 0:0" in said.stdout and ": by imnetprep bench of 2" in said.stdout
     other = here("train", *options, "--dry-run", "--json")  # other sizes: never measured
     assert other.returncode == 0 and "total_s" not in json.loads(other.stdout)
 
@@ -189,7 +220,7 @@ def test_nothing_is_written_into_a_plain_tree(
 ) -> None:
     shutil.copytree(drawn.path / "train", tmp_path / "photos" / "train")
     before = snapshot(tmp_path)
-    options = (*SMALL, "--root", tmp_path / "photos", "--no-val", "--seconds", 0.1)
+    options = (*SMALL, "--root", tmp_path / "photos", "--no-val", "--workers", 1, "--seconds", 0.1)
     done = here("bench", *options)
     assert done.returncode == 0, done.stderr
     assert "end to end, images/s" in done.stdout and "validation" not in done.stdout
@@ -243,6 +274,7 @@ def test_a_damaged_file_counts_as_absent_and_is_replaced(root: Root, body: bytes
         ("step", []), ("step", [{"side_px": 0, "images_per_s": 1.0}]), ("step", 1),
         ("loader", [{"side_px": 8, "images_per_s": "1"}]), ("end_to_end", 0), ("wait_share", 2),
         ("validation", -1), ("gain", {"side_px": 1}), ("step_images", True), ("cache", "all"),
+        ("busy_cores", None),
         ("loader", [{"side_px": side, "images_per_s": 1} for side in (8, 4)]),
     ],
 )  # fmt: skip
