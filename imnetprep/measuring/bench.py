@@ -28,12 +28,13 @@ from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
-from imnetprep.training.device import Place, amp_pays, pick_place
+from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.foreign_weights import preprocessing_of
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin
 from imnetprep.training.plan import Data, TrainPlan, read_data
+from imnetprep.training.precision import half_pays
 from imnetprep.training.ranks import ALONE
 from imnetprep.training.root_wish import root_side
 from imnetprep.training.runs import Run
@@ -87,7 +88,7 @@ class BenchPlan:
 
     def recipe(self, place: Place) -> Recipe:
         """The recipe as a training on `place` would have it."""
-        return plan_recipe(self.options, amp_pays=amp_pays(place.device))
+        return plan_recipe(self.options, amp_pays=bool(half_pays(place.device)))
 
 
 def plan_bench(

@@ -18,6 +18,7 @@ from imnetprep.messages import Silent
 from imnetprep.training.checkpoint import Checkpoint
 from imnetprep.training.device import Place
 from imnetprep.training.objective import Objective
+from imnetprep.training.prefetch import on_device
 from imnetprep.training.ranks import ALONE
 from imnetprep.training.state import TrainState
 from imnetprep.training.step import Step
@@ -92,7 +93,7 @@ class StepClock:
             return self._take(batch)
 
         with closing(loader):
-            batches = endless(loader)
+            batches = on_device(endless(loader), self._place.device)
             end_s = time.perf_counter() + seconds / 2
             for _ in range(warm_up(self._place.workers)):
                 advance()

@@ -215,7 +215,11 @@ class Recipe:
     seed: int = choice(
         "Seed of weights, order, crops, dropout.", OPTIMIZER, value=0, limits=(0, 2**63 - 1)
     )
-    amp: bool = choice("Compute in bfloat16.", MACHINE, default="if the GPU can")
+    amp: bool = choice(
+        "Compute in 16 bits: bfloat16, or float16 with a scaled loss on a GPU without it.",
+        MACHINE,
+        default="where it is faster",
+    )
 
     def __post_init__(self) -> None:
         for name, meaning in CHOICES.items():

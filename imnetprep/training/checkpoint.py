@@ -24,6 +24,7 @@ from imnetprep.outside_text import shown
 from imnetprep.plain_values import flag, plain_text, whole_number
 from imnetprep.recipes.recipe import Recipe, is_own_function, parse_recipe
 from imnetprep.training.checkpoint_values import (
+    parse_loss_scale,
     parse_preprocessing,
     parse_score,
     parse_sum,
@@ -34,7 +35,7 @@ from imnetprep.training.device import memory_format
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
 
-FORM = 3
+FORM = 4
 SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
 _KIND = "imnetprep checkpoint"
 _PROGRAM = f"imnetprep {__version__}"
@@ -81,8 +82,9 @@ class Best:
 class Checkpoint:
     """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
 
-    `optimizer` has what the optimizer keeps of each parameter, `average` that of the weights;
-    `best.pt` has neither. `scores` are the watched ones, an epoch that is over each. `origin` is of
+    `optimizer` has what the optimizer keeps of each parameter, `average` that of the weights,
+    `loss_scale` the scale of a float16 training and the steps that it has lasted; `best.pt` has
+    none of them. `scores` are the watched ones, an epoch that is over each. `origin` is of
     the beginning of the run, `written_by` the program that saved it last. `processes`: how many
     trained it together when it was saved. `typed_arch` is in no file: it lets a function of the
     user's own be imported.
@@ -99,6 +101,7 @@ class Checkpoint:
     train_samples: int
     scores: tuple[float, ...] = ()
     average: dict[str, Tensor] = field(default_factory=dict)
+    loss_scale: dict[str, float] = field(default_factory=dict)
     processes: int = 1
     origin: Origin = field(default_factory=Origin)
     written_by: str = _PROGRAM
@@ -125,7 +128,7 @@ class Checkpoint:
 
     def without_memory(self) -> "Checkpoint":
         """The weights of the last step alone: to evaluate, not to resume from."""
-        return replace(self, optimizer={}, average={})
+        return replace(self, optimizer={}, average={}, loss_scale={})
 
     def network(self, device: torch.device) -> nn.Module:
         """The network on `device`, with its weights; in a new training, with those of its seed.
@@ -172,6 +175,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "processes": checkpoint.processes,
         "scores": list(checkpoint.scores),
         "average": dict(checkpoint.average),
+        "loss_scale": dict(checkpoint.loss_scale),
     }
     with written_whole(path) as file:
         body = _Body(file)
@@ -309,6 +313,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         written_by=plain_text(state["written_by"]),
         scores=tuple(map(parse_score, state["scores"])),
         average=parse_tensors(state["average"]),
+        loss_scale=parse_loss_scale(state["loss_scale"]),
     )
 
 

@@ -11,6 +11,7 @@ from imnetprep.recipes.recipe import INTERPOLATIONS
 
 _MOST_PIXELS = 4096
 _LARGEST_SUM = 2.0**53  # whole numbers are exact in a float up to here
+_LARGEST_SCALE, _LARGEST_STEPS = 2.0**127, 2.0**31 - 1  # of a float32, an int32
 
 
 def parse_preprocessing(state: Mapping[str, Any]) -> Preprocessing:
@@ -42,6 +43,12 @@ def parse_sum(name: str, value: Any) -> float:
     if name == "loss" and isinstance(value, float):
         return value  # NaN too: the training says so, and ends
     return real_number(value, least=0, limit=_LARGEST_SUM)
+
+
+def parse_loss_scale(table: Mapping[str, Any]) -> dict[str, float]:
+    """The scale of a loss and the steps since it changed, or none of them."""
+    limits = {"scale": _LARGEST_SCALE, "steps": _LARGEST_STEPS}
+    return {name: real_number(table[name], least=0, limit=limits[name]) for name in limits if table}
 
 
 def parse_score(value: Any) -> float:

@@ -79,11 +79,6 @@ def described(device: torch.device, processes: int) -> Iterator[tuple[str, str]]
     ))  # fmt: skip
 
 
-def amp_pays(device: torch.device) -> bool:
-    """Is bfloat16 faster here? On a GPU that computes in it; on a CPU it seldom is."""
-    return device.type == "cuda" and bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
 def memory_format(device: torch.device) -> torch.memory_format:
     """Channels-last where kernels are made for it. MPS copies it back and forth."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last

@@ -44,8 +44,8 @@ def make_optimizer(
     )
     for group in optimizer.param_groups if recipe.momentum else ():
         for parameter in group["params"]:
-            # The first gradient adds to zeros: a fused kernel that skips its first step would
-            # leave the buffer that torch makes for it as the memory was.
+            # The first gradient adds to zeros: where float16 overflows and skips the first step,
+            # torch's own buffer would stay as the memory was.
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return optimizer
 

@@ -35,7 +35,7 @@ from imnetprep.training.checkpoint import (
     weights_bytes,
 )
 from imnetprep.training.classes import classes_of, refuse_other_classes
-from imnetprep.training.device import Place, amp_pays, described, pick_place
+from imnetprep.training.device import Place, described, pick_place
 from imnetprep.training.foreign_weights import (
     first_weights,
     pixel_options,
@@ -44,6 +44,7 @@ from imnetprep.training.foreign_weights import (
 )
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
+from imnetprep.training.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.root_wish import root_wish
 from imnetprep.training.runs import Run, pick_run
@@ -99,6 +100,8 @@ class TrainPlan:
         body = ranks.share(self.run.last.read_bytes() if is_begun else b"")
         with ranks.one_voice():
             checkpoint = self._resumed(body, progress) if body else self._new(progress)
+            if not body:
+                checkpoint = self._with_amp(checkpoint, ranks, progress)
             data = self.data.of(checkpoint.recipe)
             images = min(checkpoint.recipe.batch_size, len(data.train))
             if images < ranks.world:
@@ -120,7 +123,7 @@ class TrainPlan:
         arch = arch_of(self.options) or DEFAULTS["arch"]
         weights = read_weights(text, arch) if text else None
         options = pixel_options(weights, self.options)
-        recipe = plan_recipe(options, amp_pays=amp_pays(self.place.device))
+        recipe = plan_recipe(options, amp_pays=bool(half_pays(self.place.device)))
         if self.options.get("recipe"):
             progress.note(f"recipe {recipe.recipe}{overrides(self.options)}")
         if self.options.get("lr") is None:
@@ -148,6 +151,17 @@ class TrainPlan:
             origin=self.data.origin,
             typed_arch=self.options.get("arch"),
         )
+
+    def _with_amp(self, start: Checkpoint, ranks: Ranks, progress: Progress) -> Checkpoint:
+        """`start` with 16 bits where the first rank measures that they pay, if nobody chose."""
+        device = self.place.device
+        if self.options.get("amp") is not None or half_pays(device) is not None:
+            return start
+        pays = ranks.is_first and measured_half(
+            start.network(device), size_px=start.recipe.train_size, device=device, progress=progress
+        )
+        is_on = ranks.share(bytes([pays])) != bytes(1)
+        return replace(start, recipe=replace(start.recipe, amp=is_on))
 
     def require_room(self, network: nn.Module, recipe: Recipe, *, epochs: int = 0) -> None:
         """Raise ImnetprepError where the disk has no room for the checkpoints of `network`.
@@ -179,7 +193,9 @@ class TrainPlan:
         progress.note(
             f"{recipe.arch} on {self.place.device}: {len(data.train):,} training and"
             f" {val}, {len(data.classes.wnids)} classes, {steps} steps an epoch,"
-            f" {count(self.place.workers, 'worker')}" + self.ranks.note
+            f" {count(self.place.workers, 'worker')}"
+            + f", {format_type(half_type(self.place.device))}" * recipe.amp
+            + self.ranks.note
         )
         for samples in {each.split: each for each in (data.val, data.train)}.values():
             if samples.change:

@@ -18,6 +18,7 @@ from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
+from imnetprep.training.precision import make_scaler, memory_of_scaler
 from imnetprep.training.ranks import Ranks
 
 _SECONDS_BETWEEN_LOOKS = 5
@@ -43,6 +44,7 @@ class TrainState:
         self.parallel = ranks.parallel(self.model, device)
         self.optimizer = make_optimizer(self.model, recipe, head=head)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
+        self.scaler = make_scaler(device, is_on=recipe.amp, memory=checkpoint.loss_scale)
         self.average = Average(self.model, recipe.ema, checkpoint.average)
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
@@ -138,6 +140,7 @@ class TrainState:
             processes=self._ranks.world,
             scores=self.scores,
             average=self.average.weights(),
+            loss_scale=memory_of_scaler(self.scaler),
         )
 
     def train_score(self) -> Score:

@@ -8,6 +8,7 @@ from imnetprep.loading.batches import Batch
 from imnetprep.networks.model import heads
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
+from imnetprep.training.precision import autocast
 from imnetprep.training.ranks import Ranks
 from imnetprep.training.state import TrainState
 
@@ -32,14 +33,16 @@ class Step:
         for number, part in enumerate(parts, 1):
             mixture = self.objective.mixture(part, position)
             with self.ranks.summing(state.parallel, is_last=number == len(parts)):
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.amp):
+                with autocast(self.device, is_on=recipe.amp):
                     output = state.parallel(mixture.images)
                 loss, main_loss = self.objective.losses(output, mixture.targets)
                 # Gradients are summed over parts, and their mean taken over ranks.
                 loss = loss * (len(part.labels) * self.ranks.world / images)
-                loss.backward()  # type: ignore[no-untyped-call]
+                state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             state.meter.add(main_loss, heads(output)[0], mixture.labels)
         if recipe.clip_norm:
+            state.scaler.unscale_(state.optimizer)
             clip_gradients(state.model, norm=recipe.clip_norm)
-        state.optimizer.step()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         state.next_step()

@@ -14,6 +14,7 @@ from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.messages import Progress
 from imnetprep.training.device import Place
 from imnetprep.training.meters import Meter, Score, score_of
+from imnetprep.training.precision import autocast
 from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.stop_request import StopRequest
 
@@ -95,7 +96,7 @@ class Validator:
     ) -> None:
         if len(batch.labels):
             labels = batch.labels.to(self._device, non_blocking=True)
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._amp):
+            with autocast(self._device, is_on=self._amp):
                 logits = model(self._normaliser.normalised(batch.pixels)).float()
             meter.add(nn.functional.cross_entropy(logits, labels), logits, labels)
             places = 2 * labels + (logits.argmax(dim=1) == labels)

@@ -1,6 +1,7 @@
 """Drawn roots to train on, and torch as a small network wants it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,15 @@ from tests.drawn import draw_root
 # These networks are too small to share: on a busy machine two threads wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_cpu() -> Iterator[None]:
+    """Whatever the processor can, 16 bits are not measured where no test asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            patch.setattr(torch.cpu, name, lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from imnetprep.networks.model import build_model, loss_of
 from imnetprep.recipes.plan_recipe import plan_recipe, refuse_contradiction
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.recipes.schedule import lr_at
-from imnetprep.training.device import Place, amp_pays, pick_device, pick_place
+from imnetprep.training.device import Place, pick_device, pick_place
 from imnetprep.training.meters import Meter
 
 CPU = torch.device("cpu")
@@ -167,7 +167,6 @@ def test_devices_are_picked_by_name() -> None:
     assert pick_device("cpu") == CPU
     assert pick_place("cpu", None) in (Place(CPU, 1), Place(CPU, 2))
     assert pick_place("cpu", 7) == Place(CPU, 7)
-    assert not amp_pays(CPU)
     with pytest.raises(WrongUsage, match="toaster"):
         pick_device("toaster")
     with pytest.raises(ImnetprepError, match="cuda:99"):

@@ -1,22 +1,47 @@
-"""What a step is made of: it waits for nothing."""
+"""What a step is made of: it waits for nothing, in 32 bits or in 16."""
 
+import signal
 from functools import partialmethod
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading.batches import Batch
+from imnetprep.messages import Interruption, Silent
+from imnetprep.training import precision
+from imnetprep.training.checkpoint import load_checkpoint
+from imnetprep.training.precision import (
+    half_pays,
+    half_type,
+    is_gain,
+    make_scaler,
+    measured_half,
+    memory_of_scaler,
+)
 from imnetprep.training.prefetch import on_device
+from imnetprep.training.runs import Run
 from imnetprep.training.step import Step
+from tests.training.stops import SignalAt
 from tests.training.test_resumes import RECIPES
-from tests.training.test_train import trained
+from tests.training.test_train import refuse_difference, trained
 
 CPU = torch.device("cpu")
 TINY: dict[str, Any] = {"arch": "mlp-small", "image_size": 32, "batch_size": 8, "epochs": 2}
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+class Notes(Silent):
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -91,3 +116,82 @@ def test_batches_are_copied_beside_the_steps() -> None:
 def test_a_cpu_takes_batches_as_they_are() -> None:
     batches = iter([Batch(torch.zeros(1, 2, 2, 3), torch.zeros(1))])
     assert on_device(batches, CPU) is batches
+
+
+@pytest.fixture
+def float16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU whose 16 bits are those of a T4."""
+    monkeypatch.setattr(precision, "half_type", lambda _device: torch.float16)
+
+
+def test_float16_resumes_to_the_bit_with_its_scale(root: Root, drawn: Root, float16: None) -> None:
+    options = TINY | {"amp": True, "clip_norm": 1.0}
+    trained(drawn, run="float16", options=options)
+    with pytest.raises(Interruption):
+        trained(root, options=options, progress=SignalAt(signal.SIGTERM, batches=9))
+    saved = load_checkpoint(Run(root.run("a")).last)
+    assert saved.loss_scale == {"scale": 2.0**16, "steps": 9}
+    trained(root, options={}, resume=True)
+    refuse_difference(Run(root.run("a")), Run(drawn.run("float16")))
+    assert load_checkpoint(Run(root.run("a")).last).loss_scale["steps"] == 14
+    assert not load_checkpoint(Run(root.run("a")).best).loss_scale
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+def test_a_step_that_overflows_is_skipped_and_halves_the_scale(
+    clip_norm: float, root: Root, float16: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step too, of which torch would leave a momentum of stray bytes."""
+    monkeypatch.setattr(precision, "_FIRST_SCALE", 2.0**40)
+    waits = Waits()
+    watch_steps(monkeypatch, waits)
+    options = TINY | {"amp": True, "epochs": 5, "clip_norm": clip_norm}
+    reports = trained(root, options=options)
+    checkpoint = load_checkpoint(Run(root.run("a")).last)
+    assert 1 < checkpoint.loss_scale["scale"] < 2.0**40 and waits.number == 0
+    assert all(bool(each.isfinite().all()) for each in checkpoint.weights.values())
+    assert reports[-1].train.loss < reports[0].train.loss
+
+
+def test_bfloat16_needs_no_scale() -> None:
+    scaler = make_scaler(CPU, is_on=True, memory={"scale": 2.0, "steps": 3})
+    assert half_type(CPU) is torch.bfloat16 and not scaler.is_enabled()
+    assert memory_of_scaler(scaler) == {}
+    loss = torch.ones(())
+    assert scaler.scale(loss) is loss
+
+
+@pytest.mark.parametrize(
+    ("full", "half", "pays"), [(156, 241, True), (100, 109, False), (90, 40, False)]
+)
+def test_half_pays_from_a_tenth_on(
+    full: float, half: float, pays: bool, root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run keeps what was measured: that it resumes needs no measurement."""
+    assert is_gain(full, half) is pays
+    assert half_pays(torch.device("mps")) is False
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert half_pays(CPU) is False
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert half_pays(CPU) is None
+    rates = {False: [1 / full, 9.0, 0.0], True: [1 / half, 9.0, 0.0]}
+    monkeypatch.setattr(precision, "_step_seconds", lambda *_, **__: rates)
+    notes = Notes()
+    trained(root, options=TINY | {"epochs": 1}, progress=notes)
+    assert load_checkpoint(Run(root.run("a")).last).recipe.amp is pays
+    (note,) = [note for note in notes.lines if "as fast here" in note]
+    assert note == f"bfloat16 is {half / full:.1f} × as fast here: --{'' if pays else 'no-'}amp"
+    again = Notes()
+    trained(root, options={}, resume=True, progress=again)
+    assert not [note for note in again.lines if "as fast here" in note]
+
+
+def test_both_precisions_are_measured_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "_MEASURE_S", 0.1)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    before = [each.clone() for each in network.parameters()]
+    notes = Notes()
+    measured_half(network, size_px=16, device=CPU, progress=notes)
+    assert "bfloat16 is" in notes.lines[0]
+    assert not torch.equal(before[0], next(network.parameters()))
