@@ -220,6 +220,9 @@ class Recipe:
         MACHINE,
         default="where it is faster",
     )
+    compile: bool = choice(
+        "Compile the network before its first step (torch.compile).", MACHINE, value=False
+    )
 
     def __post_init__(self) -> None:
         for name, meaning in CHOICES.items():

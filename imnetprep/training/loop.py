@@ -10,8 +10,10 @@ from dataclasses import asdict
 
 from torch import nn
 
+from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.training.checkpoint import Checkpoint, Position
+from imnetprep.training.compiler import compiler_errors
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
 from imnetprep.training.objective import Objective
@@ -78,6 +80,7 @@ class _Loop:
         self._step = Step(self._state, self._objective, device, ranks)
         if ranks.is_first and not self._state.is_done:
             plan.require_room(self._state.model, self._recipe, epochs=saves.epochs)
+        self._compiles = self._recipe.compile
         self._record = plan.record(checkpoint, ranks, progress)
         is_new = not checkpoint.is_begun
         self._saves = Saves(plan.run, self._record, ranks, saves, plan.bad, is_new=is_new)
@@ -128,7 +131,7 @@ class _Loop:
                     state.waited_s += time.monotonic() - begun_s
                     if agreement.saves:
                         self._saves.save(state)
-                    self._step.take(batch, images=loader.images_of(state.position.step))
+                    self._take_step(batch)
                     is_logged = state.is_trained or self._record.is_due(state.position.step)
                     # Each look at the loss waits for the device.
                     if is_logged or (self._ranks.is_first and state.is_unseen):
@@ -141,6 +144,23 @@ class _Loop:
             self._saves.save(state)  # once the image is repaired, the run resumes from here
             raise
         self._saves.save(state)  # first save, then validate: validation may not live to its end
+
+    def _take_step(self, batch: Batch) -> None:
+        """Take a step, of which the first of a process may compile the network for a minute.
+
+        A request to stop is honoured at once then: the last checkpoint is of the state before it.
+        """
+        images = self._loader.images_of(self._state.position.step)
+        if not self._compiles:
+            self._step.take(batch, images=images)
+            return
+        stops = self._stop.honoured() if self._ranks.is_alone else nullcontext()
+        try:
+            with self._ranks.one_voice(), compiler_errors(), stops:
+                self._step.take(batch, images=images)
+        except StopNow:
+            raise self._stop.stopped(self._place_of_stop()) from None
+        self._compiles = False
 
     def _finish_epoch(self) -> EpochReport:
         """Validate the epoch, log it, and keep its weights if they are the best."""

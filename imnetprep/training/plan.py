@@ -195,6 +195,7 @@ class TrainPlan:
             f" {val}, {len(data.classes.wnids)} classes, {steps} steps an epoch,"
             f" {count(self.place.workers, 'worker')}"
             + f", {format_type(half_type(self.place.device))}" * recipe.amp
+            + ", compiled" * recipe.compile
             + self.ranks.note
         )
         for samples in {each.split: each for each in (data.val, data.train)}.values():

@@ -95,7 +95,7 @@ class Ranks:
     @contextmanager
     def summing(self, model: nn.Module, *, is_last: bool) -> Iterator[None]:
         """While the block runs `model` sums gradients over ranks, in the last part of a step."""
-        waits = isinstance(model, DistributedDataParallel) and not is_last
+        waits = not self.is_alone and not is_last
         sums = model.no_sync() if waits else nullcontext()  # type: ignore[operator]
         with _peers(), sums:
             yield

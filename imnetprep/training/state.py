@@ -16,6 +16,7 @@ from imnetprep.networks.fine_tuning import freeze, head_of
 from imnetprep.recipes.schedule import ends_early, epochs_without_progress, lr_at
 from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
+from imnetprep.training.compiler import compiled
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 from imnetprep.training.precision import make_scaler, memory_of_scaler
@@ -42,6 +43,8 @@ class TrainState:
         head = head_of(recipe, classes=len(checkpoint.classes.wnids))
         freeze(self.model, recipe, head=head)
         self.parallel = ranks.parallel(self.model, device)
+        if recipe.compile:
+            self.parallel = compiled(self.parallel)
         self.optimizer = make_optimizer(self.model, recipe, head=head)
         restore_memory(self.optimizer, self.model, checkpoint.optimizer)
         self.scaler = make_scaler(device, is_on=recipe.amp, memory=checkpoint.loss_scale)

@@ -1,7 +1,10 @@
-"""What a step is made of: it waits for nothing, in 32 bits or in 16."""
+"""What a step is made of: it waits for nothing, in 32 bits or in 16, compiled or not."""
 
+import os
 import signal
-from functools import partialmethod
+from collections.abc import Callable
+from functools import partialmethod, wraps
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading.batches import Batch
-from imnetprep.messages import Interruption, Silent
-from imnetprep.training import precision
+from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.training import compiler, precision
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.precision import (
     half_pays,
@@ -26,6 +29,7 @@ from imnetprep.training.prefetch import on_device
 from imnetprep.training.runs import Run
 from imnetprep.training.step import Step
 from tests.training.stops import SignalAt
+from tests.training.test_ranks import as_ranks, train_as_ranks
 from tests.training.test_resumes import RECIPES
 from tests.training.test_train import refuse_difference, trained
 
@@ -116,6 +120,101 @@ def test_batches_are_copied_beside_the_steps() -> None:
 def test_a_cpu_takes_batches_as_they_are() -> None:
     batches = iter([Batch(torch.zeros(1, 2, 2, 3), torch.zeros(1))])
     assert on_device(batches, CPU) is batches
+
+
+def in_a_fork(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test in a process of its own: one that has compiled cannot fork trainers any more."""
+
+    @wraps(test)
+    def run(**fixtures: Any) -> None:
+        assert as_ranks(1, lambda _rank: test(**fixtures)) == [0]
+
+    return run
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler without its minute of C++: it traces the network, and runs what it traced."""
+    monkeypatch.setattr(compiler, "_BACKEND", "eager")
+
+
+COMPILED = RECIPES["sgd"] | {"compile": True}
+
+
+@in_a_fork
+def test_a_compiled_training_resumes_to_the_bit(root: Root, drawn: Root, traced: None) -> None:
+    """With an average and crops of growing size; its checkpoints are those of any network."""
+    trained(drawn, run="compiled", options=COMPILED)
+    torch._dynamo.reset()
+    for batches in (4, 3):
+        with pytest.raises(Interruption):
+            stop = SignalAt(signal.SIGTERM, batches=batches)
+            trained(root, options=COMPILED, resume=True, progress=stop)
+        torch._dynamo.reset()
+    trained(root, options={}, resume=True)
+    run = Run(root.run("a"))
+    refuse_difference(run, Run(drawn.run("compiled")))
+    checkpoint = load_checkpoint(run.best)
+    checkpoint.network(CPU)
+    assert checkpoint.recipe.compile
+
+
+def test_several_train_a_compiled_network_together(root: Root, traced: None) -> None:
+    options = COMPILED | {"epochs": 1, "accumulate": 2}
+    assert train_as_ranks(root, 2, options=options) == [0, 0]
+    assert load_checkpoint(Run(root.run("a")).last).processes == 2
+
+
+@in_a_fork
+def test_a_signal_while_it_compiles_ends_it_at_once(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first step of a process nothing is lost: the last checkpoint is of the same state."""
+    reached: list[str] = []
+
+    def stopping(graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        reached.append("after the signal")
+        return graph
+
+    options = TINY | {"compile": True}
+    monkeypatch.setattr(compiler, "_BACKEND", stopping)
+    with pytest.raises(Interruption, match="nothing is kept") as stopped:
+        trained(root, options=options)
+    assert stopped.value.exit_code == 143 and not Run(root.run("a")).is_begun
+    monkeypatch.setattr(compiler, "_BACKEND", "eager")
+    with pytest.raises(Interruption):
+        trained(root, options=options, progress=SignalAt(signal.SIGTERM, batches=3))
+    body = Run(root.run("a")).last.read_bytes()
+    monkeypatch.setattr(compiler, "_BACKEND", stopping)
+    torch._dynamo.reset()
+    with pytest.raises(Interruption, match="saved at epoch 1, step 3"):
+        trained(root, options={}, resume=True)
+    assert Run(root.run("a")).last.read_bytes() == body and not reached
+
+
+@in_a_fork
+def test_what_cannot_be_compiled_is_said_with_a_hint(
+    root: Root, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_compiler(_graph: torch.fx.GraphModule, _inputs: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(compiler, "_BACKEND", without_compiler)
+    torch._dynamo.reset()
+    with pytest.raises(ImnetprepError, match="cannot be compiled") as refused:
+        trained(root, options=TINY | {"compile": True})
+    assert "without --compile" in refused.value.hint and "\n" not in str(refused.value)
+    assert not Run(root.run("a")).is_begun
+
+
+@pytest.mark.slow
+@in_a_fork
+def test_compiles_to_machine_code(root: Root, tmp_path: Path) -> None:
+    """As a user has it; it takes a minute."""
+    torch._dynamo.reset()
+    reports = trained(root, options=TINY | {"compile": True, "ema": 0.9})
+    assert [report.train.images for report in reports] == [56, 56]
 
 
 @pytest.fixture
