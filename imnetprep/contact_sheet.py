@@ -137,9 +137,9 @@ def pictures(samples: SampleList, index: int, recipe: Recipe) -> tuple[Image.Ima
     transform: Transform = ValTransform(preprocessing)
     if samples.split is Split.TRAIN:
         transform = train_transform(recipe)
-    plain = samples.decode(index)
-    crop = transform(plain, epoch=0, index=index)
-    return plain, Image.fromarray(network_view(crop, preprocessing))
+    pixels = samples.pixels(index)
+    crop = transform(pixels, epoch=0, index=index)
+    return Image.fromarray(pixels), Image.fromarray(network_view(crop, preprocessing))
 
 
 def _explained(split: Split, recipe: Recipe) -> str:

@@ -17,9 +17,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 from imnetprep.image_kinds import kind_of, why_unread
 
 # As many as Pillow reads: up to 1.4 GB, at 8 bytes a pixel where some are transparent, else 4.
-_MOST_PIXELS = 178_956_970
+MOST_PIXELS = 178_956_970
 # Pillow warns of so many and refuses the double: what --resize makes smaller may have that many.
-Image.MAX_IMAGE_PIXELS = 2 * _MOST_PIXELS
+Image.MAX_IMAGE_PIXELS = 2 * MOST_PIXELS
 _LARGEST_JPEG_PX = 65_500  # libjpeg's
 
 _TAGS = ExifTags.Base
@@ -199,7 +199,7 @@ def _loaded(body: bytes, *, side_px: int | None = None) -> tuple[Image.Image, tu
 def _load(body: bytes, kind: str, side_px: int | None) -> tuple[Image.Image, tuple[int, int]]:
     image = Image.open(io.BytesIO(body), formats=(kind,))
     size = image.size
-    if size[0] * size[1] > _MOST_PIXELS:
+    if size[0] * size[1] > MOST_PIXELS:
         if side_px is None:
             raise _Giant(
                 f"has {size[0]} × {size[1]} pixels: at most 179 million are read, or 716 million"

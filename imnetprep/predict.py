@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from imnetprep.images import decode_rgb
 from imnetprep.jobs import FILES
+from imnetprep.loading.decoders import decode_pixels
 from imnetprep.loading.transforms import Normaliser, Pixels, ValTransform
 from imnetprep.machine import is_of_file
 from imnetprep.messages import ImnetprepError
@@ -95,10 +94,10 @@ def _guesses(shares: Tensor, classes: Classes, best: int) -> tuple[Guess, ...]:
     return tuple(Guess(classes.wnids[at], classes.names[at], share) for at, share in pairs)
 
 
-def _decoded(path: Path, *, apply_orientation: bool) -> Image.Image | str:
+def _decoded(path: Path, *, apply_orientation: bool) -> Pixels | str:
     """The image at `path`, or why there is none."""
     try:
-        return decode_rgb(read_file(path), apply_orientation=apply_orientation)
+        return decode_pixels(read_file(path), apply_orientation=apply_orientation)
     except (ImnetprepError, OSError, ValueError) as error:
         if isinstance(error, OSError) and not is_of_file(error):
             raise

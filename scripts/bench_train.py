@@ -328,7 +328,11 @@ def _parity(_folder: Path, data: Path) -> None:
 
     half = (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(224, 256, half, half, interpolation="bicubic")
-    crop, normaliser = ValTransform(preprocessing), Normaliser(preprocessing, "cpu")
+    transform, normaliser = ValTransform(preprocessing), Normaliser(preprocessing, "cpu")
+
+    def crop(image: Any) -> Any:
+        return transform(np.asarray(image))
+
     model = build_model("timm:tf_efficientnet_lite0", classes=1000, image_size=224, seed=0)
     model.load_state_dict(read_tensors(data / "weights" / "tf_efficientnet_lite0.pth"))
     model.eval()

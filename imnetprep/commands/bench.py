@@ -20,13 +20,14 @@ if TYPE_CHECKING:  # --help loads none of it
 
 @verb.command(
     short_help="Measure how fast a recipe trains here, and what holds it back.",
-    headings={**HEADINGS, MACHINE: (*HEADINGS[MACHINE], "device", "workers", "seconds")},
+    headings={**HEADINGS, MACHINE: (*HEADINGS[MACHINE], "device", "workers", "decode", "seconds")},
 )
 @verb.root_option
 @verb.layout_option()
 @recipe_options
 @verb.device_option
 @verb.workers_option
+@verb.decoder_option
 @click.option(
     "--seconds",
     type=click.FloatRange(0.1, 3600),
@@ -42,6 +43,7 @@ def bench(
     layout: Layout | None,
     device: str | None,
     workers: int | None,
+    decode: str,
     seconds: float,
     quiet: bool,
     **options: Any,
@@ -71,7 +73,9 @@ def bench(
 
     progress = stderr_progress(quiet=quiet)
     devices: list[str | None] = [*dict.fromkeys(device.split(","))] if device else [None]
-    plan = plan_bench(root, options=options, devices=devices, workers=workers, layout=layout)
+    plan = plan_bench(
+        root, options=options, devices=devices, workers=workers, decode=decode, layout=layout
+    )
     if busy := plan.busy_cores:
         text = f"other programs keep {busy:.1f} of {count(Jobs().count(), 'core')} busy"
         progress.note(f"{text}: the rates are of what they leave")

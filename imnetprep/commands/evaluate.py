@@ -39,6 +39,7 @@ from imnetprep.messages import ImnetprepError
 @verb.arch_option
 @verb.device_option
 @verb.workers_option
+@verb.decoder_option
 @verb.on_bad_image_option
 @json_option
 @verb.quiet_option
@@ -54,6 +55,7 @@ def evaluate(
     arch: str | None,
     device: str | None,
     workers: int | None,
+    decode: str,
     skip_bad: bool,
     quiet: bool,
 ) -> None:
@@ -94,6 +96,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        decode=decode,
         layout=layout,
         choice=choice,
         bad=bad,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # --help loads none of it
         "The run": ("runs", "run", "save_every", "keep", "resume", "restart_schedule"),
         **HEADINGS,
         IMAGES: (*HEADINGS[IMAGES], "skip_bad"),
-        MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers"),
+        MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers", "decode"),
     },
 )
 @verb.root_option
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @recipe_options
 @verb.device_option
 @verb.workers_option
+@verb.decoder_option
 @verb.on_bad_image_option
 @click.option(
     "--devices",
@@ -80,6 +81,7 @@ def train(
     restart_schedule: bool,
     device: str | None,
     workers: int | None,
+    decode: str,
     devices: int | None,
     log_options: LogOptions,
     save_every: float,
@@ -125,6 +127,7 @@ def train(
         restart_schedule=restart_schedule,
         device=device,
         workers=workers,
+        decode=decode,
         layout=layout,
         ranks=ranks,
         log_options=log_options,

@@ -377,6 +377,13 @@ workers_option = click.option(
     type=click.IntRange(0),
     help="Processes that read images.  [default: 2 on a CPU, up to 16 on a GPU]",
 )
+decoder_option = click.option(
+    "--decode",
+    type=click.Choice(["auto", "pillow", "simplejpeg", "torchcodec"]),
+    default="auto",
+    show_default=True,
+    help="Library that decodes JPEG files; auto: the fastest here. The pixels are the same by all.",
+)
 one_class_option = click.option(
     "--one-class", is_flag=True, help="Take images that are all of one class."
 )

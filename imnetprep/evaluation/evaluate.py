@@ -18,6 +18,7 @@ from imnetprep.evaluation.scored_classes import (
     tell_of_choice,
 )
 from imnetprep.loading.bad_images import BadImages
+from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Preprocessing
@@ -71,6 +72,7 @@ def evaluate(
     device: str | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    decode: str = AUTO,
     layout: Layout | None = None,
     choice: str | None = None,
     bad: BadImages | None = None,
@@ -81,8 +83,9 @@ def evaluate(
 
     `arch`: the network of weights that another program saved, or the function of the user's own
     that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
-    Images that cannot be read are an error, or noted in `bad` and left out. Raises ImnetprepError
-    if the classes are not among those of the network.
+    `decode`: the library that decodes, as --decode has it. Images that cannot be read are an error,
+    or noted in `bad` and left out. Raises ImnetprepError if the classes are not among those of the
+    network.
     """
     place = pick_place(device, workers)
     with open_listing(root, layout=layout) as listing:
@@ -109,6 +112,7 @@ def evaluate(
     outputs = outputs_of(checkpoint.classes, samples.wnids, checkpoint=path)
     tell_of_choice(checkpoint.classes, outputs, progress)
     samples = replace(samples, apply_orientation=checkpoint.preprocessing.apply_orientation)
+    samples = samples.with_decoder(decode, progress)
     batch_size = batch_size or checkpoint.recipe.batch_size
     validator = Validator(
         samples,

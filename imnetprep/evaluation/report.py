@@ -119,7 +119,7 @@ def _page(evaluation: Evaluation) -> EvaluationPage:
 def _picture(evaluation: Evaluation, index: int, names: list[str]) -> Sample:
     """A wrong guess, with the image as the network saw it."""
     guesses, pixels = evaluation.guesses, evaluation.preprocessing
-    crop = network_view(ValTransform(pixels)(evaluation.samples.decode(index)), pixels)
+    crop = network_view(ValTransform(pixels)(evaluation.samples.pixels(index)), pixels)
     truth, guess = (names[each[index]] for each in (guesses.labels, guesses.guesses))
     body = encode_jpeg(crop.transpose(2, 0, 1).tobytes(), pixels.image_size)
     confidence = f"{100 * guesses.confidences[index]:.1f}\u00a0%"

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -81,14 +80,14 @@ class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
         )
         return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
 
-    def _image(self, index: int, bad: dict[int, str]) -> Image.Image | None:
+    def _image(self, index: int, bad: dict[int, str]) -> Pixels | None:
         """The image in the place of sample `index`, None: it is left out; `bad` gets the reasons.
 
         Raises OSError, and WrongBytes where that is an error.
         """
         for number in self._candidates(index):
             try:
-                return self._samples.decode(number)
+                return self._samples.pixels(number)
             except WrongBytes as error:
                 if not self._skips_bad:
                     error.hint += "; --on-bad-image skip goes on without them"

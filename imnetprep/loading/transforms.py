@@ -38,9 +38,9 @@ class Preprocessing:
 
 
 class Transform(Protocol):
-    """An image (RGB) to pixels (S, S, 3)."""
+    """An image (H, W, 3) to pixels (S, S, 3)."""
 
-    def __call__(self, image: Image.Image, *, epoch: int, index: int) -> Pixels: ...
+    def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels: ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class ValTransform:
 
     preprocessing: Preprocessing
 
-    def __call__(self, image: Image.Image, *, epoch: int = 0, index: int = 0) -> Pixels:
+    def __call__(self, pixels: Pixels, *, epoch: int = 0, index: int = 0) -> Pixels:
+        image = Image.fromarray(pixels)
         side, resize = self.preprocessing.image_size, self.preprocessing.resize
         kernel, short = pillow_filter(self.preprocessing.interpolation), min(image.size)
         width, height = (resize * length // short for length in image.size)

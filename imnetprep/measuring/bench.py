@@ -13,6 +13,7 @@ import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
+from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.measuring.busy_cores import busy_cores
@@ -97,6 +98,7 @@ def plan_bench(
     options: Mapping[str, Any],
     devices: Sequence[str | None],
     workers: int | None = None,
+    decode: str = AUTO,
     layout: Layout | None = None,
 ) -> BenchPlan:
     """Read what `root` holds, and find the `devices`. Raises ImnetprepError and WrongUsage."""
@@ -106,7 +108,8 @@ def plan_bench(
     refuse_unknown(recipes[0].arch)
     if not holds_dataset(root):
         return plan
-    return replace(plan, data=read_data(root, layout=layout).of(recipes[0]))
+    data = read_data(root, layout=layout).of(recipes[0])
+    return replace(plan, data=data.with_decoder(decode, Silent()))
 
 
 def holds_dataset(root: Root) -> bool:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from itertools import count
 
-from imnetprep.images import Resize, decode_rgb, resized_jpeg
+from imnetprep.images import Resize, resized_jpeg
 from imnetprep.loading.batches import Batch
+from imnetprep.loading.decoders import decode_pixels
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Transform
@@ -85,8 +86,10 @@ def resize_gain(
         times = []
         for _ in range(_TRIES):
             begun_s = time.perf_counter()
-            image = decode_rgb(body, apply_orientation=samples.apply_orientation)
-            transform(image, epoch=0, index=number)
+            pixels = decode_pixels(
+                body, decoder=samples.decoder, apply_orientation=samples.apply_orientation
+            )
+            transform(pixels, epoch=0, index=number)
             times.append(time.perf_counter() - begun_s)
         return min(times)
 

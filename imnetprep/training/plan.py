@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
+from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
@@ -71,6 +72,11 @@ class Data:
             raise ImnetprepError("each class has one image: none can be held out", hint="--no-val")
         train = self.train.chosen(~mask) if recipe.val else self.train
         return replace(self, train=train, val=self.train.chosen(mask))
+
+    def with_decoder(self, option: str, progress: Progress) -> "Data":
+        """The data, decoded as `SampleList.with_decoder` says."""
+        train = self.train.with_decoder(option, progress)
+        return replace(self, train=train, val=replace(self.val, decoder=train.decoder))
 
 
 @dataclass(frozen=True)
@@ -232,6 +238,7 @@ class TrainPlan:
             "train_samples": checkpoint.train_samples,
             "changes": {samples.split: samples.change for samples in splits},
             "device": str(self.place.device),
+            "decoder": self.data.train.decoder,
             "imnetprep": __version__,
             "torch": torch.__version__,
         }
@@ -282,6 +289,7 @@ def plan_training(
     restart_schedule: bool = False,
     device: str | None = None,
     workers: int | None = None,
+    decode: str = AUTO,
     layout: Layout | None = None,
     ranks: Ranks = ALONE,
     log_options: LogOptions = LogOptions(),  # noqa: B008 - a frozen value
@@ -310,5 +318,6 @@ def plan_training(
         )
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
+    data = data.with_decoder(decode, progress)
     bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
     return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad)

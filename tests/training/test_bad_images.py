@@ -94,7 +94,7 @@ def test_the_next_of_its_class_takes_the_place_of_a_bad_image(spoilt: SampleList
     assert set(places) & {key % 18 for key in keys}
     transform = TrainTransform(Sizes(32, 32), 0.2, seed=5)
     for key, crop, label in zip(keys, crops, labels, strict=True):
-        image = spoilt.decode(places.get(key % 18, key % 18))
+        image = spoilt.pixels(places.get(key % 18, key % 18))
         assert torch.equal(crop, torch.tensor(transform(image, epoch=0, index=key)))
         assert label == spoilt.labels[key % 18]
 

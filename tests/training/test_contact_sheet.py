@@ -56,7 +56,7 @@ def test_shows_what_the_training_transform_made(drawn: Root) -> None:
         assert {samples.labels[index] for index in row.indices} == {row.synset.label}
         for index in row.indices:
             plain, crop = pictures(samples, index, recipe)
-            made = TrainTransform(Sizes(48, 48), 0.3, 7)(plain, epoch=0, index=index)
+            made = TrainTransform(Sizes(48, 48), 0.3, 7)(np.array(plain), epoch=0, index=index)
             assert np.array_equal(np.asarray(crop), made)
 
 

@@ -101,7 +101,9 @@ def test_a_folder_that_timm_and_transformers_load(
         torch.testing.assert_close(theirs(images).logits, ours, atol=1e-5, rtol=0)
     assert theirs.config.num_labels == 2
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (50, 70, 3), np.uint8))
-    pixels = torch.from_numpy(ValTransform(checkpoint.preprocessing)(image).copy())[None]
+    pixels = torch.from_numpy(ValTransform(checkpoint.preprocessing)(np.asarray(image)).copy())[
+        None
+    ]
     seen = Normaliser(checkpoint.preprocessing, "cpu").normalised(pixels)[0]
     options = timm.data.resolve_data_config(model=network)
     torch.testing.assert_close(timm.data.create_transform(**options)(image), seen)

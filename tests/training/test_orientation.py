@@ -68,7 +68,7 @@ def test_training_and_previews_turn_images_of_ones_own_alone(
     photographs: Root, drawn: Root
 ) -> None:
     samples = _samples(photographs)
-    assert _is_upright(samples.decode(0))
+    assert _is_upright(Image.fromarray(samples.pixels(0)))
     recipe = plan_recipe({"image_size": 32}, amp_pays=False)
     assert _is_upright(pictures(samples, 0, recipe)[0])
     assert _first_checkpoint(photographs).preprocessing.apply_orientation
@@ -84,7 +84,7 @@ def test_images_made_smaller_are_upright_and_stay_so(photographs: Root, here: Ru
     with tarfile.open(samples.path(0)) as shard:
         stored = [shard.extractfile(each) for each in shard if each.name.endswith(".jpg")]
         assert stored and all(each and _is_upright(Image.open(each)) for each in stored)
-    assert all(_is_upright(samples.decode(index)) for index in range(len(samples)))
+    assert all(_is_upright(Image.fromarray(samples.pixels(at))) for at in range(len(samples)))
 
 
 def test_class_folders_made_smaller_are_upright(photographs: Root, tmp_path: Path) -> None:

@@ -24,7 +24,10 @@ def refuse_difference(image: Image.Image, preprocessing: Preprocessing) -> None:
     mode = InterpolationMode(preprocessing.interpolation)
     whole = theirs.resize(image, preprocessing.resize, mode)
     expected = np.asarray(theirs.center_crop(whole, preprocessing.image_size))
-    assert np.array_equal(ValTransform(preprocessing)(image), expected), (image.size, preprocessing)
+    assert np.array_equal(ValTransform(preprocessing)(np.asarray(image)), expected), (
+        image.size,
+        preprocessing,
+    )
 
 
 def _photographs(archive: Path) -> Iterator[bytes]:
@@ -69,7 +72,7 @@ def test_of_odd_sizes(interpolation: str) -> None:
 def test_of_a_thread_takes_little_memory() -> None:
     """Whole it would be 6.5 GB; what is seen of it is near to what torchvision would see."""
     noise = np.random.default_rng(0).integers(0, 256, (1, 100_000, 3), dtype=np.uint8)
-    seen = ValTransform(Preprocessing(224, 256))(Image.fromarray(noise)).astype(int)
+    seen = ValTransform(Preprocessing(224, 256))(noise).astype(int)
     part = Image.fromarray(noise[:, 49_990:50_010])  # as wide on both sides of the middle
     near = np.asarray(theirs.center_crop(theirs.resize(part, 256), 224)).astype(int)
     assert np.abs(seen - near).max() <= 2
