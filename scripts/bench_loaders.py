@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = int(os.environ.get("IMNETPREP_BENCH_WORKERS", "2"))
-PASSES = int(os.environ.get("IMNETPREP_BENCH_PASSES", "5"))
+PASSES = int(os.environ.get("IMNETPREP_BENCH_PASSES", "3"))
 BATCH, SIDE_PX, SCALE = 100, 224, (0.08, 1.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _WARM = 2 * 2  # batches that workers have ready before anybody asks, by PyTorch's default
