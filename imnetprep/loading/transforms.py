@@ -80,19 +80,20 @@ class Normaliser:
     def __init__(self, preprocessing: Preprocessing, device: torch.device | str) -> None:
         self._device = device
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-        self._shift = (mean * 255).view(1, 3, 1, 1).to(device)
-        self._scale = (1 / (std * 255)).view(1, 3, 1, 1).to(device)
+        self._shift, self._scale = (mean * 255).to(device), (1 / (std * 255)).to(device)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Pixels (B, S, S, 3) of uint8 as the network wants them: (B, 3, S, S) of float32."""
+        # By whole rows: with three colours in the innermost loop a CPU took half as long again.
+        rows, side = pixels.to(self._device, non_blocking=True).flatten(2).float(), pixels.shape[2]
+        rows.sub_(self._shift.repeat(side)).mul_(self._scale.repeat(side))
         # The permuted view of rows of RGB is channels-last already: no copy.
-        pixels = pixels.to(self._device, non_blocking=True)
-        return pixels.permute(0, 3, 1, 2).float().sub_(self._shift).mul_(self._scale)
+        return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
     def denormalised(self, batch: Tensor) -> Pixels:
         """What the network sees (B, 3, S, S) as pixels (B, S, S, 3) again."""
-        pixels = (batch / self._scale + self._shift).round_().clamp_(0, 255).to(torch.uint8)
-        return pixels.permute(0, 2, 3, 1).cpu().numpy()
+        pixels = batch.permute(0, 2, 3, 1) / self._scale + self._shift
+        return pixels.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def network_view(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
