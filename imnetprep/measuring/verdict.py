@@ -1,6 +1,7 @@
 """The verdict of a measurement: what holds a training back, and what would help."""
 
 import math
+from collections.abc import Iterator
 
 from imnetprep.measuring.rates import Rates, format_rate
 
@@ -18,10 +19,13 @@ def verdict(rates: Rates, *, device: str, cores: int, workers: int) -> str:
     loader, end_to_end = rates.loader[-1].images_per_s, rates.end_to_end
     if loader < step:
         readers = _readers(cores, workers)
-        remedies = _remedies(rates, cores=cores, workers=workers)
+        remedies = "".join(
+            f"{', or' * (at > 0) or ';'} {remedy}"
+            for at, remedy in enumerate(_remedies(rates, device, cores=cores, workers=workers))
+        )
         return (
             f"loader-bound: {readers} give {format_rate(loader)} images/s,"
-            f" {device} wants {format_rate(step)}; {remedies}"
+            f" {device} wants {format_rate(step)}{remedies}"
         )
     text = (
         f"device-bound: {device} takes {format_rate(step)} images/s,"
@@ -40,15 +44,14 @@ def _readers(cores: int, workers: int) -> str:
     return f"{number} {noun}{'s' * (number > 1)}"
 
 
-def _remedies(rates: Rates, *, cores: int, workers: int) -> str:
-    """`organize --resize 256: 2.4 ×, or 9 cores`: what would make the loader fast enough."""
+def _remedies(rates: Rates, device: str, *, cores: int, workers: int) -> Iterator[str]:
+    """`organize --resize 256: 2.4 ×`, `9 cores`: what would make the loader fast enough."""
     step, loader = rates.step[-1].images_per_s, rates.loader[-1].images_per_s
-    remedies = []
     if (gain := rates.gain) and gain.ratio >= PAYS:
-        remedies.append(f"organize --resize {gain.side_px}: {format_times(gain.ratio)}")
-    readers = math.ceil(step / loader * max(1, min(cores, workers)))
-    remedies.append(f"--workers {readers}" if readers <= cores else f"{readers} cores")
-    return ", or ".join(remedies)
+        yield f"organize --resize {gain.side_px}: {format_times(gain.ratio)}"
+    if device != "cpu":  # which would take more images by more cores as well
+        readers = math.ceil(step / loader * max(1, min(cores, workers)))
+        yield f"--workers {readers}" if readers <= cores else f"{readers} cores"
 
 
 def format_times(ratio: float) -> str:

@@ -56,6 +56,10 @@ RATES = Rates(
         (1000, 600, 550, 1.0, "cuda", 0,
          "loader-bound: images read without --workers give 600 images/s, cuda wants 1,000;"
          " --workers 2"),
+        (997, 112, 116, 7.0, "cpu", 4,
+         "loader-bound: 4 cores give 112 images/s, cpu wants 997; organize --resize 256: 7.0 ×"),
+        (997, 112, 116, 1.0, "cpu", 4,
+         "loader-bound: 4 cores give 112 images/s, cpu wants 997"),
         (1000, 4000, 980, 2.4, "cuda", 2,
          "device-bound: cuda takes 1,000 images/s, the loader gives 4,000 (4.0 × as many)"),
         (1000, 1200, 700, 1.0, "cuda", 2,
