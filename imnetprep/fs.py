@@ -360,6 +360,24 @@ def _flock(handle: int, path: Path) -> bool:
     return True
 
 
+@contextmanager
+def exclusive(handle: int, *, wait: bool = True) -> Iterator[bool]:
+    """Be the only thread of all processes that works on an open file; False: another one is, and
+    is not to be waited for.
+
+    It is unlocked by name: a process that was forked meanwhile has the lock as well.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
 def _busy(place: str) -> ImnetprepError:
     hint = "wait until it is done, or stop it first"
     return ImnetprepError(f"another imnetprep is at work {place}", hint=hint)

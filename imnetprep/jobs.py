@@ -62,6 +62,8 @@ FILES = Jobs()
 # Parts of objects that move: each of a push holds one of 16 or 32 MiB, at most 384 MiB together
 # (sync/push); each of a pull 1 MiB. Of one object few: its server gives each connection its rate.
 TRANSFERS, TRANSFERS_OF_ONE = Jobs(per_core=8, limit=8), Jobs(per_core=4, limit=4)
+# Shards that are fetched ahead of a training, of 1 MiB each: one connection is slower than a GPU.
+SHARDS_AHEAD = Jobs(per_core=2, limit=4)
 # Processes that read batches: on a CPU few, since training itself wants the cores. Each holds the
 # two batches that it has made ahead.
 BATCHES_FOR_CPU, BATCHES_FOR_GPU = Jobs(limit=2), Jobs(limit=16)

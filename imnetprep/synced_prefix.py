@@ -2,16 +2,16 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.catalog.datasets import Dataset, Root
 from imnetprep.digests import Checksum
-from imnetprep.manifest import dataset_for, open_foreign_manifest
+from imnetprep.manifest import Manifest, dataset_for, open_foreign_manifest
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.s3.address import SCHEME
-from imnetprep.sources.places import open_archive
+from imnetprep.sources.places import address_of, open_archive
 
 _ARCHIVES, _MANIFEST = "archives", "manifest.db"
 _CHUNK_BYTES = 1 << 20
@@ -54,9 +54,36 @@ def foreign_dataset(place: str) -> Dataset | None:
     """
     for prefix in _prefixes(place):
         if is_at(prefix, _MANIFEST):
-            with closing(open_archive(prefix, _MANIFEST)) as file:
-                return _fetch_dataset(file, f"{prefix}/{_MANIFEST}")
+            with manifest_at(
+                prefix, hint="--dataset NAME|FILE.toml says what the archives are of"
+            ) as manifest:
+                return manifest.dataset()
     return None
+
+
+@contextmanager
+def manifest_at(
+    place: str, *, hint: str = "imnetprep sync-s3 --push --replace, from a root that is right"
+) -> Iterator[Manifest]:
+    """The manifest at `place`, which a stranger may have written; fetched into a folder of ours.
+
+    Raises WrongBytes with the `hint` where it is none, ImnetprepError where nothing is there.
+    """
+    with tempfile.TemporaryDirectory(prefix="imnetprep-") as folder, ExitStack() as stack:
+        path = Path(folder, _MANIFEST)
+        with closing(open_archive(place, _MANIFEST)) as file:
+            is_right = _fetch(file, path)
+        try:
+            if not is_right:
+                raise ImnetprepError("its bytes are not those that its server has", hint="")
+            manifest = stack.enter_context(open_foreign_manifest(path))
+        except ImnetprepError as error:
+            raise WrongBytes(
+                f"{address_of(place, _MANIFEST)} cannot be used:"
+                f" {str(error).replace(str(path), 'it')}",
+                hint=hint,
+            ) from error
+        yield manifest
 
 
 def _prefixes(place: str) -> Iterator[str]:
@@ -69,23 +96,12 @@ def _prefixes(place: str) -> Iterator[str]:
                 yield "/".join(words[:-length])
 
 
-def _fetch_dataset(file: ArchiveFile, address: str) -> Dataset:
-    """The dataset of a manifest that a stranger may have written."""
+def _fetch(file: ArchiveFile, path: Path) -> bool:
+    """Copy a file from afar. Are its bytes those that its server has, as far as that says?"""
     checksum = file.checksum
     found = checksum and Checksum.empty(checksum.kind)
-    with tempfile.TemporaryDirectory(prefix="imnetprep-") as folder:
-        path = Path(folder, _MANIFEST)
-        with path.open("wb") as copy:
-            for chunk in file.chunks(0, file.size_bytes or 0, _CHUNK_BYTES):
-                copy.write(chunk)
-                found = found and found.over(chunk)
-        try:
-            if found != checksum:
-                raise ImnetprepError("its bytes are not those that its server has", hint="")
-            with open_foreign_manifest(path) as manifest:
-                return manifest.dataset()
-        except ImnetprepError as error:
-            raise WrongBytes(
-                f"{address} cannot be used: {str(error).replace(str(path), 'it')}",
-                hint="--dataset NAME|FILE.toml says what the archives are of",
-            ) from error
+    with path.open("wb") as copy:
+        for chunk in file.chunks(0, file.size_bytes or 0, _CHUNK_BYTES):
+            copy.write(chunk)
+            found = found and found.over(chunk)
+    return found == checksum

@@ -10,12 +10,14 @@ from imnetprep.commands import verb
 from imnetprep.commands.log_options import log_options
 from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
+from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import Interruption, Progress, count, format_duration
 from imnetprep.recipes.choices import IMAGES, MACHINE
 from imnetprep.reports.record import LogOptions
 
 if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.remote_shards.place import ShardPlace
     from imnetprep.training.plan import TrainPlan
     from imnetprep.training.runs import EpochReport
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.command(
     short_help="Train a network, validated after each epoch.",
     headings={
+        "Where the images are": ("root", "layout", *SHARDS),
         "The run": ("runs", "run", "save_every", "keep", "resume", "restart_schedule"),
         **HEADINGS,
         IMAGES: (*HEADINGS[IMAGES], "skip_bad"),
@@ -32,6 +35,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.root_option
 @verb.runs_option
 @verb.layout_option()
+@shard_options
 @recipe_options
 @verb.device_option
 @verb.workers_option
@@ -75,6 +79,7 @@ if TYPE_CHECKING:  # --help loads none of it
 def train(
     root: Root,
     layout: Layout | None,
+    shards: "ShardPlace | None",
     skip_bad: bool,
     run: str | None,
     resume: bool,
@@ -97,6 +102,7 @@ def train(
     imnetprep train --resume                   the newest run resumes
     imnetprep train --arch resnet50 --epochs 16 --run short
     imnetprep train --arch resnet50 --devices 4    four GPUs of this machine
+    imnetprep train --shards s3://my-bucket/imagenet --cache-dir /scratch --cache-size 100GB
 
     ROOT/runs/NAME gets report.html, log.jsonl, best.pt and last.pt. SIGTERM, SIGHUP and ^C save
     before leaving; kill -9 costs ten minutes at most (--save-every). With --resume the run
@@ -109,7 +115,8 @@ def train(
     is_begun = pick_run(root, run, arch=arch_of(options), resume=resume).is_begun
     if not is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
-    require_samples(root, (Split.TRAIN,), layout=layout)
+    if not shards:
+        require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
     from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
@@ -129,6 +136,7 @@ def train(
         workers=workers,
         decode=decode,
         layout=layout,
+        shards=shards,
         ranks=ranks,
         log_options=log_options,
         skip_bad=skip_bad,

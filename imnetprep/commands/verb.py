@@ -27,8 +27,9 @@ from imnetprep.s3.address import SCHEME, Settings, read_buckets_with
 
 # What a command that mends has in common with the one that failed.
 _REACH = ("endpoint_url", "region", "profile", "request_payer", "no_sign_request")  # of a bucket
+_SHARDS = ("shards", "cache_dir", "cache_size")
 _CONTEXT = (
-    "address", "root", "runs", "dataset", "splits", "archives", "layout", "run", *_REACH
+    "address", "root", "runs", "dataset", "splits", "archives", "layout", "run", *_SHARDS, *_REACH
 )  # fmt: skip
 # Of a bucket that is open to all, which is no help where the verb writes to it.
 _PUBLIC_HINT = re.compile(r"; (?:or|to read a public bucket, say) --no-sign-request[^;]*")

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 from imnetprep.loading.order import Keys
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Pixels, Transform
-from imnetprep.messages import WrongBytes
+from imnetprep.messages import ImnetprepError, WrongBytes
 
 _NO_PIXELS = np.empty((0, 1, 1, 3), np.uint8)  # of a batch that others share among them
 _SHM = Path("/dev/shm")  # where torch puts what processes share, on Linux  # noqa: S108
@@ -48,7 +48,7 @@ class BatchArrays(NamedTuple):
         return Batch(torch.from_numpy(self.pixels), torch.from_numpy(self.labels), self.bad)
 
 
-class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
+class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
     """Batches by their keys, or the first error: one that is raised in a worker would lose its
     type.
 
@@ -63,7 +63,7 @@ class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
         self._skips_bad, self._replaces_bad = skips_bad, replaces_bad
         self._shares, self._has_shared = True, False
 
-    def __getitems__(self, keys: Keys) -> Batch | BatchArrays | WrongBytes | OSError:
+    def __getitems__(self, keys: Keys) -> Batch | BatchArrays | ImnetprepError | OSError:
         pixels: list[Pixels] = []
         labels: list[int] = []
         bad: dict[int, str] = {}
@@ -73,7 +73,7 @@ class BatchDataset(Dataset[Batch | BatchArrays | WrongBytes | OSError]):
                 if (image := self._image(index, bad)) is not None:
                     pixels.append(self._transform(image, epoch=keys.epoch, index=key))
                     labels.append(self._samples.labels[index])
-        except (WrongBytes, OSError) as error:
+        except (ImnetprepError, OSError) as error:
             return error
         arrays = BatchArrays(
             np.stack(pixels) if pixels else _NO_PIXELS, np.array(labels, np.int64), bad

@@ -56,9 +56,11 @@ class Loader:
         self.unread: set[int] = set()  # samples that could not be read, in the pass under way
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
-        self._keys = KeyBatches(order, batch_size, share)
+        supply, lag = samples.supply, 2 * workers * batch_size  # of batches that workers have
+        self._prefetch = supply.read_ahead(lag=lag) if supply else None
+        self._keys = KeyBatches(order, batch_size, share, follow=self._follow if supply else None)
         self._workers: set[BaseProcess] = set()
-        self._loader: DataLoader[Batch | BatchArrays | WrongBytes | OSError] = _quietly(
+        self._loader: DataLoader[Batch | BatchArrays | ImnetprepError | OSError] = _quietly(
             DataLoader,
             BatchDataset(samples, transform, skips_bad=bad is not None, replaces_bad=replaces_bad),
             batch_sampler=self._keys,
@@ -74,12 +76,18 @@ class Loader:
         """How many images the whole batch of `step` has."""
         return min(self.batch_size, self.images - step * self.batch_size)
 
+    def _follow(self, keys: Tensor) -> Callable[[int], None]:
+        assert self._prefetch is not None and self.samples.places is not None
+        return self._prefetch.follow(self.samples.places.shards[keys.numpy() % len(self.samples)])
+
     def close(self) -> None:
         """End the workers now, not when the last reference is gone; also those of half a start."""
         if (iterator := self._loader._iterator) is not None:
             iterator._shutdown_workers()  # type: ignore[attr-defined]
         for worker in self._workers:
             worker.kill()
+        if self._prefetch:
+            self._prefetch.close()
 
     def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from `first_step` on; workers are started now, not by the first.
@@ -110,8 +118,8 @@ class Loader:
                 hint="imnetprep verify --decode says why",
             )
 
-    def _whole(self, batch: Batch | BatchArrays | WrongBytes | OSError) -> Batch:
-        if isinstance(batch, WrongBytes | OSError):
+    def _whole(self, batch: Batch | BatchArrays | ImnetprepError | OSError) -> Batch:
+        if isinstance(batch, ImnetprepError | OSError):
             raise batch
         if batch.bad and self._bad is not None:
             self._bad.add(batch.bad.values())

@@ -4,17 +4,17 @@ A million samples are one string of names and flat arrays, which workers share b
 sample would be copied page by page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.layouts.table import LAYOUTS
+from imnetprep.layouts.table import LAYOUTS, LayoutModule
 from imnetprep.loading.decoders import PILLOW, decode_pixels, pick_decoder
 from imnetprep.loading.transforms import Pixels
 from imnetprep.machine import is_of_file
@@ -31,9 +31,46 @@ class Places(NamedTuple):
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
-    def chosen(self, mask: NDArray[np.bool_]) -> "Places":
-        """The places of `mask` (N,), in their order."""
-        return Places(self.shards[mask], self.offsets[mask], self.sizes[mask])
+    def chosen(self, choice: NDArray[np.bool_] | NDArray[np.intp]) -> "Places":
+        """The places of a mask (N,), or of numbers in their order."""
+        return Places(self.shards[choice], self.offsets[choice], self.sizes[choice])
+
+    def order(self) -> NDArray[np.intp]:
+        """The numbers of the samples as they lie, shard by shard (N,)."""
+        return np.lexsort((self.offsets, self.shards))
+
+
+class Prefetch(Protocol):
+    """Fetches what a loader is about to read."""
+
+    def follow(self, shards: NDArray[np.uint32]) -> Callable[[int], None]:
+        """Begin an epoch whose keys lie in these `shards` (M,).
+
+        The function that is returned hears the position of each batch before that is read.
+        """
+
+    def close(self) -> None:
+        """Fetch no more."""
+
+
+class Supply(LayoutModule, Protocol):
+    """How samples are read whose shards lie elsewhere."""
+
+    @property
+    def window(self) -> int:
+        """How many shards a new training shuffles together; 0: all.
+
+        Raises WrongUsage where too few fit.
+        """
+
+    def described(self, window: int) -> str:
+        """What people read of it, where samples are shuffled among `window` shards; 0: all."""
+
+    def require_window(self, window: int) -> None:
+        """Raise WrongUsage where a `window` of so many shards does not fit."""
+
+    def read_ahead(self, *, lag: int) -> Prefetch:
+        """What fetches shards before they are needed, by whoever has `lag` keys under way."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +79,8 @@ class SampleList:
 
     `places` are theirs in shards, None where each is a file. `change` is what was done to the
     images before they came to lie here, None: nothing. `apply_orientation`: turn them as their
-    EXIF says. `decoder`: the library that decodes them.
+    EXIF says. `decoder`: the library that decodes them. `supply`: what reads them where their
+    shards lie elsewhere.
     """
 
     split: Split
@@ -56,6 +94,7 @@ class SampleList:
     change: str | None = None
     apply_orientation: bool = False
     decoder: str = PILLOW
+    supply: Supply | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,11 +106,11 @@ class SampleList:
 
     def path(self, index: int) -> Path:
         """The file that the sample is, or lies in."""
-        return LAYOUTS[self.layout].sample_path(*self._place(index))
+        return self._module.sample_path(*self._place(index))
 
     def read(self, index: int) -> bytes:
         """The encoded image. Raises OSError."""
-        return LAYOUTS[self.layout].read_sample(*self._place(index))
+        return self._module.read_sample(*self._place(index))
 
     def pixels(self, index: int) -> Pixels:
         """The image as RGB (H, W, 3). Raises WrongBytes where it cannot be read, OSError where none
@@ -85,7 +124,7 @@ class SampleList:
             if isinstance(error, OSError) and not is_of_file(error):
                 error.filename = str(self.path(index))
                 raise
-            sample = LAYOUTS[self.layout].describe_sample(*self._place(index))
+            sample = self._module.describe_sample(*self._place(index))
             reason = getattr(error, "strerror", None) or error
             raise WrongBytes(
                 f"{sample}: {reason}", hint="imnetprep verify --decode names every such image"
@@ -99,7 +138,10 @@ class SampleList:
         return replace(self, decoder=pick.decoder)
 
     def _some_bodies(self) -> Iterator[bytes]:
-        for index in range(0, len(self), -(-len(self) // _MEASURED_IMAGES) or 1):
+        numbers = np.arange(len(self))
+        if self.supply and self.places:  # of one shard, which holds images of all classes
+            numbers = np.flatnonzero(self.places.shards == self.places.shards[0])
+        for index in numbers[:: -(-len(numbers) // _MEASURED_IMAGES) or 1].tolist():
             with suppress(OSError, ValueError):  # told where it is trained on
                 yield self.read(index)
 
@@ -114,6 +156,15 @@ class SampleList:
             labels=self.labels[mask],
             places=self.places and self.places.chosen(mask),
         )
+
+    @property
+    def order(self) -> NDArray[np.intp] | None:
+        """The order (N,) in which a pass over all reads a shard at a time; None: any will do."""
+        return self.places.order() if self.supply and self.supply.window and self.places else None
+
+    @property
+    def _module(self) -> LayoutModule:
+        return self.supply or LAYOUTS[self.layout]
 
     def _place(self, index: int) -> tuple[Path, SampleRecord, str]:
         """What a layout needs to find the sample: of a file no size, of none its digest."""

@@ -80,6 +80,13 @@ class Recipe:
         value="none",
         names=("none", "loss", "sampler"),
     )
+    shuffle_window: int = choice(
+        "Shards in use at once: samples are shuffled among so many; 0: all.",
+        IMAGES,
+        value=0,
+        limits=(0, 10_000_000),
+        default="all; with --shards, three quarters of the cache",
+    )
     one_batch: bool = choice(
         "Train on the first batch alone, to see whether a network can learn.", IMAGES, value=False
     )
@@ -314,6 +321,7 @@ def default_run(arch: str) -> str:
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a table that may come from a stranger. Raises ValueError if it is none."""
     try:
+        table = {"shuffle_window": 0, **table}  # checkpoints of before have none
         values = {each.name: table[each.name] for each in fields(Recipe)}
         for each in fields(Recipe):
             value = values[each.name]

@@ -4,6 +4,7 @@ Every read is a ranged GET that holds only for the object as it was when it was 
 """
 
 import functools
+import os
 from collections.abc import Iterator
 
 from imnetprep.s3.address import S3Address, Settings, reading_settings
@@ -18,7 +19,7 @@ class S3Object:
 
     def __init__(self, address: S3Address) -> None:
         self.address, self.name = address, address.key.rpartition("/")[2]
-        self._bucket = _opened(address.bucket, reading_settings())
+        self._bucket = _opened(address.bucket, reading_settings(), os.getpid())
         with explained(address):
             head = self._bucket.head(address.key)
         self.size_bytes: int | None = head.size_bytes
@@ -40,6 +41,9 @@ class S3Object:
 
 
 @functools.cache
-def _opened(bucket: str, settings: Settings) -> Bucket:
-    """Credentials, region and endpoint as botocore finds them (AWS_… and ~/.aws)."""
+def _opened(bucket: str, settings: Settings, _process: int) -> Bucket:
+    """Credentials, region and endpoint as botocore finds them (AWS_… and ~/.aws).
+
+    Each process has its own: a fork would share the connections with its parent.
+    """
     return Bucket(bucket, settings)

@@ -9,7 +9,7 @@ import torch
 
 from imnetprep.loading.loader import UNHEARD_EXIT_CODE
 from imnetprep.machine import explain
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, SourceFailed
 from imnetprep.training.runs import Run
 
 _OF_MEMORY = re.compile(
@@ -22,7 +22,9 @@ _OF_A_WORKER = re.compile(
     r"|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
 )
 # As `explain` has it; a run that has begun wants --resume.
-_SAME_COMMAND = re.compile(r"run the same command( again)?(; it resumes( where it stopped)?)?")
+_SAME_COMMAND = re.compile(
+    r"run the same command( again)?(; it resumes( where it stopped)?| to resume)?"
+)
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT)
 _OF_FILES = (errno.EMFILE, errno.ENFILE)
 
@@ -35,8 +37,12 @@ def said_in_words(*, smaller: str, run: Run | None = None) -> Iterator[None]:
     """
     try:
         yield
+    except SourceFailed as error:  # of shards that come from elsewhere
+        if resume := _resume(run):
+            error.hint = _with_resume(error.hint, resume, smaller)
+        raise
     except (MemoryError, RuntimeError, OSError) as error:
-        resume = f"imnetprep train --resume --run {run.folder.name}" if run and run.is_begun else ""
+        resume = _resume(run)
         words = _in_words(error) or (explain(error) if resume else None)
         if words is None:
             raise
@@ -44,6 +50,10 @@ def said_in_words(*, smaller: str, run: Run | None = None) -> Iterator[None]:
         if resume:
             hint = _with_resume(hint, resume, smaller)
         raise ImnetprepError(sentence, hint=hint or smaller) from error
+
+
+def _resume(run: Run | None) -> str:
+    return f"imnetprep train --resume --run {run.folder.name}" if run and run.is_begun else ""
 
 
 def _with_resume(hint: str | None, resume: str, smaller: str) -> str:

@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from imnetprep.loading.augmentation import Sizes, TrainTransform
-from imnetprep.loading.order import Order, one_batch, shuffled
+from imnetprep.loading.order import Order, Window, one_batch, shuffled
+from imnetprep.loading.samples import Places, SampleList
+from imnetprep.messages import WrongUsage
 from imnetprep.recipes.recipe import Recipe
 
 # The epochs, of all, in which progressive training grows its crops: FFCV's recipes for ImageNet
@@ -29,17 +31,32 @@ def train_transform(recipe: Recipe) -> TrainTransform:
     )
 
 
-def train_order(recipe: Recipe, labels: NDArray[np.int32]) -> Order:
-    """The order of the samples with `labels` (N,)."""
-    weights = None
+def refuse_window(recipe: Recipe, samples: SampleList) -> None:
+    """Raise WrongUsage where `samples` cannot be shuffled as `recipe` says."""
+    if recipe.shuffle_window and samples.places is None:
+        raise WrongUsage(
+            f"--shuffle-window {recipe.shuffle_window} is of shards, and each sample is a file",
+            hint="--layout webdataset, or --shards PLACE",
+        )
+    if samples.supply:
+        samples.supply.require_window(recipe.shuffle_window)
+
+
+def train_order(recipe: Recipe, labels: NDArray[np.int32], places: Places | None = None) -> Order:
+    """The order of the samples with `labels` (N,), at these places in shards."""
+    weights = window = None
     if recipe.balance == "sampler":
         weights = torch.from_numpy(1 / np.bincount(labels)[labels])
+    if recipe.shuffle_window and places:
+        shards = torch.from_numpy(places.shards.astype(np.int64))
+        window = Window(shards, recipe.shuffle_window)
     order = shuffled(
         len(labels),
         batch_size=recipe.batch_size,
         seed=recipe.seed,
         repeats=recipe.repeats,
         weights=weights,
+        window=window,
     )
     return one_batch(order, batch_size=recipe.batch_size) if recipe.one_batch else order
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from torch import nn
 
 from imnetprep.loading.batches import Batch
-from imnetprep.messages import Progress, WrongBytes
+from imnetprep.messages import Progress, SourceFailed, WrongBytes
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.compiler import compiler_errors
 from imnetprep.training.failures import said_in_words, smaller_batch
@@ -140,7 +140,7 @@ class _Loop:
                     if is_logged:
                         self._record.add_steps(state.log_line())
                     task.advance(loader.images_of(state.position.step - 1))
-        except (WrongBytes, FailedPeer):
+        except (WrongBytes, SourceFailed, FailedPeer):
             self._saves.save(state)  # once the image is repaired, the run resumes from here
             raise
         self._saves.save(state)  # first save, then validate: validation may not live to its end

@@ -26,6 +26,7 @@ from imnetprep.recipes.plan_recipe import (
     resumed_recipe,
 )
 from imnetprep.recipes.recipe import DEFAULTS, Recipe
+from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.training.checkpoint import (
     Checkpoint,
@@ -43,7 +44,7 @@ from imnetprep.training.foreign_weights import (
     preprocessing_of,
     read_weights,
 )
-from imnetprep.training.inputs import train_order, train_transform
+from imnetprep.training.inputs import refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.training.ranks import ALONE, Ranks
@@ -109,6 +110,7 @@ class TrainPlan:
             if not body:
                 checkpoint = self._with_amp(checkpoint, ranks, progress)
             data = self.data.of(checkpoint.recipe)
+            refuse_window(checkpoint.recipe, data.train)
             images = min(checkpoint.recipe.batch_size, len(data.train))
             if images < ranks.world:
                 raise WrongUsage(
@@ -128,7 +130,9 @@ class TrainPlan:
         text = self.options.get("weights")
         arch = arch_of(self.options) or DEFAULTS["arch"]
         weights = read_weights(text, arch) if text else None
-        options = pixel_options(weights, self.options)
+        options = {**pixel_options(weights, self.options)}
+        if (supply := self.data.train.supply) and options.get("shuffle_window") is None:
+            options["shuffle_window"] = supply.window
         recipe = plan_recipe(options, amp_pays=bool(half_pays(self.place.device)))
         if self.options.get("recipe"):
             progress.note(f"recipe {recipe.recipe}{overrides(self.options)}")
@@ -183,7 +187,7 @@ class TrainPlan:
         return Loader(
             samples,
             train_transform(recipe),
-            order=train_order(recipe, samples.labels),
+            order=train_order(recipe, samples.labels, samples.places),
             batch_size=recipe.batch_size,
             workers=self.place.workers,
             pin_memory=self.place.device.type == "cuda",
@@ -204,10 +208,13 @@ class TrainPlan:
             + ", compiled" * recipe.compile
             + self.ranks.note
         )
+        if data.train.supply:
+            progress.note(data.train.supply.described(recipe.shuffle_window))
         for samples in {each.split: each for each in (data.val, data.train)}.values():
             if samples.change:
                 progress.note(f"the {samples.split} images are not as published: {samples.change}")
-        if self.ranks.is_first and (wish := root_wish(recipe, data.train)):
+        is_near = data.train.supply is None  # a look at some images would fetch their shards
+        if self.ranks.is_first and is_near and (wish := root_wish(recipe, data.train)):
             progress.note(wish)
 
     def record(self, start: Checkpoint, ranks: Ranks, progress: Progress) -> RunRecord:
@@ -266,9 +273,14 @@ class TrainPlan:
         return replace(checkpoint, recipe=recipe)
 
 
-def read_data(root: Root, *, layout: Layout | None = None) -> Data:
-    """What `root` has to train on. Raises ImnetprepError where it has no train split."""
-    with open_listing(root, layout=layout) as listing:
+def read_data(
+    root: Root, *, layout: Layout | None = None, shards: ShardPlace | None = None
+) -> Data:
+    """What `root` has to train on, or the place of `shards`.
+
+    Raises ImnetprepError where there is no train split.
+    """
+    with shards.listing() if shards else open_listing(root, layout=layout) as listing:
         classes = classes_of(listing.dataset)
         train = listing.samples(Split.TRAIN)
         lack = None
@@ -277,7 +289,8 @@ def read_data(root: Root, *, layout: Layout | None = None) -> Data:
         except NoSplit as error:
             val, lack = train.chosen(held_out(train, 0)), error
             lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
-    return Data(classes, train, val, read_origin(root, (train,) if lack else (train, val)), lack)
+    home = Root(shards.cache.folder) if shards else root  # which has no receipt
+    return Data(classes, train, val, read_origin(home, (train,) if lack else (train, val)), lack)
 
 
 def plan_training(
@@ -291,6 +304,7 @@ def plan_training(
     workers: int | None = None,
     decode: str = AUTO,
     layout: Layout | None = None,
+    shards: ShardPlace | None = None,
     ranks: Ranks = ALONE,
     log_options: LogOptions = LogOptions(),  # noqa: B008 - a frozen value
     skip_bad: bool = False,
@@ -299,19 +313,19 @@ def plan_training(
     """Pick the run and read what it trains on; `options`: a recipe's names, None where left out.
 
     With `resume` a run that exists continues as if it had never stopped; where more epochs are to
-    be trained than it has, `restart_schedule` begins its schedule anew. Raises WrongUsage where
-    there is one and it is not to be resumed.
+    be trained than it has, `restart_schedule` begins its schedule anew. With `shards` the images
+    come from there. Raises WrongUsage where there is one and it is not to be resumed.
     """
     place = pick_place(device, workers, local_rank=ranks.local_rank, local_world=ranks.local_world)
     arch = arch_of(options)
     if arch:
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
-    data = read_data(root, layout=layout)
+    data = read_data(root, layout=layout, shards=shards)
     is_validated = options.get("val") is not False and not options.get("val_fraction")
     if data.lack and is_validated and not target.is_begun:
         raise data.lack  # before weights are downloaded
-    if root.is_tree:
+    if root.is_tree and not shards:
         progress.note(
             f"{root.path} is no root: {count(len(data.classes.wnids), 'class')} by their folders,"
             f" and nothing is verified; the training goes to {target.folder}"

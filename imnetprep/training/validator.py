@@ -43,7 +43,7 @@ class Validator:
         self._loader = Loader(
             samples,
             ValTransform(preprocessing),
-            order=in_turn(len(samples)),
+            order=in_turn(len(samples), samples.order),
             batch_size=batch_size,
             workers=place.workers,
             pin_memory=place.device.type == "cuda",
