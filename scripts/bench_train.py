@@ -19,8 +19,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -335,18 +334,15 @@ def _parity(_folder: Path, data: Path) -> None:
     import numpy as np
     import torch
 
-    from imnetprep.images import Resize, decode_rgb, resized_jpeg
+    from imnetprep.images import Resize, resized_jpeg
+    from imnetprep.loading.decoders import decode_pixels
     from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
     from imnetprep.networks.model import build_model
     from imnetprep.networks.weight_files import read_tensors
 
     half = (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(224, 256, half, half, interpolation="bicubic")
-    transform, normaliser = ValTransform(preprocessing), Normaliser(preprocessing, "cpu")
-
-    def crop(image: Any) -> Any:
-        return transform(np.asarray(image))
-
+    crop, normaliser = ValTransform(preprocessing), Normaliser(preprocessing, "cpu")
     model = build_model("timm:tf_efficientnet_lite0", classes=1000, image_size=224, seed=0)
     model.load_state_dict(read_tensors(data / "weights" / "tf_efficientnet_lite0.pth"))
     model.eval()
@@ -363,15 +359,18 @@ def _parity(_folder: Path, data: Path) -> None:
         right = ranks == labels[:, None]
         return int(right[:, 0].sum()), int(right.sum())
 
-    first = [crop(decode_rgb(body)) for _, body in bodies]
+    first = [crop(decode_pixels(body)) for _, body in bodies]
     print("\nparity: 1,000 photographs, crops of 224 px, tf_efficientnet_lite0 of timm")
     print("| decoded by | largest difference of a pixel | mean | top-1 | top-5 |")
     print("| --- | --- | --- | --- | --- |")
-    print("| Pillow, originals | – | – | {} | {} |".format(*hits(first)))
-    variants: dict[str, Callable[[bytes], Any]] = dict(_decoders())
+    published = hits(first)
+    print("| Pillow, originals | – | – | {} | {} |".format(*published))
+    variants: dict[str, Callable[[bytes], Any]] = {
+        name: partial(decode_pixels, decoder=name) for name in ("simplejpeg", "torchcodec")
+    }
 
     def after(resize: Resize) -> Callable[[bytes], Any]:
-        return lambda body: decode_rgb(resized_jpeg(body, resize).body)
+        return lambda body: decode_pixels(resized_jpeg(body, resize).body)
 
     for side_px in (400, 320, 256):
         variants[f"Pillow, `--resize {side_px}` (q90)"] = after(Resize(side_px, 90))
@@ -381,43 +380,8 @@ def _parity(_folder: Path, data: Path) -> None:
         for ours, theirs in zip(first, pixels, strict=True):
             difference = np.abs(ours.astype(int) - theirs)
             most, mean = max(most, difference.max()), mean + difference.mean() / len(first)
-        top1, top5 = hits(pixels) if most else hits(first)
+        top1, top5 = hits(pixels) if most else published
         print(f"| {name} | {most:.0f} | {mean:.2f} | {top1} | {top5} |")
-
-
-def _decoders() -> Iterator[tuple[str, Callable[[bytes], Any]]]:
-    """Other decoders, each where it is installed; what one refuses, Pillow decodes."""
-    import torch
-    from PIL import Image
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    from imnetprep.images import decode_rgb
-
-    def by(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        def image(body: bytes) -> Image.Image:
-            try:
-                return Image.fromarray(decode(body))
-            except (RuntimeError, ValueError):
-                return decode_rgb(body)
-
-        return image
-
-    def tensor(body: bytes) -> Any:
-        return torch.frombuffer(bytearray(body), dtype=torch.uint8)
-
-    yield (
-        "torchvision",
-        by(lambda body: decode_jpeg(tensor(body), ImageReadMode.RGB).permute(1, 2, 0).numpy()),
-    )
-    if find_spec("torchcodec"):
-        codec: Any = import_module("torchcodec.decoders")
-        yield (
-            "torchcodec",
-            by(lambda body: codec.decode_jpeg(tensor(body)).permute(1, 2, 0).numpy()),
-        )
-    if find_spec("simplejpeg"):
-        simple: Any = import_module("simplejpeg")
-        yield "simplejpeg", by(lambda body: simple.decode_jpeg(body, "RGB", strict=False))
 
 
 # Peers that .venv lacks.
