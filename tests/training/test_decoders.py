@@ -16,7 +16,7 @@ from imnetprep.messages import ImnetprepError
 
 pytestmark = pytest.mark.training
 
-LIBRARIES = ("simplejpeg", "torchcodec", "torchvision")
+LIBRARIES = ("simplejpeg", "torchcodec")
 
 
 def _photograph(width: int = 61, height: int = 47) -> Image.Image:
