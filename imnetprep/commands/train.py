@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # --help loads none of it
         "The run": ("runs", "run", "save_every", "keep", "resume", "restart_schedule"),
         **HEADINGS,
         IMAGES: (*HEADINGS[IMAGES], "skip_bad"),
-        MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers", "decode"),
+        MACHINE: (*HEADINGS[MACHINE], "device", "devices", "workers", "decode", "cache"),
     },
 )
 @verb.root_option
@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.device_option
 @verb.workers_option
 @verb.decoder_option
+@verb.cache_option
 @verb.on_bad_image_option
 @click.option(
     "--devices",
@@ -87,6 +88,7 @@ def train(
     device: str | None,
     workers: int | None,
     decode: str,
+    cache: str,
     devices: int | None,
     log_options: LogOptions,
     save_every: float,
@@ -135,6 +137,7 @@ def train(
         device=device,
         workers=workers,
         decode=decode,
+        cache=cache,
         layout=layout,
         shards=shards,
         ranks=ranks,

@@ -385,6 +385,12 @@ decoder_option = click.option(
     show_default=True,
     help="Library that decodes JPEG files; auto: the fastest here. The pixels are the same by all.",
 )
+cache_option = click.option(
+    "--cache",
+    type=click.Choice(["ram"]),
+    default="",
+    help="Decode each image once and keep it in memory: for a set that fits.",
+)
 one_class_option = click.option(
     "--one-class", is_flag=True, help="Take images that are all of one class."
 )

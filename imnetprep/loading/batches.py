@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.order import Keys
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Pixels, Transform
@@ -57,10 +58,16 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
     """
 
     def __init__(
-        self, samples: SampleList, transform: Transform, *, skips_bad: bool, replaces_bad: bool
+        self,
+        samples: SampleList,
+        transform: Transform,
+        *,
+        skips_bad: bool,
+        replaces_bad: bool,
+        cache: PixelCache | None = None,
     ) -> None:
         self._samples, self._transform = samples, transform
-        self._skips_bad, self._replaces_bad = skips_bad, replaces_bad
+        self._skips_bad, self._replaces_bad, self._cache = skips_bad, replaces_bad, cache
         self._shares, self._has_shared = True, False
 
     def __getitems__(self, keys: Keys) -> Batch | BatchArrays | ImnetprepError | OSError:
@@ -86,8 +93,13 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
         Raises OSError, and WrongBytes where that is an error.
         """
         for number in self._candidates(index):
+            if self._cache and (pixels := self._cache.get(number)) is not None:
+                return pixels
             try:
-                return self._samples.pixels(number)
+                pixels = self._samples.pixels(number)
+                if self._cache:
+                    self._cache.add(number, pixels)
+                return pixels
             except WrongBytes as error:
                 if not self._skips_bad:
                     error.hint += "; --on-bad-image skip goes on without them"

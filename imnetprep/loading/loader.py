@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, dataloader
 
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset
+from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Transform
@@ -36,7 +37,7 @@ class Loader:
 
     `batch_size`, `steps` and `images` are of whole batches, where `share` reads a part of each.
     An image that cannot be read is an error, or with `bad` noted there and left out; with
-    `replaces_bad` the next one of its class takes its place.
+    `replaces_bad` the next one of its class takes its place. `cache`: where decoded images stay.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Loader:
         share: Callable[[Tensor], Tensor] | None = None,
         bad: BadImages | None = None,
         replaces_bad: bool = False,
+        cache: PixelCache | None = None,
     ) -> None:
         self.samples, self.batch_size, self._bad = samples, batch_size, bad
         self.unread: set[int] = set()  # samples that could not be read, in the pass under way
@@ -62,7 +64,13 @@ class Loader:
         self._workers: set[BaseProcess] = set()
         self._loader: DataLoader[Batch | BatchArrays | ImnetprepError | OSError] = _quietly(
             DataLoader,
-            BatchDataset(samples, transform, skips_bad=bad is not None, replaces_bad=replaces_bad),
+            BatchDataset(
+                samples,
+                transform,
+                skips_bad=bad is not None,
+                replaces_bad=replaces_bad,
+                cache=cache,
+            ),
             batch_sampler=self._keys,
             collate_fn=_unchanged,
             num_workers=workers,

@@ -74,6 +74,7 @@ class _Loop:
             amp=self._recipe.amp,
             ranks=ranks,
             bad=plan.bad,
+            cache=plan.caches.val,
         )
         self._objective = Objective(checkpoint, data.train, device)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)

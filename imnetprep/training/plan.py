@@ -1,5 +1,6 @@
 """What a training is to do, decided before anything is touched: run, data, device, recipe."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
+from imnetprep.loading.cache import Caches, make_caches
 from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.listing import open_listing
@@ -85,7 +87,8 @@ class TrainPlan:
     """A run, what it trains on and where, and the recipe's options as they were typed.
 
     `restart_schedule`: the schedule begins anew where more epochs are to be trained. `bad`: images
-    that cannot be read are noted there, not an error.
+    that cannot be read are noted there, not an error. `cache`: where decoded images stay, by
+    --cache; "": nowhere. `caches` are made when the run begins.
     """
 
     run: Run
@@ -96,6 +99,8 @@ class TrainPlan:
     restart_schedule: bool = False
     log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
     bad: BadImages | None = None
+    cache: str = ""
+    caches: Caches = Caches()  # noqa: RUF009 - a frozen value
 
     def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
         """Where the run begins, or resumes, and the plan with the images that its recipe wants.
@@ -124,7 +129,10 @@ class TrainPlan:
                     "--sync-batch-norm works between CUDA GPUs only",
                     hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
-        return replace(self, data=data), checkpoint
+        caches = Caches()
+        if self.cache:
+            caches = make_caches(data.train, data.val, progress, processes=ranks.local_world)
+        return replace(self, data=data, caches=caches), checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
         text = self.options.get("weights")
@@ -194,6 +202,7 @@ class TrainPlan:
             share=ranks.slice,
             bad=self.bad,
             replaces_bad=True,
+            cache=self.caches.train,
         )
 
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
@@ -303,6 +312,7 @@ def plan_training(
     device: str | None = None,
     workers: int | None = None,
     decode: str = AUTO,
+    cache: str = "",
     layout: Layout | None = None,
     shards: ShardPlace | None = None,
     ranks: Ranks = ALONE,
@@ -334,4 +344,6 @@ def plan_training(
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = data.with_decoder(decode, progress)
     bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
-    return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad)
+    if cache and sys.platform != "linux":
+        place = replace(place, workers=0)  # those that are not forked share no memory
+    return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad, cache)

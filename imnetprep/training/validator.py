@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
+from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import SampleList
@@ -34,6 +35,7 @@ class Validator:
         amp: bool,
         ranks: Ranks = ALONE,
         bad: BadImages | None = None,
+        cache: PixelCache | None = None,
     ) -> None:
         self._device, self._amp, self._ranks = place.device, amp, ranks
         # How many answers were wrong, and right, of each class in turn.
@@ -49,6 +51,7 @@ class Validator:
             pin_memory=place.device.type == "cuda",
             share=ranks.slice,
             bad=bad,
+            cache=cache,
         )
         self.unread = self._loader.unread  # samples that the last score leaves out, by this rank
 

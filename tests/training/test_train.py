@@ -192,6 +192,16 @@ def test_killed_and_resumed_gives_the_same_numbers(root: Root, unbroken: Run, ba
     refuse_difference(Run(root.run("a")), unbroken)
 
 
+def test_cache_and_decoder_change_no_number_and_may_change_in_a_run(
+    root: Root, unbroken: Run
+) -> None:
+    with pytest.raises(Interruption):
+        stop = SignalAt(signal.SIGTERM, batches=10)
+        trained(root, progress=stop, workers=1, cache="ram", decode="torchcodec")
+    trained(root, resume=True, decode="pillow")
+    refuse_difference(Run(root.run("a")), unbroken)
+
+
 @pytest.mark.parametrize("at", [1, 3, 5, 6])
 def test_no_fault_of_the_disk_leaves_a_checkpoint_without_its_recipe(
     at: int, root: Root, monkeypatch: pytest.MonkeyPatch
