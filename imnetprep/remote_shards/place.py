@@ -46,7 +46,7 @@ class ShardPlace:
         if split not in sizes_bytes:
             raise NoSplit(
                 f"{public_address(self.address)} has no {split} shards",
-                hint="imnetprep organize --layout webdataset makes shards of a root, and"
+                hint="where the root is, organize --layout webdataset makes shards, and"
                 " sync-s3 --push sends them",
             )
         root = Root(self.cache.folder)

@@ -22,6 +22,7 @@ from imnetprep.loading.samples import Places
 from imnetprep.machine import explain, named
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage, count, format_bytes
+from imnetprep.outside_files import open_handle
 from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.read_ahead import ReadAhead
 from imnetprep.sources.places import address_of, open_archive
@@ -111,15 +112,21 @@ class RemoteShards:
 
     def read_sample(self, _folder: Path, sample: SampleRecord, _wnid: str) -> bytes:
         """As `LayoutModule.read_sample`. Raises SourceFailed where its shard cannot be fetched."""
-        number = sample.shard or 0
-        with self._failures():
-            handle = self.cache.open(
-                self.names[number], int(self.sizes_bytes[number]), partial(self._fill, number)
-            )
+        try:  # first, since all else costs as much as the read
+            handle = open_handle(f"{self.cache.folder}/{self.names[sample.shard or 0]}")
+        except FileNotFoundError:
+            handle = self._open(sample.shard or 0)
         try:
             return read_range(handle, sample.size_bytes, sample.offset_bytes or 0)
         finally:
             os.close(handle)
+
+    def _open(self, number: int) -> int:
+        """The handle of a shard, which is fetched where it is absent. Raises SourceFailed."""
+        with self._failures():
+            return self.cache.open(
+                self.names[number], int(self.sizes_bytes[number]), partial(self._fill, number)
+            )
 
     def describe_sample(self, _folder: Path, sample: SampleRecord, _wnid: str) -> str:
         """As `LayoutModule.describe_sample`."""
@@ -175,7 +182,7 @@ class RemoteShards:
         raise WrongShard(
             f"{self._address(number)} is not what the manifest says: {count(images, 'image')} of"
             f" {int(self.starts[number + 1] - self.starts[number]):,} differ",
-            hint="imnetprep sync-s3 --push --replace mends it, from a root that is right",
+            hint="sync-s3 --push --replace mends it, from a root that is right",
         )
 
     def _copy(self, number: int, handle: int) -> None:
@@ -208,7 +215,7 @@ def read_shards(
     if len(numbers) != int(numbers[-1]) + 1 or int(places.offsets.max()) > _LARGEST_BYTES:
         raise WrongBytes(
             f"{address_of(place, 'manifest.db')} is damaged: no {split} shards are as it says",
-            hint="imnetprep sync-s3 --push --replace, from a root that is right",
+            hint="sync-s3 --push --replace mends it, from a root that is right",
         )
     starts = np.append(starts, len(order))
     sizes_bytes = np.maximum.reduceat(sorted_places.offsets + sorted_places.sizes, starts[:-1])
