@@ -96,3 +96,14 @@ def available_memory() -> int:
         )
         available = min(available, max(0, limit - current))
     return available
+
+
+def share_cores() -> None:
+    """Let threads of OpenMP that wait for each other leave their core soon: others work there.
+
+    It is for libgomp, which torch brings on Linux, and before torch is loaded. 1,000 turns are what
+    libgomp itself takes where it has more threads than cores, in place of 300,000; it does not
+    know of processes that read images, nor of other programs.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")

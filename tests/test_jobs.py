@@ -1,5 +1,6 @@
 """How many jobs work at once is decided in one module."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,18 @@ def test_what_a_thread_raises_ends_the_rest() -> None:
     with pytest.raises(OSError, match="no disk"):
         found.extend(each for each in results)
     assert found == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("typed", "turns"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_that_wait_leave_their_core_unless_the_user_says_how_they_wait(
+    typed: dict[str, str], turns: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, typed.get(name, ""))
+        if name not in typed:
+            monkeypatch.delenv(name)
+    jobs.share_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == turns
