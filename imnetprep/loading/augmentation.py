@@ -65,10 +65,8 @@ class TrainTransform:
     erase: float = 0.0
 
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels:
-        # One number of all three: the generator mixes all words of it.
-        chance = random.Random(self.seed + (epoch << 64) + (index << 96))  # noqa: S311
         height, width, _ = pixels.shape
-        x, y, x_end, y_end = random_box(width, height, smallest=self.crop_scale, chance=chance)
+        chance, (x, y, x_end, y_end) = self._box(height, width, epoch=epoch, index=index)
         mirror = self.mirror and chance.random() < 0.5
         crop = resized(
             pixels[y:y_end, x:x_end], self.sizes.at(epoch), self.interpolation, mirror=mirror
@@ -76,6 +74,16 @@ class TrainTransform:
         if self.augment == "trivial":
             crop = _trivially_augmented(crop, chance.getrandbits(63))
         return _erased(crop, self.erase, chance) if self.erase else crop
+
+    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
+        """As `Transform.rows`: to the lower end of the crop."""
+        return self._box(height, width, epoch=epoch, index=index)[1][3]
+
+    def _box(self, height: int, width: int, *, epoch: int, index: int) -> tuple[random.Random, Box]:
+        """The part of the image, and the source of all that is decided after it."""
+        # One number of all three: the generator mixes all words of it.
+        chance = random.Random(self.seed + (epoch << 64) + (index << 96))  # noqa: S311
+        return chance, random_box(width, height, smallest=self.crop_scale, chance=chance)
 
 
 def resized(crop: Pixels, side_px: int, interpolation: str, *, mirror: bool = False) -> Pixels:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from imnetprep.loading.cache import PixelCache
+from imnetprep.loading.decoders import Rows
 from imnetprep.loading.order import Keys
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Pixels, Transform
@@ -77,7 +79,8 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
         try:
             for key in keys.numbers:
                 index = key % len(self._samples)
-                if (image := self._image(index, bad)) is not None:
+                rows = partial(self._transform.rows, epoch=keys.epoch, index=key)
+                if (image := self._image(index, bad, rows)) is not None:
                     pixels.append(self._transform(image, epoch=keys.epoch, index=key))
                     labels.append(self._samples.labels[index])
         except (ImnetprepError, OSError) as error:
@@ -87,7 +90,7 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
         )
         return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
 
-    def _image(self, index: int, bad: dict[int, str]) -> Pixels | None:
+    def _image(self, index: int, bad: dict[int, str], rows: Rows) -> Pixels | None:
         """The image in the place of sample `index`, None: it is left out; `bad` gets the reasons.
 
         Raises OSError, and WrongBytes where that is an error.
@@ -96,9 +99,9 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
             if self._cache and (pixels := self._cache.get(number)) is not None:
                 return pixels
             try:
-                pixels = self._samples.pixels(number)
-                if self._cache:
-                    self._cache.add(number, pixels)
+                if not self._cache:
+                    return self._samples.pixels(number, rows)
+                self._cache.add(number, pixels := self._samples.pixels(number))
                 return pixels
             except WrongBytes as error:
                 if not self._skips_bad:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,18 +19,32 @@ from imnetprep.loading.transforms import Pixels
 from imnetprep.messages import ImnetprepError
 
 PILLOW, AUTO = "pillow", "auto"
+_SIMPLEJPEG = "simplejpeg"
 Decode = Callable[[bytes], Pixels]
+Rows = Callable[[int, int], int]
 
 _SECONDS = 2.0  # for all decoders together
 _FRAMES, _TABLES = (0xC0, 0xC1, 0xC2), (0xC4, 0xC8, 0xCC)  # of all C0 to CF: not frames
-_EXIF = 0xE1
+_EXIF, _PROGRESSIVE = 0xE1, 0xC2
 # The orientation in a block of EXIF: tag, type, count; then an upright one's value.
 _TAGS = (b"\x01\x12\x00\x03\x00\x00\x00\x01", b"\x12\x01\x03\x00\x01\x00\x00\x00")
 _UPRIGHT = (_TAGS[0] + b"\x00\x01", _TAGS[1] + b"\x01\x00")
 
 
+class Header(NamedTuple):
+    """Size of a plain JPEG file, px, where its height is written, and the rows of its blocks (MCU).
+
+    No rows: only the whole of it can be decoded, since it is progressive.
+    """
+
+    height: int
+    width: int
+    height_at: int
+    block_rows: int
+
+
 def _simplejpeg() -> Decode:
-    decode = import_module("simplejpeg").decode_jpeg  # strict: it refuses what is damaged
+    decode = import_module(_SIMPLEJPEG).decode_jpeg  # strict: it refuses what is damaged
     return lambda body: decode(body, "RGB")
 
 
@@ -40,18 +55,23 @@ def _torchcodec() -> Decode:
 
 # torchvision's decoder is left out: slower than both, and about to be removed.
 _LIBRARIES: Mapping[str, Callable[[], Decode]] = {
-    "simplejpeg": _simplejpeg,
+    _SIMPLEJPEG: _simplejpeg,
     "torchcodec": _torchcodec,
 }
 
 
-def decode_pixels(body: bytes, *, decoder: str = PILLOW, apply_orientation: bool = False) -> Pixels:
+def decode_pixels(
+    body: bytes, *, decoder: str = PILLOW, apply_orientation: bool = False, rows: Rows | None = None
+) -> Pixels:
     """The image in `body` as RGB (H, W, 3), by the library of that name where it is plain JPEG.
 
-    Raises ValueError and OSError as `images.decode_rgb` does.
+    Where `rows` says, of H and W, that only so many of the upper ones are looked at, the others may
+    be anything. Raises ValueError and OSError as `images.decode_rgb` does.
     """
-    if decoder != PILLOW and is_plain_jpeg(body):
+    if decoder != PILLOW and (header := read_header(body)):
         try:
+            if rows and decoder == _SIMPLEJPEG:
+                return _upper_rows(body, header, rows(header.height, header.width))
             return _library(decoder)(body)
         except Exception:  # noqa: S110 - whatever it means, Pillow says it in words
             pass
@@ -59,28 +79,46 @@ def decode_pixels(body: bytes, *, decoder: str = PILLOW, apply_orientation: bool
     return np.array(image)  # a copy, which may be written to: torch warns of others
 
 
-def is_plain_jpeg(body: bytes) -> bool:
-    """Is it a whole JPEG file, grey or YCbCr of 8 bits, upright, and no giant? By its header.
+def _upper_rows(body: bytes, header: Header, rows: int) -> Pixels:
+    """The image, of which so many of the upper rows are right: a quarter less work for a crop.
+
+    The decoder gets a header with fewer rows, and a block of them more than are looked at, with
+    which colours of half the height are interpolated.
+    """
+    block = header.block_rows
+    end = -(-rows // block) * block + block if block else header.height
+    if end >= header.height:
+        return _library(_SIMPLEJPEG)(body)
+    part, pixels = bytearray(body), np.empty((header.height, header.width, 3), np.uint8)
+    part[header.height_at : header.height_at + 2] = end.to_bytes(2)
+    import_module(_SIMPLEJPEG).decode_jpeg(part, "RGB", buffer=pixels[:end], strict=False)
+    return pixels
+
+
+def read_header(body: bytes) -> Header | None:
+    """The header of a whole JPEG file, grey or YCbCr of 8 bits, upright, and no giant; else None.
 
     The source is ITU-T T.81, annex B.
     """
     if body[:2] != b"\xff\xd8" or body[-2:] != b"\xff\xd9":
-        return False
+        return None
     at = 2
-    while at + 10 < len(body) and body[at] == 0xFF:
+    while at + 19 < len(body) and body[at] == 0xFF:
         marker, length = body[at + 1], int.from_bytes(body[at + 2 : at + 4])
         if marker in _FRAMES:
-            bits, planes = body[at + 4], body[at + 9]
+            bits, planes, factors = body[at + 4], body[at + 9], body[at + 11]
             height, width = (int.from_bytes(body[start : start + 2]) for start in (at + 5, at + 7))
-            return bits == 8 and planes in (1, 3) and 0 < height * width <= MOST_PIXELS
+            is_plain = bits == 8 and planes in (1, 3) and 0 < height * width <= MOST_PIXELS
+            block_rows = 0 if marker == _PROGRESSIVE else 8 * (factors & 15)
+            return Header(height, width, at + 5, block_rows) if is_plain else None
         if not 0xC0 <= marker < 0xFF or (marker < 0xD0 and marker not in _TABLES):
-            return False
+            return None
         if marker == _EXIF:
             block = body[at : at + 2 + length]
             if any(tag in block for tag in _TAGS) and not any(tag in block for tag in _UPRIGHT):
-                return False
+                return None
         at += 2 + length
-    return False
+    return None
 
 
 @dataclass(frozen=True)
@@ -112,7 +150,7 @@ def pick_decoder(option: str, bodies: Iterable[bytes]) -> Pick:
         return Pick(PILLOW, {})
     seconds, images, start_s = dict.fromkeys((PILLOW, *usable), 0.0), 0, time.monotonic()
     for body in bodies:
-        if not is_plain_jpeg(body):
+        if not read_header(body):
             continue
         pixels: dict[str, Pixels] = {}
         for name in seconds:

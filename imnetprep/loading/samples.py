@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.layouts.table import LAYOUTS, LayoutModule
-from imnetprep.loading.decoders import PILLOW, decode_pixels, pick_decoder
+from imnetprep.loading.decoders import PILLOW, Rows, decode_pixels, pick_decoder
 from imnetprep.loading.transforms import Pixels
 from imnetprep.machine import is_of_file
 from imnetprep.manifest import Manifest, SampleRecord, require_split
@@ -112,13 +112,17 @@ class SampleList:
         """The encoded image. Raises OSError."""
         return self._module.read_sample(*self._place(index))
 
-    def pixels(self, index: int) -> Pixels:
-        """The image as RGB (H, W, 3). Raises WrongBytes where it cannot be read, OSError where none
-        can.
+    def pixels(self, index: int, rows: Rows | None = None) -> Pixels:
+        """The image as RGB (H, W, 3), right in as many of its `rows` as `decode_pixels` says.
+
+        Raises WrongBytes where it cannot be read, OSError where none can.
         """
         try:
             return decode_pixels(
-                self.read(index), decoder=self.decoder, apply_orientation=self.apply_orientation
+                self.read(index),
+                decoder=self.decoder,
+                apply_orientation=self.apply_orientation,
+                rows=rows,
             )
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and not is_of_file(error):

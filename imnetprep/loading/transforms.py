@@ -42,6 +42,10 @@ class Transform(Protocol):
 
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels: ...
 
+    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
+        """Number of upper rows of an image that are looked at."""
+        ...
+
 
 @dataclass(frozen=True)
 class ValTransform:
@@ -67,6 +71,10 @@ class ValTransform:
         x_scale, y_scale = image.width / width, image.height / height
         box = (x * x_scale, y * y_scale, (x + side) * x_scale, (y + side) * y_scale)
         return np.asarray(image.resize((side, side), kernel, box=box))
+
+    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
+        """As `Transform.rows`: all."""
+        return height
 
 
 def pillow_filter(interpolation: str) -> Image.Resampling:

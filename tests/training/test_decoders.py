@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from PIL import Image
 
 from imnetprep.images import decode_rgb
 from imnetprep.loading import decoders
-from imnetprep.loading.augmentation import resized
-from imnetprep.loading.decoders import PILLOW, decode_pixels, is_plain_jpeg, pick_decoder
+from imnetprep.loading.augmentation import Sizes, TrainTransform, resized
+from imnetprep.loading.decoders import PILLOW, decode_pixels, pick_decoder, read_header
 from imnetprep.loading.transforms import Pixels, pillow_filter
 from imnetprep.messages import ImnetprepError
 
@@ -89,8 +90,36 @@ def test_pixels_and_problems_are_those_of_pillow(decoder: str, turn: bool) -> No
             assert np.array_equal(answer, np.asarray(image)), name
 
 
+def _first(rows: int, _height: int, _width: int) -> int:
+    return rows
+
+
+def test_the_upper_rows_are_right_however_few_are_decoded() -> None:
+    for name, body in _bodies().items():
+        whole = _answer(body, PILLOW, turn=False)
+        if isinstance(whole, str):
+            continue
+        for end in {1, 7, 8, 15, 16, 17, 30, 46, 47} & set(range(len(whole) + 1)):
+            pixels = decode_pixels(body, decoder="simplejpeg", rows=partial(_first, end))
+            assert pixels.shape == whole.shape, name
+            assert np.array_equal(pixels[:end], whole[:end]), (name, end)
+    tall = _saved(_photograph(40, 3000))
+    pixels = decode_pixels(tall, decoder="simplejpeg", rows=partial(_first, 100))
+    assert not np.array_equal(pixels, decode_pixels(tall)), "the rest was left out"
+
+
+def test_a_crop_looks_at_no_row_below_its_own() -> None:
+    image = np.asarray(_photograph(120, 90))
+    for index in range(200):
+        transform = TrainTransform(Sizes(32, 32), 0.08, 0)
+        expected = transform(image, epoch=0, index=index)
+        part = image.copy()
+        part[transform.rows(90, 120, epoch=0, index=index) :] = 0
+        assert np.array_equal(transform(part, epoch=0, index=index), expected)
+
+
 def test_only_plain_files_go_to_other_libraries() -> None:
-    plain = {name for name, body in _bodies().items() if is_plain_jpeg(body)}
+    plain = {name for name, body in _bodies().items() if read_header(body)}
     damaged = {"cut, then its end", "damaged"}  # by whose header nothing is wrong
     assert plain - damaged == {
         "baseline", "progressive", "no subsampling", "half subsampling", "restarts", "grey",
@@ -104,7 +133,7 @@ def test_any_header_is_read_to_an_answer() -> None:
         for value in (0x00, 0xC3, 0xE1, 0xFF):
             changed = bytearray(whole)
             changed[at] = value
-            is_plain_jpeg(bytes(changed))
+            read_header(bytes(changed))
 
 
 def test_the_fastest_is_picked_and_all_are_measured() -> None:
