@@ -73,9 +73,12 @@ BATCHES_FOR_CPU, BATCHES_FOR_GPU = Jobs(limit=2), Jobs(limit=16)
 
 def usable_cores() -> int:
     """The cores this process may run on; macOS keeps no such list and says how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(core_numbers()) or os.cpu_count() or 1
+
+
+def core_numbers() -> set[int]:
+    """The numbers of the cores that this process may run on; none on macOS, which keeps no list."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def available_memory() -> int:

@@ -88,7 +88,7 @@ def train(
     device: str | None,
     workers: int | None,
     decode: str,
-    cache: str,
+    cache: str | None,
     devices: int | None,
     log_options: LogOptions,
     save_every: float,

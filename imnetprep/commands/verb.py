@@ -388,7 +388,6 @@ decoder_option = click.option(
 cache_option = click.option(
     "--cache",
     type=click.Choice(["ram"]),
-    default="",
     help="Decode each image once and keep it in memory: for a set that fits.",
 )
 one_class_option = click.option(

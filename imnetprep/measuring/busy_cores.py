@@ -1,9 +1,10 @@
 """How many cores other programs keep busy: what is measured beside them is what they leave."""
 
-import os
 import re
 import time
 from pathlib import Path
+
+from imnetprep.jobs import core_numbers
 
 _COUNTERS = Path("/proc/stat")  # Linux
 _LOOK_S = 0.3
@@ -18,8 +19,8 @@ def busy_cores() -> float:
     try:
         start = _COUNTERS.read_text("ascii")
         time.sleep(_LOOK_S)
-        busy = count_busy(start, _COUNTERS.read_text("ascii"), os.sched_getaffinity(0))
-    except (OSError, ValueError, AttributeError):
+        busy = count_busy(start, _COUNTERS.read_text("ascii"), core_numbers())
+    except (OSError, ValueError):
         return 0.0
     return busy if busy >= _LEAST else 0.0
 

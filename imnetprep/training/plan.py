@@ -88,7 +88,7 @@ class TrainPlan:
 
     `restart_schedule`: the schedule begins anew where more epochs are to be trained. `bad`: images
     that cannot be read are noted there, not an error. `cache`: where decoded images stay, by
-    --cache; "": nowhere. `caches` are made when the run begins.
+    --cache; None: nowhere. `caches` are made when the run begins.
     """
 
     run: Run
@@ -99,7 +99,7 @@ class TrainPlan:
     restart_schedule: bool = False
     log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
     bad: BadImages | None = None
-    cache: str = ""
+    cache: str | None = None
     caches: Caches = Caches()  # noqa: RUF009 - a frozen value
 
     def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
@@ -312,7 +312,7 @@ def plan_training(
     device: str | None = None,
     workers: int | None = None,
     decode: str = AUTO,
-    cache: str = "",
+    cache: str | None = None,
     layout: Layout | None = None,
     shards: ShardPlace | None = None,
     ranks: Ranks = ALONE,
