@@ -63,7 +63,7 @@ def foreign_dataset(place: str) -> Dataset | None:
 
 @contextmanager
 def manifest_at(
-    place: str, *, hint: str = "sync-s3 --push --replace mends it, from a root that is right"
+    place: str, *, hint: str = "push it anew, with --replace, from a root that is right"
 ) -> Iterator[Manifest]:
     """The manifest at `place`, which a stranger may have written; fetched into a folder of ours.
 

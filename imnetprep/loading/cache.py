@@ -90,7 +90,7 @@ def make_caches(
 
 def _decoded_bytes(samples: SampleList) -> int:
     sizes: list[int] = []
-    for index in range(0, len(samples), -(-len(samples) // _LOOKS) or 1):
+    for index in samples.spread(_LOOKS):
         try:
             sizes.append(_HEAD + samples.pixels(index).size)
         except WrongBytes:

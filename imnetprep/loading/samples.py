@@ -142,12 +142,18 @@ class SampleList:
         return replace(self, decoder=pick.decoder)
 
     def _some_bodies(self) -> Iterator[bytes]:
-        numbers = np.arange(len(self))
-        if self.supply and self.places:  # of one shard, which holds images of all classes
-            numbers = np.flatnonzero(self.places.shards == self.places.shards[0])
-        for index in numbers[:: -(-len(numbers) // _MEASURED_IMAGES) or 1].tolist():
+        for index in self.spread(_MEASURED_IMAGES):
             with suppress(OSError, ValueError):  # told where it is trained on
                 yield self.read(index)
+
+    def spread(self, limit: int) -> list[int]:
+        """The numbers of at most `limit` samples, evenly over all; over one shard where those lie
+        elsewhere, which holds images of all classes.
+        """
+        numbers = np.arange(len(self))
+        if self.supply and self.places and len(self):
+            numbers = np.flatnonzero(self.places.shards == self.places.shards[0])
+        return list(map(int, numbers[:: -(-len(numbers) // limit) or 1]))
 
     def chosen(self, mask: NDArray[np.bool_]) -> "SampleList":
         """The samples of `mask` (N,), in their order."""

@@ -46,8 +46,7 @@ class ShardPlace:
         if split not in sizes_bytes:
             raise NoSplit(
                 f"{public_address(self.address)} has no {split} shards",
-                hint="where the root is, imnetprep organize --layout webdataset makes shards, and"
-                " imnetprep sync-s3 --push sends them",
+                hint="make shards of the root that was pushed, and push them",
             )
         root = Root(self.cache.folder)
         samples = read_samples(manifest, split, root, layout=Layout.WEBDATASET)

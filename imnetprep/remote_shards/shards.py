@@ -182,7 +182,7 @@ class RemoteShards:
         raise WrongShard(
             f"{self._address(number)} is not what the manifest says: {count(images, 'image')} of"
             f" {int(self.starts[number + 1] - self.starts[number]):,} differ",
-            hint="sync-s3 --push --replace mends it, from a root that is right",
+            hint="push it anew, with --replace, from a root that is right",
         )
 
     def _copy(self, number: int, handle: int) -> None:
@@ -215,7 +215,7 @@ def read_shards(
     if len(numbers) != int(numbers[-1]) + 1 or int(places.offsets.max()) > _LARGEST_BYTES:
         raise WrongBytes(
             f"{address_of(place, 'manifest.db')} is damaged: no {split} shards are as it says",
-            hint="sync-s3 --push --replace mends it, from a root that is right",
+            hint="push it anew, with --replace, from a root that is right",
         )
     starts = np.append(starts, len(order))
     sizes_bytes = np.maximum.reduceat(sorted_places.offsets + sorted_places.sizes, starts[:-1])
