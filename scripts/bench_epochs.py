@@ -29,7 +29,7 @@ def _planned(root: Path, side_px: int, images: int, **options: Any) -> Any:
 
     planning: Any = import_module("imnetprep.training.plan")
 
-    def order(recipe: Any, _labels: object) -> Any:
+    def order(*_of_recipe: object) -> Any:
         def numbers(epoch: int) -> torch.Tensor:
             generator = torch.Generator().manual_seed(epoch)
             return torch.randperm(len(plan.data.train), generator=generator)[:images]

@@ -1,5 +1,6 @@
 """The loader: worker processes that read images, and live as long as it does."""
 
+import gc
 import os
 import signal
 import sys
@@ -151,6 +152,7 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
 
     Workers end at once with a parent that is gone: they hold its lock on the run.
     """
+    gc.freeze()  # a collection would write to, and so copy, each page with an object of the parent
     signal.set_wakeup_fd(-1)  # which is the parent's
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
