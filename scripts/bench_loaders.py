@@ -69,11 +69,6 @@ def timm_fast(folder: Path) -> Batches:
     return timm(folder, use_multi_epochs_loader=True)
 
 
-def timm_plain(folder: Path) -> Batches:
-    """timm with `--no-prefetcher`: workers make floats and normalise."""
-    return timm(folder, use_prefetcher=False)
-
-
 def dali(folder: Path) -> Batches:
     """DALI's pipeline on the CPU, by as many threads: only the crop is decoded, floats come out."""
     nvidia: Any = import_module("nvidia.dali")
@@ -152,7 +147,7 @@ def ours(folder: Path, **options: Any) -> Batches:
 
 
 LOADERS: dict[str, Callable[[Path], Batches]] = {
-    "classic": classic, "timm": timm, "timm-fast": timm_fast, "timm-plain": timm_plain,
+    "classic": classic, "timm": timm, "timm-fast": timm_fast,
     "dali": dali, "webdataset": webdataset, "ours": ours,
 }  # fmt: skip
 

@@ -110,7 +110,7 @@ class Contestant(NamedTuple):
 def _medians(contestants: Mapping[str, Contestant]) -> dict[str, dict[str, float]]:
     """The median of each number of each contestant; prints a line for each."""
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
-    for _ in range(REPEATS):
+    for _ in range(REPEATS):  # each told as it comes: half an hour may pass until the medians
         for name, each in contestants.items():
             done = subprocess.run(
                 list(map(str, each.words)), capture_output=True, text=True, check=False,
@@ -124,6 +124,7 @@ def _medians(contestants: Mapping[str, Contestant]) -> dict[str, dict[str, float
                 row["rate"] = row["images"] / row["seconds"]
                 row["cpu_ms"] = 1000 * row["cpu_s"] / row["images"]
             rows[name].append(row)
+            print(f"{name}: {row['rate']:.0f} images/s", file=sys.stderr, flush=True)
     medians = {}
     for name, found in rows.items():
         if not found:
@@ -180,7 +181,6 @@ def _loader(folder: Path, data: Path) -> None:
     contestants = {
         "classic ImageFolder": measured(None, "classic", originals),
         "timm": measured(None, "timm", originals),
-        "timm, --no-prefetcher": measured(None, "timm-plain", originals),
         "timm, its fast options": measured(simd, "timm-fast", originals),
         "webdataset, on our shards": measured(None, "webdataset", sharded),
         "ours, originals": measured(None, "ours", originals),
