@@ -127,7 +127,7 @@ def ours(folder: Path, **options: Any) -> Batches:
 
     planning: Any = import_module("imnetprep.training.plan")
 
-    def repeated(*_: object) -> Order:
+    def repeated(*_: object, **_options: object) -> Order:
         import torch
 
         images = len(plan.data.train)
