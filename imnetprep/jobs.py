@@ -67,7 +67,7 @@ TRANSFERS, TRANSFERS_OF_ONE = Jobs(per_core=8, limit=8), Jobs(per_core=4, limit=
 # Shards that are fetched ahead of a training, of 1 MiB each: one connection is slower than a GPU.
 SHARDS_AHEAD = Jobs(per_core=2, limit=4)
 # Processes that read batches: on a CPU few, since training itself wants the cores. Each holds the
-# two batches that it has made ahead.
+# batches that it has made ahead, in the room of four.
 BATCHES_FOR_CPU, BATCHES_FOR_GPU = Jobs(limit=2), Jobs(limit=16)
 
 

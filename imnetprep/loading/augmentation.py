@@ -64,6 +64,11 @@ class TrainTransform:
     augment: str = "none"
     erase: float = 0.0
 
+    @property
+    def side_px(self) -> int:
+        """As `Transform.side_px`."""
+        return max(self.sizes.first, self.sizes.last)
+
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels:
         height, width, _ = pixels.shape
         chance, (x, y, x_end, y_end) = self._box(height, width, epoch=epoch, index=index)

@@ -1,11 +1,9 @@
-"""Batches of pixels, and how workers hand them over: in shared memory, or by a pipe."""
+"""Batches of pixels, and how workers hand them over: in slots of memory, or by a pipe."""
 
-import os
 from collections.abc import Iterator, Mapping
 from functools import partial
-from multiprocessing.reduction import DupFd
-from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +15,15 @@ from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.decoders import Rows
 from imnetprep.loading.order import Keys
 from imnetprep.loading.samples import SampleList
+from imnetprep.loading.slots import Slots, slots_of
 from imnetprep.loading.transforms import Pixels, Transform
 from imnetprep.messages import ImnetprepError, WrongBytes
 
 _NO_PIXELS = np.empty((0, 1, 1, 3), np.uint8)  # of a batch that others share among them
-_SHM = Path("/dev/shm")  # where torch puts what processes share, on Linux  # noqa: S108
+Failure = ImnetprepError | OSError
+
+
+Reasons = Mapping[int, str]
 
 
 class Batch(NamedTuple):
@@ -32,7 +34,7 @@ class Batch(NamedTuple):
 
     pixels: Tensor
     labels: Tensor
-    bad: Mapping[int, str] = {}
+    bad: Reasons = MappingProxyType({})
 
     def parts(self, number: int) -> "list[Batch]":
         """The batch in `number` parts, or in fewer where it has fewer images."""
@@ -41,17 +43,36 @@ class Batch(NamedTuple):
 
 
 class BatchArrays(NamedTuple):
-    """A batch as arrays, which are sent through a pipe: shared memory has no room for it."""
+    """A batch as arrays, which are sent through a pipe where no slot is free."""
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
-    bad: Mapping[int, str]
+    bad: Reasons
 
     def batch(self) -> Batch:
         return Batch(torch.from_numpy(self.pixels), torch.from_numpy(self.labels), self.bad)
 
 
-class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
+class SlotBatch:
+    """A worker's batch in a slot, which becomes a `Batch` where it is received."""
+
+    def __init__(self, slots: Slots, slot: int, batch: BatchArrays) -> None:
+        self._place, self._batch = (slots.number, slot, batch.pixels.shape), batch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (*self._place, self._batch.labels, self._batch.bad)
+
+
+def _received(
+    number: int, slot: int, shape: tuple[int, ...], labels: NDArray[np.int64], bad: Reasons
+) -> Batch:
+    slots = slots_of(number)
+    pixels = slots.array(slot, shape)
+    slots.free_after(pixels, slot)
+    return BatchArrays(pixels, labels, bad).batch()
+
+
+class BatchDataset(Dataset[Batch | BatchArrays | SlotBatch | Failure]):
     """Batches by their keys, or the first error: one that is raised in a worker would lose its
     type.
 
@@ -67,28 +88,38 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
         skips_bad: bool,
         replaces_bad: bool,
         cache: PixelCache | None = None,
+        slots: Slots | None = None,
     ) -> None:
-        self._samples, self._transform = samples, transform
+        self._samples, self._transform, self._slots = samples, transform, slots
         self._skips_bad, self._replaces_bad, self._cache = skips_bad, replaces_bad, cache
-        self._shares, self._has_shared = True, False
 
-    def __getitems__(self, keys: Keys) -> Batch | BatchArrays | ImnetprepError | OSError:
-        pixels: list[Pixels] = []
-        labels: list[int] = []
-        bad: dict[int, str] = {}
+    def __getitems__(self, keys: Keys) -> Batch | BatchArrays | SlotBatch | Failure:
+        pixels, labels, slot = _NO_PIXELS, np.empty(len(keys.numbers), np.int64), None
+        count, bad = 0, dict[int, str]()
+        worker = get_worker_info()
         try:
             for key in keys.numbers:
                 index = key % len(self._samples)
                 rows = partial(self._transform.rows, epoch=keys.epoch, index=key)
                 if (image := self._image(index, bad, rows)) is not None:
-                    pixels.append(self._transform(image, epoch=keys.epoch, index=key))
-                    labels.append(self._samples.labels[index])
+                    crop = self._transform(image, epoch=keys.epoch, index=key)
+                    if not count:
+                        shape = (len(keys.numbers), *crop.shape)
+                        if worker and self._slots:
+                            slot = self._slots.take(worker.id, int(np.prod(shape)))
+                        pixels = (
+                            self._slots.array(slot, shape)
+                            if self._slots and slot is not None
+                            else np.empty(shape, np.uint8)
+                        )
+                    pixels[count], labels[count] = crop, self._samples.labels[index]
+                    count += 1
         except (ImnetprepError, OSError) as error:
             return error
-        arrays = BatchArrays(
-            np.stack(pixels) if pixels else _NO_PIXELS, np.array(labels, np.int64), bad
-        )
-        return arrays.batch() if get_worker_info() is None else self._in_shared_memory(arrays)
+        arrays = BatchArrays(pixels[:count], labels[:count], bad)
+        if self._slots and slot is not None:
+            return SlotBatch(self._slots, slot, arrays)
+        return arrays if worker else arrays.batch()
 
     def _image(self, index: int, bad: dict[int, str], rows: Rows) -> Pixels | None:
         """The image in the place of sample `index`, None: it is left out; `bad` gets the reasons.
@@ -123,29 +154,3 @@ class BatchDataset(Dataset[Batch | BatchArrays | ImnetprepError | OSError]):
             labels = self._samples.labels
             start, end = np.searchsorted(labels, [labels[index], labels[index] + 1]).tolist()
             yield from (*range(index + 1, end), *range(start, index))
-
-    def _in_shared_memory(self, arrays: BatchArrays) -> Batch | BatchArrays:
-        """A worker's batch in shared memory, of which a container may have 64 MB: two batches."""
-        if self._shares and _has_room(arrays):
-            batch = arrays.batch()
-            try:
-                if not self._has_shared:
-                    DupFd(0)  # by its like the parent gets what is shared; raises where it cannot
-                    self._has_shared = True
-                for tensor in (batch.pixels, batch.labels):
-                    tensor.share_memory_()  # type: ignore[no-untyped-call]
-                return batch
-            except (OSError, RuntimeError):
-                self._shares = False  # each try leaves an empty file
-                for path in _SHM.glob(f"torch_{os.getpid()}_*"):
-                    path.unlink(missing_ok=True)
-        return arrays
-
-
-def _has_room(arrays: BatchArrays) -> bool:
-    try:
-        status = os.statvfs(_SHM)
-    except OSError:
-        return True  # as on macOS, which says it when it is tried
-    size_bytes = arrays.pixels.nbytes + arrays.labels.nbytes
-    return status.f_bavail * status.f_frsize >= size_bytes + 2 * status.f_frsize

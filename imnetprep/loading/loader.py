@@ -12,14 +12,16 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.queues import Queue
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, dataloader
 
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset
+from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset, Failure
 from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.samples import SampleList
+from imnetprep.loading.slots import Slots
 from imnetprep.loading.transforms import Transform
 from imnetprep.messages import ImnetprepError, WrongBytes, count
 from imnetprep.processes import end_with_the_parent
@@ -63,7 +65,10 @@ class Loader:
         self._prefetch = supply.read_ahead(lag=lag) if supply else None
         self._keys = KeyBatches(order, batch_size, share, follow=self._follow if supply else None)
         self._workers: set[BaseProcess] = set()
-        self._loader: DataLoader[Batch | BatchArrays | ImnetprepError | OSError] = _quietly(
+        is_forked = workers > 0 and sys.platform == "linux"
+        images = batch_size if share is None else len(share(torch.arange(batch_size)))
+        slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
+        self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
             DataLoader,
             BatchDataset(
                 samples,
@@ -71,6 +76,7 @@ class Loader:
                 skips_bad=bad is not None,
                 replaces_bad=replaces_bad,
                 cache=cache,
+                slots=slots,
             ),
             batch_sampler=self._keys,
             collate_fn=_unchanged,
@@ -78,7 +84,7 @@ class Loader:
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
             worker_init_fn=_live_as_long_as_the_parent,
-            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+            multiprocessing_context="fork" if is_forked else None,
         )
 
     def images_of(self, step: int) -> int:
@@ -110,7 +116,7 @@ class Loader:
         except OSError as error:
             raise ImnetprepError(
                 f"workers that read images cannot be started: {error.strerror}",
-                hint="--workers 0 needs none; fewer --workers need less memory and /dev/shm, and"
+                hint="--workers 0 needs none; fewer --workers need less memory, and"
                 " fewer files and processes (ulimit -n, ulimit -u)",
             ) from error
         finally:
@@ -127,7 +133,7 @@ class Loader:
                 hint="imnetprep verify --decode says why",
             )
 
-    def _whole(self, batch: Batch | BatchArrays | ImnetprepError | OSError) -> Batch:
+    def _whole(self, batch: Batch | BatchArrays | Failure) -> Batch:
         if isinstance(batch, ImnetprepError | OSError):
             raise batch
         if batch.bad and self._bad is not None:
@@ -160,14 +166,7 @@ def _live_as_long_as_the_parent(_worker: int) -> None:
     # It would tell a traceback and drop the batch, which the parent then waits for without end.
     Queue._on_queue_feeder_error = staticmethod(_end_unheard)  # type: ignore[attr-defined]
     Queue._start_thread = _start_feeder  # type: ignore[attr-defined]
-    # A parent that is gone while it takes a batch is no error of the thread that hands it over.
-    sys.excepthook = _tell_unless_hung_up
     end_with_the_parent()  # by a thread; where none can start, torch sends that by the queue
-
-
-def _tell_unless_hung_up(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    if not issubclass(kind, EOFError | ConnectionError):
-        sys.__excepthook__(kind, error, trace)
 
 
 def _start_feeder(queue: "Queue[Any]") -> None:

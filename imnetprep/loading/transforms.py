@@ -40,6 +40,11 @@ class Preprocessing:
 class Transform(Protocol):
     """An image (H, W, 3) to pixels (S, S, 3)."""
 
+    @property
+    def side_px(self) -> int:
+        """The largest S."""
+        ...
+
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels: ...
 
     def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
@@ -56,6 +61,11 @@ class ValTransform:
     """
 
     preprocessing: Preprocessing
+
+    @property
+    def side_px(self) -> int:
+        """As `Transform.side_px`."""
+        return self.preprocessing.image_size
 
     def __call__(self, pixels: Pixels, *, epoch: int = 0, index: int = 0) -> Pixels:
         image = Image.fromarray(pixels)

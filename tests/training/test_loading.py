@@ -154,20 +154,3 @@ def test_all_of_imagenet_adds_under_150_megabytes(layout: Layout, tmp_path: Path
         assert last == str(tmp_path / "shards/train/train-000999.tar")
         number = place[2]
         assert place == [999, 9 * number, number] and number > 0
-
-
-_HUNG_UP = """
-from multiprocessing.connection import Client
-from multiprocessing.process import current_process
-from multiprocessing.reduction import DupFd
-from imnetprep.loading.loader import _live_as_long_as_the_parent
-_live_as_long_as_the_parent(0)
-Client(DupFd(0)._id[0], authkey=current_process().authkey).close()
-print(DupFd(0).detach() > 0)  # by the same thread, once it is done with the client above
-"""
-
-
-def test_a_parent_that_goes_while_it_takes_a_batch_leaves_no_traceback() -> None:
-    words = [sys.executable, "-c", _HUNG_UP]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("True\n", "")

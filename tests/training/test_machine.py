@@ -24,6 +24,7 @@ from imnetprep.loading.loadable import require_loadable
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import read_samples
+from imnetprep.loading.slots import Slots
 from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
@@ -54,24 +55,46 @@ def batches(root: Root, workers: int) -> list[Batch]:
         return list(loader.batches(0))
 
 
-@pytest.mark.parametrize("full_at", ["the look", "the try", "the socket"])
-def test_batches_go_through_a_pipe_where_shared_memory_is_full(
-    drawn: Root, full_at: str, monkeypatch: Patch
-) -> None:
-    if full_at == "the look":
-        monkeypatch.setattr("imnetprep.loading.batches._has_room", lambda _batch: False)
-    elif full_at == "the socket":
-        monkeypatch.setattr(
-            "imnetprep.loading.batches.DupFd", refuse(OSError("AF_UNIX path too long"))
-        )
-    else:
-        full = RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
-        monkeypatch.setattr(torch.Tensor, "share_memory_", refuse(full))
+def test_batches_go_through_a_pipe_where_no_slot_is_free(drawn: Root, monkeypatch: Patch) -> None:
+    monkeypatch.setattr("imnetprep.loading.slots.Slots.take", lambda *_: None)
     piped = batches(drawn, workers=2)
     for ours, plain in zip(piped, batches(drawn, workers=0), strict=True):
         assert torch.equal(ours.pixels, plain.pixels)
         assert torch.equal(ours.labels, plain.labels)
     assert sum(len(batch.labels) for batch in piped) == 21
+
+
+def test_a_slot_is_used_again_once_nobody_has_its_batch() -> None:
+    slots = Slots(2, 12)
+    numbers = [slots.take(1, 12) for _ in range(5)]
+    assert numbers == [4, 5, 6, 7, None]
+    assert slots.take(0, 13) is None, "it is too small"
+    pixels = slots.array(5, (2, 2, 3))
+    slots.free_after(pixels, 5)
+    part = torch.from_numpy(pixels)[:1].permute(2, 0, 1)
+    del pixels
+    assert slots.take(1, 12) is None, "a view of it is there"
+    del part
+    assert slots.take(1, 12) == 5
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_batches_that_are_kept_stay_as_they_are(drawn: Root, whole: bool) -> None:
+    """More of them than there are slots, or one after the other."""
+    with open_manifest(drawn.manifest) as manifest:
+        samples = read_samples(manifest, Split.TRAIN, drawn)
+    loader = Loader(
+        samples, ValTransform(Preprocessing(32, 36)), order=in_turn(len(samples)),
+        batch_size=4, workers=1, pin_memory=False,
+    )  # fmt: skip
+    expected = [samples.labels[at : at + 4].tolist() for at in range(0, 60, 4)]
+    with closing(loader):
+        for _ in range(2):
+            passed = loader.batches(0)
+            batches = list(passed) if whole else passed
+            sums = [(int(batch.pixels.sum()), batch.labels.tolist()) for batch in batches]
+            assert [labels for _, labels in sums] == expected
+            assert len({total for total, _ in sums}) == len(sums)
 
 
 class Unsent:
@@ -85,7 +108,7 @@ def _kill(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _start_no_thread(_dataset: object, arrays: BatchArrays) -> BatchArrays:
+def _start_no_thread(_slots: object, _slot: int, arrays: BatchArrays) -> BatchArrays:
     threading.Thread.start = refuse(RuntimeError("can't start new thread"))  # type: ignore[method-assign]
     return arrays
 
@@ -112,7 +135,7 @@ def test_no_batch_is_waited_for_that_nobody_can_deliver(
     monkeypatch: Patch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("imnetprep.loading.batches.BatchDataset._in_shared_memory", worker)
+    monkeypatch.setattr("imnetprep.loading.batches.SlotBatch", worker)
     begun_s = time.monotonic()
     with pytest.raises(ImnetprepError, match=told) as refused:
         batches(drawn, workers=2)
