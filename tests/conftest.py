@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,6 +43,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABL
 def command(*arguments: object) -> list[str]:
     """The argument list of one imnetprep command."""
     return [sys.executable, "-m", "imnetprep", *map(str, arguments)]
+
+
+def pytest_configure() -> None:
+    """Let ^C interrupt, also where a shell began the tests with `&`, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 _OF_SERVERS = {"s3", "server", "aria2_seed"}  # fixtures that start a program that is not ours
