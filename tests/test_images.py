@@ -346,7 +346,7 @@ def test_a_giant_is_told_with_the_limit_and_the_way_on() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_a_giant_is_made_smaller(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "_MOST_PIXELS", 600_000)
+    monkeypatch.setattr(images, "MOST_PIXELS", 600_000)
     body = _drawn("RGB", (1201, 903), form)
     assert "pixels: at most" in str(decoding_problem(body))
     assert decoding_problem(body, giants=True) is None

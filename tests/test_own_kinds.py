@@ -50,7 +50,7 @@ def test_grey_of_16_bits_keeps_its_brightness_in_shards(tmp_path: Path, here: Ru
 def test_a_giant_is_taken_and_read_where_it_is_made_smaller(
     tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_MOST_PIXELS", 2_000)
+    monkeypatch.setattr(images, "MOST_PIXELS", 2_000)
     for wnid in ("roof", "field"):
         (tmp_path / "maps" / wnid).mkdir(parents=True)
         for number in range(2):
