@@ -116,7 +116,7 @@ class Loader:
         except OSError as error:
             raise ImnetprepError(
                 f"workers that read images cannot be started: {error.strerror}",
-                hint="--workers 0 needs none; fewer --workers need less memory, and"
+                hint="--workers 0 needs none; fewer --workers need less memory and /dev/shm, and"
                 " fewer files and processes (ulimit -n, ulimit -u)",
             ) from error
         finally:
