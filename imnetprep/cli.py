@@ -20,7 +20,6 @@ import click
 from imnetprep import __version__
 from imnetprep.commands.terminal import outlive_terminal, print_note
 from imnetprep.commands.verb import BrokenPipe, Verb
-from imnetprep.jobs import share_cores
 from imnetprep.machine import explain
 from imnetprep.messages import (
     INTERRUPTED_EXIT_CODE,
@@ -125,7 +124,6 @@ def show_help(verb: str | None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; what went wrong is told on stderr."""
-    share_cores()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once", Lack)

@@ -5,9 +5,9 @@ Nothing here knows of training: an evaluation and a contact sheet read by it as 
 
 import os
 
-# Before torch is loaded: its threads sleep while they wait for each other. Spinning, two of them
-# took 3.8 s for a step of 1.2 s on 2 cores of which another process had one.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from imnetprep.jobs import share_cores
+
+share_cores()  # before torch is loaded
 # Large tensors on huge pages, where Linux has some: of what a batch cost to normalise on a CPU, a
 # third was page faults.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
