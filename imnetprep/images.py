@@ -149,7 +149,9 @@ def jpeg_header_problem(file: IO[bytes]) -> str | None:
 def shorter_side(body: bytes) -> int:
     """The shorter side of the image in `body`, px, by its header. Raises ValueError."""
     with _problems_as_values(body):
-        return min(Image.open(io.BytesIO(body)).size)
+        if (kind := kind_of(body)) is None:
+            raise _Refusal(why_unread(body))
+        return min(Image.open(io.BytesIO(body), formats=(kind,)).size)
 
 
 def readable_kinds() -> str:

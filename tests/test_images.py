@@ -409,3 +409,14 @@ def test_damaged_bytes_are_an_image_or_a_value_error(
         body[int(place * len(body))] = value
     body = body[: int(share * len(body))]
     assert decoding_problem(bytes(body)) != ""
+
+
+def test_a_size_is_read_of_the_kinds_that_are_decoded_alone() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "PNG")
+    assert images.shorter_side(file.getvalue()) == 20
+    for form in ("ICO", "PCX", "TGA"):
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32)).save(file, form)
+        with pytest.raises(ValueError, match=r"\S"):
+            images.shorter_side(file.getvalue())

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 
 from imnetprep.images import Resize, resized_jpeg
@@ -87,7 +88,10 @@ def resize_gain(
         for _ in range(_TRIES):
             begun_s = time.perf_counter()
             pixels = decode_pixels(
-                body, decoder=samples.decoder, apply_orientation=samples.apply_orientation
+                body,
+                decoder=samples.decoder,
+                apply_orientation=samples.apply_orientation,
+                rows=partial(transform.rows, epoch=0, index=number),
             )
             transform(pixels, epoch=0, index=number)
             times.append(time.perf_counter() - begun_s)

@@ -29,7 +29,7 @@ _CPU_FACTS = Path("/proc/cpuinfo")
 _DECISIVE = (
     "arch", "image_size", "train_size", "first_size", "val_resize", "crop_scale", "augment",
     "erase", "interpolation", "batch_size", "accumulate", "freeze", "optimizer", "mixup", "cutmix",
-    "ema", "amp",
+    "ema", "amp", "compile",
 )  # fmt: skip
 
 

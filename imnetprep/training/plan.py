@@ -129,9 +129,9 @@ class TrainPlan:
                     "--sync-batch-norm works between CUDA GPUs only",
                     hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
-        caches = Caches()
-        if self.cache:
-            caches = make_caches(data.train, data.val, progress, processes=ranks.local_world)
+            caches = Caches()
+            if self.cache:
+                caches = make_caches(data.train, data.val, progress, processes=ranks.local_world)
         return replace(self, data=data, caches=caches), checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
@@ -324,7 +324,7 @@ def plan_training(
 
     With `resume` a run that exists continues as if it had never stopped; where more epochs are to
     be trained than it has, `restart_schedule` begins its schedule anew. With `shards` the images
-    come from there. Raises WrongUsage where there is one and it is not to be resumed.
+    come from there. Raises WrongUsage where the run exists and is not to be resumed.
     """
     place = pick_place(device, workers, local_rank=ranks.local_rank, local_world=ranks.local_world)
     arch = arch_of(options)

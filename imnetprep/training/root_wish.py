@@ -3,8 +3,6 @@
 import statistics
 from contextlib import suppress
 
-import numpy as np
-
 from imnetprep.images import shorter_side
 from imnetprep.loading.samples import SampleList
 from imnetprep.recipes.recipe import Recipe
@@ -31,7 +29,7 @@ def root_wish(recipe: Recipe, samples: SampleList) -> str | None:
     By the headers of some images, evenly over the split.
     """
     side, sides = root_side(recipe), []
-    for number in np.linspace(0, len(samples) - 1, min(_LOOKS, len(samples)), dtype=int).tolist():
+    for number in samples.spread(_LOOKS):
         with suppress(OSError, ValueError):  # the training itself says what it cannot read
             sides.append(shorter_side(samples.read(number)))
     median = statistics.median(sides) if sides else 0
