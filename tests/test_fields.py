@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from imnetprep.s3 import object as s3_object
 from tests.fuzzing.cases import run_case
 from tests.fuzzing.fields import Subjects
 from tests.fuzzing.folder_bucket import folder_served
@@ -27,10 +26,8 @@ _CASES, _CASES_IN_A_BUCKET = 40, 8  # a sync takes a quarter of a second
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Iterator[Subjects]:
     folder = tmp_path_factory.mktemp("fields")
-    s3_object._opened.cache_clear()  # a test before may have had another endpoint
     with folder_served(folder) as endpoint:
         yield Subjects(folder, packed, endpoint)
-    s3_object._opened.cache_clear()
 
 
 def test_every_kind_of_file_is_drawn_from(subjects: Subjects) -> None:

@@ -25,7 +25,6 @@ from imnetprep.messages import (
     shell_word,
 )
 from imnetprep.own_images.content import file_problem
-from imnetprep.s3 import object as s3_object
 from imnetprep.sources.seeder import seeded
 from tests.conftest import TRAIN, Run, command, tree
 from tests.faults import Fault, Faults
@@ -276,7 +275,6 @@ def test_a_folder_may_be_called_anything(
         words = ["sync-s3", f"s3://{BUCKET}/a", "--root"]
         assert here(*words, there, "--push").returncode == 0
         assert here(*words, back, "--pull").returncode == 0
-    s3_object._opened.cache_clear()  # the next test has another endpoint
     shutil.copytree(packed.parent, seeds)
     with seeded([seeds / TRAIN]) as seeder:
         met = ["--magnet", seeder.magnets[0], "--peer", seeder.peer, "--no-dht"]

@@ -26,9 +26,7 @@ def draw_plot(logs: Mapping[str, Sequence[Line]], path: Path) -> None:
         for number, (name, log) in enumerate(logs.items()):
             colour = None if len(logs) == 1 else colours[number % len(colours)]
             _draw_run(axes, log, name="" if colour is None else name, colour=colour)
-        for each, label in zip(
-            axes, ("loss", "accuracy, %", "learning rate", "images/s"), strict=True
-        ):
+        for each, label in zip(axes, _LABELS, strict=True):
             _dress(each, label)
         axes[1].set_ylim(0, 103)
         axes[3].set_ylim(bottom=0)

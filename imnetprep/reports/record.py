@@ -3,7 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from imnetprep.reports.parts import ClassScore, Sample, Tables
 from imnetprep.reports.trackers import Followers
 
 _SECONDS_BETWEEN_WRITES = 10
+_PLOT_SHARE = 1 / 20  # of the time, at most: an epoch of a few images is shorter than its plot
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class RunRecord:
         names = log_options.trackers if writes else ()
         self._followers = Followers(names, folder, tables["Recipe"], progress)
         self._wrote_s, self._is_written = math.inf, True  # not before the first save
+        self._plot_due_s, self._owes_plot = 0.0, False
 
     def is_due(self, step: int) -> bool:
         """Is a line of steps to be noted after `step`? After the last one of an epoch as well."""
@@ -68,7 +71,10 @@ class RunRecord:
         self._followers.add(line)
 
     def close(self) -> None:
-        """Let trackers know that the training ends or stops."""
+        """Draw what the plot lacks, and let trackers know that the training ends or stops."""
+        if self._owes_plot:
+            with self._only_told():
+                self._draw_plot()
         self._followers.close()
 
     def write(self) -> None:
@@ -83,19 +89,33 @@ class RunRecord:
     def draw(
         self, samples: Callable[[], Sequence[Sample]], hits: Sequence[tuple[int, int]]
     ) -> None:
-        """Draw the run as it stands: its plot, and its page. A drawing that fails is only told.
+        """Draw the run as it stands: its page, and its plot when that is due.
 
         `hits`: of each class, how many validation images were right, and how many there are.
         """
         if not self._writes:
             return
-        try:
-            from imnetprep.reports.plot import draw_plot
-
-            name = self._folder.name
-            draw_plot({name: self._lines}, self._folder / "plot.png")
+        self._owes_plot = True
+        with self._only_told():
             classes = [ClassScore(*each) for each in zip(self._classes, hits, strict=True)]
-            page = Page(name, self._lines, self._tables, samples(), classes)
+            page = Page(self._folder.name, self._lines, self._tables, samples(), classes)
             write_page(page, self._folder / "report.html")
-        except Exception as error:  # of hours of training none is lost for a picture
+            if time.monotonic() >= self._plot_due_s:
+                self._draw_plot()
+
+    def _draw_plot(self) -> None:
+        from imnetprep.reports.plot import draw_plot
+
+        self._owes_plot = False
+        began_s = time.monotonic()
+        draw_plot({self._folder.name: self._lines}, self._folder / "plot.png")
+        ended_s = time.monotonic()
+        self._plot_due_s = ended_s + (ended_s - began_s) / _PLOT_SHARE
+
+    @contextmanager
+    def _only_told(self) -> Iterator[None]:
+        """A drawing that fails is only told: of hours of training none is lost for a picture."""
+        try:
+            yield
+        except Exception as error:
             self._progress.note(f"the run could not be drawn: {type(error).__name__}: {error}")

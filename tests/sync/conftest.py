@@ -14,7 +14,6 @@ import pytest
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.proving.receipt import parse_proof, read_receipt, record_archive
-from imnetprep.s3 import object as s3_object
 from tests.conftest import TRAIN, VAL, Run
 from tests.proxy import Proxy, operations, proxied
 from tests.servers import BUCKET, S3Server, s3_served
@@ -40,7 +39,6 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         for name, value in s3.environment_of(endpoint=standing.endpoint).items():
             monkeypatch.setenv(name, value)
         yield standing
-    s3_object._opened.cache_clear()  # the next test has another endpoint
 
 
 @pytest.fixture

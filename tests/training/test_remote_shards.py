@@ -25,7 +25,6 @@ from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.remote_shards.shards import WrongShard
 from imnetprep.reports.record import RunRecord
-from imnetprep.s3 import object as s3_object
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
@@ -278,7 +277,6 @@ def test_the_command_reads_what_a_push_left_in_a_bucket(
             words += [f"--{option.replace('_', '-')}", choice]
         done = here(*words, "--cache-dir", tmp_path / "cache", "--cache-size", "1MB")
         assert done.returncode == 0, done.stderr
-        s3_object._opened.cache_clear()
     refuse_difference(Run(tmp_path / "root" / "runs" / "a"), whole)
     done = here("train", "--root", near.path, "--cache-size", "1MB")
     assert "only shards that lie elsewhere are cached" in done.stderr
