@@ -190,9 +190,7 @@ def _print_plan(root: Root, plan: "TrainPlan", progress: Progress) -> int:
     to_do = recipe.epochs - start.position.epoch
     epochs = count(to_do, "epoch")
     images = f"{count(len(data.train), 'image')} in batches of {recipe.batch_size}"
-    time = to_do and estimate(
-        root, recipe, data, place=plan.place, first_epoch=start.position.epoch
-    )
+    time = to_do and estimate(root, plan, recipe, first_epoch=start.position.epoch)
     print_result(
         f"{plan.run.folder}: {recipe.arch} on {plan.place.device}, {epochs} of {images},"
         + (f" validated on {count(len(data.val), 'image')}" if recipe.val else " not validated"),

@@ -35,9 +35,10 @@ _DECISIVE = (
 
 @dataclass(frozen=True)
 class Subject:
-    """What was measured: a machine, the layout of the images, and the decisive part of a recipe.
+    """What was measured: a machine, how it reads images, and the decisive part of a recipe.
 
-    `device` is its own name, such as NVIDIA H200; `choices` are the recipe's, by name.
+    `device` is its own name, such as NVIDIA H200; `choices` are the recipe's, by name. `layout` is
+    that of the images, `decoder` the library that decodes them, each time that they are read.
     """
 
     processor: str
@@ -45,6 +46,7 @@ class Subject:
     device: str
     workers: int
     layout: str
+    decoder: str
     choices: Mapping[str, str | float]
 
 
@@ -57,10 +59,10 @@ class Entry:
     at: str
 
 
-def subject_of(recipe: Recipe, *, device: str, workers: int, layout: str) -> Subject:
+def subject_of(recipe: Recipe, *, device: str, workers: int, layout: str, decoder: str) -> Subject:
     """What this machine measures of `recipe` on its device of that name."""
     choices = {name: getattr(recipe, name) for name in _DECISIVE}
-    return Subject(processor_name(), Jobs().count(), device, workers, layout, choices)
+    return Subject(processor_name(), Jobs().count(), device, workers, layout, decoder, choices)
 
 
 def processor_name() -> str:
@@ -131,5 +133,6 @@ def _parse_subject(value: object) -> Subject:
         plain_text(fields["device"]),
         whole_number(fields["workers"]),
         plain_text(fields["layout"]),
+        plain_text(fields["decoder"]),
         table(fields["choices"]),
     )

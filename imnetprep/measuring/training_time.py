@@ -9,7 +9,7 @@ from imnetprep.messages import format_duration
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.device import Place, device_name
 from imnetprep.training.inputs import train_order, train_transform
-from imnetprep.training.plan import Data
+from imnetprep.training.plan import Data, TrainPlan
 
 
 class Estimate(NamedTuple):
@@ -53,14 +53,23 @@ def training_time(
 def training_subject(recipe: Recipe, data: Data, place: Place) -> Subject:
     """What is measured where `recipe` is to be trained on `data` in that place."""
     device = f"{place.device.type} {device_name(place.device)}"
-    layout = str(data.train.layout)
-    return subject_of(recipe, device=device, workers=place.workers, layout=layout)
+    return subject_of(
+        recipe,
+        device=device,
+        workers=place.workers,
+        layout=str(data.train.layout),
+        decoder=data.train.decoder,
+    )
 
 
-def estimate(
-    root: Root, recipe: Recipe, data: Data, *, place: Place, first_epoch: int
-) -> Estimate | None:
-    """The time of a training from an epoch on; None where nothing like it was measured here."""
+def estimate(root: Root, plan: TrainPlan, recipe: Recipe, *, first_epoch: int) -> Estimate | None:
+    """The time that `plan` takes from an epoch on; None where nothing like it was measured here.
+
+    A measurement decodes an image each time, and so tells nothing of a training that keeps them.
+    """
+    if plan.cache:
+        return None
+    data, place = plan.data, plan.place
     entry = read_rates(root, training_subject(recipe, data, place))
     time = entry and training_time(entry.rates, recipe, data, first_epoch=first_epoch)
     return Estimate(time, entry.at, entry.rates.busy_cores) if entry and time else None

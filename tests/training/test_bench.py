@@ -37,7 +37,9 @@ SMALL = [
     "--device",
     "cpu",
 ]
-SUBJECT = Subject("a CPU", 4, "cuda A10G", 4, "imagefolder", {"arch": "resnet18", "amp": True})
+SUBJECT = Subject(
+    "a CPU", 4, "cuda A10G", 4, "imagefolder", "pillow", {"arch": "resnet18", "amp": True}
+)
 RATES = Rates(
     (Rate(224, 5500.0),), 256, (Rate(224, 2600.0),), 2500.0, 0.5, 3000.0, Gain(256, 2.43, 20), 0.5
 )
@@ -153,7 +155,7 @@ def test_a_bench_tells_rates_verdict_and_time_and_train_tells_the_time_again(
     root: Root, here: RunCommand
 ) -> None:
     before = snapshot(root.path)
-    options = [*SMALL, "--root", root.path, "--epochs", 2]
+    options = [*SMALL, "--root", root.path, "--epochs", 2, "--decode", "pillow"]
     done = here("bench", *options, "--first-size", 8, "--seconds", 0.2, "--json")
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, done.stdout.splitlines())
@@ -174,8 +176,12 @@ def test_a_bench_tells_rates_verdict_and_time_and_train_tells_the_time_again(
     assert json.loads(plan.stdout)["total_s"] == pytest.approx(line["total_s"])
     said = here("train", *options, "--first-size", 8, "--dry-run")
     assert "an epoch takes 0:0" in said.stdout and ": by imnetprep bench of 2" in said.stdout
-    other = here("train", *options, "--dry-run", "--json")  # other sizes: never measured
-    assert other.returncode == 0 and "total_s" not in json.loads(other.stdout)
+    # Other sizes, another decoder, and images that are decoded once: never measured.
+    for words in ([], ["--decode", "simplejpeg"], ["--cache", "ram"]):
+        sizes = ["--first-size", 8] if words else []
+        other = here("train", *options, *sizes, *words, "--dry-run", "--json")
+        assert other.returncode == 0, other.stderr
+        assert "total_s" not in json.loads(other.stdout)
 
 
 @pytest.fixture
