@@ -1,21 +1,30 @@
 """`imnetprep evaluate`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
+from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.messages import ImnetprepError
 
+if TYPE_CHECKING:  # --help loads none of it
+    from imnetprep.remote_shards.place import ShardPlace
 
-@verb.command(short_help="Score a checkpoint on the validation split.")
+
+@verb.command(
+    short_help="Score a checkpoint on the validation split.",
+    headings={"Where the images are": ("root", "layout", *SHARDS)},
+)
 @click.argument("checkpoint", required=False, type=click.Path(path_type=Path))
 @verb.root_option
 @verb.runs_option
 @verb.layout_option()
+@shard_options
 @click.option(
     "--run", metavar="NAME", help="Score the best checkpoint of this run.  [default: newest]"
 )
@@ -48,6 +57,7 @@ def evaluate(
     checkpoint: Path | None,
     root: Root,
     layout: Layout | None,
+    shards: "ShardPlace | None",
     run: str | None,
     choice: str | None,
     report: Path | None,
@@ -72,12 +82,14 @@ def evaluate(
     imnetprep evaluate elsewhere/best.pt
     imnetprep evaluate --only-classes imagewoof
     imnetprep evaluate --report wrong          classes, confusions, mistakes, calibration
+    imnetprep evaluate best.pt --shards s3://my-bucket/imagenet
     """
     from imnetprep.training.runs import pick_checkpoint, require_samples
 
     # Before torch is loaded, which takes seconds.
     path = pick_checkpoint(root, path=checkpoint, run=run)
-    require_samples(root, (), layout=layout)
+    if not shards:
+        require_samples(root, (), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
     from imnetprep.evaluation.report import require_writable, write_report
     from imnetprep.loading.bad_images import BadImages
@@ -98,6 +110,7 @@ def evaluate(
         workers=workers,
         decode=decode,
         layout=layout,
+        shards=shards,
         choice=choice,
         bad=bad,
         progress=progress,

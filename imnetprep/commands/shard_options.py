@@ -24,7 +24,7 @@ def shard_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--shards",
         metavar="PLACE",
         help="Read shards from s3://BUCKET/PREFIX, https://… or another folder, as sync-s3 --push"
-        " leaves them there; ROOT has the run.",
+        " leaves them there, in place of ROOT's.",
     )
     @click.option(
         "--cache-dir",

@@ -19,10 +19,11 @@ from imnetprep.evaluation.scored_classes import (
 )
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.decoders import AUTO
-from imnetprep.loading.listing import open_listing
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Progress, count, shell_command
+from imnetprep.outside_text import public_address
+from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.training.device import pick_place
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score
@@ -74,12 +75,13 @@ def evaluate(
     workers: int | None = None,
     decode: str = AUTO,
     layout: Layout | None = None,
+    shards: ShardPlace | None = None,
     choice: str | None = None,
     bad: BadImages | None = None,
     progress: Progress,
 ) -> Evaluation:
-    """The checkpoint at `path` scored on the validation split under `root`, or on what it held out
-    of train where there is none.
+    """The checkpoint at `path` scored on the validation split under `root`, or at the place of
+    `shards`; on what it held out of train where there is none.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
     that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
@@ -88,7 +90,7 @@ def evaluate(
     network.
     """
     place = pick_place(device, workers)
-    with open_listing(root, layout=layout) as listing:
+    with listing_of(root, layout=layout, shards=shards, in_turn=False) as listing:
         dataset, synsets = listing.dataset, listing.dataset.synsets
         checkpoint = open_checkpoint(
             path, arch=arch, dataset=dataset, apply_orientation=dataset.orientation_applied
@@ -97,8 +99,9 @@ def evaluate(
             checkpoint.recipe.val_fraction, train_samples=checkpoint.train_samples
         )
     if samples.split is Split.TRAIN:
+        place_name = public_address(shards.address) if shards else root.path
         progress.note(
-            f"{root.path} has no val split: scored on {count(len(samples), 'image')} of train that"
+            f"{place_name} has no val split: scored on {count(len(samples), 'image')} of train that"
             f" --val-fraction {checkpoint.recipe.val_fraction:g} holds out"
         )
     if choice is not None:
@@ -129,9 +132,10 @@ def evaluate(
         if outputs is not None:
             network = ChosenOutputs(network, outputs)
         score = validator.score(network, progress, title="evaluate", on_logits=recorder.add)
-    guesses = recorder.guesses()
-    if validator.unread:
-        samples = samples.chosen(~np.isin(np.arange(len(samples)), list(validator.unread)))
+    order = np.arange(len(samples)) if samples.order is None else samples.order
+    order = order[~np.isin(order, list(validator.unread))]
+    guesses = recorder.guesses().sorted_by(order)
+    samples = samples.chosen(np.isin(np.arange(len(samples)), order))
     return Evaluation(
         network=checkpoint.recipe.arch,
         dataset=dataset.name,

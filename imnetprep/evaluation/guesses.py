@@ -46,6 +46,13 @@ class Guesses:
         equal: NDArray[np.bool_] = self.guesses == self.labels
         return equal
 
+    def sorted_by(self, numbers: NDArray[np.intp]) -> "Guesses":
+        """The guesses, each of the image of its number (N,), by these numbers."""
+        order = np.argsort(numbers)
+        return Guesses(
+            self.labels[order], self.guesses[order], self.confidences[order], self.is_in_top5[order]
+        )
+
     def counts(self, classes: int) -> Counts:
         """How many images, hits and guesses each of `classes` has."""
         columns = (

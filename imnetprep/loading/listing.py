@@ -42,7 +42,7 @@ class Listing:
             raise ImnetprepError(
                 f"there is no val split, and of {count(train_samples, 'train image')} that a part"
                 f" was held out of there are {len(train):,}",
-                hint="take the root that the network was trained on, by --root",
+                hint="take the images that the network was trained on, by --root or --shards",
             )
         return train.chosen(held_out(train, fraction))
 

@@ -1,13 +1,13 @@
 """A place that `sync-s3` filled, or a root on another disk, listed by its manifest."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.layouts.webdataset import framed_bytes
-from imnetprep.loading.listing import Listing
+from imnetprep.loading.listing import Listing, open_listing
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import Manifest, NoSplit
 from imnetprep.outside_text import public_address
@@ -18,6 +18,13 @@ from imnetprep.synced_prefix import manifest_at
 _READ = (Split.TRAIN, Split.VAL)  # in turn, by one training
 
 
+def listing_of(
+    root: Root, *, layout: Layout | None, shards: "ShardPlace | None", in_turn: bool = True
+) -> AbstractContextManager[Listing]:
+    """What `root` lists, as `open_listing` does, or the place of `shards`, as its `listing`."""
+    return shards.listing(in_turn=in_turn) if shards else open_listing(root, layout=layout)
+
+
 @dataclass(frozen=True)
 class ShardPlace:
     """A place that holds shards and their manifest, and the cache by which they are read."""
@@ -26,10 +33,11 @@ class ShardPlace:
     cache: Cache
 
     @contextmanager
-    def listing(self) -> Iterator[Listing]:
+    def listing(self, *, in_turn: bool = True) -> Iterator[Listing]:
         """What the manifest at the place lists, which is fetched now.
 
-        Raises ImnetprepError where there is none, or it is damaged.
+        Both splits are read `in_turn` and share the cache, or one alone. Raises ImnetprepError
+        where there is no manifest, or it is damaged.
         """
         with manifest_at(self.address) as manifest:
             sizes_bytes = {
@@ -37,23 +45,24 @@ class ShardPlace:
                 for (split, layout), record in manifest.splits().items()
                 if layout is Layout.WEBDATASET and split in _READ
             }
-            self.cache.require_place(sum(sizes_bytes.values()))
-            yield Listing(manifest.dataset(), partial(self._samples, manifest, sizes_bytes))
+            samples = partial(self._samples, manifest, sizes_bytes, in_turn)
+            yield Listing(manifest.dataset(), samples)
 
     def _samples(
-        self, manifest: Manifest, sizes_bytes: Mapping[Split, int], split: Split
+        self, manifest: Manifest, sizes_bytes: Mapping[Split, int], in_turn: bool, split: Split
     ) -> SampleList:
         if split not in sizes_bytes:
             raise NoSplit(
                 f"{public_address(self.address)} has no {split} shards",
                 hint="make shards of the root that was pushed, and push them",
             )
+        other_bytes = sum(sizes_bytes.values()) - sizes_bytes[split] if in_turn else 0
+        self.cache.require_place(sizes_bytes[split] + other_bytes)
         root = Root(self.cache.folder)
         samples = read_samples(manifest, split, root, layout=Layout.WEBDATASET)
         assert samples.places is not None
         record = manifest.splits()[split, Layout.WEBDATASET]
         digests = b"".join(columns.xxh128 for _, columns in manifest.columns(record))
-        other_bytes = sum(sizes_bytes.values()) - sizes_bytes[split]
         supply = read_shards(
             self.address,
             split,

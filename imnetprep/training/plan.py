@@ -14,7 +14,6 @@ from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.cache import Caches, make_caches
 from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.held_out import held_out
-from imnetprep.loading.listing import open_listing
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.manifest import NoSplit
@@ -28,7 +27,7 @@ from imnetprep.recipes.plan_recipe import (
     resumed_recipe,
 )
 from imnetprep.recipes.recipe import DEFAULTS, Recipe
-from imnetprep.remote_shards.place import ShardPlace
+from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.training.checkpoint import (
     Checkpoint,
@@ -289,7 +288,7 @@ def read_data(
 
     Raises ImnetprepError where there is no train split.
     """
-    with shards.listing() if shards else open_listing(root, layout=layout) as listing:
+    with listing_of(root, layout=layout, shards=shards) as listing:
         classes = classes_of(listing.dataset)
         train = listing.samples(Split.TRAIN)
         lack = None

@@ -1,6 +1,7 @@
 """Training from shards that lie elsewhere: the numbers of a local root, whatever is cached."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from imnetprep import retry
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import exclusive
 from imnetprep.loading.order import Window, shuffled
 from imnetprep.loading.samples import read_samples
@@ -49,15 +50,20 @@ def no_plots() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def near(tmp_path_factory: pytest.TempPathFactory) -> Root:
-    """60 training and 21 validation images in shards of six."""
-    root = draw_root(tmp_path_factory.mktemp("near"))
-    plan = plan_organize_shards(root, Sharding(6), dataset=None, splits=(), jobs=1)
+def sharded(place: Path, shard_size: int) -> Root:
+    """60 training and 21 validation images in shards of so many."""
+    root = draw_root(place)
+    plan = plan_organize_shards(root, Sharding(shard_size), dataset=None, splits=(), jobs=1)
     assert len(list(plan.carry_out(Silent()))) == 2
     for split in ("train", "val"):
         shutil.rmtree(root.path / split)
     return root
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory: pytest.TempPathFactory) -> Root:
+    """Shards of six images."""
+    return sharded(tmp_path_factory.mktemp("near"), 6)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +90,13 @@ def web(near: Root) -> Iterator[WebServer]:
 @pytest.fixture(scope="module")
 def largest_bytes(near: Root) -> int:
     """What the largest train shard takes, up to its last image."""
-    with open_manifest(near.manifest) as manifest:
-        places = read_samples(manifest, Split.TRAIN, near).places
+    return largest(near, Split.TRAIN)
+
+
+def largest(root: Root, split: Split) -> int:
+    """What the largest shard of a split takes, up to its last image."""
+    with open_manifest(root.manifest) as manifest:
+        places = read_samples(manifest, split, root).places
     assert places is not None
     return int((places.offsets + places.sizes).max())
 
@@ -280,3 +291,57 @@ def test_the_command_reads_what_a_push_left_in_a_bucket(
     refuse_difference(Run(tmp_path / "root" / "runs" / "a"), whole)
     done = here("train", "--root", near.path, "--cache-size", "1MB")
     assert "only shards that lie elsewhere are cached" in done.stderr
+
+
+def test_val_shards_of_a_place_are_scored_as_those_of_a_root(
+    near: Root, here: RunCommand, tmp_path: Path
+) -> None:
+    """Also where the cache is too small for all of them, and shards are read in turn."""
+    root = sharded(tmp_path / "sharded", 2)
+    trained(near, run="poor", options={**SMALL, "epochs": 1, "lr": 1e-6})
+    best = near.run("poor") / "best.pt"
+    words = ["evaluate", best, "--device", "cpu", "--batch-size", 4, "--json"]
+
+    def scored(name: str, *more: object) -> dict[str, Any]:
+        done = here(*words, "--report", tmp_path / name, *more)
+        assert done.returncode == 0, done.stderr
+        score: dict[str, Any] = json.loads(done.stdout)
+        return {key: score[key] for key in ("images", "top1", "top5", "loss")}
+
+    scores = {"root": scored("root", "--root", root.path, "--workers", 0)}
+    size_bytes = largest(root, Split.VAL)
+    for name, limit_bytes in (("whole", 12 * size_bytes), ("small", 4 * size_bytes)):
+        place = ["--root", tmp_path / "other", "--shards", root.path, "--workers", 2]
+        place += ["--cache-dir", tmp_path / f"{name}-cache", "--cache-size", f"{limit_bytes}"]
+        scores[name] = scored(name, *place)
+        cached = list((tmp_path / f"{name}-cache").glob("*.tar"))
+        assert all(path.name.startswith("val-") for path in cached)
+        assert len(cached) == 11 if name == "whole" else len(cached) < 11
+    assert scores["whole"] == scores["root"] and scores["root"]["images"] == 21
+    assert scores["small"] == {**scores["root"], "loss": pytest.approx(scores["root"]["loss"])}
+    for table in ("classes.csv", "confusion.csv", "mistakes.csv"):
+        bodies = {(tmp_path / name / table).read_text() for name in scores}
+        assert len(bodies) == 1
+    mistakes = (tmp_path / "root" / "mistakes.csv").read_text().splitlines()
+    assert len(mistakes) == 1 + 21 - scores["root"]["top1"] > 1
+    assert not (tmp_path / "other").exists()
+    done = here(*words, "--root", root.path, "--cache-size", "1MB")
+    assert "only shards that lie elsewhere are cached" in done.stderr
+
+
+def test_images_held_out_of_train_are_scored_at_a_place_without_val_shards(
+    near: Root, here: RunCommand, tmp_path: Path
+) -> None:
+    root = Root(
+        shutil.copytree(near.path, tmp_path / "copy", ignore=shutil.ignore_patterns("runs"))
+    )
+    with open_manifest(root.manifest, write=True) as manifest:
+        manifest.drop_split(Split.VAL, Layout.WEBDATASET)
+    shards = ["--shards", root.path, "--device", "cpu", "--root", tmp_path / "root"]
+    options = {**SMALL, "val_fraction": 0.2}
+    place = ShardPlace(str(root.path), Cache(tmp_path / "root" / ".shards", 10**7))
+    (report, *_) = trained(Root(tmp_path / "root"), options=options, shards=place)
+    done = here("evaluate", *shards, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == report.val.images
+    assert f"{root.path} has no val split: scored on 17 images of train" in done.stderr
