@@ -5,20 +5,25 @@ nor of how many there are.
 """
 
 import math
-import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
+from imnetprep.loading.chances import chances
 from imnetprep.loading.transforms import MEAN, Pixels, pillow_filter
 
 _CROP_RATIOS = (3 / 4, 4 / 3)
 _ERASED_SHARES, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
-_GREY = tuple(round(255 * value) for value in MEAN)
+GREY = tuple(round(255 * value) for value in MEAN)
 _TRIES = 10
+_CHANCES_OF_A_BOX = 4 * _TRIES
+# Of a crop: of its box, whether it is mirrored, what changes it, whether and where it is erased.
+_CHANCES = _CHANCES_OF_A_BOX + 3 + _CHANCES_OF_A_BOX
 _TORCH_FILTERS = ("bilinear", "bicubic")  # of pixels of uint8
 _SIZE_STEP_PX = 32
 
@@ -69,26 +74,67 @@ class TrainTransform:
         """As `Transform.side_px`."""
         return max(self.sizes.first, self.sizes.last)
 
+    def crops(self, epoch: int, keys: Sequence[int]) -> "list[TrainCrop]":
+        """As `Transform.crops`."""
+        number = _CHANCES if self.erase else _CHANCES - _CHANCES_OF_A_BOX
+        rows = chances(self.seed, epoch, keys, number).tolist()
+        return [TrainCrop(self, self.sizes.at(epoch), row) for row in rows]
+
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels:
-        height, width, _ = pixels.shape
-        chance, (x, y, x_end, y_end) = self._box(height, width, epoch=epoch, index=index)
-        mirror = self.mirror and chance.random() < 0.5
+        return self.crops(epoch, [index])[0].cut(pixels)
+
+
+class Outline(NamedTuple):
+    """What is taken of an image, and what is done to it: `seed` of a change, `hole` that is erased.
+
+    The box is of the image, the hole of the crop.
+    """
+
+    box: Box
+    is_mirror: bool
+    seed: int
+    hole: Box | None
+
+
+class TrainCrop:
+    """The crop of one sample: `side_px` wide and high, as its chances have it."""
+
+    def __init__(
+        self, transform: TrainTransform, side_px: int, chances_of_it: Sequence[float]
+    ) -> None:
+        self._transform, self._side_px, self._chances = transform, side_px, chances_of_it
+        self._latest: tuple[int, int, Outline] | None = None
+
+    def rows(self, height: int, width: int) -> int:
+        """As `Crop.rows`: to the lower end of the box."""
+        return self.outline(height, width).box[3]
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """As `Crop.cut`."""
+        transform = self._transform
+        (x, y, x_end, y_end), is_mirror, seed, hole = self.outline(*pixels.shape[:2])
         crop = resized(
-            pixels[y:y_end, x:x_end], self.sizes.at(epoch), self.interpolation, mirror=mirror
+            pixels[y:y_end, x:x_end], self._side_px, transform.interpolation, mirror=is_mirror
         )
-        if self.augment == "trivial":
-            crop = _trivially_augmented(crop, chance.getrandbits(63))
-        return _erased(crop, self.erase, chance) if self.erase else crop
+        if transform.augment == "trivial":
+            crop = _trivially_augmented(crop, seed)
+        if hole:
+            x, y, x_end, y_end = hole
+            crop = crop.copy()
+            crop[y:y_end, x:x_end] = GREY
+        return crop
 
-    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
-        """As `Transform.rows`: to the lower end of the crop."""
-        return self._box(height, width, epoch=epoch, index=index)[1][3]
-
-    def _box(self, height: int, width: int, *, epoch: int, index: int) -> tuple[random.Random, Box]:
-        """The part of the image, and the source of all that is decided after it."""
-        # One number of all three: the generator mixes all words of it.
-        chance = random.Random(self.seed + (epoch << 64) + (index << 96))  # noqa: S311
-        return chance, random_box(width, height, smallest=self.crop_scale, chance=chance)
+    def outline(self, height: int, width: int) -> Outline:
+        """What is taken of an image of that size."""
+        if self._latest is None or self._latest[:2] != (height, width):
+            chance, transform, side_px = iter(self._chances), self._transform, self._side_px
+            box = random_box(width, height, smallest=transform.crop_scale, chance=chance)
+            is_mirror = next(chance) < 0.5 and transform.mirror
+            seed, hole = int(next(chance) * 2**53), None
+            if transform.erase and next(chance) < transform.erase:
+                hole = _tried_box(side_px, side_px, _ERASED_SHARES, _ERASED_RATIOS, chance)
+            self._latest = height, width, Outline(box, is_mirror, seed, hole)
+        return self._latest[2]
 
 
 def resized(crop: Pixels, side_px: int, interpolation: str, *, mirror: bool = False) -> Pixels:
@@ -101,14 +147,14 @@ def resized(crop: Pixels, side_px: int, interpolation: str, *, mirror: bool = Fa
         return np.asarray(image)[:, :: -1 if mirror else 1]
     # Its fast kernels, of resizing and of mirroring, want the colours of a pixel side by side, and
     # no gaps between rows: without the copy it takes three times as long.
-    planes = torch.from_numpy(np.ascontiguousarray(crop))[None].permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.ascontiguousarray(crop)).unsqueeze(0).permute(0, 3, 1, 2)
     size = (side_px, side_px)
     planes = nn.functional.interpolate(planes, size, mode=interpolation, antialias=True)
-    pixels: Pixels = (planes.flip(3) if mirror else planes)[0].permute(1, 2, 0).numpy()
+    pixels: Pixels = (planes.flip(3) if mirror else planes).numpy()[0].transpose(1, 2, 0)
     return pixels
 
 
-def random_box(width: int, height: int, *, smallest: float, chance: random.Random) -> Box:
+def random_box(width: int, height: int, *, smallest: float, chance: Iterator[float]) -> Box:
     """A part of a `width` × `height` image: `smallest` to 1 of its area, sides 3:4 to 4:3.
 
     Where ten tries give none that fits, as much of the centre as the shape allows. Whole pixels.
@@ -126,17 +172,18 @@ def _tried_box(
     height: int,
     shares: tuple[float, float],
     ratios: tuple[float, float],
-    chance: random.Random,
+    chance: Iterator[float],
 ) -> Box | None:
-    low, high = (math.log(ratio) for ratio in ratios)
+    least, log_ratio = shares[0], math.log(ratios[0])
+    share_span, log_span = shares[1] - least, math.log(ratios[1]) - log_ratio
     for _ in range(_TRIES):
-        area = width * height * chance.uniform(*shares)
-        ratio = math.exp(chance.uniform(low, high))
+        area = width * height * (least + share_span * next(chance))
+        ratio = math.exp(log_ratio + log_span * next(chance))
         box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        x, y = next(chance), next(chance)
         if 0 < box_width <= width and 0 < box_height <= height:
-            x = chance.randint(0, width - box_width)
-            y = chance.randint(0, height - box_height)
-            return x, y, x + box_width, y + box_height
+            x_px, y_px = int(x * (width - box_width + 1)), int(y * (height - box_height + 1))
+            return x_px, y_px, x_px + box_width, y_px + box_height
     return None
 
 
@@ -147,15 +194,3 @@ def _trivially_augmented(crop: Pixels, seed: int) -> Pixels:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return np.asarray(augment(Image.fromarray(crop)))
-
-
-def _erased(pixels: Pixels, share: float, chance: random.Random) -> Pixels:
-    """The pixels, in a `share` of crops with a rectangle of the mean colour in them."""
-    if chance.random() >= share:
-        return pixels
-    height, width, _ = pixels.shape
-    if box := _tried_box(width, height, _ERASED_SHARES, _ERASED_RATIOS, chance):
-        x, y, x_end, y_end = box
-        pixels = pixels.copy()
-        pixels[y:y_end, x:x_end] = _GREY
-    return pixels

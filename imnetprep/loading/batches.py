@@ -1,7 +1,6 @@
 """Batches of pixels, and how workers hand them over: in slots of memory, or by a pipe."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -94,17 +93,16 @@ class BatchDataset(Dataset[Batch | BatchArrays | SlotBatch | Failure]):
         self._skips_bad, self._replaces_bad, self._cache = skips_bad, replaces_bad, cache
 
     def __getitems__(self, keys: Keys) -> Batch | BatchArrays | SlotBatch | Failure:
-        pixels, labels, slot = _NO_PIXELS, np.empty(len(keys.numbers), np.int64), None
-        count, bad = 0, dict[int, str]()
+        pixels, slot, read, bad = _NO_PIXELS, None, list[int](), dict[int, str]()
         worker = get_worker_info()
         try:
-            for key in keys.numbers:
+            crops = self._transform.crops(keys.epoch, keys.numbers)
+            for key, crop in zip(keys.numbers, crops, strict=True):
                 index = key % len(self._samples)
-                rows = partial(self._transform.rows, epoch=keys.epoch, index=key)
-                if (image := self._image(index, bad, rows)) is not None:
-                    crop = self._transform(image, epoch=keys.epoch, index=key)
-                    if not count:
-                        shape = (len(keys.numbers), *crop.shape)
+                if (image := self._image(index, bad, crop.rows)) is not None:
+                    cut = crop.cut(image)
+                    if not read:
+                        shape = (len(keys.numbers), *cut.shape)
                         if worker and self._slots:
                             slot = self._slots.take(worker.id, int(np.prod(shape)))
                         pixels = (
@@ -112,11 +110,12 @@ class BatchDataset(Dataset[Batch | BatchArrays | SlotBatch | Failure]):
                             if self._slots and slot is not None
                             else np.empty(shape, np.uint8)
                         )
-                    pixels[count], labels[count] = crop, self._samples.labels[index]
-                    count += 1
+                    pixels[len(read)] = cut
+                    read.append(index)
         except (ImnetprepError, OSError) as error:
             return error
-        arrays = BatchArrays(pixels[:count], labels[:count], bad)
+        labels = self._samples.labels[read].astype(np.int64)
+        arrays = BatchArrays(pixels[: len(read)], labels, bad)
         if self._slots and slot is not None:
             return SlotBatch(self._slots, slot, arrays)
         return arrays if worker else arrays.batch()

@@ -4,6 +4,7 @@ A training crop is a function of (seed, epoch, sample) and of nothing else: not 
 that makes it, nor of how many there are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,19 +38,31 @@ class Preprocessing:
     interpolation: str = "bilinear"
 
 
+class Crop(Protocol):
+    """What one sample becomes in one epoch."""
+
+    def rows(self, height: int, width: int) -> int:
+        """Number of upper rows that are looked at of an image of that size."""
+        ...
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """An image (H, W, 3) to pixels (S, S, 3)."""
+        ...
+
+
 class Transform(Protocol):
-    """An image (H, W, 3) to pixels (S, S, 3)."""
+    """Images (H, W, 3) to pixels (S, S, 3)."""
 
     @property
     def side_px(self) -> int:
         """The largest S."""
         ...
 
-    def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels: ...
-
-    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
-        """Number of upper rows of an image that are looked at."""
+    def crops(self, epoch: int, keys: Sequence[int]) -> Sequence[Crop]:
+        """What samples become in an epoch, by their keys."""
         ...
+
+    def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,15 @@ class ValTransform:
         """As `Transform.side_px`."""
         return self.preprocessing.image_size
 
+    def crops(self, epoch: int, keys: Sequence[int]) -> "list[ValTransform]":
+        """As `Transform.crops`: all alike."""
+        return [self] * len(keys)
+
     def __call__(self, pixels: Pixels, *, epoch: int = 0, index: int = 0) -> Pixels:
+        return self.cut(pixels)
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """As `Crop.cut`."""
         image = Image.fromarray(pixels)
         side, resize = self.preprocessing.image_size, self.preprocessing.resize
         kernel, short = pillow_filter(self.preprocessing.interpolation), min(image.size)
@@ -82,8 +103,8 @@ class ValTransform:
         box = (x * x_scale, y * y_scale, (x + side) * x_scale, (y + side) * y_scale)
         return np.asarray(image.resize((side, side), kernel, box=box))
 
-    def rows(self, height: int, width: int, *, epoch: int, index: int) -> int:
-        """As `Transform.rows`: all."""
+    def rows(self, height: int, width: int) -> int:
+        """As `Crop.rows`: all."""
         return height
 
 

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import partial
 from itertools import count
 
 from imnetprep.images import Resize, resized_jpeg
@@ -87,13 +86,14 @@ def resize_gain(
         times = []
         for _ in range(_TRIES):
             begun_s = time.perf_counter()
+            (crop,) = transform.crops(0, [number])
             pixels = decode_pixels(
                 body,
                 decoder=samples.decoder,
                 apply_orientation=samples.apply_orientation,
-                rows=partial(transform.rows, epoch=0, index=number),
+                rows=crop.rows,
             )
-            transform(pixels, epoch=0, index=number)
+            crop.cut(pixels)
             times.append(time.perf_counter() - begun_s)
         return min(times)
 

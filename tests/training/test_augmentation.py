@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from imnetprep.loading.augmentation import Sizes, TrainTransform
+from imnetprep.loading.chances import chances
 from imnetprep.messages import WrongUsage
 from imnetprep.networks.model import build_model, loss_of
 from imnetprep.recipes.plan_recipe import plan_recipe, resumed_recipe
@@ -20,6 +21,20 @@ LABELS = np.repeat(np.arange(3, dtype=np.int32), [40, 10, 2])
 
 def recipe(**options: Any) -> Recipe:
     return plan_recipe({"lr": 0.1, "image_size": 64, **options}, amp_pays=False)
+
+
+def test_chances_are_even_and_no_two_places_have_the_same() -> None:
+    drawn = np.stack([
+        chances(seed, epoch, range(3000), 8) for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ])  # fmt: skip
+    assert len(np.unique(drawn)) == drawn.size
+    counts, _ = np.histogram(drawn, bins=20, range=(0, 1))
+    assert np.ptp(counts) < 0.1 * counts.mean()
+    between = np.corrcoef(drawn.transpose(0, 2, 1).reshape(24, -1))
+    assert np.abs(between - np.eye(24)).max() < 0.1
+    steps = np.corrcoef(drawn[:, :-1].ravel(), drawn[:, 1:].ravel())[0, 1]
+    assert abs(steps) < 0.02
+    assert np.array_equal(chances(0, 1, [7, 2999], 3), drawn[1, [7, 2999], :3])
 
 
 def test_crops_grow_in_the_last_third() -> None:
