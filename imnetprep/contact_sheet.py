@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
+from imnetprep.pixels.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.inputs import train_transform

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from imnetprep.jobs import FILES
-from imnetprep.loading.decoders import decode_pixels
-from imnetprep.loading.transforms import Normaliser, Pixels, ValTransform
 from imnetprep.machine import is_of_file
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
+from imnetprep.pixels.decoders import decode_pixels
+from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform
 from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.device import pick_device
 from imnetprep.training.failures import said_in_words

@@ -121,8 +121,8 @@ def ours(folder: Path, **options: Any) -> Batches:
     """
     from imnetprep.catalog.datasets import Layout, Root
     from imnetprep.loading.order import Order
-    from imnetprep.loading.transforms import Normaliser
     from imnetprep.messages import Silent
+    from imnetprep.pixels.transforms import Normaliser
     from imnetprep.training.ranks import ALONE
 
     planning: Any = import_module("imnetprep.training.plan")

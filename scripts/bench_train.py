@@ -335,10 +335,10 @@ def _parity(_folder: Path, data: Path) -> None:
     import torch
 
     from imnetprep.images import Resize, resized_jpeg
-    from imnetprep.loading.decoders import decode_pixels
-    from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
     from imnetprep.networks.model import build_model
     from imnetprep.networks.weight_files import read_tensors
+    from imnetprep.pixels.decoders import decode_pixels
+    from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
 
     half = (0.5, 0.5, 0.5)
     preprocessing = Preprocessing(224, 256, half, half, interpolation="bicubic")

@@ -18,11 +18,11 @@ from imnetprep.evaluation.scored_classes import (
     tell_of_choice,
 )
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.samples import SampleList
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Progress, count, shell_command
 from imnetprep.outside_text import public_address
+from imnetprep.pixels.decoders import AUTO
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.training.device import pick_place
 from imnetprep.training.failures import said_in_words

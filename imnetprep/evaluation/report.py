@@ -13,9 +13,9 @@ from imnetprep.evaluation.evaluate import Evaluation
 from imnetprep.evaluation.guesses import BINS
 from imnetprep.fs import existing_folder, written_whole
 from imnetprep.images import encode_jpeg
-from imnetprep.loading.transforms import ValTransform, network_view
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.outside_text import shown
+from imnetprep.pixels.transforms import ValTransform, network_view
 from imnetprep.reports.evaluation_page import Confusion, EvaluationPage
 from imnetprep.reports.parts import ClassScore, Sample
 

@@ -1,6 +1,7 @@
 """Batches of pixels, and how workers hand them over: in slots of memory, or by a pipe."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,12 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from imnetprep.loading.cache import PixelCache
-from imnetprep.loading.decoders import Rows
 from imnetprep.loading.order import Keys
-from imnetprep.loading.samples import SampleList
 from imnetprep.loading.slots import Slots, slots_of
-from imnetprep.loading.transforms import Pixels, Transform
-from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.loading.substitution import Substitution
+from imnetprep.messages import ImnetprepError
+from imnetprep.pixels.transforms import Crop, Pixels, Transform
 
 _NO_PIXELS = np.empty((0, 1, 1, 3), np.uint8)  # of a batch that others share among them
 Failure = ImnetprepError | OSError
@@ -74,82 +74,55 @@ def _received(
 class BatchDataset(Dataset[Batch | BatchArrays | SlotBatch | Failure]):
     """Batches by their keys, or the first error: one that is raised in a worker would lose its
     type.
-
-    A sample that cannot be read is an error, unless `skips_bad`: then it is left out, or with
-    `replaces_bad` the next one of its class takes its place, so that all labels stay as they are.
     """
 
     def __init__(
         self,
-        samples: SampleList,
+        substitution: Substitution,
         transform: Transform,
         *,
-        skips_bad: bool,
-        replaces_bad: bool,
         cache: PixelCache | None = None,
         slots: Slots | None = None,
     ) -> None:
-        self._samples, self._transform, self._slots = samples, transform, slots
-        self._skips_bad, self._replaces_bad, self._cache = skips_bad, replaces_bad, cache
+        self._substitution, self._samples = substitution, substitution.samples
+        self._transform, self._cache, self._slots = transform, cache, slots
 
     def __getitems__(self, keys: Keys) -> Batch | BatchArrays | SlotBatch | Failure:
-        pixels, slot, read, bad = _NO_PIXELS, None, list[int](), dict[int, str]()
+        pixels, slot, indices, bad = _NO_PIXELS, None, list[int](), dict[int, str]()
         worker = get_worker_info()
         try:
             crops = self._transform.crops(keys.epoch, keys.numbers)
             for key, crop in zip(keys.numbers, crops, strict=True):
                 index = key % len(self._samples)
-                if (image := self._image(index, bad, crop.rows)) is not None:
-                    cut = crop.cut(image)
-                    if not read:
-                        shape = (len(keys.numbers), *cut.shape)
-                        if worker and self._slots:
-                            slot = self._slots.take(worker.id, int(np.prod(shape)))
-                        pixels = (
-                            self._slots.array(slot, shape)
-                            if self._slots and slot is not None
-                            else np.empty(shape, np.uint8)
-                        )
-                    pixels[len(read)] = cut
-                    read.append(index)
+                part = self._substitution.item(index, bad, partial(self._pixels, crop))
+                if part is None:
+                    continue
+                if not indices:
+                    shape = (len(keys.numbers), *part.shape)
+                    if worker and self._slots:
+                        slot = self._slots.take(worker.id, int(np.prod(shape)))
+                    pixels = (
+                        self._slots.array(slot, shape)
+                        if self._slots and slot is not None
+                        else np.empty(shape, np.uint8)
+                    )
+                pixels[len(indices)] = part
+                indices.append(index)
         except (ImnetprepError, OSError) as error:
             return error
-        labels = self._samples.labels[read].astype(np.int64)
-        arrays = BatchArrays(pixels[: len(read)], labels, bad)
+        labels = self._samples.labels[indices].astype(np.int64)
+        arrays = BatchArrays(pixels[: len(indices)], labels, bad)
         if self._slots and slot is not None:
             return SlotBatch(self._slots, slot, arrays)
         return arrays if worker else arrays.batch()
 
-    def _image(self, index: int, bad: dict[int, str], rows: Rows) -> Pixels | None:
-        """The image in the place of sample `index`, None: it is left out; `bad` gets the reasons.
-
-        Raises OSError, and WrongBytes where that is an error.
-        """
-        for number in self._candidates(index):
-            if self._cache and (pixels := self._cache.get(number)) is not None:
-                return pixels
-            try:
-                if not self._cache:
-                    return self._samples.pixels(number, rows)
-                self._cache.add(number, pixels := self._samples.pixels(number))
-                return pixels
-            except WrongBytes as error:
-                if not self._skips_bad:
-                    error.hint += "; --on-bad-image skip goes on without them"
-                    raise
-                bad[number] = str(error)
-        if not self._replaces_bad:
-            return None
-        wnid = self._samples.wnids[self._samples.labels[index]]
-        raise WrongBytes(
-            f"no image of class {wnid} can be read, such as {bad[index]}",
-            hint="imnetprep verify --decode names every such image",
-        )
-
-    def _candidates(self, index: int) -> Iterator[int]:
-        """The sample, and where it may be replaced all others of its class, from it on."""
-        yield index
-        if self._replaces_bad:
-            labels = self._samples.labels
-            start, end = np.searchsorted(labels, [labels[index], labels[index] + 1]).tolist()
-            yield from (*range(index + 1, end), *range(start, index))
+    def _pixels(self, crop: Crop, number: int) -> Pixels:
+        """The crop of sample `number`; where it is fixed the cache has it, else the whole image."""
+        if not self._cache:
+            return crop.cut(self._samples.pixels(number, crop.rows))
+        is_fixed, pixels = self._transform.is_fixed, self._cache.get(number)
+        if pixels is None:
+            image = self._samples.pixels(number)
+            pixels = crop.cut(image) if is_fixed else image
+            self._cache.add(number, pixels)
+        return pixels if is_fixed else crop.cut(pixels)

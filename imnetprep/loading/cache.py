@@ -8,8 +8,8 @@ import numpy as np
 
 from imnetprep.jobs import available_memory
 from imnetprep.loading.samples import SampleList
-from imnetprep.loading.transforms import Pixels
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, format_bytes
+from imnetprep.pixels.transforms import Pixels
 
 _LOOKS = 64  # images whose size is measured
 _HEAD = 8  # bytes before the pixels of an image: its height and its width

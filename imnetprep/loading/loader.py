@@ -22,8 +22,9 @@ from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.slots import Slots
-from imnetprep.loading.transforms import Transform
+from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import ImnetprepError, WrongBytes, count
+from imnetprep.pixels.transforms import Transform
 from imnetprep.processes import end_with_the_parent
 
 _start_thread = Queue._start_thread  # type: ignore[attr-defined]
@@ -65,19 +66,13 @@ class Loader:
         self._prefetch = supply.read_ahead(lag=lag) if supply else None
         self._keys = KeyBatches(order, batch_size, share, follow=self._follow if supply else None)
         self._workers: set[BaseProcess] = set()
+        substitution = Substitution(samples, skips_bad=bad is not None, replaces_bad=replaces_bad)
         is_forked = workers > 0 and sys.platform == "linux"
         images = batch_size if share is None else len(share(torch.arange(batch_size)))
         slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
         self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
             DataLoader,
-            BatchDataset(
-                samples,
-                transform,
-                skips_bad=bad is not None,
-                replaces_bad=replaces_bad,
-                cache=cache,
-                slots=slots,
-            ),
+            BatchDataset(substitution, transform, cache=cache, slots=slots),
             batch_sampler=self._keys,
             collate_fn=_unchanged,
             num_workers=workers,

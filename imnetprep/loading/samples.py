@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.layouts.table import LAYOUTS, LayoutModule
-from imnetprep.loading.decoders import PILLOW, Rows, decode_pixels, pick_decoder
-from imnetprep.loading.transforms import Pixels
 from imnetprep.machine import is_of_file
 from imnetprep.manifest import Manifest, SampleRecord, require_split
 from imnetprep.messages import Progress, WrongBytes
+from imnetprep.pixels.decoders import PILLOW, Rows, decode_pixels, pick_decoder
+from imnetprep.pixels.transforms import Pixels
 
 _MEASURED_IMAGES = 64
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.measuring.busy_cores import busy_cores
@@ -26,6 +25,7 @@ from imnetprep.measuring.training_time import crop_sides, training_subject, trai
 from imnetprep.measuring.verdict import verdict
 from imnetprep.messages import Progress, Silent, Task
 from imnetprep.networks.architectures import refuse_unknown
+from imnetprep.pixels.decoders import AUTO
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position

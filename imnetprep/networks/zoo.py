@@ -14,9 +14,9 @@ from typing import Any
 from torch import Tensor
 from torchvision import models
 
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.networks.architectures import timm_module
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.recipes.recipe import INTERPOLATIONS, TIMM
 
 _WAITS_S = (0, 1, 2)  # before each try to reach the hub

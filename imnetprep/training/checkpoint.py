@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.fs import written_whole
 from imnetprep.loading.order import mixed_seed
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, WrongUsage, shell_word
 from imnetprep.networks.model import build_model, load_weights
 from imnetprep.outside_text import shown
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.plain_values import flag, plain_text, whole_number
 from imnetprep.recipes.recipe import Recipe, is_own_function, parse_recipe
 from imnetprep.training.checkpoint_values import (

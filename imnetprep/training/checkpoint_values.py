@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from imnetprep.loading.transforms import Preprocessing
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.plain_values import flag, real_number, whole_number
 from imnetprep.recipes.recipe import INTERPOLATIONS
 

@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from imnetprep.loading.order import mixed_seed
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.networks.fine_tuning import shrink_head
 from imnetprep.networks.model import build_model
@@ -20,6 +19,7 @@ from imnetprep.networks.zoo import (
     torchvision_weights,
 )
 from imnetprep.outside_text import shown
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.recipes.recipe import TIMM, Recipe
 from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint
 

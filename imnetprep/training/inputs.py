@@ -5,10 +5,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.order import Order, Window, one_batch, shuffled
 from imnetprep.loading.samples import Places, SampleList
 from imnetprep.messages import WrongUsage
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.recipes.recipe import Recipe
 
 # The epochs, of all, in which progressive training grows its crops: FFCV's recipes for ImageNet

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from imnetprep.images import encode_png
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.samples import SampleList
-from imnetprep.loading.transforms import Normaliser
 from imnetprep.networks.model import loss_of
+from imnetprep.pixels.transforms import Normaliser
 from imnetprep.reports.parts import Sample
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.inputs import class_weights

@@ -12,13 +12,13 @@ from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.cache import Caches, make_caches
-from imnetprep.loading.decoders import AUTO
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
 from imnetprep.manifest import NoSplit
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
+from imnetprep.pixels.decoders import AUTO
 from imnetprep.recipes.plan_recipe import (
     arch_of,
     base_values,

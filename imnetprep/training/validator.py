@@ -11,8 +11,8 @@ from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import SampleList
-from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.messages import Progress
+from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.training.device import Place
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.precision import autocast

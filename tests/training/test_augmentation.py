@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from imnetprep.loading.augmentation import Sizes, TrainTransform
-from imnetprep.loading.chances import chances
 from imnetprep.messages import WrongUsage
 from imnetprep.networks.model import build_model, loss_of
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
+from imnetprep.pixels.chances import chances
 from imnetprep.recipes.plan_recipe import plan_recipe, resumed_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.inputs import class_weights, train_order, train_transform

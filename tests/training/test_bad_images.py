@@ -10,13 +10,13 @@ import torch
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.evaluation.evaluate import evaluate
-from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import Interruption, Silent, WrongBytes
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.training.checkpoint import Best
 from imnetprep.training.meters import Score
 from imnetprep.training.plan import plan_training

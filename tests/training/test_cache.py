@@ -7,12 +7,12 @@ import pytest
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading import cache as caching
-from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.cache import PixelCache, make_caches
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import shuffled
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Silent
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from tests.training.test_loading import same, samples_of
 
 pytestmark = pytest.mark.training

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.proving.receipt import DigestProof
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.training.checkpoint import (

@@ -9,10 +9,10 @@ from PIL import Image, ImageFont
 from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.contact_sheet import fitted, pick_rows, pictures, plan_contact_sheet
-from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.recipes.plan_recipe import plan_recipe
 from tests.conftest import Run
 from tests.drawn import draw_root

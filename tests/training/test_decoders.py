@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from imnetprep.images import decode_rgb
-from imnetprep.loading import decoders
-from imnetprep.loading.augmentation import Sizes, TrainTransform, resized
-from imnetprep.loading.decoders import PILLOW, decode_pixels, pick_decoder, read_header
-from imnetprep.loading.transforms import Pixels, pillow_filter
+from imnetprep.pixels import decoders
 from imnetprep.messages import ImnetprepError
+from imnetprep.pixels.augmentation import Sizes, TrainTransform, resized
+from imnetprep.pixels.decoders import PILLOW, decode_pixels, pick_decoder, read_header
+from imnetprep.pixels.transforms import Pixels, pillow_filter
 
 pytestmark = pytest.mark.training
 

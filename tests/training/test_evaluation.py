@@ -23,9 +23,9 @@ from imnetprep.evaluation.real_score import real_score
 from imnetprep.evaluation.scored_classes import only_classes
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
 from imnetprep.loading.samples import SampleList, read_samples
-from imnetprep.loading.transforms import MEAN, STD
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.networks.model import build_model
+from imnetprep.pixels.transforms import MEAN, STD
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.reports.evaluation_page import Confusion, EvaluationPage, Reliability
 from imnetprep.reports.parts import ClassScore, Sample

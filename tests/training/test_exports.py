@@ -17,9 +17,9 @@ from torch import Tensor
 
 from imnetprep.exports.card import model_card
 from imnetprep.exports.hugging_face import write_folder
-from imnetprep.loading.transforms import Normaliser, ValTransform
 from imnetprep.messages import ImnetprepError
 from imnetprep.networks.model import build_model
+from imnetprep.pixels.transforms import Normaliser, ValTransform
 from imnetprep.training.checkpoint import Checkpoint, save_checkpoint
 from tests.conftest import Run
 from tests.training.test_checkpoint import CHECKPOINT

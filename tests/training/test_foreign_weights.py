@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from imnetprep.catalog.datasets import Root
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.order import mixed_seed
-from imnetprep.loading.transforms import Preprocessing
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongUsage
 from imnetprep.networks.model import build_model
 from imnetprep.networks.weight_files import read_tensors
 from imnetprep.networks.zoo import Weights
+from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.training.checkpoint import load_checkpoint, save_checkpoint
 from imnetprep.training.foreign_weights import first_weights, fit_weights, read_weights

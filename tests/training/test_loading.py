@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
-from imnetprep.loading.augmentation import Sizes, TrainTransform
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from tests.drawn import draw_root
 
 

@@ -25,9 +25,9 @@ from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.samples import read_samples
 from imnetprep.loading.slots import Slots
-from imnetprep.loading.transforms import Preprocessing, ValTransform
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.pixels.transforms import Preprocessing, ValTransform
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.runs import Run
 from imnetprep.training.step import Step

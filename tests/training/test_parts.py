@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from imnetprep.loading.augmentation import Sizes, TrainTransform, random_box
-from imnetprep.loading.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.networks.model import build_model, loss_of
+from imnetprep.pixels.augmentation import Sizes, TrainTransform, random_box
+from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.recipes.plan_recipe import plan_recipe, refuse_contradiction
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.recipes.schedule import lr_at

@@ -13,7 +13,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as theirs
 
 from imnetprep.images import decode_rgb
-from imnetprep.loading.transforms import Preprocessing, ValTransform
+from imnetprep.pixels.transforms import Preprocessing, ValTransform
 from imnetprep.recipes.recipe import INTERPOLATIONS
 
 IS_WHOLE = "IMNETPREP_TEST_PARITY" in os.environ

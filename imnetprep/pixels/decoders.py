@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imnetprep.images import MOST_PIXELS, decode_rgb
-from imnetprep.loading.transforms import Pixels
 from imnetprep.messages import ImnetprepError
+from imnetprep.pixels.transforms import Pixels
 
 PILLOW, AUTO = "pillow", "auto"
 _SIMPLEJPEG = "simplejpeg"

@@ -7,15 +7,15 @@ nor of how many there are.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from imnetprep.loading.chances import chances
-from imnetprep.loading.transforms import MEAN, Pixels, pillow_filter
+from imnetprep.pixels.chances import chances
+from imnetprep.pixels.transforms import MEAN, Pixels, pillow_filter
 
 _CROP_RATIOS = (3 / 4, 4 / 3)
 _ERASED_SHARES, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
@@ -61,6 +61,7 @@ class TrainTransform:
     the share of crops in which a rectangle becomes grey (Zhong et al. 2017).
     """
 
+    is_fixed: ClassVar[bool] = False
     sizes: Sizes
     crop_scale: float
     seed: int

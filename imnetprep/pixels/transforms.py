@@ -6,7 +6,7 @@ that makes it, nor of how many there are.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -51,7 +51,9 @@ class Crop(Protocol):
 
 
 class Transform(Protocol):
-    """Images (H, W, 3) to pixels (S, S, 3)."""
+    """Images (H, W, 3) to pixels (S, S, 3); `is_fixed`: the same in each epoch."""
+
+    is_fixed: ClassVar[bool]
 
     @property
     def side_px(self) -> int:
@@ -73,6 +75,7 @@ class ValTransform:
     side is cut down to whole pixels, and the corner of the crop is rounded.
     """
 
+    is_fixed: ClassVar[bool] = True
     preprocessing: Preprocessing
 
     @property
