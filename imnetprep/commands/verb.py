@@ -387,8 +387,9 @@ decoder_option = click.option(
 )
 cache_option = click.option(
     "--cache",
-    type=click.Choice(["ram"]),
-    help="Decode each image once and keep it in memory: for a set that fits.",
+    type=click.Choice(["ram", "device"]),
+    help="Decode each image once and keep it, in memory or in that of the GPU, which then makes the"
+    " crops: for a set that fits.",
 )
 one_class_option = click.option(
     "--one-class", is_flag=True, help="Take images that are all of one class."

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from imnetprep.loading.cache import PixelCache
 from imnetprep.loading.order import Keys
+from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.slots import Slots, slots_of
 from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import ImnetprepError
@@ -81,7 +81,7 @@ class BatchDataset(Dataset[Batch | BatchArrays | SlotBatch | Failure]):
         substitution: Substitution,
         transform: Transform,
         *,
-        cache: PixelCache | None = None,
+        cache: RamCache | None = None,
         slots: Slots | None = None,
     ) -> None:
         self._substitution, self._samples = substitution, substitution.samples

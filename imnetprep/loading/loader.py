@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, dataloader
 
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset, Failure
-from imnetprep.loading.cache import PixelCache
+from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.order import KeyBatches, Order
+from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.samples import SampleList
 from imnetprep.loading.slots import Slots
 from imnetprep.loading.substitution import Substitution
@@ -56,7 +57,7 @@ class Loader:
         share: Callable[[Tensor], Tensor] | None = None,
         bad: BadImages | None = None,
         replaces_bad: bool = False,
-        cache: PixelCache | None = None,
+        cache: RamCache | DeviceCache | None = None,
     ) -> None:
         self.samples, self.batch_size, self._bad = samples, batch_size, bad
         self.unread: set[int] = set()  # samples that could not be read, in the pass under way
@@ -70,9 +71,16 @@ class Loader:
         is_forked = workers > 0 and sys.platform == "linux"
         images = batch_size if share is None else len(share(torch.arange(batch_size)))
         slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
+        self._substitution = substitution
+        self._device_cache = cache if isinstance(cache, DeviceCache) else None
         self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
             DataLoader,
-            BatchDataset(substitution, transform, cache=cache, slots=slots),
+            BatchDataset(
+                substitution,
+                transform,
+                cache=cache if isinstance(cache, RamCache) else None,
+                slots=slots,
+            ),
             batch_sampler=self._keys,
             collate_fn=_unchanged,
             num_workers=workers,
@@ -105,6 +113,9 @@ class Loader:
         Raises ImnetprepError where they cannot be, and the iterator WrongBytes on a bad image.
         """
         self._keys.epoch, self._keys.first_step = epoch, first_step
+        if self._device_cache:
+            self.unread.clear()
+            return map(self._whole, self._device_cache.batches(self._keys, self._substitution))
         earlier = set(active_children())
         try:
             batches = _quietly(iter, self._loader)

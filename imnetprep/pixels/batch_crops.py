@@ -71,7 +71,8 @@ def batch_crops(
         part = slice(start, start + _AT_ONCE)
         boxes = [outline.box for outline in outlines[part]]
         _fill(crops[part], images, numbers[part], boxes, interpolation)
-    mirrors = torch.tensor([outline.is_mirror for outline in outlines], device=device)
+    flags = [outline.is_mirror for outline in outlines]
+    mirrors = torch.tensor(flags, dtype=torch.bool, device=device)
     crops = torch.where(mirrors[:, None, None, None], crops.flip(2), crops)
     grey = torch.tensor(GREY, dtype=torch.uint8, device=device)
     for crop, outline in zip(crops, outlines, strict=True):

@@ -5,10 +5,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from imnetprep.loading.caches import DEVICE
 from imnetprep.loading.order import Order, Window, one_batch, shuffled
 from imnetprep.loading.samples import Places, SampleList
 from imnetprep.messages import WrongUsage
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
+from imnetprep.pixels.batch_crops import FILTERS
 from imnetprep.recipes.recipe import Recipe
 
 # The epochs, of all, in which progressive training grows its crops: FFCV's recipes for ImageNet
@@ -40,6 +42,17 @@ def refuse_window(recipe: Recipe, samples: SampleList) -> None:
         )
     if samples.supply:
         samples.supply.require_window(recipe.shuffle_window)
+
+
+def refuse_cache(recipe: Recipe, kind: str) -> None:
+    """Raise WrongUsage where a cache of that kind has no way to make the crops of `recipe`."""
+    if kind == DEVICE and (recipe.augment != "none" or recipe.interpolation not in FILTERS):
+        word = "augment" if recipe.augment != "none" else "interpolation"
+        raise WrongUsage(
+            f"--{word} {getattr(recipe, word)} is of the CPU, and --cache {DEVICE} crops on the"
+            " device",
+            hint="--cache ram",
+        )
 
 
 def train_order(recipe: Recipe, labels: NDArray[np.int32], places: Places | None = None) -> Order:

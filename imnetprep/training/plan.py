@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.cache import Caches, make_caches
+from imnetprep.loading.caches import DEVICE, CachePlan, Caches
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
@@ -19,6 +19,7 @@ from imnetprep.manifest import NoSplit
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
+from imnetprep.pixels.transforms import ValTransform
 from imnetprep.recipes.plan_recipe import (
     arch_of,
     base_values,
@@ -45,7 +46,7 @@ from imnetprep.training.foreign_weights import (
     preprocessing_of,
     read_weights,
 )
-from imnetprep.training.inputs import refuse_window, train_order, train_transform
+from imnetprep.training.inputs import refuse_cache, refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.training.ranks import ALONE, Ranks
@@ -130,7 +131,14 @@ class TrainPlan:
                 )
             caches = Caches()
             if self.cache:
-                caches = make_caches(data.train, data.val, progress, processes=ranks.local_world)
+                refuse_cache(checkpoint.recipe, self.cache)
+                caches = CachePlan(
+                    self.cache, self.place.device, ranks.local_world, self.bad is not None
+                ).caches(
+                    (data.train, train_transform(checkpoint.recipe)),
+                    (data.val, ValTransform(checkpoint.preprocessing)),
+                    progress,
+                )
         return replace(self, data=data, caches=caches), checkpoint
 
     def _new(self, progress: Progress) -> Checkpoint:
@@ -343,6 +351,6 @@ def plan_training(
         progress.note(f"there is no run {target.folder.name} yet: it begins")
     data = data.with_decoder(decode, progress)
     bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
-    if cache and sys.platform != "linux":
+    if cache == DEVICE or (cache and sys.platform != "linux"):
         place = replace(place, workers=0)  # those that are not forked share no memory
     return TrainPlan(target, data, place, options, ranks, restart_schedule, log_options, bad, cache)

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
-from imnetprep.loading.cache import PixelCache
+from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
+from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.samples import SampleList
 from imnetprep.messages import Progress
 from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
@@ -35,7 +36,7 @@ class Validator:
         amp: bool,
         ranks: Ranks = ALONE,
         bad: BadImages | None = None,
-        cache: PixelCache | None = None,
+        cache: RamCache | DeviceCache | None = None,
     ) -> None:
         self._device, self._amp, self._ranks = place.device, amp, ranks
         # How many answers were wrong, and right, of each class in turn.

@@ -12,6 +12,7 @@ from imnetprep.catalog.datasets import Root, Split
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
+from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.samples import SampleList
@@ -29,6 +30,8 @@ from tests.training.stops import SignalAt
 from tests.training.test_loading import same, samples_of
 from tests.training.test_ranks import PLAIN, refuse_distance, train_as_ranks
 from tests.training.test_train import SMALL, numbers, refuse_difference, trained
+
+TRANSFORM = TrainTransform(Sizes(32, 32), 0.2, seed=5)
 
 
 class Notes(Silent):
@@ -67,10 +70,11 @@ def loader_of(
     replaces: bool = True,
     workers: int = 0,
     ranks: Ranks = Ranks(),  # noqa: B008 - a frozen value
+    cache: DeviceCache | None = None,
 ) -> Loader:
     return Loader(
         samples,
-        TrainTransform(Sizes(32, 32), 0.2, seed=5),
+        TRANSFORM,
         order=shuffled(len(samples), batch_size=9, seed=5, repeats=3)
         if replaces
         else in_turn(len(samples)),
@@ -80,6 +84,7 @@ def loader_of(
         share=ranks.slice,
         bad=bad,
         replaces_bad=replaces,
+        cache=cache,
     )
 
 
@@ -92,10 +97,9 @@ def test_the_next_of_its_class_takes_the_place_of_a_bad_image(spoilt: SampleList
     labels = [int(label) for batch in batches for label in batch.labels]
     places = {0: 1, 5: 1, 12: 15, 13: 15, 14: 15}
     assert set(places) & {key % 18 for key in keys}
-    transform = TrainTransform(Sizes(32, 32), 0.2, seed=5)
     for key, crop, label in zip(keys, crops, labels, strict=True):
         image = spoilt.pixels(places.get(key % 18, key % 18))
-        assert torch.equal(crop, torch.tensor(transform(image, epoch=0, index=key)))
+        assert torch.equal(crop, torch.tensor(TRANSFORM(image, epoch=0, index=key)))
         assert label == spoilt.labels[key % 18]
 
 
@@ -113,6 +117,13 @@ def test_batches_stay_whoever_reads_them_and_from_where(spoilt: SampleList) -> N
     loader.close()
     bad.tell()
     assert bad.lines and set(bad.lines) <= set(lines)
+    bad = BadImages(Silent())
+    cache = DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent(), skips_bad=True)
+    loader = loader_of(spoilt, bad, cache=cache)
+    for epoch in (0, 1):
+        assert same(list(loader.batches(epoch)), expected[epoch])
+    bad.tell()
+    assert bad.lines == lines
     shares = [loader_of(spoilt, bad, ranks=Ranks(rank, 2)) for rank in range(2)]
     for first, second, whole in zip(
         *(each.batches(0) for each in shares), expected[0], strict=True
@@ -125,6 +136,9 @@ def test_a_class_of_which_no_image_can_be_read_is_an_error(spoilt: SampleList) -
     spoil(spoilt, 15, 16, 17)
     with pytest.raises(WrongBytes, match=f"no image of class {spoilt.wnids[2]} can be read"):
         list(loader_of(spoilt, BadImages(Silent())).batches(0))
+    with pytest.raises(WrongBytes, match="0") as refused:
+        DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent())
+    assert "--on-bad-image skip" in refused.value.hint
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,24 +1,32 @@
-"""--cache ram: images decoded once, and batches that stay the same."""
+"""--cache: images decoded once, and batches that stay the same."""
 
 from contextlib import closing
 
 import numpy as np
 import pytest
+import torch
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.loading import cache as caching
-from imnetprep.loading.cache import PixelCache, make_caches
+from imnetprep.loading import caches
+from imnetprep.loading.caches import DEVICE, RAM, CachePlan, Caches
+from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.order import shuffled
+from imnetprep.loading.order import in_turn, shuffled
+from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.samples import SampleList
-from imnetprep.messages import ImnetprepError, Silent
+from imnetprep.messages import ImnetprepError, Progress, Silent
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
+from imnetprep.pixels.transforms import Preprocessing, ValTransform
+from imnetprep.training.ranks import Ranks
+from tests.conftest import Run as RunCommand
 from tests.training.test_loading import same, samples_of
 
 pytestmark = pytest.mark.training
 
+CPU, VAL = torch.device("cpu"), ValTransform(Preprocessing(32, 36))
 
-def loader_of(samples: SampleList, *, workers: int, cache: PixelCache | None) -> Loader:
+
+def loader_of(samples: SampleList, *, workers: int, cache: RamCache | None) -> Loader:
     return Loader(
         samples,
         TrainTransform(Sizes(32, 32), 0.2, seed=5),
@@ -31,7 +39,7 @@ def loader_of(samples: SampleList, *, workers: int, cache: PixelCache | None) ->
 
 
 def test_an_image_comes_back_as_it_was() -> None:
-    cache, noise = PixelCache(4, 4096), np.random.default_rng(0)
+    cache, noise = RamCache(4, 4096), np.random.default_rng(0)
     images = [noise.integers(0, 256, (7, width, 3), dtype=np.uint8) for width in (1, 5, 30)]
     assert cache.get(0) is None
     for index, image in enumerate(images):
@@ -49,7 +57,7 @@ def test_an_image_comes_back_as_it_was() -> None:
 def test_batches_are_those_without_a_cache(drawn: Root, workers: int, size_bytes: int) -> None:
     """Also where a part of the images alone has room."""
     samples = samples_of(drawn)
-    cache = PixelCache(len(samples), size_bytes)
+    cache = RamCache(len(samples), size_bytes)
     plain = loader_of(samples, workers=0, cache=None)
     with closing(loader_of(samples, workers=workers, cache=cache)) as loader:
         for epoch in range(3):
@@ -68,7 +76,7 @@ def test_an_image_is_read_once(drawn: Root, monkeypatch: pytest.MonkeyPatch) -> 
         return read(self, index)
 
     monkeypatch.setattr(SampleList, "read", counting)
-    loader = loader_of(samples, workers=0, cache=PixelCache(len(samples), 10_000_000))
+    loader = loader_of(samples, workers=0, cache=RamCache(len(samples), 10_000_000))
     for epoch in range(6):
         list(loader.batches(epoch))
     assert len(numbers) == len(set(numbers))
@@ -84,17 +92,68 @@ class Notes(Silent):
         self.lines.append(text)
 
 
-def test_what_it_takes_is_told_before(drawn: Root) -> None:
+def caches_of(kind: str, samples: SampleList, progress: Progress, *, processes: int = 1) -> Caches:
+    return CachePlan(kind, CPU, processes, skips_bad=False).caches(
+        (samples, TrainTransform(Sizes(32, 32), 0.2, seed=5)), (samples, VAL), progress
+    )
+
+
+@pytest.mark.parametrize("kind", [RAM, DEVICE])
+def test_what_it_takes_is_told_before(drawn: Root, kind: str) -> None:
     samples, notes = samples_of(drawn), Notes()
-    caches = make_caches(samples, samples, notes)
-    assert caches.train and caches.val
-    (line,) = notes.lines
-    assert line.startswith("--cache ram takes about ")
-    assert "for 120 decoded images" in line
+    made = caches_of(kind, samples, notes)
+    assert made.train and made.val
+    assert notes.lines[0].startswith(f"--cache {kind} takes about ")
+    assert "for 120 images" in notes.lines[0]
 
 
 def test_too_little_memory_is_told_before(drawn: Root, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caching, "available_memory", lambda: 500_000)
+    monkeypatch.setattr(caches, "available_memory", lambda: 500_000)
     with pytest.raises(ImnetprepError, match=r"of memory are free") as refused:
-        make_caches(samples_of(drawn), samples_of(drawn), Silent(), processes=4)
+        caches_of(RAM, samples_of(drawn), Silent(), processes=4)
     assert "--resize" in refused.value.hint
+
+
+def test_validation_images_are_cut_once(drawn: Root) -> None:
+    samples = samples_of(drawn)
+    made = [caches_of(kind, samples, Silent()).val for kind in (RAM, DEVICE)]
+    plain, *others = (
+        Loader(
+            samples, VAL, order=in_turn(len(samples)), batch_size=7, workers=0, pin_memory=False,
+            cache=cache,
+        )
+        for cache in (None, *made)
+    )  # fmt: skip
+    for loader in others:
+        for _ in range(2):
+            assert same(list(loader.batches(0)), list(plain.batches(0)))
+    assert isinstance(made[0], RamCache)
+    kept = made[0].get(0)
+    assert kept is not None and kept.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("ranks", [Ranks(), Ranks(1, 2)])
+def test_batches_are_made_on_the_device_as_by_workers(drawn: Root, ranks: Ranks) -> None:
+    samples = samples_of(drawn)
+    transform = TrainTransform(Sizes(24, 40, 0, 4), 0.2, seed=5, erase=0.5)
+    cache = DeviceCache(samples, transform, CPU, Silent())
+    plain, ours = (
+        Loader(
+            samples, transform, order=shuffled(len(samples), batch_size=8, seed=5, repeats=2),
+            batch_size=8, workers=0, pin_memory=False, share=ranks.slice, cache=each,
+        )
+        for each in (None, cache)
+    )  # fmt: skip
+    for epoch in (0, 2, 4):
+        assert same(list(ours.batches(epoch)), list(plain.batches(epoch)))
+    assert same(list(ours.batches(1, first_step=3)), list(plain.batches(1, first_step=3)))
+
+
+def test_crops_that_no_device_makes_are_refused(root: Root, here: RunCommand) -> None:
+    words = ["train", "--root", root.path, "--cache", "device", "--device", "cpu", "--run", "a"]
+    for option, choice in (("--augment", "trivial"), ("--interpolation", "lanczos")):
+        done = here(*words, option, choice)
+        assert done.returncode == 2
+        assert f"{option} {choice} is of the CPU" in done.stderr
+        assert "Hint: --cache ram" in done.stderr
+    assert not root.run("a").exists()

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from imnetprep.images import decode_rgb
-from imnetprep.pixels import decoders
 from imnetprep.messages import ImnetprepError
+from imnetprep.pixels import decoders
 from imnetprep.pixels.augmentation import Sizes, TrainTransform, resized
 from imnetprep.pixels.decoders import PILLOW, decode_pixels, pick_decoder, read_header
 from imnetprep.pixels.transforms import Pixels, pillow_filter

@@ -198,6 +198,9 @@ def test_cache_and_decoder_change_no_number_and_may_change_in_a_run(
     with pytest.raises(Interruption):
         stop = SignalAt(signal.SIGTERM, batches=10)
         trained(root, progress=stop, workers=1, cache="ram", decode="torchcodec")
+    with pytest.raises(Interruption):
+        stop = SignalAt(signal.SIGTERM, batches=3)
+        trained(root, resume=True, progress=stop, cache="device")
     trained(root, resume=True, decode="pillow")
     refuse_difference(Run(root.run("a")), unbroken)
 
