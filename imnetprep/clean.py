@@ -17,8 +17,9 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import Stage, UnfinishedSplit, open_journal, read_unfinished
 from imnetprep.proving.archive_at import consumed_path, index_path, other_consumer
 from imnetprep.proving.receipt import is_proved
+from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read, remove_shards
 
-KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
+KINDS = ("temporary", "part", "leftover", "cache", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
 
 _OF_AN_EARLY_RUN = {".lock", "recipe.json", "last.pt", "bad-images.txt"}
@@ -42,10 +43,14 @@ class Removable(NamedTuple):
 
 @dataclass(frozen=True)
 class CleanPlan:
-    """What `clean` can remove, and the folders where another process is at work."""
+    """What `clean` can remove, and the folders where another process is at work.
+
+    `cache`: that of shards, where another process reads it. It is left out, and nothing else is.
+    """
 
     removable: tuple[Removable, ...]
     busy: tuple[Path, ...]
+    cache: Path | None
 
     @property
     def size_bytes(self) -> int:
@@ -61,7 +66,8 @@ def plan_clean(root: Root, *, kinds: Sequence[str] = ()) -> CleanPlan:
     cannot be read.
     """
     busy = tuple(filter(is_locked, (root.archives, root.organizing)))
-    return CleanPlan(tuple(_removable(root, kinds, busy)), busy)
+    cache = root.shard_cache if is_read(root.shard_cache) else None
+    return CleanPlan(tuple(_removable(root, kinds, busy)), busy, cache)
 
 
 def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Removable]:
@@ -99,6 +105,7 @@ def _removable(root: Root, kinds: Sequence[str], busy: Sequence[Path]) -> list[R
         may_go = "leftover" in kinds or not _lacks_archive(root, dataset, as_published)
         found += _growth(root, dataset, split_folders, may_go=may_go)
     found += _runs(root)
+    found += _cache(root)
     if dataset is not None and not busy:
         found += _archives(root, dataset, as_published, any_source="archive" in kinds)
     kinds = kinds or DEFAULT_KINDS
@@ -207,6 +214,17 @@ def _runs(root: Root) -> Iterator[Removable]:
             yield _found("leftover", folder, "a run that ended before its first step")
 
 
+def _cache(root: Root) -> Iterator[Removable]:
+    """Shards of other places, unless they are read now."""
+    folder = root.shard_cache
+    if _is_folder(folder) and not is_read(folder):
+        files = [*files_of(folder, SHARD), *files_of(folder, PART)]
+        if files:
+            size_bytes = sum(status.st_blocks * 512 for _, status in files)
+            reason = "shards of another place; --shards would fetch them again"
+            yield Removable("cache", folder, size_bytes, reason, None)
+
+
 def _unfinished_folders(root: Root) -> Iterator[tuple[Stage, Path]]:
     """Folders that may be unfinished splits, each with its stage."""
     for folder in filter(_is_folder, _entries(root.organizing)):
@@ -260,6 +278,9 @@ def _source(archive: Archive) -> str:
 def _remove(root: Root, path: Path) -> None:
     if not _is_folder(path):
         path.unlink()
+        return
+    if path == root.shard_cache:
+        remove_shards(path)
         return
     if path.parent == root.runs:
         with locked(path):

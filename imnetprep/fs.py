@@ -378,6 +378,19 @@ def exclusive(handle: int, *, wait: bool = True) -> Iterator[bool]:
         fcntl.flock(handle, fcntl.LOCK_UN)
 
 
+@contextmanager
+def shared(handle: int) -> Iterator[None]:
+    """Keep every `exclusive` off an open file, as other threads and processes may at once.
+
+    It waits for one that is at work, and is unlocked by name, as by `exclusive`.
+    """
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)
+
+
 def _busy(place: str) -> ImnetprepError:
     hint = "wait until it is done, or stop it first"
     return ImnetprepError(f"another imnetprep is at work {place}", hint=hint)

@@ -14,6 +14,7 @@ from imnetprep.manifest import SplitRecord, open_manifest
 from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import UnfinishedSplit, read_unfinished
 from imnetprep.proving.receipt import Proof, archive_proof, verifies
+from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read
 from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.sources.part_files import read_part_records
 
@@ -72,6 +73,15 @@ class VerifyStatus(NamedTuple):
     recorded_at: str
 
 
+class CacheStatus(NamedTuple):
+    """The cache of shards of other places: how many lie there, and the bytes of all its files."""
+
+    name: str
+    shards: int
+    size_bytes: int
+    at_work: bool
+
+
 class RunStatus(NamedTuple):
     """A training: epochs done, and the best top-1 of any of them, in percent."""
 
@@ -89,7 +99,9 @@ class Damage(NamedTuple):
     problem: str
 
 
-Status = DatasetStatus | ArchiveStatus | SplitStatus | VerifyStatus | RunStatus | Damage
+Status = (
+    DatasetStatus | ArchiveStatus | SplitStatus | VerifyStatus | CacheStatus | RunStatus | Damage
+)
 
 # What reading a file that anything may have happened to can raise.
 _UNREADABLE = (
@@ -131,6 +143,7 @@ def statuses(root: Root) -> Iterator[Status]:
         (root.archives, _archives(root, dataset)),
         (root.organizing, _splits(root, dataset, records)),
         (root.receipt, _verifies(root)),
+        (root.shard_cache, _cache(root)),
         (root.runs, _runs(root)),
     ):
         try:
@@ -234,6 +247,13 @@ def _verifies(root: Root) -> Iterator[Status]:
     for name, record in sorted(verifies(root).items()):
         checks = tuple(record["checks"])
         yield VerifyStatus(name, checks, record["findings"], record["recorded_at"])
+
+
+def _cache(root: Root) -> Iterator[Status]:
+    folder = root.shard_cache
+    files = [files_of(folder, pattern) for pattern in (SHARD, PART)]
+    if size_bytes := sum(status.st_size for each in files for _, status in each):
+        yield CacheStatus(folder.name, len(files[0]), size_bytes, is_read(folder))
 
 
 def _runs(root: Root) -> Iterator[Status]:

@@ -124,6 +124,14 @@ def _consumed(root: Path, packed: Path) -> list[Path]:
     return [index, path]
 
 
+def _cached_shards(root: Path, _packed: Path) -> list[Path]:
+    folder = root / ".shards"
+    folder.mkdir()
+    for name in ("train-000007-{}.tar", ".val-000000-{}.tar.fetching"):
+        (folder / name.format("0f" * 16)).write_bytes(b"shard" * 5000)
+    return [folder]
+
+
 def _run_without_a_step(root: Path, _packed: Path) -> list[Path]:
     for name, files in (("early", ["recipe.json"]), ("trained", ["last.pt", "best.pt"])):
         folder = root / "runs" / name
@@ -156,6 +164,7 @@ def root(organized: Path) -> Path:
         (_damaged_journal, "leftover"),
         (_archive, "archive"),
         (_consumed, "archive"),
+        (_cached_shards, "cache"),
         (_run_without_a_step, "leftover"),
         (_run_without_an_epoch, "unfinished"),
     ],
@@ -179,7 +188,8 @@ def test_each_kind_is_shown_first_and_removed_when_asked(
         if not any(name == each or name.startswith(f"{each}/") for each in gone)
     }
     after = tree(root)
-    for left in ("archives/.lock", ".organizing/.lock", ".organizing/journal.db"):
+    locks = ("archives/.lock", ".organizing/.lock", ".shards/.readers")
+    for left in (*locks, ".organizing/journal.db"):
         after.pop(left, None)
         kept.pop(left, None)
     assert after == kept
@@ -303,6 +313,18 @@ def test_links_are_left_alone(organized: Path, packed: Path, tmp_path: Path, run
     assert [each["path"] for each in _shown(run, organized, "--yes")] == [str(folder)]
     assert not folder.exists()
     assert tree(elsewhere) == before
+
+
+def test_of_a_cache_nothing_but_shards_is_removed(root: Path, packed: Path, here: Run) -> None:
+    (folder,) = _cached_shards(root, packed)
+    names = ("train-7.tar", "notes.txt", f"train-000007-{'0f' * 16}.tar.gz")
+    for name in names:
+        (folder / name).write_bytes(b"mine")
+    (shown,) = _shown(here, root)
+    assert shown["path"] == str(folder) and 50_000 <= shown["size_bytes"] < 60_000
+    assert [each["removed"] for each in _shown(here, root, "--yes")] == [True]
+    assert set(tree(folder)) == {*names, ".readers"}
+    assert _shown(here, root) == []
 
 
 def test_without_a_manifest_growth_is_not_called_of_another_dataset(root: Path, run: Run) -> None:

@@ -56,9 +56,15 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     (folder / "recipe.json").write_text(json.dumps({"recipe": {"epochs": 90}}))
     lines = [{"epoch": at, "val": {"top1_percent": top1}} for at, top1 in ((1, 30.5), (2, 29.0))]
     (folder / "log.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (organized / ".shards").mkdir()
+    for name in ("train-000007-{}.tar", ".val-000000-{}.tar.fetching"):
+        (organized / ".shards" / name.format("0f" * 16)).write_bytes(b"shard" * 500)
+    (organized / ".shards" / "notes.txt").write_bytes(b"of somebody else")
     before = tree(organized)
     told = _status(run, organized)
     assert tree(organized) == before, "and nothing is changed"
+    cache = {"kind": "cache", "name": ".shards", "shards": 1, "size_bytes": 5000, "at_work": False}
+    assert _of("cache", told) == {".shards": cache}
     assert _of("dataset", told)["packed"]["title"] == "Noise, packed as ImageNet is"
     archives = _of("archive", told)
     assert (archives[TRAIN]["state"], archives[TRAIN]["proof"]["kind"]) == ("whole", "md5")

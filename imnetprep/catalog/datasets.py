@@ -638,6 +638,11 @@ class Root:
         """Which bytes, from where, proved how, by which version (JSON)."""
         return self.path / "receipt.json"
 
+    @property
+    def shard_cache(self) -> Path:
+        """Shards that `--shards` fetched from another place. Local, never synced."""
+        return self.path / ".shards"
+
     def split(self, split: str, layout: Layout = Layout.IMAGEFOLDER) -> Path:
         """The folder of an organized split: of its class folders, or of its shards."""
         return self.path / layout.parent / split

@@ -8,7 +8,7 @@ from imnetprep.commands.terminal import json_option, print_note, print_result
 from imnetprep.messages import count, format_bytes
 
 # As imnetprep.clean has them, which is not loaded for --help.
-_KINDS = ("temporary", "part", "leftover", "archive", "unfinished")
+_KINDS = ("temporary", "part", "leftover", "cache", "archive", "unfinished")
 
 
 @verb.command(short_help="Show what can be removed from the root; --yes removes it.")
@@ -32,13 +32,14 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
     part        unfinished archives, and what is known of their pieces; with
                 --only part also those that the dataset names no place for
     leftover    what organize left and cannot resume; runs that ended before a step
+    cache       shards in ROOT/.shards, which --shards fetched from another place
     archive     archives that are verified and whose images are organized; with
                 --only archive also those that the dataset names no place for
     unfinished  what can be resumed, runs without an epoch too: taken only with
                 --only unfinished
 
-    Where another imnetprep is at work in the root nothing is removed. Links are left alone, and
-    runs that have an epoch.
+    Where another imnetprep is at work in the archives or the splits nothing is removed. Links are
+    left alone, and runs that have an epoch, and a cache that a training reads.
 
     \b
     imnetprep clean
@@ -48,8 +49,8 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
 
     plan = plan_clean(root, kinds=kinds)
     yes = yes and not dry_run
-    for folder in () if yes else plan.busy:
-        print_note(f"another imnetprep is at work in {folder}: what it uses is not shown")
+    for folder in (*(() if yes else plan.busy), *filter(None, [plan.cache])):
+        print_note(f"another imnetprep is at work in {folder}: what it uses is left out")
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0
     for each in carry_out_clean(root, kinds=kinds) if yes else plan.removable:

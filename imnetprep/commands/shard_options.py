@@ -13,7 +13,6 @@ from imnetprep.messages import parse_bytes
 
 _CACHE = ("cache_dir", "cache_size")
 SHARDS = ("shards", *_CACHE, *verb.BUCKET)
-_CACHE_FOLDER = ".shards"
 _SIZE = verb.ParsedType("size", parse_bytes)
 
 
@@ -30,7 +29,7 @@ def shard_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--cache-dir",
         metavar="DIR",
         type=click.Path(path_type=Path, file_okay=False),
-        help=f"With --shards: where shards lie that were fetched.  [default: ROOT/{_CACHE_FOLDER}]",
+        help="With --shards: where shards lie that were fetched.  [default: ROOT/.shards]",
     )
     @click.option(
         "--cache-size",
@@ -63,7 +62,7 @@ def shard_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
             verb.refuse("--shards has shards", "layout")
             is_local(shards)
-            folder = cache_dir or root.path / _CACHE_FOLDER
+            folder = cache_dir or root.shard_cache
             place = ShardPlace(shards, Cache(folder.absolute(), cache_size))
         return command(root=root, layout=layout, shards=place, **options)
 

@@ -8,7 +8,14 @@ from imnetprep.commands.terminal import is_json, json_option, print_result
 from imnetprep.messages import count, format_bytes
 
 if TYPE_CHECKING:
-    from imnetprep.status import ArchiveStatus, RunStatus, SplitStatus, Status, VerifyStatus
+    from imnetprep.status import (
+        ArchiveStatus,
+        CacheStatus,
+        RunStatus,
+        SplitStatus,
+        Status,
+        VerifyStatus,
+    )
 
 
 @verb.command(short_help="Show what is under the root, finished or not.")
@@ -16,7 +23,8 @@ if TYPE_CHECKING:
 @verb.runs_option
 @json_option
 def status(root: Root) -> None:
-    """Show what is under the root: archives and their proof, splits, what verify found, runs.
+    """Show what is under the root: archives and their proof, splits, what verify found, the cache
+    of --shards, runs.
 
     Changes nothing and waits for nobody: it may be asked while other commands are at work.
 
@@ -41,7 +49,14 @@ def status(root: Root) -> None:
 
 def _row(status: "Status") -> tuple[str, str]:
     """The name of a thing, and its state."""
-    from imnetprep.status import ArchiveStatus, DatasetStatus, RunStatus, SplitStatus, VerifyStatus
+    from imnetprep.status import (
+        ArchiveStatus,
+        CacheStatus,
+        DatasetStatus,
+        RunStatus,
+        SplitStatus,
+        VerifyStatus,
+    )
 
     match status:
         case DatasetStatus():
@@ -53,6 +68,8 @@ def _row(status: "Status") -> tuple[str, str]:
             return status.split, _format_split(status)
         case VerifyStatus():
             return status.name, _format_verify(status)
+        case CacheStatus():
+            return status.name, _format_cache(status)
         case RunStatus():
             return status.name, _format_run(status)
         case _:
@@ -99,6 +116,11 @@ def _format_verify(verify: "VerifyStatus") -> str:
     findings = count(verify.findings, "finding") if verify.findings else "no finding"
     time = verify.recorded_at[:16].replace("T", " ")
     return f"{findings} ({', '.join(verify.checks)}), {time} UTC"
+
+
+def _format_cache(cache: "CacheStatus") -> str:
+    shards = f"{count(cache.shards, 'shard')} of other places"
+    return f"{shards}, {format_bytes(cache.size_bytes)}{', at work now' if cache.at_work else ''}"
 
 
 def _format_run(run: "RunStatus") -> str:

@@ -6,7 +6,6 @@ since a kill has left it.
 """
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,9 +14,7 @@ from pathlib import Path
 from imnetprep.fs import exclusive, free_bytes, has_locks
 from imnetprep.messages import ImnetprepError, format_bytes
 from imnetprep.outside_files import open_handle
-
-_NAME = re.compile(r"[a-z]+-[0-9]{6,10}-[0-9a-f]{32}\.tar")  # no other file is ever removed
-_PART = re.compile(rf"\.{_NAME.pattern}\.fetching")
+from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_at, remove_unlocked
 
 Fill = Callable[[int], None]
 
@@ -43,7 +40,7 @@ class Cache:
                 f"the file system of {self.folder} has no locks, by which processes share a cache",
                 hint="name a folder on a disk of this machine by --cache-dir",
             )
-        present_bytes = sum(status.st_size for _, status in self._files(_NAME))
+        present_bytes = sum(status.st_size for _, status in files_of(self.folder, SHARD))
         room_bytes = free_bytes(self.folder) + present_bytes
         if room_bytes < min(needed_bytes, self.limit_bytes):
             raise ImnetprepError(
@@ -82,7 +79,7 @@ class Cache:
         handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             with exclusive(handle, wait=wait) as is_ours:
-                if not is_ours or not _is_at(handle, part):
+                if not is_ours or not is_at(handle, part):
                     return None
                 try:
                     if path.exists():
@@ -93,7 +90,7 @@ class Cache:
                     part.replace(path)
                     return os.dup(handle)
                 finally:
-                    if _is_at(handle, part):
+                    if is_at(handle, part):
                         part.unlink()
         finally:
             os.close(handle)
@@ -136,9 +133,13 @@ class Cache:
 
         Where parts have all of it, one of them. Parts without a lock are removed.
         """
-        parts = [(path, status.st_size) for path, status in self._files(_PART) if status.st_size]
-        parts = [(path, part_bytes) for path, part_bytes in parts if not _remove_unlocked(path)]
-        shards = sorted(self._files(_NAME), key=lambda item: item[1].st_mtime_ns, reverse=True)
+        parts = [
+            (path, status.st_size) for path, status in files_of(self.folder, PART) if status.st_size
+        ]
+        parts = [(path, part_bytes) for path, part_bytes in parts if not remove_unlocked(path)]
+        shards = sorted(
+            files_of(self.folder, SHARD), key=lambda item: item[1].st_mtime_ns, reverse=True
+        )
         total_bytes = sum(part_bytes for _, part_bytes in parts)
         total_bytes += sum(status.st_size for _, status in shards)
         while total_bytes + size_bytes > self.limit_bytes and shards:
@@ -146,33 +147,3 @@ class Cache:
             path.unlink(missing_ok=True)
             total_bytes -= status.st_size
         return parts[0][0] if total_bytes + size_bytes > self.limit_bytes and parts else None
-
-    def _files(self, pattern: re.Pattern[str]) -> list[tuple[Path, os.stat_result]]:
-        files = []
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if pattern.fullmatch(entry.name):
-                    with suppress(FileNotFoundError):
-                        files.append((Path(entry.path), entry.stat(follow_symlinks=False)))
-        return files
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    """Is the open file the one at `path`?"""
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _remove_unlocked(part: Path) -> bool:
-    """Remove a part that nobody fetches. Was it one?"""
-    with (
-        suppress(FileNotFoundError),
-        part.open("rb") as file,
-        exclusive(file.fileno(), wait=False) as is_ours,
-    ):
-        if is_ours and _is_at(file.fileno(), part):
-            part.unlink()
-        return is_ours
-    return True

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,18 @@ FetchAhead = Callable[[int, Callable[[], Iterable[int]]], None]
 class ReadAhead:
     """Fetches what a loader will read, as long as that fits into `limit_bytes`.
 
-    Keys that are no further back than `lag` may still be under way.
+    Keys that are no further back than `lag` may still be under way. `lock` is held until it is
+    closed.
     """
 
     def __init__(
-        self, fetch: FetchAhead, sizes_bytes: NDArray[np.int64], limit_bytes: int, *, lag: int
+        self,
+        fetch: FetchAhead,
+        sizes_bytes: NDArray[np.int64],
+        limit_bytes: int,
+        *,
+        lag: int,
+        lock: AbstractContextManager[None],
     ) -> None:
         self._fetch, self._sizes_bytes, self._limit_bytes = fetch, sizes_bytes, limit_bytes
         self._lag, self._position, self._is_closed = lag, 0, False
@@ -31,6 +38,8 @@ class ReadAhead:
         self._in_use: list[tuple[int, int]] = []  # each with the last key that lies in it
         self._turn = threading.Condition()
         self._threads: list[threading.Thread] = []
+        self._locks = ExitStack()
+        self._locks.enter_context(lock)
 
     def follow(self, shards: NDArray[np.uint32]) -> Callable[[int], None]:
         """Begin an epoch whose keys lie in these `shards` (M,).
@@ -60,12 +69,13 @@ class ReadAhead:
             thread.start()
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Fetch no more, and let the cache go."""
         with self._turn:
             self._is_closed = True
             self._turn.notify_all()
         for thread in self._threads:
             thread.join(_CLOSE_S)
+        self._locks.close()
 
     def _work(self) -> None:
         while (number := self._next()) is not None:

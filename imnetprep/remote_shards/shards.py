@@ -24,6 +24,7 @@ from imnetprep.manifest import SampleRecord
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage, count, format_bytes
 from imnetprep.outside_files import open_handle
 from imnetprep.remote_shards.cache import Cache
+from imnetprep.remote_shards.cache_folder import reading
 from imnetprep.remote_shards.read_ahead import ReadAhead
 from imnetprep.sources.places import address_of, open_archive
 
@@ -134,7 +135,13 @@ class RemoteShards:
 
     def read_ahead(self, *, lag: int) -> ReadAhead:
         """What fetches shards before they are needed, by whoever has `lag` keys under way."""
-        return ReadAhead(self._fetch_ahead, self.sizes_bytes, self.cache.limit_bytes, lag=lag)
+        return ReadAhead(
+            self._fetch_ahead,
+            self.sizes_bytes,
+            self.cache.limit_bytes,
+            lag=lag,
+            lock=reading(self.cache.folder),
+        )
 
     def _fetch_ahead(self, number: int, in_use: Callable[[], Iterable[int]]) -> None:
         """Fetch a shard unless it is there, or somebody is at it. Raises as `Cache.open`."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from imnetprep.fs import exclusive
 from imnetprep.loading.order import Window, shuffled
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
-from imnetprep.messages import ImnetprepError, Interruption, Silent, SourceFailed, WrongUsage
+from imnetprep.messages import ImnetprepError, Interruption, Silent, SourceFailed, Task, WrongUsage
 from imnetprep.organize_shards import plan_organize_shards
 from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.place import ShardPlace
@@ -291,6 +291,60 @@ def test_the_command_reads_what_a_push_left_in_a_bucket(
     refuse_difference(Run(tmp_path / "root" / "runs" / "a"), whole)
     done = here("train", "--root", near.path, "--cache-size", "1MB")
     assert "only shards that lie elsewhere are cached" in done.stderr
+
+
+class Calling(Silent):
+    """Calls a function once, when a batch of the first epoch is done."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
+
+    @contextmanager
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
+        yield self
+
+    def advance(self, amount: int) -> None:
+        if self._call:
+            call, self._call = self._call, None
+            call()
+
+    def tell(self, detail: str) -> None: ...
+
+
+def test_the_cache_of_a_root_is_told_and_removed_once_nobody_reads_it(
+    near: Root, here: RunCommand, run: RunCommand, tmp_path: Path
+) -> None:
+    root = Root(tmp_path / "root")
+
+    def lines(runner: RunCommand, verb: str, *words: object) -> list[dict[str, Any]]:
+        done = runner(verb, "--root", root.path, "--json", *words)
+        assert done.returncode == 0, done.stderr
+        is_told = f"another imnetprep is at work in {root.shard_cache}" in done.stderr
+        assert is_told == (verb == "clean" and runner is run)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def cache(runner: RunCommand) -> dict[str, Any]:
+        (status,) = [each for each in lines(runner, "status") if each["kind"] == "cache"]
+        return status
+
+    def look() -> None:
+        """In another process: locks of a root keep none of the same one off."""
+        assert cache(run)["at_work"] and cache(run)["shards"] > 0
+        assert lines(run, "clean", "--yes")[-1]["found"] == 0
+
+    place = ShardPlace(str(near.path), Cache(root.shard_cache, 10**7))
+    looks = Calling(look)
+    trained(root, options={**SMALL, "epochs": 1}, shards=place, workers=1, progress=looks)
+    assert looks._call is None
+    status, sizes = cache(here), [path.stat().st_size for path in root.shard_cache.glob("*.tar")]
+    assert (status["shards"], status["at_work"]) == (SHARDS + VAL_SHARDS, False)
+    assert status["size_bytes"] == sum(sizes)
+    said = here("status", "--root", root.path).stdout
+    assert f"{SHARDS + VAL_SHARDS} shards of other places, " in said
+    removed = lines(here, "clean", "--yes")[0]
+    assert (removed["kind"], removed["path"]) == ("cache", str(root.shard_cache))
+    assert not list(root.shard_cache.glob("*.tar"))
+    trained(root, options={}, shards=place, resume=True)
 
 
 def test_val_shards_of_a_place_are_scored_as_those_of_a_root(
