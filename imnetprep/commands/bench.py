@@ -9,6 +9,7 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options
+from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.jobs import Jobs
 from imnetprep.messages import Progress, count
@@ -16,14 +17,20 @@ from imnetprep.recipes.choices import MACHINE
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.measuring.bench import Bench
+    from imnetprep.remote_shards.place import ShardPlace
 
 
 @verb.command(
     short_help="Measure how fast a recipe trains here, and what holds it back.",
-    headings={**HEADINGS, MACHINE: (*HEADINGS[MACHINE], "device", "workers", "decode", "seconds")},
+    headings={
+        "Where the images are": ("root", "layout", *SHARDS),
+        **HEADINGS,
+        MACHINE: (*HEADINGS[MACHINE], "device", "workers", "decode", "seconds"),
+    },
 )
 @verb.root_option
 @verb.layout_option()
+@shard_options
 @recipe_options
 @verb.device_option
 @verb.workers_option
@@ -41,6 +48,7 @@ if TYPE_CHECKING:  # --help loads none of it
 def bench(
     root: Root,
     layout: Layout | None,
+    shards: "ShardPlace | None",
     device: str | None,
     workers: int | None,
     decode: str,
@@ -56,25 +64,36 @@ def bench(
     device alone is measured. ROOT/.bench.json keeps the rates, from which `train --dry-run` tells
     the time of an epoch.
 
+    With --shards a few shards are fetched first, which tells how fast they come. All else is
+    measured on their images once these lie in the cache; nothing is said of the page cache.
+
     \b
     imnetprep bench --arch resnet18
     imnetprep bench --recipe fast16 --batch-size 512
     imnetprep bench --device cpu,cuda          side by side
     imnetprep bench --seconds 60 --json
+    imnetprep bench --shards s3://my-bucket/imagenet --cache-size 100GB
     """
     from imnetprep.recipes.plan_recipe import plan_recipe
     from imnetprep.training.runs import require_samples
 
     # Before torch is loaded, which takes seconds.
     plan_recipe(options, amp_pays=False)
-    if root.manifest.exists():
+    if not shards and root.manifest.exists():
         require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.measuring.bench import carry_out_bench, plan_bench
 
     progress = stderr_progress(quiet=quiet)
     devices: list[str | None] = [*dict.fromkeys(device.split(","))] if device else [None]
     plan = plan_bench(
-        root, options=options, devices=devices, workers=workers, decode=decode, layout=layout
+        root,
+        options=options,
+        devices=devices,
+        workers=workers,
+        decode=decode,
+        layout=layout,
+        shards=shards,
+        progress=progress,
     )
     if busy := plan.busy_cores:
         text = f"other programs keep {busy:.1f} of {count(Jobs().count(), 'core')} busy"

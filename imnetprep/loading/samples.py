@@ -53,8 +53,22 @@ class Prefetch(Protocol):
         """Fetch no more."""
 
 
+class Fetch(NamedTuple):
+    """Shards that were fetched, by number: the share that absent ones are of all bytes, and the
+    seconds that these took.
+    """
+
+    shards: list[int]
+    share: float
+    seconds: float
+
+
 class Supply(LayoutModule, Protocol):
     """How samples are read whose shards lie elsewhere."""
+
+    @property
+    def place(self) -> str:
+        """Where they lie, as it was typed."""
 
     @property
     def window(self) -> int:
@@ -62,6 +76,13 @@ class Supply(LayoutModule, Protocol):
 
         Raises WrongUsage where too few fit.
         """
+
+    @property
+    def needed_bytes(self) -> int:
+        """What a cache takes that holds all of a training."""
+
+    def fetch_some(self, limit: int, *, seed: int) -> Fetch:
+        """Fetch so many shards at random, first those that are absent. Raises SourceFailed."""
 
     def described(self, window: int) -> str:
         """What people read of it, where samples are shuffled among `window` shards; 0: all."""

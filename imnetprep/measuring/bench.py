@@ -20,6 +20,7 @@ from imnetprep.measuring.clock import INTERVALS
 from imnetprep.measuring.loader_rate import LOADER_BATCH, loader_rate, page_cache_share, resize_gain
 from imnetprep.measuring.machine_rates import Subject
 from imnetprep.measuring.rates import Duration, Rate, Rates
+from imnetprep.measuring.some_shards import fetch_some_shards
 from imnetprep.measuring.step_rate import StepClock
 from imnetprep.measuring.training_time import crop_sides, training_subject, training_time
 from imnetprep.measuring.verdict import verdict
@@ -28,11 +29,12 @@ from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
 from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.foreign_weights import preprocessing_of
-from imnetprep.training.inputs import train_order, train_transform
+from imnetprep.training.inputs import refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin
 from imnetprep.training.plan import Data, TrainPlan, read_data
 from imnetprep.training.precision import half_pays
@@ -48,19 +50,29 @@ _LOOKS = 64  # images that the page cache is asked for
 
 @dataclass(frozen=True)
 class Bench:
-    """What was measured of a recipe on a device, and how long it trains there; None: unknown."""
+    """What was measured of a recipe on a device, and how long it trains there; None: unknown.
+
+    `needed_bytes`: what a cache takes that holds all shards, where --cache-size is too small.
+    """
 
     place: Place
     recipe: Recipe
     subject: Subject
     rates: Rates
     duration: Duration | None
+    needed_bytes: int = 0
 
     @property
     def verdict(self) -> str:
         """What holds the training back, in words."""
         device, workers = self.place.device.type, self.place.workers
-        return verdict(self.rates, device=device, cores=self.subject.cores, workers=workers)
+        return verdict(
+            self.rates,
+            device=device,
+            cores=self.subject.cores,
+            workers=workers,
+            needed_bytes=self.needed_bytes,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """What was measured of what, the time that it makes, and the verdict."""
@@ -78,14 +90,17 @@ class Bench:
 class BenchPlan:
     """What is measured: the `options` of a recipe on each of `places`, with the images of a root.
 
-    `data` is None where there are none. `busy_cores`: those of other programs.
+    `data` is None where there are none; `part` has those that are read, all or of a few shards.
+    `busy_cores`: those of other programs. `fetch`: images/s in which shards came; None: none did.
     """
 
     root: Root
     data: Data | None
+    part: Data | None
     options: Mapping[str, Any]
     places: Sequence[Place]
     busy_cores: float = 0.0
+    fetch: float | None = None
 
     def recipe(self, place: Place) -> Recipe:
         """The recipe as a training on `place` would have it."""
@@ -100,16 +115,26 @@ def plan_bench(
     workers: int | None = None,
     decode: str = AUTO,
     layout: Layout | None = None,
+    shards: ShardPlace | None = None,
+    progress: Progress,
 ) -> BenchPlan:
-    """Read what `root` holds, and find the `devices`. Raises ImnetprepError and WrongUsage."""
+    """Read what `root` holds, or the place of `shards`, and find the `devices`.
+
+    A few shards are fetched. Raises ImnetprepError and WrongUsage.
+    """
     places = [pick_place(device, workers) for device in devices]
-    plan = BenchPlan(root, None, options, places, busy_cores())
+    plan = BenchPlan(root, None, None, options, places, busy_cores())
     recipes = [plan.recipe(place) for place in places]
     refuse_unknown(recipes[0].arch)
-    if not holds_dataset(root):
+    if not shards and not holds_dataset(root):
         return plan
-    data = read_data(root, layout=layout).of(recipes[0])
-    return replace(plan, data=data.with_decoder(decode, Silent()))
+    data = part = read_data(root, layout=layout, shards=shards).of(recipes[0])
+    fetch = None
+    if recipes[0].shuffle_window:
+        refuse_window(recipes[0], data.train)
+    if shards:
+        part, fetch = fetch_some_shards(data, seed=_new_seed(), progress=progress)
+    return replace(plan, data=data, part=part.with_decoder(decode, Silent()), fetch=fetch)
 
 
 def holds_dataset(root: Root) -> bool:
@@ -125,15 +150,19 @@ def carry_out_bench(plan: BenchPlan, *, seconds: float, progress: Progress) -> I
             yield _Measurement(plan, place, recipe, seconds).bench(progress)
 
 
+def _new_seed() -> int:
+    """A seed of other images than the last time, which lie in the page cache now."""
+    return int(np.random.default_rng().integers(2**31))
+
+
 class _Measurement:
     """One device at work on one recipe."""
 
     def __init__(self, plan: BenchPlan, place: Place, recipe: Recipe, seconds: float) -> None:
-        # Other images than the last time: those lie in the page cache.
-        seed = int(np.random.default_rng().integers(2**31))
-        self._recipe, self._place, self._seconds = replace(recipe, seed=seed), place, seconds
-        self._is_read, self._busy_cores = plan.data is not None, plan.busy_cores
-        data = plan.data or _no_data()
+        self._place, self._seconds = place, seconds
+        self._recipe = replace(recipe, seed=_new_seed())
+        self._is_read, self._bench_plan = plan.part is not None, plan
+        data = plan.part or _no_data()
         self._train = data.train
         # Its run is not begun: nothing is written.
         self._plan = TrainPlan(
@@ -160,14 +189,17 @@ class _Measurement:
         intervals = INTERVALS * (len(self._sides) * (1 + self._is_read) + self._is_read)
         with progress.task(f"{device}", total=intervals, unit="intervals") as task:
             rates = self._rates(task)
-        data = self._plan.data
-        time = training_time(rates, recipe, data) if self._is_read else None
-        subject = training_subject(recipe, data, self._place)
-        return Bench(self._place, recipe, subject, rates, time)
+        data, needed_bytes = self._bench_plan.data, 0
+        time = training_time(rates, recipe, data) if data else None
+        if data and (supply := data.train.supply) and supply.window:
+            needed_bytes = supply.needed_bytes
+        subject = training_subject(recipe, self._plan.data, self._place)
+        return Bench(self._place, recipe, subject, rates, time, needed_bytes)
 
     def _rates(self, task: Task) -> Rates:
         numbers = self._numbers()
-        cache = page_cache_share(self._train, numbers[:_LOOKS]) if self._is_read else None
+        is_near = self._is_read and not self._train.supply  # what was just fetched lies there
+        cache = page_cache_share(self._train, numbers[:_LOOKS]) if is_near else None
         loader = self._loader_rates(task) if self._is_read else ()
         clock = StepClock(self._checkpoint, self._train, self._place)
         step_s, last = _STEP * self._seconds / len(self._sides), self._sides[-1]
@@ -178,7 +210,7 @@ class _Measurement:
             rate = clock.alone(fit, side, seconds=step_s, on_interval=_advance(task))
             step.append(Rate(side, rate))
         if not self._is_read:
-            return Rates(tuple(step), fit.images, busy_cores=self._busy_cores)
+            return Rates(tuple(step), fit.images, busy_cores=self._bench_plan.busy_cores)
         task.tell("end to end")
         end_to_end, wait_share = clock.fed(
             self._loader(last, batch_size=fit.images),
@@ -209,7 +241,8 @@ class _Measurement:
             validation,
             gain,
             cache,
-            self._busy_cores,
+            self._bench_plan.busy_cores,
+            self._bench_plan.fetch,
         )
 
     def _numbers(self) -> list[int]:

@@ -39,6 +39,7 @@ class Subject:
 
     `device` is its own name, such as NVIDIA H200; `choices` are the recipe's, by name. `layout` is
     that of the images, `decoder` the library that decodes them, each time that they are read.
+    `shards`: where they lie, by --shards; empty: in the root.
     """
 
     processor: str
@@ -47,6 +48,7 @@ class Subject:
     workers: int
     layout: str
     decoder: str
+    shards: str
     choices: Mapping[str, str | float]
 
 
@@ -59,10 +61,14 @@ class Entry:
     at: str
 
 
-def subject_of(recipe: Recipe, *, device: str, workers: int, layout: str, decoder: str) -> Subject:
+def subject_of(
+    recipe: Recipe, *, device: str, workers: int, layout: str, decoder: str, shards: str
+) -> Subject:
     """What this machine measures of `recipe` on its device of that name."""
     choices = {name: getattr(recipe, name) for name in _DECISIVE}
-    return Subject(processor_name(), Jobs().count(), device, workers, layout, decoder, choices)
+    return Subject(
+        processor_name(), Jobs().count(), device, workers, layout, decoder, shards, choices
+    )
 
 
 def processor_name() -> str:
@@ -86,7 +92,7 @@ def write_rates(root: Root, subject: Subject, rates: Rates) -> None:
 
     Raises OSError.
     """
-    if root.is_tree or not root.manifest.exists():
+    if root.is_tree or not (root.manifest.exists() or subject.shards):
         return
     earlier = [each for each in _entries(root) if each.subject != subject]
     at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -134,5 +140,6 @@ def _parse_subject(value: object) -> Subject:
         whole_number(fields["workers"]),
         plain_text(fields["layout"]),
         plain_text(fields["decoder"]),
+        plain_text(fields["shards"]),
         table(fields["choices"]),
     )

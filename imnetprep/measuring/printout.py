@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from imnetprep.measuring.bench import Bench
 from imnetprep.measuring.rates import Rate, format_rate
-from imnetprep.measuring.verdict import PAYS, format_times
+from imnetprep.measuring.verdict import PAYS, format_cache_size, format_times
 from imnetprep.messages import count, format_duration
 
 
@@ -27,6 +27,8 @@ def lines(benches: Sequence[Bench]) -> list[str]:
 def _cells(bench: Bench) -> Iterator[tuple[str, str]]:
     """The title of each row and what was measured of it."""
     rates, time = bench.rates, bench.duration
+    if rates.fetch is not None:
+        yield "shards fetched, images/s", format_rate(rates.fetch)
     yield from _points("loader alone", rates.loader)
     yield from _points("device alone", rates.step)
     if rates.end_to_end is not None:
@@ -55,6 +57,13 @@ def _remarks(bench: Bench) -> Iterator[str]:
         yield (
             f"  the recipe looks at {largest} px at most: a root of organize --resize"
             f" {gain.side_px} is read {format_times(gain.ratio)} as fast"
+        )
+    if rates.fetch is not None:
+        size = format_cache_size(bench.needed_bytes) if bench.needed_bytes else ""
+        yield (
+            f"  shards come in each epoch: --cache-size {size} would hold all of them"
+            if size
+            else "  shards come in the first epoch: the cache holds all of them"
         )
     if rates.step_images < recipe.batch_size:
         images = count(rates.step_images, "image")

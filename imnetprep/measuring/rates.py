@@ -35,7 +35,7 @@ class Rates:
     `end_to_end` is of both together at the last size, `wait_share` the share of its time in which
     the step waited for data; `validation` of a whole pass, `cache` the share of the images that lay
     in the page cache before they were read. None: not measured. `step_images`: of a measured step.
-    `busy_cores`: of other programs at that time.
+    `busy_cores`: of other programs at that time. `fetch`: of train shards that came from elsewhere.
     """
 
     step: tuple[Rate, ...]
@@ -47,6 +47,7 @@ class Rates:
     gain: Gain | None = None
     cache: float | None = None
     busy_cores: float = 0.0
+    fetch: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The fields, each rate and gain as a table."""
@@ -80,19 +81,28 @@ class Duration(NamedTuple):
 
 
 def duration(
-    rates: Rates, sides_px: Sequence[int], *, train_images: int, val_images: int
+    rates: Rates,
+    sides_px: Sequence[int],
+    *,
+    train_images: int,
+    val_images: int,
+    fetched_epochs: int = 0,
 ) -> Duration | None:
     """The time of epochs with crops of `sides_px`, each validated on `val_images`.
 
-    None where the rates lack what it takes.
+    In so many of the first epochs images are no faster than their shards come. None where the rates
+    lack what it takes.
     """
     epochs = [rates.training(side) for side in sides_px]
     speeds = [rate for rate in epochs if rate]
     if not speeds or len(speeds) < len(epochs) or (val_images and not rates.validation):
         return None
-    validation_s = val_images / rates.validation if rates.validation else 0.0
-    seconds = [train_images / rate + validation_s for rate in speeds]
-    return Duration(seconds[-1], validation_s, sum(seconds))
+    validations_s, seconds = list[float](), list[float]()
+    for epoch, rate in enumerate(speeds):
+        limit = (epoch < fetched_epochs and rates.fetch) or math.inf
+        validations_s.append(val_images / min(rates.validation, limit) if rates.validation else 0.0)
+        seconds.append(train_images / min(rate, limit) + validations_s[-1])
+    return Duration(seconds[-1], validations_s[-1], sum(seconds))
 
 
 def format_rate(rate: float) -> str:
@@ -116,6 +126,7 @@ def parse_rates(value: object) -> Rates:
         None if gain is None else _parse_gain(table(gain)),
         _optional(fields["cache"], least=0, limit=1),
         real_number(fields["busy_cores"], least=0),
+        _optional(fields["fetch"]),
     )
 
 

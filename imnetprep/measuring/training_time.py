@@ -6,6 +6,7 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.measuring.machine_rates import Subject, read_rates, subject_of
 from imnetprep.measuring.rates import Duration, Rates, duration
 from imnetprep.messages import format_duration
+from imnetprep.outside_text import public_address
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.training.device import Place, device_name
 from imnetprep.training.inputs import train_order, train_transform
@@ -39,26 +40,33 @@ def training_time(
 ) -> Duration | None:
     """The time of a training on `data` from an epoch (of 0) on; None where the rates lack a part.
 
-    An average of the weights is validated as well.
+    An average of the weights is validated as well. Shards that lie elsewhere come once where the
+    cache holds all, else in each epoch.
     """
     val_images = len(data.val) * (1 + bool(recipe.ema)) if recipe.val else 0
+    supply, fetched_epochs = data.train.supply, 0
+    if supply:
+        fetched_epochs = recipe.epochs if supply.window else 1
     return duration(
         rates,
         crop_sides(recipe)[first_epoch:],
         train_images=len(train_order(recipe, data.train.labels)(0)),
         val_images=val_images,
+        fetched_epochs=fetched_epochs,
     )
 
 
 def training_subject(recipe: Recipe, data: Data, place: Place) -> Subject:
     """What is measured where `recipe` is to be trained on `data` in that place."""
     device = f"{place.device.type} {device_name(place.device)}"
+    supply = data.train.supply
     return subject_of(
         recipe,
         device=device,
         workers=place.workers,
         layout=str(data.train.layout),
         decoder=data.train.decoder,
+        shards=public_address(supply.place) if supply else "",
     )
 
 

@@ -8,15 +8,22 @@ from imnetprep.measuring.rates import Rates, format_rate
 PAYS = 1.1  # as many times as fast as now: less is noise
 
 
-def verdict(rates: Rates, *, device: str, cores: int, workers: int) -> str:
+def verdict(rates: Rates, *, device: str, cores: int, workers: int, needed_bytes: int = 0) -> str:
     """What holds a training on `device` back, in words.
 
     `workers` processes on `cores` read images: 0 means that the training itself does.
+    `needed_bytes`: what a cache takes that holds all shards, where they come in each epoch.
     """
     step = rates.step[-1].images_per_s
     if not rates.loader or rates.end_to_end is None:
         return f"{device} alone: it wants {format_rate(step)} images/s; no images were read"
     loader, end_to_end = rates.loader[-1].images_per_s, rates.end_to_end
+    if needed_bytes and rates.fetch and rates.fetch < min(loader, step):
+        return (
+            f"fetch-bound: shards come at {format_rate(rates.fetch)} images/s, the loader gives"
+            f" {format_rate(loader)}, {device} wants {format_rate(step)};"
+            f" --cache-size {format_cache_size(needed_bytes)} has them come once"
+        )
     if loader < step:
         readers = _readers(cores, workers)
         remedies = "".join(
@@ -52,6 +59,11 @@ def _remedies(rates: Rates, device: str, *, cores: int, workers: int) -> Iterato
     if device != "cpu":  # which would take more images by more cores as well
         readers = math.ceil(step / loader * max(1, min(cores, workers)))
         yield f"--workers {readers}" if readers <= cores else f"{readers} cores"
+
+
+def format_cache_size(needed_bytes: int) -> str:
+    """A size as --cache-size takes it, of `needed_bytes` or a little more."""
+    return f"{math.ceil(needed_bytes / 10**6)}MB"
 
 
 def format_times(ratio: float) -> str:

@@ -5,7 +5,9 @@ The manifest is believed and nothing else is: a shard counts once each image in 
 
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +19,9 @@ from numpy.typing import NDArray
 from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.fs import read_range
+from imnetprep.jobs import SHARDS_AHEAD
 from imnetprep.layouts.webdataset import shard_name
-from imnetprep.loading.samples import Places
+from imnetprep.loading.samples import Fetch, Places
 from imnetprep.machine import explain, named
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage, count, format_bytes
@@ -69,13 +72,18 @@ class RemoteShards:
         return int(self.sizes_bytes.sum())
 
     @property
+    def needed_bytes(self) -> int:
+        """What a cache takes that holds all of them, and the split that is read in turn."""
+        return self.size_bytes + self.other_bytes
+
+    @property
     def window(self) -> int:
         """How many shards a new training shuffles together: three quarters of the cache; 0: all.
 
         Raises WrongUsage where the cache is too small for any.
         """
         limit_bytes, largest_bytes = self.cache.limit_bytes, int(self.sizes_bytes.max())
-        if self.size_bytes + self.other_bytes <= limit_bytes:
+        if self.needed_bytes <= limit_bytes:
             return 0
         if limit_bytes < _LEAST_SHARDS * largest_bytes:
             raise WrongUsage(
@@ -142,6 +150,19 @@ class RemoteShards:
             lag=lag,
             lock=reading(self.cache.folder),
         )
+
+    def fetch_some(self, limit: int, *, seed: int) -> Fetch:
+        """As `Supply.fetch_some`: as many side by side as are fetched ahead of a training."""
+        numbers = np.random.default_rng(seed).permutation(len(self)).tolist()
+        begun_s = time.perf_counter()
+        present = {number for number in numbers if self.cache.touch(self.names[number])}
+        absent = [number for number in numbers if number not in present][:limit]
+        with ThreadPoolExecutor(SHARDS_AHEAD.count()) as pool:
+            for handle in pool.map(self._open, absent):
+                os.close(handle)
+        share = float(self.sizes_bytes[absent].sum() / self.size_bytes)
+        shards = sorted(numbers, key=lambda number: number in present)[:limit]
+        return Fetch(shards, share, time.perf_counter() - begun_s)
 
     def _fetch_ahead(self, number: int, in_use: Callable[[], Iterable[int]]) -> None:
         """Fetch a shard unless it is there, or somebody is at it. Raises as `Cache.open`."""

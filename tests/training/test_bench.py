@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ SMALL = [
     "cpu",
 ]
 SUBJECT = Subject(
-    "a CPU", 4, "cuda A10G", 4, "imagefolder", "pillow", {"arch": "resnet18", "amp": True}
+    "a CPU", 4, "cuda A10G", 4, "imagefolder", "pillow", "", {"arch": "resnet18", "amp": True}
 )
 RATES = Rates(
     (Rate(224, 5500.0),), 256, (Rate(224, 2600.0),), 2500.0, 0.5, 3000.0, Gain(256, 2.43, 20), 0.5
@@ -91,6 +92,29 @@ def test_what_holds_a_training_back_is_said_in_words(
         gain=None if gain is None else Gain(256, gain, 20),
     )
     assert verdict(rates, device=device, cores=4, workers=workers) == words
+
+
+def test_shards_that_come_in_each_epoch_may_hold_a_training_back() -> None:
+    rates = replace(RATES, fetch=800.0)
+    said = partial(verdict, device="cuda", cores=4, workers=4)
+    assert said(rates, needed_bytes=150_300_000_001) == (
+        "fetch-bound: shards come at 800 images/s, the loader gives 2,600, cuda wants 5,500;"
+        " --cache-size 150301MB has them come once"
+    )
+    for other, needed_bytes in ((rates, 0), (replace(rates, fetch=3000.0), 10**9)):
+        assert said(other, needed_bytes=needed_bytes).startswith("loader-bound")
+
+
+@pytest.mark.parametrize(
+    ("fetched_epochs", "time"), [(0, (3, 1, 9)), (1, (3, 1, 21)), (9, (15, 5, 45))]
+)
+def test_no_image_is_faster_than_its_shard_comes(
+    fetched_epochs: int, time: tuple[float, float, float]
+) -> None:
+    rates = replace(RATES, end_to_end=1000.0, validation=1000.0, fetch=200.0)
+    counts = {"train_images": 2000, "val_images": 1000, "fetched_epochs": fetched_epochs}
+    assert duration(rates, [224] * 3, **counts) == pytest.approx(time)
+    assert duration(replace(rates, fetch=None), [224] * 3, **counts) == pytest.approx((3, 1, 9))
 
 
 def test_epochs_of_growing_crops_are_counted_by_their_pixels() -> None:
@@ -284,7 +308,7 @@ def test_a_damaged_file_counts_as_absent_and_is_replaced(root: Root, body: bytes
         ("step", []), ("step", [{"side_px": 0, "images_per_s": 1.0}]), ("step", 1),
         ("loader", [{"side_px": 8, "images_per_s": "1"}]), ("end_to_end", 0), ("wait_share", 2),
         ("validation", -1), ("gain", {"side_px": 1}), ("step_images", True), ("cache", "all"),
-        ("busy_cores", None),
+        ("busy_cores", None), ("fetch", 0),
         ("loader", [{"side_px": side, "images_per_s": 1} for side in (8, 4)]),
     ],
 )  # fmt: skip

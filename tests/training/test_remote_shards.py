@@ -399,3 +399,57 @@ def test_images_held_out_of_train_are_scored_at_a_place_without_val_shards(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == report.val.images
     assert f"{root.path} has no val split: scored on 17 images of train" in done.stderr
+
+
+def test_a_bench_fetches_a_few_shards_and_train_tells_the_time_by_it(
+    near: Root, largest_bytes: int, web: WebServer, here: RunCommand, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    words = ["--root", root, "--arch", "mlp-small", "--image-size", 16, "--batch-size", 8]
+    words += ["--device", "cpu", "--workers", 0, "--epochs", 2, "--decode", "pillow", "--json"]
+    small = ["--shards", web.address, "--cache-size", f"{6 * largest_bytes}"]
+
+    def told(verb: str, *more: object) -> dict[str, Any]:
+        done = here(verb, *words, *more)
+        assert done.returncode == 0, done.stderr
+        line: dict[str, Any] = json.loads(done.stdout)
+        return line
+
+    bench = told("bench", *small, "--seconds", 0.2)
+    assert {name[:5] for name in fetches(web)} == {"train", "val-0"}
+    assert set(fetches(web).values()) == {1} and len(fetches(web)) <= 5
+    rates = bench["rates"]
+    assert min(rates["fetch"], rates["loader"][0]["images_per_s"], rates["validation"]) > 0
+    assert rates["cache"] is None and bench["subject"]["shards"] == web.address
+    assert {path.name for path in root.iterdir()} == {".bench.json", ".shards"}
+    # The time of all images, of which each comes in each epoch.
+    assert bench["epoch_s"] >= 60 // 8 * 8 / rates["fetch"]
+    assert told("train", *small, "--dry-run")["total_s"] == pytest.approx(bench["total_s"])
+    # At another place, and in a root, nothing was measured.
+    assert "total_s" not in told("train", "--shards", near.path, "--dry-run")
+    assert "total_s" not in told("train", "--root", near.path, "--dry-run")
+
+
+def test_a_bench_of_shards_that_all_lie_in_the_cache_tells_no_rate_of_theirs(
+    near: Root, here: RunCommand, tmp_path: Path
+) -> None:
+    trained(Root(tmp_path), options={**SMALL, "epochs": 1}, shards=_place(near, tmp_path))
+    words = ["--root", tmp_path, "--shards", near.path, "--arch", "mlp-small", "--image-size", 16]
+    words += ["--batch-size", 8, "--device", "cpu", "--workers", 0, "--val-fraction", 0.2]
+    done = here("bench", *words, "--seconds", 0.2)
+    assert done.returncode == 0, done.stderr
+    assert "end to end, images/s" in done.stdout and "shards" not in done.stdout
+    assert f"measured on some shards of {near.path}, which are fetched first" in done.stderr
+    refusals: list[tuple[list[object], str]] = [
+        (["--shuffle-window", 8, "--cache-size", 110_000], "images are shuffled among 8 shards"),
+        (["--shards", tmp_path / "absent"], "manifest.db is not there"),
+        (["--layout", "webdataset"], "--layout cannot be used: --shards has shards"),
+    ]
+    for more, sentence in refusals:
+        done = here("bench", *words, *more)
+        assert done.returncode and done.stdout == ""
+        assert sentence in done.stderr
+
+
+def _place(near: Root, root: Path) -> ShardPlace:
+    return ShardPlace(str(near.path), Cache(root / ".shards", 10**7))
