@@ -7,7 +7,6 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.fs import read_range
-from imnetprep.jobs import SHARDS_AHEAD
 from imnetprep.layouts.webdataset import shard_name
 from imnetprep.loading.samples import Fetch, Places
 from imnetprep.machine import explain, named
@@ -152,16 +150,19 @@ class RemoteShards:
         )
 
     def fetch_some(self, limit: int, *, seed: int) -> Fetch:
-        """As `Supply.fetch_some`: as many side by side as are fetched ahead of a training."""
+        """As `Supply.fetch_some`: side by side, by what fetches ahead of a training."""
         numbers = np.random.default_rng(seed).permutation(len(self)).tolist()
-        begun_s = time.perf_counter()
-        present = {number for number in numbers if self.cache.touch(self.names[number])}
-        absent = [number for number in numbers if number not in present][:limit]
-        with ThreadPoolExecutor(SHARDS_AHEAD.count()) as pool:
-            for handle in pool.map(self._open, absent):
-                os.close(handle)
-        share = float(self.sizes_bytes[absent].sum() / self.size_bytes)
+        present = {each for each in numbers if (self.cache.folder / self.names[each]).exists()}
         shards = sorted(numbers, key=lambda number: number in present)[:limit]
+        absent = [number for number in shards if number not in present]
+        for number in present.intersection(shards):
+            self.cache.touch(self.names[number])
+        begun_s = time.perf_counter()
+        with closing(self.read_ahead(lag=0)) as read_ahead:
+            read_ahead.follow(np.array(absent, np.uint32))(0)
+            for number in absent:
+                os.close(self._open(number))
+        share = float(self.sizes_bytes[absent].sum() / self.size_bytes)
         return Fetch(shards, share, time.perf_counter() - begun_s)
 
     def _fetch_ahead(self, number: int, in_use: Callable[[], Iterable[int]]) -> None:
