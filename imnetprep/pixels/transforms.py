@@ -133,7 +133,9 @@ class Normaliser:
         floats = torch.empty(rows.shape, device=rows.device)
         # A part at a time on a CPU, which then has it in its cache from the first pass to the last.
         images = max(1, _PART_BYTES // (3 * side**2) if rows.is_cpu else len(rows))
-        for part, target in zip(rows.split(images), floats.split(images), strict=True):
+        for part, target in zip(
+            torch.split(rows, images), torch.split(floats, images), strict=True
+        ):
             target.copy_(part).sub_(shift).mul_(scale)
         # The permuted view of rows of RGB is channels-last already: no copy.
         return floats.view(pixels.shape).permute(0, 3, 1, 2)
