@@ -28,15 +28,12 @@ class Caches(NamedTuple):
 
 
 class CachePlan(NamedTuple):
-    """Caches by --cache `kind`: RAM, or DEVICE, of which `processes` of this machine have one each.
-
-    `skips_bad`: an image that cannot be read is no error.
-    """
+    """Caches by --cache `kind`, RAM or DEVICE: `processes` have one each, in `free_bytes`."""
 
     kind: str
     device: torch.device
     processes: int
-    skips_bad: bool
+    free_bytes: int
 
     def caches(
         self,
@@ -44,38 +41,49 @@ class CachePlan(NamedTuple):
         val: tuple[SampleList, ValTransform],
         progress: Progress,
     ) -> Caches:
-        """Caches for the images of both splits, and what is made of them.
+        """Caches for the images of both splits, and what is made of them; nothing is read yet.
 
         What they take is measured on some images, and told. Raises ImnetprepError where memory has
-        no room for it, WrongBytes on an image that cannot be read.
+        no room for it.
         """
-        samples = train[0], val[0]
         sizes = [_decoded_bytes(train[0]), len(val[0]) * (HEAD_BYTES + 3 * val[1].side_px ** 2)]
-        self._require_room(sum(sizes), count(sum(map(len, samples)), "image"), progress)
+        images = count(len(train[0]) + len(val[0]), "image")
+        self._require_room(sum(sizes), images, progress)
         if self.kind == RAM:
             return Caches(*(
-                RamCache(len(each), int(_SPARE * size_bytes) + _LEAST_BYTES)
-                for each, size_bytes in zip(samples, sizes, strict=True)
+                RamCache(len(samples), int(_SPARE * size_bytes) + _LEAST_BYTES)
+                for (samples, _), size_bytes in zip((train, val), sizes, strict=True)
             ))  # fmt: skip
         if self.device.type == "cpu":
-            progress.note("a CPU makes crops one by one faster than in batches: --cache ram")
-        return Caches(*(
-            DeviceCache(samples, transform, self.device, progress, skips_bad=self.skips_bad)
-            if samples else None for samples, transform in (train, val)
-        ))  # fmt: skip
+            progress.note("on a CPU --cache ram is faster")
+        return Caches(
+            DeviceCache(*train, self.device, progress, expected_bytes=sizes[0]),
+            DeviceCache(*val, self.device, progress, expected_bytes=sizes[1]),
+        )
 
     def _require_room(self, size_bytes: int, images: str, progress: Progress) -> None:
-        if self.device.type == "cuda" and self.kind == DEVICE:
-            total, free, place = size_bytes, torch.cuda.mem_get_info(self.device)[0], "GPU memory"
-        else:
-            total, free, place = self.processes * size_bytes, available_memory(), "memory"
-        sentence = f"{format_bytes(total)} for {images}; {format_bytes(free)} of {place} are free"
-        if total > _SHARE * free:
+        total, place = self.processes * size_bytes, "memory"
+        if _is_of_gpu(self.kind, self.device):
+            total, place = size_bytes, f"the memory of {self.device}"
+        free = f"{format_bytes(self.free_bytes)} of {place} are free"
+        sentence = f"{format_bytes(total)} for {images}; {free}"
+        if total > _SHARE * self.free_bytes:
             raise ImnetprepError(
                 f"--cache {self.kind} would take about {sentence}",
                 hint="leave out --cache, or train on smaller images: imnetprep organize --resize",
             )
         progress.note(f"--cache {self.kind} takes about {sentence}")
+
+
+def free_bytes(kind: str, device: torch.device) -> int:
+    """The memory that a cache may take of `device`, or of the machine."""
+    if _is_of_gpu(kind, device):
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
+
+
+def _is_of_gpu(kind: str, device: torch.device) -> bool:
+    return kind == DEVICE and device.type == "cuda"
 
 
 def _decoded_bytes(samples: SampleList) -> int:

@@ -63,7 +63,10 @@ class Loader:
         self.unread: set[int] = set()  # samples that could not be read, in the pass under way
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
-        supply, lag = samples.supply, 2 * workers * batch_size  # of batches that workers have
+        self._device_cache = cache if isinstance(cache, DeviceCache) else None
+        # What is on the device is read once, each shard when it is needed.
+        supply = None if self._device_cache else samples.supply
+        lag = 2 * workers * batch_size  # of batches that workers have
         self._prefetch = supply.read_ahead(lag=lag) if supply else None
         self._keys = KeyBatches(order, batch_size, share, follow=self._follow if supply else None)
         self._workers: set[BaseProcess] = set()
@@ -72,7 +75,6 @@ class Loader:
         images = batch_size if share is None else len(share(torch.arange(batch_size)))
         slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
         self._substitution = substitution
-        self._device_cache = cache if isinstance(cache, DeviceCache) else None
         self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
             DataLoader,
             BatchDataset(

@@ -86,7 +86,7 @@ def _fill(
     crops: Tensor, images: Images, numbers: Sequence[int], boxes: Sequence[Box], interpolation: str
 ) -> None:
     (side_px, _), device = crops.shape[1:3], crops.device
-    corners = torch.tensor(boxes)  # on the CPU, so that nothing waits for the device
+    corners = torch.tensor(boxes)  # on the CPU, which needs the largest size before all else
     widths, heights = (corners[:, 2:] - corners[:, :2]).unbind(1)
     # Lines below a crop are its last one again.
     lines = torch.arange(int(heights.max())).minimum(heights[:, None] - 1) + corners[:, 1, None]

@@ -1,8 +1,4 @@
-"""Images to what the network sees: crops as uint8 on the CPU, normalised on the device.
-
-A training crop is a function of (seed, epoch, sample) and of nothing else: not of the worker
-that makes it, nor of how many there are.
-"""
+"""Images to what the network sees: crops as uint8, normalised on the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

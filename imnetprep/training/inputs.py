@@ -49,8 +49,7 @@ def refuse_cache(recipe: Recipe, kind: str) -> None:
     if kind == DEVICE and (recipe.augment != "none" or recipe.interpolation not in FILTERS):
         word = "augment" if recipe.augment != "none" else "interpolation"
         raise WrongUsage(
-            f"--{word} {getattr(recipe, word)} is of the CPU, and --cache {DEVICE} crops on the"
-            " device",
+            f"--cache {DEVICE} cannot make --{word} {getattr(recipe, word)}, which runs on the CPU",
             hint="--cache ram",
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.caches import DEVICE, CachePlan, Caches
+from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
 from imnetprep.loading.held_out import held_out
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.samples import SampleList
@@ -87,8 +87,8 @@ class TrainPlan:
     """A run, what it trains on and where, and the recipe's options as they were typed.
 
     `restart_schedule`: the schedule begins anew where more epochs are to be trained. `bad`: images
-    that cannot be read are noted there, not an error. `cache`: where decoded images stay, by
-    --cache; None: nowhere. `caches` are made when the run begins.
+    that cannot be read are noted there, not an error. `cache_kind`: where decoded images
+    stay, by --cache; None: nowhere. `caches` are made when the run begins.
     """
 
     run: Run
@@ -99,7 +99,7 @@ class TrainPlan:
     restart_schedule: bool = False
     log_options: LogOptions = LogOptions()  # noqa: RUF009 - a frozen value
     bad: BadImages | None = None
-    cache: str | None = None
+    cache_kind: str | None = None
     caches: Caches = Caches()  # noqa: RUF009 - a frozen value
 
     def begin(self, progress: Progress, ranks: Ranks = ALONE) -> tuple["TrainPlan", Checkpoint]:
@@ -130,16 +130,20 @@ class TrainPlan:
                     hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
             caches = Caches()
-            if self.cache:
-                refuse_cache(checkpoint.recipe, self.cache)
-                caches = CachePlan(
-                    self.cache, self.place.device, ranks.local_world, self.bad is not None
-                ).caches(
+            if self.cache_kind:
+                refuse_cache(checkpoint.recipe, self.cache_kind)
+                caches = self._cache_plan(self.cache_kind, ranks).caches(
                     (data.train, train_transform(checkpoint.recipe)),
                     (data.val, ValTransform(checkpoint.preprocessing)),
                     progress,
                 )
         return replace(self, data=data, caches=caches), checkpoint
+
+    def _cache_plan(self, kind: str, ranks: Ranks) -> CachePlan:
+        device = self.place.device
+        shares = ranks.shares(free_bytes(kind, device).to_bytes(8))
+        least = min(int.from_bytes(share) for share in shares)  # so that all refuse, or none
+        return CachePlan(kind, device, ranks.local_world, least)
 
     def _new(self, progress: Progress) -> Checkpoint:
         text = self.options.get("weights")
@@ -349,6 +353,8 @@ def plan_training(
         )
     if resume and not target.is_begun:
         progress.note(f"there is no run {target.folder.name} yet: it begins")
+    if cache == DEVICE and workers:
+        raise WrongUsage(f"--cache {DEVICE} needs no workers", hint="leave out --workers")
     data = data.with_decoder(decode, progress)
     bad = BadImages(progress, target.folder if ranks.is_first else None) if skip_bad else None
     if cache == DEVICE or (cache and sys.platform != "linux"):

@@ -18,8 +18,11 @@ def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]
 
 def _copied(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    for batch in batches:
-        with torch.cuda.stream(stream):
+    stream.wait_stream(torch.cuda.current_stream(device))
+    while True:
+        with torch.cuda.stream(stream):  # a batch that is made on the device is made beside, too
+            if (batch := next(batches, None)) is None:
+                return
             pixels, labels = (
                 each.to(device, non_blocking=True) for each in (batch.pixels, batch.labels)
             )

@@ -172,31 +172,22 @@ def cloud(
         yield cloud
 
 
-def test_three_machines_one_after_the_other_train_what_one_would(
+def test_two_machines_one_after_the_other_train_what_one_would(
     cloud: Cloud, image: Path, tmp_path: Path, run: RunCommand
 ) -> None:
-    """The first is told that it will be taken back, the second loses its power, the third ends."""
+    """The first loses its power, the second ends; scripts/rehearse has one with a notice, too."""
     cloud.image = image
     cloud.launch()
     cloud.until(lambda: cloud.has_told("progress"))
     assert len(cloud.machines) == 1, cloud.logs()
     (first,) = cloud.machines.values()
     assert first.pids("SCREEN") or not shutil.which("screen")
-    notice_s = time.monotonic()
-    first.metadata.give_notice()
-    cloud.until(lambda: cloud.has_told("push", is_last=True))
-    assert time.monotonic() - notice_s < 60
-    cloud.until(lambda: cloud.has_told("interrupted", reason="EC2 takes the machine back"))
-    assert first.is_running
     first.kill()
-    cloud.until(lambda: cloud.has_told("progress", 2))
-    second = cloud.machines[cloud.group[0]]
-    second.kill()
     cloud.until(lambda: not cloud.group)
-    assert len(cloud.machines) == 3
-    third = [*cloud.machines.values()][-1]
-    third.wait_off(30)
-    assert third.shutdowns[-1] == "-h now"
+    assert len(cloud.machines) == 2
+    second = [*cloud.machines.values()][-1]
+    second.wait_off(30)
+    assert second.shutdowns[-1] == "-h now"
     done = cloud.folder.done()
     assert done is not None and done.code == 0, cloud.logs()
     assert done.reason == "the training is done"

@@ -14,8 +14,9 @@ from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.order import in_turn, shuffled
+from imnetprep.loading.order import Keys, in_turn, shuffled
 from imnetprep.loading.samples import SampleList
+from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import Interruption, Silent, WrongBytes
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.training.checkpoint import Best
@@ -118,7 +119,7 @@ def test_batches_stay_whoever_reads_them_and_from_where(spoilt: SampleList) -> N
     bad.tell()
     assert bad.lines and set(bad.lines) <= set(lines)
     bad = BadImages(Silent())
-    cache = DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent(), skips_bad=True)
+    cache = DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent(), expected_bytes=9999)
     loader = loader_of(spoilt, bad, cache=cache)
     for epoch in (0, 1):
         assert same(list(loader.batches(epoch)), expected[epoch])
@@ -136,8 +137,9 @@ def test_a_class_of_which_no_image_can_be_read_is_an_error(spoilt: SampleList) -
     spoil(spoilt, 15, 16, 17)
     with pytest.raises(WrongBytes, match=f"no image of class {spoilt.wnids[2]} can be read"):
         list(loader_of(spoilt, BadImages(Silent())).batches(0))
+    cache = DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent(), expected_bytes=9999)
     with pytest.raises(WrongBytes, match="0") as refused:
-        DeviceCache(spoilt, TRANSFORM, torch.device("cpu"), Silent())
+        list(cache.batches([Keys(0, [1])], Substitution(spoilt)))
     assert "--on-bad-image skip" in refused.value.hint
 
 

@@ -8,7 +8,7 @@ import torch
 
 from imnetprep.catalog.datasets import Root
 from imnetprep.loading import caches
-from imnetprep.loading.caches import DEVICE, RAM, CachePlan, Caches
+from imnetprep.loading.caches import DEVICE, RAM, CachePlan, Caches, free_bytes
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
@@ -93,7 +93,7 @@ class Notes(Silent):
 
 
 def caches_of(kind: str, samples: SampleList, progress: Progress, *, processes: int = 1) -> Caches:
-    return CachePlan(kind, CPU, processes, skips_bad=False).caches(
+    return CachePlan(kind, CPU, processes, free_bytes(kind, CPU)).caches(
         (samples, TrainTransform(Sizes(32, 32), 0.2, seed=5)), (samples, VAL), progress
     )
 
@@ -136,7 +136,7 @@ def test_validation_images_are_cut_once(drawn: Root) -> None:
 def test_batches_are_made_on_the_device_as_by_workers(drawn: Root, ranks: Ranks) -> None:
     samples = samples_of(drawn)
     transform = TrainTransform(Sizes(24, 40, 0, 4), 0.2, seed=5, erase=0.5)
-    cache = DeviceCache(samples, transform, CPU, Silent())
+    cache = DeviceCache(samples, transform, CPU, Silent(), expected_bytes=99)
     plain, ours = (
         Loader(
             samples, transform, order=shuffled(len(samples), batch_size=8, seed=5, repeats=2),
@@ -154,6 +154,7 @@ def test_crops_that_no_device_makes_are_refused(root: Root, here: RunCommand) ->
     for option, choice in (("--augment", "trivial"), ("--interpolation", "lanczos")):
         done = here(*words, option, choice)
         assert done.returncode == 2
-        assert f"{option} {choice} is of the CPU" in done.stderr
+        assert f"cannot make {option} {choice}, which runs on the CPU" in done.stderr
         assert "Hint: --cache ram" in done.stderr
+    assert "needs no workers" in here(*words, "--workers", 2).stderr
     assert not root.run("a").exists()
