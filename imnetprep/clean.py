@@ -45,12 +45,13 @@ class Removable(NamedTuple):
 class CleanPlan:
     """What `clean` can remove, and the folders where another process is at work.
 
-    `cache`: that of shards, where another process reads it. It is left out, and nothing else is.
+    `busy_cache`: that of shards, where it was to be removed and a process reads it. It alone is
+    left out then.
     """
 
     removable: tuple[Removable, ...]
     busy: tuple[Path, ...]
-    cache: Path | None
+    busy_cache: Path | None
 
     @property
     def size_bytes(self) -> int:
@@ -66,8 +67,9 @@ def plan_clean(root: Root, *, kinds: Sequence[str] = ()) -> CleanPlan:
     cannot be read.
     """
     busy = tuple(filter(is_locked, (root.archives, root.organizing)))
-    cache = root.shard_cache if is_read(root.shard_cache) else None
-    return CleanPlan(tuple(_removable(root, kinds, busy)), busy, cache)
+    is_busy = "cache" in (kinds or DEFAULT_KINDS) and is_read(root.shard_cache)
+    busy_cache = root.shard_cache if is_busy else None
+    return CleanPlan(tuple(_removable(root, kinds, busy)), busy, busy_cache)
 
 
 def carry_out_clean(root: Root, *, kinds: Sequence[str] = ()) -> Iterator[Removable]:

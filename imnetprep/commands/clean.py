@@ -39,7 +39,7 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
                 --only unfinished
 
     Where another imnetprep is at work in the archives or the splits nothing is removed. Links are
-    left alone, and runs that have an epoch, and a cache that a training reads.
+    left alone, and runs that have an epoch, and a cache that a process reads.
 
     \b
     imnetprep clean
@@ -49,7 +49,7 @@ def clean(root: Root, kinds: tuple[str, ...], yes: bool, dry_run: bool) -> None:
 
     plan = plan_clean(root, kinds=kinds)
     yes = yes and not dry_run
-    for folder in (*(() if yes else plan.busy), *filter(None, [plan.cache])):
+    for folder in (*(() if yes else plan.busy), *filter(None, [plan.busy_cache])):
         print_note(f"another imnetprep is at work in {folder}: what it uses is left out")
     width = max((len(str(each.path)) for each in plan.removable), default=0)
     number = size_bytes = 0

@@ -16,13 +16,14 @@ from imnetprep.pixels.augmentation import TrainTransform
 from imnetprep.pixels.batch_crops import Images, batch_crops
 from imnetprep.pixels.transforms import Pixels, ValTransform
 
-_GROWTH = 8  # of the memory that was too small, a part that is added
+_GROWTH = 1 / 8  # of memory that was too small, beside what is needed at once
 
 
 class DeviceCache:
     """The images of a split on `device`: whole for training, cut for validation.
 
-    They are read before the first batch, which takes so many `expected_bytes`, or more.
+    They are read when the first batch is asked for, into `expected_bytes` of memory, or into more
+    where they need it.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class DeviceCache:
                 starts[number], end = end, end + len(part)
                 self._sizes[number] = result.shape[0], result.shape[1]
                 if end > len(pixels):  # images are larger than those that were measured
-                    spare = pixels.new_empty(end - len(pixels) + len(pixels) // _GROWTH, 3)
+                    spare = pixels.new_empty(end - len(pixels) + int(_GROWTH * len(pixels)), 3)
                     pixels = torch.cat([pixels, spare])
                 pixels[starts[number] : end] = part
         widths = torch.tensor([width for _, width in self._sizes], device=self._device)

@@ -70,15 +70,16 @@ class Loader:
         self._prefetch = supply.read_ahead(lag=lag) if supply else None
         self._keys = KeyBatches(order, batch_size, share, follow=self._follow if supply else None)
         self._workers: set[BaseProcess] = set()
-        substitution = Substitution(samples, skips_bad=bad is not None, replaces_bad=replaces_bad)
         is_forked = workers > 0 and sys.platform == "linux"
         images = batch_size if share is None else len(share(torch.arange(batch_size)))
         slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
-        self._substitution = substitution
+        self._substitution = Substitution(
+            samples, skips_bad=bad is not None, replaces_bad=replaces_bad
+        )
         self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
             DataLoader,
             BatchDataset(
-                substitution,
+                self._substitution,
                 transform,
                 cache=cache if isinstance(cache, RamCache) else None,
                 slots=slots,

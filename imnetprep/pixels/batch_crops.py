@@ -14,7 +14,7 @@ from imnetprep.pixels.augmentation import GREY, Box, Outline
 
 _AT_ONCE = 64  # images: what is made on the way takes memory
 _WEIGHT_BITS = 15  # of a whole weight, without its sign
-_MOST_SHIFT = 22
+_MOST_SHIFT = 22  # the most bits by which torch scales a weight
 
 
 def _triangle(distances: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def batch_crops(
 ) -> Tensor:
     """The crops with these outlines, of the images of these numbers: (B, S, S, 3) of uint8.
 
-    S is `side_px`. No seed of an outline is looked at.
+    S is `side_px`. What an outline's seed changes is left undone.
     """
     device = images.pixels.device
     crops = torch.empty(len(numbers), side_px, side_px, 3, dtype=torch.uint8, device=device)

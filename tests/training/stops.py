@@ -11,15 +11,15 @@ class SignalAt(Silent):
     """Sends `number` once `batches` batches of tasks whose name begins with `what` are done."""
 
     def __init__(self, number: int, *, batches: int, what: str = "epoch") -> None:
-        self._number, self._left, self._what = number, batches, what
+        self._number, self.left, self._what = number, batches, what
 
     @contextmanager
     def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
         yield _Counted(self if title.startswith(self._what) else None)
 
     def batch_is_done(self) -> None:
-        self._left -= 1
-        if self._left == 0:
+        self.left -= 1
+        if self.left == 0:
             os.kill(os.getpid(), self._number)
 
 

@@ -1,6 +1,7 @@
 """--cache: images decoded once, and batches that stay the same."""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.samples import SampleList
-from imnetprep.messages import ImnetprepError, Progress, Silent
+from imnetprep.messages import ImnetprepError, Progress, Silent, Task
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.pixels.transforms import Preprocessing, ValTransform
+from imnetprep.training.plan import plan_training
 from imnetprep.training.ranks import Ranks
 from tests.conftest import Run as RunCommand
 from tests.training.test_loading import same, samples_of
@@ -112,6 +114,31 @@ def test_too_little_memory_is_told_before(drawn: Root, monkeypatch: pytest.Monke
     with pytest.raises(ImnetprepError, match=r"of memory are free") as refused:
         caches_of(RAM, samples_of(drawn), Silent(), processes=4)
     assert "--resize" in refused.value.hint
+
+
+class Titles(Silent):
+    """The titles of tasks."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    @contextmanager
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator[Task]:
+        self.titles.append(title)
+        yield self
+
+
+def test_a_plan_reads_no_image_to_the_device(drawn: Root) -> None:
+    progress = Titles()
+    options = {"arch": "mlp-small", "image_size": 32}
+    plan = plan_training(
+        drawn, options=options, run="a", device="cpu", cache=DEVICE, progress=progress
+    )
+    plan, start = plan.begin(progress)
+    assert progress.titles == []
+    with closing(plan.loader(start.recipe, Ranks())) as loader:
+        next(loader.batches(0))
+    assert progress.titles == ["train images to cpu"]
 
 
 def test_validation_images_are_cut_once(drawn: Root) -> None:

@@ -21,11 +21,13 @@ from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
+from imnetprep.messages import Silent
 from imnetprep.proving.receipt import DigestProof
 from imnetprep.reports.curves import Curve, chart
 from imnetprep.reports.log import step_lines
 from imnetprep.reports.page import Page, write_page
 from imnetprep.reports.parts import ClassScore, Sample
+from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.training.origin import parse_origin, read_origin
 from imnetprep.training.runs import Run as TrainingRun
 from tests.conftest import Run
@@ -182,6 +184,22 @@ def test_a_page_of_a_broken_run_with_hostile_names(tmp_path: Path) -> None:
     assert not re.search("<script|nan|>empty<|[\x1b\u202e]", text)
     write_page(Page("none", [], {}), tmp_path / "none.html")
     assert "no epoch is over" in (tmp_path / "none.html").read_text()
+
+
+def test_a_plot_waits_until_it_is_due_or_the_training_ends(
+    shown: TrainingRun, tmp_path: Path
+) -> None:
+    text = (shown.folder / "log.jsonl").read_text()
+    *lines, last = map(json.loads, text.splitlines())
+    record = RunRecord(tmp_path, lines, LogOptions(), ["a"], {"Recipe": {}}, Silent())
+    record.draw(list, [(1, 2)])
+    plot, page = ((tmp_path / name).read_bytes() for name in ("plot.png", "report.html"))
+    record.add_epoch(last)
+    record.draw(list, [(1, 2)])
+    assert (tmp_path / "plot.png").read_bytes() == plot, "no time went by that would pay for it"
+    assert (tmp_path / "report.html").read_bytes() != page
+    record.close()
+    assert (tmp_path / "plot.png").read_bytes() != plot
 
 
 def test_a_page_that_cannot_be_written_ends_no_training(

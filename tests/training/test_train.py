@@ -205,6 +205,13 @@ def test_cache_and_decoder_change_no_number_and_may_change_in_a_run(
     refuse_difference(Run(root.run("a")), unbroken)
 
 
+def test_a_stop_is_honoured_while_images_go_to_the_device(root: Root) -> None:
+    stop = SignalAt(signal.SIGTERM, batches=6, what="train images to cpu")
+    with pytest.raises(Interruption, match="before its first step"):
+        trained(root, progress=stop, cache="device")
+    assert stop.left == 0, "no further image was read"
+
+
 @pytest.mark.parametrize("at", [1, 3, 5, 6])
 def test_no_fault_of_the_disk_leaves_a_checkpoint_without_its_recipe(
     at: int, root: Root, monkeypatch: pytest.MonkeyPatch
