@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage, count
 from imnetprep.pixels.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.samples.sample_list import SampleList, read_samples
 from imnetprep.training.inputs import train_transform
 
 _CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20

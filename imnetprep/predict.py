@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imnetprep.devices.device import pick_device
 from imnetprep.jobs import FILES
 from imnetprep.machine import is_of_file
 from imnetprep.messages import ImnetprepError
@@ -16,7 +17,6 @@ from imnetprep.outside_files import read_file
 from imnetprep.pixels.decoders import decode_pixels
 from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform
 from imnetprep.training.checkpoint import Classes, load_checkpoint
-from imnetprep.training.device import pick_device
 from imnetprep.training.failures import said_in_words
 
 _BATCH = 32  # images that go through the network together

@@ -77,7 +77,7 @@ def device(root: Path, side_px: int, images: int) -> Numbers:
 def loader(root: Path, side_px: int, images: int, **options: Any) -> Numbers:
     """Our loader alone: batches as the loop receives them."""
     from imnetprep.messages import Silent
-    from imnetprep.training.ranks import ALONE
+    from imnetprep.process_group.ranks import ALONE
 
     plan, checkpoint = _planned(root, side_px, images, **options).begin(Silent())
     batches = plan.loader(checkpoint.recipe, ALONE)
@@ -135,7 +135,7 @@ def memory(root: Path, side_px: int, images: int) -> Numbers:
     Pages that they share count once (PSS). ROOT has a manifest of shards, and one file for all.
     """
     from imnetprep.messages import Silent
-    from imnetprep.training.ranks import ALONE
+    from imnetprep.process_group.ranks import ALONE
 
     plan, checkpoint = _planned(root, side_px, images).begin(Silent())
     batches = plan.loader(checkpoint.recipe, ALONE)

@@ -123,7 +123,7 @@ def ours(folder: Path, **options: Any) -> Batches:
     from imnetprep.loading.order import Order
     from imnetprep.messages import Silent
     from imnetprep.pixels.transforms import Normaliser
-    from imnetprep.training.ranks import ALONE
+    from imnetprep.process_group.ranks import ALONE
 
     planning: Any = import_module("imnetprep.training.plan")
 

@@ -119,9 +119,9 @@ def train(
         plan_recipe(options, amp_pays=False)
     if not shards:
         require_samples(root, (Split.TRAIN,), layout=layout)
+    from imnetprep.process_group.ranks import FailedPeer, LostPeer, typed_ranks
     from imnetprep.training.loop import train as trained_epochs
     from imnetprep.training.plan import plan_training
-    from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
     from imnetprep.training.saves import SavePlan
 
     ranks = typed_ranks()
@@ -162,8 +162,8 @@ def train(
 
 
 def _train_on_devices(device: str | None, devices: int) -> int:
-    from imnetprep.training.device import pick_place
-    from imnetprep.training.torchrun import run_on_devices
+    from imnetprep.devices.device import pick_place
+    from imnetprep.process_group.torchrun import run_on_devices
 
     pick_place(device, 0, local_rank=devices - 1, local_world=devices)  # there is one for each
     return run_on_devices(typed_words(), processes=devices)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
+from imnetprep.devices.device import pick_place
 from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.network import open_checkpoint
 from imnetprep.evaluation.real_score import RealScore, real_score
@@ -18,13 +19,12 @@ from imnetprep.evaluation.scored_classes import (
     tell_of_choice,
 )
 from imnetprep.loading.bad_images import BadImages
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, count, shell_command
 from imnetprep.outside_text import public_address
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.remote_shards.place import ShardPlace, listing_of
-from imnetprep.training.device import pick_place
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score
 from imnetprep.training.validator import Validator

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from imnetprep.catalog.datasets import DEFAULT, Split, load_dataset
 from imnetprep.catalog.real_labels import real_labels
-from imnetprep.loading.samples import SampleList
+from imnetprep.samples.sample_list import SampleList
 
 
 class RealScore(NamedTuple):

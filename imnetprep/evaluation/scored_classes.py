@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from imnetprep.catalog.datasets import Dataset
 from imnetprep.catalog.subsets import SubsetList, read_list, subset_of
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Classes
 
 _OPTION = "--only-classes"

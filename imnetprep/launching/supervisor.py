@@ -152,7 +152,7 @@ class Supervisor:
         """Find out before any data come whether such a machine can do the work."""
         try:
             if self._orders.needs_gpu:
-                from imnetprep.training.device import pick_device
+                from imnetprep.devices.device import pick_device
 
                 pick_device("cuda")
             require_free(self._root.path, self._orders.needed_bytes, purpose="the dataset")

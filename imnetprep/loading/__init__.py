@@ -1,4 +1,4 @@
-"""Samples of an organized root to batches of pixels, read, decoded and cropped by workers.
+"""Samples to batches of pixels, read, decoded and cropped by workers in the order of an epoch.
 
 Nothing here knows of training: an evaluation and a contact sheet read by it as well.
 """

@@ -7,10 +7,10 @@ import torch
 from imnetprep.jobs import available_memory
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.ram_cache import HEAD_BYTES, RamCache
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, count, format_bytes
 from imnetprep.pixels.augmentation import TrainTransform
 from imnetprep.pixels.transforms import ValTransform
+from imnetprep.samples.sample_list import SampleList
 
 RAM, DEVICE = "ram", "device"
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import WrongBytes
+from imnetprep.samples.sample_list import SampleList
 
 Item = TypeVar("Item")
 

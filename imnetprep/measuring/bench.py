@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.devices.device import Place, pick_place
+from imnetprep.devices.precision import half_pays
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.samples import SampleList
 from imnetprep.measuring.busy_cores import busy_cores
 from imnetprep.measuring.clock import INTERVALS
 from imnetprep.measuring.loader_rate import LOADER_BATCH, loader_rate, page_cache_share, resize_gain
@@ -27,18 +28,17 @@ from imnetprep.measuring.verdict import verdict
 from imnetprep.messages import Progress, Silent, Task
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
+from imnetprep.process_group.ranks import ALONE
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.remote_shards.place import ShardPlace
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
-from imnetprep.training.device import Place, pick_place
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.foreign_weights import preprocessing_of
 from imnetprep.training.inputs import refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin
 from imnetprep.training.plan import Data, TrainPlan, read_data
-from imnetprep.training.precision import half_pays
-from imnetprep.training.ranks import ALONE
 from imnetprep.training.root_wish import root_side
 from imnetprep.training.runs import Run
 

@@ -9,12 +9,12 @@ from itertools import count
 from imnetprep.images import Resize, resized_jpeg
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.samples import SampleList
 from imnetprep.measuring.clock import median_rate
 from imnetprep.measuring.rates import Gain
 from imnetprep.outside_files import open_handle
 from imnetprep.pixels.decoders import decode_pixels
 from imnetprep.pixels.transforms import Transform
+from imnetprep.samples.sample_list import SampleList
 
 # Images in a batch of the loader alone: the rate is the same, and intervals end sooner.
 LOADER_BATCH = 16

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from imnetprep.jobs import SHARDS_AHEAD
-from imnetprep.loading.samples import Fetch, SampleList, Supply
 from imnetprep.messages import Progress
 from imnetprep.outside_text import public_address
+from imnetprep.samples.sample_list import Fetch, SampleList, Supply
 from imnetprep.training.plan import Data
 
 

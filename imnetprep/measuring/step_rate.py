@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 import torch
 
+from imnetprep.devices.device import Place
+from imnetprep.devices.prefetch import on_device
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import shuffled
-from imnetprep.loading.samples import SampleList
 from imnetprep.measuring.clock import INTERVALS, median_rate
 from imnetprep.measuring.loader_rate import endless, warm_up
 from imnetprep.messages import Silent
+from imnetprep.process_group.ranks import ALONE
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint
-from imnetprep.training.device import Place
 from imnetprep.training.objective import Objective
-from imnetprep.training.prefetch import on_device
-from imnetprep.training.ranks import ALONE
 from imnetprep.training.state import TrainState
 from imnetprep.training.step import Step
 from imnetprep.training.validator import Validator

@@ -3,12 +3,12 @@
 from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.devices.device import Place, device_name
 from imnetprep.measuring.machine_rates import Subject, read_rates, subject_of
 from imnetprep.measuring.rates import Duration, Rates, duration
 from imnetprep.messages import format_duration
 from imnetprep.outside_text import public_address
 from imnetprep.recipes.recipe import Recipe
-from imnetprep.training.device import Place, device_name
 from imnetprep.training.inputs import train_order, train_transform
 from imnetprep.training.plan import Data, TrainPlan
 

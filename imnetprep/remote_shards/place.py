@@ -7,12 +7,12 @@ from functools import partial
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.layouts.webdataset import framed_bytes
-from imnetprep.loading.listing import Listing, open_listing
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import Manifest, NoSplit
 from imnetprep.outside_text import public_address
 from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.shards import read_shards
+from imnetprep.samples.listing import Listing, open_listing
+from imnetprep.samples.sample_list import SampleList, read_samples
 from imnetprep.synced_prefix import manifest_at
 
 _READ = (Split.TRAIN, Split.VAL)  # in turn, by one training

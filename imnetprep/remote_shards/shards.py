@@ -19,7 +19,6 @@ from imnetprep.catalog.datasets import Layout, Split
 from imnetprep.digests import running_xxh128, xxh128
 from imnetprep.fs import read_range
 from imnetprep.layouts.webdataset import shard_name
-from imnetprep.loading.samples import Fetch, Places
 from imnetprep.machine import explain, named
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import SourceFailed, WrongBytes, WrongUsage, count, format_bytes
@@ -27,6 +26,7 @@ from imnetprep.outside_files import open_handle
 from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.cache_folder import reading
 from imnetprep.remote_shards.read_ahead import ReadAhead
+from imnetprep.samples.sample_list import Fetch, Places
 from imnetprep.sources.places import address_of, open_archive
 
 _CHUNK_BYTES = 1 << 20

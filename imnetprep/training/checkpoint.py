@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from imnetprep import __version__
+from imnetprep.devices.device import memory_format
 from imnetprep.fs import written_whole
 from imnetprep.loading.order import mixed_seed
 from imnetprep.messages import ImnetprepError, WrongUsage, shell_word
@@ -31,7 +32,6 @@ from imnetprep.training.checkpoint_values import (
     parse_tensors,
     parse_text,
 )
-from imnetprep.training.device import memory_format
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
 

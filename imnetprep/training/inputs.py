@@ -7,11 +7,11 @@ from torch import Tensor
 
 from imnetprep.loading.caches import DEVICE
 from imnetprep.loading.order import Order, Window, one_batch, shuffled
-from imnetprep.loading.samples import Places, SampleList
 from imnetprep.messages import WrongUsage
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.pixels.batch_crops import FILTERS
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.samples.sample_list import Places, SampleList
 
 # The epochs, of all, in which progressive training grows its crops: FFCV's recipes for ImageNet
 # have it between 0.69 and 0.86 of them.

@@ -10,21 +10,21 @@ from dataclasses import asdict
 
 from torch import nn
 
+from imnetprep.devices.compiler import compiler_errors
+from imnetprep.devices.prefetch import on_device
 from imnetprep.loading.batches import Batch
 from imnetprep.messages import Progress, SourceFailed, WrongBytes
+from imnetprep.process_group.ranks import FailedPeer, Ranks, joined
+from imnetprep.process_group.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.checkpoint import Checkpoint, Position
-from imnetprep.training.compiler import compiler_errors
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
 from imnetprep.training.objective import Objective
 from imnetprep.training.plan import TrainPlan
-from imnetprep.training.prefetch import on_device
-from imnetprep.training.ranks import FailedPeer, Ranks, joined
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.saves import SavePlan, Saves
 from imnetprep.training.state import TrainState
 from imnetprep.training.step import Step
-from imnetprep.training.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.validator import Validator
 
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from imnetprep.images import encode_png
 from imnetprep.loading.batches import Batch
-from imnetprep.loading.samples import SampleList
 from imnetprep.networks.model import loss_of
 from imnetprep.pixels.transforms import Normaliser
 from imnetprep.reports.parts import Sample
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.inputs import class_weights
 from imnetprep.training.mixture import Mixture, mixed

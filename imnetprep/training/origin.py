@@ -13,10 +13,10 @@ from typing import Any
 
 import imnetprep
 from imnetprep.catalog.datasets import Root
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import count
 from imnetprep.plain_values import plain_text, table, whole_number
 from imnetprep.proving.receipt import Proof, if_possible, parse_proof, read_receipt
+from imnetprep.samples.sample_list import SampleList
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?(?:-dirty)?")
 _GIT_S = 10

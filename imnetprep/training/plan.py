@@ -10,16 +10,17 @@ from torch import Tensor, nn
 
 from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.devices.device import Place, described, pick_place
+from imnetprep.devices.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
-from imnetprep.loading.held_out import held_out
 from imnetprep.loading.loader import Loader
-from imnetprep.loading.samples import SampleList
 from imnetprep.manifest import NoSplit
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.pixels.transforms import ValTransform
+from imnetprep.process_group.ranks import ALONE, Ranks
 from imnetprep.recipes.plan_recipe import (
     arch_of,
     base_values,
@@ -30,6 +31,8 @@ from imnetprep.recipes.plan_recipe import (
 from imnetprep.recipes.recipe import DEFAULTS, Recipe
 from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.reports.record import LogOptions, RunRecord
+from imnetprep.samples.held_out import held_out
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import (
     Checkpoint,
     Classes,
@@ -39,7 +42,6 @@ from imnetprep.training.checkpoint import (
     weights_bytes,
 )
 from imnetprep.training.classes import classes_of, refuse_other_classes
-from imnetprep.training.device import Place, described, pick_place
 from imnetprep.training.foreign_weights import (
     first_weights,
     pixel_options,
@@ -48,8 +50,6 @@ from imnetprep.training.foreign_weights import (
 )
 from imnetprep.training.inputs import refuse_cache, refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
-from imnetprep.training.precision import format_type, half_pays, half_type, measured_half
-from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.root_wish import root_wish
 from imnetprep.training.runs import Run, pick_run
 

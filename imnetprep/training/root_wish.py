@@ -4,8 +4,8 @@ import statistics
 from contextlib import suppress
 
 from imnetprep.images import shorter_side
-from imnetprep.loading.samples import SampleList
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.samples.sample_list import SampleList
 
 _ROOT_STEP_PX = 32
 _LOOKS = 16  # images

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
+from imnetprep.devices.compiler import compiled
+from imnetprep.devices.precision import make_scaler, memory_of_scaler
 from imnetprep.messages import ImnetprepError, count, format_duration
 from imnetprep.networks.fine_tuning import freeze, head_of
+from imnetprep.process_group.ranks import Ranks
 from imnetprep.recipes.schedule import ends_early, epochs_without_progress, lr_at
 from imnetprep.training.average import Average
 from imnetprep.training.checkpoint import Best, Checkpoint, Position
-from imnetprep.training.compiler import compiled
 from imnetprep.training.meters import Meter, Score, score_of
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
-from imnetprep.training.precision import make_scaler, memory_of_scaler
-from imnetprep.training.ranks import Ranks
 
 _SECONDS_BETWEEN_LOOKS = 5
 

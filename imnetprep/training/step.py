@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
+from imnetprep.devices.precision import autocast
 from imnetprep.loading.batches import Batch
 from imnetprep.networks.model import heads
+from imnetprep.process_group.ranks import Ranks
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
-from imnetprep.training.precision import autocast
-from imnetprep.training.ranks import Ranks
 from imnetprep.training.state import TrainState
 
 

@@ -5,20 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from imnetprep.devices.device import Place
+from imnetprep.devices.precision import autocast
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
 from imnetprep.loading.ram_cache import RamCache
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import Progress
 from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
-from imnetprep.training.device import Place
+from imnetprep.process_group.ranks import ALONE, Ranks
+from imnetprep.process_group.stop_request import StopRequest
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.meters import Meter, Score, score_of
-from imnetprep.training.precision import autocast
-from imnetprep.training.ranks import ALONE, Ranks
-from imnetprep.training.stop_request import StopRequest
 
 OnLogits = Callable[[Tensor, Tensor], None]
 

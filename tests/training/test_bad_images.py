@@ -15,14 +15,14 @@ from imnetprep.loading.batches import Batch
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import Keys, in_turn, shuffled
-from imnetprep.loading.samples import SampleList
 from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import Interruption, Silent, WrongBytes
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
+from imnetprep.process_group.ranks import ALONE, Ranks
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Best
 from imnetprep.training.meters import Score
 from imnetprep.training.plan import plan_training
-from imnetprep.training.ranks import ALONE, Ranks
 from imnetprep.training.runs import Run
 from imnetprep.training.state import TrainState
 from tests.conftest import Run as RunCommand

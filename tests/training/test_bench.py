@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from imnetprep.catalog.datasets import Root
+from imnetprep.devices.device import Place
 from imnetprep.measuring.bench import Bench
 from imnetprep.measuring.busy_cores import count_busy
 from imnetprep.measuring.clock import INTERVALS, median_rate
@@ -20,7 +21,6 @@ from imnetprep.measuring.printout import lines
 from imnetprep.measuring.rates import Duration, Gain, Rate, Rates, duration, parse_rates
 from imnetprep.measuring.verdict import verdict
 from imnetprep.recipes.plan_recipe import plan_recipe
-from imnetprep.training.device import Place
 from imnetprep.training.plan import read_data
 from imnetprep.training.root_wish import root_side, root_wish
 from tests.conftest import Run as RunCommand

@@ -14,12 +14,12 @@ from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
 from imnetprep.loading.ram_cache import RamCache
-from imnetprep.loading.samples import SampleList
 from imnetprep.messages import ImnetprepError, Progress, Silent, Task
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.pixels.transforms import Preprocessing, ValTransform
+from imnetprep.process_group.ranks import Ranks
+from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.plan import plan_training
-from imnetprep.training.ranks import Ranks
 from tests.conftest import Run as RunCommand
 from tests.training.test_loading import same, samples_of
 

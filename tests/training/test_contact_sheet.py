@@ -9,11 +9,11 @@ from PIL import Image, ImageFont
 from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.contact_sheet import fitted, pick_rows, pictures, plan_contact_sheet
-from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.samples.sample_list import read_samples
 from tests.conftest import Run
 from tests.drawn import draw_root
 

@@ -22,13 +22,13 @@ from imnetprep.evaluation.guesses import Guesses, GuessRecorder
 from imnetprep.evaluation.real_score import real_score
 from imnetprep.evaluation.scored_classes import only_classes
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.networks.model import build_model
 from imnetprep.pixels.transforms import MEAN, STD
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.reports.evaluation_page import Confusion, EvaluationPage, Reliability
 from imnetprep.reports.parts import ClassScore, Sample
+from imnetprep.samples.sample_list import SampleList, read_samples
 from imnetprep.training.checkpoint import save_checkpoint
 from imnetprep.training.classes import classes_of
 from tests.conftest import Run

@@ -13,10 +13,10 @@ from imnetprep.catalog.datasets import Layout, Root, Split, load_dataset
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn, shuffled
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import SampleRecord, create_manifest, open_manifest
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
+from imnetprep.samples.sample_list import SampleList, read_samples
 from tests.drawn import draw_root
 
 
@@ -105,7 +105,7 @@ from pathlib import Path
 from imnetprep.catalog.datasets import Root
 from imnetprep.catalog.datasets import Split
 from imnetprep.manifest import open_manifest
-from imnetprep.loading.samples import read_samples
+from imnetprep.samples.sample_list import read_samples
 
 def peak_kib():
     return int(next(line for line in open("/proc/self/status") if "VmHWM" in line).split()[1])

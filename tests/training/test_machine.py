@@ -23,15 +23,15 @@ from imnetprep.loading.batches import Batch, BatchArrays
 from imnetprep.loading.loadable import require_loadable
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import in_turn
-from imnetprep.loading.samples import read_samples
 from imnetprep.loading.slots import Slots
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent
 from imnetprep.pixels.transforms import Preprocessing, ValTransform
+from imnetprep.process_group.stop_request import StopNow, stop_requests
+from imnetprep.samples.sample_list import read_samples
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.runs import Run
 from imnetprep.training.step import Step
-from imnetprep.training.stop_request import StopNow, stop_requests
 from tests.training.test_train import SMALL, trained
 
 Patch = pytest.MonkeyPatch

@@ -11,9 +11,9 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.layouts.imagefolder import make_class_folder, write_sample
-from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import SampleRecord, manifest_written, open_manifest
 from imnetprep.messages import Silent
+from imnetprep.samples.sample_list import read_samples
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training

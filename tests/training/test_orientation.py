@@ -14,12 +14,12 @@ from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.extracting.class_folders import ResizedFolders
 from imnetprep.extracting.sink import Batch, Sample
 from imnetprep.images import Resize
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent
 from imnetprep.networks.model import build_model
 from imnetprep.predict import Prediction, predictions
 from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.samples.sample_list import SampleList, read_samples
 from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from imnetprep.training.plan import plan_training
 from tests.conftest import Run

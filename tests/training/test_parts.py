@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from imnetprep.devices.device import Place, pick_device, pick_place
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.networks.model import build_model, loss_of
 from imnetprep.pixels.augmentation import Sizes, TrainTransform, random_box
@@ -15,7 +16,6 @@ from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.recipes.plan_recipe import plan_recipe, refuse_contradiction
 from imnetprep.recipes.recipe import parse_recipe
 from imnetprep.recipes.schedule import lr_at
-from imnetprep.training.device import Place, pick_device, pick_place
 from imnetprep.training.meters import Meter
 
 CPU = torch.device("cpu")

@@ -18,10 +18,10 @@ import torch
 from imnetprep.catalog.datasets import Root
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Interruption, Silent, WrongBytes
+from imnetprep.process_group.ranks import FailedPeer, LostPeer, typed_ranks
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
-from imnetprep.training.ranks import FailedPeer, LostPeer, typed_ranks
 from imnetprep.training.runs import Run
 from imnetprep.training.saves import SavePlan
 from tests.conftest import command

@@ -18,7 +18,6 @@ from imnetprep import retry
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import exclusive
 from imnetprep.loading.order import Window, shuffled
-from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import ImnetprepError, Interruption, Silent, SourceFailed, Task, WrongUsage
 from imnetprep.organize_shards import plan_organize_shards
@@ -26,6 +25,7 @@ from imnetprep.remote_shards.cache import Cache
 from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.remote_shards.shards import WrongShard
 from imnetprep.reports.record import RunRecord
+from imnetprep.samples.sample_list import read_samples
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run

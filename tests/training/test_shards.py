@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.organize_shards import plan_organize_shards
+from imnetprep.samples.sample_list import read_samples
 from imnetprep.sharding.make import Sharding
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training

@@ -19,7 +19,6 @@ from PIL import Image
 
 from imnetprep import cli
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.loading.samples import read_samples
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import Silent
 from imnetprep.proving.receipt import DigestProof
@@ -28,6 +27,7 @@ from imnetprep.reports.log import step_lines
 from imnetprep.reports.page import Page, write_page
 from imnetprep.reports.parts import ClassScore, Sample
 from imnetprep.reports.record import LogOptions, RunRecord
+from imnetprep.samples.sample_list import read_samples
 from imnetprep.training.origin import parse_origin, read_origin
 from imnetprep.training.runs import Run as TrainingRun
 from tests.conftest import Run

@@ -13,11 +13,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.loading.batches import Batch
-from imnetprep.messages import ImnetprepError, Interruption, Silent
-from imnetprep.training import compiler, precision
-from imnetprep.training.checkpoint import load_checkpoint
-from imnetprep.training.precision import (
+from imnetprep.devices import compiler, precision
+from imnetprep.devices.precision import (
     half_pays,
     half_type,
     is_gain,
@@ -25,7 +22,10 @@ from imnetprep.training.precision import (
     measured_half,
     memory_of_scaler,
 )
-from imnetprep.training.prefetch import on_device
+from imnetprep.devices.prefetch import on_device
+from imnetprep.loading.batches import Batch
+from imnetprep.messages import ImnetprepError, Interruption, Silent
+from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
 from imnetprep.training.step import Step
 from tests.training.stops import SignalAt

@@ -11,11 +11,11 @@ import pytest
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.evaluation.evaluate import evaluate
-from imnetprep.loading.held_out import held_out
-from imnetprep.loading.listing import open_listing
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.reports.log import epoch_lines, tables
+from imnetprep.samples.held_out import held_out
+from imnetprep.samples.listing import open_listing
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.runs import Run
 from tests.conftest import Run as RunCommand

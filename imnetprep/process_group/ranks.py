@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imnetprep.loading.order import mixed_seed
 from imnetprep.messages import ImnetprepError, WrongUsage, count
-from imnetprep.training.stop_request import StopNow, StopRequest
+from imnetprep.process_group.stop_request import StopNow, StopRequest
 
 _PATIENCE = timedelta(minutes=30)  # for a peer that is alive: a validation, a save to a slow disk
 _STOP, _SAVE, _FAILURE = range(3)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from imnetprep.catalog.datasets import Split
 from imnetprep.catalog.divisions import divided_class
-from imnetprep.loading.samples import SampleList
+from imnetprep.samples.sample_list import SampleList
 
 _SEED = 0  # whatever that of the training is: runs are compared on one set of images
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.catalog.listing import listed_dataset
-from imnetprep.loading.held_out import held_out
-from imnetprep.loading.samples import SampleList, read_samples
 from imnetprep.manifest import NoSplit, open_manifest
 from imnetprep.messages import ImnetprepError, adopt_by_links, count, shell_command
 from imnetprep.own_images.content import ImageFolder
 from imnetprep.own_images.folder import read_split_folders
+from imnetprep.samples.held_out import held_out
+from imnetprep.samples.sample_list import SampleList, read_samples
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import nn
 
+from imnetprep.devices.device import memory_format
 from imnetprep.messages import Progress
 from imnetprep.networks.model import loss_of
-from imnetprep.training.device import memory_format
 
 _MEASURE_S, _IMAGES, _GAIN = 2.0, 16, 1.1
 _FIRST_SCALE = 2.0**16
