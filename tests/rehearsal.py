@@ -47,7 +47,7 @@ ssh_genkeytypes: [ed25519]
 locale: false
 """
 TRAIN = (
-    "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --epochs 120"
+    "train --arch mobilenet_v3_small --image-size 32 --batch-size 8 --lr 0.02 --no-amp --epochs 120"
     " --workers 0 --device cpu"
 )
 BEGIN = time.monotonic()

@@ -19,7 +19,7 @@ __all__ = ["home", "sshd", "window"]  # fixtures
 
 pytestmark = pytest.mark.usefixtures("home")
 WORDS = ["--arch", "mobilenet_v3_small", "--image-size", 32, "--batch-size", 2, "--workers", 1]
-WORDS += ["--device", "cpu", "--run", "a"]
+WORDS += ["--device", "cpu", "--run", "a", "--no-amp"]
 
 
 def _train(root: Root) -> list[object]:

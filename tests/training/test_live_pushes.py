@@ -33,6 +33,7 @@ RECIPE = {
     "batch_size": 8,
     "epochs": 9999,
     "lr": 0.01,
+    "amp": False,
 }
 TRAINING = """
 import json, sys

@@ -35,7 +35,10 @@ from tests.drawn import draw_root
 from tests.training.stops import SignalAt
 
 # BatchNorm, dropout, and a checkpoint of a few megabytes.
-SMALL = {"arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epochs": 2, "lr": 0.02}
+SMALL = {
+    "arch": "mobilenet_v3_small", "image_size": 32, "batch_size": 8, "epochs": 2, "lr": 0.02,
+    "amp": False,  # which a process that a test starts would measure
+}  # fmt: skip
 
 
 def trained(
