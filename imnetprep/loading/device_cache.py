@@ -71,10 +71,7 @@ class DeviceCache:
             side_px = transform.side_px
             places = images.starts[self._places(numbers)] // side_px**2
             return images.pixels.view(-1, side_px, side_px, 3)[places]
-        outlines = [
-            crop.outline(*self._sizes[number])
-            for crop, number in zip(transform.crops(epoch, keys), numbers, strict=True)
-        ]
+        outlines = transform.outlines(epoch, keys, [self._sizes[number] for number in numbers])
         side_px = transform.sizes.at(epoch)
         return batch_crops(images, numbers, outlines, side_px, transform.interpolation)
 

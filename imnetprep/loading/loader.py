@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, dataloader
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset, Failure
 from imnetprep.loading.device_cache import DeviceCache
+from imnetprep.loading.gpu_decoder import EncodedBatch, EncodedDataset, GpuDecoder
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.slots import Slots
@@ -43,6 +44,7 @@ class Loader:
     `batch_size`, `steps` and `images` are of whole batches, where `share` reads a part of each.
     An image that cannot be read is an error, or with `bad` noted there and left out; with
     `replaces_bad` the next one of its class takes its place. `cache`: where decoded images stay.
+    `gpu_decoder`: what decodes them in place of the workers.
     """
 
     def __init__(
@@ -58,12 +60,14 @@ class Loader:
         bad: BadImages | None = None,
         replaces_bad: bool = False,
         cache: RamCache | DeviceCache | None = None,
+        gpu_decoder: GpuDecoder | None = None,
     ) -> None:
         self.samples, self.batch_size, self._bad = samples, batch_size, bad
         self.unread: set[int] = set()  # samples that could not be read, in the pass under way
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
         self._device_cache = cache if isinstance(cache, DeviceCache) else None
+        self._gpu_decoder = gpu_decoder
         # What is on the device is read once, each shard when it is needed.
         supply = None if self._device_cache else samples.supply
         lag = 2 * workers * batch_size  # of batches that workers have
@@ -72,13 +76,16 @@ class Loader:
         self._workers: set[BaseProcess] = set()
         is_forked = workers > 0 and sys.platform == "linux"
         images = batch_size if share is None else len(share(torch.arange(batch_size)))
-        slots = Slots(workers, 3 * transform.side_px**2 * images) if is_forked else None
+        has_slots = is_forked and gpu_decoder is None
+        slots = Slots(workers, 3 * transform.side_px**2 * images) if has_slots else None
         self._substitution = Substitution(
             samples, skips_bad=bad is not None, replaces_bad=replaces_bad
         )
-        self._loader: DataLoader[Batch | BatchArrays | Failure] = _quietly(
+        self._loader: DataLoader[Batch | BatchArrays | EncodedBatch | Failure] = _quietly(
             DataLoader,
-            BatchDataset(
+            EncodedDataset(samples)
+            if gpu_decoder
+            else BatchDataset(
                 self._substitution,
                 transform,
                 cache=cache if isinstance(cache, RamCache) else None,
@@ -131,6 +138,8 @@ class Loader:
         finally:
             self._workers |= set(active_children()) - earlier
         self.unread.clear()
+        if self._gpu_decoder:
+            batches = self._gpu_decoder.batches(batches, self._substitution)
         return map(self._whole, batches)
 
     def require_some(self, *, read: int, left_out: int) -> None:

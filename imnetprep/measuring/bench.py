@@ -36,7 +36,7 @@ from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.foreign_weights import preprocessing_of
-from imnetprep.training.inputs import refuse_window, train_order, train_transform
+from imnetprep.training.inputs import refuse_device, refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin
 from imnetprep.training.plan import Data, TrainPlan, read_data
 from imnetprep.training.root_wish import root_side
@@ -130,6 +130,8 @@ def plan_bench(
         return plan
     data = part = read_data(root, layout=layout, shards=shards).of(recipes[0])
     fetch = None
+    for place, recipe in zip(places, recipes, strict=True):
+        refuse_device(recipe, place.device, None)
     if recipes[0].shuffle_window:
         refuse_window(recipes[0], data.train)
     if shards:

@@ -65,7 +65,7 @@ def training_subject(recipe: Recipe, data: Data, place: Place) -> Subject:
         device=device,
         workers=place.workers,
         layout=str(data.train.layout),
-        decoder=data.train.decoder,
+        decoder="nvjpeg" if recipe.gpu_decode else data.train.decoder,
         shards=public_address(supply.place) if supply else "",
     )
 

@@ -81,6 +81,13 @@ class TrainTransform:
         rows = chances(self.seed, epoch, keys, number).tolist()
         return [TrainCrop(self, self.sizes.at(epoch), row) for row in rows]
 
+    def outlines(
+        self, epoch: int, keys: Sequence[int], sizes: Sequence[tuple[int, int]]
+    ) -> "list[Outline]":
+        """What is taken in an epoch of images of these `sizes`, height and width each."""
+        crops = self.crops(epoch, keys)
+        return [crop.outline(*size) for crop, size in zip(crops, sizes, strict=True)]
+
     def __call__(self, pixels: Pixels, *, epoch: int, index: int) -> Pixels:
         return self.crops(epoch, [index])[0].cut(pixels)
 

@@ -227,6 +227,12 @@ class Recipe:
         MACHINE,
         default="where it is faster",
     )
+    gpu_decode: bool = choice(
+        "Decode the training images on a CUDA GPU (nvJPEG, by torchcodec), whose pixels are a few"
+        " levels off those of --decode.",
+        MACHINE,
+        value=False,
+    )
     compile: bool = choice(
         "Compile the network before its first step (torch.compile).", MACHINE, value=False
     )
@@ -321,7 +327,7 @@ def default_run(arch: str) -> str:
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a table that may come from a stranger. Raises ValueError if it is none."""
     try:
-        table = {"shuffle_window": 0, **table}  # checkpoints of before have none
+        table = {"shuffle_window": 0, "gpu_decode": False, **table}  # older checkpoints have none
         values = {each.name: table[each.name] for each in fields(Recipe)}
         for each in fields(Recipe):
             value = values[each.name]

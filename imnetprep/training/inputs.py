@@ -44,13 +44,22 @@ def refuse_window(recipe: Recipe, samples: SampleList) -> None:
         samples.supply.require_window(recipe.shuffle_window)
 
 
-def refuse_cache(recipe: Recipe, kind: str) -> None:
-    """Raise WrongUsage where a cache of that kind has no way to make the crops of `recipe`."""
-    if kind == DEVICE and (recipe.augment != "none" or recipe.interpolation not in FILTERS):
+def refuse_device(recipe: Recipe, device: torch.device, cache: str | None) -> None:
+    """Raise WrongUsage where `recipe` asks of `device`, or of a --cache, what is not made there."""
+    if recipe.gpu_decode and (cache or device.type != "cuda"):
+        raise WrongUsage(
+            f"--gpu-decode and --cache {cache} exclude each other: either decodes in its own way"
+            if cache
+            else f"--gpu-decode needs a CUDA GPU, and this training is on {device}",
+            hint="leave out one of them" if cache else "begin another run without --gpu-decode",
+        )
+    on_device = cache == DEVICE or recipe.gpu_decode
+    if on_device and (recipe.augment != "none" or recipe.interpolation not in FILTERS):
         word = "augment" if recipe.augment != "none" else "interpolation"
         raise WrongUsage(
-            f"--cache {DEVICE} cannot make --{word} {getattr(recipe, word)}, which runs on the CPU",
-            hint="--cache ram",
+            f"{'--gpu-decode' if recipe.gpu_decode else f'--cache {DEVICE}'} cannot make"
+            f" --{word} {getattr(recipe, word)}, which runs on the CPU",
+            hint="leave out --gpu-decode" if recipe.gpu_decode else "--cache ram",
         )
 
 

@@ -14,6 +14,7 @@ from imnetprep.devices.device import Place, described, pick_place
 from imnetprep.devices.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
+from imnetprep.loading.gpu_decoder import GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
 from imnetprep.manifest import NoSplit
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
@@ -48,7 +49,7 @@ from imnetprep.training.foreign_weights import (
     preprocessing_of,
     read_weights,
 )
-from imnetprep.training.inputs import refuse_cache, refuse_window, train_order, train_transform
+from imnetprep.training.inputs import refuse_device, refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.root_wish import root_wish
 from imnetprep.training.runs import Run, pick_run
@@ -130,8 +131,8 @@ class TrainPlan:
                     hint="--devices 1; or --no-sync-batch-norm, for another run",
                 )
             caches = Caches()
+            refuse_device(checkpoint.recipe, self.place.device, self.cache_kind)
             if self.cache_kind:
-                refuse_cache(checkpoint.recipe, self.cache_kind)
                 caches = self._cache_plan(self.cache_kind, ranks).caches(
                     (data.train, train_transform(checkpoint.recipe)),
                     (data.val, ValTransform(checkpoint.preprocessing)),
@@ -202,18 +203,22 @@ class TrainPlan:
 
     def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
         """The training batches, of which each rank reads its slice."""
-        samples = self.data.train
+        samples, transform, device = self.data.train, train_transform(recipe), self.place.device
+        decoder = None
+        if recipe.gpu_decode:
+            decoder = GpuDecoder(samples, transform, device, nvjpeg(device))
         return Loader(
             samples,
-            train_transform(recipe),
+            transform,
             order=train_order(recipe, samples.labels, samples.places),
             batch_size=recipe.batch_size,
             workers=self.place.workers,
-            pin_memory=self.place.device.type == "cuda",
+            pin_memory=device.type == "cuda" and not decoder,
             share=ranks.slice,
             bad=self.bad,
             replaces_bad=True,
             cache=self.caches.train,
+            gpu_decoder=decoder,
         )
 
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
@@ -226,6 +231,7 @@ class TrainPlan:
             f" {count(self.place.workers, 'worker')}"
             + f", {format_type(half_type(self.place.device))}" * recipe.amp
             + ", compiled" * recipe.compile
+            + ", decoded there" * recipe.gpu_decode
             + self.ranks.note
         )
         if data.train.supply:

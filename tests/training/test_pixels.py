@@ -30,7 +30,7 @@ def refuse_difference(image: Image.Image, preprocessing: Preprocessing) -> None:
     )
 
 
-def _photographs(archive: Path) -> Iterator[bytes]:
+def photographs_in(archive: Path) -> Iterator[bytes]:
     with tarfile.open(archive) as outer:
         for member in outer:
             body = outer.extractfile(member)
@@ -44,7 +44,7 @@ def _photographs(archive: Path) -> Iterator[bytes]:
 
 def test_of_photographs(real_data: Path) -> None:
     """Of a thousand one in ten; `scripts/bench parity` takes all."""
-    bodies = list(_photographs(real_data / "sample1000" / "ILSVRC2012_img_train.tar"))
+    bodies = list(photographs_in(real_data / "sample1000" / "ILSVRC2012_img_train.tar"))
     assert len(bodies) == 1000
     for body in bodies[:: 1 if IS_WHOLE else 10]:
         image = decode_rgb(body)
