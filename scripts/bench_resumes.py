@@ -1,9 +1,10 @@
 """`scripts/bench resumes`: trainings stopped at random batches and resumed, by each recipe.
 
-Each named recipe, and a few with other memories (plateau, AdamW, a sampler), trains a small network
-on a drawn root: once in one go, and again and again with a SIGTERM after some batch of training or
-validation, resumed each time. Weights, their average, the optimizer's memory, scores, sums and log
-must be those of the run in one go, to the bit.
+Each named recipe, and a few with other memories (plateau, AdamW, a sampler) or another arithmetic
+(bfloat16, compiled), trains a small network on a drawn root: once in one go, and again and again
+with a SIGTERM after some batch of training or validation, resumed each time. Weights, their
+average, the optimizer's memory, scores, sums and log must be those of the run in one go, to the
+bit.
 
 IMNETPREP_BENCH_ONLY=v2,plateau picks recipes; IMNETPREP_BENCH_STOPS (40) are the stops of each, and
 IMNETPREP_BENCH_SEED draws others.
@@ -11,6 +12,7 @@ IMNETPREP_BENCH_SEED draws others.
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Mapping
@@ -35,7 +37,7 @@ SEED = os.environ.get("IMNETPREP_BENCH_SEED", "0")
 _SMALL: Mapping[str, Any] = {
     "arch": "cnn-small", "image_size": 32, "batch_size": 10, "epochs": 4, "amp": False,
 }  # fmt: skip
-_OTHERS: Mapping[str, Mapping[str, Any]] = {
+_OTHERS: dict[str, Mapping[str, Any]] = {
     "plateau": {"schedule": "plateau", "plateau_epochs": 1, "ema": 0.9, "watch": "loss"},
     "adamw": {"optimizer": "adamw", "lr": 0.01, "clip_norm": 0.5, "schedule": "multi-step"},
     "sampler": {"balance": "sampler", "repeats": 2, "nesterov": True, "accumulate": 2},
@@ -43,6 +45,8 @@ _OTHERS: Mapping[str, Mapping[str, Any]] = {
     "dropout": {"arch": "mobilenet_v3_small", "ema": 0.9, "epochs": 3},
     "bfloat16": {"amp": True, "ema": 0.9},
 }
+if shutil.which("g++"):  # crops of two sizes: kernels of both
+    _OTHERS |= {"compiled": {"compile": True, "first_size": 24}}
 _LONGEST_WAY = 16  # batches between two stops: two validations have 6 of them
 
 
@@ -51,7 +55,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     choices: dict[str, Mapping[str, Any]] = {name: {"recipe": name} for name in RECIPES}
     root = draw_root(folder)
-    for name, options in (choices | dict(_OTHERS)).items():
+    for name, options in (choices | _OTHERS).items():
         if not ONLY or name in ONLY.split(","):
             _prove(root, name, {**_SMALL, **options})
 
