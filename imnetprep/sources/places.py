@@ -63,6 +63,6 @@ def open_archive(place: str | Path, name: str) -> ArchiveFile:
         from imnetprep.s3.object import S3Object
 
         return S3Object(parse_s3_address(address))
-    from imnetprep.sources.https import HttpFile
+    from imnetprep.sources.web import WebFile, web_origin
 
-    return HttpFile(address)
+    return WebFile(web_origin(address))

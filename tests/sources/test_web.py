@@ -1,0 +1,208 @@
+"""A file behind an origin that leads to signed addresses, which run out while it is read."""
+
+import base64
+import hashlib
+import itertools
+import random
+import re
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
+from imnetprep.sources import web
+from imnetprep.sources.web import Explanation, Origin, Refusal, WebFile, web_origin
+from tests.http_server import Answering, http_served
+
+BODY = random.Random(5).randbytes(600_000)
+SECRET = "hush-hush-4711"
+
+
+class Service:
+    """An API that leads to signed addresses of another host, each good for `uses` requests.
+
+    When it is used up the other host says `status`. `requests` are those to the API, with their
+    Authorization; `leaks` those that the other host was sent.
+    """
+
+    def __init__(self) -> None:
+        self.body, self.status, self.uses = BODY, 403, 10**9
+        self.requests: list[str] = []
+        self.leaks: list[str] = []
+        self.etags: Iterator[str] = itertools.repeat('"one"')
+        self.digest = ""
+        self.lock = threading.Lock()
+        self._left: dict[str, int] = {}
+        self.address = ""
+
+    def begin(self, request: Answering) -> None:
+        """Answer as the API."""
+        with self.lock:
+            self.requests.append(request.headers.get("Authorization", ""))
+            signature = f"{SECRET}-{len(self.requests)}"
+            self._left[signature] = self.uses
+        # Another name of the same machine is another host.
+        port = self.address.rpartition(":")[2].partition("/")[0]
+        headers = {"Location": f"http://localhost:{port}/cdn?Signature={signature}"}
+        if self.digest:
+            headers["X-Linked-Etag"] = f'"{self.digest}"'
+        request.answer(b"", 302, headers)
+
+    def give(self, request: Answering) -> None:
+        """Answer as the other host."""
+        signature = request.path.partition("Signature=")[2]
+        with self.lock:
+            self.leaks += filter(None, [request.headers.get("Authorization", "")])
+            self._left[signature] -= 1
+            is_over, etag = self._left[signature] < 0, next(self.etags)
+        if is_over:
+            request.answer(b"<Code>ExpiredToken</Code>", self.status)
+            return
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"])
+        assert match
+        start, end = int(match[1]), int(match[2]) + 1
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(self.body)}", "ETag": etag}
+        request.answer(self.body[start:end], 206, headers)
+
+
+@contextmanager
+def served() -> Iterator[Service]:
+    service = Service()
+
+    class Handler(Answering):
+        def do_GET(self) -> None:
+            if self.path.startswith("/cdn"):
+                service.give(self)
+            elif self.path.startswith("/file"):
+                service.begin(self)
+            else:
+                self.answer(b'{"message": "rules"}', 403)
+
+    with http_served(Handler) as server:
+        service.address = f"http://127.0.0.1:{server.server_address[1]}/file"
+        yield service
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    monkeypatch.setattr("imnetprep.retry._FIRST_WAIT_S", 0.001)
+    with served() as service:
+        yield service
+
+
+def read_by_eight(file: WebFile) -> bytes:
+    """The whole, by 64 ranges of which eight are on their way at a time."""
+    step = -(-len(BODY) // 64)
+    starts = range(0, len(BODY), step)
+
+    def part(start: int) -> bytes:
+        end = min(start + step, len(BODY))
+        return b"".join(map(bytes, file.chunks(start, end, 1 << 20)))
+
+    with ThreadPoolExecutor(8) as pool:
+        return b"".join(pool.map(part, starts))
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_signature_that_runs_out_is_asked_for_once_for_all_readers(
+    service: Service, status: int
+) -> None:
+    """Google's storage says 400, others 403: one reader asks, and the seven others find it."""
+    service.status, service.uses = status, 20
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert read_by_eight(file) == BODY
+    # Of 65 requests, and up to eight of each signature that came when it was used up.
+    assert 4 <= len(service.requests) <= 1 + 65 / (20 - 8)
+
+
+def test_eight_readers_share_one_request_for_a_signature(service: Service) -> None:
+    with closing(WebFile(web_origin(service.address))) as file:
+        for _ in range(5):
+            asked = len(service.requests)
+            service.uses = 8
+            file._place = web._Place(service.address, file._place.times + 1)
+            barrier = threading.Barrier(8)
+
+            def read(at: int, barrier: threading.Barrier = barrier) -> bytes:
+                barrier.wait()
+                return file.read_at(at, 1)
+
+            with ThreadPoolExecutor(8) as pool:
+                assert b"".join(pool.map(read, range(8))) == BODY[:8]
+            assert len(service.requests) == asked + 1
+
+
+def test_a_signature_that_never_works_is_an_error(service: Service) -> None:
+    service.uses = 0
+    with pytest.raises(SourceFailed, match="the server says 403"):
+        WebFile(web_origin(service.address))
+    assert len(service.requests) == 3
+
+
+def test_user_and_password_go_to_their_host_alone_and_are_never_shown(service: Service) -> None:
+    address = service.address.replace("://", f"://me:{SECRET}%40x@")
+    with closing(WebFile(web_origin(address))) as file:
+        assert file.read_at(7, 9) == BODY[7:16]
+        assert SECRET not in file.identity
+    token = base64.b64encode(f"me:{SECRET}@x".encode()).decode()
+    assert service.requests == [f"Basic {token}"]
+    assert service.leaks == []
+    with pytest.raises(SourceFailed) as failed:
+        WebFile(web_origin(address.replace("/file", "/nothing")))
+    assert SECRET not in f"{failed.value} {failed.value.hint} {web_origin(address)}"
+
+
+def test_netrc_has_the_user_of_a_host(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "netrc"
+    monkeypatch.setenv("NETRC", str(path))
+    path.write_text(f"machine 127.0.0.1 login me password {SECRET}\ndefault login you password x\n")
+    path.chmod(0o600)
+    WebFile(web_origin(service.address)).close()
+    assert service.requests == ["Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()]
+    assert web_origin("https://elsewhere.example/a").headers == {}
+    path.write_text(f"machine 127.0.0.1 login me passwort {SECRET}\n")
+    with pytest.raises(ImnetprepError, match="netrc: ") as failed:
+        web_origin(service.address)
+    assert SECRET not in f"{failed.value} {failed.value.hint}"
+
+
+def test_a_server_that_says_what_is_wrong_is_explained(service: Service) -> None:
+    def explain(refusal: Refusal) -> Explanation | None:
+        return Explanation(f"{refusal.status} {refusal.body.decode()}", "accept them")
+
+    with pytest.raises(SourceFailed, match=r"a set: 403 .*rules") as failed:
+        WebFile(Origin(service.address.replace("/file", "/no"), "a set", explain=explain))
+    assert failed.value.hint == "accept them"
+
+
+def test_another_etag_of_the_same_bytes_is_no_change_where_a_digest_says_so(
+    service: Service,
+) -> None:
+    """As two hosts of the hub's network have it."""
+    service.digest, service.etags = hashlib.sha256(BODY).hexdigest(), map(repr, itertools.count())
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert read_by_eight(file) == BODY
+        assert file.digests == {"sha256": service.digest}
+
+
+def test_a_file_that_changes_is_told(service: Service) -> None:
+    service.etags = itertools.chain(['"one"', '"one"'], itertools.repeat('"two"'))
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert file.read_at(0, 5) == BODY[:5]
+        with pytest.raises(WrongBytes, match="has changed while it was read"):
+            file.read_at(5, 5)
+
+
+def test_a_digest_that_changes_is_told(service: Service) -> None:
+    service.digest, service.uses = "a" * 64, 2
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert file.read_at(0, 5) == BODY[:5]
+        service.digest = "b" * 64
+        with pytest.raises(WrongBytes, match="has changed while it was read"):
+            file.read_at(5, 5)
