@@ -85,6 +85,7 @@ for _verb in (
     "status",
     "clean",
     "datasets",
+    "sources",
     "sync_s3",
     "inspect",
     "archs",

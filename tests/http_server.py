@@ -30,7 +30,8 @@ class Answering(BaseHTTPRequestHandler):
 def http_served(handler: type[BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
     """A server of loopback whose requests `handler` answers."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    # Each half of a second, as is usual, it would see that it is to end.
+    thread = Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server

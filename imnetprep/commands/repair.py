@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # --help loads none of it
     "--from",
     "source",
     metavar="PLACE",
-    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://….; of images of your own"
-    " the folder that they came from.  [default: ROOT/archives, or that folder]",
+    help="Where the archives lie: a folder, or an address as `imnetprep sources` lists them; of"
+    " images of your own the folder that they came from.  [default: ROOT/archives, or that folder]",
 )
 @verb.bucket_options
 @verb.digests_option

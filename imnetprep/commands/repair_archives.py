@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # --help loads none of it
     "--from",
     "source",
     metavar="PLACE",
-    help="Fetch the pieces from a folder, s3://BUCKET/PREFIX or https://…, not from the swarm.",
+    help="Fetch the pieces from a folder, or an address as `imnetprep sources` lists them, not from"
+    " the swarm.",
 )
 @verb.bucket_options
 @verb.swarm_options

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @click.option(
     "--archives",
     metavar="PLACE",
-    help="Read archives, not a root: in a folder, s3://BUCKET/PREFIX, https://…, - for a pipe.",
+    help="Read archives, not a root: in a folder, - for a pipe, or at an address as"
+    " `imnetprep sources` lists them.",
 )
 @verb.bucket_options
 @verb.dataset_option

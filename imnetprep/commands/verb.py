@@ -253,8 +253,8 @@ dataset_option = click.option(
 archives_option = click.option(
     "--archives",
     metavar="PLACE",
-    help="Where the archives lie: a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe."
-    "  [default: ROOT/archives]",
+    help="Where the archives lie: a folder, - for a pipe, or an address as `imnetprep sources`"
+    " lists them.  [default: ROOT/archives]",
 )
 archives_folder_option = click.option(
     "--archives",

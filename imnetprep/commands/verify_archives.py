@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # --help loads none of it
 @click.option(
     "--archives",
     metavar="PLACE",
-    help="Where the archives lie: a folder, s3://BUCKET/PREFIX or https://…."
+    help="Where the archives lie: a folder, or an address as `imnetprep sources` lists them."
     "  [default: ROOT/archives]",
 )
 @verb.bucket_options

@@ -15,6 +15,11 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
+def bearer(token: str) -> dict[str, str]:
+    """The header of a token (RFC 6750)."""
+    return {"Authorization": f"Bearer {token}"}
+
+
 def basic_of(text: str) -> dict[str, str]:
     """The header of the `user:password` of an address."""
     user, _, password = text.partition(":")

@@ -1,36 +1,79 @@
-"""Where archives lie, as the user names it: a folder here, a bucket, a web server, or a pipe."""
+"""Where archives lie, as the user names it: a folder here, a bucket, a service, or a pipe.
+
+`SCHEMES` has every kind of address, with what opens it.
+"""
 
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from imnetprep.archives.file import ArchiveFile, Pipe, open_local
 from imnetprep.messages import WrongUsage
 from imnetprep.outside_text import public_address
+from imnetprep.sources import drive, github, hub, kaggle, storage
+from imnetprep.sources.origin import Origin, web_origin
 
 STDIN = "-"
-_S3, _WEB = "s3://", ("https://", "http://")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_S3 = "s3"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+
+
+class Scheme(NamedTuple):
+    """A kind of address: what it is of, an example, and the origin of a file there; None: S3."""
+
+    title: str
+    example: str
+    origin: Callable[[str], Origin] | None
+
+
+def _web_origin(address: str) -> Origin:
+    is_drive = drive.is_share_link(address)
+    return drive.drive_origin(address) if is_drive else web_origin(address)
+
+
+_WEB = Scheme("a web server", "https://example.org/archives", _web_origin)
+SCHEMES: Mapping[str, Scheme] = {
+    "https": _WEB,
+    "http": _WEB,
+    _S3: Scheme("a bucket of S3, or of another store with its API", "s3://bucket/prefix", None),
+    "gs": Scheme("a bucket of Google Cloud Storage", storage.EXAMPLE, storage.storage_origin),
+    "kaggle": Scheme("a competition or a dataset of Kaggle", kaggle.EXAMPLE, kaggle.kaggle_origin),
+    "hf": Scheme("a repository of the Hugging Face hub", hub.EXAMPLE, hub.hub_origin),
+    "gdrive": Scheme("a file of Google Drive", drive.EXAMPLE, drive.drive_origin),
+    "github": Scheme("the sources or a release of GitHub", github.EXAMPLE, github.github_origin),
+}
+_NAMES_A_FILE = ("gdrive", "github")  # whatever it is called
+
+
+def scheme_of(place: str | Path) -> str | None:
+    """The scheme of an address, one of SCHEMES; None: it is a path on this machine, or a pipe.
+
+    Raises WrongUsage on an address of no known scheme, and on one that is damaged.
+    """
+    match = _SCHEME.match(place) if isinstance(place, str) else None
+    if match is None or place == STDIN or (match[1].lower() not in SCHEMES and not match[2]):
+        return None
+    scheme = match[1].lower()
+    if scheme not in SCHEMES:
+        raise WrongUsage(
+            f"{match[0]}… is no source of archives",
+            hint=f"name a folder, {', '.join(f'{each}:' for each in SCHEMES)} or - for a pipe;"
+            " imnetprep sources has an example of each",
+        )
+    try:
+        urlsplit(str(place))
+    except ValueError as error:
+        public = public_address(str(place), mark="…")
+        raise WrongUsage(f"{public} is no address: {error}", hint="write it anew") from error
+    return scheme
 
 
 def is_local(place: str | Path) -> bool:
     """Is it a folder on this machine? Raises WrongUsage on an address of no known scheme."""
-    if place == STDIN:
-        return False
-    if str(place).startswith((_S3, *_WEB)):
-        try:
-            urlsplit(str(place))
-        except ValueError as error:
-            public = public_address(str(place), mark="…")
-            raise WrongUsage(f"{public} is no address: {error}", hint="write it anew") from error
-        return False
-    if isinstance(place, str) and (scheme := _SCHEME.match(place)):
-        raise WrongUsage(
-            f"{scheme[0]}… is no source of archives",
-            hint="name a folder, s3://BUCKET/PREFIX, https://…, or - for a pipe",
-        )
-    return True
+    return place != STDIN and scheme_of(place) is None
 
 
 def address_of(place: str | Path, name: str) -> str:
@@ -42,14 +85,18 @@ def address_of(place: str | Path, name: str) -> str:
 
 def _address(place: str | Path, name: str) -> str:
     """The address of the archive, with what opens it; the query of its folder is its own."""
+    if scheme_of(place) in _NAMES_A_FILE or drive.is_share_link(str(place)):
+        return str(place)
     folder, mark, query = str(place).partition("?")
-    if not folder.endswith(f"/{name}"):
+    last = folder.rpartition("/")[2]
+    is_bundle = scheme_of(place) == "kaggle" and f"{last}.zip" == name  # of all files
+    if last != name and not is_bundle:
         folder = f"{folder.removesuffix('/')}/{name}"
     return folder + mark + query
 
 
 def open_archive(place: str | Path, name: str) -> ArchiveFile:
-    """The archive called `name` at `place`; a web address or an object may also name the file.
+    """The archive called `name` at `place`; an address may also name the file.
 
     Raises ImnetprepError where it is not there.
     """
@@ -57,12 +104,19 @@ def open_archive(place: str | Path, name: str) -> ArchiveFile:
         return Pipe(sys.stdin.buffer, name)
     if is_local(place):
         return open_local(Path(place) / name)
-    address = _address(place, name)
-    if address.startswith(_S3):
+    return open_address(_address(place, name))
+
+
+def open_address(address: str) -> ArchiveFile:
+    """The file at `address`, of one of SCHEMES. Raises ImnetprepError where it is not there."""
+    scheme = scheme_of(address)
+    assert scheme is not None, "it is a path"
+    origin = SCHEMES[scheme].origin
+    if origin is None:
         from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.object import S3Object
 
         return S3Object(parse_s3_address(address))
-    from imnetprep.sources.web import WebFile, web_origin
+    from imnetprep.sources.web import WebFile
 
-    return WebFile(web_origin(address))
+    return WebFile(origin(address))

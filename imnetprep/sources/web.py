@@ -1,25 +1,23 @@
 """A file on a web server, read by byte ranges (RFC 9110, section 14), whoever hands it out.
 
-A source knows where to ask, what to say of itself there, and how its refusals read: its origin.
-From there a redirect leads to where the bytes are, often by a signature that runs out.
+From its origin a redirect leads to where the bytes are, often by a signature that runs out.
 """
 
 import base64
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
 
 from imnetprep.digests import Checksum
 from imnetprep.messages import SourceFailed, WrongBytes
-from imnetprep.outside_text import public_address, quoted
+from imnetprep.outside_text import quoted
 from imnetprep.retry import resumed, retried
-from imnetprep.sources.credentials import basic_of, netrc_header
+from imnetprep.sources.origin import Origin, Refusal
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 8
@@ -42,46 +40,6 @@ _MAY_PASS = (
 )
 
 
-class Refusal(NamedTuple):
-    """What a server says in place of bytes."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Explanation(NamedTuple):
-    """A refusal in words, and what to do about it."""
-
-    reason: str
-    hint: str
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a source begins: the address to ask, and the headers for its host alone.
-
-    `title` is what people call it, without secrets. `explain` makes words of a refusal; None: it
-    has none of its own.
-    """
-
-    address: str
-    title: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    explain: Callable[[Refusal], Explanation | None] = lambda _refusal: None
-
-
-def web_origin(address: str) -> Origin:
-    """The origin of a plain address, with the user and password in it, or of ~/.netrc.
-
-    Both are sent to its host, and never shown. Raises ImnetprepError on a damaged ~/.netrc.
-    """
-    parts = urlsplit(address)
-    user, separator, host = parts.netloc.rpartition("@")
-    headers = basic_of(user) if separator else netrc_header(parts.hostname or "")
-    return Origin(urlunsplit(parts._replace(netloc=host)), public_address(address), headers)
-
-
 class _Place(NamedTuple):
     """Where the bytes are, and how often that was asked of the origin before."""
 
@@ -101,7 +59,8 @@ class WebFile:
 
     def __init__(self, origin: Origin) -> None:
         self._origin, self._title = origin, origin.title
-        self.name = unquote(urlsplit(origin.address).path.rpartition("/")[2])
+        self.name = origin.name or unquote(urlsplit(origin.address).path.rpartition("/")[2])
+        self._headers, self._is_anybody = dict(origin.headers), True
         timeout = urllib3.Timeout(connect=5, read=15)
         self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
         self._place, self._lock = _Place(origin.address, 0), threading.Lock()
@@ -173,6 +132,11 @@ class WebFile:
         if response.status in _EXPIRED_STATUSES and url != self._origin.address:
             self._ask_anew(place)
             raise _PassingFailure(f"the server says {response.status}")
+        if response.status in (401, 403) and self._is_anybody:
+            self._is_anybody = False
+            if headers := self._origin.sign_in():
+                self._headers |= headers
+                raise _PassingFailure(f"the server says {response.status}")
         if response.status in _PASSING_STATUSES:
             raise _PassingFailure(f"the server says {response.status}")
         match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -232,7 +196,7 @@ class WebFile:
         for _ in range(_MOST_REDIRECTS):
             headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
             if _host(url) == _host(self._origin.address):
-                headers |= self._origin.headers
+                headers |= self._headers
             response = self._pool.request(
                 "GET", url, headers=headers, redirect=False, preload_content=False
             )

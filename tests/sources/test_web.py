@@ -15,7 +15,8 @@ import pytest
 
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.sources import web
-from imnetprep.sources.web import Explanation, Origin, Refusal, WebFile, web_origin
+from imnetprep.sources.origin import Explanation, Origin, Refusal, web_origin
+from imnetprep.sources.web import WebFile
 from tests.http_server import Answering, http_served
 
 BODY = random.Random(5).randbytes(600_000)
