@@ -27,6 +27,7 @@ from tests.servers import gcs_served
 BODY = random.Random(7).randbytes(300_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 TOKEN = "KGAT_do-not-tell-0815"
+SIGNATURE = "5igned-0f-4n-hour"
 DRIVE_ID = "1AbCdEfGhIjKlMnOpQrStUvWxYz0123456"
 QUOTA_PAGE = b"<p>Too many users have viewed or downloaded this file recently.</p>"
 
@@ -45,7 +46,7 @@ class Services:
         path, authorization = request.path, request.headers.get("Authorization", "")
         if path.startswith("/bytes"):
             assert not authorization, "the token is of another host"
-            self._give(request, self.bodies.get(path.partition("?of=")[2], BODY))
+            self._give(request, self.bodies.get(path.partition("&of=")[2], BODY))
             return
         self.asked.append((path, authorization))
         if self.refusal:
@@ -53,7 +54,7 @@ class Services:
         elif path.startswith(("/download?", "/bucket/")):
             self._give(request, BODY)
         elif path in self.bodies or not self.bodies:
-            headers = {"Location": f"{self.elsewhere}/bytes?of={path}"}
+            headers = {"Location": f"{self.elsewhere}/bytes?Signature={SIGNATURE}&of={path}"}
             if path.startswith("/datasets/"):
                 headers["X-Linked-Etag"] = f'"{SHA256}"'
             request.answer(b"", 302, headers)
@@ -235,9 +236,17 @@ def test_a_refusal_is_told_with_the_page_to_visit(
 
 
 def test_a_competition_of_kaggle_is_organized_from_there(
-    services: Services, packed: Path, organized_once: Path, tmp_path: Path, here: Run
+    services: Services,
+    packed: Path,
+    organized_once: Path,
+    tmp_path: Path,
+    here: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its zip has all splits, and no file of the published names is there."""
+    """Its zip has all splits, and no file of the published names is there. Nothing that was kept or
+    said has the token or the signature.
+    """
+    monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
     folder = tmp_path / "set"
     folder.mkdir()
     text = packed.read_text().partition("[[archives]]")[0]
@@ -260,6 +269,10 @@ def test_a_competition_of_kaggle_is_organized_from_there(
     assert done.returncode == 0, done.stderr
     for split in ("train", "val"):
         assert tree(tmp_path / "root" / split) == tree(organized_once / split)
+    assert {f"Bearer {TOKEN}"} == {authorization for _, authorization in services.asked}
+    texts = [path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file()]
+    texts += [done.stdout.encode(), done.stderr.encode()]
+    assert not [text for text in texts if TOKEN.encode() in text or SIGNATURE.encode() in text]
 
 
 @pytest.mark.network
