@@ -36,13 +36,17 @@ class Pieces:
         return hashlib.sha1(body).digest() == self.sha1s[20 * piece : 20 * piece + 20]
 
 
-# The polynomials, bits reversed: IEEE 802.3 and the NVMe specification.
-_POLYNOMIALS = {"crc32": (32, 0xEDB88320), "crc64nvme": (64, 0x9A6C9329AC4BC9B5)}
+# The polynomials, bits reversed: IEEE 802.3, Castagnoli's (RFC 3720), and the NVMe specification.
+_POLYNOMIALS = {
+    "crc32": (32, 0xEDB88320),
+    "crc32c": (32, 0x82F63B78),
+    "crc64nvme": (64, 0x9A6C9329AC4BC9B5),
+}
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """The CRC of `size_bytes` bytes. crc64nvme is known where `awscrt` is installed."""
+    """The CRC of `size_bytes` bytes. crc32c and crc64nvme are known where `awscrt` is installed."""
 
     kind: str
     value: int
@@ -52,7 +56,7 @@ class Checksum:
     def is_known(kind: str) -> bool:
         """Can a CRC of this kind be computed on this machine?"""
         return kind == "crc32" or (
-            kind == "crc64nvme" and importlib.util.find_spec("awscrt") is not None
+            kind in _POLYNOMIALS and importlib.util.find_spec("awscrt") is not None
         )
 
     @classmethod
@@ -78,7 +82,7 @@ class Checksum:
         else:
             import awscrt.checksums
 
-            value = awscrt.checksums.crc64nvme(body, self.value)
+            value = getattr(awscrt.checksums, self.kind)(body, self.value)
         return Checksum(self.kind, value, self.size_bytes + len(body))
 
     def followed_by(self, tail: "Checksum") -> "Checksum":

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from imnetprep.digests import Checksum
 
 
-@pytest.mark.parametrize("kind", ["crc32", "crc64nvme"])
+@pytest.mark.parametrize("kind", ["crc32", "crc32c", "crc64nvme"])
 @settings(deadline=None)
 @given(parts=st.lists(st.binary(max_size=300), max_size=6))
 def test_the_parts_make_the_whole(kind: str, parts: list[bytes]) -> None:
@@ -19,6 +19,10 @@ def test_the_parts_make_the_whole(kind: str, parts: list[bytes]) -> None:
     for part in parts:
         together = together.followed_by(Checksum.empty(kind).over(part))
     assert together == Checksum.empty(kind).over(b"".join(parts))
+
+
+def test_crc32c_is_the_one_of_google() -> None:
+    assert Checksum.empty("crc32c").over(b"123456789").value == 0xE3069283  # the check value
 
 
 def test_crc32_is_the_one_of_zlib_and_of_s3() -> None:

@@ -55,7 +55,6 @@ class WebFile:
     """
 
     seekable, is_far = True, True
-    checksum: Checksum | None = None
 
     def __init__(self, origin: Origin) -> None:
         self._origin, self._title = origin, origin.title
@@ -69,6 +68,10 @@ class WebFile:
         self.size_bytes: int | None = None
         self.digests: dict[str, str] = {}  # what the source says of the whole, in hex
         self._ask(0, 1)
+        self.checksum: Checksum | None = None
+        if "crc32c" in self.digests and Checksum.is_known("crc32c"):
+            value = int(self.digests["crc32c"], 16)
+            self.checksum = Checksum("crc32c", value, self.size_bytes or 0)
 
     @property
     def identity(self) -> str:

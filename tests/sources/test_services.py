@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongUsage
 from imnetprep.sources import drive, github, kaggle
 from imnetprep.sources.places import SCHEMES, open_address, open_archive
 from imnetprep.sources.web import WebFile
-from tests.conftest import Run, tree
+from tests.conftest import Run, receipt_of, tree
 from tests.http_server import Answering, http_served
 from tests.servers import gcs_served
 
@@ -39,6 +40,7 @@ class Services:
         self.here, self.elsewhere = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
         self.asked: list[tuple[str, str]] = []
         self.bodies: dict[str, bytes] = {}  # by the start of a path; else BODY
+        self.is_honest = True  # about the checksum of what it gives
         self.refusal: tuple[bytes, int, dict[str, str]] | None = None
 
     def answer(self, request: Answering) -> None:
@@ -65,12 +67,11 @@ class Services:
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"])
         assert match
         start, end = int(match[1]), min(int(match[2]) + 1, len(body))
-        crc32c = "crc32c=AAAAAA==,md5=" + base64.b64encode(hashlib.md5(body).digest()).decode()
-        request.answer(
-            body[start:end],
-            206,
-            {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}", "x-goog-hash": crc32c},
-        )
+        crc32c = Checksum.empty("crc32c").over(body if self.is_honest else b"").text
+        md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}"}
+        headers["x-goog-hash"] = f"crc32c={crc32c},md5={md5}"
+        request.answer(body[start:end], 206, headers)
 
 
 @pytest.fixture
@@ -269,9 +270,16 @@ def test_a_competition_of_kaggle_is_organized_from_there(
     assert done.returncode == 0, done.stderr
     for split in ("train", "val"):
         assert tree(tmp_path / "root" / split) == tree(organized_once / split)
+    proofs = [str(each["proof"]) for each in receipt_of(tmp_path / "root")["splits"].values()]  # type: ignore[index]
+    assert proofs and all("crc32c" in proof for proof in proofs)
     assert {f"Bearer {TOKEN}"} == {authorization for _, authorization in services.asked}
     texts = [path.read_bytes() for path in (tmp_path / "root").rglob("*") if path.is_file()]
     texts += [done.stdout.encode(), done.stderr.encode()]
+    services.is_honest = False
+    words[1] = tmp_path / "other"
+    done = here("organize", *words, "--archives", "kaggle:competitions/pets")
+    assert done.returncode == 4 and "crc32c is" in done.stderr
+    assert not (tmp_path / "other" / "train").exists()
     assert not [text for text in texts if TOKEN.encode() in text or SIGNATURE.encode() in text]
 
 
