@@ -21,7 +21,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
-from imnetprep.sources.places import STDIN, is_local
+from imnetprep.sources.places import STDIN, is_local, names_a_file
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.synced_prefix import archives_at, is_at
 
@@ -97,7 +97,8 @@ def planned_splits(
         if is_local(place):
             place = Path(place).parent
         elif len(whole.packed(packaging)) > 1:
-            place = str(place).rpartition("/")[0]
+            address, mark, query = str(place).partition("?")
+            place = address.rpartition("/")[0] + mark + query
     else:
         names = (each.name for each in whole.archives if not set(splits).isdisjoint(each.splits))
         place = archives_at(place, names)
@@ -114,8 +115,8 @@ def planned_splits(
             groups.remove(other)
             members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))
         groups.append((members, places))
-    if place == STDIN:
-        _require_one_stream([archive for _, places in groups for archive in places])
+    if place == STDIN or names_a_file(place):
+        _require_one([at for _, places in groups for at in places], is_pipe=place == STDIN)
     return [
         SplitGroup(root, dataset, members, organized_splits, places, consume, jobs)
         for members, places in groups
@@ -166,11 +167,12 @@ def _is_there(place: str | Path, name: str) -> bool:
     return is_at(place, name)
 
 
-def _require_one_stream(archives: Sequence[ArchiveAt]) -> None:
+def _require_one(archives: Sequence[ArchiveAt], *, is_pipe: bool) -> None:
     if len(archives) != 1:
-        raise WrongUsage("a pipe carries one archive", hint="say which: --split train")
+        name = "a pipe" if is_pipe else "an address of one file"
+        raise WrongUsage(f"{name} carries one archive", hint="say which: --split train")
     archive = archives[0].archive
-    if archive.form == "zip":
+    if archive.form == "zip" and is_pipe:
         raise WrongUsage(
             f"{archive.name} lists what is in it at its end, where no pipe can look first",
             hint="save it, then --archives with its folder; or s3://…, https://…",

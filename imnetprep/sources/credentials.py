@@ -7,17 +7,21 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from imnetprep.messages import ImnetprepError
+from imnetprep.outside_files import read_text
+
+
+def home() -> Path:
+    """The home of the user; where there is none, a folder without anything."""
+    try:
+        return Path.home()
+    except RuntimeError:  # a user that no list of users has, as in a container
+        return Path(os.devnull)
 
 
 def basic(user: str, password: str) -> dict[str, str]:
     """The header of a user and a password (RFC 7617)."""
-    token = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return {"Authorization": f"Basic {token}"}
-
-
-def bearer(token: str) -> dict[str, str]:
-    """The header of a token (RFC 6750)."""
-    return {"Authorization": f"Bearer {token}"}
+    body = f"{user}:{password}".encode(errors="surrogateescape")
+    return {"Authorization": f"Basic {base64.b64encode(body).decode()}"}
 
 
 def basic_of(text: str) -> dict[str, str]:
@@ -26,20 +30,49 @@ def basic_of(text: str) -> dict[str, str]:
     return basic(unquote(user), unquote(password))
 
 
+def bearer(token: str, origin: str | Path) -> dict[str, str]:
+    """The header of a token (RFC 6750), white space around it left out.
+
+    Raises ImnetprepError where it is none: `origin` says where it was found.
+    """
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ImnetprepError(f"{origin} has no token, but other text", hint="write it anew")
+    return {"Authorization": f"Bearer {token}"}
+
+
+def bearer_of(path: Path) -> dict[str, str]:
+    """The header of the token in the file at `path`. Raises ImnetprepError where it is none."""
+    return bearer(secret_text(path), path)
+
+
+def secret_text(path: Path) -> str:
+    """The text of a file that may hold a secret. Raises ImnetprepError, which tells none of it."""
+    try:
+        return read_text(path)
+    except UnicodeDecodeError as error:
+        raise ImnetprepError(f"{path} is no text", hint="write it anew") from error
+    except OSError as error:
+        raise ImnetprepError(
+            f"{path}: {error.strerror}", hint="mend it, or move it away"
+        ) from error
+
+
 def netrc_header(host: str) -> dict[str, str]:
     """The header that ~/.netrc, or the file of NETRC, has for `host`; empty: none.
 
     A `default` entry is of no host, and so of none here. Raises ImnetprepError where the file
     cannot be read.
     """
-    path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
-    if not path.exists():
+    path = Path(os.environ.get("NETRC") or home() / ".netrc")
+    if not path.is_file():
         return {}
     try:
         entry = netrc.netrc(path).hosts.get(host)
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "msg", None) or "is no text"
+        line = getattr(error, "lineno", None)  # its message has the word, which may be a password
+        place = f", line {line}," if line else ""
         raise ImnetprepError(
-            f"{path}: {reason}", hint="mend the file, or name another by NETRC"
+            f"{path}{place} cannot be read", hint="mend the file, or name another by NETRC"
         ) from error
     return basic(entry[0], entry[2] or "") if entry else {}

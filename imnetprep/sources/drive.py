@@ -5,15 +5,16 @@ large file, which `confirm=t` answers; another that too many have fetched it.
 """
 
 import re
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from imnetprep.messages import WrongUsage
+from imnetprep.outside_text import public_address
 from imnetprep.sources.origin import Explanation, Origin, Refusal
 
 EXAMPLE = "gdrive:1AbCdEfGhIjKlMnOpQrStUvWxYz0123456"
 _SITE = "https://drive.usercontent.google.com"
-_HOSTS = ("drive.google.com", "drive.usercontent.google.com", "docs.google.com")
-_ID = re.compile(r"[\w-]{10,100}")
+_HOSTS = ("drive.google.com", "drive.usercontent.google.com")
+_ID = re.compile(r"[A-Za-z0-9_-]{10,100}")
 _IS_QUOTA = re.compile(rb"Too many users|[Qq]uota exceeded")
 
 
@@ -24,14 +25,15 @@ def is_share_link(address: str) -> bool:
 
 def drive_origin(address: str) -> Origin:
     """The origin of an address of Drive. Raises WrongUsage where it names no file."""
-    number = address.removeprefix("gdrive:")
+    file, key = address.removeprefix("gdrive:"), ""
     if is_share_link(address):
         parts = urlsplit(address)
-        match = re.search(r"/d/([\w-]+)", parts.path)
-        number = match[1] if match else parse_qs(parts.query).get("id", [""])[0]
-    if not _ID.fullmatch(number):
+        match, query = re.search(r"/d/([\w-]+)", parts.path), parse_qs(parts.query)
+        file = match[1] if match else query.get("id", [""])[0]
+        key = query.get("resourcekey", [""])[0]  # of links from before 2021
+    if not _ID.fullmatch(file):
         raise WrongUsage(
-            f"{address.partition('?')[0]} names no file of Google Drive",
+            f"{public_address(address)} names no file of Google Drive",
             hint=f"{EXAMPLE}, or the link of one file that Share gives; a folder has none",
         )
 
@@ -48,5 +50,6 @@ def drive_origin(address: str) -> Origin:
             )
         return None
 
-    url = f"{_SITE}/download?id={number}&export=download&confirm=t"
-    return Origin(url, f"gdrive:{number}", {}, explain)
+    url = f"{_SITE}/download?id={file}&export=download&confirm=t"
+    url += f"&resourcekey={quote(key)}" if key else ""
+    return Origin(url, f"gdrive:{file}", {}, explain)

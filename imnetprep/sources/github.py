@@ -7,11 +7,11 @@ import re
 from urllib.parse import quote
 
 from imnetprep.messages import WrongUsage
-from imnetprep.sources.origin import Explanation, Origin, Refusal
+from imnetprep.sources.origin import Explanation, Origin, Refusal, url_path
 
 EXAMPLE = "github:fastai/imagenette@master"
 _SITE, _TARS = "https://github.com", "https://codeload.github.com"
-_ADDRESS = re.compile(r"github:([\w.-]+)/([\w.-]+)(?:@([\w./+-]+))?(?:#(.+))?")
+_ADDRESS = re.compile(r"github:([\w.-]+)/([\w.-]+)(?:@([\w./+-]+))?(?:#([^/]+))?", re.ASCII)
 
 
 def github_origin(address: str) -> Origin:
@@ -31,7 +31,7 @@ def github_origin(address: str) -> Origin:
     url, own_name = f"{_TARS}/{owner}/{name}/tar.gz/{quote(ref)}", f"{name}-{ref}.tar.gz"
     if file:
         release = "latest/download" if ref == "HEAD" else f"download/{quote(ref)}"
-        url, own_name = f"{_SITE}/{owner}/{name}/releases/{release}/{quote(file)}", file
+        url, own_name = f"{_SITE}/{owner}/{name}/releases/{release}/{url_path(file)}", file
 
     def explain(refusal: Refusal) -> Explanation | None:
         if refusal.status == 404:

@@ -9,12 +9,17 @@ from pathlib import Path
 from urllib.parse import quote
 
 from imnetprep.messages import WrongUsage
-from imnetprep.sources.credentials import bearer
-from imnetprep.sources.origin import Explanation, Origin, Refusal
+from imnetprep.outside_text import public_address
+from imnetprep.sources.credentials import bearer, bearer_of, home
+from imnetprep.sources.origin import Explanation, Origin, Refusal, url_path
 
 EXAMPLE = "hf:datasets/timm/imagenet-1k-wds/imagenet1k-train-0000.tar"
 _SITE = "https://huggingface.co"
-_ADDRESS = re.compile(r"hf:((?:datasets|models|spaces)/[\w.-]+/[\w.-]+)(?:@([\w./-]+?))?/(.+)")
+_REVISION = r"refs/(?:convert|pr)/[\w.-]+|[\w.-]+"
+_ADDRESS = re.compile(
+    rf"hf:((?:datasets|models|spaces)/[\w.-]+/[\w.-]+)(?:@({_REVISION}))?/(.+)",
+    re.ASCII | re.DOTALL,
+)
 
 
 def hub_origin(address: str) -> Origin:
@@ -26,9 +31,9 @@ def hub_origin(address: str) -> Origin:
             hint=f"{EXAMPLE}, or with a revision: hf:datasets/OWNER/NAME@REVISION/PATH",
         )
     repository, revision, path = match[1], match[2] or "main", match[3]
-    site = os.environ.get("HF_ENDPOINT", _SITE).removesuffix("/")
+    site = (os.environ.get("HF_ENDPOINT") or _SITE).removesuffix("/")
     name = repository.removeprefix("models/")  # which have no folder of their own
-    page = f"{site}/{name}"
+    page = public_address(f"{site}/{name}")
 
     def explain(refusal: Refusal) -> Explanation | None:
         error, status = refusal.headers.get("X-Error-Code"), refusal.status
@@ -42,20 +47,22 @@ def hub_origin(address: str) -> Origin:
             return Explanation("the hub has no such file (404)", f"look at {page}/tree/{revision}")
         return None
 
-    token = _token()
     return Origin(
-        f"{page}/resolve/{quote(revision, safe='')}/{quote(path)}",
+        f"{site}/{name}/resolve/{quote(revision, safe='')}/{url_path(path)}",
         address,
-        bearer(token) if token else {},
+        _headers(),
         explain,
         path.rpartition("/")[2],
     )
 
 
-def _token() -> str:
-    """The token of the user, where the hub's own programs have it; empty: none."""
+def _headers() -> dict[str, str]:
+    """Who the user is, as the hub's own programs find out; empty: anybody.
+
+    Raises ImnetprepError on a token that is none.
+    """
     if token := os.environ.get("HF_TOKEN"):
-        return token
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    path = Path(os.environ.get("HF_TOKEN_PATH") or home / "token")
-    return path.read_text().strip() if path.is_file() else ""
+        return bearer(token, "HF_TOKEN")
+    folder = Path(os.environ.get("HF_HOME") or home() / ".cache" / "huggingface")
+    path = Path(os.environ.get("HF_TOKEN_PATH") or folder / "token")
+    return bearer_of(path) if path.is_file() else {}

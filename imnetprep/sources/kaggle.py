@@ -9,13 +9,12 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.outside_text import quoted
 from imnetprep.plain_values import plain_text, table
-from imnetprep.sources.credentials import basic, bearer
-from imnetprep.sources.origin import Explanation, Origin, Refusal
+from imnetprep.sources.credentials import basic, bearer, bearer_of, home, secret_text
+from imnetprep.sources.origin import Explanation, Origin, Refusal, url_path
 
 EXAMPLE = "kaggle:competitions/imagenet-object-localization-challenge"
 _SITE = "https://www.kaggle.com"
@@ -29,14 +28,14 @@ _TOKEN_HINT = (
 
 def kaggle_origin(address: str) -> Origin:
     """The origin of an address of Kaggle. Raises WrongUsage where it is none."""
-    kind, *parts = address.removeprefix("kaggle:").split("/")
+    kind, *parts = address.removeprefix("kaggle:").removesuffix("/").split("/")
     number = _PARTS.get(kind, 0)
     if not number or len(parts) < number or not all(parts):
         raise WrongUsage(
             f"{address} is no address of Kaggle",
             hint=f"{EXAMPLE}, kaggle:datasets/OWNER/NAME, each with a /FILE or without",
         )
-    name, file = "/".join(map(quote, parts[:number])), "/".join(map(quote, parts[number:]))
+    name, file = url_path("/".join(parts[:number])), url_path("/".join(parts[number:]))
     if kind == "datasets":
         path, page = f"datasets/download/{name}", f"{_SITE}/datasets/{name}"
     else:
@@ -58,8 +57,14 @@ def kaggle_origin(address: str) -> Origin:
     return Origin(url, address, _headers(), explain, own_name)
 
 
+def bundle_name(address: str) -> str | None:
+    """What the zip is called that has all files of what `address` names; None: that is a file."""
+    kind, *parts = address.removeprefix("kaggle:").removesuffix("/").split("/")
+    return f"{parts[-1]}.zip" if parts and len(parts) == _PARTS.get(kind) else None
+
+
 def _message(refusal: Refusal) -> str:
-    with suppress(ValueError, KeyError):
+    with suppress(ValueError, KeyError, RecursionError):
         return quoted(plain_text(table(json.loads(refusal.body))["message"]))
     return "Kaggle refuses it"
 
@@ -67,21 +72,21 @@ def _message(refusal: Refusal) -> str:
 def _headers() -> Mapping[str, str]:
     """Who the user is, as Kaggle's own programs find out. Raises ImnetprepError on a bad file."""
     if token := os.environ.get("KAGGLE_API_TOKEN", ""):
-        path = Path(token)
-        return bearer(path.read_text().strip() if _is_file(path) else token)
+        path = Path(token).expanduser()
+        return bearer_of(path) if _is_file(path) else bearer(token, "KAGGLE_API_TOKEN")
     for folder in _folders():
         for name in ("access_token", "access_token.txt"):
             if _is_file(path := folder / name):
-                return bearer(path.read_text().strip())
+                return bearer_of(path)
     user, key = os.environ.get("KAGGLE_USERNAME"), os.environ.get("KAGGLE_KEY")
     if user and key:
         return basic(user, key)
     for folder in _folders():
         if _is_file(path := folder / "kaggle.json"):
             try:
-                fields = table(json.loads(path.read_text()))
+                fields = table(json.loads(secret_text(path)))
                 return basic(plain_text(fields["username"]), plain_text(fields["key"]))
-            except (OSError, ValueError, LookupError) as error:
+            except (ValueError, LookupError, RecursionError) as error:
                 raise ImnetprepError(f"{path} is no token of Kaggle", hint=_TOKEN_HINT) from error
     return {}
 
@@ -89,8 +94,8 @@ def _headers() -> Mapping[str, str]:
 def _folders() -> Iterator[Path]:
     if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
         yield Path(folder)
-    yield Path.home() / ".kaggle"
-    yield Path.home() / ".config" / "kaggle"
+    yield home() / ".kaggle"
+    yield home() / ".config" / "kaggle"
 
 
 def _is_file(path: Path) -> bool:

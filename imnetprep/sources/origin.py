@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from imnetprep.outside_text import public_address
 from imnetprep.sources.credentials import basic_of, netrc_header
@@ -33,7 +33,7 @@ class Origin:
     to come again with where anybody is refused; empty: there are none.
     """
 
-    address: str
+    address: str = field(repr=False)
     title: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     explain: Callable[[Refusal], Explanation | None] = lambda _refusal: None
@@ -50,3 +50,8 @@ def web_origin(address: str) -> Origin:
     user, separator, host = parts.netloc.rpartition("@")
     headers = basic_of(user) if separator else netrc_header(parts.hostname or "")
     return Origin(urlunsplit(parts._replace(netloc=host)), public_address(address), headers)
+
+
+def url_path(text: str) -> str:
+    """A path of names as a part of an address, whatever bytes are in them."""
+    return quote(text, errors="surrogateescape")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from imnetprep.archives.file import ArchiveFile, Pipe, open_local
-from imnetprep.messages import WrongUsage
+from imnetprep.messages import SourceFailed, WrongUsage
 from imnetprep.outside_text import public_address
 from imnetprep.sources import drive, github, hub, kaggle, storage
 from imnetprep.sources.origin import Origin, web_origin
@@ -45,7 +45,8 @@ SCHEMES: Mapping[str, Scheme] = {
     "gdrive": Scheme("a file of Google Drive", drive.EXAMPLE, drive.drive_origin),
     "github": Scheme("the sources or a release of GitHub", github.EXAMPLE, github.github_origin),
 }
-_NAMES_A_FILE = ("gdrive", "github")  # whatever it is called
+_NAMES_A_FILE = ("gdrive", "github")
+_NEEDS_SLASHES = ("https", "http", _S3, "gs")
 
 
 def scheme_of(place: str | Path) -> str | None:
@@ -54,20 +55,30 @@ def scheme_of(place: str | Path) -> str | None:
     Raises WrongUsage on an address of no known scheme, and on one that is damaged.
     """
     match = _SCHEME.match(place) if isinstance(place, str) else None
-    if match is None or place == STDIN or (match[1].lower() not in SCHEMES and not match[2]):
+    if match is None or place == STDIN:
         return None
-    scheme = match[1].lower()
+    scheme, has_slashes = match[1].lower(), bool(match[2])
+    if not has_slashes and (scheme not in SCHEMES or Path(place).exists()):
+        return None
     if scheme not in SCHEMES:
         raise WrongUsage(
             f"{match[0]}… is no source of archives",
             hint=f"name a folder, {', '.join(f'{each}:' for each in SCHEMES)} or - for a pipe;"
             " imnetprep sources has an example of each",
         )
+    if not has_slashes and scheme in _NEEDS_SLASHES:
+        raise WrongUsage(
+            f"{match[0]}… is no address: two slashes are missing",
+            hint=f"{scheme}://…, as in {SCHEMES[scheme].example}",
+        )
     try:
-        urlsplit(str(place))
-    except ValueError as error:
+        is_web = SCHEMES[scheme] is _WEB
+        is_right = not is_web or bool(urlsplit(str(place)).hostname)
+    except ValueError:
+        is_right = False
+    if not is_right:
         public = public_address(str(place), mark="…")
-        raise WrongUsage(f"{public} is no address: {error}", hint="write it anew") from error
+        raise WrongUsage(f"{public} is no address", hint="write it anew")
     return scheme
 
 
@@ -83,16 +94,39 @@ def address_of(place: str | Path, name: str) -> str:
     return str(Path(place) / name) if is_local(place) else public_address(_address(place, name))
 
 
+def _plain(address: str) -> str:
+    """An address with its scheme as SCHEMES has it, and without the slashes that a service's has.
+
+    Raises WrongUsage where a part of the path would lead out of what it names.
+    """
+    scheme, rest = str(scheme_of(address)), address.partition(":")[2]
+    rest = ("//" if scheme in _NEEDS_SLASHES else "") + rest.removeprefix("//")
+    if SCHEMES[scheme] is not _WEB and scheme != _S3:
+        if not {".", ".."}.isdisjoint(rest.split("/")):
+            raise WrongUsage(f"{scheme}:… has a part . or ..", hint="name what it leads to")
+        if scheme != "gs" and "?" in rest:
+            raise WrongUsage(f"{scheme}:… takes no query", hint="leave out what is behind the ?")
+    return f"{scheme}:{rest}"
+
+
 def _address(place: str | Path, name: str) -> str:
     """The address of the archive, with what opens it; the query of its folder is its own."""
-    if scheme_of(place) in _NAMES_A_FILE or drive.is_share_link(str(place)):
-        return str(place)
-    folder, mark, query = str(place).partition("?")
-    last = folder.rpartition("/")[2]
-    is_bundle = scheme_of(place) == "kaggle" and f"{last}.zip" == name  # of all files
-    if last != name and not is_bundle:
+    address = _plain(str(place))
+    if names_a_file(place):
+        return address
+    folder, mark, query = address.partition("?")
+    is_bundle = folder.startswith("kaggle:") and kaggle.bundle_name(folder) == name
+    if folder.rpartition("/")[2] != name and not is_bundle:
         folder = f"{folder.removesuffix('/')}/{name}"
     return folder + mark + query
+
+
+def names_a_file(place: str | Path) -> bool:
+    """Is `place` an address of one file, whatever it is called?"""
+    scheme = scheme_of(place)
+    return scheme in _NAMES_A_FILE or (
+        scheme == "https" and drive.is_share_link(_plain(str(place)))
+    )
 
 
 def open_archive(place: str | Path, name: str) -> ArchiveFile:
@@ -104,14 +138,20 @@ def open_archive(place: str | Path, name: str) -> ArchiveFile:
         return Pipe(sys.stdin.buffer, name)
     if is_local(place):
         return open_local(Path(place) / name)
-    return open_address(_address(place, name))
+    file = open_address(_address(place, name))
+    if names_a_file(place) and file.name != name:
+        file.close()
+        raise SourceFailed(
+            f"{address_of(place, name)} is called {file.name}, not {name}",
+            hint="call it what it is in the dataset, and name its --split",
+        )
+    return file
 
 
 def open_address(address: str) -> ArchiveFile:
     """The file at `address`, of one of SCHEMES. Raises ImnetprepError where it is not there."""
-    scheme = scheme_of(address)
-    assert scheme is not None, "it is a path"
-    origin = SCHEMES[scheme].origin
+    address = _plain(address)
+    origin = SCHEMES[address.partition(":")[0]].origin
     if origin is None:
         from imnetprep.s3.address import parse_s3_address
         from imnetprep.s3.object import S3Object

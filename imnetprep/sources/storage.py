@@ -7,11 +7,12 @@ import importlib
 import os
 import shutil
 import subprocess
-from urllib.parse import quote
+from contextlib import suppress
 
 from imnetprep.messages import WrongUsage
+from imnetprep.outside_text import public_address
 from imnetprep.sources.credentials import bearer
-from imnetprep.sources.origin import Explanation, Origin, Refusal
+from imnetprep.sources.origin import Explanation, Origin, Refusal, url_path
 
 EXAMPLE = "gs://my-bucket/imagenet/ILSVRC2012_img_val.tar"
 _SITE = "https://storage.googleapis.com"
@@ -23,7 +24,8 @@ def storage_origin(address: str) -> Origin:
     bucket, _, key = address.removeprefix("gs://").partition("/")
     if not bucket or not key:
         raise WrongUsage(f"{address} names no object", hint=EXAMPLE)
-    site = os.environ.get("STORAGE_EMULATOR_HOST", _SITE).removesuffix("/")
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST", "").removesuffix("/")
+    site = emulator if "://" in emulator else f"http://{emulator}" if emulator else _SITE
 
     def explain(refusal: Refusal) -> Explanation | None:
         if refusal.status in (401, 403):
@@ -35,21 +37,29 @@ def storage_origin(address: str) -> Origin:
             return Explanation("there is no such object (404)", f"gcloud storage ls gs://{bucket}")
         return None
 
-    url = f"{site}/{quote(bucket)}/{quote(key)}"
-    return Origin(url, address, {}, explain, key.rpartition("/")[2], _token_header)
+    url, sign_in = (
+        f"{site}/{url_path(bucket)}/{url_path(key)}",
+        _nobody if emulator else _token_header,
+    )
+    return Origin(url, public_address(address), {}, explain, key.rpartition("/")[2], sign_in)
+
+
+def _nobody() -> dict[str, str]:
+    return {}  # a token of Google is of no use to an emulator, and none of its business
 
 
 def _token_header() -> dict[str, str]:
     """Who the user is, once the object was refused to anybody; empty: that is not known here."""
     if token := os.environ.get("GOOGLE_OAUTH_ACCESS_TOKEN"):
-        return bearer(token)
+        return bearer(token, "GOOGLE_OAUTH_ACCESS_TOKEN")
     if program := shutil.which("gcloud"):
-        process = subprocess.run(
-            [program, "auth", "print-access-token"], capture_output=True, text=True, check=False,
-            timeout=_WAIT_S,
-        )  # fmt: skip
-        if process.returncode == 0 and process.stdout.strip():
-            return bearer(process.stdout.strip())
+        words = [program, "auth", "print-access-token"]
+        with suppress(OSError, subprocess.SubprocessError, UnicodeDecodeError):
+            answer = subprocess.check_output(
+                words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
+                timeout=_WAIT_S,
+            )  # fmt: skip
+            return bearer(answer, "what gcloud auth print-access-token says")
     try:
         auth = importlib.import_module("google.auth")
         transport = importlib.import_module("google.auth.transport.urllib3")
@@ -61,4 +71,4 @@ def _token_header() -> dict[str, str]:
         return {}
     except auth.exceptions.GoogleAuthError:
         return {}
-    return bearer(credentials.token)
+    return bearer(credentials.token, "google-auth")

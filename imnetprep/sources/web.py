@@ -14,7 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import urllib3
 
 from imnetprep.digests import Checksum
-from imnetprep.messages import SourceFailed, WrongBytes
+from imnetprep.messages import SourceFailed, WrongBytes, shell_command
 from imnetprep.outside_text import quoted
 from imnetprep.retry import resumed, retried
 from imnetprep.sources.origin import Origin, Refusal
@@ -26,6 +26,8 @@ _EXPIRED_STATUSES = (400, 401, 403, 410)
 _PASSING_STATUSES = (429, 500, 502, 503, 504)
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 _MOST_BYTES_OF_A_REFUSAL = 100_000
+_DIGEST_BYTES = {"sha256": 32, "md5": 16, "crc32c": 4}
+_NAME = re.compile(r"(?i)filename\s*=\s*\"?([^\";]+)|filename\*\s*=\s*UTF-8''([^;\s]+)")
 
 
 class _PassingFailure(Exception):
@@ -41,7 +43,7 @@ _MAY_PASS = (
 
 
 class _Place(NamedTuple):
-    """Where the bytes are, and how often that was asked of the origin before."""
+    """Where the bytes are, and how often the origin was asked for that before."""
 
     url: str
     times: int
@@ -50,24 +52,27 @@ class _Place(NamedTuple):
 class WebFile:
     """A file behind an origin; it must stay the same while it is read.
 
-    It is known by a digest of its bytes, else by a strong ETag, else by size and date. A redirect
-    is followed until its signature runs out, never from https to http.
+    What a server says of this version must stay: the size, and a digest of the bytes; where it says
+    none its ETag, or its date where that is no strong one. A redirect is followed until its
+    signature runs out, never from https to http.
     """
 
     seekable, is_far = True, True
 
     def __init__(self, origin: Origin) -> None:
         self._origin, self._title = origin, origin.title
-        self.name = origin.name or unquote(urlsplit(origin.address).path.rpartition("/")[2])
-        self._headers, self._is_anybody = dict(origin.headers), True
+        self._headers = dict(origin.headers)
         timeout = urllib3.Timeout(connect=5, read=15)
         self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
         self._place, self._lock = _Place(origin.address, 0), threading.Lock()
-        self._turn, self._leads_on = threading.Lock(), False
-        self._state: tuple[str, ...] | None = None
+        # Where a redirect leads on: one reader at a time asks the origin; failures of that so far.
+        self._redirects, self._turn, self._failures = False, threading.Lock(), 0
+        self._version = ""
         self.size_bytes: int | None = None
         self.digests: dict[str, str] = {}  # what the source says of the whole, in hex
+        self.name = origin.name
         self._ask(0, 1)
+        self._first_digests = dict(self.digests)
         self.checksum: Checksum | None = None
         if "crc32c" in self.digests and Checksum.is_known("crc32c"):
             value = int(self.digests["crc32c"], 16)
@@ -76,7 +81,8 @@ class WebFile:
     @property
     def identity(self) -> str:
         """The address, and what the server calls this version of the file."""
-        return f"{self._title} {self._state}"
+        digests = " ".join(f"{kind} {value}" for kind, value in sorted(self._first_digests.items()))
+        return f"{self._title} {self.size_bytes} {digests or self._version}"
 
     def read_at(self, offset: int, length: int) -> bytes:
         """As `ArchiveFile.read_at`. Raises WrongBytes where the file has changed meanwhile."""
@@ -94,7 +100,7 @@ class WebFile:
         self._pool.clear()
 
     def _ask(self, start: int, end: int) -> bytes:
-        times = 7 if self._state else 3  # one that never answered may not be there at all
+        times = 7 if self._version else 3  # one that never answered may not be there at all
         with self._errors():
             return retried(lambda: self._get(start, end), on=_MAY_PASS, times=times)
 
@@ -110,57 +116,79 @@ class WebFile:
 
     def _get(self, start: int, end: int) -> bytes:
         with closing(self._open(start, end)) as response:
-            body: bytes = response.read()
+            body: bytes = response.read(end - start + 1)
         if len(body) != end - start:
-            raise _PassingFailure(f"the server sent {len(body):,} bytes of {end - start:,}")
+            raise _PassingFailure(f"the server sent other than {end - start:,} bytes")
         return body
 
     def _open(self, start: int, end: int) -> Any:
         """The response that has the bytes from `start` to `end` of this very file."""
-        if self._leads_on and self._place.url == self._origin.address:
-            with self._turn:  # one asks where the bytes are, and all others find its answer
+        failures = self._failures
+        if not self._redirects or self._place.url != self._origin.address:
+            return self._open_at(self._place, start, end)
+        with self._turn:  # one asks where the bytes are, and all others find its answer
+            if self._place.url == self._origin.address and self._failures != failures:
+                raise _PassingFailure("the server does not say where the file is")
+            try:
                 return self._open_at(self._place, start, end)
-        return self._open_at(self._place, start, end)
+            except _MAY_PASS:
+                self._failures += 1
+                raise
 
     def _open_at(self, place: _Place, start: int, end: int) -> Any:
-        response, url = self._follow(place.url, start, end)
+        headers = dict(self._headers)
+        response, url = self._follow(place.url, headers, start, end)
         try:
+            self._refuse_unusable(response, url, place, headers)
             self._check(response, url, place, start, end)
         except BaseException:
             response.close()
             raise
         return response
 
-    def _check(self, response: Any, url: str, place: _Place, start: int, end: int) -> None:
-        if response.status in _EXPIRED_STATUSES and url != self._origin.address:
-            self._ask_anew(place)
-            raise _PassingFailure(f"the server says {response.status}")
-        if response.status in (401, 403) and self._is_anybody:
-            self._is_anybody = False
-            if headers := self._origin.sign_in():
-                self._headers |= headers
-                raise _PassingFailure(f"the server says {response.status}")
-        if response.status in _PASSING_STATUSES:
-            raise _PassingFailure(f"the server says {response.status}")
-        match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        if response.status != 206 or match is None:
-            self._refuse(response)
+    def _refuse_unusable(
+        self, response: Any, url: str, place: _Place, headers: Mapping[str, str]
+    ) -> None:
+        """Raise where an answer has no range, `_PassingFailure` where the next may have one."""
+        if response.status == 206 and _RANGE.fullmatch(response.headers.get("Content-Range", "")):
             return
-        first, last, size = match.groups()
-        state = self._state_of(response, size)
+        failure = _PassingFailure(f"the server says {response.status}")
+        if response.status in _EXPIRED_STATUSES and _host(url) != _host(self._origin.address):
+            self._ask_anew(place)
+            raise failure
+        if response.status in _PASSING_STATUSES:
+            raise failure
+        if response.status in (401, 403) and self._signs_in(headers):
+            raise failure
+        self._refuse(response)
+
+    def _check(self, response: Any, url: str, place: _Place, start: int, end: int) -> None:
+        """Raise WrongBytes where it is another version, `_PassingFailure` on other bytes of it."""
+        match = _RANGE.fullmatch(response.headers["Content-Range"])
+        assert match is not None
+        first, last, size = map(int, match.groups())
+        version = _version(response.headers)
         with self._lock:
-            if self._state is None:
-                self._state, self.size_bytes = state, int(size)
+            if self.size_bytes is None:
+                self.size_bytes = size
+                self.name = self.name or _name(response.headers) or _last_part(self._origin.address)
+                self._version = version
+            # What the hub tells the SHA-256 of lies at an address of these bytes alone.
+            has_digest = "sha256" in self.digests or any(_digests_in(response.headers))
+            is_same = size == self.size_bytes and (has_digest or version == self._version)
             if self._place == place:
                 self._place = place._replace(url=url)
-            self._leads_on |= url != self._origin.address
-        if state != self._state:
-            raise WrongBytes(
-                f"{self._title} has changed while it was read",
-                hint="run the same command again: what was made of the old one is dropped",
-            )
-        if (int(first), int(last) + 1) != (start, end):
+            self._redirects |= url != self._origin.address
+        if not is_same:
+            raise self._change()
+        if (first, last + 1) != (start, end):
             raise _PassingFailure(f"the server sent other bytes than {start:,} to {end:,}")
+
+    def _change(self) -> WrongBytes:
+        return WrongBytes(
+            f"{self._title} has changed while it was read",
+            hint="run the same command again: what was made of the old one is dropped",
+        )
 
     def _ask_anew(self, place: _Place) -> None:
         """Let the next reader ask the origin where the bytes are, once for all that were there."""
@@ -168,15 +196,12 @@ class WebFile:
             if self._place.times == place.times:
                 self._place = _Place(self._origin.address, place.times + 1)
 
-    def _state_of(self, response: Any, size: str) -> tuple[str, ...]:
-        """What tells this version of the file from others, as well as the server can."""
-        for kind in ("sha256", "md5", "crc32c"):
-            if kind in self.digests:
-                return size, kind, self.digests[kind]
-        etag = response.headers.get("ETag", "")
-        if etag and not etag.startswith("W/"):
-            return size, etag
-        return size, etag, response.headers.get("Last-Modified", "")
+    def _signs_in(self, headers: Mapping[str, str]) -> bool:
+        """Are there other credentials than those in `headers`, with which it was refused?"""
+        with self._lock:
+            if self._headers == headers:
+                self._headers |= self._origin.sign_in()
+            return self._headers != headers
 
     def _refuse(self, response: Any) -> None:
         """Raise SourceFailed with what the server says in place of bytes."""
@@ -184,9 +209,11 @@ class WebFile:
         if words := self._origin.explain(Refusal(response.status, response.headers, body)):
             raise SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
         if response.status == 200:
+            place = self._title if self._title.startswith("http") else "ADDRESS"
             raise SourceFailed(
                 f"{self._title}: the server gives no byte ranges",
-                hint=f"curl -L {self._title} | imnetprep organize --archives - --split SPLIT",
+                hint=f"{shell_command('curl', '-L', place)} | imnetprep organize --archives -"
+                " --split SPLIT",
             )
         raise SourceFailed(
             f"{self._title}: the server says {response.status}",
@@ -194,26 +221,28 @@ class WebFile:
             " stand in ~/.netrc",
         )
 
-    def _follow(self, url: str, start: int, end: int) -> tuple[Any, str]:
+    def _follow(
+        self, url: str, headers: Mapping[str, str], start: int, end: int
+    ) -> tuple[Any, str]:
         """The answer at the end of all redirects from `url`, and the address that gave it."""
         for _ in range(_MOST_REDIRECTS):
-            headers = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+            fields = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
             if _host(url) == _host(self._origin.address):
-                headers |= self._headers
+                fields |= headers
+            # Ranges are of the bytes that the server has, whatever it calls their coding.
             response = self._pool.request(
-                "GET", url, headers=headers, redirect=False, preload_content=False
-            )
-            self._learn(response.headers)
+                "GET", url, headers=fields, redirect=False, preload_content=False,
+                decode_content=False,
+            )  # fmt: skip
+            try:
+                self._learn(response.headers)
+            except WrongBytes:
+                response.close()
+                raise
             if response.status not in _REDIRECTS:
                 return response, url
             response.close()
-            target = self._target(url, response.headers.get("Location", ""))
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
-                raise SourceFailed(
-                    f"{self._title} redirects from https to {urlsplit(target).scheme}",
-                    hint="name an address that stays encrypted",
-                )
-            url = target
+            url = self._target(url, response.headers.get("Location", ""))
         raise SourceFailed(f"{self._title} redirects in a circle", hint="open it in a browser")
 
     def _learn(self, headers: Mapping[str, str]) -> None:
@@ -223,18 +252,24 @@ class WebFile:
         """
         for kind, value in _digests_in(headers):
             if self.digests.setdefault(kind, value) != value:
-                raise WrongBytes(
-                    f"{self._title} has changed while it was read",
-                    hint="run the same command again: what was made of the old one is dropped",
-                )
+                raise self._change()
 
     def _target(self, url: str, location: str) -> str:
         try:
-            return urljoin(url, location)
-        except ValueError as error:
+            target = urljoin(url, location)
+            scheme = urlsplit(target).scheme
+        except ValueError:
+            scheme = ""
+        if scheme not in ("http", "https"):
             raise SourceFailed(
-                f"{self._title} redirects to no address: {error}", hint="open it in a browser"
-            ) from error
+                f"{self._title} redirects to no address of the web", hint="open it in a browser"
+            )
+        if urlsplit(url).scheme == "https" and scheme != "https":
+            raise SourceFailed(
+                f"{self._title} redirects from https to {scheme}",
+                hint="name an address that stays encrypted",
+            )
+        return target
 
 
 def _host(url: str) -> tuple[str, str]:
@@ -242,15 +277,34 @@ def _host(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
+def _last_part(url: str) -> str:
+    return unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+def _name(headers: Mapping[str, str]) -> str:
+    """What a server calls the file (RFC 6266); empty: it does not say."""
+    match = _NAME.search(headers.get("Content-Disposition", ""))
+    return unquote(match[1] or match[2]).strip().rpartition("/")[2] if match else ""
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    """What tells this version of a file from others, as well as its server can."""
+    etag = headers.get("ETag", "")
+    if etag and not etag.startswith("W/"):
+        return etag
+    return f"{etag} of {headers.get('Last-Modified', 'no date')}"
+
+
 def _digests_in(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What Google's storage and the Hugging Face hub say of a whole file, in hex."""
     for pair in headers.get("x-goog-hash", "").split(","):
-        kind, _, value = pair.strip().partition("=")
-        if kind in ("md5", "crc32c"):
-            try:
-                yield kind, base64.b64decode(value, validate=True).hex()
-            except ValueError:
-                continue
+        kind, _, text = pair.strip().partition("=")
+        try:
+            value = base64.b64decode(text, validate=True)
+        except ValueError:
+            continue
+        if len(value) == _DIGEST_BYTES.get(kind):
+            yield kind, value.hex()
     etag = headers.get("X-Linked-Etag", "").removeprefix("W/").strip('"')
     if re.fullmatch("[0-9a-f]{64}", etag):
         yield "sha256", etag

@@ -12,13 +12,14 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongUsage
-from imnetprep.sources import drive, github, kaggle
+from imnetprep.sources import drive, github, kaggle, storage
 from imnetprep.sources.places import SCHEMES, open_address, open_archive
 from imnetprep.sources.web import WebFile
 from tests.conftest import Run, receipt_of, tree
@@ -40,6 +41,7 @@ class Services:
         self.here, self.elsewhere = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
         self.asked: list[tuple[str, str]] = []
         self.bodies: dict[str, bytes] = {}  # by the start of a path; else BODY
+        self.given: tuple[bytes, dict[str, str]] = BODY, {}  # what Drive and Google's storage give
         self.is_honest = True  # about the checksum of what it gives
         self.refusal: tuple[bytes, int, dict[str, str]] | None = None
 
@@ -54,7 +56,7 @@ class Services:
         if self.refusal:
             request.answer(self.refusal[0], *self.refusal[1:])
         elif path.startswith(("/download?", "/bucket/")):
-            self._give(request, BODY)
+            self._give(request, *self.given)
         elif path in self.bodies or not self.bodies:
             headers = {"Location": f"{self.elsewhere}/bytes?Signature={SIGNATURE}&of={path}"}
             if path.startswith("/datasets/"):
@@ -63,13 +65,15 @@ class Services:
         else:
             request.answer(b'{"code": 404}', 404)
 
-    def _give(self, request: Answering, body: bytes) -> None:
+    def _give(
+        self, request: Answering, body: bytes, more: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers["Range"])
         assert match
         start, end = int(match[1]), min(int(match[2]) + 1, len(body))
         crc32c = Checksum.empty("crc32c").over(body if self.is_honest else b"").text
         md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}"}
+        headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(body)}", **more}
         headers["x-goog-hash"] = f"crc32c={crc32c},md5={md5}"
         request.answer(body[start:end], 206, headers)
 
@@ -200,10 +204,99 @@ def test_a_private_object_is_asked_for_again_with_a_token(
 ) -> None:
     """First as anybody: to find a token may take seconds."""
     monkeypatch.setenv("GOOGLE_OAUTH_ACCESS_TOKEN", TOKEN)
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setattr(storage, "_SITE", services.here)
     services.refusal = (b"", 403, {})
     with pytest.raises(SourceFailed, match=r"access denied \(403\)"):
         open_address("gs://bucket/x.tar")
     assert [authorization for _, authorization in services.asked] == ["", f"Bearer {TOKEN}"]
+
+
+@pytest.mark.parametrize("end", ["\nX-Evil: 1", "\0", "€", " x"])
+@pytest.mark.parametrize("address", ["hf:datasets/a/b/x", "kaggle:competitions/a"])
+def test_a_token_that_is_none_is_told_and_not_shown(
+    services: Services, tmp_path: Path, address: str, end: str
+) -> None:
+    for name in (".cache/huggingface/token", ".kaggle/access_token"):
+        path = tmp_path / "home" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(TOKEN + end)
+    with pytest.raises(ImnetprepError, match="has no token, but other text") as refused:
+        open_address(address)
+    assert TOKEN not in f"{refused.value}{refused.value.hint}"
+    assert services.asked == []
+
+
+def test_a_file_of_a_token_that_is_no_text_is_told(services: Services, tmp_path: Path) -> None:
+    path = tmp_path / "home" / ".kaggle" / "access_token"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ImnetprepError, match="is no text"):
+        open_address("kaggle:competitions/a")
+
+
+def test_a_user_without_a_home_is_anybody(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    for address in ("kaggle:competitions/a", "hf:datasets/a/b/x", f"{services.here}/download?x"):
+        open_address(address).close()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["gs://b/a/../../c/x.tar", "hf:datasets/a/b/../../x", "kaggle:datasets/a/b/../c",
+     "hf:datasets/a/b/x?token=t", "https:/me:secret@host/x", "http:me:secret@host/x",
+     "http://me:secret@ho℀st/x", "gs:b/x", "https://"],
+)  # fmt: skip
+def test_an_address_that_leads_elsewhere_is_refused(services: Services, address: str) -> None:
+    with pytest.raises(WrongUsage) as refused:
+        open_archive(address, "x.tar")
+    assert "secret" not in f"{refused.value}{refused.value.hint}"
+    assert services.asked == []
+
+
+def test_a_scheme_may_be_written_in_any_way(services: Services) -> None:
+    for address in (
+        "GS://bucket/x",
+        "KAGGLE:competitions/a",
+        "hf://datasets/a/b/x",
+        "Hf:datasets/a/b/x",
+    ):
+        with closing(open_address(address)) as file:
+            assert file.size_bytes == len(BODY)
+
+
+def test_a_folder_with_a_colon_is_a_folder(
+    tmp_path: Path, packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gs:data").mkdir()
+    (tmp_path / "gs:data" / "x.tar").write_bytes(b"x")
+    with closing(open_archive("gs:data", "x.tar")) as file:
+        assert file.size_bytes == 1
+
+
+def test_one_file_of_drive_is_organized_by_its_name(
+    services: Services, packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    """Whatever else is asked for is not there, such as the index that may lie beside an archive."""
+    name = "ILSVRC2012_img_val.tar"
+    services.given = (
+        (packed.parent / name).read_bytes(),
+        {"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+    words = ["--root", tmp_path, "--dataset", packed, "--archives", f"gdrive:{DRIVE_ID}"]
+    done = here("organize", *words)
+    assert done.returncode == 2 and "an address of one file carries one archive" in done.stderr
+    done = here("organize", *words, "--split", "val")
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "val") == tree(organized_once / "val")
+    done = here("organize", *words, "--split", "train")
+    assert done.returncode == 3 and f"is called {name}, not" in done.stderr
 
 
 GATED = {"X-Error-Code": "GatedRepo"}

@@ -1,6 +1,7 @@
 """A file behind an origin that leads to signed addresses, which run out while it is read."""
 
 import base64
+import gzip
 import hashlib
 import itertools
 import random
@@ -35,7 +36,9 @@ class Service:
         self.requests: list[str] = []
         self.leaks: list[str] = []
         self.etags: Iterator[str] = itertools.repeat('"one"')
-        self.digest = ""
+        self.digest, self.target, self.accepted = "", "", ""
+        self.more: dict[str, str] = {}
+        self.excess, self.is_down = 0, False
         self.lock = threading.Lock()
         self._left: dict[str, int] = {}
         self.address = ""
@@ -44,11 +47,15 @@ class Service:
         """Answer as the API."""
         with self.lock:
             self.requests.append(request.headers.get("Authorization", ""))
+            if self.is_down or (self.accepted and self.accepted != self.requests[-1]):
+                request.answer(b"", 503 if self.is_down else 401)
+                return
             signature = f"{SECRET}-{len(self.requests)}"
             self._left[signature] = self.uses
         # Another name of the same machine is another host.
         port = self.address.rpartition(":")[2].partition("/")[0]
-        headers = {"Location": f"http://localhost:{port}/cdn?Signature={signature}"}
+        target = self.target or f"http://localhost:{port}/cdn?Signature={signature}"
+        headers = {"Location": target}
         if self.digest:
             headers["X-Linked-Etag"] = f'"{self.digest}"'
         request.answer(b"", 302, headers)
@@ -67,7 +74,8 @@ class Service:
         assert match
         start, end = int(match[1]), int(match[2]) + 1
         headers = {"Content-Range": f"bytes {start}-{end - 1}/{len(self.body)}", "ETag": etag}
-        request.answer(self.body[start:end], 206, headers)
+        body = self.body[start:end] + bytes(self.excess)
+        request.answer(body, 206, {**headers, **self.more})
 
 
 @contextmanager
@@ -168,7 +176,7 @@ def test_netrc_has_the_user_of_a_host(
     assert service.requests == ["Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()]
     assert web_origin("https://elsewhere.example/a").headers == {}
     path.write_text(f"machine 127.0.0.1 login me passwort {SECRET}\n")
-    with pytest.raises(ImnetprepError, match="netrc: ") as failed:
+    with pytest.raises(ImnetprepError, match=r"netrc, line \d+, cannot be read") as failed:
         web_origin(service.address)
     assert SECRET not in f"{failed.value} {failed.value.hint}"
 
@@ -198,6 +206,72 @@ def test_a_file_that_changes_is_told(service: Service) -> None:
         assert file.read_at(0, 5) == BODY[:5]
         with pytest.raises(WrongBytes, match="has changed while it was read"):
             file.read_at(5, 5)
+
+
+@pytest.mark.parametrize(
+    "said", ["md5=", "md5", "crc32c=", "crc32c=AAAA", "crc32c=" + "A" * 8000, "md5=!", "sha1=AAAA"]
+)
+def test_a_digest_that_is_none_is_not_believed(service: Service, said: str) -> None:
+    service.more = {"x-goog-hash": said}
+    service.etags = itertools.chain(['"one"'] * 2, itertools.repeat('"two"'))
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert file.digests == {} and file.checksum is None
+        assert file.read_at(0, 5) == BODY[:5]
+        with pytest.raises(WrongBytes, match="has changed while it was read"):
+            file.read_at(5, 5)
+
+
+def test_an_answer_without_the_digest_of_the_first_is_known_by_its_etag(service: Service) -> None:
+    service.more = {"x-goog-hash": f"md5={base64.b64encode(bytes(16)).decode()}"}
+    service.etags = itertools.chain(['"one"'] * 2, itertools.repeat('"two"'))
+    with closing(WebFile(web_origin(service.address))) as file:
+        service.more = {}
+        assert file.read_at(0, 5) == BODY[:5]
+        with pytest.raises(WrongBytes, match="has changed while it was read"):
+            file.read_at(5, 5)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "deflate", "br"])
+def test_bytes_are_those_that_the_server_has(service: Service, coding: str) -> None:
+    """A server may call a .tar.gz a coding; and a bomb stays as small as it came."""
+    service.more, service.body = {"Content-Encoding": coding}, gzip.compress(BODY)
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert file.read_at(0, len(service.body)) == service.body
+        service.excess = 1 << 24
+        with pytest.raises(SourceFailed, match="other than 5 bytes"):
+            file.read_at(0, 5)
+
+
+def test_an_origin_that_fails_fails_all_who_wait_for_it(service: Service) -> None:
+    """Not one after the other: each may have to wait for a silent server."""
+    with closing(WebFile(web_origin(service.address))) as file:
+        asked = len(service.requests)
+        file._ask_anew(file._place)
+        service.is_down = True
+        with ThreadPoolExecutor(8) as pool:
+            reads = [pool.submit(file.read_at, at, 1) for at in range(8)]
+        assert all(isinstance(each.exception(), SourceFailed) for each in reads)
+    assert len(service.requests) - asked < 8 * 7 / 2
+
+
+def test_who_is_refused_later_signs_in_anew(service: Service) -> None:
+    """A token of Google lives an hour."""
+    tokens = iter(["first", "second"])
+    origin = Origin(service.address, "a set", sign_in=lambda: {"Authorization": next(tokens)})
+    service.accepted = "first"
+    with closing(WebFile(origin)) as file:
+        assert file.read_at(0, 5) == BODY[:5]
+        service.accepted = "second"
+        file._ask_anew(file._place)
+        assert read_by_eight(file) == BODY
+    assert service.requests[0] == "" and {*service.requests[1:]} == {"first", "second"}
+
+
+def test_a_redirect_out_of_the_web_is_refused(service: Service) -> None:
+    for target in ("file:///etc/passwd", "ftp://host/x", "javascript:1", "http://[::1"):
+        service.target = target
+        with pytest.raises(SourceFailed, match="redirects to no address of the web"):
+            WebFile(web_origin(service.address))
 
 
 def test_a_digest_that_changes_is_told(service: Service) -> None:
