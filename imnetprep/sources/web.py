@@ -153,7 +153,11 @@ class WebFile:
         if response.status == 206 and _RANGE.fullmatch(response.headers.get("Content-Range", "")):
             return
         failure = _PassingFailure(f"the server says {response.status}")
-        if response.status in _EXPIRED_STATUSES and _host(url) != _host(self._origin.address):
+        # Where the origin has just led on within its own host, it is the origin that refuses.
+        is_signed = url != self._origin.address and (
+            place.url != self._origin.address or _host(url) != _host(self._origin.address)
+        )
+        if is_signed and response.status in _EXPIRED_STATUSES:
             self._ask_anew(place)
             raise failure
         if response.status in _PASSING_STATUSES:

@@ -267,6 +267,18 @@ def test_who_is_refused_later_signs_in_anew(service: Service) -> None:
     assert service.requests[0] == "" and {*service.requests[1:]} == {"first", "second"}
 
 
+def test_a_signature_of_the_same_host_runs_out_too(service: Service) -> None:
+    host = service.address.removesuffix("/file")
+    service.target = f"{host}/cdn?Signature={SECRET}-1"
+    with closing(WebFile(web_origin(service.address))) as file:
+        service.target, service._left[f"{SECRET}-1"] = f"{host}/cdn?Signature={SECRET}-2", 0
+        assert file.read_at(0, 5) == BODY[:5]
+    service.target = f"{host}/no"  # where a repository has moved to, which is not for all
+    explain = lambda refusal: Explanation("it is gated", "ask")  # noqa: E731
+    with pytest.raises(SourceFailed, match="it is gated"):
+        WebFile(Origin(service.address, "a set", explain=explain))
+
+
 def test_a_redirect_out_of_the_web_is_refused(service: Service) -> None:
     for target in ("file:///etc/passwd", "ftp://host/x", "javascript:1", "http://[::1"):
         service.target = target
