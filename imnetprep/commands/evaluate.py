@@ -92,7 +92,7 @@ def evaluate(
         require_samples(root, (), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
     from imnetprep.evaluation.report import require_writable, write_report
-    from imnetprep.loading.bad_images import BadImages
+    from imnetprep.samples.bad_images import BadImages
 
     if report:
         require_writable(report)

@@ -18,12 +18,12 @@ from imnetprep.evaluation.scored_classes import (
     outputs_of,
     tell_of_choice,
 )
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.messages import ImnetprepError, Progress, count, shell_command
 from imnetprep.outside_text import public_address
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.remote_shards.place import ShardPlace, listing_of
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.meters import Score

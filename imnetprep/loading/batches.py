@@ -14,9 +14,9 @@ from torch.utils.data import Dataset, get_worker_info
 from imnetprep.loading.order import Keys
 from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.slots import Slots, slots_of
-from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import ImnetprepError
 from imnetprep.pixels.transforms import Crop, Pixels, Transform
+from imnetprep.samples.substitution import Substitution
 
 _NO_PIXELS = np.empty((0, 1, 1, 3), np.uint8)  # of a batch that others share among them
 Failure = ImnetprepError | OSError

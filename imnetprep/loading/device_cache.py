@@ -9,12 +9,12 @@ from torch import Tensor
 from imnetprep.jobs import IMAGES
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.order import Keys
-from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import Progress, WrongBytes
 from imnetprep.pixels.augmentation import TrainTransform
 from imnetprep.pixels.batch_crops import Images, batch_crops
 from imnetprep.pixels.transforms import Pixels, ValTransform
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.samples.substitution import Substitution
 
 _GROWTH = 1 / 8  # of memory that was too small, beside what is needed at once
 

@@ -15,12 +15,12 @@ from torch.utils.data import Dataset
 
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.order import Keys
-from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import ImnetprepError
 from imnetprep.pixels.augmentation import TrainTransform
 from imnetprep.pixels.batch_crops import Images, batch_crops
 from imnetprep.pixels.decoders import read_header
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.samples.substitution import Substitution
 
 DecodeBatch = Callable[[list[bytes]], list[Tensor]]
 

@@ -16,18 +16,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, dataloader
 
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch, BatchArrays, BatchDataset, Failure
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.gpu_decoder import EncodedBatch, EncodedDataset, GpuDecoder
 from imnetprep.loading.order import KeyBatches, Order
 from imnetprep.loading.ram_cache import RamCache
 from imnetprep.loading.slots import Slots
-from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import ImnetprepError, WrongBytes, count
 from imnetprep.pixels.transforms import Transform
 from imnetprep.processes import end_with_the_parent
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.samples.substitution import Substitution
 
 _start_thread = Queue._start_thread  # type: ignore[attr-defined]
 _GRACE_S = 30  # for the parent to save after a SIGTERM to all

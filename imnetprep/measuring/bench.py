@@ -14,7 +14,6 @@ import numpy as np
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.devices.device import Place, pick_place
 from imnetprep.devices.precision import half_pays
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.loader import Loader
 from imnetprep.measuring.busy_cores import busy_cores
 from imnetprep.measuring.clock import INTERVALS
@@ -32,6 +31,7 @@ from imnetprep.process_group.ranks import ALONE
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.remote_shards.place import ShardPlace
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
 from imnetprep.training.failures import said_in_words, smaller_batch

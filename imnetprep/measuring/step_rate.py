@@ -9,7 +9,6 @@ import torch
 
 from imnetprep.devices.device import Place
 from imnetprep.devices.prefetch import on_device
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import shuffled
@@ -17,6 +16,7 @@ from imnetprep.measuring.clock import INTERVALS, median_rate
 from imnetprep.measuring.loader_rate import endless, warm_up
 from imnetprep.messages import Silent
 from imnetprep.process_group.ranks import ALONE
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint
 from imnetprep.training.objective import Objective

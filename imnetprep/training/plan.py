@@ -12,7 +12,6 @@ from imnetprep import __version__
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.devices.device import Place, described, pick_place
 from imnetprep.devices.precision import format_type, half_pays, half_type, measured_half
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
 from imnetprep.loading.gpu_decoder import GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
@@ -32,6 +31,7 @@ from imnetprep.recipes.plan_recipe import (
 from imnetprep.recipes.recipe import DEFAULTS, Recipe
 from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.reports.record import LogOptions, RunRecord
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.held_out import held_out
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import (

@@ -4,9 +4,9 @@ import math
 import time
 from dataclasses import dataclass
 
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.process_group.ranks import Ranks
 from imnetprep.reports.record import RunRecord
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.training.checkpoint import Position, save_checkpoint
 from imnetprep.training.runs import Run
 from imnetprep.training.state import TrainState

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from imnetprep.devices.device import Place
 from imnetprep.devices.precision import autocast
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
@@ -17,6 +16,7 @@ from imnetprep.messages import Progress
 from imnetprep.pixels.transforms import Normaliser, Preprocessing, ValTransform
 from imnetprep.process_group.ranks import ALONE, Ranks
 from imnetprep.process_group.stop_request import StopRequest
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.meters import Meter, Score, score_of
 

@@ -10,16 +10,16 @@ import torch
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.evaluation.evaluate import evaluate
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.batches import Batch
 from imnetprep.loading.device_cache import DeviceCache
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import Keys, in_turn, shuffled
-from imnetprep.loading.substitution import Substitution
 from imnetprep.messages import Interruption, Silent, WrongBytes
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.process_group.ranks import ALONE, Ranks
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.samples.substitution import Substitution
 from imnetprep.training.checkpoint import Best
 from imnetprep.training.meters import Score
 from imnetprep.training.plan import plan_training

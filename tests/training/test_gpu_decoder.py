@@ -15,13 +15,13 @@ from PIL import Image
 from torch import Tensor
 
 from imnetprep.catalog.datasets import Root
-from imnetprep.loading.bad_images import BadImages
 from imnetprep.loading.gpu_decoder import DecodeBatch, GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import shuffled
 from imnetprep.messages import Silent, WrongBytes
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.process_group.ranks import Ranks
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from tests.conftest import Run as RunCommand
 from tests.drawn import draw_root
