@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _TIMES = 7
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
+_FIRST_WAIT_S, _LONGEST_WAIT_S, _LONGEST_PATIENCE_S = 0.2, 10.0, 60.0
 
 
 def retried(act: Callable[[], T], *, on: tuple[type[Exception], ...], times: int = _TIMES) -> T:
@@ -20,8 +20,8 @@ def retried(act: Callable[[], T], *, on: tuple[type[Exception], ...], times: int
     for failures in range(1, times):
         try:
             return act()
-        except on:
-            time.sleep(wait_s(failures))
+        except on as error:
+            time.sleep(wait_s(failures, error))
     return act()
 
 
@@ -50,11 +50,11 @@ def resumed(
                 chunk = _filled(body, min(length, end - at))
                 yield memoryview(chunk)
                 at, failures = at + len(chunk), 0
-        except may_pass:
+        except may_pass as error:
             failures += 1
             if failures == times:
                 raise
-            time.sleep(wait_s(failures))
+            time.sleep(wait_s(failures, error))
         finally:
             if body is not None:
                 body.close()
@@ -70,7 +70,10 @@ def _filled(body: Any, length: int) -> bytes:
     return chunk
 
 
-def wait_s(failures: int) -> float:
-    """How long to wait after so many failures in a row."""
+def wait_s(failures: int, error: Exception | None = None) -> float:
+    """How long to wait after so many failures in a row; as long as `error.after_s` says, if it
+    does, and that is no more than a minute.
+    """
     longest_s: float = min(_FIRST_WAIT_S * 2 ** (failures - 1), _LONGEST_WAIT_S)
-    return longest_s * random.uniform(0.5, 1)  # noqa: S311 - not a secret
+    patience_s: float = min(getattr(error, "after_s", 0.0), _LONGEST_PATIENCE_S)
+    return max(longest_s * random.uniform(0.5, 1), patience_s)  # noqa: S311 - not a secret

@@ -17,6 +17,7 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import SourceFailed, WrongBytes, shell_command
 from imnetprep.outside_text import quoted
 from imnetprep.retry import resumed, retried
+from imnetprep.sources.connections import Connections
 from imnetprep.sources.origin import Origin, Refusal
 
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -31,7 +32,9 @@ _NAME = re.compile(r"(?i)filename\s*=\s*\"?([^\";]+)|filename\*\s*=\s*UTF-8''([^
 
 
 class _PassingFailure(Exception):
-    """A failure that may pass at the next try."""
+    """A failure that may pass at the next try, not before `after_s` seconds."""
+
+    after_s = 0.0
 
 
 _MAY_PASS = (
@@ -62,8 +65,7 @@ class WebFile:
     def __init__(self, origin: Origin) -> None:
         self._origin, self._title = origin, origin.title
         self._headers = dict(origin.headers)
-        timeout = urllib3.Timeout(connect=5, read=15)
-        self._pool = urllib3.PoolManager(maxsize=64, timeout=timeout, retries=False)
+        self._connections = Connections()
         self._place, self._lock = _Place(origin.address, 0), threading.Lock()
         # Where a redirect leads on: one reader at a time asks the origin; failures of that so far.
         self._redirects, self._turn, self._failures = False, threading.Lock(), 0
@@ -97,7 +99,7 @@ class WebFile:
             )
 
     def close(self) -> None:
-        self._pool.clear()
+        self._connections.close()
 
     def _ask(self, start: int, end: int) -> bytes:
         times = 7 if self._version else 3  # one that never answered may not be there at all
@@ -161,6 +163,8 @@ class WebFile:
             self._ask_anew(place)
             raise failure
         if response.status in _PASSING_STATUSES:
+            wait = response.headers.get("Retry-After", "")
+            failure.after_s = float(wait) if re.fullmatch("[0-9]{1,4}", wait) else 0.0
             raise failure
         if response.status in (401, 403) and self._signs_in(headers):
             raise failure
@@ -233,11 +237,7 @@ class WebFile:
             fields = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
             if _host(url) == _host(self._origin.address):
                 fields |= headers
-            # Ranges are of the bytes that the server has, whatever it calls their coding.
-            response = self._pool.request(
-                "GET", url, headers=fields, redirect=False, preload_content=False,
-                decode_content=False,
-            )  # fmt: skip
+            response = self._connections.get(url, fields)
             try:
                 self._learn(response.headers)
             except WrongBytes:

@@ -39,6 +39,7 @@ class Service:
         self.digest, self.target, self.accepted = "", "", ""
         self.more: dict[str, str] = {}
         self.excess, self.is_down = 0, False
+        self.proxied: list[str] = []  # Proxy-Authorization of requests for other hosts
         self.lock = threading.Lock()
         self._left: dict[str, int] = {}
         self.address = ""
@@ -48,7 +49,7 @@ class Service:
         with self.lock:
             self.requests.append(request.headers.get("Authorization", ""))
             if self.is_down or (self.accepted and self.accepted != self.requests[-1]):
-                request.answer(b"", 503 if self.is_down else 401)
+                request.answer(b"", 503 if self.is_down else 401, self.more)
                 return
             signature = f"{SECRET}-{len(self.requests)}"
             self._left[signature] = self.uses
@@ -84,6 +85,9 @@ def served() -> Iterator[Service]:
 
     class Handler(Answering):
         def do_GET(self) -> None:
+            if self.path.startswith("http://nowhere.invalid/"):
+                service.proxied.append(self.headers.get("Proxy-Authorization", ""))
+                self.path = self.path.removeprefix("http://nowhere.invalid")
             if self.path.startswith("/cdn"):
                 service.give(self)
             elif self.path.startswith("/file"):
@@ -277,6 +281,42 @@ def test_a_signature_of_the_same_host_runs_out_too(service: Service) -> None:
     explain = lambda refusal: Explanation("it is gated", "ask")  # noqa: E731
     with pytest.raises(SourceFailed, match="it is gated"):
         WebFile(Origin(service.address, "a set", explain=explain))
+
+
+def test_a_proxy_of_the_environment_is_used(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in is its own proxy, asked for whole addresses of a host that is not there."""
+    port = service.address.rpartition(":")[2].partition("/")[0]
+    monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@127.0.0.1:{port}")
+    monkeypatch.setenv("no_proxy", "localhost,127.0.0.1")
+    with closing(WebFile(web_origin("http://nowhere.invalid/file"))) as file:
+        assert file.read_at(0, 5) == BODY[:5]
+    assert service.proxied == ["Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()]
+    with closing(WebFile(web_origin(service.address))) as file:
+        assert file.read_at(0, 5) == BODY[:5]
+    assert len(service.proxied) == 1
+    for proxy in (f"socks9://me:{SECRET}@host", f"http://me:{SECRET}@[::1"):
+        monkeypatch.setenv("http_proxy", proxy)
+        with pytest.raises(ImnetprepError, match="a proxy that the environment names") as failed:
+            WebFile(web_origin("http://nowhere.invalid/file"))
+        assert SECRET not in f"{failed.value} {failed.value.hint}"
+
+
+def test_a_server_says_when_to_come_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = list[float]()
+    monkeypatch.setattr("imnetprep.retry.time.sleep", waits.append)
+    with closing(WebFile(web_origin(service.address))) as file:
+        file._ask_anew(file._place)
+        service.is_down, service.more = True, {"Retry-After": "30"}
+        with pytest.raises(SourceFailed, match="the server says 503"):
+            file.read_at(0, 1)
+        service.more = {"Retry-After": "9999"}
+        with pytest.raises(SourceFailed, match="the server says 503"):
+            file.read_at(0, 1)
+    assert waits == [30.0] * 6 + [60.0] * 6
 
 
 def test_a_redirect_out_of_the_web_is_refused(service: Service) -> None:
