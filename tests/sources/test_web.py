@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +40,7 @@ class Service:
         self.digest, self.target, self.accepted = "", "", ""
         self.more: dict[str, str] = {}
         self.excess, self.is_down = 0, False
+        self.pause: threading.Event | None = None  # before one failure
         self.proxied: list[str] = []  # Proxy-Authorization of requests for other hosts
         self.lock = threading.Lock()
         self._left: dict[str, int] = {}
@@ -46,6 +48,12 @@ class Service:
 
     def begin(self, request: Answering) -> None:
         """Answer as the API."""
+        pause, self.pause = self.pause, None
+        if pause:
+            pause.wait()
+            self.requests.append("")
+            request.answer(b"", 503)
+            return
         with self.lock:
             self.requests.append(request.headers.get("Authorization", ""))
             if self.is_down or (self.accepted and self.accepted != self.requests[-1]):
@@ -246,16 +254,34 @@ def test_bytes_are_those_that_the_server_has(service: Service, coding: str) -> N
             file.read_at(0, 5)
 
 
+class Turn:
+    """A lock that lets `on_eighth` be set once the eighth thread wants it."""
+
+    def __init__(self, on_eighth: threading.Event) -> None:
+        self._lock, self._on_eighth = threading.Lock(), on_eighth
+        self._threads, self._count = 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._count:
+            self._threads += 1
+            if self._threads == 8:
+                self._on_eighth.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def test_an_origin_that_fails_fails_all_who_wait_for_it(service: Service) -> None:
     """Not one after the other: each may have to wait for a silent server."""
     with closing(WebFile(web_origin(service.address))) as file:
         asked = len(service.requests)
+        service.pause = threading.Event()
+        file._turn = Turn(service.pause)  # type: ignore[assignment]
         file._ask_anew(file._place)
-        service.is_down = True
         with ThreadPoolExecutor(8) as pool:
-            reads = [pool.submit(file.read_at, at, 1) for at in range(8)]
-        assert all(isinstance(each.exception(), SourceFailed) for each in reads)
-    assert len(service.requests) - asked < 8 * 7 / 2
+            assert b"".join(pool.map(file.read_at, range(8), [1] * 8)) == BODY[:8]
+    assert len(service.requests) == asked + 2, "one that failed, and one for all"
 
 
 def test_who_is_refused_later_signs_in_anew(service: Service) -> None:
@@ -307,7 +333,7 @@ def test_a_server_says_when_to_come_again(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits = list[float]()
-    monkeypatch.setattr("imnetprep.retry.time.sleep", waits.append)
+    monkeypatch.setattr("imnetprep.retry.time", SimpleNamespace(sleep=waits.append))
     with closing(WebFile(web_origin(service.address))) as file:
         file._ask_anew(file._place)
         service.is_down, service.more = True, {"Retry-After": "30"}
