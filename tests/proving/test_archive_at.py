@@ -110,8 +110,8 @@ def test_an_address_of_no_known_scheme_is_refused(packed: Path, tmp_path: Path, 
     words = ["--root", tmp_path / "root", "--dataset", packed, "--split", "train"]
     organize = ["organize", *words, "--archives"]
     for _ in range(2):
-        done = here(*organize, "gs://bucket/imagenet")
-        assert (done.returncode, "gs://… is no source of archives" in done.stderr) == (2, True)
+        done = here(*organize, "ftp://bucket/imagenet")
+        assert (done.returncode, "ftp://… is no source of archives" in done.stderr) == (2, True)
         assert here(*organize, packed.parent).returncode == 0
-    done = here("repair", *words[:2], "--from", "gs://bucket/imagenet")
-    assert (done.returncode, "gs://… is no source of archives" in done.stderr) == (2, True)
+    done = here("repair", *words[:2], "--from", "ftp://bucket/imagenet")
+    assert (done.returncode, "ftp://… is no source of archives" in done.stderr) == (2, True)
