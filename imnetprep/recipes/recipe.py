@@ -228,8 +228,8 @@ class Recipe:
         default="where it is faster",
     )
     gpu_decode: bool = choice(
-        "Decode the training images on a CUDA GPU (nvJPEG, by torchcodec), whose pixels are a few"
-        " levels off those of --decode.",
+        "Decode the training images on a CUDA GPU (nvJPEG, by torchcodec), whose pixels are not"
+        " those of --decode.",
         MACHINE,
         value=False,
     )

@@ -1,1 +1,1 @@
-"""Sources of archives: folders, buckets, web servers, pipes and BitTorrent swarms."""
+"""Sources of archives: folders, pipes, buckets, web servers, services, BitTorrent swarms."""

@@ -37,15 +37,14 @@ def storage_origin(address: str) -> Origin:
             return Explanation("there is no such object (404)", f"gcloud storage ls gs://{bucket}")
         return None
 
-    url, sign_in = (
+    return Origin(
         f"{site}/{url_path(bucket)}/{url_path(key)}",
-        _nobody if emulator else _token_header,
+        public_address(address),
+        {},
+        explain,
+        key.rpartition("/")[2],
+        dict if emulator else _token_header,  # a token of Google is no business of an emulator
     )
-    return Origin(url, public_address(address), {}, explain, key.rpartition("/")[2], sign_in)
-
-
-def _nobody() -> dict[str, str]:
-    return {}  # a token of Google is of no use to an emulator, and none of its business
 
 
 def _token_header() -> dict[str, str]:

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
@@ -141,19 +141,19 @@ class WebFile:
         headers = dict(self._headers)
         response, url = self._follow(place.url, headers, start, end)
         try:
-            self._refuse_unusable(response, url, place, headers)
-            self._check(response, url, place, start, end)
+            match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if response.status != 206 or match is None:
+                self._refuse(response, url, place, headers)
+            self._check(response, url, place, match, start, end)
         except BaseException:
             response.close()
             raise
         return response
 
-    def _refuse_unusable(
+    def _refuse(
         self, response: Any, url: str, place: _Place, headers: Mapping[str, str]
-    ) -> None:
-        """Raise where an answer has no range, `_PassingFailure` where the next may have one."""
-        if response.status == 206 and _RANGE.fullmatch(response.headers.get("Content-Range", "")):
-            return
+    ) -> NoReturn:
+        """Raise `_PassingFailure` where an answer without a range may pass, SourceFailed else."""
         failure = _PassingFailure(f"the server says {response.status}")
         # Where the origin has just led on within its own host, it is the origin that refuses.
         is_signed = url != self._origin.address and (
@@ -168,12 +168,15 @@ class WebFile:
             raise failure
         if response.status in (401, 403) and self._signs_in(headers):
             raise failure
-        self._refuse(response)
+        raise self._failure(response)
 
-    def _check(self, response: Any, url: str, place: _Place, start: int, end: int) -> None:
-        """Raise WrongBytes where it is another version, `_PassingFailure` on other bytes of it."""
-        match = _RANGE.fullmatch(response.headers["Content-Range"])
-        assert match is not None
+    def _check(
+        self, response: Any, url: str, place: _Place, match: re.Match[str], start: int, end: int
+    ) -> None:
+        """Raise WrongBytes where it is another version, `_PassingFailure` on other bytes of it.
+
+        `match`: its range and the size of the whole.
+        """
         first, last, size = map(int, match.groups())
         version = _version(response.headers)
         with self._lock:
@@ -211,19 +214,19 @@ class WebFile:
                 self._headers |= self._origin.sign_in()
             return self._headers != headers
 
-    def _refuse(self, response: Any) -> None:
-        """Raise SourceFailed with what the server says in place of bytes."""
+    def _failure(self, response: Any) -> SourceFailed:
+        """What the server says in place of bytes, and what to do about it."""
         body: bytes = response.read(_MOST_BYTES_OF_A_REFUSAL)
         if words := self._origin.explain(Refusal(response.status, response.headers, body)):
-            raise SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
+            return SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
         if response.status == 200:
             place = self._title if self._title.startswith("http") else "ADDRESS"
-            raise SourceFailed(
+            return SourceFailed(
                 f"{self._title}: the server gives no byte ranges",
                 hint=f"{shell_command('curl', '-L', place)} | imnetprep organize --archives -"
                 " --split SPLIT",
             )
-        raise SourceFailed(
+        return SourceFailed(
             f"{self._title}: the server says {response.status}",
             hint="check the address, and that it can be had without a login; user and password may"
             " stand in ~/.netrc",

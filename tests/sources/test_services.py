@@ -55,7 +55,9 @@ class Services:
         self.asked.append((path, authorization))
         if self.refusal:
             request.answer(self.refusal[0], *self.refusal[1:])
-        elif path.startswith(("/download?", "/bucket/")):
+        elif path.startswith("/signed/") and not path.endswith("val.tar?sig=a/b"):
+            request.answer(b"", 403)
+        elif path.startswith(("/download?", "/bucket/", "/signed/")):
             self._give(request, *self.given)
         elif path in self.bodies or not self.bodies:
             headers = {"Location": f"{self.elsewhere}/bytes?Signature={SIGNATURE}&of={path}"}
@@ -111,6 +113,9 @@ ADDRESSES = {
     "kaggle:datasets/me/pets/x.tar": ("/datasets/download/me/pets/x.tar", "x.tar"),
     "hf:datasets/me/pets/data/x.tar": ("/datasets/me/pets/resolve/main/data/x.tar", "x.tar"),
     "hf:datasets/me/pets@v/2/x.tar": ("/datasets/me/pets/resolve/v/2/x.tar", "x.tar"),
+    "hf:datasets/me/pets@refs/pr/1/x.tar": (
+        "/datasets/me/pets/resolve/refs%2Fpr%2F1/x.tar", "x.tar",
+    ),
     "hf:models/me/net@abc/best.pt": ("/me/net/resolve/abc/best.pt", "best.pt"),
     "gs://bucket/a b/x.tar": ("/bucket/a%20b/x.tar", "x.tar"),
     f"gdrive:{DRIVE_ID}": (f"/download?id={DRIVE_ID}&export=download&confirm=t", "download"),
@@ -297,6 +302,18 @@ def test_one_file_of_drive_is_organized_by_its_name(
     assert tree(tmp_path / "val") == tree(organized_once / "val")
     done = here("organize", *words, "--split", "train")
     assert done.returncode == 3 and f"is called {name}, not" in done.stderr
+
+
+def test_a_signed_address_of_one_archive_keeps_its_signature(
+    services: Services, packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    name = "ILSVRC2012_img_val.tar"
+    services.given = (packed.parent / name).read_bytes(), {}
+    address = f"{services.here}/signed/{name}?sig=a/b"
+    words = ["--root", tmp_path, "--dataset", packed, "--split", "val", "--archives", address]
+    done = here("organize", *words)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "val") == tree(organized_once / "val")
 
 
 GATED = {"X-Error-Code": "GatedRepo"}

@@ -18,11 +18,13 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.loading.gpu_decoder import DecodeBatch, GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
 from imnetprep.loading.order import shuffled
-from imnetprep.messages import Silent, WrongBytes
+from imnetprep.messages import Silent, WrongBytes, WrongUsage
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.process_group.ranks import Ranks
+from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.training.inputs import refuse_device
 from tests.conftest import Run as RunCommand
 from tests.drawn import draw_root
 from tests.training.test_bad_images import spoil
@@ -125,6 +127,10 @@ def test_what_cannot_be_done_with_it_is_refused(root: Root, here: RunCommand) ->
     done = here("train", *words, "--device", "cpu", "--cache", "ram")
     assert "--gpu-decode and --cache ram exclude each other" in done.stderr
     assert not root.runs.exists()
+    for options in ({"augment": "trivial"}, {"interpolation": "lanczos"}):
+        recipe = plan_recipe({"gpu_decode": True, **options}, amp_pays=False)
+        with pytest.raises(WrongUsage, match="--gpu-decode cannot make --"):
+            refuse_device(recipe, torch.device("cuda"), None)
 
 
 @pytest.mark.gpu
