@@ -18,6 +18,8 @@ from imnetprep.organizing.journal import Stage, UnfinishedSplit, open_journal, r
 from imnetprep.proving.archive_at import consumed_path, index_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read, remove_shards
+from imnetprep.transfers.journal import read_part_sizes
+from imnetprep.transfers.range_download import name_of_part
 
 KINDS = ("temporary", "part", "leftover", "cache", "archive", "unfinished")
 DEFAULT_KINDS = KINDS[:-1]  # what is unfinished can be resumed, and is taken by its name only
@@ -138,15 +140,17 @@ def _parts(root: Root, dataset: Dataset | None, *, any_source: bool) -> Iterator
     Without `any_source` only those of archives that the dataset says where to have again.
     """
     records, stays = list[Removable](), False
+    sizes = read_part_sizes(root.download_journal)
     for path in filter(_is_file, _entries(root.archives)):
-        is_fetched = path.name.startswith(".") and path.suffix == ".fetching"
-        if path.suffix == ".part" or is_fetched:
-            if any_source or _published(dataset, path.stem.removeprefix("." * is_fetched)):
-                verb = "sync-s3 s3://… --pull" if is_fetched else "download"
+        part_name = name_of_part(path)
+        if path.suffix == ".part" or part_name is not None:
+            if any_source or _published(dataset, part_name or path.stem):
+                is_pulled = part_name is not None and part_name not in sizes
+                verb = "sync-s3 s3://… --pull" if is_pulled else "download"
                 yield _found("part", path, f"not whole; imnetprep {verb} would resume it")
             else:
                 stays = True
-        elif _RECORD.fullmatch(path.name):
+        elif _RECORD.fullmatch(path.name) or path.name.startswith(root.download_journal.name):
             records.append(_found("part", path, "what is known of the parts"))
     if not stays:
         yield from records

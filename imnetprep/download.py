@@ -1,52 +1,98 @@
-"""Download archives by torrent into ROOT/archives: resumable, proved piece by piece."""
+"""Download archives into ROOT/archives: by torrent or from servers, resumable, verified."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
+from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Root, Split
+from imnetprep.downloads.addresses import (
+    FileRequest,
+    dataset_of_download,
+    file_requests,
+    local_path,
+    published_request,
+)
+from imnetprep.downloads.fetch_file import FileFetcher
+from imnetprep.downloads.torrents import parts_of, published_torrent, with_metadata
 from imnetprep.fs import locked, require_free
-from imnetprep.manifest import create_manifest, dataset_for, organized_splits
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
+from imnetprep.manifest import create_manifest, organized_splits
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage
 from imnetprep.outside_files import read_file
 from imnetprep.proving.archive_at import consumed_path, consuming_root
-from imnetprep.proving.receipt import TorrentProof, is_proved, record_archive
-from imnetprep.sources.part_files import PartFiles, read_record, record_path
+from imnetprep.proving.receipt import Proof, TorrentProof, is_proved, record_archive
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import Seed, SeedLimits, seed_until
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files, fetch_metadata
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
+from imnetprep.transfers.journal import open_part_journal
+
+_MAGNET, _TORRENT = "magnet:", ".torrent"
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What `download` will do: the archives to fetch, and the torrents that have them.
+    """What `download` will do: the files to fetch from servers, and the archives from torrents.
 
     A Magnet is a torrent whose metadata is still to be asked for. `present` are the archives that
     need no download: proved already, or organized.
     """
 
     dataset: Dataset
+    files: tuple[FileRequest, ...]
     to_fetch: tuple[Archive, ...]
     present: tuple[Archive, ...]
     torrents: tuple[Torrent | Magnet, ...]
 
+    @property
+    def has_archives(self) -> bool:
+        """Is an archive of the dataset to be fetched, as far as is known before?"""
+        return bool(self.to_fetch) or any(request.archive for request in self.files)
+
+
+class DownloadResult(NamedTuple):
+    """A file in ROOT/archives, and what proves it; `is_new`: it was fetched just now."""
+
+    name: str
+    size_bytes: int
+    proof: Proof
+    is_new: bool = True
+
 
 def plan_download(
     root: Root,
+    addresses: Sequence[str] = (),
     *,
     dataset: str | None,
     splits: Sequence[Split],
-    magnets: Sequence[str],
-    torrents: Sequence[Path],
+    magnets: Sequence[str] = (),
+    torrents: Sequence[Path] = (),
 ) -> DownloadPlan:
-    """Decide what to fetch, from what lies under `root`; touches nothing, asks no network.
+    """Decide what to fetch, from what lies under `root`; touches nothing.
 
-    Raises WrongUsage on a bad magnet link, ImnetprepError on a .torrent that cannot be read, and
-    where neither the user nor the dataset names a torrent for an archive.
+    Of `addresses` each is one of a file or a folder, a magnet link, a .torrent file, or the name of
+    a built-in dataset. Only a folder far away is asked, for what it has. Raises WrongUsage on a bad
+    address, ImnetprepError on a .torrent that cannot be read, and where neither the user nor the
+    dataset says where an archive is.
     """
-    definition = dataset_for(root.manifest, dataset)
-    archives = definition.archives_for(splits or definition.splits)
+    links = [*magnets, *(each for each in addresses if each.startswith(_MAGNET))]
+    paths = [path for each in addresses if (path := _torrent_file(each)) is not None]
+    rest = [each for each in addresses if each not in links and _torrent_file(each) is None]
+    names = [each for each in rest if each in BUILT_IN and not Path(each).exists()]
+    if len({dataset, *names} - {None}) > 1:
+        raise WrongUsage(
+            f"{' and '.join(sorted({*filter(None, [dataset]), *names}))} are two datasets",
+            hint="a root holds one: run download once for each, with a --root of its own",
+        )
+    places = [each for each in rest if each not in names]
+    definition = dataset_of_download(root, dataset or next(iter(names), None), places)
+    files = file_requests(places, definition, splits)
+    archives: list[Archive] = []
+    if not places or links or paths or torrents or names:
+        archives_of_files = {request.archive for request in files}
+        archives = definition.archives_for(splits or definition.splits)
+        archives = [archive for archive in archives if archive not in archives_of_files]
     done_splits = set() if splits else {split for split, _ in organized_splits(root)}
     present = [
         each
@@ -54,14 +100,21 @@ def plan_download(
         if done_splits.issuperset(each.splits) or is_proved(root, root.archives / each.name)
     ]
     to_fetch = [each for each in archives if each not in present]
-    for each in to_fetch:
-        _refuse_two(root.archives / each.name)
-    sources: list[Torrent | Magnet] = [parse_magnet(magnet) for magnet in magnets]
-    sources += [read_torrent(read_file(path)) for path in torrents]
+    for name in [*(each.name for each in to_fetch), *(each.name for each in files if each.name)]:
+        _refuse_two(root.archives / name)
+    sources: list[Torrent | Magnet] = [parse_magnet(link) for link in links]
+    sources += [read_torrent(read_file(path)) for path in [*paths, *torrents]]
     if not sources:
-        sources = [_published_torrent(definition, archive) for archive in to_fetch]
-    by_hash = {each.info_hash: _with_metadata(each, definition, root) for each in sources}
-    return DownloadPlan(definition, tuple(to_fetch), tuple(present), tuple(by_hash.values()))
+        for archive in list(to_fetch):
+            request = published_request(archive)
+            if archive.torrent is None and archive.magnet is None and request is not None:
+                to_fetch.remove(archive)
+                files.append(request)
+        sources = [published_torrent(definition, archive) for archive in to_fetch]
+    by_hash = {each.info_hash: with_metadata(each, definition, root) for each in sources}
+    return DownloadPlan(
+        definition, tuple(files), tuple(to_fetch), tuple(present), tuple(by_hash.values())
+    )
 
 
 def carry_out_download(
@@ -72,32 +125,66 @@ def carry_out_download(
     wait_s: float,
     seed_limits: SeedLimits,
     progress: Progress,
-) -> Iterator[tuple[Archive, TorrentProof]]:
-    """Fetch the archives; yields each with its proof. Then seeds, if asked to.
+    jobs: int | None = None,
+    digest: tuple[str, str] | None = None,
+) -> Iterator[DownloadResult]:
+    """Fetch the files from servers, then the archives from their swarms; then seeds, if asked to.
 
-    Raises SourceFailed where no peer delivers within `wait_s`, WrongBytes where a torrent is not
-    of this dataset, and ImnetprepError on a disk that is too small, full or failing.
+    `digest`: of the only file, kind and value. Raises SourceFailed where nobody delivers,
+    WrongBytes where what comes is not of this dataset or not what it should be, and ImnetprepError
+    on a disk that is too small, full or failing.
     """
-    if not plan.to_fetch:
-        if seed_limits != SeedLimits():
-            progress.note("nothing was fetched, so nothing is seeded")
-        return
-    proofs: dict[str, TorrentProof] = {}
+    if digest is not None and (len(plan.files) != 1 or plan.to_fetch):
+        raise WrongUsage("a digest is of one file", hint="name the address of one file")
+    with locked(root.archives):
+        if plan.has_archives:
+            create_manifest(root.manifest, plan.dataset)
+        with open_part_journal(root.download_journal) as journal:
+            fetcher = FileFetcher(
+                root, plan.dataset, journal, progress, jobs, network.max_down or None, digest
+            )
+            for request in plan.files:
+                result = fetcher.fetch(request)
+                size_bytes = result.path.stat().st_size
+                yield DownloadResult(result.path.name, size_bytes, result.proof, result.is_new)
+        downloads: list[PartFiles] = []
+        if plan.to_fetch:
+            proofs = dict[str, TorrentProof]()
+            downloads = _fetch_from_swarms(plan, root, network, wait_s, progress, proofs)
+            for archive in plan.to_fetch:
+                size_bytes = (root.archives / archive.name).stat().st_size
+                yield DownloadResult(archive.name, size_bytes, proofs[archive.name])
+    if seed_limits != SeedLimits():
+        _seed(downloads, network, seed_limits, progress)
 
+
+def _fetch_from_swarms(
+    plan: DownloadPlan,
+    root: Root,
+    network: Network,
+    wait_s: float,
+    progress: Progress,
+    proofs: dict[str, TorrentProof],
+) -> list[PartFiles]:
     def record(parts: PartFiles) -> None:
         info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
         for path in parts.paths.values():
             proofs[path.name] = TorrentProof(info_hash, pieces)
             record_archive(root, path, proofs[path.name])
 
-    with locked(root.archives), open_session(network) as session:
-        create_manifest(root.manifest, plan.dataset)
+    with open_session(network) as session:
         bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
-        with_metadata = [each for each in plan.torrents if isinstance(each, Torrent)]
-        with_metadata += fetch_metadata(
+        torrents = [each for each in plan.torrents if isinstance(each, Torrent)]
+        torrents += fetch_metadata(
             session, bare_magnets, addresses=network.peers, wait_s=wait_s, progress=progress
         )
-        downloads = _match_all(with_metadata, plan, root.archives)
+        downloads = parts_of(
+            torrents,
+            plan.dataset,
+            root.archives,
+            to_fetch=[archive.name for archive in plan.to_fetch],
+            present=[archive.name for archive in plan.present],
+        )
         for parts in downloads:
             parts.recover(progress)
         needed_bytes = sum(parts.missing_disk_bytes for parts in downloads)
@@ -110,17 +197,30 @@ def carry_out_download(
             progress=progress,
             on_whole=record,
         )
-    yield from ((archive, proofs[archive.name]) for archive in plan.to_fetch)
-    if seed_limits != SeedLimits():
-        seeds = [
-            Seed(parts.torrent.body, parts.paths)
-            for parts in downloads
-            if len(parts.paths) == len(parts.torrent.files)
-        ]
-        if not seeds:
-            progress.note("of a torrent that was fetched in part nothing is seeded")
-            return
-        seed_until(seeds, network, seed_limits, progress=progress)
+    return downloads
+
+
+def _seed(
+    downloads: Sequence[PartFiles], network: Network, limits: SeedLimits, progress: Progress
+) -> None:
+    seeds = [
+        Seed(parts.torrent.body, parts.paths)
+        for parts in downloads
+        if len(parts.paths) == len(parts.torrent.files)
+    ]
+    if not downloads:
+        progress.note("nothing was fetched by torrent, so nothing is seeded")
+    elif not seeds:
+        progress.note("of a torrent that was fetched in part nothing is seeded")
+    else:
+        seed_until(seeds, network, limits, progress=progress)
+
+
+def _torrent_file(address: str) -> Path | None:
+    """The .torrent on this machine that `address` is, if it is one."""
+    if address.startswith(_MAGNET) or not address.lower().endswith(_TORRENT):
+        return None
+    return local_path(address)
 
 
 def _refuse_two(path: Path) -> None:
@@ -137,84 +237,3 @@ def _refuse_two(path: Path) -> None:
             " it part by part",
             hint="imnetprep organize --consume resumes it; remove it to fetch the archive again",
         )
-
-
-def _published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:
-    magnet = parse_magnet(archive.magnet) if archive.magnet else None
-    if archive.torrent is not None:
-        return read_torrent(dataset.published.read(archive.torrent), magnet=magnet)
-    if magnet is not None:
-        return magnet
-    labels = "; it has no labels: organize and train leave it alone"
-    raise ImnetprepError(
-        f"{dataset.name} names no torrent for {archive.name}"
-        f"{labels if archive.split is Split.TEST else ''}",
-        hint=(f"it is published at {archive.url}; " if archive.url else "")
-        + "with a torrent of your own: --magnet URI or --torrent FILE",
-    )
-
-
-def _with_metadata(source: Torrent | Magnet, dataset: Dataset, root: Root) -> Torrent | Magnet:
-    """The torrent of a magnet link, where the dataset or the record of an earlier run has it."""
-    if isinstance(source, Torrent):
-        return source
-    bodies = [dataset.published.read(each.torrent) for each in dataset.archives if each.torrent]
-    if record := read_record(record_path(root.archives, source.info_hash)):
-        bodies.append(record.torrent.body)
-    torrents = (read_torrent(body, magnet=source) for body in bodies)
-    return next((each for each in torrents if each.info_hash == source.info_hash), source)
-
-
-def _match_all(torrents: Sequence[Torrent], plan: DownloadPlan, folder: Path) -> list[PartFiles]:
-    """The parts of each archive to fetch. Raises WrongUsage on a torrent that nothing is left for.
-
-    A torrent of archives that are present is none such: the same command resumes.
-    """
-    downloads = []
-    to_fetch = {archive.name for archive in plan.to_fetch}
-    names = to_fetch | {archive.name for archive in plan.present}
-    for torrent in torrents:
-        archives = _archives_in(torrent, plan.dataset)
-        if names.isdisjoint(archives.values()):
-            raise WrongUsage(
-                f"torrent {torrent.info_hash} is not used: it has {', '.join(archives.values())},"
-                " which --split leaves out or another torrent has",
-                hint="leave out its --magnet or --torrent",
-            )
-        names.difference_update(archives.values())
-        files = {index: folder / name for index, name in archives.items() if name in to_fetch}
-        to_fetch.difference_update(archives.values())
-        if files:
-            downloads.append(PartFiles(torrent, files))
-    if to_fetch:
-        raise ImnetprepError(
-            f"none of the torrents has {', '.join(sorted(to_fetch))}",
-            hint="name one that has it, or just the splits that you want: --split NAME",
-        )
-    return downloads
-
-
-def _archives_in(torrent: Torrent, dataset: Dataset) -> dict[int, str]:
-    """The archives of `dataset` in `torrent`, by file index. The folders in its names are dropped.
-
-    Raises WrongBytes where a file has an archive's name and not its size, and where none is an
-    archive of the dataset.
-    """
-    archives = {archive.name: archive for archive in dataset.archives}
-    found = {file.index: file.name for file in torrent.files if file.name in archives}
-    hint = "name the dataset it belongs to: --dataset NAME|FILE.toml"
-    for file in torrent.files:
-        size_bytes = archives[file.name].size_bytes if file.name in archives else None
-        if size_bytes not in (None, file.size_bytes):
-            raise WrongBytes(
-                f"the torrent's {file.name} has {file.size_bytes:,} bytes;"
-                f" {dataset.name} has {size_bytes:,} there",
-                hint=hint,
-            )
-    if not found:
-        contents = ", ".join(file.name for file in torrent.files[:3])
-        raise WrongBytes(
-            f"torrent {torrent.info_hash} has {contents}; {dataset.name} has {', '.join(archives)}",
-            hint=hint,
-        )
-    return found

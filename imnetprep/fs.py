@@ -137,6 +137,24 @@ def punch_hole(handle: int, start: int, end: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def clone_file(path: Path, target: Path) -> bool:
+    """Make the file `target` of the blocks of `path`, which both share until one is written.
+
+    False where the system or the file system cannot, or they lie on two: nothing is made then.
+    Only Linux can here.
+    """
+    ficlone = 0x40049409  # of linux/fs.h
+    try:
+        with path.open("rb") as source, target.open("xb") as clone:
+            fcntl.ioctl(clone.fileno(), ficlone, source.fileno())
+        return True
+    except FileExistsError:
+        return False
+    except OSError:
+        target.unlink(missing_ok=True)
+        return False
+
+
 def can_punch_holes(folder: Path) -> bool:
     """Can files in `folder` release blocks to the disk (hole punching)?"""
     with tempfile.TemporaryFile(dir=folder) as file:

@@ -83,6 +83,10 @@ class WrongBytes(ImnetprepError):
     exit_code = 4
 
 
+class ChangedFile(WrongBytes):
+    """The file at an address is another one than it was when it was opened."""
+
+
 class Lack(UserWarning):
     """The command goes on without something that the machine lacks; the text says what is lost."""
 

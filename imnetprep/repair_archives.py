@@ -1,28 +1,27 @@
 """Archives repaired piece by piece: only wrong pieces are fetched, and each is verified."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile, file_state
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.fs import locked, require_free
+from imnetprep.jobs import TRANSFERS
 from imnetprep.manifest import dataset_for
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away, shell_command
+from imnetprep.messages import ImnetprepError, Progress, SourceFailed, move_away, shell_command
 from imnetprep.proving.archive_at import home_of
 from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.sources.part_files import PartFiles
-from imnetprep.sources.places import open_archive
+from imnetprep.sources.piece_download import Mirrors, fetch_pieces
+from imnetprep.sources.places import address_of, open_archive
 from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import fetch_files
 from imnetprep.sources.torrent import Torrent, published_pieces, read_torrent
 from imnetprep.synced_prefix import archives_at
-from imnetprep.verify_archives import neighbours, wrong_pieces
-
-_PIECES_A_READ = 4  # which a kill costs; 8 MiB of the published torrents
-_SECONDS_BETWEEN_SAVES = 30
+from imnetprep.transfers.flow import Flow
+from imnetprep.verify_archives import wrong_pieces
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,12 @@ def plan_archive_repair(
 
 
 def carry_out_archive_repair(
-    plan: ArchiveRepairPlan, root: Root, *, source: Swarm | str, progress: Progress
+    plan: ArchiveRepairPlan,
+    root: Root,
+    *,
+    source: Swarm | str,
+    jobs: int | None,
+    progress: Progress,
 ) -> Iterator[ArchiveRepair]:
     """Fetch what is wrong from `source`, a swarm or a place; yields each right archive.
 
@@ -122,7 +126,7 @@ def carry_out_archive_repair(
     with locked(plan.folder):
         for each in plan.archives:
             if not each.is_right:
-                _fetch(each, source, root, progress)
+                _fetch(each, source, root, jobs, progress)
             elif file_state(each.path) == each.state:
                 _record(each, root)
             yield each
@@ -170,12 +174,15 @@ def _plan_archive(
     return ArchiveRepair(archive, path, torrent, right, state)
 
 
-def _fetch(repair: ArchiveRepair, source: Swarm | str, root: Root, progress: Progress) -> None:
+def _fetch(
+    repair: ArchiveRepair, source: Swarm | str, root: Root, jobs: int | None, progress: Progress
+) -> None:
     """A source that cannot be opened is refused before a byte of the archive is touched."""
     if isinstance(source, str):
-        place = archives_at(source, [repair.archive.name])
-        with closing(open_archive(place, repair.archive.name)) as file:
-            _fetch_pieces(_begun(repair, progress), file, progress)
+        name = repair.archive.name
+        place = archives_at(source, [name])
+        with closing(open_archive(place, name)) as file:
+            _fetch_from(address_of(place, name), file, repair, jobs, progress)
         _record(repair, root)
         return
     with open_session(source.network) as session:
@@ -187,6 +194,19 @@ def _fetch(repair: ArchiveRepair, source: Swarm | str, root: Root, progress: Pro
             progress=progress,
             on_whole=lambda _: _record(repair, root),
         )
+
+
+def _fetch_from(
+    title: str, file: ArchiveFile, repair: ArchiveRepair, jobs: int | None, progress: Progress
+) -> None:
+    if not file.seekable:
+        raise SourceFailed(f"{title}: the server gives no byte ranges", hint="imnetprep download")
+    mirrors = Mirrors({title: file}, repair.torrent.info.total_size(), progress.note)
+    parts = _begun(repair, progress)
+    with progress.task(
+        f"fetch {file.name}", total=parts.size_bytes, unit="B", initial=parts.proved_bytes
+    ) as task:
+        fetch_pieces(parts, mirrors, Flow(task), jobs=TRANSFERS.count(jobs))
 
 
 def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
@@ -202,60 +222,6 @@ def _begun(repair: ArchiveRepair, progress: Progress) -> PartFiles:
     needed_bytes = part.missing_disk_bytes
     require_free(repair.path.parent, needed_bytes, purpose=f"to repair {repair.path}")
     return part
-
-
-def _fetch_pieces(parts: PartFiles, file: ArchiveFile, progress: Progress) -> None:
-    """Fetch the pieces that `parts` lacks (a torrent of one file), neighbours in one read.
-
-    Whatever ends this, what was proved is on record. Raises SourceFailed where the server cannot
-    deliver, WrongBytes where what it delivers is not the torrent's.
-    """
-    wrong: list[int] = []
-    parts.save()
-    saved_s = time.monotonic()
-    try:
-        with progress.task(
-            f"fetch {file.name}", total=parts.size_bytes, unit="B", initial=parts.proved_bytes
-        ) as task:
-            for piece, body in _bodies(parts, file):
-                if parts.put(piece, body):
-                    task.advance(len(body))
-                else:
-                    wrong.append(piece)
-                if time.monotonic() - saved_s > _SECONDS_BETWEEN_SAVES:
-                    parts.save()
-                    saved_s = time.monotonic()
-    finally:
-        with suppress(OSError):  # a full disk: what the record lacks is found at the next start
-            parts.save()
-        parts.close()
-    if wrong:
-        raise WrongBytes(
-            f"{len(wrong):,} of the pieces of {file.name} that were sent (piece {wrong[0]} first)"
-            f" are not those of torrent {parts.torrent.info_hash}",
-            hint="the same command without --from takes them from the swarm",
-        )
-    parts.finish()
-
-
-def _bodies(parts: PartFiles, file: ArchiveFile) -> Iterator[tuple[int, bytes]]:
-    """Every missing piece once, whole."""
-    info = parts.torrent.info
-    if file.size_bytes != info.total_size():
-        raise WrongBytes(
-            f"{file.name} has {file.size_bytes or 0:,} bytes there; the torrent's has"
-            f" {info.total_size():,}",
-            hint="this is another file than the torrent's; name the right place",
-        )
-    missing_pieces = [piece for piece in parts.pieces if piece not in parts.proved_pieces]
-    for run in neighbours(missing_pieces):
-        for at in range(0, len(run), _PIECES_A_READ):
-            pieces = run[at : at + _PIECES_A_READ]
-            sizes = [info.piece_size(piece) for piece in pieces]
-            body = file.read_at(pieces[0] * info.piece_length(), sum(sizes))
-            for piece, size_bytes in zip(pieces, sizes, strict=True):
-                yield piece, body[:size_bytes]
-                body = body[size_bytes:]
 
 
 def _record(repair: ArchiveRepair, root: Root) -> None:

@@ -17,6 +17,8 @@ from imnetprep.proving.receipt import Proof, archive_proof, verifies
 from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read
 from imnetprep.reports.log import epoch_lines, tables
 from imnetprep.sources.part_files import read_part_records
+from imnetprep.transfers.journal import read_part_sizes
+from imnetprep.transfers.range_download import name_of_part
 
 
 class DatasetStatus(NamedTuple):
@@ -28,10 +30,12 @@ class DatasetStatus(NamedTuple):
 
 
 class ArchiveStatus(NamedTuple):
-    """An archive: `whole`, or an unfinished `part`, or `consumed` (its image data deleted).
+    """An archive: `whole`, an unfinished `part`, `fetching` from a server, or `consumed` (its image
+    data deleted).
 
     Of a whole one `proof` is how it was proved, and None where it never was or has changed since;
-    of a part `proved_bytes` are on record, of `size_bytes` in all. `disk_bytes` is what it takes.
+    of a part `proved_bytes` are on record, of `size_bytes` in all; of one that is fetching they are
+    those that are written. `disk_bytes` is what it takes.
     """
 
     name: str
@@ -156,15 +160,18 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
     if not root.archives.is_dir():
         return
     names = {archive.name for archive in dataset.archives} if dataset else set()
-    records = read_part_records(root.archives)
+    records, sizes = read_part_records(root.archives), read_part_sizes(root.download_journal)
     at_work = is_locked(root.archives)
     for path in sorted(root.archives.iterdir()):
         try:
-            if path.name.startswith(".") or not path.is_file():
+            part_name = name_of_part(path)
+            if (path.name.startswith(".") and part_name not in sizes) or not path.is_file():
                 continue
             name, state, size_bytes = path.stem, path.suffix[1:], path.stat().st_size
             proof = proved_bytes = None
-            if state == "part":
+            if part_name is not None:
+                name, state, proved_bytes = part_name, "fetching", sizes[part_name]
+            elif state == "part":
                 proved_bytes, size_bytes = records.get(name, (None, size_bytes))
             elif state != "consumed":
                 if names and path.name not in names:

@@ -1,17 +1,18 @@
 """A prefix that `sync-s3` filled: `archives/` below it, and the manifest that says of what."""
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
-from imnetprep.catalog.datasets import Dataset, Root
+from imnetprep.catalog.datasets import Dataset, Root, Split
 from imnetprep.digests import Checksum
 from imnetprep.manifest import Manifest, dataset_for, open_foreign_manifest
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
+from imnetprep.proving.archive_at import consumed_path
 from imnetprep.s3.address import SCHEME
-from imnetprep.sources.places import address_of, open_archive
+from imnetprep.sources.places import STDIN, address_of, is_local, open_archive
 
 _ARCHIVES, _MANIFEST = "archives", "manifest.db"
 _CHUNK_BYTES = 1 << 20
@@ -35,6 +36,23 @@ def archives_at(place: str | Path, names: Iterable[str]) -> str | Path:
         if is_at(folder, name):
             return folder
     return place
+
+
+def packaging_at(dataset: Dataset, place: str | Path, splits: Set[Split]) -> str | None:
+    """The first packaging of which an archive of `splits` lies at `place`, else the published."""
+    packagings = dataset.packagings
+    for packaging in packagings if place != STDIN and len(packagings) > 1 else ():
+        for archive in dataset.packed(packaging):
+            if not splits.isdisjoint(archive.splits) and _is_there(place, archive.name):
+                return packaging
+    return packagings[0]
+
+
+def _is_there(place: str | Path, name: str) -> bool:
+    if is_local(place):
+        path = Path(place) / name
+        return path.exists() or consumed_path(path).exists()
+    return is_at(place, name)
 
 
 def dataset_at(root: Root, name: str | None, place: str | None) -> Dataset:

@@ -145,16 +145,24 @@ def test_from_the_web_through_cuts_and_503s(
         assert tree(tmp_path / "root" / split) == tree(organized_once / split)
 
 
-def test_a_server_without_ranges_is_refused_with_the_pipe_as_hint(
-    packed: Path, tmp_path: Path, run: Run
+def test_what_a_server_without_ranges_sends_is_read_as_a_pipe_is(
+    packed: Path, organized_once: Path, tmp_path: Path, run: Run
 ) -> None:
+    root = ["--root", tmp_path / "root", "--dataset", packed]
     with web_served(packed.parent) as web:
-        web.ranges = False
-        words = ["--root", tmp_path, "--dataset", packed, "--archives", web.address]
+        web.ranges, web.cut_every = False, 3
+        words = [*root, "--archives", web.address]
         done = run("organize", *words)
-    assert done.returncode == 3
-    assert "gives no byte ranges" in done.stderr
-    assert "--archives -" in done.stderr
+        assert done.returncode == 3, "a body broke"
+        assert "IncompleteRead" in done.stderr
+        assert "begin anew" in done.stderr
+        web.cut_every = 0
+        done = run("organize", *words)
+        assert done.returncode == 0, done.stderr
+        done = run("verify-archives", "--dataset", packed, "--archives", web.address)
+        assert (done.returncode, done.stdout.count("its md5 is right")) == (0, 2), done.stderr
+    for split in ("train", "val"):
+        assert tree(tmp_path / "root" / split) == tree(organized_once / split)
 
 
 def test_a_server_that_tells_an_absurd_range_is_refused(

@@ -48,7 +48,7 @@ def _repair(path: Path, *, peer: str = "127.0.0.1:1", address: str | None = None
     network = Network(listen="127.0.0.1:0", dht=False, peers=(parse_peer(peer),))
     plan = plan_archive_repair(root, None, splits=(), jobs=None, progress=silent)
     source = address or Swarm(network, wait_s=10)
-    for _ in carry_out_archive_repair(plan, root, source=source, progress=silent):
+    for _ in carry_out_archive_repair(plan, root, source=source, jobs=None, progress=silent):
         pass
 
 

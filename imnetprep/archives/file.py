@@ -13,7 +13,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import open_handle
 
 # Of files that may be an archive under another name, or packed in another way.
-_ENDINGS = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".parquet")
+ARCHIVE_ENDINGS = (".tar", ".gz", ".tgz", ".xz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".parquet")
 _EXAMPLES = 3
 
 
@@ -155,6 +155,8 @@ def but_archives(folder: Path) -> str:
         names = sorted(each.name for each in folder.iterdir())
     except OSError:  # not there, no folder, or not to be looked into
         return ""
-    archives = [name for name in names if name.endswith(_ENDINGS) and not name.startswith(".")]
+    archives = [
+        name for name in names if name.endswith(ARCHIVE_ENDINGS) and not name.startswith(".")
+    ]
     rest = f" and {len(archives) - _EXAMPLES:,} more" if len(archives) > _EXAMPLES else ""
     return f", but {', '.join(archives[:_EXAMPLES])}{rest}" if archives else ""

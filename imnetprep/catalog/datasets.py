@@ -614,6 +614,11 @@ class Root:
         return self.path / "archives"
 
     @property
+    def download_journal(self) -> Path:
+        """How far the parts of archives from servers are written (SQLite). Local, never synced."""
+        return self.archives / ".download.db"
+
+    @property
     def organizing(self) -> Path:
         """Unfinished splits, and `journal.db`. Local, never synced."""
         return self.path / ".organizing"

@@ -2,27 +2,48 @@
 
 from dataclasses import replace
 from pathlib import Path
+from string import hexdigits
 from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.catalog.datasets import Root, Split
+from imnetprep.catalog.datasets import Archive, Root, Split
+from imnetprep.catalog.definition_text import DIGEST_DIGITS
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
+from imnetprep.digests import ARCHIVE_DIGESTS
 from imnetprep.messages import format_bytes
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.sources.session import Network
 
 
+def _checked_digest(
+    _ctx: click.Context, _param: click.Parameter, value: str | None
+) -> tuple[str, str] | None:
+    """The kind and the value of a digest."""
+    if value is None:
+        return None
+    kind, _, digits = value.lower().partition(":")
+    if (
+        kind not in ARCHIVE_DIGESTS
+        or len(digits) != DIGEST_DIGITS[kind]
+        or not set(digits) <= set(hexdigits)
+    ):
+        raise click.BadParameter(f"{value!r} is no digest such as sha256: and 64 hex digits")
+    return kind, digits
+
+
 @verb.command(
-    short_help="Fetch the archives by torrent, each piece verified.",
+    short_help="Fetch the archives by torrent or from any server, verified.",
     headings={
-        "What to fetch": ("dataset", "splits", "magnets", "torrents"),
-        "The swarm": (*verb.SWARM, "max_down", "max_up", "seed_ratio", "seed_for"),
+        "What to fetch": ("dataset", "splits", "magnets", "torrents", "digest"),
+        "From servers": ("jobs", *verb.BUCKET),
+        "The swarm": (*verb.SWARM, "max_up", "seed_ratio", "seed_for"),
     },
 )
+@click.argument("addresses", nargs=-1, metavar="[ADDRESS]...")
 @verb.root_option
 @verb.dataset_option
 @verb.split_option()
@@ -40,6 +61,16 @@ if TYPE_CHECKING:  # --help loads none of it
     type=verb.ExistingPath(dir_okay=False),
     help="Fetch from the swarm of this .torrent file; may be repeated.",
 )
+@click.option(
+    "--digest",
+    metavar="KIND:HEX",
+    callback=_checked_digest,
+    help="Digest of the one file, which must be right, such as sha256:9f86….",
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), help="Connections that are open at once.  [default: 8]"
+)
+@verb.bucket_options
 @verb.swarm_options
 @click.option(
     "--max-down",
@@ -68,11 +99,16 @@ if TYPE_CHECKING:  # --help loads none of it
 @verb.quiet_option
 @session_options
 def download(
+    addresses: tuple[str, ...],
     root: Root,
     dataset: str | None,
     splits: tuple[Split, ...],
     magnets: tuple[str, ...],
     torrents: tuple[Path, ...],
+    digest: tuple[str, str] | None,
+    jobs: int | None,
+    request_payer: bool,
+    no_sign_request: bool,
     network: "Network",
     max_down: int,
     max_up: int,
@@ -82,46 +118,69 @@ def download(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Fetch the archives by torrent into ROOT/archives and verify every piece on the disk.
+    """Fetch archives into ROOT/archives and verify them, by torrent or from ADDRESS.
 
-    Without --magnet and --torrent it uses the dataset's own torrents. Interrupted at any
-    instant, the same command resumes, and fetches again at most the pieces that were in flight.
+    An ADDRESS is a file or a folder of archives on a web server, in a bucket or at a service, as
+    `imnetprep sources` lists them; a magnet link, a .torrent file, a path, or the name of a
+    built-in dataset. Several of one file are mirrors. Without any, it uses the dataset's own
+    torrents and addresses. Interrupted at any instant, the same command resumes.
 
     \b
     imnetprep download
-    imnetprep download --split val --max-down 20MB
+    imnetprep download imagenette-160 --root imagenette
+    imnetprep download https://example.org/ILSVRC2012_img_val.tar s3://my-bucket/archives
+    imnetprep download kaggle:competitions/imagenet-object-localization-challenge
     imnetprep download --split val --magnet 'magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf'
     """
     from imnetprep.download import carry_out_download, plan_download
     from imnetprep.sources.seeder import SeedLimits
 
-    plan = plan_download(root, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents)
+    bucket = next((each for each in addresses if each.startswith("s3:")), None)
+    verb.read_bucket(bucket, request_payer=request_payer, no_sign_request=no_sign_request)
+    plan = plan_download(
+        root, addresses, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents
+    )
     for archive in plan.present:
         text = f"{archive.name}: nothing to fetch"
         print_result(text, archive=archive.name, fetched=False)
     if dry_run:
+        for request in plan.files:
+            _print_plan(request.title, request.archive, [each.title for each in request.places])
         for archive in plan.to_fetch:
-            size = format_bytes(archive.size_bytes) if archive.size_bytes else "size not known"
-            text = f"{archive.name}: to fetch, {size}"
-            print_result(text, archive=archive.name, size_bytes=archive.size_bytes)
+            _print_plan(archive.name, archive, [])
         return
     progress = stderr_progress(quiet=quiet)
-    if plan.to_fetch and plan.dataset.terms:
+    if plan.has_archives and plan.dataset.terms:
         title, terms = plan.dataset.title, plan.dataset.terms
         progress.note(f"The terms of {title} are yours to accept: {terms}")
-    for archive, proof in carry_out_download(
+    for each in carry_out_download(
         plan,
         root,
         network=replace(network, max_down=max_down, max_up=max_up),
         wait_s=wait,
         seed_limits=SeedLimits(seed_ratio, seed_for),
         progress=progress,
+        jobs=jobs,
+        digest=digest,
     ):
-        size_bytes = (root.archives / archive.name).stat().st_size
+        text = f"{each.name}: {format_bytes(each.size_bytes)}, {each.proof.describe()}"
         print_result(
-            f"{archive.name}: {format_bytes(size_bytes)}, {proof.describe()}",
-            archive=archive.name,
-            fetched=True,
-            size_bytes=size_bytes,
-            proof=proof,
+            text if each.is_new else f"{each.name}: nothing to fetch",
+            archive=each.name,
+            fetched=each.is_new,
+            size_bytes=each.size_bytes,
+            proof=each.proof,
         )
+
+
+def _print_plan(name: str, archive: "Archive | None", addresses: list[str]) -> None:
+    """Say that a file is to be fetched, and from where."""
+    size_bytes = archive and archive.size_bytes
+    size = format_bytes(size_bytes) if size_bytes else "size not known"
+    places = f" from {' or '.join(addresses)}" if addresses else ""
+    print_result(
+        f"{name}: to fetch, {size}{places}",
+        archive=name,
+        size_bytes=size_bytes,
+        addresses=addresses,
+    )

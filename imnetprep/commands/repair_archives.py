@@ -77,7 +77,7 @@ def repair_archives(
             _print_archive(archive, dry_run=True)
         return
     place = source or Swarm(network, wait)
-    for archive in carry_out_archive_repair(plan, root, source=place, progress=progress):
+    for archive in carry_out_archive_repair(plan, root, source=place, jobs=jobs, progress=progress):
         _print_archive(archive, dry_run=False)
 
 

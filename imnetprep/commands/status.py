@@ -80,11 +80,12 @@ def _format_archive(archive: "ArchiveStatus") -> str:
     size, disk = format_bytes(archive.size_bytes), format_bytes(archive.disk_bytes)
     if archive.state == "consumed":
         return f"consumed: images that are organized are deleted from it, {disk} left"
-    if archive.state == "part":
+    if archive.state in ("part", "fetching"):
         text = "a part that no record speaks of"
+        word = "verified" if archive.state == "part" else "fetched"
         if archive.proved_bytes is not None:
             share = 100 * archive.proved_bytes / max(archive.size_bytes, 1)
-            text = f"{format_bytes(archive.proved_bytes)} of {size} verified ({share:.0f} %)"
+            text = f"{format_bytes(archive.proved_bytes)} of {size} {word} ({share:.0f} %)"
         return f"{text}, {disk} on the disk{', at work now' if archive.at_work else ''}"
     return f"{size}, {archive.proof.describe() if archive.proof else 'not proved'}"
 

@@ -1,6 +1,6 @@
 """Which splits are to be made of which archives, where those lie, and what they are worth."""
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, othe
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
 from imnetprep.sources.places import STDIN, is_local, names_a_file
 from imnetprep.sources.torrent import published_pieces
-from imnetprep.synced_prefix import archives_at, is_at
+from imnetprep.synced_prefix import archives_at, packaging_at
 
 # By form: no digest is of what others packed again; unpacked, names and counts say what it is.
 _PACKED_AGAIN = {
@@ -102,7 +102,7 @@ def planned_splits(
     else:
         names = (each.name for each in whole.archives if not set(splits).isdisjoint(each.splits))
         place = archives_at(place, names)
-        packaging = _packaging_at(whole, place, set(splits) - set(organized_splits))
+        packaging = packaging_at(whole, place, set(splits) - set(organized_splits))
     folder = Path(place).parent if is_local(place) and Path(place).is_file() else place
     home = home_of(folder, root)
     groups: list[tuple[list[Split], list[ArchiveAt]]] = []
@@ -148,23 +148,6 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
         hint="name its --dataset, or rename it to what it is: "
         + ", ".join(archive.name for archive in archives),
     )
-
-
-def _packaging_at(dataset: Dataset, place: str | Path, splits: Set[Split]) -> str | None:
-    """The first packaging of which an archive of `splits` lies at `place`, else the published."""
-    packagings = dataset.packagings
-    for packaging in packagings if place != STDIN and len(packagings) > 1 else ():
-        for archive in dataset.packed(packaging):
-            if not splits.isdisjoint(archive.splits) and _is_there(place, archive.name):
-                return packaging
-    return packagings[0]
-
-
-def _is_there(place: str | Path, name: str) -> bool:
-    if is_local(place):
-        path = Path(place) / name
-        return path.exists() or consumed_path(path).exists()
-    return is_at(place, name)
 
 
 def _require_one(archives: Sequence[ArchiveAt], *, is_pipe: bool) -> None:

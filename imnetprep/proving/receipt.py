@@ -6,7 +6,7 @@ The receipt says which archive bytes came from where, proved how, and what was m
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from imnetprep.digests import ARCHIVE_DIGESTS, Checksum, Pieces
 from imnetprep.fs import locked, written_whole
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
+from imnetprep.transfers.journal import PartJournal, values_of_a_journal
 
 _PART, _SERVER = "what was read", "its server"
 
@@ -217,6 +218,27 @@ def record_archives(root: Root, proofs: Mapping[Path, Proof]) -> None:
         for archive, proof in proofs.items()
     }
     _record(root, "archives", facts)
+
+
+def keep_arrival(journal: PartJournal, name: str, part: Path, proof: Proof) -> None:
+    """The file `part` is about to be called `name`; `proof` is what proved it."""
+    journal.keep_arrived(name, part.stat().st_ino, json.dumps(proof.as_json()))
+
+
+def record_arrivals(journal: PartJournal, root: Root, place: Callable[[str], Path]) -> None:
+    """Say in the receipt what proved the files that got their names, in this run or one before.
+
+    `place` is where the file of a name lies.
+    """
+    proofs: dict[Path, Proof] = {}
+    for name, inode, proof in journal.arrived():
+        path = place(name)
+        if path.exists() and path.stat().st_ino == inode:
+            with values_of_a_journal():
+                proofs[path] = parse_proof(json.loads(proof))
+    if proofs:
+        record_archives(root, proofs)
+    journal.forget_arrived()
 
 
 def archive_proof(root: Root, archive: Path) -> Proof | None:

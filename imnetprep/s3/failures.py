@@ -10,7 +10,7 @@ import botocore.exceptions as failures
 import urllib3.exceptions
 from botocore.parsers import ResponseParserError
 
-from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage, shell_word
+from imnetprep.messages import ChangedFile, ImnetprepError, SourceFailed, WrongUsage, shell_word
 from imnetprep.outside_text import public_address, quoted
 
 
@@ -199,7 +199,7 @@ def has_met(error: failures.ClientError) -> bool:
 def _refusal(place: object, error: failures.ClientError) -> ImnetprepError:
     code, status = code_of(error), str(status_of(error))
     if status == "412":
-        return WrongBytes(
+        return ChangedFile(
             f"{place} has changed meanwhile",
             hint="run the same command again: what was made of the old one is dropped",
         )

@@ -120,10 +120,10 @@ class PartFiles:
         self.proved_pieces = set(pieces)
         self._rename_to_parts()
 
-    def put(self, piece: int, body: bytes) -> bool:
+    def put(self, piece: int, body: bytes | memoryview) -> bool:
         """Write a piece that came another way and prove it; False if its SHA-1 is not right.
 
-        For a torrent of one file with SHA-1 pieces.
+        For a torrent of one file with SHA-1 pieces. Safe from several threads, of other pieces.
         """
         if hashlib.sha1(body).digest() != self.torrent.info.hash_for_piece(piece):
             return False

@@ -157,6 +157,10 @@ def open_address(address: str) -> ArchiveFile:
         from imnetprep.s3.object import S3Object
 
         return S3Object(parse_s3_address(address))
-    from imnetprep.sources.web import WebFile
+    from imnetprep.sources.web import NoRanges, WebFile
+    from imnetprep.sources.web_stream import WebStream
 
-    return WebFile(origin(address))
+    try:
+        return WebFile(origin(address))
+    except NoRanges:
+        return WebStream(origin(address))

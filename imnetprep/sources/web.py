@@ -14,7 +14,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import urllib3
 
 from imnetprep.digests import Checksum
-from imnetprep.messages import SourceFailed, WrongBytes, shell_command
+from imnetprep.messages import ChangedFile, SourceFailed
 from imnetprep.outside_text import quoted
 from imnetprep.retry import resumed, retried
 from imnetprep.sources.connections import Connections
@@ -37,12 +37,16 @@ class _PassingFailure(Exception):
     after_s = 0.0
 
 
-_MAY_PASS = (
+MAY_PASS = (
     _PassingFailure,
     urllib3.exceptions.ProtocolError,
     urllib3.exceptions.TimeoutError,
     urllib3.exceptions.NewConnectionError,
 )
+
+
+class NoRanges(SourceFailed):
+    """A server gives a file as a whole, and no part of it."""
 
 
 class _Place(NamedTuple):
@@ -73,12 +77,16 @@ class WebFile:
         self.size_bytes: int | None = None
         self.digests: dict[str, str] = {}  # what the source says of the whole, in hex
         self.name = origin.name
-        self._ask(0, 1)
+        self._begin()
         self._first_digests = dict(self.digests)
         self.checksum: Checksum | None = None
         if "crc32c" in self.digests and Checksum.is_known("crc32c"):
             value = int(self.digests["crc32c"], 16)
             self.checksum = Checksum("crc32c", value, self.size_bytes or 0)
+
+    def _begin(self) -> None:
+        """Learn what the server says of the file."""
+        self._ask(0, 1)
 
     @property
     def identity(self) -> str:
@@ -87,7 +95,7 @@ class WebFile:
         return f"{self._title} {self.size_bytes} {digests or self._version}"
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """As `ArchiveFile.read_at`. Raises WrongBytes where the file has changed meanwhile."""
+        """As `ArchiveFile.read_at`. Raises ChangedFile where it is another by now."""
         end = min(offset + length, self.size_bytes or 0)
         return self._ask(offset, end) if offset < end else b""
 
@@ -95,7 +103,7 @@ class WebFile:
         """As `ArchiveFile.chunks`: one request, and one more for each time that it breaks."""
         with self._errors():
             yield from resumed(
-                lambda at: self._open(at, end), start, end, length=length, on=_MAY_PASS
+                lambda at: self._open(at, end), start, end, length=length, on=MAY_PASS
             )
 
     def close(self) -> None:
@@ -104,7 +112,7 @@ class WebFile:
     def _ask(self, start: int, end: int) -> bytes:
         times = 7 if self._version else 3  # one that never answered may not be there at all
         with self._errors():
-            return retried(lambda: self._get(start, end), on=_MAY_PASS, times=times)
+            return retried(lambda: self._get(start, end), on=MAY_PASS, times=times)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -133,13 +141,13 @@ class WebFile:
                 raise _PassingFailure("the server does not say where the file is")
             try:
                 return self._open_at(self._place, start, end)
-            except _MAY_PASS:
+            except MAY_PASS:
                 self._failures += 1
                 raise
 
     def _open_at(self, place: _Place, start: int, end: int) -> Any:
         headers = dict(self._headers)
-        response, url = self._follow(place.url, headers, start, end)
+        response, url = self._follow(place.url, headers, f"bytes={start}-{end - 1}")
         try:
             match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if response.status != 206 or match is None:
@@ -173,16 +181,16 @@ class WebFile:
     def _check(
         self, response: Any, url: str, place: _Place, match: re.Match[str], start: int, end: int
     ) -> None:
-        """Raise WrongBytes where it is another version, `_PassingFailure` on other bytes of it.
+        """Raise ChangedFile where it is another version, `_PassingFailure` on other bytes of it.
 
         `match`: its range and the size of the whole.
         """
         first, last, size = map(int, match.groups())
-        version = _version(response.headers)
+        version = version_of(response.headers)
         with self._lock:
             if self.size_bytes is None:
                 self.size_bytes = size
-                self.name = self.name or _name(response.headers) or _last_part(self._origin.address)
+                self.name = self.name or name_of(response.headers, self._origin.address)
                 self._version = version
             # What the hub tells the SHA-256 of lies at an address of these bytes alone.
             has_digest = "sha256" in self.digests or any(_digests_in(response.headers))
@@ -195,8 +203,8 @@ class WebFile:
         if (first, last + 1) != (start, end):
             raise _PassingFailure(f"the server sent other bytes than {start:,} to {end:,}")
 
-    def _change(self) -> WrongBytes:
-        return WrongBytes(
+    def _change(self) -> ChangedFile:
+        return ChangedFile(
             f"{self._title} has changed while it was read",
             hint="run the same command again: what was made of the old one is dropped",
         )
@@ -220,11 +228,13 @@ class WebFile:
         if words := self._origin.explain(Refusal(response.status, response.headers, body)):
             return SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
         if response.status == 200:
-            place = self._title if self._title.startswith("http") else "ADDRESS"
-            return SourceFailed(
-                f"{self._title}: the server gives no byte ranges",
-                hint=f"{shell_command('curl', '-L', place)} | imnetprep organize --archives -"
-                " --split SPLIT",
+            if response.headers.get("Content-Type", "").startswith("text/html"):
+                return SourceFailed(
+                    f"{self._title}: the server sends a web page",
+                    hint="open it in a browser: it may ask for a login, or lead to the file",
+                )
+            return NoRanges(
+                f"{self._title}: the server gives no byte ranges", hint="imnetprep download"
             )
         return SourceFailed(
             f"{self._title}: the server says {response.status}",
@@ -232,18 +242,19 @@ class WebFile:
             " stand in ~/.netrc",
         )
 
-    def _follow(
-        self, url: str, headers: Mapping[str, str], start: int, end: int
-    ) -> tuple[Any, str]:
-        """The answer at the end of all redirects from `url`, and the address that gave it."""
+    def _follow(self, url: str, headers: Mapping[str, str], span: str | None) -> tuple[Any, str]:
+        """The answer at the end of all redirects from `url`, and the address that gave it.
+
+        `span`: the bytes to ask for; None: all of them.
+        """
         for _ in range(_MOST_REDIRECTS):
-            fields = {"Range": f"bytes={start}-{end - 1}", "Accept-Encoding": "identity"}
+            fields = {"Accept-Encoding": "identity"} | ({"Range": span} if span else {})
             if _host(url) == _host(self._origin.address):
                 fields |= headers
             response = self._connections.get(url, fields)
             try:
                 self._learn(response.headers)
-            except WrongBytes:
+            except ChangedFile:
                 response.close()
                 raise
             if response.status not in _REDIRECTS:
@@ -255,7 +266,7 @@ class WebFile:
     def _learn(self, headers: Mapping[str, str]) -> None:
         """Note the digests of the whole that a source tells before any byte of it is here.
 
-        Raises WrongBytes where one is another than before.
+        Raises ChangedFile where one is another than before.
         """
         for kind, value in _digests_in(headers):
             if self.digests.setdefault(kind, value) != value:
@@ -284,17 +295,15 @@ def _host(url: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _last_part(url: str) -> str:
+def name_of(headers: Mapping[str, str], url: str) -> str:
+    """What a server calls the file at `url` (RFC 6266), else the last part of that."""
+    match = _NAME.search(headers.get("Content-Disposition", ""))
+    if match and (name := unquote(match[1] or match[2]).strip().rpartition("/")[2]):
+        return name
     return unquote(urlsplit(url).path.rpartition("/")[2])
 
 
-def _name(headers: Mapping[str, str]) -> str:
-    """What a server calls the file (RFC 6266); empty: it does not say."""
-    match = _NAME.search(headers.get("Content-Disposition", ""))
-    return unquote(match[1] or match[2]).strip().rpartition("/")[2] if match else ""
-
-
-def _version(headers: Mapping[str, str]) -> str:
+def version_of(headers: Mapping[str, str]) -> str:
     """What tells this version of a file from others, as well as its server can."""
     etag = headers.get("ETag", "")
     if etag and not etag.startswith("W/"):

@@ -10,11 +10,11 @@ from imnetprep.layouts.webdataset import INDEX
 from imnetprep.messages import Finding
 from imnetprep.s3.failures import explained
 from imnetprep.sync.bucket_manifest import split_fingerprints
-from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import MANIFEST, Content, content_of
 from imnetprep.sync.pull import fetch_manifest
 from imnetprep.sync.survey import Survey, part_bytes_of
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.flow import Flow, side_by_side
 
 _PARTS_AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20

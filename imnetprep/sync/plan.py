@@ -14,10 +14,10 @@ from typing import NamedTuple
 from imnetprep.messages import ImnetprepError
 from imnetprep.proving.receipt import Proof
 from imnetprep.s3.bucket import UnfinishedUpload
-from imnetprep.sync.jobs import Flow
-from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import MANIFEST, Content, comes_last, content_of
 from imnetprep.sync.survey import Survey, part_bytes_of
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.flow import Flow
 
 RANGE_BYTES = 32 << 20
 

@@ -26,13 +26,14 @@ from imnetprep.jobs import TRANSFERS_OF_ONE
 from imnetprep.layouts.webdataset import INDEX, read_index
 from imnetprep.messages import ImnetprepError, WrongBytes
 from imnetprep.organizing.publish import refuse_other_disk
-from imnetprep.proving.receipt import record_archives
+from imnetprep.proving.receipt import keep_arrival, record_arrivals
 from imnetprep.sync.bucket_manifest import RemoteManifest, read_remote_manifest
-from imnetprep.sync.jobs import Flow, side_by_side
 from imnetprep.sync.keys import MANIFEST, Content, content_of, is_busy
-from imnetprep.sync.object_download import ObjectDownload, part_path
+from imnetprep.sync.object_download import ObjectDownload
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
 from imnetprep.sync.survey import Survey, pieces_of
+from imnetprep.transfers.flow import Flow, side_by_side
+from imnetprep.transfers.range_download import part_path
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 
@@ -49,7 +50,7 @@ class Pull:
 
     def outcomes(self, jobs: int) -> Iterator[Outcome]:
         """Fetch all that is to be fetched, and put it in its place."""
-        self._record_arrived()
+        record_arrivals(self._journal, self._root, self._root.place)
         steps = self._plan.of(Action.FETCH)
         for step in self._plan.of(Action.COMPARE):
             outcome = compared(self._survey, step, self._flow)
@@ -123,8 +124,7 @@ class Pull:
         for download in arrivals:
             proof = download.proof if _is_archive(download.step.path) else None
             if proof is not None:  # a kill may come between the name and the receipt
-                inode = part_path(download.path).stat().st_ino
-                self._journal.keep_arrived(download.step.path, inode, proof)
+                keep_arrival(self._journal, download.step.path, part_path(download.path), proof)
         under_way = list(self._open)  # threads add to it
         places = {each.path.parent.stat().st_dev: each.path.parent for each in under_way}
         with self._journal.syncing():
@@ -140,19 +140,8 @@ class Pull:
             sync_folder(folder)
         with self._journal.together():
             outcomes = [self._recorded(download) for download in arrivals]
-        self._record_arrived()
+        record_arrivals(self._journal, self._root, self._root.place)
         yield from outcomes
-
-    def _record_arrived(self) -> None:
-        """Say in the receipt what proved the archives that came, in this run or one before."""
-        proofs = {
-            path: proof
-            for name, inode, proof in self._journal.arrived()
-            if (path := self._root.place(name)).exists() and path.stat().st_ino == inode
-        }
-        if proofs:
-            record_archives(self._root, proofs)
-        self._journal.forget_arrived()
 
     def _refuse_touched(self, download: ObjectDownload) -> None:
         """Raise ImnetprepError where somebody else has written what is to get its name."""

@@ -18,12 +18,12 @@ from imnetprep.proving.receipt import TorrentProof, record_archive
 from imnetprep.s3.bucket import ListedPart
 from imnetprep.s3.failures import explained
 from imnetprep.s3.upload import Sender
-from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Checksums
 from imnetprep.sync.keys import comes_last
 from imnetprep.sync.open_files import ReadFile
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
 from imnetprep.sync.survey import part_bytes_of, pieces_of
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.flow import Flow, side_by_side
 
 # What parts that are under way may hold in all.
 MEMORY_BYTES = 384 << 20

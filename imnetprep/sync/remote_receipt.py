@@ -11,7 +11,7 @@ from typing import Any
 
 from imnetprep.digests import Checksum
 from imnetprep.plain_values import plain_text, table, whole_number
-from imnetprep.sync.journal import Checksums
+from imnetprep.transfers.checksums import Checksums
 
 # OverflowError: Infinity is a number to json.
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)

@@ -23,11 +23,11 @@ from imnetprep.sync.bucket_manifest import (
     write_bucket_manifest,
 )
 from imnetprep.sync.bucket_receipt import push_receipt
-from imnetprep.sync.jobs import Flow
 from imnetprep.sync.keys import MANIFEST, Content
 from imnetprep.sync.plan import Action, Direction, Outcome, Relation, Step, SyncPlan
 from imnetprep.sync.pull import Pull, fetch_manifest
 from imnetprep.sync.push import Push
+from imnetprep.transfers.flow import Flow
 
 _DELETED_AT_ONCE = 1000
 _WORTH_REMEMBERING_BYTES = 64 << 20

@@ -20,8 +20,7 @@ from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Bucket, ListedObject, UnfinishedUpload, listed_objects
 from imnetprep.s3.failures import explained, status_of
 from imnetprep.sources.torrent import published_pieces
-from imnetprep.sync.jobs import Flow, side_by_side
-from imnetprep.sync.journal import Checksums, SyncJournal
+from imnetprep.sync.journal import SyncJournal
 from imnetprep.sync.keys import (
     MANIFEST,
     RECEIPT,
@@ -33,6 +32,8 @@ from imnetprep.sync.keys import (
 )
 from imnetprep.sync.open_files import OpenFiles, ReadFile
 from imnetprep.sync.remote_receipt import LARGEST_BYTES, RemoteReceipt, parse_receipt
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.flow import Flow, side_by_side
 
 # S3 takes 5 MiB to 5 GiB a part and 10,000 of them; so many leave room to be counted wrong.
 _LEAST_PART_BYTES, _MOST_PARTS = 16 << 20, 5000

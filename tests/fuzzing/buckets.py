@@ -11,10 +11,10 @@ from pathlib import Path
 from unittest.mock import patch
 
 from imnetprep.digests import Checksum
-from imnetprep.sync.journal import Checksums
-from imnetprep.sync.object_download import part_path
 from imnetprep.sync.remote_receipt import ObjectRecord, format_receipt, parse_receipt
 from imnetprep.sync.survey import part_bytes_of
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.range_download import part_path
 from tests.fuzzing.cases import Case, json_cases, run_command, sql_cases
 from tests.servers import BUCKET, S3Server
 from tests.stopped import run_stopped
@@ -73,7 +73,7 @@ def _push_and_pull_half(both: Path) -> None:
     checksums = Checksums.of_parts(parts, kind, _PART_BYTES)
     record = ObjectRecord(receipt.objects[_BIG].etag, checksums)
     path.write_bytes(format_receipt(replace(receipt, objects={**receipt.objects, _BIG: record})))
-    at = "imnetprep.sync.journal:SyncJournal.keep_fetched:3"
+    at = "imnetprep.transfers.journal:PartJournal.keep_fetched:3"
     run_stopped(both / "half", at, "sync-s3", place, "--pull", "--what", "archives", "--jobs", "1")
 
 

@@ -396,7 +396,6 @@ def test_a_torrent_of_another_size_is_refused(packed: Path, tmp_path: Path, run:
         (["--peer", "nowhere"], 2, "is not HOST:PORT"),
         (["--listen", "nowhere"], 2, "is not an address"),
         (["--max-down", "fast"], 2, "is not a number of bytes"),
-        (["--split", "test"], 1, "https://image-net.org/data/ILSVRC/2012/ILSVRC2012_img_test"),
         (["--torrent", __file__], 1, "cannot be read"),
     ],
 )

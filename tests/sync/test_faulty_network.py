@@ -254,7 +254,7 @@ def test_a_flipped_bit_is_found_where_nobody_wrote_down_the_parts(
     proxy.rules = [flip("response", BIG, 99)]
     error, hint = failed(sync(other, "--pull"), code=4)
     assert "which part is wrong cannot be told" in error
-    assert hint.endswith(f" --root {other} --check --deep reads it again")
+    assert hint.endswith(f" --root {other} --check --deep tells whether the bucket has them right")
     assert not (other / BIG).exists()
     proxy.rules = [flip("response", BIG, 99, times=1)]
     done = sync(other, "--pull")

@@ -11,9 +11,9 @@ import pytest
 from imnetprep.catalog.datasets import Root
 from imnetprep.digests import Checksum
 from imnetprep.messages import Silent
-from imnetprep.sync.jobs import Cancellation, Flow, side_by_side
 from imnetprep.sync.journal import open_sync_journal
-from imnetprep.sync.object_download import _write_all
+from imnetprep.transfers.flow import Cancellation, Flow, side_by_side
+from imnetprep.transfers.range_download import write_all
 from tests.conftest import spoil, tree
 from tests.proxy import Proxy, Rule
 from tests.servers import S3Server
@@ -119,7 +119,7 @@ def test_a_disk_that_fills_up_ends_the_write_and_not_quietly(tmp_path: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            _write_all(handle, memoryview(bytes(1000)), 0, tmp_path / "file")
+            write_all(handle, memoryview(bytes(1000)), 0, tmp_path / "file")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         os.close(handle)

@@ -17,11 +17,12 @@ from imnetprep.digests import Checksum
 from imnetprep.messages import ImnetprepError, Silent
 from imnetprep.s3.address import S3Address
 from imnetprep.s3.bucket import Head, ListedObject
-from imnetprep.sync.journal import Checksums, SyncJournal, open_sync_journal
+from imnetprep.sync.journal import SyncJournal, open_sync_journal
 from imnetprep.sync.keys import Content, LocalFile
 from imnetprep.sync.plan import Action, Direction, Step, plan_sync
 from imnetprep.sync.remote_receipt import ObjectRecord, RemoteReceipt
 from imnetprep.sync.survey import Survey
+from imnetprep.transfers.checksums import Checksums
 from tests.conftest import tree
 from tests.proxy import Proxy
 from tests.servers import BUCKET, S3Server

@@ -25,7 +25,7 @@ class Flow:
     Keeps the rate, moves the bar, and ends what is under way once `stop` is set.
     """
 
-    def __init__(self, task: Task, max_rate: float | None) -> None:
+    def __init__(self, task: Task, max_rate: float | None = None) -> None:
         self._task, self._max_rate = task, max_rate
         self._lock = threading.Lock()
         self._free_at = 0.0

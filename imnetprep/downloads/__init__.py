@@ -1,0 +1,1 @@
+"""Files fetched into ROOT/archives from servers, with what proves their bytes."""

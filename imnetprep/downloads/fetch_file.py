@@ -1,0 +1,362 @@
+"""One file fetched into ROOT/archives: by pieces, by ranges, or in one stream; whole or absent.
+
+What proves its bytes: the pieces of its torrent; a digest of its dataset or of the user; what its
+server says of the whole; else nothing, which the receipt then says.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.archives.file import ArchiveFile, LocalFile
+from imnetprep.catalog.datasets import Archive, Dataset, Root
+from imnetprep.digests import ARCHIVE_DIGESTS, Pieces
+from imnetprep.downloads.addresses import FileRequest
+from imnetprep.fs import allocated_bytes, clone_file, require_free, sync_folder
+from imnetprep.jobs import TRANSFERS
+from imnetprep.messages import (
+    ChangedFile,
+    ImnetprepError,
+    Progress,
+    SourceFailed,
+    WrongBytes,
+    WrongUsage,
+    move_away,
+)
+from imnetprep.outside_files import open_file
+from imnetprep.outside_text import shown
+from imnetprep.proving.receipt import (
+    ArchiveProof,
+    DigestProof,
+    NoProof,
+    Proof,
+    ServerChecksum,
+    TorrentProof,
+    archive_proof,
+    keep_arrival,
+    record_archive,
+    record_arrivals,
+)
+from imnetprep.sources.part_files import PartFiles
+from imnetprep.sources.piece_download import Mirrors, fetch_pieces
+from imnetprep.sources.torrent import published_pieces, read_torrent
+from imnetprep.sources.web import WebFile
+from imnetprep.sources.web_stream import BrokenStream
+from imnetprep.transfers.checksums import Checksums
+from imnetprep.transfers.flow import Flow, side_by_side
+from imnetprep.transfers.journal import PartJournal
+from imnetprep.transfers.range_download import (
+    RangeDownload,
+    Remote,
+    open_part,
+    part_path,
+    write_all,
+)
+from imnetprep.transfers.whole_digest import WholeDigest, digest_of
+
+_RANGE_BYTES = 32 << 20
+_CHUNK_BYTES = 1 << 20
+_TIMES = 4  # a file is begun anew, where it changes on its server or breaks without ranges
+_SECONDS_BETWEEN_SYNCS = 10
+_OF_SERVERS = ("sha256", "md5")
+
+
+class FetchResult(NamedTuple):
+    """A file under its name, and what proves it; `is_new`: it was fetched just now."""
+
+    path: Path
+    proof: Proof
+    is_new: bool = True
+
+
+class Expectation(NamedTuple):
+    """What proves a file once it is whole: a digest of all of it, by its dataset or its server."""
+
+    kind: str
+    value: str
+    proof: ArchiveProof
+
+
+@dataclass(frozen=True)
+class FileFetcher:
+    """What fetches files into `root`, whose archives are those of `dataset`.
+
+    `digest`: what the user says of the one file, kind and value; `max_rate` in bytes a second.
+    """
+
+    root: Root
+    dataset: Dataset
+    journal: PartJournal
+    progress: Progress
+    jobs: int | None = None
+    max_rate: float | None = None
+    digest: tuple[str, str] | None = None
+
+    def fetch(self, request: FileRequest) -> FetchResult:
+        """The file, whole and proved as far as anything proves it.
+
+        Raises SourceFailed where no server delivers, WrongBytes where what comes is wrong, and
+        ImnetprepError where another file has its name or the disk is too small.
+        """
+        self._record_arrivals()
+        for _ in range(_TIMES - 1):
+            try:
+                return self._fetched(request)
+            except (ChangedFile, BrokenStream) as error:
+                self.progress.note(f"{error}; begun anew")
+        return self._fetched(request)
+
+    def _fetched(self, request: FileRequest) -> FetchResult:
+        if request.name and (result := self._present(request.name, request.archive)):
+            return result
+        with ExitStack() as stack:
+            files = self._opened(request, stack)
+            name = request.name or safe_name(*next(iter(files.items())))
+            archive = request.archive or self._archive(name)
+            if not request.name and (result := self._present(name, archive)):
+                return result
+            path = self.root.archives / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if archive is not None and all(file.seekable for file in files.values()):
+                pieces = published_pieces(self.dataset.published, archive)
+                if pieces is not None:
+                    return self._by_pieces(files, path, archive, pieces)
+            digest = self._digest(archive)
+            if len(files) > 1 and digest is None:
+                raise WrongUsage(
+                    f"nothing proves that {len(files)} addresses have the same {name}",
+                    hint="name one of them, or its --digest",
+                )
+            return self._by_one_of(files, path, digest)
+
+    def _opened(self, request: FileRequest, stack: ExitStack) -> dict[str, ArchiveFile]:
+        """The file at each of its places, by address; some may not be had, as long as one is."""
+        files: dict[str, ArchiveFile] = {}
+        size_bytes = request.archive.size_bytes if request.archive else None
+        for at, place in enumerate(request.places, 1):
+            try:
+                file = stack.enter_context(closing(place.open()))
+                if size_bytes is not None and file.size_bytes not in (None, size_bytes):
+                    raise WrongBytes(
+                        f"{place.title} has {file.size_bytes:,} bytes; {self.dataset.name} has"
+                        f" {size_bytes:,} there",
+                        hint="this is another file; name the dataset it belongs to, or another"
+                        " address",
+                    )
+                files[place.title] = file
+            except (SourceFailed, WrongBytes) as error:
+                if at == len(request.places) and not files:
+                    raise
+                self.progress.note(f"{error}; left out")
+        return files
+
+    def _archive(self, name: str) -> Archive | None:
+        archives = self.dataset.published.archives
+        return next((archive for archive in archives if archive.name == name), None)
+
+    def _digest(self, archive: Archive | None) -> tuple[str, str] | None:
+        """The digest by which the whole is judged, kind and value: the user's or the dataset's."""
+        if self.digest is not None or archive is None:
+            return self.digest
+        kinds = (kind for kind in ARCHIVE_DIGESTS if kind in archive.digests)
+        return next(((kind, archive.digests[kind]) for kind in kinds), None)
+
+    def _present(self, name: str, archive: Archive | None) -> FetchResult | None:
+        """The file, if it is there already and right; None: it is to be fetched.
+
+        Raises ImnetprepError where another file has its name.
+        """
+        path = self.root.archives / name
+        if not path.exists():
+            return None
+        if (proof := archive_proof(self.root, path)) is not None:
+            return FetchResult(path, proof, is_new=False)
+        if archive is not None and archive.torrent is not None:
+            return None  # its pieces are looked at
+        digest = self._digest(archive)
+        if digest is not None and digest_of(path, digest[0]) == digest[1]:
+            record_archive(self.root, path, DigestProof(*digest))
+            return FetchResult(path, DigestProof(*digest), is_new=False)
+        problem = f"its {digest[0]} is not {digest[1]}" if digest else "nothing says what it is"
+        raise ImnetprepError(
+            f"{path} is there, and {problem}",
+            hint=f"{move_away(path)}; then run the same command again",
+        )
+
+    def _by_pieces(
+        self, files: Mapping[str, ArchiveFile], path: Path, archive: Archive, pieces: Pieces
+    ) -> FetchResult:
+        assert archive.torrent is not None
+        mirrors = Mirrors(files, pieces.size_bytes, self.progress.note)
+        torrent = read_torrent(self.dataset.published.read(archive.torrent))
+        parts = PartFiles(torrent, {torrent.files[0].index: path})
+        for file in files.values():
+            if isinstance(file, LocalFile) and not path.exists():
+                clone_file(file.path, path.with_name(f"{path.name}.part"))
+        parts.recover(self.progress)
+        self._require_free(path, parts.missing_disk_bytes)
+        with self._flow(path, pieces.size_bytes, parts.proved_bytes) as flow:
+            fetch_pieces(parts, mirrors, flow, jobs=TRANSFERS.count(self.jobs))
+        proof = TorrentProof(pieces.info_hash, pieces.count)
+        record_archive(self.root, path, proof)
+        return FetchResult(path, proof)
+
+    def _by_one_of(
+        self, files: Mapping[str, ArchiveFile], path: Path, digest: tuple[str, str] | None
+    ) -> FetchResult:
+        """From the first of the `files` that delivers what is right, one after the other."""
+        for at, (title, file) in enumerate(files.items(), 1):
+            try:
+                return self._by_one(title, file, path, digest)
+            except (SourceFailed, WrongBytes) as error:
+                if at == len(files) or isinstance(error, ChangedFile):
+                    raise
+                self.progress.note(f"{error}; left out, the next address is asked")
+        raise AssertionError("a request has an address")
+
+    def _by_one(
+        self, title: str, file: ArchiveFile, path: Path, digest: tuple[str, str] | None
+    ) -> FetchResult:
+        expectation = _expectation(title, file, digest)
+        if isinstance(file, LocalFile) and clone_file(file.path, part_path(path)):
+            is_right = expectation is None or _is_right(part_path(path), expectation)
+        elif file.seekable:
+            is_right = self._by_ranges(title, file, path, expectation, is_digest=digest is not None)
+        else:
+            self._by_stream(file, path)
+            is_right = expectation is None or _is_right(part_path(path), expectation)
+        if expectation is not None and not is_right:
+            raise self._wrong(title, path, expectation)
+        proof = expectation.proof if expectation else _proof_of(title, file)
+        self._give_name(path, proof)
+        return FetchResult(path, proof)
+
+    def _by_ranges(
+        self,
+        title: str,
+        file: ArchiveFile,
+        path: Path,
+        expectation: Expectation | None,
+        *,
+        is_digest: bool,
+    ) -> bool:
+        """Fetch the part of `path`, whole. Is it what is expected?"""
+        size_bytes = file.size_bytes or 0
+        self._require_free(path, size_bytes - allocated_bytes(part_path(path)))
+        # Of the same digest the bytes are the same, whatever server has them.
+        version = f"{expectation.kind} {expectation.value}" if expectation and is_digest else ""
+        hint = "run the same command again, or name another address"
+        remote = Remote(title, size_bytes, version or file.identity, file.chunks, hint)
+        with self._flow(path, size_bytes) as flow, ExitStack() as stack:
+            download = RangeDownload(
+                path.name,
+                path,
+                remote,
+                self.journal,
+                flow,
+                range_bytes=_RANGE_BYTES,
+                kind="crc32",
+                target=Checksums(file.checksum) if file.checksum else None,
+                pieces=None,
+                note=self.progress.note,
+            )
+            stack.callback(download.close)
+            spans = download.open()
+            digest = expectation and stack.enter_context(WholeDigest(download, expectation.kind))
+            units = (partial(download.fetch, span) for span in spans)
+            synced_s = time.monotonic()
+            for _ in side_by_side(units, jobs=TRANSFERS.count(self.jobs), stop=flow.stop):
+                if time.monotonic() - synced_s > _SECONDS_BETWEEN_SYNCS:
+                    download.sync()
+                    synced_s = time.monotonic()
+            return digest is None or expectation is None or digest.is_right(expectation.value)
+
+    def _by_stream(self, file: ArchiveFile, path: Path) -> None:
+        """Fetch the part of `path` from its start: its server gives no ranges."""
+        self.progress.note(f"{path.name} comes in one stream: what interrupts it begins it anew")
+        self.journal.forget_fetching(path.name)
+        self._require_free(path, file.size_bytes or 0)
+        handle = open_part(part_path(path))
+        try:
+            os.ftruncate(handle, 0)
+            with self._flow(path, file.size_bytes or 0) as flow:
+                at = 0
+                while chunk := file.read_at(at, _CHUNK_BYTES):
+                    flow.moved(len(chunk))
+                    write_all(handle, memoryview(chunk), at, path)
+                    at += len(chunk)
+        finally:
+            os.close(handle)
+
+    def _wrong(self, title: str, path: Path, expectation: Expectation) -> WrongBytes:
+        """Put what came aside; the error."""
+        spoiled_path = path.with_name(f"{path.name}.wrong")
+        self.journal.forget_fetching(path.name)
+        part_path(path).replace(spoiled_path)
+        return WrongBytes(
+            f"{title}: its {expectation.kind} is not {expectation.value}",
+            hint=f"what came is {spoiled_path}, to be looked at or removed; another address may"
+            " have it right",
+        )
+
+    def _give_name(self, path: Path, proof: ArchiveProof) -> None:
+        """Give the whole part its name, and the receipt its proof."""
+        with open_file(part_path(path)) as file:
+            os.fsync(file.fileno())
+        keep_arrival(self.journal, path.name, part_path(path), proof)
+        part_path(path).rename(path)
+        sync_folder(path.parent)
+        self.journal.forget_fetching(path.name)
+        self._record_arrivals()
+
+    def _record_arrivals(self) -> None:
+        record_arrivals(self.journal, self.root, self.root.archives.joinpath)
+
+    def _require_free(self, path: Path, needed_bytes: int) -> None:
+        require_free(path.parent, max(0, needed_bytes), purpose=f"to download {path.name}")
+
+    @contextmanager
+    def _flow(self, path: Path, size_bytes: int, initial: int = 0) -> Iterator[Flow]:
+        with self.progress.task(
+            f"fetch {path.name}", total=size_bytes, unit="B", initial=initial
+        ) as task:
+            yield Flow(task, self.max_rate)
+
+
+def safe_name(title: str, file: ArchiveFile) -> str:
+    """What `file` is called by its server. Raises SourceFailed where no file of ours may be."""
+    name = file.name
+    if not name or name.startswith(".") or not {"/", "\0"}.isdisjoint(name) or len(name) > 200:
+        raise SourceFailed(
+            f"{title} is called {shown(name)!r}, which is no name for a file here",
+            hint="name an address that ends in the name of the file",
+        )
+    return name
+
+
+def _expectation(
+    title: str, file: ArchiveFile, digest: tuple[str, str] | None
+) -> Expectation | None:
+    if digest is not None:
+        return Expectation(*digest, DigestProof(*digest))
+    if (file.checksum is not None and file.seekable) or not isinstance(file, WebFile):
+        return None  # the ranges prove it
+    digests = ((kind, file.digests[kind]) for kind in _OF_SERVERS if kind in file.digests)
+    server = next(digests, None)
+    return server and Expectation(*server, ServerChecksum(*server, title))
+
+
+def _is_right(part: Path, expectation: Expectation) -> bool:
+    return digest_of(part, expectation.kind) == expectation.value
+
+
+def _proof_of(title: str, file: ArchiveFile) -> ArchiveProof:
+    """What proves bytes that were judged by nothing but what their server says of them."""
+    if file.seekable and (checksum := file.checksum) is not None:
+        return ServerChecksum(checksum.kind, f"{checksum.value:x}", title)
+    return NoProof("its server says nothing of its bytes")

@@ -1,0 +1,457 @@
+"""`imnetprep download ADDRESS…`: from any server the same file, whole or absent, and proved."""
+
+import hashlib
+import random
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imnetprep.catalog.datasets import Root
+from imnetprep.download import DownloadResult, carry_out_download, plan_download
+from imnetprep.messages import ImnetprepError, Silent, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.sources.seeder import SeedLimits, make_torrent
+from imnetprep.sources.session import Network
+from tests.conftest import Run, receipt_of, tree
+from tests.http_server import Answering, http_served
+from tests.servers import WebServer, web_served
+from tests.stopped import run_stopped
+
+TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+BODY, OTHER_BODY = random.Random(3).randbytes(500_000), random.Random(4).randbytes(500_000)
+SHA256 = hashlib.sha256(BODY).hexdigest()
+PIECE = 1 << 14
+
+
+class Notes(Silent):
+    """Keeps the remarks, and what its tasks are told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.initial, self.total, self.bytes, self.lock = 0, 0, 0, threading.Lock()
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+    @contextmanager
+    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator["Notes"]:
+        self.total, self.bytes = total, initial
+        yield self
+
+    def advance(self, amount: int) -> None:
+        self.bytes += amount
+        assert not self.total or self.bytes <= self.total, "more than all of it"
+
+
+class Version:
+    """A server of one file that `change` makes another one, and whose bodies `wrong` spoils."""
+
+    def __init__(self) -> None:
+        self.body, self.etag, self.headers = BODY, '"one"', dict[str, str]()
+        self.requests, self.sent_bytes = 0, 0
+        self.change_at, self.cuts, self.ranges = 0, 0, True
+        self.spoil: Callable[[int, bytes], bytes] = lambda _start, body: body
+        self.lock = threading.Lock()
+        self.address = ""
+
+    def answer(self, request: Answering) -> None:
+        """Send the range that is asked for, or all of it."""
+        with self.lock:
+            self.requests += 1
+            if self.requests == self.change_at:
+                self.body, self.etag = OTHER_BODY, '"two"'
+            whole, etag = self.body, self.etag
+        match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
+        start, end = (
+            (int(match[1]), int(match[2]) + 1) if match and self.ranges else (0, len(whole))
+        )
+        body = self.spoil(start, whole[start:end])
+        request.send_response(206 if match and self.ranges else 200)
+        headers = {"ETag": etag, "Content-Length": str(len(body)), **self.headers}
+        if match and self.ranges:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(whole)}"
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        with self.lock:
+            if self.cuts and len(body) > 1:
+                self.cuts -= 1
+                body = body[: len(body) // 2]
+            self.sent_bytes += len(body)
+        request.wfile.write(body)
+        request.wfile.flush()
+
+
+@contextmanager
+def served() -> Iterator[Version]:
+    version = Version()
+
+    class Handler(Answering):
+        def do_GET(self) -> None:
+            try:
+                version.answer(self)
+            except OSError:  # the other side hung up
+                self.close_connection = True
+
+    with http_served(Handler) as server:
+        version.address = f"http://127.0.0.1:{server.server_address[1]}/set.tar"
+        yield version
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges and records as they are, for files that are a thousand times smaller."""
+    monkeypatch.setattr("imnetprep.retry._FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr("imnetprep.downloads.fetch_file._RANGE_BYTES", 1 << 15)
+    for name, value in {"_JOURNALLED": 1 << 13, "_CHUNK": 1 << 12, "_REQUEST": 1 << 16}.items():
+        monkeypatch.setattr(f"imnetprep.transfers.range_download.{name}_BYTES", value)
+
+
+@pytest.fixture
+def server(small: None) -> Iterator[Version]:
+    with served() as version:
+        yield version
+
+
+def fetched(
+    root: Path,
+    *addresses: object,
+    dataset: Path | None = None,
+    digest: tuple[str, str] | None = None,
+    jobs: int = 8,
+    notes: Notes | None = None,
+) -> list[DownloadResult]:
+    words = [str(address) for address in addresses]
+    plan = plan_download(Root(root), words, dataset=str(dataset) if dataset else None, splits=())
+    return list(
+        carry_out_download(
+            plan, Root(root), network=Network(), wait_s=1, seed_limits=SeedLimits(),
+            progress=notes or Notes(), jobs=jobs, digest=digest,
+        )
+    )  # fmt: skip
+
+
+def names_in(root: Path) -> list[str]:
+    """What lies in ROOT/archives, beside the lock."""
+    return sorted(path.name for path in (root / "archives").iterdir() if path.name != ".lock")
+
+
+def test_from_a_web_server_to_the_same_tree(
+    packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    root = ["--root", tmp_path]
+    with web_served(packed.parent) as web:
+        web.fail_every, web.cut_every = 5, 7
+        words = [*root, "--dataset", packed, web.address]
+        done = here("download", *words, "--dry-run")
+        assert f"{VAL}: to fetch" in done.stdout
+        assert f"from {web.address}/{VAL}" in done.stdout
+        assert not (tmp_path / "archives").exists()
+        assert here("download", *words).returncode == 0
+        requests = len(web.asked)
+        done = here("download", *words)
+        assert (done.returncode, done.stdout.count("nothing to fetch")) == (0, 2), done.stderr
+        assert len(web.asked) == requests, "the second time nobody is asked"
+    assert names_in(tmp_path) == [TRAIN, VAL]
+    assert {receipt_of(tmp_path)["archives"][name]["proof"]["kind"] for name in (TRAIN, VAL)} == {  # type: ignore[index]
+        "md5"
+    }
+    assert here("organize", *root).returncode == 0
+    for split in ("train", "val"):
+        assert tree(tmp_path / split) == tree(organized_once / split)
+
+
+def test_a_dataset_is_fetched_from_where_it_is_published(packed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "published"))
+    toml = folder / packed.name
+    with web_served(packed.parent) as web:
+        lines = []
+        for line in toml.read_text().splitlines():
+            lines.append(line)
+            if match := re.fullmatch(r'name = "(.*\.tar)"', line):
+                lines.append(f'url = "{web.address}/{match[1]}"')
+        toml.write_text("\n".join(lines))
+        results = fetched(tmp_path / "root", dataset=toml)
+    assert [(each.name, each.is_new) for each in results] == [(TRAIN, True), (VAL, True)]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["imagenette-160"], "imagenette2-160.tgz: to fetch, 99 MB from https://s3.amazonaws"),
+        (["https://h/x/imagewoof2-160.tgz"], "imagewoof2-160.tgz: to fetch, size not known from"),
+        (["--split", "test"], "ILSVRC2012_img_test_v10102019.tar: to fetch, size not known from"),
+        (["magnet:?xt=urn:btih:lvwq357nqhx5jhfjt2shg7qk4xr2l4xf", "--split", "val"],
+         "ILSVRC2012_img_val.tar: to fetch, 6.74 GB\n"),
+        (["kaggle:competitions/imagenet-object-localization-challenge"],
+         "imagenet-object-localization-challenge.zip: to fetch"),
+        (["gdrive:1AbCdEfGhIjKlMnOpQrStUvWxYz0123456"], "gdrive:1AbC"),
+    ],
+)  # fmt: skip
+def test_a_word_says_what_is_fetched(
+    words: list[str], sentence: str, tmp_path: Path, here: Run
+) -> None:
+    done = here("download", *words, "--root", tmp_path, "--dry-run")
+    assert sentence in done.stdout, done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["imagenette", "cifar10"], 2, "two datasets"),
+        (["imagenette", "--dataset", "cifar10"], 2, "two datasets"),
+        (["ftp://host/x.tar"], 2, "is no source of archives"),
+        (["/nowhere/x.tar"], 1, "/nowhere/x.tar is not there"),
+        (["file://host/x.tar"], 2, "is a file of host"),
+        (["-"], 2, "a pipe is no address"),
+        (["https://h/x.tar", "--digest", "sha256:12"], 2, "is no digest"),
+        (["https://h/x.tar", "https://h/y.tar", "--digest", f"md5:{'0' * 32}"], 2, "of one file"),
+        (["https://h/x.tar", "--no-sign-request"], 2, "only a bucket"),
+    ],
+)
+def test_a_word_that_says_nothing_is_refused(
+    words: list[str], code: int, sentence: str, tmp_path: Path, here: Run
+) -> None:
+    done = here("download", *words, "--root", tmp_path)
+    assert (done.returncode, sentence in done.stderr) == (code, True), done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_is_copied_from_this_machine(packed: Path, tmp_path: Path) -> None:
+    path = packed.parent / VAL
+    for number, address in enumerate((path, f"file://{path}", packed.parent)):
+        (result, *_) = fetched(tmp_path / str(number), address, dataset=packed)
+        copy = tmp_path / str(number) / "archives" / result.name
+        assert copy.read_bytes() == (packed.parent / result.name).read_bytes()
+        assert copy.stat().st_nlink == 1, "--consume and repair write into it"
+        assert result.proof.as_json()["kind"] == "md5"
+
+
+def test_what_proves_a_file_of_ones_own(server: Version, tmp_path: Path) -> None:
+    (result,) = fetched(tmp_path / "a", server.address, digest=("sha256", SHA256))
+    assert result.proof.as_json() == {"kind": "sha256", "digest": SHA256}
+    server.headers["x-goog-hash"] = "md5=" + "AAAAAAAAAAAAAAAAAAAAAA=="
+    with pytest.raises(WrongBytes, match="its md5 is not 0000"):
+        fetched(tmp_path / "b", server.address)
+    server.headers = {"X-Linked-Etag": f'"{SHA256}"'}
+    (result,) = fetched(tmp_path / "c", server.address)
+    assert result.proof.as_json() == {"kind": "sha256", "digest": SHA256, "of": server.address}
+    server.headers = {}
+    (result,) = fetched(tmp_path / "d", server.address)
+    assert result.proof.describe() == "not verified: its server says nothing of its bytes"
+    assert not (tmp_path / "d" / "manifest.db").exists(), "it is of no known dataset"
+
+
+def test_a_wrong_digest_leaves_nothing_under_the_name(server: Version, tmp_path: Path) -> None:
+    with pytest.raises(WrongBytes, match="its sha256 is not 1111") as refused:
+        fetched(tmp_path, server.address, digest=("sha256", "1" * 64))
+    assert names_in(tmp_path) == ["set.tar.wrong"]
+    assert "set.tar.wrong" in refused.value.hint
+    assert refused.value.exit_code == 4
+    fetched(tmp_path, server.address, digest=("sha256", SHA256))
+    assert names_in(tmp_path) == ["set.tar", "set.tar.wrong"]
+
+
+def test_a_file_of_that_name_is_not_replaced(server: Version, tmp_path: Path) -> None:
+    path = tmp_path / "archives" / "set.tar"
+    path.parent.mkdir()
+    path.write_bytes(BODY)
+    with pytest.raises(ImnetprepError, match="nothing says what it is"):
+        fetched(tmp_path, server.address)
+    with pytest.raises(ImnetprepError, match="its sha256 is not 1111"):
+        fetched(tmp_path, server.address, digest=("sha256", "1" * 64))
+    (result,) = fetched(tmp_path, server.address, digest=("sha256", SHA256))
+    assert (result.is_new, server.requests, path.read_bytes()) == (False, 0, BODY)
+
+
+@pytest.mark.parametrize("cuts", [0, 1])
+def test_a_file_that_changes_is_begun_anew(server: Version, tmp_path: Path, cuts: int) -> None:
+    """Between two requests, and behind a body that broke."""
+    server.change_at, server.cuts = 5, 10 * cuts
+    notes = Notes()
+    fetched(tmp_path, server.address, jobs=1, notes=notes)
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == OTHER_BODY
+    assert [line for line in notes.lines if "has changed while it was read; begun anew" in line]
+
+
+def test_a_file_that_changes_all_the_time_is_given_up(server: Version, tmp_path: Path) -> None:
+    def change(_start: int, body: bytes) -> bytes:
+        server.etag = f'"{server.requests}"'
+        return body
+
+    server.spoil = change
+    with pytest.raises(WrongBytes, match="has changed"):
+        fetched(tmp_path, server.address)
+    assert "set.tar" not in names_in(tmp_path)
+
+
+def test_what_came_before_an_interruption_is_not_fetched_again(
+    server: Version, tmp_path: Path
+) -> None:
+    def fail(start: int, body: bytes) -> bytes:
+        if start >= 6 << 15:
+            raise OSError
+        return body
+
+    server.spoil = fail
+    with pytest.raises(SourceFailed):
+        fetched(tmp_path, server.address, jobs=1)
+    assert names_in(tmp_path)[:2] == [".download.db", ".set.tar.fetching"]
+    server.spoil = lambda _start, body: body
+    before = server.sent_bytes
+    notes = Notes()
+    fetched(tmp_path, server.address, jobs=1, notes=notes)
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == BODY
+    assert server.sent_bytes - before < len(BODY) - (6 << 15) + 2
+    assert notes.bytes == notes.total == len(BODY)
+
+
+def test_a_kill_costs_what_was_not_yet_recorded(tmp_path: Path, here: Run) -> None:
+    body = random.Random(8).randbytes(12 << 20)
+    digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+    with served() as server:
+        server.body = body
+        words = ["download", server.address, "--jobs", "1", "--digest", digest]
+        at = "imnetprep.transfers.journal:PartJournal.keep_fetched:4"
+        run_stopped(tmp_path, at, *words)
+        assert names_in(tmp_path)[:1] == [".download.db"]
+        done = here("status", "--root", tmp_path)
+        assert "set.tar  6.29 MB of 12.6 MB fetched (50 %)" in re.sub("  +", "  ", done.stdout)
+        done = here("clean", "--root", tmp_path, "--only", "part")
+        assert "imnetprep download would resume it" in done.stdout
+        before = server.sent_bytes
+        fetched(tmp_path, server.address, digest=("sha256", digest[7:]))
+        assert server.sent_bytes - before == len(body) - (6 << 20) + 1
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == body
+    assert names_in(tmp_path) == ["set.tar"]
+
+
+def test_a_kill_between_the_name_and_the_receipt_loses_no_proof(tmp_path: Path) -> None:
+    with served() as server:
+        words = ["download", server.address, "--digest", f"sha256:{SHA256}"]
+        run_stopped(tmp_path, "imnetprep.proving.receipt:record_archives:1", *words)
+        assert not (tmp_path / "receipt.json").exists()
+        requests = server.requests
+        (result,) = fetched(tmp_path, server.address)
+        assert (result.is_new, server.requests) == (False, requests)
+    assert result.proof.as_json() == {"kind": "sha256", "digest": SHA256}
+    assert names_in(tmp_path) == ["set.tar"]
+
+
+def test_a_server_without_ranges_is_read_in_one_stream(server: Version, tmp_path: Path) -> None:
+    server.ranges, server.cuts = False, 3
+    notes = Notes()
+    fetched(tmp_path, server.address, digest=("sha256", SHA256), notes=notes)
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == BODY
+    assert sum("begun anew" in line for line in notes.lines) == 1, notes.lines
+    assert any("comes in one stream" in line for line in notes.lines)
+    server.headers["Content-Type"] = "text/html; charset=utf-8"
+    with pytest.raises(SourceFailed, match="the server sends a web page"):
+        fetched(tmp_path / "other", server.address)
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("../evil.tar", "evil.tar"),
+        ("..", None),
+        (".hidden", None),
+        ("%2e%2e", None),
+        ("a%2Fb", "b"),
+    ],
+)
+def test_a_name_that_a_server_gives_leads_nowhere(
+    server: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, name: str | None
+) -> None:
+    monkeypatch.setattr("imnetprep.sources.drive._SITE", server.address.rpartition("/")[0])
+    server.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{said}"
+    root = tmp_path / "root"
+    if name is None:
+        with pytest.raises(SourceFailed, match="is no name for a file here"):
+            fetched(root, f"gdrive:{'1' * 30}")
+    else:
+        fetched(root, f"gdrive:{'1' * 30}")
+        assert names_in(root) == [name]
+    assert list(tmp_path.iterdir()) == [root]
+
+
+@pytest.fixture
+def torrents(packed: Path, tmp_path: Path) -> Path:
+    """The definition of `packed`, with a torrent of each archive."""
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "published"))
+    toml = folder / packed.name
+    text = toml.read_text()
+    for name in (TRAIN, VAL):
+        (folder / f"{name}.torrent").write_bytes(make_torrent(folder / name, piece_bytes=PIECE))
+        text = text.replace(f'name = "{name}"', f'name = "{name}"\ntorrent = "{name}.torrent"')
+    toml.write_text(text)
+    return toml
+
+
+class Liar(WebServer):
+    """Serves files with a bit flipped in each range."""
+
+    def lie(self, folder: Path) -> None:
+        """Serve copies of the files in `folder`, all of them wrong."""
+        for name in (TRAIN, VAL):
+            body = bytearray((folder / name).read_bytes())
+            for at in range(PIECE // 2, len(body), PIECE):
+                body[at] ^= 1
+            (self.folder / name).write_bytes(body)
+
+
+def test_of_two_mirrors_the_one_that_lies_is_named(torrents: Path, tmp_path: Path) -> None:
+    lies = tmp_path / "lies"
+    lies.mkdir()
+    Liar(lies).lie(torrents.parent)
+    notes = Notes()
+    with web_served(torrents.parent) as web, web_served(lies) as liar:
+        addresses = [f"{liar.address}/{TRAIN}", f"{web.address}/{TRAIN}"]
+        (result,) = fetched(tmp_path / "root", *addresses, dataset=torrents, notes=notes)
+        assert result.proof.as_json()["kind"] == "torrent"
+        assert any(line.startswith(f"{liar.address}/{TRAIN}: piece") for line in notes.lines)
+        assert not any(web.address in line for line in notes.lines)
+        with pytest.raises(WrongBytes, match="of the pieces of"):
+            fetched(tmp_path / "other", addresses[0], dataset=torrents)
+    copy = tmp_path / "root" / "archives" / TRAIN
+    assert copy.read_bytes() == (torrents.parent / TRAIN).read_bytes()
+
+
+def test_a_mirror_that_is_down_or_has_another_file_is_left_out(
+    torrents: Path, packed: Path, tmp_path: Path
+) -> None:
+    """By pieces, and by a digest of the whole, one after the other."""
+    lies = tmp_path / "lies"
+    lies.mkdir()
+    Liar(lies).lie(torrents.parent)
+    with web_served(torrents.parent) as web, web_served(lies) as liar, served() as other:
+        other.address = other.address.replace("set.tar", VAL)
+        for number, dataset in enumerate((torrents, packed)):
+            notes = Notes()
+            addresses = [f"http://127.0.0.1:1/{VAL}", other.address, f"{liar.address}/{VAL}"]
+            words = [*addresses, f"{web.address}/{VAL}"]
+            fetched(tmp_path / str(number), *words, dataset=dataset, notes=notes)
+            copy = tmp_path / str(number) / "archives" / VAL
+            assert copy.read_bytes() == (torrents.parent / VAL).read_bytes()
+            for address in addresses:
+                assert any(address in line for line in notes.lines), (address, notes.lines)
+        with served() as third, pytest.raises(WrongUsage, match="nothing proves that 2 addresses"):
+            fetched(tmp_path / "own", third.address, other.address.replace(VAL, "set.tar"))
+
+
+def test_a_swarm_and_a_server_go_on_with_the_same_part(torrents: Path, tmp_path: Path) -> None:
+    """A part that a torrent left is resumed from an address: a piece is a piece."""
+    body = (torrents.parent / TRAIN).read_bytes()
+    part = tmp_path / "root" / "archives" / f"{TRAIN}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(body[: 5 * PIECE])
+    with web_served(torrents.parent) as web:
+        fetched(tmp_path / "root", f"{web.address}/{TRAIN}", dataset=torrents)
+        starts = [span.partition("=")[2].partition("-")[0] for _, span in web.asked[1:] if span]
+    assert min(map(int, starts)) == 5 * PIECE
+    assert part.with_suffix("").read_bytes() == body
