@@ -60,6 +60,7 @@ def imnetprep() -> None:
     """ImageNet from where it is to a verified, training-ready tree, and on to a trained ResNet.
 
     \b
+    imnetprep prepare             download, organize and verify in one go; or one by one:
     imnetprep download            both archives by torrent, verified piece by piece
     imnetprep organize            train/<wnid>/ and val/<wnid>/ in one pass
     imnetprep verify              counts, names and sizes (--digests: every byte)
@@ -73,6 +74,7 @@ def imnetprep() -> None:
 
 # In the order of the work; each is a module of `commands` with a command of its name.
 for _verb in (
+    "prepare",
     "download",
     "organize",
     "verify",

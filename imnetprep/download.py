@@ -24,7 +24,7 @@ from imnetprep.proving.receipt import Proof, TorrentProof, is_proved, record_arc
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import Seed, SeedLimits, seed_until
 from imnetprep.sources.session import Network, open_session
-from imnetprep.sources.swarm import fetch_files, fetch_metadata
+from imnetprep.sources.swarm import Reading, fetch_files, fetch_metadata
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
 from imnetprep.transfers.journal import open_part_journal
 
@@ -127,10 +127,12 @@ def carry_out_download(
     progress: Progress,
     jobs: int | None = None,
     digest: tuple[str, str] | None = None,
+    reading: Reading | None = None,
 ) -> Iterator[DownloadResult]:
     """Fetch the files from servers, then the archives from their swarms; then seeds, if asked to.
 
-    `digest`: of the only file, kind and value. Raises SourceFailed where nobody delivers,
+    `digest`: of the only file, kind and value. `reading`: who reads what comes from a swarm, while
+    it comes. Raises SourceFailed where nobody delivers,
     WrongBytes where what comes is not of this dataset or not what it should be, and ImnetprepError
     on a disk that is too small, full or failing.
     """
@@ -150,7 +152,7 @@ def carry_out_download(
         downloads: list[PartFiles] = []
         if plan.to_fetch:
             proofs = dict[str, TorrentProof]()
-            downloads = _fetch_from_swarms(plan, root, network, wait_s, progress, proofs)
+            downloads = _fetch_from_swarms(plan, root, network, wait_s, progress, proofs, reading)
             for archive in plan.to_fetch:
                 size_bytes = (root.archives / archive.name).stat().st_size
                 yield DownloadResult(archive.name, size_bytes, proofs[archive.name])
@@ -165,6 +167,7 @@ def _fetch_from_swarms(
     wait_s: float,
     progress: Progress,
     proofs: dict[str, TorrentProof],
+    reading: Reading | None,
 ) -> list[PartFiles]:
     def record(parts: PartFiles) -> None:
         info_hash, pieces = parts.torrent.info_hash, parts.torrent.info.num_pieces()
@@ -196,6 +199,7 @@ def _fetch_from_swarms(
             wait_s=wait_s,
             progress=progress,
             on_whole=record,
+            reading=reading,
         )
     return downloads
 

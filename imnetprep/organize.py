@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
@@ -26,6 +27,7 @@ from imnetprep.organizing.plan import (
     tell_kept_archives,
 )
 from imnetprep.organizing.publish import publish_journalled, refuse_strangers
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 from imnetprep.synced_prefix import dataset_at
 
@@ -104,8 +106,11 @@ def plan_organize(
     consume: bool = False,
     resize: Resize | None = None,
     jobs: int | None = None,
+    arrivals: Mapping[str, PartFiles] = MappingProxyType({}),
 ) -> OrganizePlan:
     """Look at the archives and the root, and change nothing. `dataset` may be part of another.
+
+    `arrivals` are the downloads that still bring archives, by name: those are read as they come.
 
     Raises ImnetprepError where an archive is missing, and where something else stands in a split's
     place; WrongBytes where an archive has the wrong size; WrongUsage on a pipe for two archives.
@@ -115,7 +120,14 @@ def plan_organize(
     folders = splits_in(root, Layout.IMAGEFOLDER)
     splits = splits or dataset.splits
     groups = planned_splits(
-        root, dataset, splits, folders, archives=archives, consume=consume, jobs=jobs
+        root,
+        dataset,
+        splits,
+        folders,
+        archives=archives,
+        consume=consume,
+        jobs=jobs,
+        arrivals=arrivals,
     )
     needs = Needs()
     for group in groups:

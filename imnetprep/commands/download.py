@@ -72,18 +72,7 @@ def _checked_digest(
 )
 @verb.bucket_options
 @verb.swarm_options
-@click.option(
-    "--max-down",
-    type=verb.RATE,
-    default=0,
-    help="Receive at most this many bytes a second, such as 20MB.",
-)
-@click.option(
-    "--max-up",
-    type=verb.RATE,
-    default=0,
-    help="Send at most this many bytes a second, such as 5MB.",
-)
+@verb.rate_options
 @click.option(
     "--seed-ratio",
     type=click.FloatRange(0),

@@ -348,6 +348,26 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_network
 
 
+def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--max-down` and `--max-up`, of a verb that downloads."""
+    for option in (
+        click.option(
+            "--max-up",
+            type=RATE,
+            default=0,
+            help="Send at most this many bytes a second, such as 5MB.",
+        ),
+        click.option(
+            "--max-down",
+            type=RATE,
+            default=0,
+            help="Receive at most this many bytes a second, such as 20MB.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def dry_run_option(help: str = "Show the plan and change nothing.") -> Callable[..., Any]:  # noqa: A002
     """`--dry-run`, after which nothing on the disk is another."""
     return click.option("--dry-run", is_flag=True, help=help)

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage
 from imnetprep.organizing.journal import Stage, Whole, journal_of
 from imnetprep.proving.archive_at import ArchiveAt, consumed_path, home_of, other_consumer
 from imnetprep.proving.consume import end_consumption, largest_range_bytes, require_consumable
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.places import STDIN, is_local, names_a_file
 from imnetprep.sources.torrent import published_pieces
 from imnetprep.synced_prefix import archives_at, packaging_at
@@ -80,8 +82,11 @@ def planned_splits(
     archives: str | None,
     consume: bool,
     jobs: int | None,
+    arrivals: Mapping[str, PartFiles] = MappingProxyType({}),
 ) -> list[SplitGroup]:
     """`splits` by the archives that they share. Raises as `plan_organize`.
+
+    `arrivals` are the downloads that still bring archives, by name.
 
     A dataset may be packed in several ways: a file that `archives` names decides, or what lies
     there of the splits that are not organized; else it is the published way.
@@ -110,7 +115,10 @@ def planned_splits(
         members, places = [split], archive_in_parts(dataset, split, place)
         if not places and (whole.archives or split not in organized_splits):
             archives_of = whole.archives_of(split, packaging)
-            places = [ArchiveAt(each, folder, home) for each in archives_of]
+            places = [
+                ArchiveAt(each, folder, home, arrival=arrivals.get(each.name))
+                for each in archives_of
+            ]
         for other in [group for group in groups if not set(group[1]).isdisjoint(places)]:
             groups.remove(other)
             members, places = [*other[0], *members], list(dict.fromkeys([*other[1], *places]))

@@ -15,7 +15,9 @@ from imnetprep.catalog.datasets import Archive, Root
 from imnetprep.fs import written_whole
 from imnetprep.messages import count
 from imnetprep.outside_files import read_file
-from imnetprep.proving.receipt import NoProof, Proof, archive_proof
+from imnetprep.proving.receipt import NoProof, Proof, TorrentProof, archive_proof
+from imnetprep.sources.arriving import ArrivingFile
+from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.places import address_of, is_local, open_archive
 
 
@@ -24,12 +26,14 @@ class ArchiveAt:
     """`archive` at `place`. `home` is the root among whose archives it lies, None: no root's.
 
     `parts` are the files that lie there in its place, such as the class tars that were in it.
+    `arrival`: the download that still brings it.
     """
 
     archive: Archive
     place: str | Path
     home: Root | None
     parts: tuple[Path, ...] = ()
+    arrival: PartFiles | None = None
 
     @property
     def address(self) -> str:
@@ -58,6 +62,9 @@ class ArchiveAt:
         """What proved the bytes that lie there now, by the receipt of `home`; None: nothing did."""
         if self.parts:
             return NoProof("nobody vouches for the files that it is in; names and counts are right")
+        if self.arrival is not None:  # nothing of it is read before its piece is proved
+            torrent = self.arrival.torrent
+            return TorrentProof(torrent.info_hash, torrent.info.num_pieces())
         return None if self.home is None else archive_proof(self.home, self.path)
 
     def open(self) -> ArchiveFile:
@@ -68,6 +75,8 @@ class ArchiveAt:
             return ParquetFiles(self.archive.name, self.parts)
         if self.parts:
             return series_of_class_tars(self.archive.name, self.parts)
+        if self.arrival is not None:
+            return ArrivingFile(self.arrival, self.path)
         return open_archive(self.place, self.archive.name)
 
 

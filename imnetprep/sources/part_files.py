@@ -8,6 +8,7 @@ back from the file and the file was synced. What the record does not cover is ch
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ from imnetprep.fs import allocated_bytes, data_ranges, read_range, sync_folder, 
 from imnetprep.jobs import FILES
 from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
+from imnetprep.outside_files import open_handle
 from imnetprep.sources.torrent import Torrent, read_torrent
 
 _PIECES_READ_AGAIN = 64
@@ -74,6 +76,8 @@ class PartFiles:
         self.proved_pieces: set[int] = set()
         self._record = record_path(self.folder, torrent.info_hash)
         self._handles: dict[int, int] = {}
+        self._change = threading.Condition()
+        self._failure: BaseException | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -136,8 +140,39 @@ class PartFiles:
                 f"piece {piece} of {self.paths[index].name} arrived right and reads back wrong",
                 hint="the disk or the memory may be failing; the same command fetches it again",
             )
-        self.proved_pieces.add(piece)
+        self.add(piece)
         return True
+
+    def add(self, piece: int) -> None:
+        """Count a piece that is proved, and let those go on who wait for it."""
+        with self._change:
+            self.proved_pieces.add(piece)
+            self._change.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """Let nobody wait any longer: no further piece comes, because of `error`."""
+        with self._change:
+            self._failure = error
+            self._change.notify_all()
+
+    def wait_for(self, index: int, start: int, end: int) -> None:
+        """Wait until the bytes from `start` to `end` of a file are proved.
+
+        Raises what `fail` was told, if they never will be.
+        """
+        pieces = self._pieces_of(index, start, end)
+        with self._change:
+            while not self.proved_pieces.issuperset(pieces):
+                if self._failure is not None:
+                    raise self._failure
+                self._change.wait()
+
+    def open(self, index: int) -> int:
+        """The handle of a file, in its part or under its name; it outlives that change."""
+        try:
+            return open_handle(self._parts[index])
+        except FileNotFoundError:
+            return open_handle(self.paths[index])
 
     def _check(self, pieces: Sequence[int], progress: Progress) -> None:
         size_of = self.torrent.info.piece_size

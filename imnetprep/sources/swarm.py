@@ -5,7 +5,9 @@ when, after a `cache_flushed_alert`, its SHA-1 is right as read back; that is th
 """
 
 import os
+import threading
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +22,13 @@ from imnetprep.messages import ImnetprepError, Progress, Task, WrongBytes, count
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.patience import Addresses, Patience
 from imnetprep.sources.torrent import Magnet, Torrent, info_hash_of, read_torrent
+from imnetprep.transfers.flow import Cancellation
 
 _SECONDS_BETWEEN_SAVES = 30
 _SECONDS_BETWEEN_FLUSHES = 0.5
 _READS_OF_A_PIECE = 5
+# What is read while it comes: from how many full seeds on in order, else a window before the rest.
+_AMPLE_SEEDS, _WINDOW_PIECES, _FIRST_OF_ALL = 2, 128, 7
 
 
 def fetch_metadata(
@@ -82,12 +87,44 @@ class _Torrent:
     told_bytes: int = 0
     is_rechecking: bool = False
     is_checked: bool = False  # of one without SHA-1 pieces: read back by libtorrent, and whole
+    first_gap: int = -1
 
     @property
     def is_done(self) -> bool:
         if not self.parts.torrent.has_v1:
             return self.is_checked
         return len(self.parts.proved_pieces) == len(self.parts.pieces)
+
+    def steer(self) -> None:
+        """Ask first for what is read next.
+
+        In order where two peers or more have all of it; else a window of pieces before all others:
+        a thin swarm lives of what is rare in it.
+        """
+        if self.handle.status().num_seeds + len(self.handle.url_seeds()) >= _AMPLE_SEEDS:
+            self.handle.set_flags(lt.torrent_flags.sequential_download)
+            return
+        self.handle.unset_flags(lt.torrent_flags.sequential_download)
+        pieces, proved_pieces = self.parts.pieces, self.parts.proved_pieces
+        at = bisect_left(pieces, self.first_gap)
+        while at < len(pieces) and pieces[at] in proved_pieces:
+            at += 1
+        window = pieces[at : at + _WINDOW_PIECES]
+        if window and window[0] != self.first_gap:
+            self.first_gap = window[0]
+            self.handle.prioritize_pieces([(piece, _FIRST_OF_ALL) for piece in window])
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Somebody who reads the files while they come, from their start to their end.
+
+    `on_parts` is called once the parts are on the disk, before anything is fetched; `stop` ends the
+    download.
+    """
+
+    on_parts: Callable[[Sequence[PartFiles]], None]
+    stop: threading.Event
 
 
 def fetch_files(
@@ -98,6 +135,7 @@ def fetch_files(
     wait_s: float,
     progress: Progress,
     on_whole: Callable[[PartFiles], None],
+    reading: Reading | None = None,
 ) -> None:
     """Fetch what is missing; `on_whole` is called for each torrent as soon as it is whole.
 
@@ -105,11 +143,14 @@ def fetch_files(
     OSError (disk full, files that cannot be written).
     """
     with ThreadPoolExecutor(3) as workers:
-        loop = _FetchLoop(session, workers, on_whole)
+        loop = _FetchLoop(session, workers, on_whole, reading)
         loop.patience = Patience(session, addresses, wait_s, progress)
         try:
             for parts in downloads:
                 parts.save()
+            if reading is not None:
+                reading.on_parts(downloads)
+            for parts in downloads:
                 loop.add(parts, addresses)
             total = sum(parts.size_bytes for parts in downloads)
             proved_bytes = sum(parts.proved_bytes for parts in downloads)
@@ -129,9 +170,14 @@ class _FetchLoop:
     patience: Patience
 
     def __init__(
-        self, session: Any, workers: ThreadPoolExecutor, on_whole: Callable[[PartFiles], None]
+        self,
+        session: Any,
+        workers: ThreadPoolExecutor,
+        on_whole: Callable[[PartFiles], None],
+        reading: Reading | None,
     ) -> None:
         self._session, self._workers, self._on_whole = session, workers, on_whole
+        self._reading = reading
         self.torrents: dict[str, _Torrent] = {}
         self._save_under_way: Future[None] | None = None
         self._saved_s = self._flushed_s = time.monotonic()
@@ -144,6 +190,8 @@ class _FetchLoop:
         self.torrents[parts.torrent.info_hash] = _Torrent(parts, handle)
 
     def step(self) -> None:
+        if self._reading is not None and self._reading.stop.is_set():
+            raise Cancellation
         self._session.wait_for_alert(250)
         for alert in self._session.pop_alerts():
             self._on(alert)
@@ -155,6 +203,9 @@ class _FetchLoop:
         if now_s - self._flushed_s > _SECONDS_BETWEEN_FLUSHES:
             self._flushed_s = now_s
             self._flush()
+            if self._reading is not None:
+                for torrent in self.torrents.values():
+                    torrent.steer()
             self._tell()
         if now_s - self._saved_s > _SECONDS_BETWEEN_SAVES:
             self._saved_s = now_s
@@ -204,7 +255,7 @@ class _FetchLoop:
         for future in [future for future in torrent.proving if future.done()]:
             piece = torrent.proving.pop(future)
             if future.result():
-                torrent.parts.proved_pieces.add(piece)
+                torrent.parts.add(piece)
                 self.task.advance(torrent.parts.torrent.info.piece_size(piece))
                 continue
             torrent.wrong_reads[piece] += 1

@@ -1,0 +1,221 @@
+"""Archives from where they are to organized splits, in one go: images ready with the last byte.
+
+From a server they are organized as they are read, and no archive touches this disk. From a swarm
+they come into ROOT/archives, and each is read in order while it comes: a piece when it is proved.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
+from imnetprep.download import DownloadPlan, carry_out_download, plan_download
+from imnetprep.manifest import SplitRecord, splits_in
+from imnetprep.messages import Progress, Silent, WrongUsage
+from imnetprep.organize import plan_organize
+from imnetprep.sources.arriving import FORMS_IN_ORDER
+from imnetprep.sources.part_files import PartFiles
+from imnetprep.sources.seeder import SeedLimits
+from imnetprep.sources.session import Network
+from imnetprep.sources.swarm import Reading
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What `prepare` will do: `servers` are addresses, each with the splits to be made of it.
+
+    `download` has what comes by torrent, and what is in ROOT/archives already.
+    """
+
+    root: Root
+    dataset: Dataset
+    splits: tuple[Split, ...]
+    servers: Mapping[str, tuple[Split, ...]]
+    download: DownloadPlan
+
+    @property
+    def done_splits(self) -> set[Split]:
+        """The splits that are organized."""
+        return set(splits_in(self.root, Layout.IMAGEFOLDER))
+
+
+class Stages:
+    """How many `seconds` each stage took; those of a swarm overlap."""
+
+    def __init__(self) -> None:
+        self.seconds = dict[str, float]()
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """The block belongs to `stage`."""
+        start_s = time.monotonic()
+        try:
+            yield
+        finally:
+            earlier_s = self.seconds.get(stage, 0.0)
+            self.seconds[stage] = earlier_s + time.monotonic() - start_s
+
+
+def plan_prepare(
+    root: Root, addresses: Sequence[str] = (), *, dataset: str | None, splits: Sequence[Split]
+) -> PreparePlan:
+    """Decide where the archives of `splits` come from. As `plan_download`.
+
+    Raises WrongUsage where an address is no archive of a known dataset, or one of two of the same.
+    """
+    download = plan_download(root, addresses, dataset=dataset, splits=splits)
+    servers = dict[str, tuple[Split, ...]]()
+    splits = splits or download.dataset.splits
+    for request in download.files:
+        if request.archive is None:
+            raise WrongUsage(
+                f"{request.title} is no archive of {download.dataset.name}",
+                hint="name its --dataset; imnetprep download fetches any file",
+            )
+        if len(request.places) > 1:
+            raise WrongUsage(
+                f"{request.title} has several addresses, and is read from one",
+                hint="name one of them; imnetprep download takes them all",
+            )
+        own = [split for split in request.archive.splits if split in splits]
+        address = request.places[0].address
+        servers[address] = tuple(dict.fromkeys([*servers.get(address, ()), *own]))
+    archives = (*download.to_fetch, *download.present)
+    sources = {*itertools.chain(*servers.values()), *(s for each in archives for s in each.splits)}
+    own_splits = tuple(split for split in splits if split in sources)
+    return PreparePlan(root, download.dataset, own_splits, servers, download)
+
+
+def carry_out_prepare(
+    plan: PreparePlan,
+    *,
+    network: Network,
+    wait_s: float,
+    jobs: int | None,
+    stages: Stages,
+    progress: Progress,
+) -> Iterator[SplitRecord]:
+    """Make the splits; yields each once it lies under its name. `stages` learns what they took.
+
+    Interrupted at any instant, the same call resumes. Raises as `carry_out_download` and as
+    `OrganizePlan.carry_out`.
+    """
+    for address, splits in plan.servers.items():
+        with stages.timed("organize"):
+            organize = plan_organize(
+                plan.root, dataset=plan.dataset, splits=splits, archives=address, jobs=jobs
+            )
+            yield from organize.carry_out(progress)
+    of_servers = {split for splits in plan.servers.values() for split in splits}
+    if rest := [split for split in plan.splits if split not in of_servers]:
+        yield from _from_swarms(plan, rest, network, wait_s, jobs, stages, progress)
+
+
+def _from_swarms(
+    plan: PreparePlan,
+    splits: Sequence[Split],
+    network: Network,
+    wait_s: float,
+    jobs: int | None,
+    stages: Stages,
+    progress: Progress,
+) -> Iterator[SplitRecord]:
+    """Organize the archives of ROOT/archives, those that are still to come while they come."""
+    if not plan.download.to_fetch:
+        yield from _organized(plan, splits, {}, jobs, stages, progress)
+        return
+    download = _Download(plan, network, wait_s, stages, progress)
+    with download.under_way():
+        arrivals = download.arrivals()
+        yield from _organized(plan, splits, arrivals, jobs, stages, _Notes(progress))
+
+
+def _organized(
+    plan: PreparePlan,
+    splits: Sequence[Split],
+    arrivals: Mapping[str, PartFiles],
+    jobs: int | None,
+    stages: Stages,
+    progress: Progress,
+) -> Iterator[SplitRecord]:
+    with stages.timed("organize"):
+        organize = plan_organize(
+            plan.root, dataset=plan.dataset, splits=splits, jobs=jobs, arrivals=arrivals
+        )
+        yield from organize.carry_out(progress)
+
+
+class _Download:
+    """The download of a plan, in a thread of its own."""
+
+    def __init__(
+        self, plan: PreparePlan, network: Network, wait_s: float, stages: Stages, progress: Progress
+    ) -> None:
+        self._plan, self._network, self._wait_s = plan, network, wait_s
+        self._stages, self._progress = stages, progress
+        self._parts = Future[Sequence[PartFiles]]()
+        self._stop = threading.Event()
+        self._result: Future[None]
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Run it; what ends the block ends it too. Raises what ended it first."""
+        with ThreadPoolExecutor(1) as thread:
+            self._result = thread.submit(self._run)
+            try:
+                yield
+                self._result.result()
+            except BaseException:
+                self._stop.set()
+                raise
+
+    def arrivals(self) -> dict[str, PartFiles]:
+        """The downloads that can be read while they come, by the names of their archives.
+
+        Waits for all of the others.
+        """
+        archives = {each.name: each for each in self._plan.download.to_fetch}
+        found = dict[str, PartFiles]()
+        for parts in self._parts.result():
+            for path in parts.paths.values():
+                if parts.torrent.has_v1 and archives[path.name].form in FORMS_IN_ORDER:
+                    found[path.name] = parts
+        if found.keys() != archives.keys():
+            self._result.result()
+            return {}
+        return found
+
+    def _run(self) -> None:
+        reading = Reading(self._parts.set_result, self._stop)
+        try:
+            with self._stages.timed("download"):
+                for _ in carry_out_download(
+                    self._plan.download,
+                    self._plan.root,
+                    network=self._network,
+                    wait_s=self._wait_s,
+                    seed_limits=SeedLimits(),
+                    progress=self._progress,
+                    reading=reading,
+                ):
+                    pass
+        except BaseException as error:
+            if not self._parts.done():
+                self._parts.set_exception(error)
+            for parts in self._parts.result() if not self._parts.exception() else ():
+                parts.fail(error)
+            raise
+
+
+class _Notes(Silent):
+    """Shows the notes of `progress` and no bar: that of the download runs."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def note(self, line: str) -> None:
+        self._progress.note(line)
