@@ -13,7 +13,7 @@ import urllib3
 from imnetprep.messages import ImnetprepError
 
 _OPTIONS: dict[str, Any] = {
-    "maxsize": 64, "timeout": urllib3.Timeout(connect=5, read=15), "retries": False,
+    "maxsize": 64, "timeout": urllib3.Timeout(connect=5, read=10), "retries": False,
 }  # fmt: skip
 
 

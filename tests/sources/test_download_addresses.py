@@ -323,7 +323,7 @@ def test_a_kill_costs_what_was_not_yet_recorded(tmp_path: Path, here: Run) -> No
         done = here("status", "--root", tmp_path)
         assert "set.tar  6.29 MB of 12.6 MB fetched (50 %)" in re.sub("  +", "  ", done.stdout)
         done = here("clean", "--root", tmp_path, "--only", "part")
-        assert "imnetprep download would resume it" in done.stdout
+        assert "not whole; imnetprep download" in done.stdout
         before = server.sent_bytes
         fetched(tmp_path, server.address, digest=("sha256", digest[7:]))
         assert server.sent_bytes - before == len(body) - (6 << 20) + 1
