@@ -17,7 +17,7 @@ from imnetprep.download import DownloadPlan, carry_out_download, plan_download
 from imnetprep.manifest import SplitRecord, splits_in
 from imnetprep.messages import Progress, Silent, WrongUsage
 from imnetprep.organize import plan_organize
-from imnetprep.sources.arriving import FORMS_IN_ORDER
+from imnetprep.sources.arrival import FORMS_IN_ORDER
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.seeder import SeedLimits
 from imnetprep.sources.session import Network

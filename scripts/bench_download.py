@@ -121,7 +121,8 @@ def nginx(folder: Path, *lines: str, before: tuple[str, ...] = ()) -> Iterator[s
     text = f"""daemon off; pid {config}/pid; error_log {config}/error.log; worker_processes 1;
 user root; events {{ worker_connections 256; }}
 http {{ log_format sent $bytes_sent; access_log {config}/sent sent; sendfile on;
-client_body_temp_path {config}/a; proxy_temp_path {config}/b; fastcgi_temp_path {config}/c; uwsgi_temp_path {config}/d;
+client_body_temp_path {config}/a; proxy_temp_path {config}/b;
+fastcgi_temp_path {config}/c; uwsgi_temp_path {config}/d;
 scgi_temp_path {config}/e; server {{ listen {port}; root {folder}; {" ".join(lines)} }} }}"""
     (config / "conf").write_text(text)
     process = subprocess.Popen([*before, "nginx", "-p", str(config), "-c", str(config / "conf")])

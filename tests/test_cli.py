@@ -357,6 +357,7 @@ def place(
 
 _DRY = [
     "download --root new --dataset published/packed.toml --split train",
+    "prepare --root new --dataset published/packed.toml --split train",
     "organize --root new --dataset published/packed.toml --archives published",
     "organize --root archived --split val",
     "organize --root archived --split val --resize 16 --meta-bin",

@@ -59,7 +59,7 @@ from imnetprep.transfers.range_download import (
 )
 from imnetprep.transfers.whole_digest import WholeDigest, digest_of
 
-_RANGE_BYTES = 32 << 20
+_RANGE_BYTES = 8 << 20
 _CHUNK_BYTES = 1 << 20
 _TIMES = 4  # a file is begun anew, where it changes on its server or breaks without ranges
 _SECONDS_BETWEEN_SYNCS = 10

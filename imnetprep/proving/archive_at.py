@@ -16,7 +16,7 @@ from imnetprep.fs import written_whole
 from imnetprep.messages import count
 from imnetprep.outside_files import read_file
 from imnetprep.proving.receipt import NoProof, Proof, TorrentProof, archive_proof
-from imnetprep.sources.arriving import ArrivingFile
+from imnetprep.sources.arrival import ArrivingFile
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.places import address_of, is_local, open_archive
 

@@ -6,6 +6,7 @@ The receipt says which archive bytes came from where, proved how, and what was m
 import errno
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from imnetprep.outside_files import read_file
 from imnetprep.transfers.journal import PartJournal, values_of_a_journal
 
 _PART, _SERVER = "what was read", "its server"
+_THREADS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -326,7 +328,8 @@ def record_split(root: Root, split: str, **facts: Any) -> None:
 def _record(root: Root, kind: str, records: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Set the records of the table `kind`, by name; None drops one."""
     timestamp = datetime.now(UTC).isoformat(timespec="seconds")
-    with locked(root.path, name=".receipt.lock", wait=True):  # download beside organize
+    # Download beside organize: in another process, or in another thread, which a lock lets in.
+    with _THREADS, locked(root.path, name=".receipt.lock", wait=True):
         receipt = read_receipt(root)
         for name, facts in records.items():
             if facts is None:

@@ -19,7 +19,7 @@ import libtorrent as lt
 from imnetprep.fs import allocated_bytes, data_ranges, read_range, sync_folder, written_whole
 from imnetprep.jobs import FILES
 from imnetprep.machine import named
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes, move_away
+from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.outside_files import open_handle
 from imnetprep.sources.torrent import Torrent, read_torrent
 
@@ -125,21 +125,18 @@ class PartFiles:
         self._rename_to_parts()
 
     def put(self, piece: int, body: bytes | memoryview) -> bool:
-        """Write a piece that came another way and prove it; False if its SHA-1 is not right.
+        """Write a piece that came another way, if it is right; False if its SHA-1 is not.
 
         For a torrent of one file with SHA-1 pieces. Safe from several threads, of other pieces.
         """
         if hashlib.sha1(body).digest() != self.torrent.info.hash_for_piece(piece):
             return False
         (index,) = self.paths
-        with self._parts[index].open("r+b") as part:
+        with named(self._parts[index]), self._parts[index].open("r+b", buffering=0) as part:
             part.seek(piece * self.torrent.info.piece_length())
-            part.write(body)
-        if not self.prove(piece):
-            raise WrongBytes(
-                f"piece {piece} of {self.paths[index].name} arrived right and reads back wrong",
-                hint="the disk or the memory may be failing; the same command fetches it again",
-            )
+            rest = memoryview(body)
+            while rest:  # a disk that fills up takes a part, and says so the next time
+                rest = rest[part.write(rest) :]
         self.add(piece)
         return True
 

@@ -15,7 +15,7 @@ from imnetprep.messages import ChangedFile, ImnetprepError, SourceFailed, WrongB
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.transfers.flow import Flow, side_by_side
 
-_REQUEST_BYTES = 16 << 20
+_REQUEST_BYTES = 8 << 20
 _TRIES = 2  # of a piece that comes wrong: a bit may have flipped on the way
 _SECONDS_BETWEEN_SAVES = 30
 

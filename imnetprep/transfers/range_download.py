@@ -24,7 +24,7 @@ from imnetprep.transfers.journal import PartJournal
 _CHUNK_BYTES = 1 << 20
 _JOURNALLED_BYTES = 2 << 20  # which a kill costs, for each job
 _LARGEST_RANGE_BYTES = 64 << 20
-_REQUEST_BYTES, _REQUESTS_AT_LEAST = 64 << 20, 8
+_REQUEST_BYTES, _REQUESTS_AT_LEAST = 64 << 20, 32  # few at the end leave connections idle
 
 
 def part_path(path: Path) -> Path:
