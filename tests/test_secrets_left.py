@@ -58,6 +58,14 @@ _HALTS_WITH_WORKERS = {
         f"{_JOURNAL}.add_shard:1",
         "organize --root {root} --layout webdataset --shard-size 5 --jobs 2",
     ),
+    "download from a server": (
+        "imnetprep.downloads.fetch_file:FileFetcher._give_name:1",
+        "download {signed} --root {new} --dataset {toml} --split train",
+    ),
+    "prepare": (
+        f"{_JOURNAL}.mark_whole:1",
+        "prepare {redirected} --root {new} --dataset {toml} --split val",
+    ),
     "train": (
         "imnetprep.training.saves:save_checkpoint:1",
         "train --root {drawn} --arch shufflenet_v2_x0_5 --image-size 32 --epochs 2 --batch-size 8"

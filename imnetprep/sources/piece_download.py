@@ -13,6 +13,7 @@ from functools import partial
 from imnetprep.archives.file import ArchiveFile
 from imnetprep.messages import ChangedFile, ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.sources.part_files import PartFiles
+from imnetprep.sources.web import WebFile
 from imnetprep.transfers.flow import Flow, side_by_side
 
 _REQUEST_BYTES = 8 << 20
@@ -37,6 +38,8 @@ class Mirrors:
         self._files, self._note = dict(files), note
         self._requests, self._lock = Counter[str](), threading.Lock()
         for title, file in files.items():
+            if isinstance(file, WebFile):  # hosts of one CDN call the same bytes by other ETags
+                file.any_version = True
             if file.size_bytes != size_bytes:
                 self.leave_out(title, _other_file(title, file, size_bytes))
 

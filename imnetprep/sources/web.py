@@ -74,6 +74,7 @@ class WebFile:
         # Where a redirect leads on: one reader at a time asks the origin; failures of that so far.
         self._redirects, self._turn, self._failures = False, threading.Lock(), 0
         self._version = ""
+        self.any_version = False  # where each piece is proved, whatever the server calls the file
         self.size_bytes: int | None = None
         self.digests: dict[str, str] = {}  # what the source says of the whole, in hex
         self.name = origin.name
@@ -194,7 +195,8 @@ class WebFile:
                 self._version = version
             # What the hub tells the SHA-256 of lies at an address of these bytes alone.
             has_digest = "sha256" in self.digests or any(_digests_in(response.headers))
-            is_same = size == self.size_bytes and (has_digest or version == self._version)
+            is_same = self.any_version or has_digest or version == self._version
+            is_same = is_same and size == self.size_bytes
             if self._place == place:
                 self._place = place._replace(url=url)
             self._redirects |= url != self._origin.address

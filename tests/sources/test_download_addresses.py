@@ -444,6 +444,25 @@ def test_a_mirror_that_is_down_or_has_another_file_is_left_out(
             fetched(tmp_path / "own", third.address, other.address.replace(VAL, "set.tar"))
 
 
+def test_pieces_prove_a_file_whatever_its_server_calls_it(torrents: Path, tmp_path: Path) -> None:
+    """Each host of a CDN has an ETag of its own for the same bytes."""
+    with served() as server:
+        server.body = (torrents.parent / TRAIN).read_bytes()
+
+        def change(_start: int, body: bytes) -> bytes:
+            server.etag = f'"{server.requests}"'
+            return body
+
+        server.spoil = change
+        address, notes = server.address.replace("set.tar", TRAIN), Notes()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("imnetprep.sources.piece_download._REQUEST_BYTES", PIECE)
+            fetched(tmp_path / "root", address, dataset=torrents, notes=notes)
+        assert server.requests > 5
+    assert not notes.lines
+    assert (tmp_path / "root" / "archives" / TRAIN).read_bytes() == server.body
+
+
 def test_a_swarm_and_a_server_go_on_with_the_same_part(torrents: Path, tmp_path: Path) -> None:
     """A part that a torrent left is resumed from an address: a piece is a piece."""
     body = (torrents.parent / TRAIN).read_bytes()
