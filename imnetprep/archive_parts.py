@@ -154,6 +154,13 @@ def _examples(names: Sequence[str]) -> str:
     return f"{listing} and {len(names) - _EXAMPLES:,} more" if len(names) > _EXAMPLES else listing
 
 
+def split_of_parquet(name: str) -> Split | None:
+    """The split that a parquet file of that name is a part of, as the hub names them, if it is."""
+    match = _PARQUET.fullmatch(name)
+    splits = (split for split, names in _HUB_SPLITS.items() if match and match[1] in names)
+    return next(splits, None)
+
+
 def _parquet_files(folder: Path, split: Split) -> tuple[Path, ...]:
     """All of `split` as the hub has them, in order: in `folder`, its data/, or that of the split.
 

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from imnetprep.archive_parts import split_of_parquet
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
 from imnetprep.download import DownloadPlan, carry_out_download, plan_download
+from imnetprep.downloads.addresses import FileRequest
 from imnetprep.manifest import SplitRecord, splits_in
 from imnetprep.messages import Progress, Silent, WrongUsage
 from imnetprep.organize import plan_organize
@@ -28,7 +30,8 @@ from imnetprep.sources.swarm import Reading
 class PreparePlan:
     """What `prepare` will do: `servers` are addresses, each with the splits to be made of it.
 
-    `download` has what comes by torrent, and what is in ROOT/archives already.
+    `download` has what comes into ROOT/archives: by torrent, and parts that are read together; and
+    what is there already.
     """
 
     root: Root
@@ -70,7 +73,11 @@ def plan_prepare(
     download = plan_download(root, addresses, dataset=dataset, splits=splits)
     servers = dict[str, tuple[Split, ...]]()
     splits = splits or download.dataset.splits
+    parts: list[FileRequest] = []
     for request in download.files:
+        if request.name and split_of_parquet(request.name):
+            parts.append(request)
+            continue
         if request.archive is None:
             raise WrongUsage(
                 f"{request.title} is no archive of {download.dataset.name}",
@@ -86,7 +93,9 @@ def plan_prepare(
         servers[address] = tuple(dict.fromkeys([*servers.get(address, ()), *own]))
     archives = (*download.to_fetch, *download.present)
     sources = {*itertools.chain(*servers.values()), *(s for each in archives for s in each.splits)}
+    sources |= {split for each in parts if (split := split_of_parquet(each.name or ""))}
     own_splits = tuple(split for split in splits if split in sources)
+    download = replace(download, files=tuple(parts))
     return PreparePlan(root, download.dataset, own_splits, servers, download)
 
 
@@ -126,6 +135,8 @@ def _from_swarms(
 ) -> Iterator[SplitRecord]:
     """Organize the archives of ROOT/archives, those that are still to come while they come."""
     if not plan.download.to_fetch:
+        if plan.download.files:
+            _run(plan, network, wait_s, jobs, stages, progress)
         yield from _organized(plan, splits, {}, jobs, stages, progress)
         return
     download = _Download(plan, network, wait_s, stages, progress)
@@ -192,23 +203,39 @@ class _Download:
     def _run(self) -> None:
         reading = Reading(self._parts.set_result, self._stop)
         try:
-            with self._stages.timed("download"):
-                for _ in carry_out_download(
-                    self._plan.download,
-                    self._plan.root,
-                    network=self._network,
-                    wait_s=self._wait_s,
-                    seed_limits=SeedLimits(),
-                    progress=self._progress,
-                    reading=reading,
-                ):
-                    pass
+            _run(
+                self._plan, self._network, self._wait_s, None, self._stages, self._progress, reading
+            )
         except BaseException as error:
             if not self._parts.done():
                 self._parts.set_exception(error)
             for parts in self._parts.result() if not self._parts.exception() else ():
                 parts.fail(error)
             raise
+
+
+def _run(
+    plan: PreparePlan,
+    network: Network,
+    wait_s: float,
+    jobs: int | None,
+    stages: Stages,
+    progress: Progress,
+    reading: Reading | None = None,
+) -> None:
+    """Download what comes into ROOT/archives."""
+    with stages.timed("download"):
+        for _ in carry_out_download(
+            plan.download,
+            plan.root,
+            network=network,
+            wait_s=wait_s,
+            seed_limits=SeedLimits(),
+            progress=progress,
+            jobs=jobs,
+            reading=reading,
+        ):
+            pass
 
 
 class _Notes(Silent):

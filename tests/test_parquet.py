@@ -1,5 +1,6 @@
 """Parquet files as the Hugging Face hub has them are organized as any archive, or refused."""
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -14,6 +15,7 @@ from imnetprep.archives.tar import FileStream
 from imnetprep.catalog.datasets import Dataset, Split, load_dataset
 from imnetprep.messages import WrongBytes
 from tests.conftest import Run, receipt_of, tree
+from tests.http_server import Answering, http_served
 from tests.packings import picture, write_dataset
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -269,3 +271,50 @@ def test_a_file_without_rows_lacks_all_images(tmp_path: Path, packed: Path, here
     done = here("organize", *words, "--archives", tmp_path)
     assert done.returncode == 4, done.stderr
     assert done.stderr.count("\n") == 2
+
+
+class _Hub(Answering):
+    """The files in `folder` as the hub has them, listed two a page, each with its SHA-256."""
+
+    folder = Path()
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        files = sorted(self.folder.iterdir())
+        if path == "/api/datasets/me/set/tree/main/data":
+            at = int(query.removeprefix("at=") or 0)
+            names = [{"type": "file", "path": f"data/{file.name}"} for file in files[at : at + 2]]
+            entries = [{"type": "directory", "path": "data/old"}, *names]
+            host = f"http://{self.headers['Host']}"
+            link = {"Link": f'<{host}{path}?at={at + 2}>; rel="next"'} if files[at + 2 :] else {}
+            self.answer(json.dumps(entries).encode(), headers=link)
+            return
+        body = (self.folder / path.rpartition("/")[2]).read_bytes()
+        start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        headers = {"Content-Range": f"bytes {start}-{end}/{len(body)}"}
+        headers["X-Linked-Etag"] = f'"{hashlib.sha256(body).hexdigest()}"'
+        self.answer(body[start : end + 1], 206, headers)
+
+
+def test_a_folder_of_the_hub_is_fetched_and_organized(
+    packed: Path, organized_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Run
+) -> None:
+    folder = _hub(tmp_path / "hub", organized_once, packed)
+    handler = type("Hub", (_Hub,), {"folder": folder / "data"})
+    root = ["--root", tmp_path / "root", "--dataset", packed]
+    with http_served(handler) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        address = "hf:datasets/me/set/data"
+        done = here("download", address, *root, "--split", "val", "--dry-run")
+        assert done.stdout.count("validation-0000") == 6, done.stderr  # name and address of each
+        assert "train" not in done.stdout
+        done = here("prepare", address, *root, "--dry-run")
+        assert "train: organized from 3 parquet files, downloaded first" in done.stdout
+        done = here("prepare", address, *root)
+        assert done.returncode == 0, done.stderr
+        done = here("download", address, *root)
+        assert done.stdout.count("nothing to fetch") == 6, done.stderr
+    for split in ("train", "val"):
+        assert tree(tmp_path / "root" / split) == tree(organized_once / split)
+    proof = receipt_of(tmp_path / "root")["archives"]["train-00000-of-00003.parquet"]["proof"]  # type: ignore[index]
+    assert (proof["kind"], proof["of"]) == ("sha256", f"{address}/train-00000-of-00003.parquet")

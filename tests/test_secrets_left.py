@@ -50,14 +50,6 @@ _HALTS = {
         "download --root {new} --dataset {toml} --split train --magnet {magnet} --peer {peer}"
         " --no-dht --listen 127.0.0.1:0",
     ),
-}
-_HALTS_WITH_WORKERS = {
-    "shards": (f"{_JOURNAL}.add_shard:2", f"{_ORGANIZE} {{signed}} --layout webdataset --jobs 2"),
-    "organize by processes": (f"{_JOURNAL}.add:1", f"{_ORGANIZE} {{archives}} --jobs 2"),
-    "shards of folders": (
-        f"{_JOURNAL}.add_shard:1",
-        "organize --root {root} --layout webdataset --shard-size 5 --jobs 2",
-    ),
     "download from a server": (
         "imnetprep.downloads.fetch_file:FileFetcher._give_name:1",
         "download {signed} --root {new} --dataset {toml} --split train",
@@ -65,6 +57,14 @@ _HALTS_WITH_WORKERS = {
     "prepare": (
         f"{_JOURNAL}.mark_whole:1",
         "prepare {redirected} --root {new} --dataset {toml} --split val",
+    ),
+}
+_HALTS_WITH_WORKERS = {
+    "shards": (f"{_JOURNAL}.add_shard:2", f"{_ORGANIZE} {{signed}} --layout webdataset --jobs 2"),
+    "organize by processes": (f"{_JOURNAL}.add:1", f"{_ORGANIZE} {{archives}} --jobs 2"),
+    "shards of folders": (
+        f"{_JOURNAL}.add_shard:1",
+        "organize --root {root} --layout webdataset --shard-size 5 --jobs 2",
     ),
     "train": (
         "imnetprep.training.saves:save_checkpoint:1",

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imnetprep.archive_parts import split_of_parquet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.terminal import json_option, print_result, print_split, stderr_progress
 from imnetprep.commands.verify import print_findings
 from imnetprep.fs import bytes_below
-from imnetprep.messages import FINDINGS_EXIT_CODE, format_bytes, format_duration
+from imnetprep.messages import FINDINGS_EXIT_CODE, count, format_bytes, format_duration
 from imnetprep.outside_text import public_address
 
 if TYPE_CHECKING:  # --help loads none of it
@@ -106,6 +107,11 @@ def _print_plan(plan: "PreparePlan") -> None:
     for address, splits in plan.servers.items():
         for split in splits:
             _print_source(plan, split, f"read from {public_address(address)}")
+    of_parts = [split_of_parquet(each.name or "") for each in plan.download.files]
+    for part in dict.fromkeys(of_parts):
+        if part is not None:
+            files = count(of_parts.count(part), "parquet file")
+            _print_source(plan, part, f"organized from {files}, downloaded first")
     for archive in plan.download.to_fetch:
         for split in archive.splits:
             _print_source(plan, split, f"organized while {archive.name} comes by torrent")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from imnetprep.archive_parts import split_of_parquet
 from imnetprep.archives.file import ARCHIVE_ENDINGS, ArchiveFile, missing_archive, open_local
 from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Root, Split, load_dataset
 from imnetprep.messages import ImnetprepError, WrongUsage
@@ -14,6 +15,7 @@ from imnetprep.sources.kaggle import bundle_name
 from imnetprep.sources.places import (
     STDIN,
     address_of,
+    files_in,
     is_local,
     names_a_file,
     open_address,
@@ -130,7 +132,10 @@ def _requests(address: str, dataset: Dataset, splits: Sequence[Split]) -> Iterat
     if path is not None and not path.is_dir():
         raise ImnetprepError(missing_archive(path), hint="imnetprep sources lists what there is")
     name = None if path is not None else _file_name(address, archives)
-    if name is None:
+    names = files_in(address) if name is None and path is None else None
+    if names is not None and archives.keys().isdisjoint(names):
+        yield from _parquet_requests(address, names, splits or dataset.splits)
+    elif name is None:
         place = archives_at(address, archives)
         packaging = packaging_at(dataset.published, place, set(splits or dataset.splits))
         for split in splits or dataset.splits:
@@ -138,6 +143,20 @@ def _requests(address: str, dataset: Dataset, splits: Sequence[Split]) -> Iterat
                 yield FileRequest(archive.name, archive, (Place(str(place), archive.name),))
     else:
         yield FileRequest(name or None, archives.get(name), (Place(address, None),))
+
+
+def _parquet_requests(
+    address: str, names: Sequence[str], splits: Sequence[Split]
+) -> Iterator[FileRequest]:
+    """The parquet files of `splits` in a folder, as the hub packs images."""
+    own = [name for name in names if split_of_parquet(name) in splits]
+    if not own:
+        raise ImnetprepError(
+            f"{address} has no archive and no parquet file of {' or '.join(splits)}",
+            hint="name a folder or a file of it: hf:datasets/OWNER/NAME/FOLDER",
+        )
+    for name in own:
+        yield FileRequest(name, None, (Place(f"{address.rstrip('/')}/{name}", None),))
 
 
 def _file_name(address: str, archives: dict[str, Archive]) -> str | None:

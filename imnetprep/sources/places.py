@@ -6,6 +6,8 @@
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -45,6 +47,7 @@ SCHEMES: Mapping[str, Scheme] = {
     "gdrive": Scheme("a file of Google Drive", drive.EXAMPLE, drive.drive_origin),
     "github": Scheme("the sources or a release of GitHub", github.EXAMPLE, github.github_origin),
 }
+_MOST_PAGES, _LARGEST_PAGE_BYTES = 100, 16 << 20
 _NAMES_A_FILE = ("gdrive", "github")
 _NEEDS_SLASHES = ("https", "http", _S3, "gs")
 
@@ -164,3 +167,26 @@ def open_address(address: str) -> ArchiveFile:
         return WebFile(origin(address))
     except NoRanges:
         return WebStream(origin(address))
+
+
+def files_in(address: str) -> list[str] | None:
+    """The names of the files in a folder of the hub, which alone lists them; None elsewhere.
+
+    Raises ImnetprepError where there is no such folder.
+    """
+    address = _plain(address)
+    if not address.startswith("hf:"):
+        return None
+    from imnetprep.sources.web_stream import WebStream
+
+    names, origin = list[str](), hub.listing_origin(address)
+    for _ in range(_MOST_PAGES):
+        with closing(WebStream(origin)) as page:
+            names += hub.parse_listing(page.read_at(0, _LARGEST_PAGE_BYTES), address)
+            url = hub.next_page(page.link)
+        if url is None:
+            break
+        if urlsplit(url)[:2] != urlsplit(origin.address)[:2]:  # the token is of that host
+            raise SourceFailed(f"{address}: the hub lists on at another host", hint="name a file")
+        origin = replace(origin, address=url)
+    return names

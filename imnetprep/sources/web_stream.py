@@ -33,6 +33,7 @@ class WebStream(WebFile):
         self.size_bytes = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         self.name = self.name or name_of(response.headers, self._origin.address)
         self._version = version_of(response.headers)
+        self.link = response.headers.get("Link", "")  # to what comes behind it (RFC 8288)
         return response
 
     def read_at(self, offset: int, length: int) -> bytes:
