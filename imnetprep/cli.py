@@ -81,6 +81,7 @@ for _verb in (
     "repair",
     "verify_archives",
     "repair_archives",
+    "seed",
     "adopt",
     "divide",
     "subset",

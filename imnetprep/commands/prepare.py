@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imnetprep.archive_parts import split_of_parquet
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
@@ -104,6 +103,8 @@ def prepare(
 
 def _print_plan(plan: "PreparePlan") -> None:
     """Say where each split will come from."""
+    from imnetprep.archive_parts import split_of_parquet
+
     for address, splits in plan.servers.items():
         for split in splits:
             _print_source(plan, split, f"read from {public_address(address)}")

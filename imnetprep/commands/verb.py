@@ -310,7 +310,19 @@ SWARM = ("peers", "no_dht", "listen", "wait")
 
 
 def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--peer`, `--no-dht` and `--listen`, which make one `network`; and `--wait`."""
+    """The `network_options`, and `--wait`."""
+    wait = click.option(
+        "--wait",
+        type=DURATION,
+        default="30m",
+        show_default=True,
+        help="Fail when the swarm has delivered nothing for this long.",
+    )
+    return network_options(wait(command))
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--peer`, `--no-dht` and `--listen`, which make one `network`."""
 
     @click.option(
         "--peer",
@@ -324,13 +336,6 @@ def swarm_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option(
         "--listen", metavar="ADDRESS[:PORT]", help="Address where peers reach this machine."
-    )
-    @click.option(
-        "--wait",
-        type=DURATION,
-        default="30m",
-        show_default=True,
-        help="Fail when the swarm has delivered nothing for this long.",
     )
     @wraps(command)
     def with_network(

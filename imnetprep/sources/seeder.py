@@ -1,5 +1,6 @@
 """Torrents made of archives, and archives seeded to the swarm."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,6 +50,12 @@ def make_torrent(archive: Path, *, piece_bytes: int = 0) -> bytes:
     return bytes(lt.bencode(torrent.generate()))
 
 
+def magnet_of(torrent: bytes, path: Path) -> str:
+    """The magnet link of the .torrent of the file at `path`."""
+    name = quote(os.fsencode(path.name))
+    return f"magnet:?xt=urn:btih:{read_torrent(torrent).info_hash}&dn={name}"
+
+
 @contextmanager
 def seeded(archives: Sequence[Path], *, listen: str = "127.0.0.1:0") -> Iterator[Seeder]:
     """Seed `archives` to whoever dials this machine at `listen`, without DHT or trackers."""
@@ -57,8 +64,7 @@ def seeded(archives: Sequence[Path], *, listen: str = "127.0.0.1:0") -> Iterator
         for archive in archives:
             torrent = make_torrent(archive)
             handles.append(add_seed(session, Seed(torrent, {0: archive})))
-            info_hash = read_torrent(torrent).info_hash
-            magnets.append(f"magnet:?xt=urn:btih:{info_hash}&dn={quote(archive.name)}")
+            magnets.append(magnet_of(torrent, archive))
         address = listen.rpartition(":")[0]
         yield Seeder(magnets, f"{address}:{listening_port(session)}", handles)
 
@@ -80,6 +86,8 @@ def seed_until(
     ratio, seconds = limits
     with open_session(network) as session:
         handles = [add_seed(session, seed) for seed in seeds]
+        for handle, address in itertools.product(handles, network.peers):
+            handle.connect_peer(address)
         size_bytes = sum(handle.status().total_wanted for handle in handles)
         until_s = time.monotonic() + seconds if seconds is not None else float("inf")
         goal = int(size_bytes * ratio) if ratio is not None else size_bytes
