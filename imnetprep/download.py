@@ -17,7 +17,7 @@ from imnetprep.downloads.fetch_file import FileFetcher
 from imnetprep.downloads.torrents import parts_of, published_torrent, with_metadata
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, organized_splits
-from imnetprep.messages import ImnetprepError, Progress, WrongUsage
+from imnetprep.messages import ImnetprepError, Progress, WrongUsage, move_away
 from imnetprep.outside_files import read_file
 from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.receipt import Proof, TorrentProof, is_proved, record_archive
@@ -68,13 +68,15 @@ def plan_download(
     splits: Sequence[Split],
     magnets: Sequence[str] = (),
     torrents: Sequence[Path] = (),
+    to_organize: bool = False,
 ) -> DownloadPlan:
     """Decide what to fetch, from what lies under `root`; touches nothing.
 
     Of `addresses` each is one of a file or a folder, a magnet link, a .torrent file, or the name of
-    a built-in dataset. Only a folder far away is asked, for what it has. Raises WrongUsage on a bad
-    address, ImnetprepError on a .torrent that cannot be read, and where neither the user nor the
-    dataset says where an archive is.
+    a built-in dataset. `to_organize`: what is organized, or can be, need not come. Only a folder
+    far away is asked, for what it has. Raises WrongUsage on a bad address, ImnetprepError on a
+    .torrent that cannot be read, and where neither the user nor the dataset says where an archive
+    is.
     """
     links = [*magnets, *(each for each in addresses if each.startswith(_MAGNET))]
     paths = [path for each in addresses if (path := _torrent_file(each)) is not None]
@@ -86,6 +88,8 @@ def plan_download(
             hint="a root holds one: run download once for each, with a --root of its own",
         )
     places = [each for each in rest if each not in names]
+    for place in places:
+        local_path(place)  # which refuses what is no address
     definition = dataset_of_download(root, dataset or next(iter(names), None), places)
     files = file_requests(places, definition, splits)
     archives: list[Archive] = []
@@ -93,11 +97,14 @@ def plan_download(
         archives_of_files = {request.archive for request in files}
         archives = definition.archives_for(splits or definition.splits)
         archives = [archive for archive in archives if archive not in archives_of_files]
-    done_splits = set() if splits else {split for split, _ in organized_splits(root)}
+    looks = to_organize or not splits
+    done_splits = {split for split, _ in organized_splits(root)} if looks else set()
     present = [
         each
         for each in archives
-        if done_splits.issuperset(each.splits) or is_proved(root, root.archives / each.name)
+        if done_splits.issuperset(each.splits)
+        or is_proved(root, root.archives / each.name)
+        or (to_organize and each.torrent is None and (root.archives / each.name).is_file())
     ]
     to_fetch = [each for each in archives if each not in present]
     for name in [*(each.name for each in to_fetch), *(each.name for each in files if each.name)]:
@@ -179,7 +186,12 @@ def _fetch_from_swarms(
         bare_magnets = [each for each in plan.torrents if isinstance(each, Magnet)]
         torrents = [each for each in plan.torrents if isinstance(each, Torrent)]
         torrents += fetch_metadata(
-            session, bare_magnets, addresses=network.peers, wait_s=wait_s, progress=progress
+            session,
+            bare_magnets,
+            addresses=network.peers,
+            wait_s=wait_s,
+            progress=progress,
+            reading=reading,
         )
         downloads = parts_of(
             torrents,
@@ -189,7 +201,7 @@ def _fetch_from_swarms(
             present=[archive.name for archive in plan.present],
         )
         for parts in downloads:
-            parts.recover(progress)
+            parts.recover(progress, stop=reading.stop if reading else None)
         needed_bytes = sum(parts.missing_disk_bytes for parts in downloads)
         require_free(root.path, needed_bytes, purpose=f"to download {plan.dataset.name}")
         fetch_files(
@@ -228,7 +240,11 @@ def _torrent_file(address: str) -> Path | None:
 
 
 def _refuse_two(path: Path) -> None:
-    """Refuse to fetch an archive beside another state of it: a part, or one being consumed."""
+    """Refuse to fetch an archive beside another state of it: a part, or one being consumed; and
+    where a folder has its name.
+    """
+    if path.is_dir():
+        raise ImnetprepError(f"{path} is a folder", hint=f"{move_away(path)}; then run it again")
     if path.exists() and path.with_name(f"{path.name}.part").exists():
         raise ImnetprepError(
             f"both {path} and {path.name}.part are there",

@@ -70,7 +70,7 @@ def plan_prepare(
 
     Raises WrongUsage where an address is no archive of a known dataset, or one of two of the same.
     """
-    download = plan_download(root, addresses, dataset=dataset, splits=splits)
+    download = plan_download(root, addresses, dataset=dataset, splits=splits, to_organize=True)
     servers = dict[str, tuple[Split, ...]]()
     splits = splits or download.dataset.splits
     parts: list[FileRequest] = []

@@ -4,13 +4,18 @@ import json
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from imnetprep.messages import Silent
 from imnetprep.sources.seeder import make_torrent, seeded
-from imnetprep.sources.torrent import read_torrent
+from imnetprep.sources.session import Network, open_session
+from imnetprep.sources.swarm import Reading, fetch_metadata
+from imnetprep.sources.torrent import parse_magnet, read_torrent
+from imnetprep.transfers.flow import Cancellation
 from tests.conftest import Run, command, receipt_of, spoil, tree
 from tests.servers import web_served
 from tests.sources.peers import peer
@@ -116,6 +121,37 @@ def test_an_interruption_ends_both_halves(swarm: list[object], tmp_path: Path, h
         process.send_signal(signal.SIGINT)
         process.wait()
     assert "run the same command to resume" in output.read_text()
+
+
+def test_an_interruption_ends_the_wait_for_metadata() -> None:
+    reading = Reading(lambda _parts: None, threading.Event())
+    reading.stop.set()
+    magnet = parse_magnet(f"magnet:?xt=urn:btih:{'ab' * 20}")
+    with (
+        open_session(Network(listen="127.0.0.1:0", dht=False)) as session,
+        pytest.raises(Cancellation),
+    ):
+        fetch_metadata(
+            session, [magnet], addresses=(), wait_s=60, progress=Silent(), reading=reading
+        )
+
+
+def test_what_is_organized_needs_no_archive(
+    swarm: list[object], organized: Path, tmp_path: Path, here: Run
+) -> None:
+    done = here("prepare", "--root", organized, "--split", "val", "--no-dht", "--wait", "1s")
+    assert done.returncode == 0, done.stderr
+    assert "0 findings in val" in done.stdout
+
+
+def test_archives_that_lie_there_are_organized(
+    packed: Path, organized_once: Path, tmp_path: Path, here: Run
+) -> None:
+    """Of a dataset that has digests and no torrent."""
+    shutil.copytree(packed.parent, tmp_path / "archives")
+    done = here("prepare", "--root", tmp_path, "--dataset", packed)
+    assert done.returncode == 0, done.stderr
+    assert is_prepared(tmp_path, organized_once)
 
 
 def test_a_swarm_that_ends_before_the_archive_ends_both_halves(

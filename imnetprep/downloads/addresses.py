@@ -1,5 +1,6 @@
 """What the addresses of a download name: files, by their names here, and where each can be had."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from imnetprep.archive_parts import split_of_parquet
 from imnetprep.archives.file import ARCHIVE_ENDINGS, ArchiveFile, missing_archive, open_local
 from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Root, Split, load_dataset
 from imnetprep.messages import ImnetprepError, WrongUsage
-from imnetprep.outside_text import public_address
+from imnetprep.outside_text import public_address, shown, without_credentials
 from imnetprep.sources.kaggle import bundle_name
 from imnetprep.sources.places import (
     STDIN,
@@ -24,6 +25,8 @@ from imnetprep.sources.places import (
 from imnetprep.synced_prefix import archives_at, dataset_at, packaging_at
 
 _FILE = "file://"
+_LONGEST_NAME_BYTES = 200
+_OF_UNFINISHED = (".part", ".consumed", ".wrong", ".lock")
 
 
 class Place(NamedTuple):
@@ -66,6 +69,16 @@ class FileRequest:
         return self.name or self.places[0].title
 
 
+def is_safe_name(name: str) -> bool:
+    """May a file in ROOT/archives be called so, whoever says it?
+
+    It leads nowhere else, hides nothing, can be shown and kept, and is no name of ours.
+    """
+    is_plain = name.isprintable() and "/" not in name and not name.startswith(".")
+    is_short = len(os.fsencode(name)) <= _LONGEST_NAME_BYTES
+    return bool(name) and is_plain and is_short and not name.endswith(_OF_UNFINISHED)
+
+
 def local_path(address: str) -> Path | None:
     """The path on this machine that `address` is, `file://` or not; None: it is of a server."""
     if address.startswith(_FILE):
@@ -103,6 +116,19 @@ def file_requests(
     requests: dict[str, FileRequest] = {}
     for address in addresses:
         for request in _requests(address, dataset, splits):
+            if request.name is not None and not is_safe_name(request.name):
+                raise WrongUsage(
+                    f"{request.places[0].title} ends in {shown(request.name)!r}, which is no name"
+                    " for a file here",
+                    hint="name an address that ends in a plain name, or rename the file",
+                )
+            archive = request.archive
+            if archive is not None and splits and set(splits).isdisjoint(archive.splits):
+                own = " and ".join(archive.splits) or "no split"
+                raise WrongUsage(
+                    f"{archive.name} has {own}, not {' and '.join(splits)}",
+                    hint="leave --split out, or name the archive that has it",
+                )
             key = request.name or request.title
             earlier = requests.get(key, replace(request, places=()))
             places = tuple(dict.fromkeys([*earlier.places, *request.places]))
@@ -130,7 +156,8 @@ def _requests(address: str, dataset: Dataset, splits: Sequence[Split]) -> Iterat
         yield FileRequest(path.name, archives.get(path.name), (Place(address, None),))
         return
     if path is not None and not path.is_dir():
-        raise ImnetprepError(missing_archive(path), hint="imnetprep sources lists what there is")
+        sentence = without_credentials(missing_archive(path))
+        raise ImnetprepError(sentence, hint="imnetprep sources lists what there is")
     name = None if path is not None else _file_name(address, archives)
     names = files_in(address) if name is None and path is None else None
     if names is not None and archives.keys().isdisjoint(names):

@@ -6,7 +6,7 @@ server says of the whole; else nothing, which the receipt then says.
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from imnetprep.archives.file import ArchiveFile, LocalFile
 from imnetprep.catalog.datasets import Archive, Dataset, Root
 from imnetprep.digests import ARCHIVE_DIGESTS, Pieces
-from imnetprep.downloads.addresses import FileRequest
-from imnetprep.fs import allocated_bytes, clone_file, require_free, sync_folder
+from imnetprep.downloads.addresses import FileRequest, is_safe_name
+from imnetprep.fs import allocated_bytes, clone_file, read_range, require_free, sync_folder
 from imnetprep.jobs import TRANSFERS
 from imnetprep.messages import (
     ChangedFile,
@@ -74,12 +74,25 @@ class FetchResult(NamedTuple):
     is_new: bool = True
 
 
+class _Proofs(NamedTuple):
+    """What is known of a file before it comes: a digest (kind and value), pieces, its size."""
+
+    digest: tuple[str, str] | None
+    pieces: Pieces | None
+    size_bytes: int | None
+
+
 class Expectation(NamedTuple):
     """What proves a file once it is whole: a digest of all of it, by its dataset or its server."""
 
     kind: str
     value: str
     proof: ArchiveProof
+
+    @property
+    def verb(self) -> str:
+        """The verb that goes with its kind."""
+        return "are" if self.kind == "pieces" else "is"
 
 
 @dataclass(frozen=True)
@@ -116,23 +129,28 @@ class FileFetcher:
             return result
         with ExitStack() as stack:
             files = self._opened(request, stack)
-            name = request.name or safe_name(*next(iter(files.items())))
+            name = request.name or _name_at(*next(iter(files.items())))
             archive = request.archive or self._archive(name)
             if not request.name and (result := self._present(name, archive)):
                 return result
             path = self.root.archives / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            if archive is not None and all(file.seekable for file in files.values()):
-                pieces = published_pieces(self.dataset.published, archive)
-                if pieces is not None:
-                    return self._by_pieces(files, path, archive, pieces)
+            pieces = archive and published_pieces(self.dataset.published, archive)
+            is_seekable = all(file.seekable for file in files.values())
+            if archive is not None and isinstance(pieces, Pieces) and is_seekable:
+                return self._by_pieces(files, path, archive, pieces)
             digest = self._digest(archive)
             if len(files) > 1 and digest is None:
                 raise WrongUsage(
                     f"nothing proves that {len(files)} addresses have the same {name}",
                     hint="name one of them, or its --digest",
                 )
-            return self._by_one_of(files, path, digest)
+            proofs = _Proofs(
+                digest,
+                pieces if isinstance(pieces, Pieces) else None,
+                archive.size_bytes if archive else None,
+            )
+            return self._by_one_of(files, path, proofs)
 
     def _opened(self, request: FileRequest, stack: ExitStack) -> dict[str, ArchiveFile]:
         """The file at each of its places, by address; some may not be had, as long as one is."""
@@ -174,11 +192,14 @@ class FileFetcher:
         path = self.root.archives / name
         if not path.exists():
             return None
-        if (proof := archive_proof(self.root, path)) is not None:
+        if not path.is_file():
+            raise ImnetprepError(f"{path} is no file", hint=f"{move_away(path)}; then run it again")
+        digest, proof = self._digest(archive), archive_proof(self.root, path)
+        is_enough = self.digest is None and not (digest and isinstance(proof, NoProof))
+        if proof is not None and is_enough:
             return FetchResult(path, proof, is_new=False)
-        if archive is not None and archive.torrent is not None:
+        if archive is not None and archive.torrent is not None and self.digest is None:
             return None  # its pieces are looked at
-        digest = self._digest(archive)
         if digest is not None and digest_of(path, digest[0]) == digest[1]:
             record_archive(self.root, path, DigestProof(*digest))
             return FetchResult(path, DigestProof(*digest), is_new=False)
@@ -204,32 +225,39 @@ class FileFetcher:
             fetch_pieces(parts, mirrors, flow, jobs=TRANSFERS.count(self.jobs))
         proof = TorrentProof(pieces.info_hash, pieces.count)
         record_archive(self.root, path, proof)
+        if self.digest is not None and digest_of(path, self.digest[0]) != self.digest[1]:
+            raise WrongBytes(
+                f"{path} is that of torrent {pieces.info_hash}, and its {self.digest[0]} is not"
+                f" {self.digest[1]}",
+                hint="leave --digest out, if it is of another file",
+            )
         return FetchResult(path, proof)
 
     def _by_one_of(
-        self, files: Mapping[str, ArchiveFile], path: Path, digest: tuple[str, str] | None
+        self, files: Mapping[str, ArchiveFile], path: Path, proofs: _Proofs
     ) -> FetchResult:
         """From the first of the `files` that delivers what is right, one after the other."""
         for at, (title, file) in enumerate(files.items(), 1):
             try:
-                return self._by_one(title, file, path, digest)
+                return self._by_one(title, file, path, proofs)
             except (SourceFailed, WrongBytes) as error:
                 if at == len(files) or isinstance(error, ChangedFile):
                     raise
                 self.progress.note(f"{error}; left out, the next address is asked")
         raise AssertionError("a request has an address")
 
-    def _by_one(
-        self, title: str, file: ArchiveFile, path: Path, digest: tuple[str, str] | None
-    ) -> FetchResult:
-        expectation = _expectation(title, file, digest)
+    def _by_one(self, title: str, file: ArchiveFile, path: Path, proofs: _Proofs) -> FetchResult:
+        expectation = _expectation(title, file, proofs.digest)
         if isinstance(file, LocalFile) and clone_file(file.path, part_path(path)):
             is_right = expectation is None or _is_right(part_path(path), expectation)
         elif file.seekable:
-            is_right = self._by_ranges(title, file, path, expectation, is_digest=digest is not None)
+            is_right = self._by_ranges(title, file, path, expectation, proofs)
         else:
-            self._by_stream(file, path)
+            self._by_stream(title, file, path, proofs)
             is_right = expectation is None or _is_right(part_path(path), expectation)
+            if proofs.pieces is not None and proofs.digest is None:
+                expectation = _by_all_pieces(proofs.pieces)
+                is_right = _has_pieces(part_path(path), proofs.pieces)
         if expectation is not None and not is_right:
             raise self._wrong(title, path, expectation)
         proof = expectation.proof if expectation else _proof_of(title, file)
@@ -242,54 +270,89 @@ class FileFetcher:
         file: ArchiveFile,
         path: Path,
         expectation: Expectation | None,
-        *,
-        is_digest: bool,
+        proofs: _Proofs,
     ) -> bool:
         """Fetch the part of `path`, whole. Is it what is expected?"""
         size_bytes = file.size_bytes or 0
         self._require_free(path, size_bytes - allocated_bytes(part_path(path)))
-        # Of the same digest the bytes are the same, whatever server has them.
-        version = f"{expectation.kind} {expectation.value}" if expectation and is_digest else ""
+        version = file.identity
+        if expectation is not None and proofs.digest is not None:
+            # Of the same digest the bytes are the same, whatever server has them.
+            version = f"{expectation.kind} {expectation.value}"
+        elif isinstance(file, WebFile) and not file.has_version:
+            version = os.urandom(16).hex()  # what is there may be of any other file
         hint = "run the same command again, or name another address"
-        remote = Remote(title, size_bytes, version or file.identity, file.chunks, hint)
-        with self._flow(path, size_bytes) as flow, ExitStack() as stack:
-            download = RangeDownload(
-                path.name,
-                path,
-                remote,
-                self.journal,
-                flow,
-                range_bytes=_RANGE_BYTES,
-                kind="crc32",
-                target=Checksums(file.checksum) if file.checksum else None,
-                pieces=None,
-                note=self.progress.note,
+        remote = Remote(title, size_bytes, version, file.chunks, hint)
+        for _ in range(2):
+            with self._flow(path, size_bytes) as flow, ExitStack() as stack:
+                download = self._opened_download(path, remote, file, flow)
+                stack.callback(download.close)
+                spans = download.open()
+                digest = expectation and stack.enter_context(
+                    WholeDigest(download, expectation.kind)
+                )
+                self._fetch_spans(download, spans, flow)
+                if digest is None or expectation is None or digest.is_right(expectation.value):
+                    return True
+            if not download.is_resumed:
+                break
+            self.journal.forget_fetching(path.name)
+            self.progress.note(
+                f"{path.name}: what an earlier run or another address left is wrong; begun anew"
+                f" from {title}"
             )
-            stack.callback(download.close)
-            spans = download.open()
-            digest = expectation and stack.enter_context(WholeDigest(download, expectation.kind))
-            units = (partial(download.fetch, span) for span in spans)
-            synced_s = time.monotonic()
-            for _ in side_by_side(units, jobs=TRANSFERS.count(self.jobs), stop=flow.stop):
-                if time.monotonic() - synced_s > _SECONDS_BETWEEN_SYNCS:
-                    download.sync()
-                    synced_s = time.monotonic()
-            return digest is None or expectation is None or digest.is_right(expectation.value)
+        return False
 
-    def _by_stream(self, file: ArchiveFile, path: Path) -> None:
-        """Fetch the part of `path` from its start: its server gives no ranges."""
+    def _opened_download(
+        self, path: Path, remote: Remote, file: ArchiveFile, flow: Flow
+    ) -> RangeDownload:
+        return RangeDownload(
+            path.name,
+            path,
+            remote,
+            self.journal,
+            flow,
+            range_bytes=_RANGE_BYTES,
+            kind="crc32",
+            target=Checksums(file.checksum) if file.checksum else None,
+            pieces=None,
+            note=self.progress.note,
+        )
+
+    def _fetch_spans(self, download: RangeDownload, spans: Sequence[range], flow: Flow) -> None:
+        units = (partial(download.fetch, span) for span in spans)
+        synced_s = time.monotonic()
+        for _ in side_by_side(units, jobs=TRANSFERS.count(self.jobs), stop=flow.stop):
+            if time.monotonic() - synced_s > _SECONDS_BETWEEN_SYNCS:
+                download.sync()
+                synced_s = time.monotonic()
+
+    def _by_stream(self, title: str, file: ArchiveFile, path: Path, proofs: _Proofs) -> None:
+        """Fetch the part of `path` from its start: its server gives no ranges.
+
+        Raises WrongBytes where it is longer or shorter than the dataset says.
+        """
         self.progress.note(f"{path.name} comes in one stream: what interrupts it begins it anew")
         self.journal.forget_fetching(path.name)
-        self._require_free(path, file.size_bytes or 0)
+        known_bytes = proofs.size_bytes or (proofs.pieces.size_bytes if proofs.pieces else None)
+        size_bytes = known_bytes or file.size_bytes or 0
+        self._require_free(path, size_bytes)
         handle = open_part(part_path(path))
         try:
             os.ftruncate(handle, 0)
-            with self._flow(path, file.size_bytes or 0) as flow:
+            with self._flow(path, size_bytes) as flow:
                 at = 0
                 while chunk := file.read_at(at, _CHUNK_BYTES):
+                    if known_bytes is not None and at + len(chunk) > known_bytes:
+                        raise _other_size(title, f"more than {known_bytes:,}", known_bytes)
                     flow.moved(len(chunk))
                     write_all(handle, memoryview(chunk), at, path)
                     at += len(chunk)
+            if known_bytes not in (None, at):
+                raise _other_size(title, f"{at:,}", known_bytes)
+        except WrongBytes:
+            part_path(path).unlink()
+            raise
         finally:
             os.close(handle)
 
@@ -299,7 +362,7 @@ class FileFetcher:
         self.journal.forget_fetching(path.name)
         part_path(path).replace(spoiled_path)
         return WrongBytes(
-            f"{title}: its {expectation.kind} is not {expectation.value}",
+            f"{title}: its {expectation.kind} {expectation.verb} not {expectation.value}",
             hint=f"what came is {spoiled_path}, to be looked at or removed; another address may"
             " have it right",
         )
@@ -310,6 +373,7 @@ class FileFetcher:
             os.fsync(file.fileno())
         keep_arrival(self.journal, path.name, part_path(path), proof)
         part_path(path).rename(path)
+        path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # of a torrent, and needless
         sync_folder(path.parent)
         self.journal.forget_fetching(path.name)
         self._record_arrivals()
@@ -328,15 +392,14 @@ class FileFetcher:
             yield Flow(task, self.max_rate)
 
 
-def safe_name(title: str, file: ArchiveFile) -> str:
+def _name_at(title: str, file: ArchiveFile) -> str:
     """What `file` is called by its server. Raises SourceFailed where no file of ours may be."""
-    name = file.name
-    if not name or name.startswith(".") or not {"/", "\0"}.isdisjoint(name) or len(name) > 200:
+    if not is_safe_name(file.name):
         raise SourceFailed(
-            f"{title} is called {shown(name)!r}, which is no name for a file here",
+            f"{title} is called {shown(file.name)!r}, which is no name for a file here",
             hint="name an address that ends in the name of the file",
         )
-    return name
+    return file.name
 
 
 def _expectation(
@@ -349,6 +412,28 @@ def _expectation(
     digests = ((kind, file.digests[kind]) for kind in _OF_SERVERS if kind in file.digests)
     server = next(digests, None)
     return server and Expectation(*server, ServerChecksum(*server, title))
+
+
+def _other_size(title: str, size: str, known_bytes: int | None) -> WrongBytes:
+    return WrongBytes(
+        f"{title} has {size} bytes; its dataset has {known_bytes:,} there",
+        hint="this is another file; name the dataset it belongs to, or another address",
+    )
+
+
+def _by_all_pieces(pieces: Pieces) -> Expectation:
+    proof = TorrentProof(pieces.info_hash, pieces.count)
+    return Expectation("pieces", f"those of torrent {pieces.info_hash}", proof)
+
+
+def _has_pieces(part: Path, pieces: Pieces) -> bool:
+    """Is each piece of the file at `part` right?"""
+    with open_file(part) as file:
+        for piece in range(pieces.count):
+            body = read_range(file.fileno(), pieces.length_bytes, piece * pieces.length_bytes)
+            if not pieces.is_right(piece, body):
+                return False
+        return True
 
 
 def _is_right(part: Path, expectation: Expectation) -> bool:

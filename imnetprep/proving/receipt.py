@@ -238,6 +238,7 @@ def record_arrivals(journal: PartJournal, root: Root, place: Callable[[str], Pat
         if path.exists() and path.stat().st_ino == inode:
             with values_of_a_journal():
                 proofs[path] = parse_proof(json.loads(proof))
+            journal.forget_fetching(name)
     if proofs:
         record_archives(root, proofs)
     journal.forget_arrived()

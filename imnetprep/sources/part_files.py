@@ -22,6 +22,7 @@ from imnetprep.machine import named
 from imnetprep.messages import ImnetprepError, Progress, move_away
 from imnetprep.outside_files import open_handle
 from imnetprep.sources.torrent import Torrent, read_torrent
+from imnetprep.transfers.flow import Cancellation
 
 _PIECES_READ_AGAIN = 64
 
@@ -93,12 +94,12 @@ class PartFiles:
         """The bytes that the parts will still take from the disk."""
         return max(0, self.size_bytes - sum(map(allocated_bytes, self._parts.values())))
 
-    def recover(self, progress: Progress) -> None:
+    def recover(self, progress: Progress, *, stop: threading.Event | None = None) -> None:
         """Find out which pieces are there: by the record, else by their SHA-1.
 
         A file that no record speaks of (under its final name, never proved, or a part from
         elsewhere) is used if most of it is right; otherwise it is somebody's, and this raises
-        ImnetprepError and leaves it alone.
+        ImnetprepError and leaves it alone. Raises Cancellation once `stop` is set.
         """
         if not self.torrent.has_v1:
             self._rename_to_parts()
@@ -107,7 +108,7 @@ class PartFiles:
         pieces_on_record = self._recorded(with_data)
         self.proved_pieces = pieces_on_record or set()
         if pieces_to_check := sorted(with_data - self.proved_pieces):
-            self._check(pieces_to_check, progress)
+            self._check(pieces_to_check, progress, stop)
         if pieces_on_record is None and len(self.proved_pieces) * 2 < len(with_data):
             self.close()
             path = next(path for path in map(self._place, self.paths) if path.exists())
@@ -171,12 +172,16 @@ class PartFiles:
         except FileNotFoundError:
             return open_handle(self.paths[index])
 
-    def _check(self, pieces: Sequence[int], progress: Progress) -> None:
+    def _check(
+        self, pieces: Sequence[int], progress: Progress, stop: threading.Event | None
+    ) -> None:
         size_of = self.torrent.info.piece_size
         workers = ThreadPoolExecutor(FILES.count())
         try:
             with progress.task("check", total=sum(map(size_of, pieces)), unit="B") as task:
                 for piece, right in zip(pieces, workers.map(self.prove, pieces), strict=True):
+                    if stop is not None and stop.is_set():
+                        raise Cancellation
                     task.advance(size_of(piece))
                     if right:
                         self.proved_pieces.add(piece)

@@ -38,12 +38,15 @@ def fetch_metadata(
     addresses: Addresses,
     wait_s: float,
     progress: Progress,
+    reading: "Reading | None" = None,
 ) -> list[Torrent]:
     """What the swarm says about each magnet link. Raises SourceFailed when it says nothing."""
     handles = {_add_magnet(session, magnet, addresses): magnet for magnet in magnets}
     found: dict[Magnet, Torrent] = {}
     patience = Patience(session, addresses, wait_s, progress)
     while len(found) < len(magnets):
+        if reading is not None and reading.stop.is_set():
+            raise Cancellation
         session.wait_for_alert(250)
         for alert in session.pop_alerts():
             patience.hear(alert)

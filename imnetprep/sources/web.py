@@ -78,8 +78,9 @@ class WebFile:
         self.size_bytes: int | None = None
         self.digests: dict[str, str] = {}  # what the source says of the whole, in hex
         self.name = origin.name
+        self._is_open = False
         self._begin()
-        self._first_digests = dict(self.digests)
+        self._is_open = True
         self.checksum: Checksum | None = None
         if "crc32c" in self.digests and Checksum.is_known("crc32c"):
             value = int(self.digests["crc32c"], 16)
@@ -90,9 +91,14 @@ class WebFile:
         self._ask(0, 1)
 
     @property
+    def has_version(self) -> bool:
+        """Does the server say anything that tells these bytes from others of that size?"""
+        return bool(self.digests) or self._version != version_of({})
+
+    @property
     def identity(self) -> str:
         """The address, and what the server calls this version of the file."""
-        digests = " ".join(f"{kind} {value}" for kind, value in sorted(self._first_digests.items()))
+        digests = " ".join(f"{kind} {value}" for kind, value in sorted(self.digests.items()))
         return f"{self._title} {self.size_bytes} {digests or self._version}"
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -151,7 +157,7 @@ class WebFile:
         response, url = self._follow(place.url, headers, f"bytes={start}-{end - 1}")
         try:
             match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if response.status != 206 or match is None:
+            if response.status != 206 or match is None or is_page(response.headers):
                 self._refuse(response, url, place, headers)
             self._check(response, url, place, match, start, end)
         except BaseException:
@@ -193,8 +199,10 @@ class WebFile:
                 self.size_bytes = size
                 self.name = self.name or name_of(response.headers, self._origin.address)
                 self._version = version
-            # What the hub tells the SHA-256 of lies at an address of these bytes alone.
-            has_digest = "sha256" in self.digests or any(_digests_in(response.headers))
+            # What the hub tells the SHA-256 of lies at an address of these bytes alone; any other
+            # digest that was told at first is told of these, and is the same (see `_learn`).
+            kinds = {kind for kind, _ in _digests_in(response.headers)}
+            has_digest = "sha256" in self.digests or not kinds.isdisjoint(self.digests)
             is_same = self.any_version or has_digest or version == self._version
             is_same = is_same and size == self.size_bytes
             if self._place == place:
@@ -202,7 +210,7 @@ class WebFile:
             self._redirects |= url != self._origin.address
         if not is_same:
             raise self._change()
-        if (first, last + 1) != (start, end):
+        if (first, last + 1) != (start, end) or end > size:
             raise _PassingFailure(f"the server sent other bytes than {start:,} to {end:,}")
 
     def _change(self) -> ChangedFile:
@@ -229,12 +237,12 @@ class WebFile:
         body: bytes = response.read(_MOST_BYTES_OF_A_REFUSAL)
         if words := self._origin.explain(Refusal(response.status, response.headers, body)):
             return SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
+        if response.status in (200, 206) and is_page(response.headers):
+            return SourceFailed(
+                f"{self._title}: the server sends a web page",
+                hint="open it in a browser: it may ask for a login, or lead to the file",
+            )
         if response.status == 200:
-            if response.headers.get("Content-Type", "").startswith("text/html"):
-                return SourceFailed(
-                    f"{self._title}: the server sends a web page",
-                    hint="open it in a browser: it may ask for a login, or lead to the file",
-                )
             return NoRanges(
                 f"{self._title}: the server gives no byte ranges", hint="imnetprep download"
             )
@@ -266,12 +274,14 @@ class WebFile:
         raise SourceFailed(f"{self._title} redirects in a circle", hint="open it in a browser")
 
     def _learn(self, headers: Mapping[str, str]) -> None:
-        """Note the digests of the whole that a source tells before any byte of it is here.
+        """Note the digests of the whole that a source tells when it is opened.
 
         Raises ChangedFile where one is another than before.
         """
         for kind, value in _digests_in(headers):
-            if self.digests.setdefault(kind, value) != value:
+            if not self._is_open:
+                self.digests.setdefault(kind, value)
+            if self.digests.get(kind, value) != value:
                 raise self._change()
 
     def _target(self, url: str, location: str) -> str:
@@ -295,6 +305,12 @@ class WebFile:
 def _host(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
     return parts.scheme, parts.netloc
+
+
+def is_page(headers: Mapping[str, str]) -> bool:
+    """Is it a page for people, such as one that asks for a login, and not a file?"""
+    kind = headers.get("Content-Type", "").lower().strip()
+    return kind.startswith("text/html") and not headers.get("Content-Disposition")
 
 
 def name_of(headers: Mapping[str, str], url: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from imnetprep.archives.file import read_all
 from imnetprep.messages import SourceFailed
 from imnetprep.retry import retried
-from imnetprep.sources.web import MAY_PASS, WebFile, name_of, version_of
+from imnetprep.sources.web import MAY_PASS, WebFile, is_page, name_of, version_of
 
 
 class BrokenStream(SourceFailed):
@@ -27,7 +27,7 @@ class WebStream(WebFile):
     def _open_whole(self) -> Any:
         place, headers = self._place, dict(self._headers)
         response, url = self._follow(place.url, headers, None)
-        if response.status != 200:
+        if response.status != 200 or is_page(response.headers):
             self._refuse(response, url, place, headers)
         length = response.headers.get("Content-Length", "")
         self.size_bytes = int(length) if re.fullmatch("[0-9]{1,18}", length) else None

@@ -4,7 +4,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from imnetprep.messages import Task
 
 T = TypeVar("T")
 _END = object()
+_PATIENCE_S = 2.0  # with threads that are to end
 
 
 class Cancellation(BaseException):
@@ -99,15 +99,22 @@ def side_by_side(
         finally:
             results.put(_END)
 
-    with ThreadPoolExecutor(jobs) as threads:
-        try:
-            for _ in range(jobs):
-                threads.submit(work)
-            for _ in range(jobs):
-                yield from iter(results.get, _END)
-        except BaseException:
-            stop.set()
-            raise
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(jobs)]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            yield from iter(results.get, _END)
+        for thread in threads:
+            thread.join()
+    except BaseException:
+        # One that waits for a server ends by itself, and writes nothing any more: `Flow.moved`.
+        stop.set()
+        end_s = time.monotonic() + _PATIENCE_S
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(max(0.0, end_s - time.monotonic()))
+        raise
     for error in sorted(failures, key=lambda error: isinstance(error, Cancellation)):
         raise error
     if stop.is_set():

@@ -100,6 +100,7 @@ class RangeDownload:
         self._change = threading.Condition()
         self._is_journalled = remote.size_bytes > _JOURNALLED_BYTES
         self._is_judged = self._is_given_up = False
+        self.is_resumed = False  # was some of it there before?
         self._handle = -1
 
     def open(self) -> Sequence[range]:
@@ -131,6 +132,7 @@ class RangeDownload:
                 os.ftruncate(self._handle, size_bytes)
             self._journal.begin_fetching(self.name, self.remote.version, status.st_ino)
         present = (*self._ranges.values(), *self._prefixes.values())
+        self.is_resumed = bool(present)
         self._flow.skipped(sum(each.size_bytes for each in present))
         gaps = [at for at in self._starts if at not in self._ranges]
         return list(self._spans(gaps)) or [range(0)]

@@ -212,6 +212,12 @@ def test_a_word_says_what_is_fetched(
         (["https://h/x.tar", "--digest", "sha256:12"], 2, "is no digest"),
         (["https://h/x.tar", "https://h/y.tar", "--digest", f"md5:{'0' * 32}"], 2, "of one file"),
         (["https://h/x.tar", "--no-sign-request"], 2, "only a bucket"),
+        (["https://h/..%2F..%2Fevil.tar"], 2, "is no name for a file here"),
+        (["https://h/%2Ftmp%2Fevil.tar"], 2, "is no name for a file here"),
+        (["https://h/a%0ab.tar"], 2, "is no name for a file here"),
+        (["https://h/a%00b.tar"], 2, "is no name for a file here"),
+        (["https://u:pw@[::1/set.tar"], 2, "is no address"),
+        (["https://h/ILSVRC2012_img_val.tar", "--split", "train"], 2, "has val, not train"),
     ],
 )
 def test_a_word_that_says_nothing_is_refused(
@@ -474,3 +480,91 @@ def test_a_swarm_and_a_server_go_on_with_the_same_part(torrents: Path, tmp_path:
         starts = [span.partition("=")[2].partition("-")[0] for _, span in web.asked[1:] if span]
     assert min(map(int, starts)) == 5 * PIECE
     assert part.with_suffix("").read_bytes() == body
+
+
+def test_a_digest_that_is_named_must_be_right_whatever_else_proves_the_file(
+    server: Version, torrents: Path, tmp_path: Path
+) -> None:
+    (result,) = fetched(tmp_path / "a", server.address)
+    assert result.proof.as_json()["kind"] == "none"
+    with pytest.raises(ImnetprepError, match="its sha256 is not 1111"):
+        fetched(tmp_path / "a", server.address, digest=("sha256", "1" * 64))
+    (result,) = fetched(tmp_path / "a", server.address, digest=("sha256", SHA256))
+    assert result.proof.as_json() == {"kind": "sha256", "digest": SHA256}
+    with web_served(torrents.parent) as web, pytest.raises(WrongBytes, match="its md5 is not 1111"):
+        address = f"{web.address}/{VAL}"
+        fetched(tmp_path / "b", address, dataset=torrents, digest=("md5", "1" * 32))
+
+
+def test_a_stream_is_judged_by_pieces_and_size_too(torrents: Path, tmp_path: Path) -> None:
+    lines = [line for line in torrents.read_text().splitlines() if not line.startswith("md5")]
+    torrents.write_text("\n".join(lines))
+    body = (torrents.parent / VAL).read_bytes()
+    with served() as server:
+        server.ranges = False
+        address = server.address.replace("set.tar", VAL)
+        for wrong in (body[:9000] + b"?" + body[9001:], body[:-512], body + bytes(512)):
+            server.body = wrong
+            with pytest.raises(WrongBytes):
+                fetched(tmp_path, address, dataset=torrents)
+            assert not (tmp_path / "archives" / VAL).exists()
+        server.body = body
+        (result,) = fetched(tmp_path, address, dataset=torrents)
+    assert result.proof.as_json()["kind"] == "torrent"
+
+
+def test_a_file_without_a_version_is_not_resumed(server: Version, tmp_path: Path) -> None:
+    """Nothing tells that what is there is of what comes."""
+    server.etag = ""
+
+    def fail(start: int, body: bytes) -> bytes:
+        if start >= 6 << 15:
+            raise OSError
+        return body
+
+    server.spoil = fail
+    with pytest.raises(SourceFailed):
+        fetched(tmp_path, server.address, jobs=1)
+    server.spoil, server.body = (lambda _start, body: body), OTHER_BODY
+    fetched(tmp_path, server.address, jobs=1)
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == OTHER_BODY
+
+
+def test_a_digest_that_is_told_too_late_proves_nothing(server: Version, tmp_path: Path) -> None:
+    """A file that changes, from a server that begins to tell checksums."""
+
+    def change(_start: int, body: bytes) -> bytes:
+        if server.requests >= 4:
+            server.headers["x-goog-hash"] = "crc32c=AAAAAA=="
+        return body
+
+    server.spoil, server.change_at = change, 5
+    notes = Notes()
+    with pytest.raises(WrongBytes):
+        fetched(tmp_path, server.address, jobs=1, notes=notes)
+    assert any("has changed" in line for line in notes.lines)
+    assert not (tmp_path / "archives" / "set.tar").exists()
+
+
+def test_what_a_liar_left_does_not_spoil_what_another_sends(tmp_path: Path, small: None) -> None:
+    with served() as liar, served() as server:
+        liar.body = OTHER_BODY
+
+        def fail(start: int, body: bytes) -> bytes:
+            if start >= 6 << 15:
+                raise OSError
+            return body
+
+        liar.spoil = fail
+        notes, digest = Notes(), ("sha256", SHA256)
+        fetched(tmp_path, liar.address, server.address, digest=digest, jobs=1, notes=notes)
+    assert (tmp_path / "archives" / "set.tar").read_bytes() == BODY
+    assert any(line.startswith(liar.address) for line in notes.lines)
+    assert any("another address left is wrong; begun anew" in line for line in notes.lines)
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_page_is_never_the_file(server: Version, tmp_path: Path, ranges: bool) -> None:
+    server.ranges, server.headers["Content-Type"] = ranges, "Text/HTML"
+    with pytest.raises(SourceFailed, match="the server sends a web page"):
+        fetched(tmp_path, server.address)
