@@ -279,6 +279,8 @@ class FileFetcher:
         if expectation is not None and proofs.digest is not None:
             # Of the same digest the bytes are the same, whatever server has them.
             version = f"{expectation.kind} {expectation.value}"
+            if isinstance(file, WebFile):
+                file.any_version = True
         elif isinstance(file, WebFile) and not file.has_version:
             version = os.urandom(16).hex()  # what is there may be of any other file
         hint = "run the same command again, or name another address"

@@ -3,8 +3,10 @@
 import base64
 import netrc
 import os
+from http.cookiejar import LoadError, MozillaCookieJar
 from pathlib import Path
 from urllib.parse import unquote
+from urllib.request import Request
 
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_text
@@ -76,3 +78,26 @@ def netrc_header(host: str) -> dict[str, str]:
             f"{path}{place} cannot be read", hint="mend the file, or name another by NETRC"
         ) from error
     return basic(entry[0], entry[2] or "") if entry else {}
+
+
+def cookie_header(url: str) -> dict[str, str]:
+    """The header of the cookies for `url` in the file of IMNETPREP_COOKIES, as browsers export
+    them (cookies.txt of Netscape); empty: none.
+
+    Raises ImnetprepError where the file cannot be read.
+    """
+    if not (path := os.environ.get("IMNETPREP_COOKIES")):
+        return {}
+    jar, request = MozillaCookieJar(), Request(url)  # noqa: S310 - it is never opened
+    try:
+        jar.load(path, ignore_discard=True, ignore_expires=True)
+    except (OSError, LoadError, UnicodeDecodeError):  # whose message may have a line of it
+        raise ImnetprepError(
+            f"{path}, of IMNETPREP_COOKIES, cannot be read as cookies",
+            hint="export cookies.txt in Netscape's form, as browser extensions write it",
+        ) from None
+    for each in jar:
+        each.expires = each.expires or None  # 0 is of a session, and not of 1970
+    jar.add_cookie_header(request)
+    cookie = request.get_header("Cookie")
+    return {"Cookie": cookie} if cookie else {}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from imnetprep.outside_text import public_address
-from imnetprep.sources.credentials import basic_of, netrc_header
+from imnetprep.sources.credentials import basic_of, cookie_header, netrc_header
 
 
 class Refusal(NamedTuple):
@@ -42,14 +42,16 @@ class Origin:
 
 
 def web_origin(address: str) -> Origin:
-    """The origin of a plain address, with the user and password in it, or of ~/.netrc.
+    """The origin of a plain address, with the user and password in it, or of ~/.netrc; and with
+    the user's cookies for it.
 
-    Both are sent to its host, and never shown. Raises ImnetprepError on a damaged ~/.netrc.
+    All are sent to its host, and never shown. Raises ImnetprepError on a damaged file of them.
     """
     parts = urlsplit(address)
     user, separator, host = parts.netloc.rpartition("@")
     headers = basic_of(user) if separator else netrc_header(parts.hostname or "")
-    return Origin(urlunsplit(parts._replace(netloc=host)), public_address(address), headers)
+    url = urlunsplit(parts._replace(netloc=host))
+    return Origin(url, public_address(address), {**headers, **cookie_header(url)})
 
 
 def url_path(text: str) -> str:

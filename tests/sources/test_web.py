@@ -193,6 +193,23 @@ def test_netrc_has_the_user_of_a_host(
     assert SECRET not in f"{failed.value} {failed.value.hint}"
 
 
+def test_a_cookie_goes_to_its_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "cookies.txt"
+    monkeypatch.setenv("IMNETPREP_COOKIES", str(path))
+    lines = ["# Netscape HTTP Cookie File", f"a.org\tFALSE\t/\tTRUE\t0\tsession\t{SECRET}",
+             f"b.org\tFALSE\t/\tFALSE\t1\told\t{SECRET}"]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n")
+    origin = web_origin("https://a.org/set.tar")
+    assert origin.headers == {"Cookie": f"session={SECRET}"}
+    assert SECRET not in repr(origin)
+    for address in ("http://a.org/set.tar", "https://a.org.evil.org/", "https://b.org/set.tar"):
+        assert web_origin(address).headers == {}, "not secure, another host, or too old"
+    path.write_text(f"session={SECRET}\n")
+    with pytest.raises(ImnetprepError, match="cannot be read as cookies") as failed:
+        web_origin("https://a.org/set.tar")
+    assert SECRET not in f"{failed.value} {failed.value.hint}"
+
+
 def test_a_server_that_says_what_is_wrong_is_explained(service: Service) -> None:
     def explain(refusal: Refusal) -> Explanation | None:
         return Explanation(f"{refusal.status} {refusal.body.decode()}", "accept them")
