@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import libtorrent as lt
 
@@ -163,4 +165,33 @@ def _settings(network: Network) -> dict[str, Any]:
         "min_reconnect_time": 5,
         "download_rate_limit": network.max_down,
         "upload_rate_limit": network.max_up,
+        **_proxy_settings(),
+    }
+
+
+def _proxy_settings() -> dict[str, Any]:
+    """How to reach peers and trackers by the SOCKS5 proxy of ALL_PROXY, where that names one.
+
+    Raises ImnetprepError where it is damaged; the message tells none of it.
+    """
+    try:
+        proxy = urlsplit(getproxies().get("all", ""))
+        host, port = proxy.hostname, proxy.port or 1080
+    except ValueError:
+        raise ImnetprepError(
+            "ALL_PROXY is no address of a proxy",
+            hint="ALL_PROXY=socks5://HOST:PORT, or leave it out",
+        ) from None
+    if proxy.scheme not in ("socks5", "socks5h") or not host:
+        return {}
+    kind = lt.proxy_type_t.socks5_pw if proxy.username else lt.proxy_type_t.socks5
+    return {
+        "proxy_type": kind,
+        "proxy_hostname": host,
+        "proxy_port": port,
+        "proxy_username": unquote(proxy.username or ""),
+        "proxy_password": unquote(proxy.password or ""),
+        "proxy_peer_connections": True,
+        "proxy_tracker_connections": True,
+        "proxy_hostnames": True,
     }
