@@ -19,6 +19,7 @@ from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, move_away
 from imnetprep.outside_files import read_file
+from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.receipt import Proof, TorrentProof, is_proved, record_archive
 from imnetprep.sources.part_files import PartFiles
@@ -49,6 +50,11 @@ class DownloadPlan:
     def has_archives(self) -> bool:
         """Is an archive of the dataset to be fetched, as far as is known before?"""
         return bool(self.to_fetch) or any(request.archive for request in self.files)
+
+    def require_one_file(self) -> None:
+        """Raise WrongUsage unless it is one file of a server, which a digest is of."""
+        if len(self.files) != 1 or self.to_fetch:
+            raise WrongUsage("a digest is of one file", hint="name the address of one file")
 
 
 class DownloadResult(NamedTuple):
@@ -143,14 +149,19 @@ def carry_out_download(
     WrongBytes where what comes is not of this dataset or not what it should be, and ImnetprepError
     on a disk that is too small, full or failing.
     """
-    if digest is not None and (len(plan.files) != 1 or plan.to_fetch):
-        raise WrongUsage("a digest is of one file", hint="name the address of one file")
     with locked(root.archives):
         if plan.has_archives:
             create_manifest(root.manifest, plan.dataset)
         with open_part_journal(root.download_journal) as journal:
             fetcher = FileFetcher(
-                root, plan.dataset, journal, progress, jobs, network.max_down or None, digest
+                root,
+                plan.dataset,
+                journal,
+                progress,
+                jobs=jobs,
+                max_rate=network.max_down or None,
+                digest=digest,
+                stop=reading.stop if reading else None,
             )
             for request in plan.files:
                 result = fetcher.fetch(request)
@@ -236,7 +247,13 @@ def _torrent_file(address: str) -> Path | None:
     """The .torrent on this machine that `address` is, if it is one."""
     if address.startswith(_MAGNET) or not address.lower().endswith(_TORRENT):
         return None
-    return local_path(address)
+    path = local_path(address)
+    if path is None:
+        raise WrongUsage(
+            f"{public_address(address)} is a .torrent on a server",
+            hint="fetch it, such as by curl -LO, and name the file",
+        )
+    return path
 
 
 def _refuse_two(path: Path) -> None:

@@ -144,15 +144,18 @@ def clone_file(path: Path, target: Path) -> bool:
     Only Linux can here.
     """
     ficlone = 0x40049409  # of linux/fs.h
-    try:
-        with path.open("rb") as source, target.open("xb") as clone:
-            fcntl.ioctl(clone.fileno(), ficlone, source.fileno())
-        return True
-    except FileExistsError:
-        return False
-    except OSError:
-        target.unlink(missing_ok=True)
-        return False
+    with path.open("rb") as source:
+        try:
+            clone = target.open("xb")
+        except FileExistsError:
+            return False
+        try:
+            with clone:
+                fcntl.ioctl(clone.fileno(), ficlone, source.fileno())
+        except OSError:
+            target.unlink()
+            return False
+    return True
 
 
 def can_punch_holes(folder: Path) -> bool:

@@ -95,7 +95,9 @@ def plan_prepare(
     sources = {*itertools.chain(*servers.values()), *(s for each in archives for s in each.splits)}
     sources |= {split for each in parts if (split := split_of_parquet(each.name or ""))}
     own_splits = tuple(split for split in splits if split in sources)
-    download = replace(download, files=tuple(parts))
+    done_splits = splits_in(root, Layout.IMAGEFOLDER)
+    to_fetch = [each for each in parts if split_of_parquet(each.name or "") not in done_splits]
+    download = replace(download, files=tuple(to_fetch))
     return PreparePlan(root, download.dataset, own_splits, servers, download)
 
 
@@ -139,7 +141,7 @@ def _from_swarms(
             _run(plan, network, wait_s, jobs, stages, progress)
         yield from _organized(plan, splits, {}, jobs, stages, progress)
         return
-    download = _Download(plan, network, wait_s, stages, progress)
+    download = _Download(plan, network, wait_s, jobs, stages, progress)
     with download.under_way():
         arrivals = download.arrivals()
         yield from _organized(plan, splits, arrivals, jobs, stages, _Notes(progress))
@@ -164,9 +166,15 @@ class _Download:
     """The download of a plan, in a thread of its own."""
 
     def __init__(
-        self, plan: PreparePlan, network: Network, wait_s: float, stages: Stages, progress: Progress
+        self,
+        plan: PreparePlan,
+        network: Network,
+        wait_s: float,
+        jobs: int | None,
+        stages: Stages,
+        progress: Progress,
     ) -> None:
-        self._plan, self._network, self._wait_s = plan, network, wait_s
+        self._plan, self._network, self._wait_s, self._jobs = plan, network, wait_s, jobs
         self._stages, self._progress = stages, progress
         self._parts = Future[Sequence[PartFiles]]()
         self._stop = threading.Event()
@@ -204,7 +212,13 @@ class _Download:
         reading = Reading(self._parts.set_result, self._stop)
         try:
             _run(
-                self._plan, self._network, self._wait_s, None, self._stages, self._progress, reading
+                self._plan,
+                self._network,
+                self._wait_s,
+                self._jobs,
+                self._stages,
+                self._progress,
+                reading,
             )
         except BaseException as error:
             if not self._parts.done():

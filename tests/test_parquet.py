@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,10 @@ def test_a_folder_of_the_hub_is_fetched_and_organized(
         assert done.returncode == 0, done.stderr
         done = here("download", address, *root)
         assert done.stdout.count("nothing to fetch") == 6, done.stderr
+        shutil.rmtree(tmp_path / "root" / "archives")
+        done = here("prepare", address, *root)
+        assert done.returncode == 0, done.stderr
+        assert not list((tmp_path / "root").glob("archives/*.parquet")), "both are organized"
     for split in ("train", "val"):
         assert tree(tmp_path / "root" / split) == tree(organized_once / split)
     proof = receipt_of(tmp_path / "root")["archives"]["train-00000-of-00003.parquet"]["proof"]  # type: ignore[index]

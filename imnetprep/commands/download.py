@@ -129,6 +129,8 @@ def download(
     plan = plan_download(
         root, addresses, dataset=dataset, splits=splits, magnets=magnets, torrents=torrents
     )
+    if digest is not None:
+        plan.require_one_file()
     for archive in plan.present:
         text = f"{archive.name}: nothing to fetch"
         print_result(text, archive=archive.name, fetched=False)

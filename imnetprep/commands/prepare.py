@@ -105,25 +105,23 @@ def _print_plan(plan: "PreparePlan") -> None:
     """Say where each split will come from."""
     from imnetprep.archive_parts import split_of_parquet
 
+    sources = dict[Split, str]()
     for address, splits in plan.servers.items():
-        for split in splits:
-            _print_source(plan, split, f"read from {public_address(address)}")
-    of_parts = [split_of_parquet(each.name or "") for each in plan.download.files]
-    for part in dict.fromkeys(of_parts):
-        if part is not None:
-            files = count(of_parts.count(part), "parquet file")
-            _print_source(plan, part, f"organized from {files}, downloaded first")
+        sources |= dict.fromkeys(splits, f"read from {public_address(address)}")
+    parts = [split_of_parquet(each.name or "") for each in plan.download.files]
+    for split in plan.splits:
+        if split in parts:
+            files = count(parts.count(split), "parquet file")
+            sources[split] = f"organized from {files}, downloaded first"
     for archive in plan.download.to_fetch:
-        for split in archive.splits:
-            _print_source(plan, split, f"organized while {archive.name} comes by torrent")
+        text = f"organized while {archive.name} comes by torrent"
+        sources |= dict.fromkeys(archive.splits, text)
     for archive in plan.download.present:
-        for split in archive.splits:
-            _print_source(plan, split, f"organized from {plan.root.archives / archive.name}")
-
-
-def _print_source(plan: "PreparePlan", split: Split, source: str) -> None:
-    text = "is there; nothing to do" if split in plan.done_splits else source
-    print_result(f"{split}: {text}", split=split, source=text)
+        text = f"organized from {plan.root.archives / archive.name}"
+        sources |= dict.fromkeys(archive.splits, text)
+    for split in plan.splits:
+        text = "is there; nothing to do" if split in plan.done_splits else sources[split]
+        print_result(f"{split}: {text}", split=split, source=text)
 
 
 def _print_end(plan: "PreparePlan", seconds: dict[str, float]) -> None:

@@ -66,7 +66,10 @@ def seed(
 
     if files:
         verb.refuse("only the archives of the root have splits and a dataset", "dataset", "splits")
-    elif make_torrent:
+    if make_torrent:
+        swarm = ("peers", "no_dht", "listen", "max_up", "ratio", "duration")
+        verb.refuse("--make-torrent seeds nothing", *swarm)
+    if make_torrent and not files:
         raise WrongUsage("--make-torrent is for files", hint="imnetprep seed FILE --make-torrent")
     seeds = list(map(seed_of_file, files)) or seeds_of_root(root, dataset=dataset, splits=splits)
     for each in seeds:

@@ -140,7 +140,7 @@ def published_request(archive: Archive) -> FileRequest | None:
     """The archive from where its publisher has it on the web; None: nowhere."""
     if archive.url is None:
         return None
-    return FileRequest(archive.name, archive, (Place(archive.url, archive.name),))
+    return FileRequest(archive.name, archive, (Place(archive.url, None),))
 
 
 def _requests(address: str, dataset: Dataset, splits: Sequence[Split]) -> Iterator[FileRequest]:
@@ -197,6 +197,9 @@ def _file_name(address: str, archives: dict[str, Archive]) -> str | None:
 
 
 def _last_part(address: str) -> str:
+    """What the file at `address` is called, as far as that says."""
+    if (path := local_path(address)) is not None:
+        return path.name
     if address.startswith("kaggle:") and (name := bundle_name(address)):
         return name
     return unquote(urlsplit(address).path.rpartition("/")[2])

@@ -5,6 +5,7 @@ server says of the whole; else nothing, which the receipt then says.
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -46,7 +47,7 @@ from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.piece_download import Mirrors, fetch_pieces
 from imnetprep.sources.torrent import published_pieces, read_torrent
 from imnetprep.sources.web import WebFile
-from imnetprep.sources.web_stream import BrokenStream
+from imnetprep.sources.web_stream import BrokenStream, WebStream
 from imnetprep.transfers.checksums import Checksums
 from imnetprep.transfers.flow import Flow, side_by_side
 from imnetprep.transfers.journal import PartJournal
@@ -75,11 +76,17 @@ class FetchResult(NamedTuple):
 
 
 class _Proofs(NamedTuple):
-    """What is known of a file before it comes: a digest (kind and value), pieces, its size."""
+    """What is known of a file before it comes: a digest (kind and value), and pieces."""
 
+    archive: Archive | None
     digest: tuple[str, str] | None
     pieces: Pieces | None
-    size_bytes: int | None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """How long it must be."""
+        size_bytes = self.archive.size_bytes if self.archive else None
+        return size_bytes or (self.pieces.size_bytes if self.pieces else None)
 
 
 class Expectation(NamedTuple):
@@ -99,7 +106,8 @@ class Expectation(NamedTuple):
 class FileFetcher:
     """What fetches files into `root`, whose archives are those of `dataset`.
 
-    `digest`: what the user says of the one file, kind and value; `max_rate` in bytes a second.
+    `digest`: what the user says of the one file, kind and value; `max_rate` in bytes a second;
+    `stop` ends it.
     """
 
     root: Root
@@ -109,6 +117,7 @@ class FileFetcher:
     jobs: int | None = None
     max_rate: float | None = None
     digest: tuple[str, str] | None = None
+    stop: threading.Event | None = None
 
     def fetch(self, request: FileRequest) -> FetchResult:
         """The file, whole and proved as far as anything proves it.
@@ -135,21 +144,22 @@ class FileFetcher:
                 return result
             path = self.root.archives / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            pieces = archive and published_pieces(self.dataset.published, archive)
-            is_seekable = all(file.seekable for file in files.values())
-            if archive is not None and isinstance(pieces, Pieces) and is_seekable:
-                return self._by_pieces(files, path, archive, pieces)
+            pieces = published_pieces(self.dataset.published, archive) if archive else None
+            if archive is not None and pieces is not None:
+                seekable = {title: file for title, file in files.items() if file.seekable}
+                for title in (files.keys() - seekable.keys()) if seekable else ():
+                    self.progress.note(f"{title}: its server gives no byte ranges; left out")
+                if seekable:
+                    return self._by_pieces(seekable, path, archive, pieces)
             digest = self._digest(archive)
-            if len(files) > 1 and digest is None:
+            if path.exists():  # its pieces were to be looked at, and cannot be
+                return self._judged(path, digest)
+            if len(files) > 1 and digest is None and pieces is None:
                 raise WrongUsage(
                     f"nothing proves that {len(files)} addresses have the same {name}",
                     hint="name one of them, or its --digest",
                 )
-            proofs = _Proofs(
-                digest,
-                pieces if isinstance(pieces, Pieces) else None,
-                archive.size_bytes if archive else None,
-            )
+            proofs = _Proofs(archive, digest, pieces)
             return self._by_one_of(files, path, proofs)
 
     def _opened(self, request: FileRequest, stack: ExitStack) -> dict[str, ArchiveFile]:
@@ -167,7 +177,7 @@ class FileFetcher:
                         " address",
                     )
                 files[place.title] = file
-            except (SourceFailed, WrongBytes) as error:
+            except ImnetprepError as error:
                 if at == len(request.places) and not files:
                     raise
                 self.progress.note(f"{error}; left out")
@@ -178,11 +188,20 @@ class FileFetcher:
         return next((archive for archive in archives if archive.name == name), None)
 
     def _digest(self, archive: Archive | None) -> tuple[str, str] | None:
-        """The digest by which the whole is judged, kind and value: the user's or the dataset's."""
-        if self.digest is not None or archive is None:
-            return self.digest
-        kinds = (kind for kind in ARCHIVE_DIGESTS if kind in archive.digests)
-        return next(((kind, archive.digests[kind]) for kind in kinds), None)
+        """The digest by which the whole is judged, kind and value: the dataset's or the user's.
+
+        Raises WrongUsage where they contradict each other.
+        """
+        digests = archive.digests if archive else {}
+        kind = next((kind for kind in ARCHIVE_DIGESTS if kind in digests), None)
+        if self.digest is None:
+            return (kind, digests[kind]) if kind else None
+        if digests.get(self.digest[0], self.digest[1]) != self.digest[1]:
+            raise WrongUsage(
+                f"{self.dataset.name} has {self.digest[0]} {digests[self.digest[0]]} there",
+                hint="leave --digest out, or name the dataset that the file belongs to",
+            )
+        return (kind, digests[kind]) if kind else self.digest
 
     def _present(self, name: str, archive: Archive | None) -> FetchResult | None:
         """The file, if it is there already and right; None: it is to be fetched.
@@ -195,16 +214,27 @@ class FileFetcher:
         if not path.is_file():
             raise ImnetprepError(f"{path} is no file", hint=f"{move_away(path)}; then run it again")
         digest, proof = self._digest(archive), archive_proof(self.root, path)
-        is_enough = self.digest is None and not (digest and isinstance(proof, NoProof))
-        if proof is not None and is_enough:
+        if proof is not None and not (digest and isinstance(proof, NoProof)):
+            if self.digest is not None and digest_of(path, self.digest[0]) != self.digest[1]:
+                raise self._other(path, self.digest)
             return FetchResult(path, proof, is_new=False)
-        if archive is not None and archive.torrent is not None and self.digest is None:
+        if archive is not None and archive.torrent is not None:
             return None  # its pieces are looked at
-        if digest is not None and digest_of(path, digest[0]) == digest[1]:
-            record_archive(self.root, path, DigestProof(*digest))
-            return FetchResult(path, DigestProof(*digest), is_new=False)
+        return self._judged(path, digest)
+
+    def _judged(self, path: Path, digest: tuple[str, str] | None) -> FetchResult:
+        """A file that lies there and that the receipt does not speak of, if its digest is right."""
+        for each in filter(None, dict.fromkeys((digest, self.digest))):
+            if digest_of(path, each[0]) != each[1]:
+                raise self._other(path, each)
+        if digest is None:
+            raise self._other(path, None)
+        record_archive(self.root, path, DigestProof(*digest))
+        return FetchResult(path, DigestProof(*digest), is_new=False)
+
+    def _other(self, path: Path, digest: tuple[str, str] | None) -> ImnetprepError:
         problem = f"its {digest[0]} is not {digest[1]}" if digest else "nothing says what it is"
-        raise ImnetprepError(
+        return ImnetprepError(
             f"{path} is there, and {problem}",
             hint=f"{move_away(path)}; then run the same command again",
         )
@@ -216,9 +246,6 @@ class FileFetcher:
         mirrors = Mirrors(files, pieces.size_bytes, self.progress.note)
         torrent = read_torrent(self.dataset.published.read(archive.torrent))
         parts = PartFiles(torrent, {torrent.files[0].index: path})
-        for file in files.values():
-            if isinstance(file, LocalFile) and not path.exists():
-                clone_file(file.path, path.with_name(f"{path.name}.part"))
         parts.recover(self.progress)
         self._require_free(path, parts.missing_disk_bytes)
         with self._flow(path, pieces.size_bytes, parts.proved_bytes) as flow:
@@ -255,13 +282,20 @@ class FileFetcher:
         else:
             self._by_stream(title, file, path, proofs)
             is_right = expectation is None or _is_right(part_path(path), expectation)
-            if proofs.pieces is not None and proofs.digest is None:
+            if proofs.pieces is not None and is_right:
                 expectation = _by_all_pieces(proofs.pieces)
                 is_right = _has_pieces(part_path(path), proofs.pieces)
         if expectation is not None and not is_right:
             raise self._wrong(title, path, expectation)
+        if self.digest not in (None, proofs.digest):
+            own = Expectation(*self.digest, DigestProof(*self.digest))
+            if not _is_right(part_path(path), own):
+                raise self._wrong(title, path, own)
         proof = expectation.proof if expectation else _proof_of(title, file)
         self._give_name(path, proof)
+        if proofs.archive is not None and proofs.archive.torrent and proofs.pieces:
+            torrent = read_torrent(self.dataset.published.read(proofs.archive.torrent))
+            PartFiles(torrent, {torrent.files[0].index: path}).discard()
         return FetchResult(path, proof)
 
     def _by_ranges(
@@ -336,7 +370,7 @@ class FileFetcher:
         """
         self.progress.note(f"{path.name} comes in one stream: what interrupts it begins it anew")
         self.journal.forget_fetching(path.name)
-        known_bytes = proofs.size_bytes or (proofs.pieces.size_bytes if proofs.pieces else None)
+        known_bytes = proofs.size_bytes
         size_bytes = known_bytes or file.size_bytes or 0
         self._require_free(path, size_bytes)
         handle = open_part(part_path(path))
@@ -375,7 +409,6 @@ class FileFetcher:
             os.fsync(file.fileno())
         keep_arrival(self.journal, path.name, part_path(path), proof)
         part_path(path).rename(path)
-        path.with_name(f"{path.name}.part").unlink(missing_ok=True)  # of a torrent, and needless
         sync_folder(path.parent)
         self.journal.forget_fetching(path.name)
         self._record_arrivals()
@@ -391,7 +424,7 @@ class FileFetcher:
         with self.progress.task(
             f"fetch {path.name}", total=size_bytes, unit="B", initial=initial
         ) as task:
-            yield Flow(task, self.max_rate)
+            yield Flow(task, self.max_rate, self.stop)
 
 
 def _name_at(title: str, file: ArchiveFile) -> str:
@@ -446,4 +479,6 @@ def _proof_of(title: str, file: ArchiveFile) -> ArchiveProof:
     """What proves bytes that were judged by nothing but what their server says of them."""
     if file.seekable and (checksum := file.checksum) is not None:
         return ServerChecksum(checksum.kind, f"{checksum.value:x}", title)
+    if isinstance(file, WebStream) and not file.has_end:
+        return NoProof("its server says neither its length nor a digest: it may be cut short")
     return NoProof("its server says nothing of its bytes")

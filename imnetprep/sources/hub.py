@@ -26,6 +26,11 @@ _ADDRESS = re.compile(
 )
 
 
+def site() -> str:
+    """The address of the hub, or of the mirror that HF_ENDPOINT names."""
+    return (os.environ.get("HF_ENDPOINT") or _SITE).removesuffix("/")
+
+
 class _Place(NamedTuple):
     """What an address of the hub names: the path may be empty."""
 
@@ -100,8 +105,7 @@ def _place(address: str) -> _Place:
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise _no_address(address)
-    site = (os.environ.get("HF_ENDPOINT") or _SITE).removesuffix("/")
-    return _Place(site, match[1], match[2] or "main", (match[3] or "").strip("/"))
+    return _Place(site(), match[1], match[2] or "main", (match[3] or "").strip("/"))
 
 
 def _no_address(address: str) -> WrongUsage:

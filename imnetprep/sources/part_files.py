@@ -1,8 +1,9 @@
 """The unfinished files of a torrent: `*.part` files, and the record of proved pieces in them.
 
 libtorrent trusts resume data that is older than the files, and calls a piece finished before it
-is on the disk. So the record here is ours: a piece is in it after its SHA-1 was right as read
-back from the file and the file was synced. What the record does not cover is checked at start.
+is on the disk. So the record here is ours: a piece is in it after its SHA-1 was right (as read back
+from the file, where libtorrent wrote it) and the file was synced. What the record does not cover is
+checked at start.
 """
 
 import hashlib
@@ -212,9 +213,9 @@ class PartFiles:
         for part in map(self._parts.__getitem__, self.paths):
             if not part.exists():
                 part.touch()  # so that the record can say in which file they lie
-        for index, handle in list(self._handles.items()):
+        for index in self.paths:
             with named(self._parts[index]):
-                os.fsync(handle)
+                os.fsync(self._handle(index))
         bits = bytearray((self.torrent.info.num_pieces() + 7) // 8)
         for piece in pieces:
             bits[piece // 8] |= 1 << (piece % 8)
@@ -234,6 +235,13 @@ class PartFiles:
             params.have_pieces = [piece in self.proved_pieces for piece in numbers]
         params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)
         return params
+
+    def discard(self) -> None:
+        """Remove the parts and their record: the files have come another way."""
+        self.close()
+        self._forget()
+        for part in self._parts.values():
+            part.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Give the whole files their names. Call when every piece is proved and saved.

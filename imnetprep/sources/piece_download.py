@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 
 from imnetprep.archives.file import ArchiveFile
-from imnetprep.messages import ChangedFile, ImnetprepError, SourceFailed, WrongBytes
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes
 from imnetprep.sources.part_files import PartFiles
 from imnetprep.sources.web import WebFile
 from imnetprep.transfers.flow import Flow, side_by_side
@@ -117,10 +117,10 @@ def _fetch_run(parts: PartFiles, run: list[int], mirrors: Mirrors, flow: Flow) -
                 piece, tries = rest[0], tries + 1 if rest[0] == piece else 1
             if tries == _TRIES:
                 mirrors.leave_out(title, _lie(parts, title, piece))
-        except (SourceFailed, ChangedFile) as error:
-            mirrors.leave_out(title, error)
         except Lie:
             wrong.append(rest.pop(0))
+        except (SourceFailed, WrongBytes) as error:
+            mirrors.leave_out(title, error)
     return wrong
 
 

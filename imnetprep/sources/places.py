@@ -185,8 +185,10 @@ def files_in(address: str) -> list[str] | None:
             names += hub.parse_listing(page.read_at(0, _LARGEST_PAGE_BYTES), address)
             url = hub.next_page(page.link)
         if url is None:
-            break
-        if urlsplit(url)[:2] != urlsplit(origin.address)[:2]:  # the token is of that host
+            return names
+        if not url.startswith(f"{hub.site()}/"):  # the token is of that host
             raise SourceFailed(f"{address}: the hub lists on at another host", hint="name a file")
         origin = replace(origin, address=url)
-    return names
+    raise SourceFailed(
+        f"{address} has too many files to list", hint="name a folder of it, or a file"
+    )

@@ -101,8 +101,8 @@ class _Torrent:
     def steer(self) -> None:
         """Ask first for what is read next.
 
-        In order where two peers or more have all of it; else a window of pieces before all others:
-        a thin swarm lives of what is rare in it.
+        In order where two peers or web seeds have all of it; else a window of pieces before all
+        others: a thin swarm lives of what is rare in it.
         """
         if self.handle.status().num_seeds + len(self.handle.url_seeds()) >= _AMPLE_SEEDS:
             self.handle.set_flags(lt.torrent_flags.sequential_download)

@@ -31,6 +31,8 @@ class WebStream(WebFile):
             self._refuse(response, url, place, headers)
         length = response.headers.get("Content-Length", "")
         self.size_bytes = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+        # Else it ends where the connection does, whatever ended that.
+        self.has_end = "chunked" in response.headers.get("Transfer-Encoding", "") or bool(length)
         self.name = self.name or name_of(response.headers, self._origin.address)
         self._version = version_of(response.headers)
         self.link = response.headers.get("Link", "")  # to what comes behind it (RFC 8288)

@@ -25,12 +25,14 @@ class Flow:
     Keeps the rate, moves the bar, and ends what is under way once `stop` is set.
     """
 
-    def __init__(self, task: Task, max_rate: float | None = None) -> None:
+    def __init__(
+        self, task: Task, max_rate: float | None = None, stop: threading.Event | None = None
+    ) -> None:
         self._task, self._max_rate = task, max_rate
         self._lock = threading.Lock()
         self._free_at = 0.0
         self._parts = Counter[str]()
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
         self.moved_bytes = 0
 
     def moved(self, size_bytes: int) -> None:

@@ -1,6 +1,7 @@
 """`imnetprep download ADDRESS…`: from any server the same file, whole or absent, and proved."""
 
 import hashlib
+import os
 import random
 import re
 import shutil
@@ -211,6 +212,8 @@ def test_a_word_says_what_is_fetched(
         (["-"], 2, "a pipe is no address"),
         (["https://h/x.tar", "--digest", "sha256:12"], 2, "is no digest"),
         (["https://h/x.tar", "https://h/y.tar", "--digest", f"md5:{'0' * 32}"], 2, "of one file"),
+        (["https://h/x.torrent"], 2, "is a .torrent on a server"),
+        (["//[x"], 1, "is not there"),
         (["https://h/x.tar", "--no-sign-request"], 2, "only a bucket"),
         (["https://h/..%2F..%2Fevil.tar"], 2, "is no name for a file here"),
         (["https://h/%2Ftmp%2Fevil.tar"], 2, "is no name for a file here"),
@@ -569,3 +572,35 @@ def test_a_page_is_never_the_file(server: Version, tmp_path: Path, ranges: bool)
     server.ranges, server.headers["Content-Type"] = ranges, "Text/HTML"
     with pytest.raises(SourceFailed, match="the server sends a web page"):
         fetched(tmp_path, server.address)
+
+
+def test_a_file_of_that_name_is_not_replaced_by_a_stream(torrents: Path, tmp_path: Path) -> None:
+    """Its pieces are known, and a server without ranges gives none of them."""
+    path = tmp_path / "archives" / VAL
+    path.parent.mkdir()
+    with served() as server:
+        server.ranges, server.body = False, (torrents.parent / VAL).read_bytes()
+        address = server.address.replace("set.tar", VAL)
+        path.write_bytes(b"mine")
+        with pytest.raises(ImnetprepError, match="its md5 is not"):
+            fetched(tmp_path, address, dataset=torrents)
+        assert path.read_bytes() == b"mine"
+        path.write_bytes(server.body)
+        (result,) = fetched(tmp_path, address, dataset=torrents)
+        assert (result.is_new, result.proof.as_json()["kind"]) == (False, "md5")
+
+
+def test_what_is_on_record_is_synced_before(
+    torrents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut takes what was written and not synced, and leaves the record."""
+    inodes, fsync = list[int](), os.fsync
+
+    def noted(handle: int) -> None:
+        inodes.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    with web_served(torrents.parent) as web:
+        fetched(tmp_path, f"{web.address}/{TRAIN}", dataset=torrents)
+    assert inodes.count((tmp_path / "archives" / TRAIN).stat().st_ino) >= 2
