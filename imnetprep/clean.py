@@ -18,7 +18,6 @@ from imnetprep.organizing.journal import Stage, UnfinishedSplit, open_journal, r
 from imnetprep.proving.archive_at import consumed_path, index_path, other_consumer
 from imnetprep.proving.receipt import is_proved
 from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read, remove_shards
-from imnetprep.transfers.journal import read_part_sizes
 from imnetprep.transfers.range_download import name_of_part
 
 KINDS = ("temporary", "part", "leftover", "cache", "archive", "unfinished")
@@ -140,12 +139,11 @@ def _parts(root: Root, dataset: Dataset | None, *, any_source: bool) -> Iterator
     Without `any_source` only those of archives that the dataset says where to have again.
     """
     records, stays = list[Removable](), False
-    sizes = read_part_sizes(root.download_journal)
     for path in filter(_is_file, _entries(root.archives)):
         part_name = name_of_part(path)
         if path.suffix == ".part" or part_name is not None:
             if any_source or _published(dataset, part_name or path.stem):
-                is_pulled = part_name is not None and part_name not in sizes
+                is_pulled = path.suffix == ".fetching"
                 verb = "sync-s3 s3://… --pull" if is_pulled else "download"
                 yield _found("part", path, f"not whole; imnetprep {verb} would resume it")
             else:

@@ -145,9 +145,9 @@ def carry_out_download(
     """Fetch the files from servers, then the archives from their swarms; then seeds, if asked to.
 
     `digest`: of the only file, kind and value. `reading`: who reads what comes from a swarm, while
-    it comes. Raises SourceFailed where nobody delivers,
-    WrongBytes where what comes is not of this dataset or not what it should be, and ImnetprepError
-    on a disk that is too small, full or failing.
+    it comes. Raises SourceFailed where nobody delivers, WrongBytes where what comes is not of this
+    dataset or not what it should be, and ImnetprepError on a disk that is too small, full or
+    failing.
     """
     with locked(root.archives):
         if plan.has_archives:

@@ -164,7 +164,7 @@ def _archives(root: Root, dataset: Dataset | None) -> Iterator[Status]:
     at_work = is_locked(root.archives)
     for path in sorted(root.archives.iterdir()):
         try:
-            part_name = name_of_part(path)
+            part_name = name_of_part(path) if path.suffix == ".download" else None
             if (path.name.startswith(".") and part_name not in sizes) or not path.is_file():
                 continue
             name, state, size_bytes = path.stem, path.suffix[1:], path.stat().st_size

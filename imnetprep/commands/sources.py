@@ -9,7 +9,7 @@ from imnetprep.commands.verb import Verb
 @click.command(cls=Verb, short_help="Show where archives can be read from, an example of each.")
 @json_option
 def sources() -> None:
-    """Show the addresses that --archives and --from take, with an example of each.
+    """Show the addresses that prepare, download, --archives and --from take, an example of each.
 
     A folder on this machine is one too. docs/sources.md says what to set up once.
 

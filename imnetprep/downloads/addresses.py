@@ -191,9 +191,8 @@ def _file_name(address: str, archives: dict[str, Archive]) -> str | None:
     if names_a_file(address):
         return ""
     name = _last_part(address)
-    if name in archives or name.lower().endswith(ARCHIVE_ENDINGS):
-        return name
-    return bundle_name(address) if address.startswith("kaggle:") else None
+    is_file = name in archives or name.lower().endswith(ARCHIVE_ENDINGS)
+    return name if is_file or address.startswith("kaggle:") else None
 
 
 def _last_part(address: str) -> str:

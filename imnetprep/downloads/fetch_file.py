@@ -54,8 +54,8 @@ from imnetprep.transfers.journal import PartJournal
 from imnetprep.transfers.range_download import (
     RangeDownload,
     Remote,
+    download_part_path,
     open_part,
-    part_path,
     write_all,
 )
 from imnetprep.transfers.whole_digest import WholeDigest, digest_of
@@ -246,7 +246,7 @@ class FileFetcher:
         mirrors = Mirrors(files, pieces.size_bytes, self.progress.note)
         torrent = read_torrent(self.dataset.published.read(archive.torrent))
         parts = PartFiles(torrent, {torrent.files[0].index: path})
-        parts.recover(self.progress)
+        parts.recover(self.progress, stop=self.stop)
         self._require_free(path, parts.missing_disk_bytes)
         with self._flow(path, pieces.size_bytes, parts.proved_bytes) as flow:
             fetch_pieces(parts, mirrors, flow, jobs=TRANSFERS.count(self.jobs))
@@ -275,21 +275,22 @@ class FileFetcher:
 
     def _by_one(self, title: str, file: ArchiveFile, path: Path, proofs: _Proofs) -> FetchResult:
         expectation = _expectation(title, file, proofs.digest)
-        if isinstance(file, LocalFile) and clone_file(file.path, part_path(path)):
-            is_right = expectation is None or _is_right(part_path(path), expectation)
+        if isinstance(file, LocalFile) and clone_file(file.path, download_part_path(path)):
+            self.journal.forget_fetching(path.name)
+            is_right = expectation is None or _is_right(download_part_path(path), expectation)
         elif file.seekable:
             is_right = self._by_ranges(title, file, path, expectation, proofs)
         else:
             self._by_stream(title, file, path, proofs)
-            is_right = expectation is None or _is_right(part_path(path), expectation)
+            is_right = expectation is None or _is_right(download_part_path(path), expectation)
             if proofs.pieces is not None and is_right:
                 expectation = _by_all_pieces(proofs.pieces)
-                is_right = _has_pieces(part_path(path), proofs.pieces)
+                is_right = _has_pieces(download_part_path(path), proofs.pieces)
         if expectation is not None and not is_right:
             raise self._wrong(title, path, expectation)
         if self.digest not in (None, proofs.digest):
             own = Expectation(*self.digest, DigestProof(*self.digest))
-            if not _is_right(part_path(path), own):
+            if not _is_right(download_part_path(path), own):
                 raise self._wrong(title, path, own)
         proof = expectation.proof if expectation else _proof_of(title, file)
         self._give_name(path, proof)
@@ -308,7 +309,7 @@ class FileFetcher:
     ) -> bool:
         """Fetch the part of `path`, whole. Is it what is expected?"""
         size_bytes = file.size_bytes or 0
-        self._require_free(path, size_bytes - allocated_bytes(part_path(path)))
+        self._require_free(path, size_bytes - allocated_bytes(download_part_path(path)))
         version = file.identity
         if expectation is not None and proofs.digest is not None:
             # Of the same digest the bytes are the same, whatever server has them.
@@ -345,6 +346,7 @@ class FileFetcher:
         return RangeDownload(
             path.name,
             path,
+            download_part_path(path),
             remote,
             self.journal,
             flow,
@@ -373,7 +375,7 @@ class FileFetcher:
         known_bytes = proofs.size_bytes
         size_bytes = known_bytes or file.size_bytes or 0
         self._require_free(path, size_bytes)
-        handle = open_part(part_path(path))
+        handle = open_part(download_part_path(path))
         try:
             os.ftruncate(handle, 0)
             with self._flow(path, size_bytes) as flow:
@@ -387,7 +389,7 @@ class FileFetcher:
             if known_bytes not in (None, at):
                 raise _other_size(title, f"{at:,}", known_bytes)
         except WrongBytes:
-            part_path(path).unlink()
+            download_part_path(path).unlink()
             raise
         finally:
             os.close(handle)
@@ -396,7 +398,7 @@ class FileFetcher:
         """Put what came aside; the error."""
         spoiled_path = path.with_name(f"{path.name}.wrong")
         self.journal.forget_fetching(path.name)
-        part_path(path).replace(spoiled_path)
+        download_part_path(path).replace(spoiled_path)
         return WrongBytes(
             f"{title}: its {expectation.kind} {expectation.verb} not {expectation.value}",
             hint=f"what came is {spoiled_path}, to be looked at or removed; another address may"
@@ -405,10 +407,10 @@ class FileFetcher:
 
     def _give_name(self, path: Path, proof: ArchiveProof) -> None:
         """Give the whole part its name, and the receipt its proof."""
-        with open_file(part_path(path)) as file:
+        with open_file(download_part_path(path)) as file:
             os.fsync(file.fileno())
-        keep_arrival(self.journal, path.name, part_path(path), proof)
-        part_path(path).rename(path)
+        keep_arrival(self.journal, path.name, download_part_path(path), proof)
+        download_part_path(path).rename(path)
         sync_folder(path.parent)
         self.journal.forget_fetching(path.name)
         self._record_arrivals()

@@ -10,7 +10,7 @@ from imnetprep.sync.plan import RANGE_BYTES, Step
 from imnetprep.sync.survey import Survey
 from imnetprep.transfers.checksums import Checksums
 from imnetprep.transfers.flow import Flow
-from imnetprep.transfers.range_download import RangeDownload, Remote
+from imnetprep.transfers.range_download import RangeDownload, Remote, pull_part_path
 
 
 class ObjectDownload(RangeDownload):
@@ -40,6 +40,7 @@ class ObjectDownload(RangeDownload):
         super().__init__(
             step.path,
             path,
+            pull_part_path(path),
             remote,
             survey.journal,
             flow,

@@ -33,7 +33,7 @@ from imnetprep.sync.object_download import ObjectDownload
 from imnetprep.sync.plan import Action, Outcome, Step, SyncPlan, compared
 from imnetprep.sync.survey import Survey, pieces_of
 from imnetprep.transfers.flow import Flow, side_by_side
-from imnetprep.transfers.range_download import part_path
+from imnetprep.transfers.range_download import pull_part_path
 
 _SECONDS_BETWEEN_SYNCS = 2.0
 
@@ -80,7 +80,10 @@ class Pull:
         needs = dict[int, tuple[Path, int]]()
         for step in steps:
             place = self.splits.place(step)
-            folder, disk_bytes = existing_folder(place.parent), allocated_bytes(part_path(place))
+            folder, disk_bytes = (
+                existing_folder(place.parent),
+                allocated_bytes(pull_part_path(place)),
+            )
             if place != self._root.place(step.path):
                 disk_bytes += allocated_bytes(place)
             _, need_bytes = needs.get(folder.stat().st_dev, (folder, 0))
@@ -124,7 +127,7 @@ class Pull:
         for download in arrivals:
             proof = download.proof if _is_archive(download.step.path) else None
             if proof is not None:  # a kill may come between the name and the receipt
-                keep_arrival(self._journal, download.step.path, part_path(download.path), proof)
+                keep_arrival(self._journal, download.step.path, download.part, proof)
         under_way = list(self._open)  # threads add to it
         places = {each.path.parent.stat().st_dev: each.path.parent for each in under_way}
         with self._journal.syncing():
@@ -134,7 +137,7 @@ class Pull:
         for download in arrivals:
             self._open.discard(download)
             self._refuse_touched(download)
-            part_path(download.path).replace(download.path)
+            download.part.replace(download.path)
             folders.add(download.path.parent)
         for folder in folders:
             sync_folder(folder)
@@ -262,6 +265,6 @@ def fetch_manifest(survey: Survey, flow: Flow) -> RemoteManifest | None:
         list(side_by_side(units, jobs=TRANSFERS_OF_ONE.count(), stop=flow.stop))
     finally:
         download.close()
-    part_path(path).replace(path)
+    download.part.replace(path)
     survey.journal.forget_fetching(MANIFEST)
     return read_remote_manifest(path)

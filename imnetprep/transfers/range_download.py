@@ -1,7 +1,7 @@
 """One file on its way here: by ranges, each judged as it comes, resumed when interrupted.
 
-It is `.NAME.fetching` beside its place until it is whole. How far each range is written outlives a
-kill, and what a power cut may have taken is read again.
+It is a part beside its place until it is whole. How far each range is written outlives a kill, and
+what a power cut may have taken is read again.
 """
 
 import os
@@ -27,14 +27,22 @@ _LARGEST_RANGE_BYTES = 64 << 20
 _REQUEST_BYTES, _REQUESTS_AT_LEAST = 64 << 20, 32  # few at the end leave connections idle
 
 
-def part_path(path: Path) -> Path:
-    """What `path` is called while it is fetched."""
+def pull_part_path(path: Path) -> Path:
+    """What `path` is called while a pull fetches it."""
     return path.with_name(f".{path.name}.fetching")
+
+
+def download_part_path(path: Path) -> Path:
+    """What `path` is called while it is downloaded.
+
+    Each journal knows the bytes of its own parts alone: a pull and a download never share one.
+    """
+    return path.with_name(f".{path.name}.download")
 
 
 def name_of_part(part: Path) -> str | None:
     """What the file will be called whose part is at `part`; None: it is no such part."""
-    match = re.fullmatch(r"(?s)\.(.+)\.fetching", part.name)
+    match = re.fullmatch(r"(?s)\.(.+)\.(?:fetching|download)", part.name)
     return match and match[1]
 
 
@@ -60,7 +68,7 @@ class Remote:
 
 
 class RangeDownload:
-    """A file on its way to `path`, called `name` in the journal.
+    """A file on its way to `path` by way of `part`, called `name` in the journal.
 
     `target`: what its bytes must be, where its server says so; else `kind` is that of the checksums
     that are computed. `pieces`: what they must be by a torrent.
@@ -70,6 +78,7 @@ class RangeDownload:
         self,
         name: str,
         path: Path,
+        part: Path,
         remote: Remote,
         journal: PartJournal,
         flow: Flow,
@@ -80,7 +89,7 @@ class RangeDownload:
         pieces: Pieces | None,
         note: Callable[[str], None],
     ) -> None:
-        self.name, self.path, self.remote = name, path, remote
+        self.name, self.path, self.part, self.remote = name, path, part, remote
         self._journal, self._flow, self._note = journal, flow, note
         self.target, self.pieces = target, pieces
         self._kind = target.whole.kind if target else kind
@@ -108,9 +117,9 @@ class RangeDownload:
 
         One that is whole has an empty one, so that it is judged like any other.
         """
-        place, size_bytes = part_path(self.path), self.remote.size_bytes
-        is_new = not place.exists()  # which may have the inode of one that is gone
-        self._handle = open_part(place)
+        size_bytes = self.remote.size_bytes
+        is_new = not self.part.exists()  # which may have the inode of one that is gone
+        self._handle = open_part(self.part)
         status = os.fstat(self._handle)
         if not self._is_journalled:
             with named(self.path):
@@ -294,7 +303,7 @@ class RangeDownload:
 
     def sync(self) -> None:
         """Let what is written outlive a power cut."""
-        with self._journal.syncing(), open_file(part_path(self.path)) as file:
+        with self._journal.syncing(), open_file(self.part) as file:
             os.fsync(file.fileno())
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from imnetprep.fs import read_range
-from imnetprep.transfers.range_download import RangeDownload, part_path
+from imnetprep.transfers.range_download import RangeDownload
 
 _CHUNK_BYTES = 1 << 20
 
@@ -43,11 +43,11 @@ class WholeDigest:
         """
         if self._digest.result() == value:
             return True
-        return digest_of(part_path(self._download.path), self._kind) == value
+        return digest_of(self._download.part, self._kind) == value
 
     def _follow(self) -> str:
         digest, at = hashlib.new(self._kind), 0
-        with part_path(self._download.path).open("rb") as file:
+        with self._download.part.open("rb") as file:
             while at < self._download.remote.size_bytes:
                 end = self._download.wait_for(at)
                 while at < end:

@@ -14,7 +14,7 @@ from imnetprep.digests import Checksum
 from imnetprep.sync.remote_receipt import ObjectRecord, format_receipt, parse_receipt
 from imnetprep.sync.survey import part_bytes_of
 from imnetprep.transfers.checksums import Checksums
-from imnetprep.transfers.range_download import part_path
+from imnetprep.transfers.range_download import pull_part_path
 from tests.fuzzing.cases import Case, json_cases, run_command, sql_cases
 from tests.servers import BUCKET, S3Server
 from tests.stopped import run_stopped
@@ -108,7 +108,7 @@ def _journal(both: Path) -> Iterator[Case]:
         def write(path: Path, case: Case = case) -> None:
             big = both / "half" / _BIG
             if big.exists():  # the case before has come to its end
-                big.rename(part_path(big))
+                big.rename(pull_part_path(big))
             case.write(path)
 
         yield case._replace(write=write)

@@ -300,18 +300,35 @@ def test_a_file_that_changes_all_the_time_is_given_up(server: Version, tmp_path:
     fetched(tmp_path, server.address, digest=("sha256", SHA256))  # which proves them the same
 
 
-def test_what_came_before_an_interruption_is_not_fetched_again(
-    server: Version, tmp_path: Path
-) -> None:
+def fail_from(at: int) -> Callable[[int, bytes], bytes]:
+    """What spoils a server: it has no bytes from `at` on."""
+
     def fail(start: int, body: bytes) -> bytes:
-        if start >= 6 << 15:
+        if start >= at:
             raise OSError
         return body
 
-    server.spoil = fail
+    return fail
+
+
+def test_the_part_of_a_pull_is_left_alone(server: Version, tmp_path: Path) -> None:
+    """Its journal would believe what a download wrote over it."""
+    part = tmp_path / "archives" / ".set.tar.fetching"
+    part.parent.mkdir()
+    part.write_bytes(bytes(len(BODY)))
+    server.spoil = fail_from(6 << 15)
     with pytest.raises(SourceFailed):
         fetched(tmp_path, server.address, jobs=1)
-    assert names_in(tmp_path)[:2] == [".download.db", ".set.tar.fetching"]
+    assert part.read_bytes() == bytes(len(BODY))
+
+
+def test_what_came_before_an_interruption_is_not_fetched_again(
+    server: Version, tmp_path: Path
+) -> None:
+    server.spoil = fail_from(6 << 15)
+    with pytest.raises(SourceFailed):
+        fetched(tmp_path, server.address, jobs=1)
+    assert names_in(tmp_path)[:2] == [".download.db", ".set.tar.download"]
     server.spoil = lambda _start, body: body
     before = server.sent_bytes
     notes = Notes()
@@ -520,13 +537,7 @@ def test_a_stream_is_judged_by_pieces_and_size_too(torrents: Path, tmp_path: Pat
 def test_a_file_without_a_version_is_not_resumed(server: Version, tmp_path: Path) -> None:
     """Nothing tells that what is there is of what comes."""
     server.etag = ""
-
-    def fail(start: int, body: bytes) -> bytes:
-        if start >= 6 << 15:
-            raise OSError
-        return body
-
-    server.spoil = fail
+    server.spoil = fail_from(6 << 15)
     with pytest.raises(SourceFailed):
         fetched(tmp_path, server.address, jobs=1)
     server.spoil, server.body = (lambda _start, body: body), OTHER_BODY
@@ -552,14 +563,7 @@ def test_a_digest_that_is_told_too_late_proves_nothing(server: Version, tmp_path
 
 def test_what_a_liar_left_does_not_spoil_what_another_sends(tmp_path: Path, small: None) -> None:
     with served() as liar, served() as server:
-        liar.body = OTHER_BODY
-
-        def fail(start: int, body: bytes) -> bytes:
-            if start >= 6 << 15:
-                raise OSError
-            return body
-
-        liar.spoil = fail
+        liar.body, liar.spoil = OTHER_BODY, fail_from(6 << 15)
         notes, digest = Notes(), ("sha256", SHA256)
         fetched(tmp_path, liar.address, server.address, digest=digest, jobs=1, notes=notes)
     assert (tmp_path / "archives" / "set.tar").read_bytes() == BODY
