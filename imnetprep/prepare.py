@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from imnetprep.archive_parts import split_of_parquet
 from imnetprep.catalog.datasets import Dataset, Layout, Root, Split
@@ -61,6 +62,17 @@ class Stages:
         finally:
             earlier_s = self.seconds.get(stage, 0.0)
             self.seconds[stage] = earlier_s + time.monotonic() - start_s
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What every stage works with."""
+
+    network: Network
+    wait_s: float
+    jobs: int | None
+    stages: Stages
+    progress: Progress
 
 
 def plan_prepare(
@@ -115,67 +127,55 @@ def carry_out_prepare(
     Interrupted at any instant, the same call resumes. Raises as `carry_out_download` and as
     `OrganizePlan.carry_out`.
     """
+    means = _Means(network, wait_s, jobs, stages, progress)
     for address, splits in plan.servers.items():
-        with stages.timed("organize"):
-            organize = plan_organize(
-                plan.root, dataset=plan.dataset, splits=splits, archives=address, jobs=jobs
-            )
-            yield from organize.carry_out(progress)
+        yield from _organized(plan, splits, means, archives=address)
     of_servers = {split for splits in plan.servers.values() for split in splits}
     if rest := [split for split in plan.splits if split not in of_servers]:
-        yield from _from_swarms(plan, rest, network, wait_s, jobs, stages, progress)
+        yield from _from_archives(plan, rest, means)
 
 
-def _from_swarms(
-    plan: PreparePlan,
-    splits: Sequence[Split],
-    network: Network,
-    wait_s: float,
-    jobs: int | None,
-    stages: Stages,
-    progress: Progress,
+def _from_archives(
+    plan: PreparePlan, splits: Sequence[Split], means: _Means
 ) -> Iterator[SplitRecord]:
     """Organize the archives of ROOT/archives, those that are still to come while they come."""
     if not plan.download.to_fetch:
         if plan.download.files:
-            _run(plan, network, wait_s, jobs, stages, progress)
-        yield from _organized(plan, splits, {}, jobs, stages, progress)
+            _download(plan, means)
+        yield from _organized(plan, splits, means)
         return
-    download = _Download(plan, network, wait_s, jobs, stages, progress)
+    download = _Download(plan, means)
     with download.under_way():
         arrivals = download.arrivals()
-        yield from _organized(plan, splits, arrivals, jobs, stages, _Notes(progress))
+        means = replace(means, progress=_Notes(means.progress))
+        yield from _organized(plan, splits, means, arrivals=arrivals)
 
 
 def _organized(
     plan: PreparePlan,
     splits: Sequence[Split],
-    arrivals: Mapping[str, PartFiles],
-    jobs: int | None,
-    stages: Stages,
-    progress: Progress,
+    means: _Means,
+    *,
+    archives: str | None = None,
+    arrivals: Mapping[str, PartFiles] = MappingProxyType({}),
 ) -> Iterator[SplitRecord]:
-    with stages.timed("organize"):
+    with means.stages.timed("organize"):
         organize = plan_organize(
-            plan.root, dataset=plan.dataset, splits=splits, jobs=jobs, arrivals=arrivals
+            plan.root,
+            dataset=plan.dataset,
+            splits=splits,
+            archives=archives,
+            jobs=means.jobs,
+            arrivals=arrivals,
         )
-        yield from organize.carry_out(progress)
+        yield from organize.carry_out(means.progress)
 
 
 class _Download:
     """The download of a plan, in a thread of its own."""
 
-    def __init__(
-        self,
-        plan: PreparePlan,
-        network: Network,
-        wait_s: float,
-        jobs: int | None,
-        stages: Stages,
-        progress: Progress,
-    ) -> None:
-        self._plan, self._network, self._wait_s, self._jobs = plan, network, wait_s, jobs
-        self._stages, self._progress = stages, progress
+    def __init__(self, plan: PreparePlan, means: _Means) -> None:
+        self._plan, self._means = plan, means
         self._parts = Future[Sequence[PartFiles]]()
         self._stop = threading.Event()
         self._result: Future[None]
@@ -209,17 +209,8 @@ class _Download:
         return found
 
     def _run(self) -> None:
-        reading = Reading(self._parts.set_result, self._stop)
         try:
-            _run(
-                self._plan,
-                self._network,
-                self._wait_s,
-                self._jobs,
-                self._stages,
-                self._progress,
-                reading,
-            )
+            _download(self._plan, self._means, Reading(self._parts.set_result, self._stop))
         except BaseException as error:
             if not self._parts.done():
                 self._parts.set_exception(error)
@@ -228,25 +219,17 @@ class _Download:
             raise
 
 
-def _run(
-    plan: PreparePlan,
-    network: Network,
-    wait_s: float,
-    jobs: int | None,
-    stages: Stages,
-    progress: Progress,
-    reading: Reading | None = None,
-) -> None:
+def _download(plan: PreparePlan, means: _Means, reading: Reading | None = None) -> None:
     """Download what comes into ROOT/archives."""
-    with stages.timed("download"):
+    with means.stages.timed("download"):
         for _ in carry_out_download(
             plan.download,
             plan.root,
-            network=network,
-            wait_s=wait_s,
+            network=means.network,
+            wait_s=means.wait_s,
             seed_limits=SeedLimits(),
-            progress=progress,
-            jobs=jobs,
+            progress=means.progress,
+            jobs=means.jobs,
             reading=reading,
         ):
             pass
