@@ -18,6 +18,7 @@ from imnetprep.sources.places import (
     address_of,
     files_in,
     is_local,
+    name_in,
     names_a_file,
     open_address,
     open_archive,
@@ -189,7 +190,7 @@ def _parquet_requests(
 def _file_name(address: str, archives: dict[str, Archive]) -> str | None:
     """What the file at `address` is called, empty: its server knows; None: it is of a folder."""
     if names_a_file(address):
-        return ""
+        return name_in(address)
     name = _last_part(address)
     is_file = name in archives or name.lower().endswith(ARCHIVE_ENDINGS)
     return name if is_file or address.startswith("kaggle:") else None

@@ -36,11 +36,6 @@ def github_origin(address: str) -> Origin:
     def explain(refusal: Refusal) -> Explanation | None:
         if refusal.status == 404:
             return Explanation("GitHub has no such file, or it is private (404)", f"look at {page}")
-        if refusal.status == 200:
-            return Explanation(
-                "GitHub packs sources as they are asked for, without byte ranges",
-                f"curl -L {url} | imnetprep organize --archives - --split SPLIT",
-            )
         return None
 
     return Origin(url, address, {}, explain, own_name.rpartition("/")[2])

@@ -132,6 +132,13 @@ def names_a_file(place: str | Path) -> bool:
     )
 
 
+def name_in(address: str) -> str:
+    """What the file at an address that `names_a_file` is called; empty: its server alone knows."""
+    plain = _plain(address)
+    origin = SCHEMES[plain.partition(":")[0]].origin
+    return origin(plain).name if origin else ""
+
+
 def open_archive(place: str | Path, name: str) -> ArchiveFile:
     """The archive called `name` at `place`; an address may also name the file.
 

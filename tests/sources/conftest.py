@@ -1,5 +1,6 @@
 """A torrent client that we did not write, on loopback."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from imnetprep.sources.seeder import make_torrent
 from imnetprep.sources.torrent import read_torrent
 from tests.servers import free_port
+from tests.sources.downloads import SIZES
 
 Seed = Callable[[Path], tuple[list[str], str]]
 
@@ -49,3 +51,23 @@ def aria2_seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seed]:
     for client in clients:
         client.kill()
         client.wait()
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranges and records as they are, for files that are a thousand times smaller."""
+    monkeypatch.setattr("imnetprep.retry._FIRST_WAIT_S", 0.001)
+    for name, value in SIZES.items():
+        monkeypatch.setattr(f"imnetprep.{name}", value)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 6 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("a small disk is a mount, and this user may not mount")
+    yield disk
+    subprocess.run(["umount", disk], check=True)

@@ -18,7 +18,7 @@ import pytest
 
 from imnetprep.sources import drive, kaggle
 from tests.http_server import Answering, http_served
-from tests.sources.test_download_addresses import fetched
+from tests.sources.downloads import fetched
 
 BODY = random.Random(11).randbytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()

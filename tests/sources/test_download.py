@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -494,18 +493,6 @@ def test_terminated_it_keeps_what_is_proved(four_megabytes: Path, tmp_path: Path
     body = make_torrent(archive)
     record = lt.bdecode(record_path(part.parent, read_torrent(body).info_hash).read_bytes())
     assert sum(byte.bit_count() for byte in record[b"proved"]) > 0
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 6 MB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("a small disk is a mount, and this user may not mount")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture(scope="module")

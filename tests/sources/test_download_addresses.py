@@ -5,140 +5,36 @@ import os
 import random
 import re
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from imnetprep.catalog.datasets import Root
-from imnetprep.download import DownloadResult, carry_out_download, plan_download
-from imnetprep.messages import ImnetprepError, Silent, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.sources.seeder import SeedLimits, make_torrent
-from imnetprep.sources.session import Network
+from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
+from imnetprep.sources.seeder import make_torrent
 from tests.conftest import Run, receipt_of, tree
-from tests.http_server import Answering, http_served
 from tests.servers import WebServer, web_served
+from tests.sources.downloads import (
+    BODY,
+    OTHER_BODY,
+    Notes,
+    StandIn,
+    fail_from,
+    fetched,
+    names_in,
+    served,
+)
 from tests.stopped import run_stopped
 
 TRAIN, VAL = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
-BODY, OTHER_BODY = random.Random(3).randbytes(500_000), random.Random(4).randbytes(500_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 PIECE = 1 << 14
 
 
-class Notes(Silent):
-    """Keeps the remarks, and what its tasks are told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.initial, self.total, self.bytes, self.lock = 0, 0, 0, threading.Lock()
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-    @contextmanager
-    def task(self, title: str, *, total: int, unit: str, initial: int = 0) -> Iterator["Notes"]:
-        self.total, self.bytes = total, initial
-        yield self
-
-    def advance(self, amount: int) -> None:
-        self.bytes += amount
-        assert not self.total or self.bytes <= self.total, "more than all of it"
-
-
-class Version:
-    """A server of one file that `change` makes another one, and whose bodies `wrong` spoils."""
-
-    def __init__(self) -> None:
-        self.body, self.etag, self.headers = BODY, '"one"', dict[str, str]()
-        self.requests, self.sent_bytes = 0, 0
-        self.change_at, self.cuts, self.ranges = 0, 0, True
-        self.spoil: Callable[[int, bytes], bytes] = lambda _start, body: body
-        self.lock = threading.Lock()
-        self.address = ""
-
-    def answer(self, request: Answering) -> None:
-        """Send the range that is asked for, or all of it."""
-        with self.lock:
-            self.requests += 1
-            if self.requests == self.change_at:
-                self.body, self.etag = OTHER_BODY, '"two"'
-            whole, etag = self.body, self.etag
-        match = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("Range", ""))
-        start, end = (
-            (int(match[1]), int(match[2]) + 1) if match and self.ranges else (0, len(whole))
-        )
-        body = self.spoil(start, whole[start:end])
-        request.send_response(206 if match and self.ranges else 200)
-        headers = {"ETag": etag, "Content-Length": str(len(body)), **self.headers}
-        if match and self.ranges:
-            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(whole)}"
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.end_headers()
-        with self.lock:
-            if self.cuts and len(body) > 1:
-                self.cuts -= 1
-                body = body[: len(body) // 2]
-            self.sent_bytes += len(body)
-        request.wfile.write(body)
-        request.wfile.flush()
-
-
-@contextmanager
-def served() -> Iterator[Version]:
-    version = Version()
-
-    class Handler(Answering):
-        def do_GET(self) -> None:
-            try:
-                version.answer(self)
-            except OSError:  # the other side hung up
-                self.close_connection = True
-
-    with http_served(Handler) as server:
-        version.address = f"http://127.0.0.1:{server.server_address[1]}/set.tar"
-        yield version
-
-
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ranges and records as they are, for files that are a thousand times smaller."""
-    monkeypatch.setattr("imnetprep.retry._FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr("imnetprep.downloads.fetch_file._RANGE_BYTES", 1 << 15)
-    for name, value in {"_JOURNALLED": 1 << 13, "_CHUNK": 1 << 12, "_REQUEST": 1 << 16}.items():
-        monkeypatch.setattr(f"imnetprep.transfers.range_download.{name}_BYTES", value)
-
-
-@pytest.fixture
-def server(small: None) -> Iterator[Version]:
-    with served() as version:
-        yield version
-
-
-def fetched(
-    root: Path,
-    *addresses: object,
-    dataset: Path | None = None,
-    digest: tuple[str, str] | None = None,
-    jobs: int = 8,
-    notes: Notes | None = None,
-) -> list[DownloadResult]:
-    words = [str(address) for address in addresses]
-    plan = plan_download(Root(root), words, dataset=str(dataset) if dataset else None, splits=())
-    return list(
-        carry_out_download(
-            plan, Root(root), network=Network(), wait_s=1, seed_limits=SeedLimits(),
-            progress=notes or Notes(), jobs=jobs, digest=digest,
-        )
-    )  # fmt: skip
-
-
-def names_in(root: Path) -> list[str]:
-    """What lies in ROOT/archives, beside the lock."""
-    return sorted(path.name for path in (root / "archives").iterdir() if path.name != ".lock")
+def server(small: None) -> Iterator[StandIn]:
+    with served() as server:
+        yield server
 
 
 def test_from_a_web_server_to_the_same_tree(
@@ -241,7 +137,7 @@ def test_a_file_is_copied_from_this_machine(packed: Path, tmp_path: Path) -> Non
         assert result.proof.as_json()["kind"] == "md5"
 
 
-def test_what_proves_a_file_of_ones_own(server: Version, tmp_path: Path) -> None:
+def test_what_proves_a_file_of_ones_own(server: StandIn, tmp_path: Path) -> None:
     (result,) = fetched(tmp_path / "a", server.address, digest=("sha256", SHA256))
     assert result.proof.as_json() == {"kind": "sha256", "digest": SHA256}
     server.headers["x-goog-hash"] = "md5=" + "AAAAAAAAAAAAAAAAAAAAAA=="
@@ -256,7 +152,7 @@ def test_what_proves_a_file_of_ones_own(server: Version, tmp_path: Path) -> None
     assert not (tmp_path / "d" / "manifest.db").exists(), "it is of no known dataset"
 
 
-def test_a_wrong_digest_leaves_nothing_under_the_name(server: Version, tmp_path: Path) -> None:
+def test_a_wrong_digest_leaves_nothing_under_the_name(server: StandIn, tmp_path: Path) -> None:
     with pytest.raises(WrongBytes, match="its sha256 is not 1111") as refused:
         fetched(tmp_path, server.address, digest=("sha256", "1" * 64))
     assert names_in(tmp_path) == ["set.tar.wrong"]
@@ -266,7 +162,7 @@ def test_a_wrong_digest_leaves_nothing_under_the_name(server: Version, tmp_path:
     assert names_in(tmp_path) == ["set.tar", "set.tar.wrong"]
 
 
-def test_a_file_of_that_name_is_not_replaced(server: Version, tmp_path: Path) -> None:
+def test_a_file_of_that_name_is_not_replaced(server: StandIn, tmp_path: Path) -> None:
     path = tmp_path / "archives" / "set.tar"
     path.parent.mkdir()
     path.write_bytes(BODY)
@@ -279,7 +175,7 @@ def test_a_file_of_that_name_is_not_replaced(server: Version, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("cuts", [0, 1])
-def test_a_file_that_changes_is_begun_anew(server: Version, tmp_path: Path, cuts: int) -> None:
+def test_a_file_that_changes_is_begun_anew(server: StandIn, tmp_path: Path, cuts: int) -> None:
     """Between two requests, and behind a body that broke."""
     server.change_at, server.cuts = 5, 10 * cuts
     notes = Notes()
@@ -288,7 +184,7 @@ def test_a_file_that_changes_is_begun_anew(server: Version, tmp_path: Path, cuts
     assert [line for line in notes.lines if "has changed while it was read; begun anew" in line]
 
 
-def test_a_file_that_changes_all_the_time_is_given_up(server: Version, tmp_path: Path) -> None:
+def test_a_file_that_changes_all_the_time_is_given_up(server: StandIn, tmp_path: Path) -> None:
     def change(_start: int, body: bytes) -> bytes:
         server.etag = f'"{server.requests}"'
         return body
@@ -300,18 +196,7 @@ def test_a_file_that_changes_all_the_time_is_given_up(server: Version, tmp_path:
     fetched(tmp_path, server.address, digest=("sha256", SHA256))  # which proves them the same
 
 
-def fail_from(at: int) -> Callable[[int, bytes], bytes]:
-    """What spoils a server: it has no bytes from `at` on."""
-
-    def fail(start: int, body: bytes) -> bytes:
-        if start >= at:
-            raise OSError
-        return body
-
-    return fail
-
-
-def test_the_part_of_a_pull_is_left_alone(server: Version, tmp_path: Path) -> None:
+def test_the_part_of_a_pull_is_left_alone(server: StandIn, tmp_path: Path) -> None:
     """Its journal would believe what a download wrote over it."""
     part = tmp_path / "archives" / ".set.tar.fetching"
     part.parent.mkdir()
@@ -323,7 +208,7 @@ def test_the_part_of_a_pull_is_left_alone(server: Version, tmp_path: Path) -> No
 
 
 def test_what_came_before_an_interruption_is_not_fetched_again(
-    server: Version, tmp_path: Path
+    server: StandIn, tmp_path: Path
 ) -> None:
     server.spoil = fail_from(6 << 15)
     with pytest.raises(SourceFailed):
@@ -370,7 +255,7 @@ def test_a_kill_between_the_name_and_the_receipt_loses_no_proof(tmp_path: Path) 
     assert names_in(tmp_path) == ["set.tar"]
 
 
-def test_a_server_without_ranges_is_read_in_one_stream(server: Version, tmp_path: Path) -> None:
+def test_a_server_without_ranges_is_read_in_one_stream(server: StandIn, tmp_path: Path) -> None:
     server.ranges, server.cuts = False, 3
     notes = Notes()
     fetched(tmp_path, server.address, digest=("sha256", SHA256), notes=notes)
@@ -393,7 +278,7 @@ def test_a_server_without_ranges_is_read_in_one_stream(server: Version, tmp_path
     ],
 )
 def test_a_name_that_a_server_gives_leads_nowhere(
-    server: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, name: str | None
+    server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, name: str | None
 ) -> None:
     monkeypatch.setattr("imnetprep.sources.drive._SITE", server.address.rpartition("/")[0])
     server.headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{said}"
@@ -504,7 +389,7 @@ def test_a_swarm_and_a_server_go_on_with_the_same_part(torrents: Path, tmp_path:
 
 
 def test_a_digest_that_is_named_must_be_right_whatever_else_proves_the_file(
-    server: Version, torrents: Path, tmp_path: Path
+    server: StandIn, torrents: Path, tmp_path: Path
 ) -> None:
     (result,) = fetched(tmp_path / "a", server.address)
     assert result.proof.as_json()["kind"] == "none"
@@ -534,7 +419,7 @@ def test_a_stream_is_judged_by_pieces_and_size_too(torrents: Path, tmp_path: Pat
     assert result.proof.as_json()["kind"] == "torrent"
 
 
-def test_a_file_without_a_version_is_not_resumed(server: Version, tmp_path: Path) -> None:
+def test_a_file_without_a_version_is_not_resumed(server: StandIn, tmp_path: Path) -> None:
     """Nothing tells that what is there is of what comes."""
     server.etag = ""
     server.spoil = fail_from(6 << 15)
@@ -545,7 +430,7 @@ def test_a_file_without_a_version_is_not_resumed(server: Version, tmp_path: Path
     assert (tmp_path / "archives" / "set.tar").read_bytes() == OTHER_BODY
 
 
-def test_a_digest_that_is_told_too_late_proves_nothing(server: Version, tmp_path: Path) -> None:
+def test_a_digest_that_is_told_too_late_proves_nothing(server: StandIn, tmp_path: Path) -> None:
     """A file that changes, from a server that begins to tell checksums."""
 
     def change(_start: int, body: bytes) -> bytes:
@@ -572,7 +457,7 @@ def test_what_a_liar_left_does_not_spoil_what_another_sends(tmp_path: Path, smal
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_page_is_never_the_file(server: Version, tmp_path: Path, ranges: bool) -> None:
+def test_a_page_is_never_the_file(server: StandIn, tmp_path: Path, ranges: bool) -> None:
     server.ranges, server.headers["Content-Type"] = ranges, "Text/HTML"
     with pytest.raises(SourceFailed, match="the server sends a web page"):
         fetched(tmp_path, server.address)
