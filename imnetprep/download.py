@@ -105,10 +105,12 @@ def plan_download(
         archives = [archive for archive in archives if archive not in archives_of_files]
     looks = to_organize or not splits
     done_splits = {split for split, _ in organized_splits(root)} if looks else set()
+    to_do = [each for each in splits or definition.splits if each not in done_splits]
+    to_have = definition.archives_for(to_do) if archives else []
     present = [
         each
         for each in archives
-        if done_splits.issuperset(each.splits)
+        if each not in to_have
         or is_proved(root, root.archives / each.name)
         or (to_organize and each.torrent is None and (root.archives / each.name).is_file())
     ]

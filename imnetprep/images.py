@@ -108,6 +108,13 @@ def encode_png(planes: bytes, side_px: int) -> bytes:
     return _encoded(planes, side_px, "PNG")
 
 
+def encode_grey_png(pixels: bytes, width: int, height: int) -> bytes:
+    """An image of grey pixels, row after row, as PNG, lossless."""
+    file = io.BytesIO()
+    Image.frombytes("L", (width, height), pixels).save(file, "PNG")
+    return file.getvalue()
+
+
 def encode_jpeg(planes: bytes, side_px: int) -> bytes:
     """A square RGB image as a JPEG to look at, from its planes as `encode_png` has them."""
     return _encoded(planes, side_px, "JPEG")

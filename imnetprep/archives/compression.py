@@ -8,7 +8,7 @@ from typing import Any
 from imnetprep.archives.tar import truncated
 from imnetprep.messages import WrongBytes
 
-COMPRESSED_FORMS = ("tar.gz", "tar.xz")
+COMPRESSED_FORMS = ("tar.gz", "tar.xz", "idx.gz")
 _CHUNK_BYTES = 512 << 10
 _XZ_MEMORY_BYTES = 128 << 20  # `xz -9` wants 65 MiB
 
@@ -35,7 +35,7 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
                 yield from (memoryview(piece) for piece in _pieces(stream, data) if piece)
             except (zlib.error, lzma.LZMAError) as error:
                 raise WrongBytes(
-                    f"{name} is no {form.removeprefix('tar.')} file, or damaged: {error}",
+                    f"{name} is no {form.rpartition('.')[2]} file, or damaged: {error}",
                     hint=f"fetch {name} again from its source",
                 ) from error
             data = stream.unused_data
@@ -44,7 +44,7 @@ def decompressed(chunks: Iterator[memoryview], *, form: str, name: str) -> Itera
 
 
 def _open_stream(form: str) -> Any:
-    if form == "tar.gz":
+    if form != "tar.xz":
         return zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
 

@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -40,10 +40,11 @@ _FOLDERS = {
     "tiny-imagenet": "tiny-imagenet",
     "cifar10": "cifar10",
     "cifar10-jpeg": "cifar10",
+    "mnist": "mnist",
 }
 BUILT_IN = tuple(_FOLDERS)
 DEFINITION = "dataset.toml"
-FORMS = ("tar", "tar-of-tars", "tar.gz", "tar.xz", "zip")
+FORMS = ("tar", "tar-of-tars", "tar.gz", "tar.xz", "zip", "idx.gz")
 CONTENTS = ("cifar-batches",)
 
 # The train list of ILSVRC2012 has 5 MB; a small file can unpack to any size.
@@ -86,8 +87,8 @@ class Archive:
 
     `members` has the pattern of the members' paths for each split in it, where the archive is not
     just the samples of one; `other_members` are globs of what else lies among them. `content`: what
-    its members hold that are no samples themselves. `packaging`: which way to pack the dataset it
-    is part of, if not the published one.
+    its members hold that are no samples themselves. `labels`: the one with the labels of what is
+    in it. `packaging`: which way to pack the dataset it is part of, if not the published one.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Archive:
     members: Mapping[Split, str]
     other_members: tuple[str, ...]
     content: str | None
+    labels: "Archive | None"
     packaging: str | None
     size_bytes: int | None
     digests: Mapping[str, str]
@@ -171,8 +173,12 @@ class Dataset:
             )
 
     def archives_for(self, splits: Sequence[Split]) -> list[Archive]:
-        """The published archives of `splits`, each once. Raises as `archive`."""
-        return list(dict.fromkeys(each for split in splits for each in self.archives_of(split)))
+        """The published archives of `splits`, each once, and those of their labels.
+
+        Raises as `archive`.
+        """
+        archives = [each for split in splits for each in self.archives_of(split)]
+        return list(dict.fromkeys(own for each in archives for own in with_labels(each)))
 
     def packed(self, packaging: str | None) -> tuple[Archive, ...]:
         """The archives with splits that make up one packaging."""
@@ -285,8 +291,16 @@ class Dataset:
             if (numbers := self.numbers(split)) is not None:
                 self._counts[split] = tuple(map(len, numbers))
             else:
-                per_class = int(self.table[split]["samples_per_class"])
-                self._counts[split] = (per_class,) * len(self._synset_rows)
+                per_class = self.table[split]["samples_per_class"]
+                classes = len(self._synset_rows)
+                is_one = isinstance(per_class, int)
+                self._counts[split] = (per_class,) * classes if is_one else tuple(per_class)
+                if len(self._counts[split]) != classes:
+                    raise ImnetprepError(
+                        f"{split}: samples_per_class has {len(per_class)} numbers, and there are"
+                        f" {classes:,} classes",
+                        hint="one number for all classes, or one for each (docs/catalog.md)",
+                    )
         return self._counts[split]
 
     @cached_property
@@ -509,13 +523,11 @@ def _bad_definition(place: str, problem: str) -> ImnetprepError:
 
 
 def _check_split(split: Split, table: Mapping[str, Any]) -> None:
-    for key, kind in (
-        ("samples", int),
-        ("samples_per_class", int),
-        ("names", str),
-        ("labels", str),
-    ):
+    for key, kind in (("samples", int), ("names", str), ("labels", str)):
         _typed(table, key, kind)
+    per_class = table.get("samples_per_class", 0)
+    for number in per_class if isinstance(per_class, list) else [per_class]:
+        _typed({"samples_per_class": number}, "samples_per_class", int)
     if "labels" in table:
         return
     if "samples" not in table:
@@ -526,10 +538,28 @@ def _check_split(split: Split, table: Mapping[str, Any]) -> None:
 
 
 def _parse_archives(table: Mapping[str, Any]) -> tuple[Archive, ...]:
-    return tuple(map(_parse_archive, table.get("archives", ())))
+    tables = table.get("archives", ())
+    plain = {each["name"]: _parse_archive(each, None) for each in tables}
+    for each in tables:
+        _typed(each, "labels", str)
+        if ("labels" in each) != (each.get("form") == "idx.gz"):
+            raise ValueError(f"{each['name']}: idx.gz has labels, and nothing else has")
+        if "labels" in each and each["labels"] not in plain:
+            raise ValueError(f"the labels of {each['name']} are in no archive that is listed")
+    return tuple(
+        replace(plain[each["name"]], labels=plain[each["labels"]])
+        if "labels" in each
+        else plain[each["name"]]
+        for each in tables
+    )
 
 
-def _parse_archive(table: Mapping[str, Any]) -> Archive:
+def with_labels(archive: Archive) -> tuple[Archive, ...]:
+    """The archive, and the one that has the labels of what is in it, if there is one."""
+    return (archive, archive.labels) if archive.labels else (archive,)
+
+
+def _parse_archive(table: Mapping[str, Any], labels: Archive | None) -> Archive:
     form, members = table.get("form"), table.get("members", {})
     splits = tuple(map(Split, members)) or ((Split(table["split"]),) if "split" in table else ())
     if splits and form not in FORMS:
@@ -550,6 +580,7 @@ def _parse_archive(table: Mapping[str, Any]) -> Archive:
         members={Split(split): str(pattern) for split, pattern in members.items()},
         other_members=tuple(table.get("beside", ())),
         content=table.get("content"),
+        labels=labels,
         packaging=table.get("packaging"),
         size_bytes=table.get("size_bytes"),
         digests={kind: table[kind] for kind in DIGEST_DIGITS if kind in table},

@@ -15,7 +15,8 @@ Path = tuple[str | int, ...]  # ("archives", 0, "md5")
 KEYS = {
     "": "name title terms synsets archives part_of orientation odd_files train val",
     "split": "file_name samples samples_per_class names labels",
-    "archives": "name split form members beside content packaging size_bytes url torrent magnet "
+    "archives": "name split form members beside content labels packaging size_bytes url torrent "
+    + "magnet "
     + " ".join(DIGEST_DIGITS),
 }
 

@@ -9,7 +9,15 @@ from urllib.parse import unquote, urlsplit
 
 from imnetprep.archive_parts import split_of_parquet
 from imnetprep.archives.file import ARCHIVE_ENDINGS, ArchiveFile, missing_archive, open_local
-from imnetprep.catalog.datasets import BUILT_IN, Archive, Dataset, Root, Split, load_dataset
+from imnetprep.catalog.datasets import (
+    BUILT_IN,
+    Archive,
+    Dataset,
+    Root,
+    Split,
+    load_dataset,
+    with_labels,
+)
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.outside_text import public_address, shown, without_credentials
 from imnetprep.sources.kaggle import bundle_name
@@ -124,7 +132,8 @@ def file_requests(
                     hint="name an address that ends in a plain name, or rename the file",
                 )
             archive = request.archive
-            if archive is not None and splits and set(splits).isdisjoint(archive.splits):
+            is_of_labels = any(each.labels is archive for each in dataset.published.archives)
+            if archive and not is_of_labels and splits and set(splits).isdisjoint(archive.splits):
                 own = " and ".join(archive.splits) or "no split"
                 raise WrongUsage(
                     f"{archive.name} has {own}, not {' and '.join(splits)}",
@@ -168,7 +177,8 @@ def _requests(address: str, dataset: Dataset, splits: Sequence[Split]) -> Iterat
         packaging = packaging_at(dataset.published, place, set(splits or dataset.splits))
         for split in splits or dataset.splits:
             for archive in dataset.published.archives_of(split, packaging):
-                yield FileRequest(archive.name, archive, (Place(str(place), archive.name),))
+                for each in with_labels(archive):
+                    yield FileRequest(each.name, each, (Place(str(place), each.name),))
     else:
         yield FileRequest(name or None, archives.get(name), (Place(address, None),))
 

@@ -10,10 +10,12 @@ from contextlib import suppress
 from imnetprep.archives.chunk_stream import ChunkStream
 from imnetprep.archives.compression import COMPRESSED_FORMS, decompressed
 from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.idx import LabelledFile, tar_of_images
 from imnetprep.archives.ranges import Contents, Section, sections
 from imnetprep.catalog.datasets import Archive, Dataset, Split
 from imnetprep.extracting.samples import Extraction, require_samples
 from imnetprep.extracting.sink import Batch, RangeRecord
+from imnetprep.images import encode_grey_png
 from imnetprep.manifest import SampleRecord
 from imnetprep.messages import WrongBytes
 from imnetprep.proving.readers import Reader
@@ -108,6 +110,8 @@ class _Flow:
         if self._is_compressed:
             raw = self._counted(chunks)
             chunks = decompressed(raw, form=self._archive.form or "", name=name)
+            if isinstance(file, LabelledFile):
+                chunks = tar_of_images(chunks, file.labels, name=name, encode=encode_grey_png)
             self.stream = ChunkStream(chunks, 0, name=name)
         else:
             self.stream = ChunkStream(chunks, 0, name=name, on_bytes=on_bytes)

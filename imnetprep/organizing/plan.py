@@ -159,10 +159,15 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
 
 
 def _require_one(archives: Sequence[ArchiveAt], *, is_pipe: bool) -> None:
+    name = "a pipe" if is_pipe else "an address of one file"
     if len(archives) != 1:
-        name = "a pipe" if is_pipe else "an address of one file"
         raise WrongUsage(f"{name} carries one archive", hint="say which: --split train")
     archive = archives[0].archive
+    if archive.labels:
+        raise WrongUsage(
+            f"{name} is not enough for {archive.name}: its labels are in {archive.labels.name}",
+            hint="put both in a folder, and name that with --archives",
+        )
     if archive.form == "zip" and is_pipe:
         raise WrongUsage(
             f"{archive.name} lists what is in it at its end, where no pipe can look first",

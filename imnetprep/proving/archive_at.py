@@ -4,11 +4,12 @@ While `organize --consume` deletes it bit by bit, an archive is `NAME.consumed`,
 for which root.
 """
 
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imnetprep.archives.file import ArchiveFile
+from imnetprep.archives.idx import LabelledFile, read_labels
 from imnetprep.archives.range_index import SUFFIX, parse_root, renamed_root
 from imnetprep.archives.series import series_of_class_tars
 from imnetprep.catalog.datasets import Archive, Root
@@ -77,7 +78,11 @@ class ArchiveAt:
             return series_of_class_tars(self.archive.name, self.parts)
         if self.arrival is not None:
             return ArrivingFile(self.arrival, self.path)
-        return open_archive(self.place, self.archive.name)
+        if self.archive.labels is None:
+            return open_archive(self.place, self.archive.name)
+        with closing(replace(self, archive=self.archive.labels).open()) as file:
+            labels = read_labels(file, self.archive.labels)
+        return LabelledFile(open_archive(self.place, self.archive.name), labels)
 
 
 def archive_at(archive: Archive, place: str | Path, root: Root) -> ArchiveAt:
