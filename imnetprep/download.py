@@ -14,12 +14,18 @@ from imnetprep.downloads.addresses import (
     published_request,
 )
 from imnetprep.downloads.fetch_file import FileFetcher
-from imnetprep.downloads.torrents import parts_of, published_torrent, with_metadata
+from imnetprep.downloads.torrents import (
+    MAGNET,
+    is_torrent,
+    parts_of,
+    published_torrent,
+    torrent_at,
+    with_metadata,
+)
 from imnetprep.fs import locked, require_free
 from imnetprep.manifest import create_manifest, organized_splits
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, move_away
 from imnetprep.outside_files import read_file
-from imnetprep.outside_text import public_address
 from imnetprep.proving.archive_at import consumed_path, consuming_root
 from imnetprep.proving.receipt import Proof, TorrentProof, is_proved, record_archive
 from imnetprep.sources.part_files import PartFiles
@@ -28,8 +34,6 @@ from imnetprep.sources.session import Network, open_session
 from imnetprep.sources.swarm import Reading, fetch_files, fetch_metadata
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
 from imnetprep.transfers.journal import open_part_journal
-
-_MAGNET, _TORRENT = "magnet:", ".torrent"
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,14 @@ def plan_download(
     """Decide what to fetch, from what lies under `root`; touches nothing.
 
     Of `addresses` each is one of a file or a folder, a magnet link, a .torrent file, or the name of
-    a built-in dataset. `to_organize`: what is organized, or can be, need not come. Only a folder
-    far away is asked, for what it has. Raises WrongUsage on a bad address, ImnetprepError on a
-    .torrent that cannot be read, and where neither the user nor the dataset says where an archive
-    is.
+    a built-in dataset. `to_organize`: what is organized, or can be, need not come. Of what is far
+    away only folders and .torrent files are read. Raises WrongUsage on a bad address,
+    ImnetprepError on a .torrent that cannot be read, and where neither the user nor the dataset
+    says where an archive is.
     """
-    links = [*magnets, *(each for each in addresses if each.startswith(_MAGNET))]
-    paths = [path for each in addresses if (path := _torrent_file(each)) is not None]
-    rest = [each for each in addresses if each not in links and _torrent_file(each) is None]
+    links = [*magnets, *(each for each in addresses if each.startswith(MAGNET))]
+    torrent_places = [each for each in addresses if is_torrent(each)]
+    rest = [each for each in addresses if each not in (*links, *torrent_places)]
     names = [each for each in rest if each in BUILT_IN and not Path(each).exists()]
     if len({dataset, *names} - {None}) > 1:
         raise WrongUsage(
@@ -99,7 +103,7 @@ def plan_download(
     definition = dataset_of_download(root, dataset or next(iter(names), None), places)
     files = file_requests(places, definition, splits)
     archives: list[Archive] = []
-    if not places or links or paths or torrents or names:
+    if not places or links or torrent_places or torrents or names:
         archives_of_files = {request.archive for request in files}
         archives = definition.archives_for(splits or definition.splits)
         archives = [archive for archive in archives if archive not in archives_of_files]
@@ -118,7 +122,8 @@ def plan_download(
     for name in [*(each.name for each in to_fetch), *(each.name for each in files if each.name)]:
         _refuse_two(root.archives / name)
     sources: list[Torrent | Magnet] = [parse_magnet(link) for link in links]
-    sources += [read_torrent(read_file(path)) for path in [*paths, *torrents]]
+    sources += map(torrent_at, torrent_places)
+    sources += [read_torrent(read_file(path)) for path in torrents]
     if not sources:
         for archive in list(to_fetch):
             request = published_request(archive)
@@ -243,19 +248,6 @@ def _seed(
         progress.note("of a torrent that was fetched in part nothing is seeded")
     else:
         seed_until(seeds, network, limits, progress=progress)
-
-
-def _torrent_file(address: str) -> Path | None:
-    """The .torrent on this machine that `address` is, if it is one."""
-    if address.startswith(_MAGNET) or not address.lower().endswith(_TORRENT):
-        return None
-    path = local_path(address)
-    if path is None:
-        raise WrongUsage(
-            f"{public_address(address)} is a .torrent on a server",
-            hint="fetch it, such as by curl -LO, and name the file",
-        )
-    return path
 
 
 def _refuse_two(path: Path) -> None:

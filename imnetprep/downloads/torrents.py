@@ -1,12 +1,35 @@
 """Which torrents have the archives of a dataset, and which of their files are wanted."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
+from imnetprep.downloads.addresses import local_path
 from imnetprep.messages import ImnetprepError, WrongBytes, WrongUsage
+from imnetprep.outside_files import read_file
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
+from imnetprep.sources.places import open_address
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
+
+MAGNET = "magnet:"
+_LARGEST_BYTES = 64 << 20
+
+
+def is_torrent(address: str) -> bool:
+    """Is `address` that of a .torrent file, here or on a server?"""
+    path = address.partition("?")[0] if "://" in address else address
+    return not address.startswith(MAGNET) and path.lower().endswith(".torrent")
+
+
+def torrent_at(address: str) -> Torrent:
+    """The torrent in the .torrent file at `address`. Raises ImnetprepError where there is none."""
+    path = local_path(address)
+    if path is not None:
+        return read_torrent(read_file(path))
+    with closing(open_address(address)) as file:
+        body = file.read_at(0, min(_LARGEST_BYTES, file.size_bytes or _LARGEST_BYTES))
+    return read_torrent(body)
 
 
 def published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:

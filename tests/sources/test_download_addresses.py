@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
-from imnetprep.sources.seeder import make_torrent
+from imnetprep.sources.seeder import make_torrent, seeded
 from tests.conftest import Run, receipt_of, tree
 from tests.servers import WebServer, web_served
 from tests.sources.downloads import (
@@ -108,7 +108,6 @@ def test_a_word_says_what_is_fetched(
         (["-"], 2, "a pipe is no address"),
         (["https://h/x.tar", "--digest", "sha256:12"], 2, "is no digest"),
         (["https://h/x.tar", "https://h/y.tar", "--digest", f"md5:{'0' * 32}"], 2, "of one file"),
-        (["https://h/x.torrent"], 2, "is a .torrent on a server"),
         (["//[x"], 1, "is not there"),
         (["https://h/x.tar", "--no-sign-request"], 2, "only a bucket"),
         (["https://h/..%2F..%2Fevil.tar"], 2, "is no name for a file here"),
@@ -303,6 +302,23 @@ def torrents(packed: Path, tmp_path: Path) -> Path:
         text = text.replace(f'name = "{name}"', f'name = "{name}"\ntorrent = "{name}.torrent"')
     toml.write_text(text)
     return toml
+
+
+def test_a_torrent_file_on_a_server_is_read_there(packed: Path, tmp_path: Path, here: Run) -> None:
+    folder = Path(shutil.copytree(packed.parent, tmp_path / "published"))
+    (folder / "own.torrent").write_bytes(make_torrent(folder / VAL))
+    (folder / "no.torrent").write_bytes(b"<html>")
+    with web_served(folder) as web, seeded([folder / VAL]) as seeder:
+        words = ["download", "--dataset", packed, "--split", "val", "--peer", seeder.peer]
+        words += ["--no-dht", "--listen", "127.0.0.1:0", "--root"]
+        for number, ranges in enumerate((True, False)):
+            web.ranges = ranges
+            root = tmp_path / str(number)
+            done = here(*words, root, f"{web.address}/own.torrent")
+            assert done.returncode == 0, done.stderr
+            assert (root / "archives" / VAL).read_bytes() == (folder / VAL).read_bytes()
+        done = here(*words, tmp_path / "no", f"{web.address}/no.torrent")
+        assert (done.returncode, ".torrent cannot be read" in done.stderr) == (1, True)
 
 
 class Liar(WebServer):
