@@ -25,10 +25,11 @@ from imnetprep.messages import (
     move_away,
     shell_command,
 )
+from imnetprep.own_images.pixel_table import PixelOriginals, read_pixel_table
 from imnetprep.proving.archive_at import ArchiveAt, archive_at
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.single_samples import Originals, Retake, SamplePlace
-from imnetprep.sources.places import STDIN, address_of
+from imnetprep.sources.places import STDIN, address_of, is_local
 from imnetprep.synced_prefix import archives_at
 
 # Taken samples wait for one sync of so many, and then all get their names.
@@ -94,6 +95,12 @@ def plan_repair(
                     else f"mend the images there, or leave them out: {adopting_anew(root)}",
                 )
         places[split], has_archive = _place(root, tree.dataset, split, source)
+        if has_archive and (whole := _read_whole(tree.dataset, split, places[split], root)):
+            progress.note(
+                f"{whole} is read as a whole: no single image is taken from it; to make the split"
+                f" anew, {move_away(root.split(split))}, then imnetprep organize --split {split}"
+            )
+            has_archive = False
         is_listed = place is not None and place.listed
         with opened_roster(root, tree.dataset, split, listed=is_listed) as roster:
             if has_archive and roster.change:
@@ -109,6 +116,14 @@ def plan_repair(
     return RepairPlan(tree, tuple(remedies), places, delete)
 
 
+def _read_whole(dataset: Dataset, split: Split, place: str | Path, root: Root) -> str | None:
+    """The name of the archive of `split`, where it is compressed or its members have paths."""
+    if not dataset.has_archive(split):
+        return None
+    archive = _archive(dataset, split, place, root).archive
+    return archive.name if archive.members else None
+
+
 def adopting_anew(root: Root) -> str:
     """The commands that make a root of one's own images anew, of what is whole in it."""
     words: list[object] = [root.path]
@@ -118,6 +133,10 @@ def adopting_anew(root: Root) -> str:
             words = [folder, "--root", root.path]
     adopt = shell_command("imnetprep", "adopt", *words, "--skip-bad")
     return f"{move_away(root.manifest)}; then {adopt}"
+
+
+# What has the samples.
+_Origin = Retake | Originals | PixelOriginals
 
 
 def _archive(dataset: Dataset, split: Split, place: str | Path, root: Root) -> ArchiveAt:
@@ -134,18 +153,20 @@ def _place(
         names = (each.name for each in dataset.archives_of(split))
         archives = archives_at(source, names) if source else root.archives
         at = _archive(dataset, split, archives, root)
+        if source and is_local(source) and not Path(source).exists():
+            raise WrongUsage(f"--from {source} is not there", hint="name where the archives are")
         return archives, not at.is_local or bool(at.parts) or at.path.is_file()
-    if source and not Path(source).is_dir():
+    if source and not Path(source).exists():
         raise WrongUsage(
-            f"{dataset.name} has no archive: --from {source} is not the folder of its images",
-            hint="--from with the folder that they came from",
+            f"{dataset.name} has no archive: --from {source} is not where its images came from",
+            hint="--from with the folder or the table of pixels that they came from",
         )
-    folder = Path(source) if source else _source(root, split)
-    return folder, folder.is_dir() and not folder.samefile(root.path)
+    origin = Path(source) if source else _source(root, split)
+    return origin, origin.exists() and not origin.samefile(root.path)
 
 
 def _source(root: Root, split: Split) -> Path:
-    """The folder that images of one's own came from: the root where the receipt says none."""
+    """Where images of one's own came from, by the receipt: the root where it does not say."""
     return Path(str(read_receipt(root)["splits"].get(split, {}).get("source") or root.path))
 
 
@@ -229,11 +250,15 @@ class _Repair:
         return proof if self._arrivals else None
 
     @contextmanager
-    def _opened(self) -> Iterator[Retake | Originals]:
+    def _opened(self) -> Iterator[_Origin]:
         split = self._remedy.split
         place = self._plan.places[split]
         if not self._dataset.has_archive(split):
-            yield Originals(self._dataset, split, Path(place))
+            if Path(place).is_file():
+                table = read_pixel_table(Path(place), self._progress)
+                yield PixelOriginals(self._dataset, split, table)
+            else:
+                yield Originals(self._dataset, split, Path(place))
             return
         at = _archive(self._dataset, split, place, self._root)
         with closing(at.open()) as file:
@@ -245,9 +270,7 @@ class _Repair:
         path = self._root.path / self._home(label) / name
         return label in self._remedy.short and not os.path.lexists(path)
 
-    def _take_all(
-        self, retake: Retake | Originals, samples: Sequence[SamplePlace], task: Task
-    ) -> None:
+    def _take_all(self, retake: _Origin, samples: Sequence[SamplePlace], task: Task) -> None:
         """Into the draft folder, whole groups synced, and only then under their names."""
         group: list[tuple[str, Path]] = []  # where each belongs, and where it waits
         size_bytes, remedy = 0, self._remedy

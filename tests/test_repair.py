@@ -424,7 +424,7 @@ def test_an_image_of_ones_own_that_changed_in_its_folder_is_not_taken(own: Path,
     assert "has another digest in the manifest than in " in done.stdout
     for place in (own.parent / "nowhere", "s3://bucket/farm"):
         told = here("repair", "--root", own, "--from", place)
-        assert told.returncode == 2 and f"{place} is not the folder of its images" in told.stderr
+        assert told.returncode == 2 and f"{place} is not where its images came from" in told.stderr
 
 
 def test_what_is_whole_nowhere_can_be_left_out(own: Path, here: Run) -> None:

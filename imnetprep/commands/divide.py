@@ -1,5 +1,6 @@
 """`imnetprep divide`."""
 
+from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from imnetprep.messages import WrongUsage
         "The division": ("val_fraction", "seed"),
     },
 )
-@click.argument("folder", type=verb.ExistingPath(file_okay=False))
+@click.argument("images", type=verb.ExistingPath())
 @verb.root_option
 @click.option(
     "--val-fraction",
@@ -70,7 +71,7 @@ from imnetprep.messages import WrongUsage
 @verb.quiet_option
 @session_options
 def divide(
-    folder: Path,
+    images: Path,
     root: Root,
     val_fraction: float,
     seed: int,
@@ -84,21 +85,24 @@ def divide(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Divide the images of FOLDER into train and val, class by class.
+    """Divide IMAGES into train and val, class by class.
 
-    FOLDER holds a folder for each class; or all images, and --label-from or --labels says the
-    class of each. ROOT becomes a dataset of its own, called as FOLDER is. An image's split depends
-    on its name and --seed alone: images added later move no other, and a share is not exact. All
-    that cannot be taken is named at once. Interrupted at any instant, the same command resumes.
+    IMAGES is a folder that holds a folder for each class; or all images, and --label-from or
+    --labels says the class of each; or a CSV with a label and the pixels of a grey square in each
+    line. ROOT becomes a dataset of its own, called as IMAGES is. An image's split depends on its
+    name and --seed alone: images added later move no other, and a share is not exact. All that
+    cannot be taken is named at once. Interrupted at any instant, the same command resumes.
 
     \b
     imnetprep divide photos --val-fraction 0.25 --root divided
     imnetprep divide dogs-vs-cats/train --label-from name --root divided
     imnetprep divide photos --labels labels.csv --columns file,breed --root divided
+    imnetprep divide digits.csv --root digits
     """
-    from imnetprep.divide import plan_divide
-    from imnetprep.own_images.content import describe_classes, refuse_root_in
+    from imnetprep.divide import plan_divide, plan_divide_pixels
+    from imnetprep.own_images.content import refuse_root_in
     from imnetprep.own_images.labels import read_labelled
+    from imnetprep.own_images.pixel_table import read_pixel_table
 
     if isnan(val_fraction):
         raise WrongUsage("--val-fraction is no number", hint="--val-fraction 0.25")
@@ -106,12 +110,30 @@ def divide(
         raise WrongUsage("--label-from and --labels both say the class", hint="leave out one")
     if table is None:
         verb.refuse("there is no table without --labels", "columns")
-    refuse_root_in(folder, root)
     progress = stderr_progress(quiet=quiet)
-    content = read_labelled(folder, rule=rule, table=table, columns=columns)
+    if images.is_file():
+        verb.refuse(
+            f"{images} is a file, of pixels with their labels", "rule", "table", "copy", "skip_bad"
+        )
+        pixels = read_pixel_table(images, progress)
+        pixels.require_classes(one_class=one_class)
+        _print_classes(pixels.images)
+        carry_out(
+            plan_divide_pixels(root, pixels, val_fraction=val_fraction, seed=seed, jobs=jobs),
+            dry_run=dry_run,
+            quiet=quiet,
+        )
+        return
+    refuse_root_in(images, root)
+    content = read_labelled(images, rule=rule, table=table, columns=columns)
     take_images(content, one_class=one_class, skip_bad=skip_bad, jobs=jobs, progress=progress)
     plan = plan_divide(root, content, val_fraction=val_fraction, seed=seed, copy=copy, jobs=jobs)
-    classes = content.splits[Split.TRAIN]
+    _print_classes(content.splits[Split.TRAIN])
+    carry_out(plan, dry_run=dry_run, quiet=quiet)
+
+
+def _print_classes(classes: Mapping[str, Mapping[str, object]]) -> None:
+    from imnetprep.own_images.content import describe_classes
+
     sizes = {wnid: len(files) for wnid, files in classes.items()}
     print_result(describe_classes(classes), classes=sizes)
-    carry_out(plan, dry_run=dry_run, quiet=quiet)

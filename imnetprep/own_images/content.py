@@ -186,7 +186,7 @@ def require_writable(folder: Path) -> None:
         )
 
 
-def describe_classes(classes: Mapping[str, Mapping[str, str]]) -> str:
+def describe_classes(classes: Mapping[str, Mapping[str, object]]) -> str:
     """`2 classes: cat 150, dog 150`; of many the least and the most images that one has."""
     sizes = {wnid: len(files) for wnid, files in sorted(classes.items())}
     if len(sizes) <= 10:

@@ -97,6 +97,11 @@ def read_table(table: Path, columns: str | None, files: Mapping[str, str]) -> li
         ) from error
 
 
+def label_columns(header: Sequence[str]) -> list[str]:
+    """The columns that are called as those of classes are, the most usual first."""
+    return _usual(header, _LABEL_COLUMNS)
+
+
 def refuse_surplus(table: Path, row: Row) -> None:
     """Raise ImnetprepError where a line has more cells than the table has columns."""
     if row.surplus:
