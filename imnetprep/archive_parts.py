@@ -221,7 +221,6 @@ def _unproved(name: str, split: Split, form: str, members: str) -> Archive:
         members={split: members},
         other_members=(),
         content=None,
-        labels=None,
         packaging=form,
         size_bytes=None,
         digests={},

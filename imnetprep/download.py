@@ -124,14 +124,25 @@ def plan_download(
     sources: list[Torrent | Magnet] = [parse_magnet(link) for link in links]
     sources += map(torrent_at, torrent_places)
     sources += [read_torrent(read_file(path)) for path in torrents]
-    if not sources:
-        for archive in list(to_fetch):
-            request = published_request(archive)
-            if archive.torrent is None and archive.magnet is None and request is not None:
-                to_fetch.remove(archive)
-                files.append(request)
+    is_published = not sources
+    for archive in list(to_fetch):
+        request = published_request(archive)
+        has_torrent = archive.torrent is not None or archive.magnet is not None
+        if request and not has_torrent and (is_published or archive.labels_of):
+            to_fetch.remove(archive)
+            files.append(request)
+    if is_published:
         sources = [published_torrent(definition, archive) for archive in to_fetch]
     by_hash = {each.info_hash: with_metadata(each, definition, root) for each in sources}
+    full_torrents = [each for each in by_hash.values() if isinstance(each, Torrent)]
+    if to_fetch and len(full_torrents) == len(by_hash):  # what a magnet has is not known yet
+        parts_of(
+            full_torrents,
+            definition,
+            root.archives,
+            to_fetch=[archive.name for archive in to_fetch],
+            present=[archive.name for archive in present],
+        )
     return DownloadPlan(
         definition, tuple(files), tuple(to_fetch), tuple(present), tuple(by_hash.values())
     )

@@ -85,7 +85,7 @@ def plan_prepare(
     download = plan_download(root, addresses, dataset=dataset, splits=splits, to_organize=True)
     servers = dict[str, tuple[Split, ...]]()
     splits = splits or download.dataset.splits
-    parts: list[FileRequest] = []
+    parts, labels = list[FileRequest](), list[str]()
     for request in download.files:
         if request.name and split_of_parquet(request.name):
             parts.append(request)
@@ -100,9 +100,16 @@ def plan_prepare(
                 f"{request.title} has several addresses, and is read from one",
                 hint="name one of them; imnetprep download takes them all",
             )
+        if request.archive.labels_of:
+            labels.append(request.title)  # which organize reads with the images
+            continue
         own = [split for split in request.archive.splits if split in splits]
         address = request.places[0].address
         servers[address] = tuple(dict.fromkeys([*servers.get(address, ()), *own]))
+    if labels and not servers and not download.to_fetch and not download.present:
+        raise WrongUsage(
+            f"{labels[0]} has labels, and no images", hint="name the folder where both are"
+        )
     archives = (*download.to_fetch, *download.present)
     sources = {*itertools.chain(*servers.values()), *(s for each in archives for s in each.splits)}
     sources |= {split for each in parts if (split := split_of_parquet(each.name or ""))}

@@ -97,7 +97,13 @@ def plan_archive_repair(
             hint="imnetprep download, or name the folder where the archives are",
         )
     with_torrent = [each for each in archives if each.torrent]
-    if not splits and with_torrent:
+    if not with_torrent:
+        raise ImnetprepError(
+            f"{origin.name} has no torrent of {' or '.join(each.name for each in archives)}, so"
+            " nothing tells which bytes are wrong",
+            hint="imnetprep verify-archives tells which is wrong; move that away, and download it",
+        )
+    if with_torrent and (not splits or any(each.labels for each in with_torrent)):
         for each in archives:
             if each not in with_torrent:
                 progress.note(f"{each.name} has no torrent, so it is left as it is")

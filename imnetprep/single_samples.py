@@ -88,7 +88,7 @@ class Retake:
         self._dataset, self._split, self._archive, self._file = dataset, split, archive, file
         if self._archive.members:
             raise ImnetprepError(
-                f"single images cannot be taken from {file.name}, where they have paths",
+                f"{file.name} is read as a whole: no single image can be taken from it",
                 hint=f"mv the {split} folder away, then imnetprep organize makes it again",
             )
         self._pieces = published_pieces(dataset, self._archive)

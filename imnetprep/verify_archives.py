@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -156,7 +157,9 @@ def _judge(
                 hint="run the same command once nothing writes to it",
             )
     if isinstance(proof, NoProof):
-        proof = NoProof(f"{proof.reason}; what can be seen of its form is right")
+        is_plain = archive.form in PLAIN_FORMS and not archive.members
+        form = "what can be seen of its form is right" if is_plain else "its form is not looked at"
+        proof = replace(proof, reason=f"{proof.reason}; {form}")
     return ArchiveReport(address_of(place, archive.name), size_bytes, proof, tuple(findings))
 
 

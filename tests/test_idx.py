@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import random
+import re
 import struct
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from imnetprep.catalog.datasets import load_dataset
 from tests.conftest import Run, receipt_of, tree
+from tests.http_server import Answering, http_served
 from tests.packings import write_dataset
 from tests.servers import web_served
 
@@ -93,11 +95,95 @@ def test_both_files_are_fetched_and_read_from_afar(tmp_path: Path, here: Run) ->
     assert "nothing to fetch" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("splits", [[], ["--split", "train"]])
+def test_it_is_prepared_from_where_it_is_published(
+    splits: list[str], tmp_path: Path, here: Run
+) -> None:
+    toml = published(tmp_path / "archives")
+    with web_served(toml.parent) as web:
+        lines = []
+        for line in toml.read_text().splitlines():
+            lines.append(line)
+            if match := re.fullmatch('name = "(.*gz)"', line):
+                lines.append(f'url = "{web.address}/{match[1]}"')
+        toml.write_text("\n".join(lines))
+        root = tmp_path / "root"
+        done = here("prepare", "--root", root, "--dataset", toml, *splits)
+        assert done.returncode == 0, done.stderr
+        assert len(tree(root / "train")) == len(LABELS["train"])
+        assert (root / "val").exists() == (not splits)
+        done = here("download", "--root", root, "--dataset", toml)
+        assert done.returncode == 0, done.stderr
+    done = here("clean", "--root", root, "--only", "archive", "--yes")
+    assert done.returncode == 0, done.stderr
+    gone = {path.name for path in toml.parent.glob("*.gz") if not splits or "train" in path.name}
+    names = {path.name for path in (root / "archives").glob("*.gz")}
+    assert names == {path.name for path in toml.parent.glob("*.gz")} - gone
+
+
+def test_a_subset_has_the_images_of_its_classes(tmp_path: Path, here: Run) -> None:
+    toml = published(tmp_path / "archives")
+    (tmp_path / "list").write_text("3\n5\n")
+    words = ["subset", tmp_path / "list", "--archives", toml.parent, "--dataset", toml]
+    done = here(*words, "--to", tmp_path / "part")
+    assert done.returncode == 0, done.stderr
+    assert {path.parent.name for path in (tmp_path / "part" / "train").rglob("*.png")} == {"3", "5"}
+    assert len(tree(tmp_path / "part" / "train")) == 6
+    assert here("verify", "--root", tmp_path / "part").returncode == 0
+
+
+def test_labels_come_from_a_server_that_tells_no_length(tmp_path: Path, here: Run) -> None:
+    toml = published(tmp_path / "archives")
+
+    class Handler(Answering):
+        def do_GET(self) -> None:
+            path = toml.parent / self.path.rpartition("/")[2]
+            self.send_response(200 if path.is_file() else 404)
+            self.end_headers()
+            self.wfile.write(path.read_bytes() if path.is_file() else b"")
+
+    with http_served(Handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}/mnist"
+        words = ["--dataset", toml, "--archives", address, "--root", tmp_path / "root"]
+        done = here("organize", *words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_archives_beside_the_labels_are_proved_with_them(tmp_path: Path, here: Run) -> None:
+    toml = published(tmp_path / "root" / "archives")
+    words = ["--root", tmp_path / "root"]
+    assert here("organize", *words, "--dataset", toml).returncode == 0
+    assert receipt_of(tmp_path / "root")["archives"].keys() == {
+        path.name for path in toml.parent.glob("*.gz")
+    }
+    done = here("organize", *words, "--archives", toml.parent / OWN_LABELS, "--split", "train")
+    assert "has the labels of train-images" in done.stderr
+
+
+def test_what_needs_single_images_is_told_what_to_do(tmp_path: Path, here: Run) -> None:
+    toml, root = published(tmp_path / "archives"), tmp_path / "root"
+    words = ["--root", root, "--dataset", toml]
+    assert here("organize", *words, "--archives", toml.parent).returncode == 0
+    (root / "train" / "3").rename(root / "train" / "three")
+    min((root / "train" / "5").iterdir()).unlink()
+    done = here("repair", "--root", root, "--from", toml.parent)
+    assert done.returncode == 5, "what is misplaced is moved, what is gone is a finding"
+    assert "is read as a whole: no single image is taken from it" in done.stderr
+    assert not (root / ".organizing" / "repair").exists()
+    assert len(tree(root / "train")) == len(LABELS["train"]) - 1
+    done = here("repair", "--root", root, "--from", tmp_path / "nowhere")
+    assert (done.returncode, "nowhere is not there" in done.stderr) == (2, True), done.stderr
+    done = here("repair-archives", *words)
+    assert "nothing tells which bytes are wrong" in done.stderr or "has no archive" in done.stderr
+    done = here("prepare", toml.parent / OWN_LABELS, "--root", tmp_path / "new", "--dataset", toml)
+    assert (done.returncode, "has labels, and no images" in done.stderr) == (2, True), done.stderr
+
+
 IMAGES, OWN_LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
 ONE = random.Random(1).randbytes(SIDE * SIDE)
 WRONG = {
     "labels that are another file": (OWN_LABELS, gzip.compress(b"no labels"), "has no labels"),
-    "no gzip": (OWN_LABELS, b"labels", "it cannot be read"),
+    "no gzip": (OWN_LABELS, b"labels", "is no gz file"),
     "a label too few": (OWN_LABELS, gzip.compress(idx_labels([1] * 29)), "29 labels"),
     "labels cut short": (OWN_LABELS, gzip.compress(idx_labels([1] * 30)[:-1]), "not all of them"),
     "other labels": (OWN_LABELS, gzip.compress(idx_labels([1] * 30)), "1 has 30 images, not 3"),
@@ -128,8 +214,13 @@ def test_what_does_not_belong_together_is_refused(which: str, tmp_path: Path, he
     done = here("organize", *words, tmp_path / "proved")
     assert done.returncode == 4, done.stderr
     assert not (tmp_path / "proved" / "train").exists()
-    lines = [line for line in toml.read_text().splitlines() if not line.startswith("md5")]
-    toml.write_text("\n".join(lines))
+    text = toml.read_text()
+    for each in re.findall('name = "(train-.*)"', text):
+        begin = text.index("md5", text.index(f'name = "{each}"'))
+        line = text[begin:].partition("\n")[0]
+        digest = hashlib.md5((toml.parent / each).read_bytes()).hexdigest()
+        text = text.replace(line, f'md5 = "{digest}"')
+    toml.write_text(text)
     done = here("organize", *words, tmp_path / "root")
     assert (done.returncode, told in done.stderr) == (4, True), done.stderr
     assert not (tmp_path / "root" / "train").exists()
@@ -150,6 +241,10 @@ def test_one_of_the_two_is_not_enough(tmp_path: Path, here: Run) -> None:
     [
         ('labels = "train-labels-idx1-ubyte.gz"\n', "", "idx.gz has labels"),
         ('labels = "train-labels-idx1-ubyte.gz"', 'labels = "x.gz"', "in no archive"),
+        ('labels = "train-labels', 'labels = "t10k-labels', "has more than the labels of"),
+        ('labels = "train-labels-idx1', 'labels = "train-images-idx3', "has more than the labels"),
+        ("members.train = ", 'members.val = "x"\nmembers.train = ', "images of one split"),
+        ('name = "t10k-labels', 'name = "train-labels', "two of its archives have one name"),
         ("samples_per_class = [3, ", "samples_per_class = [", "9 numbers, and there are 10"),
         ("samples_per_class = [3, ", "samples_per_class = [-3, ", "samples_per_class = -3"),
     ],

@@ -5,16 +5,18 @@ Read together they are a tar, made on the way: `LABEL/NUMBER.png` for each image
 
 import hashlib
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 
-from imnetprep.archives.file import ArchiveFile, read_all
+import xxhash
+
+from imnetprep.archives.compression import decompressed
+from imnetprep.archives.file import ArchiveFile
 from imnetprep.archives.tar_writing import ending, header, padding
 from imnetprep.catalog.datasets import Archive
 from imnetprep.messages import WrongBytes
 
 _LABELS, _IMAGES = 0x0801, 0x0803  # bytes, in one dimension and in three
-_MOST_LABELS = 1 << 20
+_LARGEST_LABELS_BYTES = 16 << 20
 _LARGEST_SIDE_PX = 1 << 10
 
 Encode = Callable[[bytes, int, int], bytes]  # grey pixels, width and height to a PNG
@@ -32,23 +34,30 @@ class LabelledFile:
 
 
 def read_labels(file: ArchiveFile, archive: Archive) -> bytes:
-    """The labels in `file`, a byte each; `archive` is what it should be.
+    """The labels in `file`, a byte each; `archive` says what it must be.
 
-    Raises WrongBytes where it is something else.
+    Raises WrongBytes where it is anything else.
     """
-    body = read_all(file, 0, min(file.size_bytes or 0, _MOST_LABELS))
-    for kind, digest in archive.digests.items():
-        if kind in hashlib.algorithms_available and hashlib.new(kind, body).hexdigest() != digest:
-            raise _wrong(archive.name, f"its {kind} is not {digest}")
-    try:
-        plain = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        labels = plain.decompress(body, _MOST_LABELS)
-        kind_of_data, count = struct.unpack(">II", labels[:8])
-    except (zlib.error, struct.error) as error:
-        raise _wrong(archive.name, f"it cannot be read: {error}") from error
-    if kind_of_data != _LABELS or count != len(labels) - 8 or not plain.eof:
+    body = file.read_at(0, _LARGEST_LABELS_BYTES)
+    if archive.size_bytes not in (None, len(body)):
+        raise _wrong(archive.name, f"it has {len(body):,} bytes, not {archive.size_bytes:,}")
+    kind = next(iter(archive.digests))
+    if _digest(kind, body) != archive.digests[kind]:
+        raise _wrong(archive.name, f"its {kind} is not {archive.digests[kind]}")
+    labels = bytearray()
+    for chunk in decompressed(iter([memoryview(body)]), form="idx.gz", name=archive.name):
+        labels += chunk
+        if len(labels) > _LARGEST_LABELS_BYTES:
+            raise _wrong(archive.name, "it has too many labels")
+    if labels[:8] != struct.pack(">II", _LABELS, len(labels) - 8):
         raise _wrong(archive.name, "it has no labels, or not all of them")
-    return labels[8:]
+    return bytes(labels[8:])
+
+
+def _digest(kind: str, body: bytes) -> str:
+    digest = xxhash.xxh64() if kind == "xxh64" else hashlib.new(kind)
+    digest.update(body)
+    return str(digest.hexdigest())
 
 
 def tar_of_images(

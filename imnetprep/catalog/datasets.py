@@ -87,8 +87,9 @@ class Archive:
 
     `members` has the pattern of the members' paths for each split in it, where the archive is not
     just the samples of one; `other_members` are globs of what else lies among them. `content`: what
-    its members hold that are no samples themselves. `labels`: the one with the labels of what is
-    in it. `packaging`: which way to pack the dataset it is part of, if not the published one.
+    its members hold that are no samples themselves. `packaging`: which way to pack the dataset it
+    is part of, if not the published one. `labels`: the archive with the labels of what is in it;
+    that is `labels_of` the same split.
     """
 
     name: str
@@ -97,18 +98,20 @@ class Archive:
     members: Mapping[Split, str]
     other_members: tuple[str, ...]
     content: str | None
-    labels: "Archive | None"
     packaging: str | None
     size_bytes: int | None
     digests: Mapping[str, str]
     url: str | None
     torrent: str | None
     magnet: str | None
+    labels: "Archive | None" = None
+    labels_of: tuple[Split, ...] = ()
 
     @property
     def split(self) -> Split | None:
-        """The split that it holds, if it is one."""
-        return self.splits[0] if len(self.splits) == 1 else None
+        """The split that it holds, or has the labels of, if it is one."""
+        (split, *rest) = self.splits or self.labels_of or (None,)
+        return None if rest else split
 
 
 @dataclass(frozen=True)
@@ -539,19 +542,33 @@ def _check_split(split: Split, table: Mapping[str, Any]) -> None:
 
 def _parse_archives(table: Mapping[str, Any]) -> tuple[Archive, ...]:
     tables = table.get("archives", ())
-    plain = {each["name"]: _parse_archive(each, None) for each in tables}
+    archives = {each["name"]: _parse_archive(each) for each in tables}
+    if len(archives) != len(tables):
+        raise ValueError("two of its archives have one name")
     for each in tables:
         _typed(each, "labels", str)
         if ("labels" in each) != (each.get("form") == "idx.gz"):
             raise ValueError(f"{each['name']}: idx.gz has labels, and nothing else has")
-        if "labels" in each and each["labels"] not in plain:
-            raise ValueError(f"the labels of {each['name']} are in no archive that is listed")
-    return tuple(
-        replace(plain[each["name"]], labels=plain[each["labels"]])
-        if "labels" in each
-        else plain[each["name"]]
-        for each in tables
-    )
+    for each in tables:
+        if "labels" in each:
+            images, labels = archives[each["name"]], archives.get(each["labels"])
+            _check_labels(images, labels)
+            assert labels is not None
+            labels = replace(labels, labels_of=images.splits)
+            archives |= {labels.name: labels, images.name: replace(images, labels=labels)}
+    return tuple(archives.values())
+
+
+def _check_labels(images: Archive, labels: Archive | None) -> None:
+    """Raise ValueError unless `labels` can be the archive with the labels of `images`."""
+    if labels is None:
+        raise ValueError(f"the labels of {images.name} are in no archive that is listed")
+    if len(images.splits) != 1 or images.content is not None:
+        raise ValueError(f"{images.name} has more than the images of one split")
+    if labels.splits or labels.labels_of or labels.torrent or labels.magnet:
+        raise ValueError(f"{labels.name} has more than the labels of {images.name}, or a torrent")
+    if not labels.digests:
+        raise ValueError(f"{labels.name} has no digest, so nothing would prove the labels")
 
 
 def with_labels(archive: Archive) -> tuple[Archive, ...]:
@@ -559,7 +576,7 @@ def with_labels(archive: Archive) -> tuple[Archive, ...]:
     return (archive, archive.labels) if archive.labels else (archive,)
 
 
-def _parse_archive(table: Mapping[str, Any], labels: Archive | None) -> Archive:
+def _parse_archive(table: Mapping[str, Any]) -> Archive:
     form, members = table.get("form"), table.get("members", {})
     splits = tuple(map(Split, members)) or ((Split(table["split"]),) if "split" in table else ())
     if splits and form not in FORMS:
@@ -580,7 +597,6 @@ def _parse_archive(table: Mapping[str, Any], labels: Archive | None) -> Archive:
         members={Split(split): str(pattern) for split, pattern in members.items()},
         other_members=tuple(table.get("beside", ())),
         content=table.get("content"),
-        labels=labels,
         packaging=table.get("packaging"),
         size_bytes=table.get("size_bytes"),
         digests={kind: table[kind] for kind in DIGEST_DIGITS if kind in table},

@@ -133,6 +133,8 @@ def _derived(
         counts = [source.counts(split)[label] for label in labels]
         kept_table = {key: value for key, value in source.table[split].items() if key in _OF_SPLIT}
         splits[split] = {**kept_table, "samples": sum(counts)}
+        if isinstance(kept_table.get("samples_per_class"), list):
+            splits[split]["samples_per_class"] = counts
         if numbers is not None:
             splits[split]["samples"] = sum(map(len, numbers))
             splits[split].pop("samples_per_class", None)

@@ -32,6 +32,8 @@ def datasets(words: tuple[str, ...]) -> None:
             for archive in dataset.archives:
                 size = format_bytes(archive.size_bytes) if archive.size_bytes else "of unknown size"
                 splits = " and ".join(archive.splits) or "of no split"
+                if archive.labels_of:
+                    splits = f"labels of {archive.split}"
                 packaging = f"  [{archive.packaging}]" if archive.packaging else ""
                 print_result(
                     f"  {archive.name}: {splits}, {size}{packaging}",

@@ -132,9 +132,9 @@ def file_requests(
                     hint="name an address that ends in a plain name, or rename the file",
                 )
             archive = request.archive
-            is_of_labels = any(each.labels is archive for each in dataset.published.archives)
-            if archive and not is_of_labels and splits and set(splits).isdisjoint(archive.splits):
-                own = " and ".join(archive.splits) or "no split"
+            own_splits = (archive.splits or archive.labels_of) if archive else ()
+            if archive is not None and splits and set(splits).isdisjoint(own_splits):
+                own = " and ".join(own_splits) or "no split"
                 raise WrongUsage(
                     f"{archive.name} has {own}, not {' and '.join(splits)}",
                     hint="leave --split out, or name the archive that has it",
@@ -212,4 +212,6 @@ def _last_part(address: str) -> str:
         return path.name
     if address.startswith("kaggle:") and (name := bundle_name(address)):
         return name
+    if names_a_file(address):
+        return name_in(address)
     return unquote(urlsplit(address).path.rpartition("/")[2])

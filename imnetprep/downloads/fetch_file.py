@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -65,6 +65,7 @@ _CHUNK_BYTES = 1 << 20
 _TIMES = 4  # a file is begun anew, where it changes on its server or breaks without ranges
 _SECONDS_BETWEEN_SYNCS = 10
 _OF_SERVERS = ("sha256", "md5")
+_NO_END = "its server says neither its length nor a digest: it may be cut short"
 
 
 class FetchResult(NamedTuple):
@@ -134,13 +135,14 @@ class FileFetcher:
         return self._fetched(request)
 
     def _fetched(self, request: FileRequest) -> FetchResult:
-        if request.name and (result := self._present(request.name, request.archive)):
+        if request.name and (result := self._present(request.name, request)):
             return result
         with ExitStack() as stack:
             files = self._opened(request, stack)
             name = request.name or _name_at(*next(iter(files.items())))
             archive = request.archive or self._archive(name)
-            if not request.name and (result := self._present(name, archive)):
+            request = replace(request, archive=archive)
+            if not request.name and (result := self._present(name, request)):
                 return result
             path = self.root.archives / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -203,12 +205,12 @@ class FileFetcher:
             )
         return (kind, digests[kind]) if kind else self.digest
 
-    def _present(self, name: str, archive: Archive | None) -> FetchResult | None:
+    def _present(self, name: str, request: FileRequest) -> FetchResult | None:
         """The file, if it is there already and right; None: it is to be fetched.
 
-        Raises ImnetprepError where another file has its name.
+        Raises ImnetprepError where another file has its name, or may have it.
         """
-        path = self.root.archives / name
+        path, archive = self.root.archives / name, request.archive
         if not path.exists():
             return None
         if not path.is_file():
@@ -217,10 +219,29 @@ class FileFetcher:
         if proof is not None and not (digest and isinstance(proof, NoProof)):
             if self.digest is not None and digest_of(path, self.digest[0]) != self.digest[1]:
                 raise self._other(path, self.digest)
+            if self.digest is None and isinstance(proof, NoProof | ServerChecksum):
+                self._require_origin(path, proof, request)
             return FetchResult(path, proof, is_new=False)
         if archive is not None and archive.torrent is not None:
             return None  # its pieces are looked at
         return self._judged(path, digest)
+
+    def _require_origin(
+        self, path: Path, proof: NoProof | ServerChecksum, request: FileRequest
+    ) -> None:
+        """Raise ImnetprepError where the file at `path`, which nobody vouches for, is of another
+        address than those of `request`, or may be cut short.
+        """
+        problem = ""
+        if proof.server not in [place.title for place in request.places]:
+            problem = f"it is from {proof.server}" if proof.server else "nothing says what it is"
+        elif isinstance(proof, NoProof) and proof.reason == _NO_END:
+            problem = "it may be cut short: its server did not say how long it is"
+        if problem:
+            raise ImnetprepError(
+                f"{path} is there, and {problem}",
+                hint=f"{move_away(path)}; then run the same command again, or name its --digest",
+            )
 
     def _judged(self, path: Path, digest: tuple[str, str] | None) -> FetchResult:
         """A file that lies there and that the receipt does not speak of, if its digest is right."""
@@ -482,5 +503,5 @@ def _proof_of(title: str, file: ArchiveFile) -> ArchiveProof:
     if file.seekable and (checksum := file.checksum) is not None:
         return ServerChecksum(checksum.kind, f"{checksum.value:x}", title)
     if isinstance(file, WebStream) and not file.has_end:
-        return NoProof("its server says neither its length nor a digest: it may be cut short")
-    return NoProof("its server says nothing of its bytes")
+        return NoProof(_NO_END, title)
+    return NoProof("its server says nothing of its bytes", title)

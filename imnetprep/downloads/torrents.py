@@ -1,5 +1,6 @@
 """Which torrents have the archives of a dataset, and which of their files are wanted."""
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,7 @@ from imnetprep.catalog.datasets import Archive, Dataset, Root, Split
 from imnetprep.downloads.addresses import local_path
 from imnetprep.messages import ImnetprepError, WrongBytes, WrongUsage
 from imnetprep.outside_files import read_file
+from imnetprep.outside_text import public_address
 from imnetprep.sources.part_files import PartFiles, read_record, record_path
 from imnetprep.sources.places import open_address
 from imnetprep.sources.torrent import Magnet, Torrent, parse_magnet, read_torrent
@@ -18,7 +20,7 @@ _LARGEST_BYTES = 64 << 20
 
 def is_torrent(address: str) -> bool:
     """Is `address` that of a .torrent file, here or on a server?"""
-    path = address.partition("?")[0] if "://" in address else address
+    path = re.split("[?#]", address)[0] if "://" in address else address
     return not address.startswith(MAGNET) and path.lower().endswith(".torrent")
 
 
@@ -28,8 +30,16 @@ def torrent_at(address: str) -> Torrent:
     if path is not None:
         return read_torrent(read_file(path))
     with closing(open_address(address)) as file:
-        body = file.read_at(0, min(_LARGEST_BYTES, file.size_bytes or _LARGEST_BYTES))
-    return read_torrent(body)
+        body = file.read_at(0, _LARGEST_BYTES + 1)
+    if len(body) > _LARGEST_BYTES:
+        raise WrongBytes(
+            f"{public_address(address)} is larger than any .torrent file",
+            hint="name the address of the .torrent, or its magnet link",
+        )
+    try:
+        return read_torrent(body)
+    except ImnetprepError as error:
+        raise ImnetprepError(f"{public_address(address)}: {error}", hint=error.hint) from error
 
 
 def published_torrent(dataset: Dataset, archive: Archive) -> Torrent | Magnet:

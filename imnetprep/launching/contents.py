@@ -8,7 +8,15 @@ from typing import Any
 
 import botocore.exceptions as failures
 
-from imnetprep.catalog.datasets import BUILT_IN, DEFAULT, DEFINITION, Dataset, Split, load_dataset
+from imnetprep.catalog.datasets import (
+    BUILT_IN,
+    DEFAULT,
+    DEFINITION,
+    Dataset,
+    Split,
+    load_dataset,
+    with_labels,
+)
 from imnetprep.launching.folder import LAUNCHES
 from imnetprep.launching.pace import count_epochs
 from imnetprep.messages import SourceFailed, WrongUsage, shell_command
@@ -169,9 +177,10 @@ def _source_in(
     gaps: list[str] = []
     for packaging in dataset.packagings:
         archives = [
-            f"{ARCHIVES}/{each.name}"
+            f"{ARCHIVES}/{own.name}"
             for each in dataset.packed(packaging)
             if set(each.splits) & set(splits)  # not those of a split without labels
+            for own in with_labels(each)
         ]
         absent = [each for each in archives if each not in names]
         if archives and not absent:

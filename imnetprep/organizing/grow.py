@@ -28,7 +28,7 @@ from imnetprep.proving.consume import (
     earlier_proof,
 )
 from imnetprep.proving.readers import PieceReader
-from imnetprep.proving.receipt import Proof, Several, record_archive
+from imnetprep.proving.receipt import Proof, Several, choose_proof, record_archive
 from imnetprep.sources.places import open_archive
 from imnetprep.sources.torrent import published_pieces
 
@@ -235,6 +235,9 @@ class Work:
         is_ours = at.home is self._root and not self._group.consume
         if is_ours and extractor.read_all and extractor.proof != extractor.source.earlier:
             record_archive(self._root, at.path, extractor.proof)
+            if labels := at.archive.labels:  # which are held against their digest before
+                place = at.path.with_name(labels.name)
+                record_archive(self._root, place, choose_proof(labels, None))
 
 
 def _proof_of(extractors: Sequence[Extractor]) -> Proof:

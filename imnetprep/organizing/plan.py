@@ -146,6 +146,11 @@ def _named_file(dataset: Dataset, place: str | Path) -> Archive | None:
     for archive in archives:
         if archive.name == name:
             return archive
+        if archive.labels is not None and archive.labels.name == name:
+            raise WrongUsage(
+                f"{name} has the labels of {archive.name}, and no images",
+                hint="name the folder where both are",
+            )
     if not is_local(place):
         return None
     if any(holds_class_folders(dataset, split, Path(place)) for split in dataset.splits):

@@ -77,12 +77,14 @@ class ServerChecksum:
 
 @dataclass(frozen=True)
 class NoProof:
-    """Nothing proves the bytes; `reason` says what is missing."""
+    """Nothing proves the bytes; `reason` says what is missing, `server` where they are from."""
 
     reason: str
+    server: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        return {"kind": "none", "why": self.reason}
+        origin = {"of": self.server} if self.server else {}
+        return {"kind": "none", "why": self.reason, **origin}
 
     def describe(self) -> str:
         return f"not verified: {self.reason}"
@@ -119,6 +121,8 @@ def parse_proof(table: object) -> Proof:
                 return TorrentProof(info_hash, pieces, part=bool(rest))
         case {"kind": "none", "why": str(reason), **rest} if not rest:
             return NoProof(reason)
+        case {"kind": "none", "why": str(reason), "of": str(server), **rest} if not rest:
+            return NoProof(reason, server)
         case {"kind": str(kind), "digest": str(digest), "of": str(server), **rest} if not rest:
             return ServerChecksum(kind, digest, server)
         case {"kind": str(kind), "digest": str(digest), **rest} if kind in ARCHIVE_DIGESTS:

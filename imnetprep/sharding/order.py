@@ -72,7 +72,7 @@ def require_names(dataset: Dataset, split: Split) -> "tuple[array[int], ...]":
         raise ImnetprepError(
             f"{dataset.name} does not list the names of its {split} images, so which shard each"
             " lies in cannot be told before all are read",
-            hint=f"make class folders first: imnetprep organize --split {split}"
-            " --layout imagefolder; then the same command again",
+            hint="make class folders first, imnetprep organize --layout imagefolder; then the same"
+            " command without --archives",
         )
     return numbers

@@ -28,7 +28,8 @@ def github_origin(address: str) -> Origin:
     owner, name, ref, file = match[1], match[2], match[3] or "HEAD", match[4]
     page = f"{_SITE}/{owner}/{name}"
 
-    url, own_name = f"{_TARS}/{owner}/{name}/tar.gz/{quote(ref)}", f"{name}-{ref}.tar.gz"
+    url = f"{_TARS}/{owner}/{name}/tar.gz/{quote(ref)}"
+    own_name = f"{name}-{ref.replace('/', '-')}.tar.gz"  # as GitHub calls it
     if file:
         release = "latest/download" if ref == "HEAD" else f"download/{quote(ref)}"
         url, own_name = f"{_SITE}/{owner}/{name}/releases/{release}/{url_path(file)}", file
@@ -38,4 +39,4 @@ def github_origin(address: str) -> Origin:
             return Explanation("GitHub has no such file, or it is private (404)", f"look at {page}")
         return None
 
-    return Origin(url, address, {}, explain, own_name.rpartition("/")[2])
+    return Origin(url, address, {}, explain, own_name)

@@ -127,7 +127,7 @@ class WebFile:
             yield
         except (EOFError, _PassingFailure, urllib3.exceptions.HTTPError) as error:
             raise SourceFailed(
-                f"{self._title}: {quoted(str(error))}",
+                f"{self._title}: {_problem(error)}",
                 hint="check the network; run the same command to resume",
             ) from error
 
@@ -237,6 +237,8 @@ class WebFile:
         body: bytes = response.read(_MOST_BYTES_OF_A_REFUSAL)
         if words := self._origin.explain(Refusal(response.status, response.headers, body)):
             return SourceFailed(f"{self._title}: {words.reason}", hint=words.hint)
+        if response.status == 416:
+            return SourceFailed(f"{self._title}: the file is empty", hint="look at it there")
         if response.status in (200, 206) and is_page(response.headers):
             return SourceFailed(
                 f"{self._title}: the server sends a web page",
@@ -300,6 +302,16 @@ class WebFile:
                 hint="name an address that stays encrypted",
             )
         return target
+
+
+def _problem(error: Exception) -> str:
+    """What went wrong with a connection, in words."""
+    if isinstance(error, urllib3.exceptions.NewConnectionError):
+        return f"no connection: {quoted(str(error).rpartition(': ')[2])}"
+    for each in error.args:
+        if isinstance(each, urllib3.exceptions.IncompleteRead):
+            return f"the connection broke {each.expected or 0:,} bytes before the end"
+    return quoted(str(error))
 
 
 def _host(url: str) -> tuple[str, str]:

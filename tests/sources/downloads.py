@@ -156,9 +156,9 @@ class StandIn:
         rest = memoryview(body)
         while rest:
             portion, rest = rest[:_PORTION_BYTES], rest[_PORTION_BYTES:]
-            request.wfile.write(portion)
-            with self.lock:
+            with self.lock:  # before it goes, or who has all of it could look too early
                 self.sent_bytes += len(portion)
+            request.wfile.write(portion)
             if is_stalled or self.rate:
                 self.over.wait(None if is_stalled else len(portion) / self.rate)
 

@@ -184,10 +184,11 @@ def test_a_disk_that_fills_up_keeps_the_part(source: Source, small_disk: Path) -
     assert server.sent_bytes - before < len(server.body) - 50_000, "what was there is not sent"
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="it has no address 127.0.0.2 by itself")
 @of([*RANGED, "pieces"])
 def test_kills_cost_what_was_not_yet_on_record(source: Source, tmp_path: Path) -> None:
     """With 8 jobs, at random moments one after the other."""
-    server, chance, root = source.server, random.Random(source.address), tmp_path / "root"
+    server, chance, root = source.server, random.Random(source.name), tmp_path / "root"
     step_bytes = PIECE if source.dataset else SIZES["transfers.range_download._JOURNALLED_BYTES"]
     at = "transfers.journal:PartJournal:keep_fetched"
     words = ["download", source.address, "--root", str(root), "--jobs", "8", "--quiet"]
@@ -205,7 +206,9 @@ def test_kills_cost_what_was_not_yet_on_record(source: Source, tmp_path: Path) -
         assert done.returncode == -9, done.stderr
         assert source.name not in names_in(root)
         least_bytes += number * step_bytes // 2  # the end of a range may be that short
-    kept_bytes = sum(read_part_sizes(root / "archives" / ".download.db").values()) or least_bytes
-    assert kept_bytes >= least_bytes
+    if source.dataset is None:  # what is on record; of pieces, what is there is right
+        kept_bytes = sum(read_part_sizes(root / "archives" / ".download.db").values())
+        assert kept_bytes >= least_bytes
+        least_bytes = kept_bytes
     source.fetch(root)
-    assert server.asked_bytes["127.0.0.1"] <= len(server.body) - kept_bytes + 2
+    assert server.asked_bytes["127.0.0.1"] <= len(server.body) - least_bytes + 2

@@ -13,6 +13,7 @@ import pytest
 from imnetprep.messages import ImnetprepError, SourceFailed, WrongBytes, WrongUsage
 from imnetprep.sources.seeder import make_torrent, seeded
 from tests.conftest import Run, receipt_of, tree
+from tests.http_server import Answering, http_served
 from tests.servers import WebServer, web_served
 from tests.sources.downloads import (
     BODY,
@@ -87,6 +88,8 @@ def test_a_dataset_is_fetched_from_where_it_is_published(packed: Path, tmp_path:
         (["kaggle:competitions/imagenet-object-localization-challenge"],
          "imagenet-object-localization-challenge.zip: to fetch"),
         (["gdrive:1AbCdEfGhIjKlMnOpQrStUvWxYz0123456"], "gdrive:1AbC"),
+        (["github:me/x@v1#imagewoof2-160.tgz"], "imagewoof2-160.tgz: to fetch, "),
+        (["mnist", "--split", "val"], "t10k-labels-idx1-ubyte.gz: to fetch, 4.54 kB from"),
     ],
 )  # fmt: skip
 def test_a_word_says_what_is_fetched(
@@ -171,6 +174,36 @@ def test_a_file_of_that_name_is_not_replaced(server: StandIn, tmp_path: Path) ->
         fetched(tmp_path, server.address, digest=("sha256", "1" * 64))
     (result,) = fetched(tmp_path, server.address, digest=("sha256", SHA256))
     assert (result.is_new, server.requests, path.read_bytes()) == (False, 0, BODY)
+
+
+def test_a_file_of_another_address_is_not_taken_for_that_of_this_one(
+    server: StandIn, tmp_path: Path
+) -> None:
+    """They share a name, and nothing but a digest would tell them apart."""
+    fetched(tmp_path, server.address)
+    (result,) = fetched(tmp_path, server.address)
+    assert not result.is_new
+    other = server.address.replace("/set.tar", "/sub/set.tar")
+    with pytest.raises(ImnetprepError, match=f"is there, and it is from {server.address}"):
+        fetched(tmp_path, other)
+    (result,) = fetched(tmp_path, other, digest=("sha256", SHA256))
+    assert not result.is_new
+
+
+def test_a_file_that_may_be_cut_short_is_not_called_there(tmp_path: Path) -> None:
+    class Handler(Answering):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(BODY)
+
+    with http_served(Handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}/set.tar"
+        (result,) = fetched(tmp_path, address)
+        assert "may be cut short" in result.proof.describe()
+        with pytest.raises(ImnetprepError, match="it may be cut short") as refused:
+            fetched(tmp_path, address)
+        assert "set.tar.old" in refused.value.hint
 
 
 @pytest.mark.parametrize("cuts", [0, 1])

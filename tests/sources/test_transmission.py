@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,14 @@ def in_a_network_of_its_own(work: Callable[[], None]) -> None:
         threads.submit(call).result()
 
 
+def until(is_so: Callable[[], bool], *processes: subprocess.Popen[Any]) -> None:
+    """Wait until it is so, while the processes run; minutes mean that it never will be."""
+    end_s = time.monotonic() + 180
+    while not is_so():
+        assert time.monotonic() < end_s and all(each.poll() is None for each in processes)
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def transmission(folder: Path) -> Iterator[tuple[Callable[..., str], int]]:
     """Its daemon with the files in `folder`: what gives it words, and the port of its peers."""
@@ -55,8 +64,7 @@ def transmission(folder: Path) -> Iterator[tuple[Callable[..., str], int]]:
         return subprocess.run(full, capture_output=True, text=True, check=False).stdout
 
     try:
-        while "Daemon version" not in say("--session-info") and daemon.poll() is None:
-            time.sleep(0.05)
+        until(lambda: "Daemon version" in say("--session-info"), daemon)
         yield say, port
     finally:
         daemon.kill()
@@ -79,8 +87,7 @@ def test_what_it_seeds_is_fetched_and_what_is_seeded_it_fetches(
     def exchange() -> None:
         with transmission(folder) as (say, port):
             say("--add", folder / "t.torrent")
-            while "Percent Done: 100%" not in say("--torrent", 1, "--info"):
-                time.sleep(0.05)
+            until(lambda: "Percent Done: 100%" in say("--torrent", 1, "--info"))
             words = ["download", *own, f"{HERE}:0", "--dataset", toml, "--split", "val"]
             words += ["--peer", f"{HERE}:{port}"]
             subprocess.run(command(*words), check=True, timeout=120)
@@ -92,20 +99,16 @@ def test_what_it_seeds_is_fetched_and_what_is_seeded_it_fetches(
                 self.answer(b"d8:intervali60e5:peers6:" + peer + b"e")
 
         seed = command("seed", *own, f"{HERE}:{seed_port}")
-        with (
-            subprocess.Popen(seed, stdout=subprocess.PIPE, text=True) as seeder,
-            http_served(Tracker) as tracker,
-            transmission(other) as (say, _),
-        ):
-            assert seeder.stdout is not None
+        with subprocess.Popen(seed, stdout=subprocess.PIPE, text=True) as seeder:
             try:
-                info_hash = read_torrent((folder / "t.torrent").read_bytes()).info_hash
-                assert info_hash in seeder.stdout.readline()
-                say("--add", folder / "t.torrent")
-                say("--torrent", 1, "-td", f"http://127.0.0.1:{tracker.server_port}/announce")
-                while not (other / VAL).exists():
-                    assert seeder.poll() is None
-                    time.sleep(0.05)
+                with http_served(Tracker) as tracker, transmission(other) as (say, _):
+                    assert seeder.stdout is not None
+                    info_hash = read_torrent((folder / "t.torrent").read_bytes()).info_hash
+                    assert info_hash in seeder.stdout.readline()
+                    say("--add", folder / "t.torrent")
+                    address = f"http://127.0.0.1:{tracker.server_port}/announce"
+                    say("--torrent", 1, "-td", address)
+                    until((other / VAL).exists, seeder)
             finally:
                 seeder.kill()
 
