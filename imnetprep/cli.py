@@ -93,6 +93,7 @@ for _verb in (
     "inspect",
     "archs",
     "recipes",
+    "doctor",
     "bench",
     "train",
     "evaluate",

@@ -400,6 +400,7 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     assert set(verbs) - tried - shows == {
         "archs",
         "datasets",
+        "doctor",
         "sources",
         "status",
         "evaluate",

@@ -77,6 +77,7 @@ def evaluate(
     layout: Layout | None = None,
     shards: ShardPlace | None = None,
     choice: str | None = None,
+    most_images: int | None = None,
     bad: BadImages | None = None,
     progress: Progress,
 ) -> Evaluation:
@@ -84,7 +85,8 @@ def evaluate(
     `shards`; on what it held out of train where there is none.
 
     `arch`: the network of weights that another program saved, or the function of the user's own
-    that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them.
+    that makes the checkpoint's. `choice`: the classes that are scored, as --only-classes has them;
+    `most_images`: of those no more than so many are, evenly over all.
     `decode`: the library that decodes, as --decode has it. Images that cannot be read are an error,
     or noted in `bad` and left out. Raises ImnetprepError if the classes are not among those of the
     network.
@@ -107,6 +109,8 @@ def evaluate(
     if choice is not None:
         samples = only_classes(samples, dataset, choice)
         synsets = tuple(synsets[dataset.label_of_wnid[wnid]] for wnid in samples.wnids)
+    if most_images is not None:
+        samples = samples.chosen(np.isin(np.arange(len(samples)), samples.spread(most_images)))
     if not len(samples):
         raise ImnetprepError(
             f"no {samples.split} image is of {count(len(samples.wnids), 'class')} to be scored",

@@ -3,10 +3,12 @@
 import argparse
 import os
 import pickle
+import shutil
 import signal
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +275,13 @@ def test_lite0_scores_as_it_does_by_torchvisions_transforms(
     options = ["--arch", "timm:tf_efficientnet_lite0", "--root", tmp_path, "--workers", 0]
     done = here("evaluate", weights, *options, "--device", "cpu", "--batch-size", 50)
     assert done.stdout.startswith("top-1 883/1000 88.30 %  top-5 977/1000 97.70 %"), done.stderr
+    options = ["--arch", "timm:tf_efficientnet_lite0", "--device", "cpu", "--root"]
+    done = here("doctor", weights, *options, tmp_path)
+    assert (done.returncode, "finding: labels" in done.stdout) == (0, False), done.stdout
+    wnids, other = sorted(path.name for path in (tmp_path / "val").iterdir()), tmp_path / "other"
+    for split in ("train", "val"):
+        for wnid, next_wnid in pairwise([*wnids, wnids[0]]):
+            shutil.copytree(tmp_path / split / wnid, other / split / next_wnid)
+    assert here("adopt", other, "--root", tmp_path / "shuffled").returncode == 0
+    done = here("doctor", weights, *options, tmp_path / "shuffled")
+    assert (done.returncode, "the labels are in another order" in done.stdout) == (5, True)

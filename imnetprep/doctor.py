@@ -1,0 +1,215 @@
+"""What may be wrong before anything is trained: the network, the images, the machine."""
+
+import math
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.devices.device import described, pick_device
+from imnetprep.evaluation.evaluate import Evaluation, evaluate
+from imnetprep.image_kinds import kind_of
+from imnetprep.images import decode_rgb
+from imnetprep.jobs import available_memory
+from imnetprep.manifest import NoSplit
+from imnetprep.messages import Progress, count, format_bytes
+from imnetprep.networks.architectures import architectures
+from imnetprep.networks.geometry import geometry
+from imnetprep.samples.listing import open_listing
+from imnetprep.samples.sample_list import SampleList
+
+DEFAULT_ARCH = "resnet18"
+_IMAGES = 200
+_FEWEST_FILES = 1024
+_SMALLEST_DISK_BYTES = 5_000_000_000
+_SMALL_PX = 64  # the side of crops up to which nobody minds the work
+_LARGEST_SCALE = 2  # times the side of the images: then most pixels are made up
+_SPREADS = 3  # standard deviations above chance; with fewer right the network only guesses
+_LEAST_SIGHT = 1 / 4  # of the side of an image, for the last point of a network
+
+
+class Diagnosis(NamedTuple):
+    """A fact of `subject` in words; `remedy` where it is a finding: what to do about it."""
+
+    subject: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Some images of a split of `samples`: their shorter sides (px, ascending), kinds and flaws."""
+
+    split: Split
+    samples: int
+    sides_px: list[int]
+    kinds: Counter[str]
+    flaws: list[str]
+
+    @property
+    def median_px(self) -> int | None:
+        """The shorter side of the image in the middle; None: none could be read."""
+        return self.sides_px[len(self.sides_px) // 2] if self.sides_px else None
+
+
+def examined(
+    root: Root,
+    *,
+    arch: str | None,
+    image_size: int,
+    checkpoint: Path | None,
+    layout: Layout | None,
+    device: str | None,
+    progress: Progress,
+) -> Iterator[Diagnosis]:
+    """What is seen of the machine, of the images under `root`, and of `arch` on such images.
+
+    `checkpoint`: a network that knows these classes tells whether the labels are theirs; None of
+    both: DEFAULT_ARCH is looked at. Raises WrongUsage on an unknown `arch` or `device`, and
+    ImnetprepError where `root` or `checkpoint` is something else; no dataset is no finding.
+    """
+    yield from _of_machine(root, device)
+    classes, median_px = 1000, None
+    if root.manifest.exists() or root.is_tree:
+        with open_listing(root, layout=layout) as listing:
+            classes = len(listing.dataset.synsets)
+            yield Diagnosis("images", f"{listing.dataset.title}, {count(classes, 'class')}")
+            for split in reversed(listing.dataset.splits):
+                with suppress(NoSplit):
+                    look = _look(listing.samples(split), progress)
+                    median_px = look.median_px
+                    yield from _of_images(look)
+    else:
+        yield Diagnosis("images", f"{root.path} holds no dataset")
+    if checkpoint is not None:
+        try:
+            evaluation = evaluate(
+                root, checkpoint, arch=arch, device=device, layout=layout, most_images=_IMAGES,
+                progress=progress,
+            )  # fmt: skip
+        except NoSplit as error:
+            yield Diagnosis("labels", f"not looked at: {error}")
+        else:
+            yield _of_labels(evaluation)
+            arch = evaluation.network
+    yield from _of_network(arch or DEFAULT_ARCH, classes, image_size, median_px)
+
+
+def _of_labels(evaluation: Evaluation) -> Diagnosis:
+    """Is a network that knows the classes right more often than one that guesses?"""
+    right, images = evaluation.score.top1, evaluation.score.images
+    text = f"{right} of {images} images are as {evaluation.network} has them"
+    by_chance = images / len(evaluation.synsets)
+    remedy = ""
+    spread = math.sqrt(by_chance * (1 - 1 / len(evaluation.synsets)))
+    if right <= by_chance + _SPREADS * spread:
+        text += f", and {by_chance:.1f} would be by chance: the labels are in another order"
+        remedy = "imnetprep verify --digests; or other classes than those of the network"
+    return Diagnosis("labels", text, remedy)
+
+
+def _of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
+    for name, text in described(pick_device(device), 1):
+        yield Diagnosis(name, text)
+    place = next(each for each in (root.path, *root.path.absolute().parents) if each.exists())
+    free_bytes = shutil.disk_usage(place).free
+    yield Diagnosis("memory", f"{format_bytes(available_memory())} free")
+    remedy = "free some, or name another --root" if free_bytes < _SMALLEST_DISK_BYTES else ""
+    yield Diagnosis("disk", f"{format_bytes(free_bytes)} free at {place}", remedy)
+    if (files := _most_open_files()) is not None:
+        remedy = f"ulimit -n {_FEWEST_FILES}" if files < _FEWEST_FILES else ""
+        yield Diagnosis("files", f"{files:,} may be open at once", remedy)
+
+
+def _most_open_files() -> int | None:
+    try:
+        import resource
+    except ImportError:  # no Unix
+        return None
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _look(samples: SampleList, progress: Progress) -> _Look:
+    """Read and decode some images of a split, evenly over all."""
+    sides_px, kinds, flaws = list[int](), Counter[str](), list[str]()
+    numbers = samples.spread(_IMAGES)
+    with progress.task(f"look at {samples.split}", total=len(numbers), unit="images") as task:
+        for index in numbers:
+            task.advance(1)
+            try:
+                body = samples.read(index)
+                sides_px.append(min(decode_rgb(body).size))
+                kinds[kind_of(body) or "unknown"] += 1
+            except (OSError, ValueError) as error:
+                flaws.append(f"{samples.path(index)}: {getattr(error, 'strerror', None) or error}")
+    return _Look(samples.split, len(samples), sorted(sides_px), kinds, flaws)
+
+
+def _of_images(look: _Look) -> Iterator[Diagnosis]:
+    if look.sides_px:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in look.kinds.most_common())
+        sides = f"{look.sides_px[0]} to {look.sides_px[-1]} px, {look.median_px} in the middle"
+        if look.sides_px[0] == look.sides_px[-1]:
+            sides = f"{look.median_px} px"
+        yield Diagnosis(
+            str(look.split),
+            f"{count(look.samples, 'image')}; {len(look.sides_px)} of them: {kinds}, the shorter"
+            f" side of {sides}",
+        )
+    if look.flaws:
+        images = len(look.sides_px) + len(look.flaws)
+        yield Diagnosis(
+            str(look.split),
+            f"{len(look.flaws)} of {images} cannot be read: {look.flaws[0]}",
+            "imnetprep verify --decode names all of them",
+        )
+
+
+def _of_network(
+    arch: str, classes: int, image_size: int, median_px: int | None
+) -> Iterator[Diagnosis]:
+    """How large the maps of the network are, what it sees, and whether the images fit it."""
+    subject = f"{arch}, {image_size} px"
+    found, by_windows = geometry(arch, classes=classes, image_size=image_size)
+    for stage in found:
+        side = f"{stage.side_px} × {stage.side_px}"
+        text = f"maps of {side}: {count(stage.layers, 'layer')}, a point sees {stage.sees_px} px"
+        yield Diagnosis(subject, text)
+    if not found:
+        yield Diagnosis(subject, "what it sees is not known before it runs")
+        return
+    layers = sum(stage.layers for stage in found)
+    if wide_layers := sum(stage.wide_layers for stage in found):
+        yield Diagnosis(
+            subject,
+            f"{wide_layers} of its {layers} layers look at more than their maps have, which is"
+            " padding: it is made for larger images",
+            _smaller_network(arch),
+        )
+    sees_px = found[-1].sees_px
+    if by_windows and sees_px < image_size * _LEAST_SIGHT:
+        yield Diagnosis(
+            subject,
+            f"it never sees more than {sees_px} px of an image at once",
+            "a deeper network, such as --arch resnet18; or a smaller --image-size",
+        )
+    is_large = image_size > _SMALL_PX
+    if is_large and median_px is not None and image_size >= _LARGEST_SCALE * median_px:
+        times = (image_size / median_px) ** 2
+        yield Diagnosis(
+            subject,
+            f"the images have {median_px} px: enlarged to {image_size} px they cost {times:.0f}"
+            " times the work, and show nothing more",
+            f"--image-size {median_px}, with a network for it: {_smaller_network(arch)}",
+        )
+
+
+def _smaller_network(arch: str) -> str:
+    """The options that name a network for small images in place of `arch`."""
+    own = f"{arch}-small"
+    names = [own] if own in architectures() else ["resnet18-small", "resnet9"]
+    return f"--arch {' or '.join(names)}"
