@@ -5,9 +5,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from unicodedata import combining, normalize
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from imnetprep.catalog.datasets import Layout, Root, Split, Synset
 from imnetprep.fs import written_whole
@@ -16,18 +15,23 @@ from imnetprep.messages import WrongUsage, count
 from imnetprep.pixels.transforms import Preprocessing, Transform, ValTransform, network_view
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.reports.drawing import (
+    CELL_PX,
+    FAINT,
+    GAP_PX,
+    INK,
+    PAPER,
+    drawable,
+    fitted,
+    paste_pair,
+)
 from imnetprep.samples.sample_list import SampleList, read_samples
 from imnetprep.training.inputs import train_transform
 
-_CELL_PX, _GAP_PX, _PAIR_GAP_PX, _MARGIN_PX = 144, 4, 18, 20
+_PAIR_GAP_PX, _MARGIN_PX = 18, 20
 _LABEL_PX, _HEADER_PX = 190, 88
-_PAPER, _INK, _FAINT, _TRAY = "#ffffff", "#1d232b", "#6b7684", "#eceff3"
-_PAIR_PX = 2 * _CELL_PX + _GAP_PX + _PAIR_GAP_PX
+_PAIR_PX = 2 * CELL_PX + GAP_PX + _PAIR_GAP_PX
 _WIDEST_PX = 30_000
-# What systems have for other scripts than English: the built-in font has none.
-_FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "Arial Unicode.ttf")
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def plan_contact_sheet(
 
     Raises WrongUsage on a sheet too large to look at.
     """
-    if images * _PAIR_PX > _WIDEST_PX or classes * _CELL_PX > _WIDEST_PX:
+    if images * _PAIR_PX > _WIDEST_PX or classes * CELL_PX > _WIDEST_PX:
         raise WrongUsage(
             f"{classes} classes × {images} images is too large a sheet",
             hint="--classes 200 and --images 80 at most",
@@ -113,16 +117,16 @@ def _draw(sheet: ContactSheet) -> Image.Image:
     rows, samples, split = sheet.rows, sheet.samples, sheet.samples.split
     columns = max(len(row.indices) for row in rows)
     width = 2 * _MARGIN_PX + _LABEL_PX + columns * _PAIR_PX - _PAIR_GAP_PX
-    height = _HEADER_PX + len(rows) * (_CELL_PX + _GAP_PX) + _MARGIN_PX
-    paper = Image.new("RGB", (width, height), _PAPER)
+    height = _HEADER_PX + len(rows) * (CELL_PX + GAP_PX) + _MARGIN_PX
+    paper = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(paper)
     title = ", ".join(filter(None, (sheet.dataset, split, samples.change)))
     _draw_header(draw, width, columns=columns, lines=(title, _explained(split, sheet.recipe)))
     for number, row in enumerate(rows):
-        top = _HEADER_PX + number * (_CELL_PX + _GAP_PX)
+        top = _HEADER_PX + number * (CELL_PX + GAP_PX)
         _draw_label(draw, row, top)
         for column, index in enumerate(row.indices):
-            _paste_pair(paper, pictures(samples, index, sheet.recipe), _left(column), top)
+            paste_pair(paper, pictures(samples, index, sheet.recipe), _left(column), top)
     return paper
 
 
@@ -155,64 +159,29 @@ def _draw_header(
 ) -> None:
     room = width - 2 * _MARGIN_PX
     large, small = ImageFont.load_default(19), ImageFont.load_default(12)
-    draw.text((_MARGIN_PX, 12), fitted(lines[0], large, room), fill=_INK, font=large)
-    draw.text((_MARGIN_PX, 40), fitted(lines[1], small, room), fill=_FAINT, font=small)
+    draw.text((_MARGIN_PX, 12), fitted(lines[0], large, room), fill=INK, font=large)
+    draw.text((_MARGIN_PX, 40), fitted(lines[1], small, room), fill=FAINT, font=small)
     for column in range(columns):
         for half, caption in enumerate(("image", "network sees")):
-            middle = _left(column) + half * (_CELL_PX + _GAP_PX) + _CELL_PX / 2
-            draw.text((middle, _HEADER_PX - 8), caption, fill=_FAINT, font=small, anchor="ms")
+            middle = _left(column) + half * (CELL_PX + GAP_PX) + CELL_PX / 2
+            draw.text((middle, _HEADER_PX - 8), caption, fill=FAINT, font=small, anchor="ms")
 
 
 def _draw_label(draw: ImageDraw.ImageDraw, row: Row, top: int) -> None:
     synset, room = row.synset, _LABEL_PX - 14
     words = synset.words.split(", ") if synset.name != synset.words else []
     lines = (
-        (synset.name, 17, _INK),
-        (", ".join(words[1:]), 12, _FAINT),
-        (synset.wnid if synset.wnid != synset.name else "", 13, _INK),
-        (count(row.samples, "image"), 12, _FAINT),
+        (synset.name, 17, INK),
+        (", ".join(words[1:]), 12, FAINT),
+        (synset.wnid if synset.wnid != synset.name else "", 13, INK),
+        (count(row.samples, "image"), 12, FAINT),
     )
     down = top + 34
     for text, size_px, colour in lines:
         if text:
-            text, font = _drawable(text, size_px)
+            text, font = drawable(text, size_px)
             draw.text((_MARGIN_PX, down), fitted(text, font, room), fill=colour, font=font)
             down += size_px + 9
-
-
-def _drawable(text: str, size_px: int) -> tuple[str, Font]:
-    """A font with the characters of `text`; without one, a text of those of the built-in font."""
-    default = ImageFont.load_default(size_px)
-    for name in () if text.isascii() else _FONTS:
-        try:
-            font = ImageFont.truetype(name, size_px)
-        except OSError:
-            continue
-        box = bytes(font.getmask("\U000ffffe"))  # of no character
-        if not any(bytes(font.getmask(each)) == box for each in text):
-            return text, font
-    plain = "".join(each for each in normalize("NFKD", text) if not combining(each))
-    return plain.encode("ascii", "backslashreplace").decode(), default
-
-
-def _paste_pair(
-    sheet: Image.Image, pair: tuple[Image.Image, Image.Image], start: int, top: int
-) -> None:
-    for half, image in enumerate(pair):
-        tray = Image.new("RGB", (_CELL_PX, _CELL_PX), _TRAY)
-        picture = ImageOps.contain(image, tray.size, Image.Resampling.BICUBIC)
-        tray.paste(picture, ((_CELL_PX - picture.width) // 2, (_CELL_PX - picture.height) // 2))
-        sheet.paste(tray, (start + half * (_CELL_PX + _GAP_PX), top))
-
-
-def fitted(text: str, font: Font, room_px: float) -> str:
-    """`text`, cut with an ellipsis if it is wider than `room_px`."""
-    if font.getlength(text) <= room_px:
-        return text
-    length = len(text)
-    while length and font.getlength(text[:length].rstrip(" ,") + "…") > room_px:
-        length -= 1
-    return text[:length].rstrip(" ,") + "…"
 
 
 def _left(column: int) -> int:

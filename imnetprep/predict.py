@@ -1,6 +1,6 @@
 """The likeliest classes of single images, by a checkpoint."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from imnetprep.machine import is_of_file
 from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
 from imnetprep.pixels.decoders import decode_pixels
-from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform
+from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform, network_view
 from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.failures import said_in_words
 
@@ -59,8 +59,13 @@ def predictions(
     arch: str | None = None,
     device: str | None = None,
     best: int = 5,
+    on_pixels: Callable[[Pixels, Pixels], None] | None = None,
 ) -> Iterator[Prediction | Unread]:
-    """The `best` classes of each of `images`, in their order, by the checkpoint at `path`."""
+    """The `best` classes of each of `images`, in their order, by the checkpoint at `path`.
+
+    `on_pixels` gets those of each image, (H, W, 3), and what the network sees of them, (S, S, 3),
+    before its prediction is given.
+    """
     checkpoint = load_checkpoint(path, arch=arch)
     place = pick_device(device)
     model = checkpoint.network(place).eval()
@@ -68,19 +73,23 @@ def predictions(
     normaliser = Normaliser(preprocessing, place)
     transform = ValTransform(preprocessing)
 
-    def read(image: Path) -> tuple[Path, Pixels | str]:
+    def read(image: Path) -> tuple[Path, Pixels | None, Pixels | str]:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
-        return image, plain if isinstance(plain, str) else transform(plain)
+        if isinstance(plain, str):
+            return image, None, plain
+        return image, plain if on_pixels else None, transform(plain)
 
-    pairs = FILES.in_threads(read, images, jobs=None)
-    while batch := list(islice(pairs, _BATCH)):
+    readings = FILES.in_threads(read, images, jobs=None)
+    while batch := list(islice(readings, _BATCH)):
         shares = torch.empty(0, len(classes.wnids))
-        if pixels := [each for _, each in batch if not isinstance(each, str)]:
+        if pixels := [each for _, _, each in batch if not isinstance(each, str)]:
             with torch.inference_mode(), said_in_words(smaller="--device cpu"):
                 logits = model(normaliser.normalised(torch.from_numpy(np.stack(pixels))))
                 shares = logits.float().softmax(dim=1).cpu()
         rows = iter(shares)
-        for image, each in batch:
+        for image, plain, each in batch:
+            if on_pixels and plain is not None and not isinstance(each, str):
+                on_pixels(plain, network_view(each, preprocessing))
             yield (
                 Unread(image, each)
                 if isinstance(each, str)

@@ -11,7 +11,7 @@ import click
 
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import is_json, json_option, print_note, print_result
-from imnetprep.messages import WrongBytes, count
+from imnetprep.messages import WrongBytes, WrongUsage, count
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.predict import Prediction
@@ -26,6 +26,13 @@ _COLUMNS = ("image", "rank", "wnid", "name", "probability")
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Classes of each image."
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table: a row a class of an image.")
+@click.option(
+    "--draw",
+    "out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="PNG or JPEG file to draw: each image, what the network sees of it, and its classes.",
+)
 @verb.arch_option
 @verb.device_option
 @json_option
@@ -34,6 +41,7 @@ def predict(
     images: tuple[str, ...],
     top: int,
     as_csv: bool,
+    out: Path | None,
     arch: str | None,
     device: str | None,
 ) -> None:
@@ -42,6 +50,7 @@ def predict(
     \b
     imnetprep predict imagenet/runs/resnet18/best.pt cat.jpg dog.png
     imnetprep predict best.pt photos --csv > photos.csv
+    imnetprep predict best.pt digits/val/3 --draw threes.png
     find photos -newer last | imnetprep predict best.pt - --top 1
 
     IMAGE is a file, a folder, a pattern in quotes, or - for lines on stdin. A file that is no image
@@ -49,6 +58,10 @@ def predict(
     """
     if as_csv and is_json():
         verb.refuse("--json prints objects", "as_csv")
+    if out and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise WrongUsage(
+            f"--draw {out}: a sheet is a PNG or a JPEG", hint=f"--draw {out.with_suffix('.png')}"
+        )
     from imnetprep.image_paths import find_paths
     from imnetprep.images import readable_kinds
     from imnetprep.training.runs import require_checkpoint
@@ -56,9 +69,18 @@ def predict(
     require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
     paths = find_paths(images, sys.stdin)
     from imnetprep.predict import Unread, predictions
+    from imnetprep.reports.prediction_sheet import PredictionSheet
 
+    sheet = PredictionSheet() if out else None
     files = unread = 0
-    for each in predictions(checkpoint, paths, arch=arch, device=device, best=top):
+    for each in predictions(
+        checkpoint,
+        paths,
+        arch=arch,
+        device=device,
+        best=top,
+        on_pixels=sheet.take if sheet else None,
+    ):
         if as_csv and not files:
             print_result(_row(*_COLUMNS))
         files += 1
@@ -68,6 +90,13 @@ def predict(
             print_note(line) if as_csv else print_result(line, **asdict(each))
         else:
             _print(each, as_csv=as_csv)
+            if sheet:
+                sheet.add(each.image.name, [(g.label, g.probability) for g in each.best])
+    if sheet and out and sheet.rows:
+        sheet.write(out)
+        surplus = files - unread - len(sheet.rows)
+        rest = f"; {surplus:,} more are not drawn" if surplus else ""
+        print_note(f"{out}: {count(len(sheet.rows), 'image')}{rest}")
     if unread or not files:
         raise WrongBytes(
             f"{unread:,} of {count(files, 'file')} could not be read as an image",

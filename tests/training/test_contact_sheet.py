@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from imnetprep import contact_sheet
 from imnetprep.catalog.datasets import Root, Split
-from imnetprep.contact_sheet import fitted, pick_rows, pictures, plan_contact_sheet
+from imnetprep.contact_sheet import pick_rows, pictures, plan_contact_sheet
 from imnetprep.manifest import open_manifest
 from imnetprep.messages import WrongUsage
 from imnetprep.pixels.augmentation import Sizes, TrainTransform
 from imnetprep.recipes.plan_recipe import plan_recipe
+from imnetprep.reports import drawing
+from imnetprep.reports.drawing import fitted
 from imnetprep.samples.sample_list import read_samples
 from tests.conftest import Run
 from tests.drawn import draw_root
@@ -94,6 +95,6 @@ def test_the_ending_of_out_says_what_is_written(drawn: Root, tmp_path: Path, her
 
 
 def test_a_class_name_in_any_script_is_drawn_without_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contact_sheet, "_FONTS", ("no such font.ttf",))
+    monkeypatch.setattr(drawing, "_FONTS", ("no such font.ttf",))
     for text, drawn in (("Bär 狗", r"Bar \u72d7"), ("Corn_(maize)", "Corn_(maize)")):
-        assert contact_sheet._drawable(text, 12)[0] == drawn
+        assert drawing.drawable(text, 12)[0] == drawn

@@ -13,6 +13,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -127,6 +128,23 @@ def test_predict_takes_patterns_and_lines_and_prints_a_table(
     assert done.returncode == 4
     assert here("predict", shown.best, "-").returncode == 4  # no line is left
     assert here("predict", shown.best, photos / "x*.jpg").returncode == 1
+
+
+def test_predict_draws_what_it_saw(
+    shown: TrainingRun, photos: Path, tmp_path: Path, here: Run
+) -> None:
+    out = tmp_path / "drawn.png"
+    done = here("predict", shown.best, photos, "--draw", out, "--device", "cpu")
+    assert (done.returncode, f"{out}: 2 images" in done.stderr) == (4, True), done.stderr
+    with Image.open(out) as sheet, Image.open(photos / "a.jpg") as image:
+        pixels = np.asarray(sheet.convert("RGB")).astype(int)
+        small = np.asarray(image.convert("RGB").resize((144, 144))).astype(int)
+    assert pixels.shape[0] == 40 + 2 * (144 + 14) + 20
+    assert np.abs(pixels[40:184, 20:164] - small).mean() < 30, "the image is there"
+    bars = (pixels == (0x2F, 0x6D, 0xB5)).all(2)
+    assert bars[40:184].any() and bars[198:].any(), "and a bar of the best class of each"
+    done = here("predict", shown.best, photos, "--draw", tmp_path / "drawn.gif")
+    assert (done.returncode, "a sheet is a PNG or a JPEG" in done.stderr) == (2, True)
 
 
 def test_the_log_has_a_line_every_few_steps(shown: TrainingRun) -> None:
