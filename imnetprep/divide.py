@@ -26,6 +26,7 @@ from imnetprep.own_images.content import ImageFolder
 from imnetprep.own_images.pixel_table import PixelTable
 from imnetprep.proving.receipt import NoProof
 from imnetprep.split_from_folder import (
+    PIXELS,
     FolderSource,
     FoldersPlan,
     MakeClass,
@@ -117,7 +118,7 @@ def _pixel_source(table: PixelTable, division: Division, split: Split) -> Folder
         split=split,
         made_of=f"pixels of {str(place)!a} {file_state(place)}",
         classes=makers,
-        facts={"archive": None, "source": str(place), "files": file_kind(copy=True)},
+        facts={"archive": None, "source": str(place), "files": PIXELS},
         proof=NoProof(f"the pixels in {place}, as they were"),
         change=None,
     )

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,15 @@ from typing import NamedTuple
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.devices.device import described, pick_device
-from imnetprep.evaluation.evaluate import Evaluation, evaluate
+from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.image_kinds import kind_of
 from imnetprep.images import decode_rgb
 from imnetprep.jobs import available_memory
 from imnetprep.manifest import NoSplit
-from imnetprep.messages import Progress, count, format_bytes
+from imnetprep.messages import Progress, count, format_bytes, shell_command
 from imnetprep.networks.architectures import architectures
-from imnetprep.networks.geometry import geometry
+from imnetprep.networks.geometry import Stage, geometry
+from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.listing import open_listing
 from imnetprep.samples.sample_list import SampleList
 
@@ -28,7 +29,10 @@ _FEWEST_FILES = 1024
 _SMALLEST_DISK_BYTES = 5_000_000_000
 _SMALL_PX = 64  # the side of crops up to which nobody minds the work
 _LARGEST_SCALE = 2  # times the side of the images: then most pixels are made up
+_MOST_BY_CHANCE = 0.8  # of the images: where as many may be right by chance, nothing is told
 _SPREADS = 3  # standard deviations above chance; with fewer right the network only guesses
+_DEFAULT_PX = 224
+_TINY_PX, _LARGEST_SHARE = 2, 1 / 4  # of maps, px; of layers whose windows are wider than those
 _LEAST_SIGHT = 1 / 4  # of the side of an image, for the last point of a network
 
 
@@ -60,7 +64,7 @@ def examined(
     root: Root,
     *,
     arch: str | None,
-    image_size: int,
+    image_size: int | None,
     checkpoint: Path | None,
     layout: Layout | None,
     device: str | None,
@@ -68,9 +72,10 @@ def examined(
 ) -> Iterator[Diagnosis]:
     """What is seen of the machine, of the images under `root`, and of `arch` on such images.
 
-    `checkpoint`: a network that knows these classes tells whether the labels are theirs; None of
-    both: DEFAULT_ARCH is looked at. Raises WrongUsage on an unknown `arch` or `device`, and
-    ImnetprepError where `root` or `checkpoint` is something else; no dataset is no finding.
+    `checkpoint`: a network that knows these classes tells whether the labels are theirs. Without
+    `arch` and `image_size` those of the checkpoint are taken, else DEFAULT_ARCH and 224 px. Raises
+    WrongUsage on an unknown `arch` or `device`, and ImnetprepError where `root` or `checkpoint` is
+    something else; no dataset is no finding.
     """
     yield from _of_machine(root, device)
     classes, median_px = 1000, None
@@ -82,34 +87,40 @@ def examined(
                 with suppress(NoSplit):
                     look = _look(listing.samples(split), progress)
                     median_px = look.median_px
-                    yield from _of_images(look)
+                    yield from _of_images(root, look)
     else:
         yield Diagnosis("images", f"{root.path} holds no dataset")
     if checkpoint is not None:
         try:
             evaluation = evaluate(
                 root, checkpoint, arch=arch, device=device, layout=layout, most_images=_IMAGES,
-                progress=progress,
+                bad=BadImages(progress), progress=progress,
             )  # fmt: skip
         except NoSplit as error:
             yield Diagnosis("labels", f"not looked at: {error}")
         else:
-            yield _of_labels(evaluation)
+            score, synsets = evaluation.score, len(evaluation.synsets)
+            yield _of_labels(root, right=score.top1, images=score.images, classes=synsets)
             arch = evaluation.network
-    yield from _of_network(arch or DEFAULT_ARCH, classes, image_size, median_px)
+            image_size = image_size or evaluation.preprocessing.image_size
+    yield from _of_network(arch or DEFAULT_ARCH, classes, image_size or _DEFAULT_PX, median_px)
 
 
-def _of_labels(evaluation: Evaluation) -> Diagnosis:
+def _of_labels(root: Root, *, right: int, images: int, classes: int) -> Diagnosis:
     """Is a network that knows the classes right more often than one that guesses?"""
-    right, images = evaluation.score.top1, evaluation.score.images
-    text = f"{right} of {images} images are as {evaluation.network} has them"
-    by_chance = images / len(evaluation.synsets)
-    remedy = ""
-    spread = math.sqrt(by_chance * (1 - 1 / len(evaluation.synsets)))
-    if right <= by_chance + _SPREADS * spread:
-        text += f", and {by_chance:.1f} would be by chance: the labels are in another order"
-        remedy = "imnetprep verify --digests; or other classes than those of the network"
-    return Diagnosis("labels", text, remedy)
+    text = f"the network is right on {right} of {images} images"
+    by_chance = images / max(1, classes)
+    limit = by_chance + _SPREADS * math.sqrt(by_chance * (1 - 1 / max(1, classes)))
+    if limit > images * _MOST_BY_CHANCE:
+        return Diagnosis("labels", f"{text}: too few images or classes to tell more")
+    if right > limit:
+        return Diagnosis("labels", text)
+    return Diagnosis(
+        "labels",
+        f"{text}, no better than chance ({by_chance:.1f}): the classes are in another order, or"
+        " others than those of the network",
+        f"{shell_command('imnetprep', 'inspect', '--root', root.path)} shows images and classes",
+    )
 
 
 def _of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
@@ -126,11 +137,13 @@ def _of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
 
 
 def _most_open_files() -> int | None:
+    """How many files this process may open; None: any number, or nobody knows."""
     try:
         import resource
     except ImportError:  # no Unix
         return None
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return None if files == resource.RLIM_INFINITY else files
 
 
 def _look(samples: SampleList, progress: Progress) -> _Look:
@@ -149,7 +162,7 @@ def _look(samples: SampleList, progress: Progress) -> _Look:
     return _Look(samples.split, len(samples), sorted(sides_px), kinds, flaws)
 
 
-def _of_images(look: _Look) -> Iterator[Diagnosis]:
+def _of_images(root: Root, look: _Look) -> Iterator[Diagnosis]:
     if look.sides_px:
         kinds = ", ".join(f"{number} {kind}" for kind, number in look.kinds.most_common())
         sides = f"{look.sides_px[0]} to {look.sides_px[-1]} px, {look.median_px} in the middle"
@@ -165,7 +178,7 @@ def _of_images(look: _Look) -> Iterator[Diagnosis]:
         yield Diagnosis(
             str(look.split),
             f"{len(look.flaws)} of {images} cannot be read: {look.flaws[0]}",
-            "imnetprep verify --decode names all of them",
+            f"{shell_command('imnetprep', 'verify', '--root', root.path, '--decode')} names all",
         )
 
 
@@ -174,42 +187,60 @@ def _of_network(
 ) -> Iterator[Diagnosis]:
     """How large the maps of the network are, what it sees, and whether the images fit it."""
     subject = f"{arch}, {image_size} px"
-    found, by_windows = geometry(arch, classes=classes, image_size=image_size)
+    found, by_windows, problem = geometry(arch, classes=classes, image_size=image_size)
     for stage in found:
         side = f"{stage.side_px} × {stage.side_px}"
         text = f"maps of {side}: {count(stage.layers, 'layer')}, a point sees {stage.sees_px} px"
         yield Diagnosis(subject, text)
-    if not found:
-        yield Diagnosis(subject, "what it sees is not known before it runs")
-        return
-    layers = sum(stage.layers for stage in found)
-    if wide_layers := sum(stage.wide_layers for stage in found):
+    if problem:
+        own = ":" in arch  # of which some want numbers, and not shapes alone
+        remedy = "" if own else f"--image-size {_DEFAULT_PX}, or {_remedy(arch, image_size)}"
+        yield Diagnosis(subject, f"it does not take such images: {problem}", remedy)
+    elif not found:
+        yield Diagnosis(subject, "it has no maps: each point sees all of an image")
+    elif not by_windows:
+        yield Diagnosis(subject, "other layers see the rest of the image")
+    if _is_narrow(found):
+        layers = sum(stage.layers for stage in found)
+        wide_layers = sum(stage.wide_layers for stage in found)
         yield Diagnosis(
             subject,
             f"{wide_layers} of its {layers} layers look at more than their maps have, which is"
             " padding: it is made for larger images",
-            _smaller_network(arch),
+            _remedy(arch, image_size),
         )
-    sees_px = found[-1].sees_px
-    if by_windows and sees_px < image_size * _LEAST_SIGHT:
+    if by_windows and found and found[-1].sees_px < image_size * _LEAST_SIGHT:
         yield Diagnosis(
             subject,
-            f"it never sees more than {sees_px} px of an image at once",
+            f"it never sees more than {found[-1].sees_px} px of an image at once",
             "a deeper network, such as --arch resnet18; or a smaller --image-size",
         )
     is_large = image_size > _SMALL_PX
     if is_large and median_px is not None and image_size >= _LARGEST_SCALE * median_px:
         times = (image_size / median_px) ** 2
+        smaller = geometry(arch, classes=classes, image_size=median_px)
+        too_small = _is_narrow(smaller.stages) or smaller.problem
         yield Diagnosis(
             subject,
             f"the images have {median_px} px: enlarged to {image_size} px they cost {times:.0f}"
             " times the work, and show nothing more",
-            f"--image-size {median_px}, with a network for it: {_smaller_network(arch)}",
+            f"--image-size {median_px}" + (f", {_remedy(arch, median_px)}" if too_small else ""),
         )
 
 
-def _smaller_network(arch: str) -> str:
-    """The options that name a network for small images in place of `arch`."""
-    own = f"{arch}-small"
-    names = [own] if own in architectures() else ["resnet18-small", "resnet9"]
-    return f"--arch {' or '.join(names)}"
+def _is_narrow(stages: Sequence[Stage]) -> bool:
+    """Are maps of a pixel or two, or those of many layers, smaller than the windows on them?"""
+    layers = sum(stage.layers for stage in stages)
+    wide_layers = sum(stage.wide_layers for stage in stages)
+    tiny = any(stage.wide_layers and stage.side_px <= _TINY_PX for stage in stages)
+    return tiny or (wide_layers > 0 and wide_layers >= layers * _LARGEST_SHARE)
+
+
+def _remedy(arch: str, image_size: int) -> str:
+    """The options that mend a network for larger images: another one, or larger images."""
+    names = [name for name in (f"{arch}-small", "resnet18-small", "resnet9") if name != arch]
+    names = [name for name in dict.fromkeys(names) if name in architectures()]
+    for name in names:
+        if not _is_narrow(geometry(name, classes=10, image_size=image_size).stages):
+            return f"--arch {name}, or a larger --image-size"
+    return "a larger --image-size"

@@ -1,6 +1,6 @@
 """The likeliest classes of single images, by a checkpoint."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.outside_files import read_file
 from imnetprep.pixels.decoders import decode_pixels
 from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform, network_view
+from imnetprep.reports.prediction_sheet import Pair, PredictionSheet, small_pair
 from imnetprep.training.checkpoint import Classes, load_checkpoint
 from imnetprep.training.failures import said_in_words
 
@@ -59,12 +60,11 @@ def predictions(
     arch: str | None = None,
     device: str | None = None,
     best: int = 5,
-    on_pixels: Callable[[Pixels, Pixels], None] | None = None,
+    sheet: PredictionSheet | None = None,
 ) -> Iterator[Prediction | Unread]:
     """The `best` classes of each of `images`, in their order, by the checkpoint at `path`.
 
-    `on_pixels` gets those of each image, (H, W, 3), and what the network sees of them, (S, S, 3),
-    before its prediction is given.
+    `sheet` gets those that it has room for, drawn small, before their predictions are given.
     """
     checkpoint = load_checkpoint(path, arch=arch)
     place = pick_device(device)
@@ -73,11 +73,14 @@ def predictions(
     normaliser = Normaliser(preprocessing, place)
     transform = ValTransform(preprocessing)
 
-    def read(image: Path) -> tuple[Path, Pixels | None, Pixels | str]:
+    def read(image: Path) -> tuple[Path, Pair | None, Pixels | str]:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
         if isinstance(plain, str):
             return image, None, plain
-        return image, plain if on_pixels else None, transform(plain)
+        crop = transform(plain)
+        has_room = sheet is not None and sheet.has_room
+        pair = small_pair(plain, network_view(crop, preprocessing)) if has_room else None
+        return image, pair, crop
 
     readings = FILES.in_threads(read, images, jobs=None)
     while batch := list(islice(readings, _BATCH)):
@@ -87,9 +90,9 @@ def predictions(
                 logits = model(normaliser.normalised(torch.from_numpy(np.stack(pixels))))
                 shares = logits.float().softmax(dim=1).cpu()
         rows = iter(shares)
-        for image, plain, each in batch:
-            if on_pixels and plain is not None and not isinstance(each, str):
-                on_pixels(plain, network_view(each, preprocessing))
+        for image, pair, each in batch:
+            if sheet is not None and pair is not None:
+                sheet.take(pair)
             yield (
                 Unread(image, each)
                 if isinstance(each, str)

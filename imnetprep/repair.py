@@ -30,6 +30,7 @@ from imnetprep.proving.archive_at import ArchiveAt, archive_at
 from imnetprep.proving.receipt import read_receipt
 from imnetprep.single_samples import Originals, Retake, SamplePlace
 from imnetprep.sources.places import STDIN, address_of, is_local
+from imnetprep.split_from_folder import PIXELS
 from imnetprep.synced_prefix import archives_at
 
 # Taken samples wait for one sync of so many, and then all get their names.
@@ -156,10 +157,11 @@ def _place(
         if source and is_local(source) and not Path(source).exists():
             raise WrongUsage(f"--from {source} is not there", hint="name where the archives are")
         return archives, not at.is_local or bool(at.parts) or at.path.is_file()
-    if source and not Path(source).exists():
+    is_table = read_receipt(root)["splits"].get(split, {}).get("files") == PIXELS
+    if source and not (Path(source).is_file() if is_table else Path(source).is_dir()):
         raise WrongUsage(
             f"{dataset.name} has no archive: --from {source} is not where its images came from",
-            hint="--from with the folder or the table of pixels that they came from",
+            hint=f"--from with the {'table' if is_table else 'folder'} that they came from",
         )
     origin = Path(source) if source else _source(root, split)
     return origin, origin.exists() and not origin.samefile(root.path)

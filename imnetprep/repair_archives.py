@@ -103,7 +103,7 @@ def plan_archive_repair(
             " nothing tells which bytes are wrong",
             hint="imnetprep verify-archives tells which is wrong; move that away, and download it",
         )
-    if with_torrent and (not splits or any(each.labels for each in with_torrent)):
+    if not splits or any(each.labels for each in with_torrent):
         for each in archives:
             if each not in with_torrent:
                 progress.note(f"{each.name} has no torrent, so it is left as it is")

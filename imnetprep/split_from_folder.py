@@ -30,6 +30,7 @@ from imnetprep.proving.receipt import Proof, read_receipt
 from imnetprep.split_plan import Needs, PlannedSplit, require_distinct_names
 
 _LINKS = "hard links"
+PIXELS = "pixels of a table"  # as the receipt calls files that are drawn of one
 # Makes one class in its folder, and tells its samples. Called in a thread.
 MakeClass = Callable[[Path], Sequence[SampleRecord]]
 

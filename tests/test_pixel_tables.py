@@ -39,6 +39,8 @@ NAMES = [f"pixel{at}" for at in range(SIDE * SIDE)]
     [
         (["label", *NAMES], 1, 255),
         ([*NAMES, "target"], -1, 16),
+        (["label", *map(str, range(SIDE * SIDE))], 1, 16),
+        ([*map(str, range(SIDE * SIDE)), "label"], -1, 16),
         (None, 1, 255),
         (["Class Name", *NAMES], 1, 1.0),
     ],
@@ -70,6 +72,14 @@ def test_each_line_is_an_image_of_its_class(
     assert "organized already" in here("divide", path, "--root", root).stderr
 
 
+@pytest.mark.parametrize("separator", [" ", ";", "\t", ","])
+def test_numpy_writes_labels_as_numbers(separator: str, tmp_path: Path, here: Run) -> None:
+    path = tmp_path / "digits.csv"
+    np.savetxt(path, np.array(rows(16)), delimiter=separator)
+    done = here("divide", path, "--root", tmp_path / "root")
+    assert "3 classes: 0 20, 1 20, 2 20" in done.stdout, done.stderr
+
+
 def test_what_is_lost_is_drawn_again(tmp_path: Path, here: Run) -> None:
     path, root = table(tmp_path / "digits.csv", rows()), tmp_path / "root"
     assert here("divide", path, "--root", root).returncode == 0
@@ -79,8 +89,11 @@ def test_what_is_lost_is_drawn_again(tmp_path: Path, here: Run) -> None:
     assert (done.returncode, f"1 taken from {path}" in done.stdout) == (0, True), done.stdout
     assert tree(root / "train") == before
     (root / "train" / min(before)).unlink()
-    table(path, list(reversed(rows())))
-    assert here("repair", "--root", root).returncode == 5, "they are other images now"
+    table(path, [[line[0], *reversed(line[1:])] for line in rows()])
+    done = here("repair", "--root", root)
+    assert (done.returncode, "has another digest in the manifest" in done.stdout) == (5, True)
+    done = here("repair", "--root", root, "--from", tmp_path)
+    assert (done.returncode, "is not where its images came from" in done.stderr) == (2, True)
     path.unlink()
     assert here("repair", "--root", root).returncode == 5
 
@@ -110,6 +123,7 @@ WRONG = {
     "below black": (f"{GOOD}\n{GOOD[:-1]}-1", "line 2: a pixel is none of 0 to 255"),
     "a class elsewhere": (f"{GOOD}\n../2{GOOD[1:]}", "line 2: '../2' is no name of a class"),
     "no text": (f"{GOOD}\n\udcff", "line 2: "),
+    "compressed": ("\x1f\udc8b", "is compressed"),
     "one class": (f"{GOOD}\n{GOOD}", "are of one class, '1'"),
 }
 

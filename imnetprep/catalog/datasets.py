@@ -551,16 +551,14 @@ def _parse_archives(table: Mapping[str, Any]) -> tuple[Archive, ...]:
             raise ValueError(f"{each['name']}: idx.gz has labels, and nothing else has")
     for each in tables:
         if "labels" in each:
-            images, labels = archives[each["name"]], archives.get(each["labels"])
-            _check_labels(images, labels)
-            assert labels is not None
-            labels = replace(labels, labels_of=images.splits)
+            images = archives[each["name"]]
+            labels = _labels_of(images, archives.get(each["labels"]))
             archives |= {labels.name: labels, images.name: replace(images, labels=labels)}
     return tuple(archives.values())
 
 
-def _check_labels(images: Archive, labels: Archive | None) -> None:
-    """Raise ValueError unless `labels` can be the archive with the labels of `images`."""
+def _labels_of(images: Archive, labels: Archive | None) -> Archive:
+    """The archive with the labels of `images`. Raises ValueError where `labels` cannot be that."""
     if labels is None:
         raise ValueError(f"the labels of {images.name} are in no archive that is listed")
     if len(images.splits) != 1 or images.content is not None:
@@ -569,6 +567,7 @@ def _check_labels(images: Archive, labels: Archive | None) -> None:
         raise ValueError(f"{labels.name} has more than the labels of {images.name}, or a torrent")
     if not labels.digests:
         raise ValueError(f"{labels.name} has no digest, so nothing would prove the labels")
+    return replace(labels, labels_of=images.splits)
 
 
 def with_labels(archive: Archive) -> tuple[Archive, ...]:

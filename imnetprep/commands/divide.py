@@ -90,8 +90,9 @@ def divide(
     IMAGES is a folder that holds a folder for each class; or all images, and --label-from or
     --labels says the class of each; or a CSV with a label and the pixels of a grey square in each
     line. ROOT becomes a dataset of its own, called as IMAGES is. An image's split depends on its
-    name and --seed alone: images added later move no other, and a share is not exact. All that
-    cannot be taken is named at once. Interrupted at any instant, the same command resumes.
+    name (in a CSV its line) and --seed alone: files added later move no other, and a share is not
+    exact. All files that cannot be taken are named at once. Interrupted at any instant, the same
+    command resumes.
 
     \b
     imnetprep divide photos --val-fraction 0.25 --root divided
@@ -111,7 +112,7 @@ def divide(
     if table is None:
         verb.refuse("there is no table without --labels", "columns")
     progress = stderr_progress(quiet=quiet)
-    if images.is_file():
+    if not images.is_dir():
         verb.refuse(
             f"{images} is a file, of pixels with their labels", "rule", "table", "copy", "skip_bad"
         )

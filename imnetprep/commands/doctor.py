@@ -22,9 +22,7 @@ from imnetprep.messages import FINDINGS_EXIT_CODE, count
 @click.option(
     "--image-size",
     type=click.IntRange(1, 4096),
-    default=224,
-    show_default=True,
-    help="Side of the network's input, px.",
+    help="Side of the network's input, px.  [default: the checkpoint's, or 224]",
 )
 @verb.device_option
 @json_option
@@ -34,7 +32,7 @@ def doctor(
     root: Root,
     layout: Layout | None,
     arch: str | None,
-    image_size: int,
+    image_size: int | None,
     device: str | None,
     quiet: bool,
 ) -> int:
@@ -42,9 +40,9 @@ def doctor(
 
     Of the network: how large its maps are, how much of an image a point of them sees, and whether
     images of that size are too small for it. Of the images under ROOT: what sizes and kinds they
-    have, and whether some of 200 cannot be read. Of the labels: whether CHECKPOINT, a network that
-    knows these classes, is right more often than by chance. Of the machine: device, cores, memory,
-    disk, open files. Nothing is written. The exit code is 5 where something is found.
+    have, and whether some of up to 200 cannot be read. Of the labels: whether CHECKPOINT, a network
+    that knows these classes, is right more often than by chance. Of the machine: device, cores,
+    memory, disk, open files. Nothing is written. The exit code is 5 where something is found.
 
     \b
     imnetprep doctor --arch resnet18 --image-size 32

@@ -31,7 +31,8 @@ _COLUMNS = ("image", "rank", "wnid", "name", "probability")
     "out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="PNG or JPEG file to draw: each image, what the network sees of it, and its classes.",
+    help="PNG or JPEG file to draw: each of the first 100 images, what the network sees of it, and"
+    " its five likeliest classes.",
 )
 @verb.arch_option
 @verb.device_option
@@ -73,14 +74,7 @@ def predict(
 
     sheet = PredictionSheet() if out else None
     files = unread = 0
-    for each in predictions(
-        checkpoint,
-        paths,
-        arch=arch,
-        device=device,
-        best=top,
-        on_pixels=sheet.take if sheet else None,
-    ):
+    for each in predictions(checkpoint, paths, arch=arch, device=device, best=top, sheet=sheet):
         if as_csv and not files:
             print_result(_row(*_COLUMNS))
         files += 1

@@ -47,9 +47,11 @@ class Place(NamedTuple):
     @property
     def title(self) -> str:
         """The place as people would write it, without secrets."""
+        if is_local(self.address):  # wherever the next command is run
+            return str(Path(self.address, self.name or "").absolute())
         if self.name is not None:
             return address_of(self.address, self.name)
-        return self.address if is_local(self.address) else public_address(self.address)
+        return public_address(self.address)
 
     def open(self) -> ArchiveFile:
         """The file there. Raises ImnetprepError where it is not."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from imnetprep.messages import ImnetprepError
 from imnetprep.networks.architectures import make_network
 
 _WINDOWS = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
@@ -28,18 +29,19 @@ class Geometry(NamedTuple):
     """The stages of a network, the largest maps first.
 
     `by_windows`: do its windows alone carry what is far apart together? Not where layers on all
-    pixels, such as attention, come between.
+    pixels, such as attention, come between. `problem`: why no image goes through it, or none
+    without numbers.
     """
 
     stages: list[Stage]
     by_windows: bool
+    problem: str = ""
 
 
 def geometry(arch: str, *, classes: int, image_size: int) -> Geometry:
     """What `arch` sees of an image of that side, by pushing shapes through it.
 
-    Without stages where it has no windows, or where shapes alone do not go through it: then nothing
-    is known. Raises WrongUsage on an unknown name.
+    Without stages where it has no windows, or a `problem`. Raises WrongUsage on an unknown name.
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -51,8 +53,11 @@ def geometry(arch: str, *, classes: int, image_size: int) -> Geometry:
                 if isinstance(module, _WINDOWS):
                     module.register_forward_hook(recorder.hear)
             network(torch.empty(1, 3, image_size, image_size, device="meta"))
-        except (RuntimeError, ValueError, AssertionError, NotImplementedError):
-            return Geometry([], by_windows=False)
+        except ImnetprepError:
+            raise
+        except Exception as error:  # the network may be anybody's
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            return Geometry([], by_windows=False, problem=reason)
     linear_layers = sum(isinstance(module, nn.Linear) for module in network.modules())
     found = [recorder.stages[side_px] for side_px in sorted(recorder.stages, reverse=True)]
     return Geometry(found, by_windows=linear_layers < 2)

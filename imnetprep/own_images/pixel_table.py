@@ -6,6 +6,7 @@ So Kaggle has MNIST (`train.csv`), and so people write the digits of scikit-lear
 import csv
 import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -17,8 +18,8 @@ import numpy as np
 from imnetprep.catalog.datasets import Dataset, Split
 from imnetprep.catalog.file_names import is_class_name
 from imnetprep.images import encode_grey_png
-from imnetprep.messages import ImnetprepError, Progress, WrongBytes
-from imnetprep.outside_files import open_handle
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, shell_command
+from imnetprep.outside_files import open_file, open_handle
 from imnetprep.own_images.tables import label_columns
 from imnetprep.single_samples import SamplePlace
 
@@ -27,6 +28,8 @@ _WHITES = (1, 16, 255)
 _LARGEST_SIDE_PX = 1024
 _SMALLEST_SIDE_PX = 2
 _BUFFER_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
+_SEPARATORS = ",;\t "
 _HINT = "a line has a label and the pixels of a square image, from its upper left corner"
 
 
@@ -92,18 +95,17 @@ def read_pixel_table(path: Path, progress: Progress) -> PixelTable:
     with progress.task(f"read {path.name}", total=path.stat().st_size, unit="B") as task:
         lines = _lines(path, task.advance)
         number, first = next(lines, (1, []))
-        label_at = _label_place(path, first)
+        label_at, is_header = _label_place(path, first)
         side_px = math.isqrt(max(0, len(first) - 1))
         if side_px**2 != len(first) - 1 or not _SMALLEST_SIDE_PX <= side_px <= _LARGEST_SIDE_PX:
             raise _bad(path, number, f"it has {len(first) - 1:,} pixels, which make no square")
-        is_header = not _are_numbers(first[:label_at] + first[label_at + 1 :])
         if not is_header:
             progress.note(f"{path.name} has no header: the first cell of a line is its label")
         rows = lines if is_header else chain([(number, first)], lines)
         for count, (number, cells) in enumerate(rows):
             if len(cells) != side_px**2 + 1:
                 raise _bad(path, number, f"it has {len(cells):,} cells, not {side_px**2 + 1:,}")
-            label = cells[label_at].strip()
+            label = _plain_label(cells[label_at].strip())
             if not is_class_name(label):
                 raise _bad(path, number, f"{label[:40]!r} is no name of a class")
             values = _values(path, number, cells[:label_at] + cells[label_at + 1 :])
@@ -119,27 +121,41 @@ def read_pixel_table(path: Path, progress: Progress) -> PixelTable:
 
 def _lines(path: Path, advance: Callable[[int], None]) -> Iterator[tuple[int, list[str]]]:
     """The cells of each line that has any, with its number from 1."""
+    separator = ""
+    with open_file(path) as file:
+        if file.read(2) == _GZIP:
+            raise ImnetprepError(f"{path} is compressed", hint=shell_command("gunzip", path))
     with os.fdopen(open_handle(path), "rb", _BUFFER_BYTES) as lines:
         for number, line in enumerate(lines, start=1):
             advance(len(line))
             try:
-                cells = next(csv.reader([line.decode("utf-8-sig")]), [])
+                text = line.decode("utf-8-sig").strip()
+                separator = separator or max(_SEPARATORS, key=text.count)
+                cells = next(csv.reader([text], delimiter=separator), [])
             except (UnicodeDecodeError, csv.Error) as error:
                 raise _bad(path, number, str(error)) from error
             if cells:
                 yield number, cells
 
 
-def _label_place(path: Path, first: Sequence[str]) -> int:
-    """Which cell of a line is the label, by the header; without one it is the first."""
+def _label_place(path: Path, first: Sequence[str]) -> tuple[int, bool]:
+    """Which cell of a line is the label, and whether the first line is a header that says so.
+
+    Without one the label comes first.
+    """
+    if names := label_columns(first):
+        return first.index(names[0]), True
     if _are_numbers(first[1:]):
-        return 0
-    if not (names := label_columns(first)):
-        problem = (
-            f"has no column of labels; its first is {first[0][:40]!r}" if first else "is empty"
-        )
-        raise ImnetprepError(f"{path} {problem}", hint=f"call the column label; {_HINT}")
-    return first.index(names[0])
+        return 0, False
+    problem = f"has no column of labels; its first is {first[0][:40]!r}" if first else "is empty"
+    raise ImnetprepError(f"{path} {problem}", hint=f"call the column label; {_HINT}")
+
+
+def _plain_label(label: str) -> str:
+    """A label as people write it: numpy writes whole numbers as `1.0` and `1.00e+00`."""
+    if re.fullmatch(r"\d+\.0*(e[+-]\d+)?", label, re.ASCII) and float(label).is_integer():
+        return str(int(float(label)))
+    return label
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
@@ -152,7 +168,8 @@ def _are_numbers(cells: Sequence[str]) -> bool:
 def _values(path: Path, number: int, cells: Sequence[str]) -> np.ndarray:
     """The pixels of a line, as bytes where they are whole numbers."""
     try:
-        values = np.array(cells, np.float32)
+        with np.errstate(over="ignore"):
+            values = np.array(cells, np.float32)
     except ValueError:
         bad = next(each for each in cells if not _are_numbers([each]))
         raise _bad(path, number, f"{bad[:40]!r} is no pixel") from None

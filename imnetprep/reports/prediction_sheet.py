@@ -28,6 +28,7 @@ _MOST_GUESSES = 5  # beside an image
 _MOST_ROWS = 100
 
 Pixels = NDArray[np.uint8]
+Pair = tuple[Image.Image, Image.Image]
 
 
 class Row(NamedTuple):
@@ -44,12 +45,17 @@ class PredictionSheet:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._pair: tuple[Image.Image, Image.Image] | None = None
+        self._pair: Pair | None = None
 
-    def take(self, pixels: Pixels, view: Pixels) -> None:
-        """Keep an image and the network's view of it, (H, W, 3); what is predicted comes next."""
-        if len(self.rows) < _MOST_ROWS:
-            self._pair = _small(pixels), _small(view)
+    @property
+    def has_room(self) -> bool:
+        """May it have another row?"""
+        return len(self.rows) < _MOST_ROWS
+
+    def take(self, pair: Pair) -> None:
+        """Keep an image and the network's view of it; what is predicted comes next."""
+        if self.has_room:
+            self._pair = pair
 
     def add(self, name: str, guesses: Sequence[tuple[str, float]]) -> None:
         """Add what is predicted of the image that was taken, if it is drawn at all."""
@@ -75,6 +81,11 @@ class PredictionSheet:
         form = "JPEG" if out.suffix.lower() in (".jpg", ".jpeg") else "PNG"
         with written_whole(out) as file:
             paper.save(file, format=form, optimize=True, quality=90)
+
+
+def small_pair(pixels: Pixels, view: Pixels) -> Pair:
+    """An image and the network's view of it, (H, W, 3) each, as small as they are drawn."""
+    return _small(pixels), _small(view)
 
 
 def _small(pixels: Pixels) -> Image.Image:

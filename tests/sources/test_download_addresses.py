@@ -190,6 +190,23 @@ def test_a_file_of_another_address_is_not_taken_for_that_of_this_one(
     assert not result.is_new
 
 
+def test_a_file_of_another_folder_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever folder it is named from."""
+    for name, body in (("one", BODY), ("two", OTHER_BODY)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "set.tar").write_bytes(body)
+    monkeypatch.chdir(tmp_path / "one")
+    fetched(tmp_path / "root", "set.tar")
+    monkeypatch.chdir(tmp_path)
+    (result,) = fetched(tmp_path / "root", "one/set.tar")
+    assert not result.is_new
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(ImnetprepError, match=r"it is from .*one/set\.tar"):
+        fetched(tmp_path / "root", "set.tar")
+
+
 def test_a_file_that_may_be_cut_short_is_not_called_there(tmp_path: Path) -> None:
     class Handler(Answering):
         def do_GET(self) -> None:

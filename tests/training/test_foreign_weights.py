@@ -284,4 +284,4 @@ def test_lite0_scores_as_it_does_by_torchvisions_transforms(
             shutil.copytree(tmp_path / split / wnid, other / split / next_wnid)
     assert here("adopt", other, "--root", tmp_path / "shuffled").returncode == 0
     done = here("doctor", weights, *options, tmp_path / "shuffled")
-    assert (done.returncode, "the labels are in another order" in done.stdout) == (5, True)
+    assert (done.returncode, "the classes are in another order" in done.stdout) == (5, True)
