@@ -158,13 +158,14 @@ def _place(
             raise WrongUsage(f"--from {source} is not there", hint="name where the archives are")
         return archives, not at.is_local or bool(at.parts) or at.path.is_file()
     is_table = read_receipt(root)["splits"].get(split, {}).get("files") == PIXELS
-    if source and not (Path(source).is_file() if is_table else Path(source).is_dir()):
+    origin = Path(source) if source else _source(root, split)
+    is_present = origin.is_file() if is_table else origin.is_dir()
+    if source and not is_present:
         raise WrongUsage(
             f"{dataset.name} has no archive: --from {source} is not where its images came from",
             hint=f"--from with the {'table' if is_table else 'folder'} that they came from",
         )
-    origin = Path(source) if source else _source(root, split)
-    return origin, origin.exists() and not origin.samefile(root.path)
+    return origin, is_present and not origin.samefile(root.path)
 
 
 def _source(root: Root, split: Split) -> Path:

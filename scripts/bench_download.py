@@ -1,9 +1,9 @@
 """`scripts/bench download`: the bars of download and prepare, beside curl and aria2c.
 
 IMNETPREP_BENCH_ONLY=limited,link,cpu,kills,stalls,changes,torrent,prepare picks parts;
-IMNETPREP_BENCH_REPEATS (3) are the turns, IMNETPREP_BENCH_TRIALS (20) the kills. It needs nginx,
-curl and aria2c; `link`, a link with delay and loss made of TUN, needs root and iproute2. All files
-lie in /dev/shm.
+IMNETPREP_BENCH_REPEATS (3) are the turns, IMNETPREP_BENCH_TRIALS (20) the kills,
+IMNETPREP_BENCH_GB (1) the size of `cpu`. It needs nginx, curl and aria2c; `link`, a link with delay
+and loss made of TUN, needs root and iproute2. All files lie in /dev/shm.
 """
 
 import collections
@@ -194,11 +194,12 @@ def link(folder: Path) -> None:
 
 def cpu(folder: Path) -> None:
     """CPU seconds a GB and memory, by pieces, by a digest, and without a proof."""
-    print("1 GB from nginx on loopback into tmpfs: CPU seconds a GB, peak memory:")
+    gigabytes = int(os.environ.get("IMNETPREP_BENCH_GB", "1"))
+    print(f"{gigabytes} GB from nginx on loopback into tmpfs: CPU seconds a GB, peak memory:")
     served = folder / "served"
     served.mkdir()
     toml = pack_dataset(
-        served, classes=100, train_per_class=100, val_per_class=1, image_bytes=100_000
+        served, classes=100 * gigabytes, train_per_class=100, val_per_class=1, image_bytes=100_000
     )
     name = "ILSVRC2012_img_train.tar"
     size_gb = (served / name).stat().st_size / 1e9

@@ -64,11 +64,11 @@ def tar_of_images(
     chunks: Iterator[memoryview], labels: bytes, *, name: str, encode: Encode
 ) -> Iterator[memoryview]:
     """The tar of the images that `chunks` hold. Raises WrongBytes where they hold anything else."""
-    rest, body = chunks, bytearray()
+    body = bytearray()
 
     def take(size_bytes: int) -> bytes:
         while len(body) < size_bytes:
-            if (chunk := next(rest, None)) is None:
+            if (chunk := next(chunks, None)) is None:
                 raise _wrong(name, "it ends before its last image")
             body.extend(chunk)
         head = bytes(body[:size_bytes])
@@ -86,7 +86,7 @@ def tar_of_images(
         member = header(f"{label}/{number:05}.png", len(png)) + png + padding(len(png))
         size_bytes += len(member)
         yield memoryview(member)
-    if body or next(rest, None) is not None:
+    if body or next(chunks, None) is not None:
         raise _wrong(name, "it goes on behind its last image")
     yield memoryview(ending(size_bytes))
 
