@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.devices.device import described, pick_device
 from imnetprep.evaluation.evaluate import evaluate
@@ -16,7 +18,9 @@ from imnetprep.image_kinds import kind_of
 from imnetprep.images import decode_rgb
 from imnetprep.jobs import available_memory
 from imnetprep.manifest import NoSplit
-from imnetprep.messages import Progress, count, format_bytes, shell_command
+from imnetprep.masks.pairs import PairList, has_pairs, read_pairs
+from imnetprep.masks.pixels import BACKGROUND, FOREGROUND, VOID, read_pair
+from imnetprep.messages import Progress, WrongBytes, count, format_bytes, shell_command
 from imnetprep.networks.architectures import architectures
 from imnetprep.networks.geometry import Stage, geometry
 from imnetprep.samples.bad_images import BadImages
@@ -88,6 +92,9 @@ def examined(
                     look = _look(listing.samples(split), progress)
                     median_px = look.median_px
                     yield from _of_images(root, look)
+    elif has_pairs(root.path):
+        for pairs in read_pairs(root.path).values():
+            yield from _of_pairs(pairs, progress)
     else:
         yield Diagnosis("images", f"{root.path} holds no dataset")
     if checkpoint is not None:
@@ -180,6 +187,29 @@ def _of_images(root: Root, look: _Look) -> Iterator[Diagnosis]:
             f"{len(look.flaws)} of {images} cannot be read: {look.flaws[0]}",
             f"{shell_command('imnetprep', 'verify', '--root', root.path, '--decode')} names all",
         )
+
+
+def _of_pairs(pairs: PairList, progress: Progress) -> Iterator[Diagnosis]:
+    """Whether some images and masks can be read, and how much of them is foreground."""
+    numbers = np.unique(np.linspace(0, len(pairs) - 1, _IMAGES).round().astype(int))
+    pixels, flaws = np.zeros(3, np.int64), list[str]()
+    with progress.task(f"look at {pairs.split}", total=len(numbers), unit="images") as task:
+        for at in numbers:
+            task.advance(1)
+            try:
+                mask = read_pair(pairs.images[at], pairs.masks[at]).mask
+                pixels += [np.sum(mask == value) for value in (FOREGROUND, BACKGROUND, VOID)]
+            except (WrongBytes, OSError) as error:
+                flaws.append(str(error))
+    foreground, background, void = 100 * pixels / max(pixels.sum(), 1)
+    yield Diagnosis(
+        str(pairs.split),
+        f"{count(len(pairs), 'image')} with masks; of the pixels of {len(numbers) - len(flaws)}"
+        f" {foreground:.1f} % are foreground, {background:.1f} % background, {void:.1f} % void",
+    )
+    if flaws:
+        subject, remedy = str(pairs.split), "repair them, or move each away with its partner"
+        yield Diagnosis(subject, f"{count(len(flaws), 'pair')} cannot be read: {flaws[0]}", remedy)
 
 
 def _of_network(

@@ -212,6 +212,11 @@ def format_duration(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
+def format_rate(rate: float) -> str:
+    """`1,394`, and below ten `0.6`."""
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+
+
 def count(number: int, noun: str) -> str:
     """`1 image`, `1,281,167 images`, `10 classes`."""
     if number != 1:

@@ -17,7 +17,7 @@ from imnetprep.outside_files import read_file
 from imnetprep.pixels.decoders import decode_pixels
 from imnetprep.pixels.transforms import Normaliser, Pixels, ValTransform, network_view
 from imnetprep.reports.prediction_sheet import Pair, PredictionSheet, small_pair
-from imnetprep.training.checkpoint import Classes, load_checkpoint
+from imnetprep.training.checkpoint import Checkpoint, Classes
 from imnetprep.training.failures import said_in_words
 
 _BATCH = 32  # images that go through the network together
@@ -54,19 +54,17 @@ class Unread:
 
 
 def predictions(
-    path: Path,
+    checkpoint: Checkpoint,
     images: Iterable[Path],
     *,
-    arch: str | None = None,
     device: str | None = None,
     best: int = 5,
     sheet: PredictionSheet | None = None,
 ) -> Iterator[Prediction | Unread]:
-    """The `best` classes of each of `images`, in their order, by the checkpoint at `path`.
+    """The `best` classes of each of `images`, in their order, by `checkpoint`.
 
     `sheet` gets those that it has room for, drawn small, before their predictions are given.
     """
-    checkpoint = load_checkpoint(path, arch=arch)
     place = pick_device(device)
     model = checkpoint.network(place).eval()
     preprocessing, classes = checkpoint.preprocessing, checkpoint.classes

@@ -15,7 +15,7 @@ from imnetprep.messages import ImnetprepError
 from imnetprep.organizing.journal import UnfinishedSplit, read_unfinished
 from imnetprep.proving.receipt import Proof, archive_proof, verifies
 from imnetprep.remote_shards.cache_folder import PART, SHARD, files_of, is_read
-from imnetprep.reports.log import epoch_lines, tables
+from imnetprep.reports.log import epoch_lines, measures_of, tables
 from imnetprep.sources.part_files import read_part_records
 from imnetprep.transfers.journal import read_part_sizes
 from imnetprep.transfers.range_download import name_of_part
@@ -87,12 +87,13 @@ class CacheStatus(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """A training: epochs done, and the best top-1 of any of them, in percent."""
+    """A training: epochs done, and the best score of any of them, in percent of its measure."""
 
     name: str
     epochs: int
     all_epochs: int | None
-    best_top1_percent: float | None
+    best_percent: float | None
+    measure: str | None
     at_work: bool
 
 
@@ -273,12 +274,15 @@ def _runs(root: Root) -> Iterator[Status]:
             lines = epoch_lines(tables(path.read_text()) if path.exists() else ())
             epochs = max((int(line["epoch"]) for line in lines), default=0)
             scores = [line["val"] for line in lines if "val" in line]  # none with --no-val
-            best = max((float(score["top1_percent"]) for score in scores), default=None)
+            keys = [measures_of(score)[0] for score in scores]
+            best = max((float(score[key.key]) for score, key in zip(scores, keys, strict=True)),
+                       default=None)  # fmt: skip
+            measure = keys[0].title if keys else None
             all_epochs = None
             path = folder / "recipe.json"
             if path.exists():
                 all_epochs = int(json.loads(path.read_text())["recipe"]["epochs"])
-            yield RunStatus(folder.name, epochs, all_epochs, best, is_locked(folder))
+            yield RunStatus(folder.name, epochs, all_epochs, best, measure, is_locked(folder))
         except _UNREADABLE as error:
             yield _damage(path, error, name=f"{folder.name}/{path.name}")
 

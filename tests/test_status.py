@@ -77,7 +77,13 @@ def test_all_that_a_root_holds_is_told(organized: Path, packed: Path, run: Run) 
     verifies = _of("verify", told)
     assert set(verifies) == {"val", TRAIN} and verifies["val"]["findings"] == 0
     assert "digests" in verifies["val"]["checks"]
-    wanted = {"epochs": 2, "all_epochs": 90, "best_top1_percent": 30.5, "at_work": False}
+    wanted = {
+        "epochs": 2,
+        "all_epochs": 90,
+        "best_percent": 30.5,
+        "measure": "top-1",
+        "at_work": False,
+    }
     assert _of("run", told)["resnet18"].items() >= wanted.items()
     shown = run("status", "--root", organized).stdout
     assert "2 of 90 epochs, best top-1 30.50 %" in shown

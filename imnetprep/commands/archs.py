@@ -20,6 +20,7 @@ def archs(pattern: str | None) -> None:
     imnetprep archs
     imnetprep archs resnet
     imnetprep archs 'timm:*lite*'
+    imnetprep archs 'unet/resnet*'             for --task segment
     """
     from imnetprep.networks.architectures import described
 

@@ -12,8 +12,9 @@ from imnetprep.commands.session_options import session_options
 from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.jobs import Jobs
-from imnetprep.messages import Progress, count
+from imnetprep.messages import Progress, WrongUsage, count
 from imnetprep.recipes.choices import MACHINE
+from imnetprep.recipes.recipe import SEGMENT
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.measuring.bench import Bench
@@ -78,7 +79,10 @@ def bench(
     from imnetprep.training.runs import require_samples
 
     # Before torch is loaded, which takes seconds.
-    plan_recipe(options, amp_pays=False)
+    if plan_recipe(options, amp_pays=False).task == SEGMENT:
+        raise WrongUsage(
+            "bench measures trainings on classes, not on masks", hint="leave out --task"
+        )
     if not shards and root.manifest.exists():
         require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.measuring.bench import carry_out_bench, plan_bench

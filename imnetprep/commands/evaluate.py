@@ -10,7 +10,7 @@ from imnetprep.commands import verb
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, Progress
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.remote_shards.place import ShardPlace
@@ -83,11 +83,23 @@ def evaluate(
     imnetprep evaluate --only-classes imagewoof
     imnetprep evaluate --report wrong          classes, confusions, mistakes, calibration
     imnetprep evaluate best.pt --shards s3://my-bucket/imagenet
+    imnetprep evaluate --root scene --report wrong     images with masks: F-measure, IoU, pixels
     """
+    from imnetprep.masks.pairs import has_pairs
     from imnetprep.training.runs import pick_checkpoint, require_samples
 
     # Before torch is loaded, which takes seconds.
     path = pick_checkpoint(root, path=checkpoint, run=run)
+    progress = stderr_progress(quiet=quiet)
+    if not checkpoint:
+        progress.note(f"the checkpoint is {path}")
+    if not shards and has_pairs(root.path):
+        verb.refuse(
+            f"{root.path} has images with masks",
+            *("layout", "choice", "batch_size", "workers", "decode", "skip_bad"),
+        )
+        _score_masks(root, path, arch=arch, device=device, report=report, progress=progress)
+        return
     if not shards:
         require_samples(root, (), layout=layout)
     from imnetprep.evaluation.evaluate import evaluate as evaluation_of
@@ -97,10 +109,7 @@ def evaluate(
     if report:
         require_writable(report)
 
-    progress = stderr_progress(quiet=quiet)
     bad = BadImages(progress) if skip_bad else None
-    if not checkpoint:
-        progress.note(f"the checkpoint is {path}")
     evaluation = evaluation_of(
         root,
         path,
@@ -126,5 +135,32 @@ def evaluate(
             print_result(*lines, checkpoint=str(path), **fields)
             raise
         lines += [evaluation.calibration(), f"{report}: {', '.join(each.name for each in files)}"]
+        fields["files"] = [*map(str, files)]
+    print_result(*lines, checkpoint=str(path), **fields)
+
+
+def _score_masks(
+    root: Root,
+    path: Path,
+    *,
+    arch: str | None,
+    device: str | None,
+    report: Path | None,
+    progress: Progress,
+) -> None:
+    from imnetprep.evaluation.masks import evaluate_masks, write_mask_report
+    from imnetprep.evaluation.report import require_writable
+
+    if report:
+        require_writable(report)
+    evaluation = evaluate_masks(root, path, arch=arch, device=device, progress=progress)
+    lines, fields = [str(evaluation.score)], evaluation.score.as_json()
+    if report:
+        try:
+            files = write_mask_report(evaluation, report)
+        except (ImnetprepError, OSError):  # the score took longest
+            print_result(*lines, checkpoint=str(path), **fields)
+            raise
+        lines.append(f"{report}: {', '.join(each.name for each in files)}")
         fields["files"] = [*map(str, files)]
     print_result(*lines, checkpoint=str(path), **fields)

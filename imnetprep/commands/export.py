@@ -6,7 +6,8 @@ import click
 
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
-from imnetprep.messages import format_bytes
+from imnetprep.messages import WrongUsage, format_bytes, shell_command
+from imnetprep.recipes.recipe import SEGMENT
 
 _FILES = {
     "safetensors": ("model.safetensors",),
@@ -40,6 +41,11 @@ def export(checkpoint: Path, folder: Path, form: str, arch: str | None, dry_run:
     from imnetprep.training.checkpoint import load_checkpoint
 
     state = load_checkpoint(checkpoint, arch=arch)
+    if state.recipe.task == SEGMENT:
+        raise WrongUsage(
+            f"{checkpoint} tells pixels apart, and exports are of networks that name classes",
+            hint=shell_command("imnetprep", "predict", checkpoint, "IMAGE", "--masks", "DIR"),
+        )
     paths = [folder / name for name in _FILES[form]]
     if not dry_run:
         folder.mkdir(parents=True, exist_ok=True)

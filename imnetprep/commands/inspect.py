@@ -60,8 +60,11 @@ def inspect(
     \b
     imnetprep inspect                          the train split, ./inspect-train.png
     imnetprep inspect --split val --classes 20
+    imnetprep inspect --root scene --images 12 images with their masks
     """
     splits = splits or (Split.TRAIN,)
+    from imnetprep.masks.pairs import has_pairs
+
     if Split.TRAIN not in splits:
         verb.refuse("only crops of train are random", "crop_scale")
     if out and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
@@ -71,6 +74,13 @@ def inspect(
         )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
+    if has_pairs(root.path):
+        verb.refuse(
+            f"{root.path} has images with masks",
+            *("layout", "classes", "image_size", "crop_scale", "interpolation", "seed"),
+        )
+        _draw_masks(root, splits, images, out, dry_run=dry_run)
+        return
     from imnetprep.loading.loadable import require_loadable
     from imnetprep.training.runs import require_samples
 
@@ -105,4 +115,23 @@ def inspect(
             change=change,
             images=image_count,
             wnids=[row.synset.wnid for row in rows],
+        )
+
+
+def _draw_masks(
+    root: Root, splits: tuple[Split, ...], images: int, out: Path | None, *, dry_run: bool
+) -> None:
+    from imnetprep.mask_contact_sheet import draw_masks, some_pairs
+
+    for split in splits:
+        path = out or Path(f"inspect-{split}.png")
+        pairs = some_pairs(root, split, images)
+        if not dry_run:
+            draw_masks(pairs, path)
+        print_result(
+            f"{path}: {count(len(pairs), 'image')} with masks" + (", not drawn" if dry_run else ""),
+            split=split,
+            out=path,
+            drawn=not dry_run,
+            images=len(pairs),
         )

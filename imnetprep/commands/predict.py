@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from imnetprep.messages import WrongBytes, WrongUsage, count
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.predict import Prediction
+    from imnetprep.training.checkpoint import Checkpoint
 
 _COLUMNS = ("image", "rank", "wnid", "name", "probability")
 
@@ -34,6 +36,12 @@ _COLUMNS = ("image", "rank", "wnid", "name", "probability")
     help="PNG or JPEG file to draw: each of the first 100 images, what the network sees of it, and"
     " its five likeliest classes.",
 )
+@click.option(
+    "--masks",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the masks, as NAME.png, of a network that tells pixels apart.",
+)
 @verb.arch_option
 @verb.device_option
 @json_option
@@ -43,15 +51,17 @@ def predict(
     top: int,
     as_csv: bool,
     out: Path | None,
+    masks: Path | None,
     arch: str | None,
     device: str | None,
 ) -> None:
-    """Name the likeliest classes of each IMAGE, with their probabilities.
+    """Name the likeliest classes of each IMAGE, with their probabilities; or find its foreground.
 
     \b
     imnetprep predict imagenet/runs/resnet18/best.pt cat.jpg dog.png
     imnetprep predict best.pt photos --csv > photos.csv
     imnetprep predict best.pt digits/val/3 --draw threes.png
+    imnetprep predict scene.pt frames --masks masks --draw masks.png
     find photos -newer last | imnetprep predict best.pt - --top 1
 
     IMAGE is a file, a folder, a pattern in quotes, or - for lines on stdin. A file that is no image
@@ -64,17 +74,24 @@ def predict(
             f"--draw {out}: a sheet is a PNG or a JPEG", hint=f"--draw {out.with_suffix('.png')}"
         )
     from imnetprep.image_paths import find_paths
-    from imnetprep.images import readable_kinds
     from imnetprep.training.runs import require_checkpoint
 
     require_checkpoint(checkpoint)  # before torch is loaded, which takes seconds
     paths = find_paths(images, sys.stdin)
     from imnetprep.predict import Unread, predictions
+    from imnetprep.recipes.recipe import SEGMENT
     from imnetprep.reports.prediction_sheet import PredictionSheet
+    from imnetprep.training.checkpoint import load_checkpoint
 
+    state = load_checkpoint(checkpoint, arch=arch)
+    if state.recipe.task == SEGMENT:
+        verb.refuse("the network tells pixels apart, and names no classes", "top", "as_csv")
+        _print_masks(state, paths, masks, out, device)
+        return
+    verb.refuse("the network names classes, and tells no pixels apart", "masks")
     sheet = PredictionSheet() if out else None
     files = unread = 0
-    for each in predictions(checkpoint, paths, arch=arch, device=device, best=top, sheet=sheet):
+    for each in predictions(state, paths, device=device, best=top, sheet=sheet):
         if as_csv and not files:
             print_result(_row(*_COLUMNS))
         files += 1
@@ -91,11 +108,45 @@ def predict(
         surplus = files - unread - len(sheet.rows)
         rest = f"; {surplus:,} more are not drawn" if surplus else ""
         print_note(f"{out}: {count(len(sheet.rows), 'image')}{rest}")
+    _refuse_unread(unread, files)
+
+
+def _refuse_unread(unread: int, files: int) -> None:
+    from imnetprep.images import readable_kinds
+
     if unread or not files:
         raise WrongBytes(
             f"{unread:,} of {count(files, 'file')} could not be read as an image",
             hint=f"{readable_kinds()} are read; the lines above say what is wrong",
         )
+
+
+def _print_masks(
+    state: "Checkpoint",
+    paths: Iterable[Path],
+    folder: Path | None,
+    out: Path | None,
+    device: str | None,
+) -> None:
+    from imnetprep.predict import Unread
+    from imnetprep.predict_masks import mask_predictions
+    from imnetprep.reports.mask_sheet import MaskSheet
+
+    sheet = MaskSheet("guess") if out else None
+    files = unread = 0
+    for each in mask_predictions(state, paths, device=device, folder=folder, sheet=sheet):
+        files += 1
+        if isinstance(each, Unread):
+            unread += 1
+            print_result(f"left out: {each.image} {each.problem}", **asdict(each))
+        else:
+            share = f"{each.foreground:.2%}".replace("%", " %")
+            place = f"  {each.mask}" if each.mask else ""
+            print_result(f"{each.image}  foreground {share}{place}", **asdict(each))
+    if sheet and out and files > unread:
+        sheet.write(out)
+        print_note(f"{out} is drawn")
+    _refuse_unread(unread, files)
 
 
 def _print(prediction: "Prediction", *, as_csv: bool) -> None:

@@ -11,6 +11,7 @@ import click
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
 from imnetprep.messages import count, format_bytes
+from imnetprep.recipes.recipe import CLASSIFY
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.training.checkpoint import Checkpoint
@@ -59,7 +60,11 @@ def _rows(state: "Checkpoint") -> Iterator[tuple[str, str]]:
     if best := state.best:
         yield (
             "best",
-            f"epoch {best.epoch}, top-1 {best.top1:,} of {count(best.images, 'validation image')}",
+            f"epoch {best.epoch}, top-1 {best.hits:,} of {count(best.total, 'validation image')}"
+            if state.recipe.task == CLASSIFY
+            else f"epoch {best.epoch}, F-measure {best.hits / max(best.total, 1):.2%}".replace(
+                "%", " %"
+            ),
         )
     words = [f"{_spaced(name)} {_plain(value)}" for name, value in recipe.items()]
     yield "recipe", ", ".join(words)

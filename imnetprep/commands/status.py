@@ -126,7 +126,7 @@ def _format_cache(cache: "CacheStatus") -> str:
 
 def _format_run(run: "RunStatus") -> str:
     of = "" if run.all_epochs is None else f" of {run.all_epochs}"
-    best = "" if run.best_top1_percent is None else f", best top-1 {run.best_top1_percent:.2f} %"
+    best = "" if run.best_percent is None else f", best {run.measure} {run.best_percent:.2f} %"
     return f"{run.epochs}{of} epochs{best}{', at work now' if run.at_work else ''}"
 
 

@@ -20,6 +20,7 @@ from imnetprep.messages import (
     count,
     format_bytes,
     format_duration,
+    format_rate,
     shell_command,
 )
 from imnetprep.outside_text import shown
@@ -214,7 +215,7 @@ class _LineTask:
             parts.append(f"{format_bytes(rate)}/s")
         else:
             parts.append(f"{self._amount:,} of {self._total:,} {self._unit}")
-            parts.append(f"{rate:,.0f}/s")
+            parts.append(f"{format_rate(rate)}/s")
         if rate > 0:
             parts.append(f"{format_duration((self._total - self._amount) / rate)} left")
         if self._detail:

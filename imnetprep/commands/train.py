@@ -12,7 +12,7 @@ from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
-from imnetprep.messages import Interruption, Progress, count, format_duration
+from imnetprep.messages import Interruption, Progress, count, format_duration, format_rate
 from imnetprep.recipes.choices import IMAGES, MACHINE
 from imnetprep.reports.record import LogOptions
 
@@ -111,13 +111,16 @@ def train(
     continues with the numbers that it would have had; options that contradict it are refused.
     """
     from imnetprep.recipes.plan_recipe import arch_of, plan_recipe
-    from imnetprep.training.runs import pick_run, require_samples
+    from imnetprep.recipes.recipe import SEGMENT
+    from imnetprep.training.runs import pick_run, refuse_pairs, require_samples, task_of
 
     # Before torch is loaded, which takes seconds.
-    is_begun = pick_run(root, run, arch=arch_of(options), resume=resume).is_begun
-    if not is_begun and not options["weights"]:  # which bring sizes of their own
+    target = pick_run(root, run, arch=arch_of(options), resume=resume)
+    is_of_masks = task_of(target, options) == SEGMENT
+    if not target.is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
-    if not shards:
+    if not shards and not is_of_masks:
+        refuse_pairs(root)
         require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.process_group.ranks import FailedPeer, LostPeer, typed_ranks
     from imnetprep.training.loop import train as trained_epochs
@@ -176,7 +179,7 @@ def _print_epoch(report: "EpochReport") -> None:
         f"  train  {report.train}",
         *([f"  val    {report.val}"] if report.val.images else []),
         *([f"  average  {report.average}"] if report.average and report.val.images else []),
-        f"  {report.images_per_second:,.0f} images/s in {format_duration(report.seconds)},"
+        f"  {format_rate(report.images_per_second)} images/s in {format_duration(report.seconds)},"
         f" {report.waited_s:.1f} s waited for data",
         **report.as_json(),
     )

@@ -60,9 +60,7 @@ def _score(checkpoint: Checkpoint, line: Line | None) -> str:
         )
     if checkpoint.best is not None:
         best = checkpoint.best
-        return (
-            f"Top-1 {best.top1:,} of {best.images:,} validation images, after epoch {best.epoch}."
-        )
+        return f"Top-1 {best.hits:,} of {best.total:,} validation images, after epoch {best.epoch}."
     return "Not validated yet."
 
 

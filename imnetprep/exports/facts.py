@@ -47,6 +47,6 @@ def best_line(path: Path, checkpoint: Checkpoint) -> Line | None:
         with suppress(ImnetprepError, OSError):
             for line in epoch_lines(Run(path.parent).log_lines()):
                 is_best = line["epoch"] == checkpoint.best.epoch
-                if is_best and line.get("val", {}).get("top1") == checkpoint.best.top1:
+                if is_best and line.get("val", {}).get("top1") == checkpoint.best.hits:
                     return line
     return None

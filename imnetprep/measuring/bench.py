@@ -164,7 +164,7 @@ class _Measurement:
         self._place, self._seconds = place, seconds
         self._recipe = replace(recipe, seed=_new_seed())
         self._is_read, self._bench_plan = plan.part is not None, plan
-        data = plan.part or _no_data()
+        self._data = data = plan.part or _no_data()
         self._train = data.train
         # Its run is not begun: nothing is written.
         self._plan = TrainPlan(
@@ -195,7 +195,7 @@ class _Measurement:
         time = training_time(rates, recipe, data) if data else None
         if data and (supply := data.train.supply) and supply.window:
             needed_bytes = supply.needed_bytes
-        subject = training_subject(recipe, self._plan.data, self._place)
+        subject = training_subject(recipe, self._data, self._place)
         return Bench(self._place, recipe, subject, rates, time, needed_bytes)
 
     def _rates(self, task: Task) -> Rates:
@@ -220,7 +220,7 @@ class _Measurement:
             seconds=_END_TO_END * self._seconds,
             on_interval=_advance(task),
         )
-        val, validation = self._plan.data.val, None
+        val, validation = self._data.val, None
         if self._recipe.val and len(val):
             task.tell("validation")
             validation = clock.validation(
@@ -268,7 +268,8 @@ class _Measurement:
         return tuple(rates)
 
     def _loader(self, side_px: int, *, batch_size: int) -> Loader:
-        return self._plan.loader(replace(self._sized(side_px), batch_size=batch_size), ALONE)
+        recipe = replace(self._sized(side_px), batch_size=batch_size)
+        return self._plan.sample_loader(self._data, recipe, ALONE)
 
     def _sized(self, side_px: int) -> Recipe:
         """The recipe with crops of `side_px` in every epoch."""

@@ -75,7 +75,7 @@ def estimate(root: Root, plan: TrainPlan, recipe: Recipe, *, first_epoch: int) -
 
     A measurement decodes an image each time, and so tells nothing of a training that keeps them.
     """
-    if plan.cache_kind:
+    if plan.cache_kind or not isinstance(plan.data, Data):
         return None
     data, place = plan.data, plan.place
     entry = read_rates(root, training_subject(recipe, data, place))

@@ -16,10 +16,11 @@ from torch import nn
 from torchvision import models
 
 from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.networks.mask_networks import mask_decoders, mask_network, split_name
 from imnetprep.networks.small_networks import SMALL_NETWORKS
-from imnetprep.recipes.recipe import TIMM, is_own_function
+from imnetprep.recipes.recipe import TIMM, is_mask_network, is_own_function
 
-_SMALL_PX = 32
+_SMALL_PX, _MASK_PX = 32, 224
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,16 @@ def refuse_unknown(arch: str) -> None:
         _own_function(arch)
         return
     names, base = architectures(), arch
-    if arch.startswith(TIMM):
+    if is_mask_network(arch):
+        decoder, encoder = split_name(arch)
+        decoders, encoders = mask_decoders(), timm_module().list_models()
+        if decoder in decoders and encoder in encoders:
+            return
+        if decoder in decoders:
+            names = [f"{decoder}/{name}" for name in encoders]
+        else:
+            names = [f"{name}/{encoder}" for name in decoders]
+    elif arch.startswith(TIMM):
         names = [TIMM + name for name in timm_module().list_models()]
         base = arch.partition(".")[0]  # what follows names weights
     if base not in names:
@@ -71,6 +81,8 @@ def make_network(arch: str, *, classes: int, image_size: int) -> nn.Module:
     refuse_unknown(arch)
     if is_own_function(arch):
         return _own_network(arch, classes=classes, image_size=image_size)
+    if is_mask_network(arch):
+        return mask_network(arch, logits=classes)
     options: dict[str, Any] = {"num_classes": classes}
     if arch in SMALL_NETWORKS:
         return SMALL_NETWORKS[arch](**options)
@@ -104,12 +116,19 @@ def described(pattern: str = "") -> Iterator[Architecture]:
         except ImnetprepError:
             if pattern.startswith(TIMM):
                 raise
+    if is_mask_network(pattern):
+        encoders = timm_module().list_models()
+        names += [f"{decoder}/{name}" for decoder in mask_decoders() for name in encoders]
     glob = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
     for name in filter(lambda name: fnmatchcase(name, glob), names):
         yield _described(name)
 
 
 def _described(name: str) -> Architecture:
+    if is_mask_network(name):
+        with torch.device("meta"):
+            network = make_network(name, classes=1, image_size=_MASK_PX)
+        return Architecture(name, sum(each.numel() for each in network.parameters()), _MASK_PX)
     if name in SMALL_NETWORKS or name.startswith(TIMM):
         side = _SMALL_PX
         if name.startswith(TIMM):

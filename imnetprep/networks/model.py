@@ -10,19 +10,28 @@ from torch.func import functional_call
 
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.networks.architectures import make_network
+from imnetprep.networks.mask_networks import STRIDE_PX
 
 # What the second heads of GoogLeNet and Inception add to the loss (Szegedy et al. 2014, 5).
 _AUX_WEIGHT = 0.3
 
 
 def build_model(
-    arch: str, *, classes: int, image_size: int, seed: int, train_sizes: Iterable[int] = ()
+    arch: str,
+    *,
+    classes: int,
+    image_size: int,
+    seed: int,
+    train_sizes: Iterable[int] = (),
+    of_pixels: bool = False,
 ) -> nn.Module:
     """`arch` with fresh weights, the same for the same `seed`, on the CPU.
 
-    Raises WrongUsage on an unknown name or an image size in pixels that it cannot take, such as
-    one of `train_sizes`.
+    `of_pixels`: it gives logits for each pixel, (B, C, H, W). Raises WrongUsage on an unknown name
+    or an image size in pixels that it cannot take, such as one of `train_sizes`.
     """
+    if of_pixels:
+        image_size, train_sizes = 2 * STRIDE_PX, ()  # it takes any multiple
     side = image_size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -37,10 +46,12 @@ def build_model(
                 hint=f"--image-size {299 if arch == 'inception_v3' else 224}",
             ) from error
     shape = tuple(heads(output)[0].shape[1:])
-    if shape != (classes,):
+    wish = (classes, side, side) if of_pixels else (classes,)
+    if shape != wish:
         raise WrongUsage(
-            f"{arch} gives {shape} for an image where {classes} logits are wanted",
-            hint="a network for num_classes classes returns logits (B, num_classes)",
+            f"{arch} gives {shape} for an image where logits {wish} are wanted",
+            hint="a network for num_classes classes returns logits (B, num_classes)"
+            + ", of each pixel (B, num_classes, H, W)" * of_pixels,
         )
     return model
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from imnetprep.messages import WrongUsage, count
 from imnetprep.recipes.publications import DEFAULT, RECIPES
-from imnetprep.recipes.recipe import DEFAULTS, Recipe, option_of
+from imnetprep.recipes.recipe import DEFAULTS, SEGMENT, Recipe, option_of
 from imnetprep.recipes.schedule import FIXED_LENGTH
 
 _MILESTONES = (1 / 3, 2 / 3, 8 / 9)
@@ -20,7 +20,8 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     most 5.
     """
     choices = {name: value for name, value in options.items() if value is not None}
-    of_name = RECIPES[choices.get("recipe", DEFAULT)].values
+    choices["recipe"] = recipe_of(options)
+    of_name = RECIPES[choices["recipe"]].values
     full = {**DEFAULTS, **of_name, **choices}
     base = base_values(choices)
     zoom = full["image_size"] / base["image_size"]
@@ -42,14 +43,20 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
 
 def base_values(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The values that the rate and the sizes are scaled from: of the named recipe, or classic."""
-    return {**RECIPES[DEFAULT].values, **RECIPES[options.get("recipe") or DEFAULT].values}
+    return {**RECIPES[DEFAULT].values, **RECIPES[recipe_of(options)].values}
+
+
+def recipe_of(options: Mapping[str, Any]) -> str:
+    """The name of the recipe that was typed, or that the typed task has."""
+    name: str | None = options.get("recipe")
+    return name or (SEGMENT if options.get("task") == SEGMENT else DEFAULT)
 
 
 def arch_of(options: Mapping[str, Any]) -> str | None:
     """The architecture that was typed, or that the typed recipe has."""
     arch: str | None = options.get("arch")
-    if arch is None and options.get("recipe"):
-        arch = RECIPES[options["recipe"]].values.get("arch")
+    if arch is None:
+        arch = RECIPES[recipe_of(options)].values.get("arch")
     return arch
 
 

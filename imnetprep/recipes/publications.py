@@ -127,6 +127,15 @@ RECIPES: Mapping[str, NamedRecipe] = MappingProxyType({
             "optimizer": "adamw", "weight_decay": 0.01,
         },
     ),
+    "segment": NamedRecipe(
+        "Foreground and background of images with masks: the default of --task segment.",
+        {
+            "task": "segment", "arch": "unet/resnet18", "image_size": 1024, "val_resize": 1024,
+            "mirror": False, "val_fraction": 0.2, "epochs": 100, "batch_size": 1, "lr": 5e-4,
+            "optimizer": "adamw", "weight_decay": 0.0, "warmup_epochs": 0.0, "schedule": "plateau",
+            "plateau_epochs": 5, "patience": 10, "watch": "loss",
+        },
+    ),
     "overfit-one-batch": NamedRecipe(
         "One batch again and again: a network that can learn has all of it right at the end.",
         {

@@ -16,6 +16,7 @@ from imnetprep.recipes.publications import DEFAULT, RECIPES
 
 ALL_BUT_HEAD, UP_TO = "all-but-head", "until:"  # of --freeze
 TIMM = "timm:"  # before the name of a network of timm
+CLASSIFY, SEGMENT = "classify", "segment"  # of --task
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")  # by Pillow's names of its filters
 
 
@@ -29,8 +30,15 @@ class Recipe:
         value=DEFAULT,
         names=tuple(RECIPES),
     )
+    task: str = choice(
+        "What is learnt of an image: its class, or which of its pixels are foreground (segment).",
+        IMAGES,
+        value=CLASSIFY,
+        names=(CLASSIFY, SEGMENT),
+    )
     arch: str = choice(
-        "A network that `imnetprep archs` lists, timm:NAME, or MODULE:FUNCTION of your own.",
+        "A network that `imnetprep archs` lists, timm:NAME, or MODULE:FUNCTION of your own; with"
+        " --task segment DECODER/ENCODER, as unet/resnet18.",
         IMAGES,
         value="resnet18",
     )
@@ -109,7 +117,7 @@ class Recipe:
     )
     epochs: int = choice("Passes over the train split.", OPTIMIZER, value=90, limits=(1, 100_000))
     batch_size: int = choice(
-        "Images in a batch, over all processes.", OPTIMIZER, value=256, limits=(2, 65_536)
+        "Images in a batch, over all processes.", OPTIMIZER, value=256, limits=(1, 65_536)
     )
     accumulate: int = choice(
         "Parts in which a process takes its share of a batch, for less memory.",
@@ -258,6 +266,7 @@ class Recipe:
             )
         _ = self.milestone_epochs
         _refuse_freezing(self)
+        _refuse_for_masks(self)
         if not self.val and (self.val_fraction or self.patience or self.schedule == "plateau"):
             raise WrongUsage(
                 "--val-fraction, --patience and --schedule plateau need a validation, which"
@@ -314,6 +323,47 @@ def _refuse_freezing(recipe: Recipe) -> None:
         )
 
 
+# What is of classes, or of crops: with masks it has no meaning.
+_OF_CLASSES = (
+    "train_size", "first_size", "augment", "erase", "repeats", "balance", "mixup", "cutmix",
+    "label_smoothing", "gpu_decode", "shuffle_window", "head_lr",
+)  # fmt: skip
+
+
+def _refuse_for_masks(recipe: Recipe) -> None:
+    is_for_masks = is_mask_network(recipe.arch)
+    if recipe.task == CLASSIFY:
+        if is_for_masks:
+            raise WrongUsage(
+                f"--arch {recipe.arch} tells pixels apart, not classes of images",
+                hint=f"--task {SEGMENT}, or --arch resnet18",
+            )
+        if recipe.batch_size < 2:
+            raise WrongUsage(
+                "--batch-size 1 is too small: networks that normalise a batch need two images",
+                hint="--batch-size 2 or more",
+            )
+        return
+    if not is_for_masks and not is_own_function(recipe.arch):
+        raise WrongUsage(
+            f"--arch {recipe.arch} names classes of images, and --task {SEGMENT} wants masks",
+            hint=f"--arch unet/{recipe.arch.removeprefix(TIMM)}, a decoder and its encoder",
+        )
+    plain = {**DEFAULTS, "train_size": recipe.image_size, "first_size": recipe.image_size,
+             "head_lr": recipe.lr}  # fmt: skip
+    for name in _OF_CLASSES:
+        if getattr(recipe, name) != plain[name]:
+            raise WrongUsage(
+                f"{option_of(name, getattr(recipe, name))} has no meaning with --task {SEGMENT}",
+                hint=f"leave out {option_of(name)}",
+            )
+
+
+def is_mask_network(arch: str) -> bool:
+    """Is `arch` a decoder and an encoder, `unet/resnet18`, which tells pixels apart?"""
+    return "/" in arch and ":" not in arch
+
+
 def is_own_function(arch: str) -> bool:
     """Is `arch` a function of the user's own, `module:function`?"""
     return ":" in arch and not arch.startswith(TIMM)
@@ -327,7 +377,6 @@ def default_run(arch: str) -> str:
 def parse_recipe(table: Mapping[str, Any]) -> Recipe:
     """The recipe in a table that may come from a stranger. Raises ValueError if it is none."""
     try:
-        table = {"shuffle_window": 0, "gpu_decode": False, **table}  # older checkpoints have none
         values = {each.name: table[each.name] for each in fields(Recipe)}
         for each in fields(Recipe):
             value = values[each.name]

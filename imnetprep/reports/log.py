@@ -6,11 +6,39 @@ above, `epoch_loss`, `images`, `seconds` and `waited_s` of the epoch so far.
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from imnetprep.plain_values import real_number, table, whole_number
 
 Line = Mapping[str, Any]
+
+
+class Measure(NamedTuple):
+    """A share in percent that a score has: its key in the log, and what people call it."""
+
+    key: str
+    title: str
+
+
+_OF_CLASSES = (Measure("top1_percent", "top-1"), Measure("top5_percent", "top-5"))
+_OF_MASKS = (
+    Measure("f_percent", "F-measure"),
+    Measure("iou_percent", "IoU"),
+    Measure("accuracy_percent", "pixel accuracy"),
+)
+
+
+def measures_of(score: Line) -> tuple[Measure, ...]:
+    """The measures of a score in the log, first that by which epochs are compared."""
+    return _OF_MASKS if _OF_MASKS[0].key in score else _OF_CLASSES
+
+
+def format_score(score: Line) -> str:
+    """`top-1 371/500 = 74.20 %, top-5 96.00 %`, or the measures of masks."""
+    texts = [f"{each.title} {score[each.key]:.2f} %" for each in measures_of(score)]
+    if "top1" in score:
+        texts[0] = f"top-1 {score['top1']:,}/{score['images']:,} = {score['top1_percent']:.2f} %"
+    return ", ".join(texts)
 
 
 def tables(text: str | bytes) -> list[Line]:
@@ -29,9 +57,9 @@ def step_lines(lines: Iterable[Line]) -> list[Line]:
 
 
 def best_of(lines: Iterable[Line]) -> Line | None:
-    """The epoch with the best top-1; None where there is none (--no-val)."""
+    """The epoch with the best score; None where there is none (--no-val)."""
     lines = [line for line in epoch_lines(lines) if "val" in line]
-    return max(lines, key=lambda line: line["val"]["top1_percent"], default=None)
+    return max(lines, key=lambda line: line["val"][measures_of(line["val"])[0].key], default=None)
 
 
 def place(line: Line, *, is_end: bool = True) -> float:
@@ -78,8 +106,9 @@ def _check(line: Line) -> None:
             real_number(line[name])
         return
     for part in map(table, [line["train"], *([line["val"]] if "val" in line else [])]):
-        for name in ("top1", "images"):
+        measures = measures_of(part)
+        for name in ("top1", "images") if measures is _OF_CLASSES else ("images",):
             whole_number(part[name])
-        for name in ("loss", "top1_percent", "top5_percent"):
+        for name in ("loss", *(each.key for each in measures)):
             if not isinstance(part[name], float):  # the loss may be NaN
                 real_number(part[name])

@@ -7,7 +7,15 @@ from pathlib import Path
 from imnetprep.fs import written_whole
 from imnetprep.messages import format_duration
 from imnetprep.reports.curves import Curve, chart
-from imnetprep.reports.log import Line, best_of, epoch_lines, place, step_lines
+from imnetprep.reports.log import (
+    Line,
+    best_of,
+    epoch_lines,
+    format_score,
+    measures_of,
+    place,
+    step_lines,
+)
 from imnetprep.reports.parts import (
     ClassScore,
     Sample,
@@ -37,7 +45,14 @@ def write_page(page: Page, path: Path) -> None:
 
 
 def _body(page: Page) -> str:
-    worst = worst_classes("Worst classes of the last validation (top-1)", page.classes)
+    epochs = epoch_lines(page.lines)
+    unit = measures_of(epochs[0]["train"] if epochs else {})[0].title
+    worst = worst_classes(
+        "Pixels that were right in the last validation"
+        if unit == "F-measure"
+        else "Worst classes of the last validation (top-1)",
+        page.classes,
+    )
     return f"""{_summary(page.lines)}
 <h2>Curves</h2>
 <div class="grid">{_charts(page.lines)}</div>
@@ -52,10 +67,8 @@ def _summary(lines: Sequence[Line]) -> str:
     best, last, title = best_of(lines), epochs[-1], "not validated"
     if best:
         val = best["val"]
-        title = (
-            f"best: epoch {best['epoch']}, top-1 {val['top1']:,}/{val['images']:,} ="
-            f" {val['top1_percent']:.2f} %, top-5 {val['top5_percent']:.2f} %"
-            + (f" ({val['left_out']:,} more could not be read)" if "left_out" in val else "")
+        title = f"best: epoch {best['epoch']}, {format_score(val)}" + (
+            f" ({val['left_out']:,} more could not be read)" if "left_out" in val else ""
         )
     seconds = sum(line["seconds"] for line in epochs)
     return (
@@ -81,6 +94,7 @@ def _charts(lines: Sequence[Line]) -> str:
     def of_steps(key: str) -> list[tuple[float, float]]:
         return [(place(line), float(line[key])) for line in steps]
 
+    first, *rest = measures_of(epochs[0]["train"] if epochs else {})
     rates = [(x - 1, y) for x, y in of_epochs("lr")]
     rates += [(place(line, is_end=False), float(line["lr"])) for line in steps]
     return "".join([
@@ -90,9 +104,10 @@ def _charts(lines: Sequence[Line]) -> str:
             Curve("val", of_epochs("val", "loss"), "val"),
         ]),
         chart("accuracy, %", [
-            Curve("train top-1", of_epochs("train", "top1_percent"), "train"),
-            Curve("val top-5", of_epochs("val", "top5_percent"), "val dotted"),
-            Curve("val top-1", of_epochs("val", "top1_percent"), "val"),
+            Curve(f"train {first.title}", of_epochs("train", first.key), "train"),
+            *(Curve(f"val {each.title}", of_epochs("val", each.key), "val dotted")
+              for each in rest),
+            Curve(f"val {first.title}", of_epochs("val", first.key), "val"),
         ], low=0),
         chart("learning rate", [Curve("", sorted(rates), "val")], low=0),
         chart("images/s", [

@@ -33,6 +33,7 @@ figcaption span { margin-left: .8em; white-space: nowrap }
 .grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)) }
 .images { grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: .6rem }
 .large { grid-template-columns: repeat(auto-fill, minmax(144px, 1fr)) }
+.wide { grid-template-columns: minmax(0, 760px); gap: 1.2rem }
 .images img { width: 100%; display: block }
 .images figcaption { line-height: 1.2; padding-top: .2rem }
 svg { width: 100%; height: auto; display: block }

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imnetprep.fs import written_whole
-from imnetprep.reports.log import Line, best_of, epoch_lines, place, step_lines
+from imnetprep.reports.log import (
+    Line,
+    best_of,
+    epoch_lines,
+    format_score,
+    measures_of,
+    place,
+    step_lines,
+)
 
 _TRAIN, _VAL = "#7a8ba3", "#c2452d"
 _THIN: Mapping[str, Any] = {"alpha": 0.4, "linewidth": 0.8}  # between epochs
@@ -49,11 +57,12 @@ def _draw_run(axes: Sequence[Axes], log: Sequence[Line], *, name: str, colour: s
         at = [line["epoch"] for line in lines]
         losses = [line[part]["loss"] for line in lines]
         loss.plot(at, losses, f".{dash}", color=tint, label=label)
-        for kind, mark in (("top1", f".{dash}"), ("top5", ".:")):
-            if colour is None or kind == "top1":  # of several runs, half as many curves
-                shares = [line[part][f"{kind}_percent"] for line in lines]
-                text = f"{label} {kind.replace('top', 'top-')}"
-                accuracy.plot(at, shares, mark, color=tint, label=text)
+        measures = measures_of(lines[0][part]) if lines else ()
+        for number, measure in enumerate(measures):
+            if colour is None or not number:  # of several runs, half as many curves
+                shares = [line[part][measure.key] for line in lines]
+                mark = f".{dash}" if not number else ".:"
+                accuracy.plot(at, shares, mark, color=tint, label=f"{label} {measure.title}")
     # Each line has the rate of one step: of the first one of an epoch, or of the latest.
     rates = [(line["epoch"] - 1, line["lr"]) for line in epochs]
     rates += [(place(line, is_end=False), line["lr"]) for line in steps]
@@ -70,9 +79,8 @@ def _title(logs: Mapping[str, Sequence[Line]]) -> str:
     best = best_of(log)
     if best is None:
         return name
-    val = best["val"]
-    share = f"{val['top1']:,}/{val['images']:,} = {val['top1_percent']:.2f} %"
-    return f"{name}, best: epoch {best['epoch']}, top-1 {share}"
+    share = format_score(best["val"]).partition(", ")[0]
+    return f"{name}, best: epoch {best['epoch']}, {share}"
 
 
 def _dress(axes: Axes, label: str) -> None:

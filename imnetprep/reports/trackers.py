@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imnetprep.messages import ImnetprepError, Progress
-from imnetprep.reports.log import Line
+from imnetprep.reports.log import Line, measures_of
 
 _PROJECT = "imnetprep"
 
@@ -124,11 +124,12 @@ def numbers_of(line: Line) -> dict[str, float]:
     if "step" in line:
         names = {"loss": "train/loss", "lr": "lr", "images_per_second": "images_per_second"}
         return {name: float(line[key]) for key, name in names.items()}
+    shares = [each.key for each in measures_of(line["train"])]
     return {"epoch": float(line["epoch"])} | {
-        f"{part}/{name}": float(line[part][name if name == "loss" else f"{name}_percent"])
-        for part, names in (("train", ("top1", "top5")), ("val", ("loss", "top1", "top5")))
+        f"{part}/{key.removesuffix('_percent')}": float(line[part][key])
+        for part, keys in (("train", shares), ("val", ["loss", *shares]))
         if part in line
-        for name in names
+        for key in keys
     }
 
 

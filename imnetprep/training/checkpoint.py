@@ -23,7 +23,7 @@ from imnetprep.networks.model import build_model, load_weights
 from imnetprep.outside_text import shown
 from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.plain_values import flag, plain_text, whole_number
-from imnetprep.recipes.recipe import Recipe, is_own_function, parse_recipe
+from imnetprep.recipes.recipe import SEGMENT, Recipe, is_own_function, parse_recipe
 from imnetprep.training.checkpoint_values import (
     parse_loss_scale,
     parse_preprocessing,
@@ -32,11 +32,12 @@ from imnetprep.training.checkpoint_values import (
     parse_tensors,
     parse_text,
 )
+from imnetprep.training.mask_meters import MASK_COUNTS
+from imnetprep.training.meters import COUNTS
 from imnetprep.training.optimizer import OptimizerState
 from imnetprep.training.origin import Origin, parse_origin
 
-FORM = 4
-SUMS = ("loss", "top1", "top5", "images", "seconds", "waited_s")
+FORM = 5
 _KIND = "imnetprep checkpoint"
 _PROGRAM = f"imnetprep {__version__}"
 
@@ -63,14 +64,15 @@ class Position:
 
 @dataclass(frozen=True)
 class Best:
-    """The epoch (from 1) with the largest share of validation images right: `top1` of `images`.
+    """The epoch (from 1) with the best share of the validation right: `hits` of `total`.
 
-    `is_average`: by the average of the weights.
+    These are images of which the top-1 is right; of masks pixels, so that the share is the
+    F-measure. `is_average`: by the average of the weights.
     """
 
     epoch: int
-    top1: int
-    images: int
+    hits: int
+    total: int
     is_average: bool = False
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training as it stands; `sums` (named as in SUMS, or none) are of the epoch under way.
+    """A training as it stands; `sums` (those of its meter, or none) are of the epoch under way.
 
     `optimizer` has what the optimizer keeps of each parameter, `average` that of the weights,
     `loss_scale` the scale of a float16 training and the steps that it has lasted; `best.pt` has
@@ -143,15 +145,21 @@ class Checkpoint:
             )
         model = build_model(
             self.recipe.arch,
-            classes=len(self.classes.wnids),
+            classes=outputs_for(self.recipe, self.classes),
             image_size=self.recipe.image_size,
             train_sizes=(self.recipe.first_size, self.recipe.train_size),
             seed=mixed_seed(self.recipe.seed, "weights"),
+            of_pixels=self.recipe.task == SEGMENT,
         )
         if self.weights:
             load_weights(model, self.weights)
         model.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
         return model
+
+
+def outputs_for(recipe: Recipe, classes: Classes) -> int:
+    """How many logits the network of `recipe` gives: one of each class, or one of each pixel."""
+    return 1 if recipe.task == SEGMENT else len(classes.wnids)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -305,7 +313,7 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
         weights=parse_tensors(state["weights"]),
         optimizer={str(name): parse_tensors(table) for name, table in state["optimizer"].items()},
         position=position,
-        sums={name: parse_sum(name, state["sums"][name]) for name in SUMS if state["sums"]},
+        sums=_parse_sums(state["sums"], recipe),
         best=_parse_best(best) if best else None,
         train_samples=whole_number(state["train_samples"]),
         processes=whole_number(state["processes"], least=1),
@@ -318,8 +326,14 @@ def _parse(state: Mapping[str, Any]) -> Checkpoint:
 
 
 def _parse_best(table: Mapping[str, Any]) -> Best:
-    epoch, top1, images = (whole_number(table[name]) for name in ("epoch", "top1", "images"))
-    return Best(epoch, top1, images, is_average=flag(table["is_average"]))
+    epoch, hits, total = (whole_number(table[name]) for name in ("epoch", "hits", "total"))
+    return Best(epoch, hits, total, is_average=flag(table["is_average"]))
+
+
+def _parse_sums(table: Mapping[str, Any], recipe: Recipe) -> dict[str, float]:
+    counts = MASK_COUNTS if recipe.task == SEGMENT else COUNTS
+    names = ("loss", *counts, "images", "seconds", "waited_s")
+    return {name: parse_sum(name, table[name]) for name in names if table}
 
 
 def _parse_classes(state: Mapping[str, Any]) -> Classes:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from imnetprep.loading.order import mixed_seed
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.networks.fine_tuning import shrink_head
+from imnetprep.networks.mask_networks import in_encoder, is_of_encoder, split_name
 from imnetprep.networks.model import build_model
 from imnetprep.networks.weight_files import plain_name, read_tensors
 from imnetprep.networks.zoo import (
@@ -20,8 +21,8 @@ from imnetprep.networks.zoo import (
 )
 from imnetprep.outside_text import shown
 from imnetprep.pixels.transforms import Preprocessing
-from imnetprep.recipes.recipe import TIMM, Recipe
-from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint
+from imnetprep.recipes.recipe import SEGMENT, TIMM, Recipe, is_mask_network
+from imnetprep.training.checkpoint import Classes, is_checkpoint, load_checkpoint, outputs_for
 
 _SHOWN_NAMES = 6
 _COUNTER = "num_batches_tracked"  # of BatchNorm, which files of old versions lack
@@ -56,6 +57,9 @@ def read_weights(text: str, arch: str) -> Weights:
     Raises ImnetprepError where they cannot be had, WrongUsage where there are none.
     """
     kind, _, name = text.partition(":")
+    if is_mask_network(arch):
+        encoder = split_name(arch)[1]
+        arch = encoder if kind == "torchvision" else TIMM + encoder
     if kind == "torchvision":
         return torchvision_weights(arch, name)
     if kind == "timm":
@@ -96,13 +100,16 @@ def preprocessing_of(
     )
 
 
-def fit_weights(model: nn.Module, weights: Weights) -> Fit:
+def fit_weights(model: nn.Module, weights: Weights, *, of_encoder: bool = False) -> Fit:
     """Put into `model` all that fits by name and shape; the rest keeps what it had.
 
-    Raises ImnetprepError where that is less than half of the tensors of `model`.
+    `of_encoder`: the weights may be of the encoder of a mask network alone. Raises ImnetprepError
+    where what fits is less than half of the tensors that they are for.
     """
     own: dict[str, Tensor] = model.state_dict()
     tensors = {plain_name(name, own): tensor for name, tensor in weights.tensors.items()}
+    if is_for_encoder := of_encoder and not any(map(is_of_encoder, tensors)):
+        tensors = {in_encoder(name): tensor for name, tensor in weights.tensors.items()}
     fits = {
         name: tensor
         for name, tensor in tensors.items()
@@ -115,9 +122,10 @@ def fit_weights(model: nn.Module, weights: Weights) -> Fit:
         tuple(name for name in names if name not in tensors),
         tuple(name for name in tensors if name not in own),
     )
-    if 2 * len(fit.matches) < len(names):
+    share = [name for name in names if is_of_encoder(name)] if is_for_encoder else names
+    if 2 * len(fit.matches) < len(share):
         raise ImnetprepError(
-            f"{weights.source} fits {len(fit.matches)} of {count(len(names), 'tensor')}:"
+            f"{weights.source} fits {len(fit.matches)} of {count(len(share), 'tensor')}:"
             f" its own are {format_names(tuple(tensors))}",
             hint="name the network that it is of by --arch",
         )
@@ -137,11 +145,14 @@ def first_weights(
     """All weights that a training begins with: of `weights` what fits, else of the seed."""
     model = build_model(
         recipe.arch,
-        classes=len(classes.wnids),
+        classes=outputs_for(recipe, classes),
         image_size=recipe.image_size,
         seed=mixed_seed(recipe.seed, "weights"),
+        of_pixels=recipe.task == SEGMENT,
     )
-    fit = fit_weights(model, weights)
+    fit = fit_weights(model, weights, of_encoder=is_mask_network(recipe.arch))
+    if recipe.task == SEGMENT:
+        return model.state_dict(), fit
     shrink_head(model, recipe, classes=len(classes.wnids), among=fit.misfits + fit.gaps)
     return model.state_dict(), fit
 

@@ -18,14 +18,12 @@ from imnetprep.process_group.ranks import FailedPeer, Ranks, joined
 from imnetprep.process_group.stop_request import StopNow, StopRequest, stop_requests
 from imnetprep.training.checkpoint import Checkpoint, Position
 from imnetprep.training.failures import said_in_words, smaller_batch
-from imnetprep.training.meters import Score
-from imnetprep.training.objective import Objective
+from imnetprep.training.mask_meters import AnyScore
 from imnetprep.training.plan import TrainPlan
 from imnetprep.training.runs import EpochReport
 from imnetprep.training.saves import SavePlan, Saves
 from imnetprep.training.state import TrainState
 from imnetprep.training.step import Step
-from imnetprep.training.validator import Validator
 
 
 def train(
@@ -62,21 +60,12 @@ class _Loop:
         progress: Progress,
         saves: SavePlan,
     ) -> None:
-        data, device = plan.data, plan.place.device
+        device = plan.place.device
         self._run, self._recipe = plan.run, checkpoint.recipe
         self._ranks, self._stop, self._progress = ranks, stop, progress
         self._loader = plan.loader(checkpoint.recipe, ranks)
-        self._validator = Validator(
-            data.val,
-            checkpoint.preprocessing,
-            place=plan.place,
-            batch_size=self._recipe.batch_size,
-            amp=self._recipe.amp,
-            ranks=ranks,
-            bad=plan.bad,
-            cache=plan.caches.val,
-        )
-        self._objective = Objective(checkpoint, data.train, device)
+        self._validator = plan.validator(checkpoint, ranks)
+        self._objective = plan.objective(checkpoint)
         self._state = TrainState(checkpoint, device, steps=self._loader.steps, ranks=ranks)
         self._step = Step(self._state, self._objective, device, ranks)
         if ranks.is_first and not self._state.is_done:
@@ -186,7 +175,7 @@ class _Loop:
         self._record.draw(self._objective.samples, self._validator.class_hits)
         return report
 
-    def _score(self, network: nn.Module, title: str) -> Score:
+    def _score(self, network: nn.Module, title: str) -> AnyScore:
         return self._validator.score(network, self._progress, title=title, stop=self._stop)
 
     def _place_of_stop(self) -> str:

@@ -1,4 +1,4 @@
-"""Loss and top-1 and top-5 hits, summed on the device and counted in whole images."""
+"""Loss and top-1 and top-5 hits, summed on the device and total in whole images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+COUNTS = ("top1", "top5")
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,24 @@ class Score:
     top5: int
     images: int
     left_out: int = 0  # images that could not be read
+
+    @property
+    def hits(self) -> int:
+        """What is right, by which epochs are compared: the top-1 of `total` images."""
+        return self.top1
+
+    @property
+    def total(self) -> int:
+        """All images."""
+        return self.images
+
+    def brief(self) -> str:
+        """`top-1 74.2 %`."""
+        return f"top-1 {100 * self.top1 / max(self.images, 1):.1f} %"
+
+    def as_steps(self) -> dict[str, Any]:
+        """What a line of steps has of it."""
+        return {"top1": self.top1, "images": self.images}
 
     def __str__(self) -> str:
         """`top-1 371/500 74.20 %  top-5 480/500 96.00 %  loss 0.9876`."""
@@ -60,6 +80,8 @@ def count_hits(logits: Tensor, labels: Tensor) -> Tensor:
 class Meter:
     """Sums on `device` without waiting for it; `score` and `sums` do wait."""
 
+    score_of = staticmethod(score_of)
+
     def __init__(self, device: torch.device) -> None:
         exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
         self._loss = torch.zeros((), dtype=exact, device=device)
@@ -81,7 +103,7 @@ class Meter:
         top1, top5 = self._hits.tolist()
         return {"loss": self._loss.item(), "top1": top1, "top5": top5, "images": self._images}
 
-    def restore(self, sums: dict[str, float]) -> None:
+    def restore(self, sums: Mapping[str, float]) -> None:
         """Continue from `sums`."""
         self._loss.fill_(sums["loss"])
         self._hits.copy_(torch.tensor([int(sums["top1"]), int(sums["top5"])]))

@@ -83,7 +83,7 @@ def read_origin(root: Root, splits: Iterable[SampleList]) -> Origin:
             proof = parse_proof(record["proof"]) if "proof" in record else None
             split = replace(split, archives=tuple(map(plain_text, archives)), proof=proof)
         origins[str(samples.split)] = split
-    return Origin(commit=_commit(), splits=origins)
+    return Origin(commit=commit_of_checkout(), splits=origins)
 
 
 def parse_origin(value: object) -> Origin:
@@ -115,7 +115,7 @@ def _parse_split(value: object) -> SplitOrigin:
     )
 
 
-def _commit() -> str | None:
+def commit_of_checkout() -> str | None:
     """The commit of the checkout that this package runs from, `-dirty` where files differ."""
     package = Path(imnetprep.__file__).parent
     if not (package.parent / ".git").exists():

@@ -16,6 +16,7 @@ from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
 from imnetprep.loading.gpu_decoder import GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
 from imnetprep.manifest import NoSplit
+from imnetprep.masks.loader import PairLoader
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
@@ -28,7 +29,7 @@ from imnetprep.recipes.plan_recipe import (
     plan_recipe,
     resumed_recipe,
 )
-from imnetprep.recipes.recipe import DEFAULTS, Recipe
+from imnetprep.recipes.recipe import DEFAULTS, SEGMENT, Recipe
 from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.samples.bad_images import BadImages
@@ -50,9 +51,14 @@ from imnetprep.training.foreign_weights import (
     read_weights,
 )
 from imnetprep.training.inputs import refuse_device, refuse_window, train_order, train_transform
+from imnetprep.training.mask_data import MaskData, read_mask_data, refuse_for_masks
+from imnetprep.training.mask_objective import MaskObjective
+from imnetprep.training.mask_validator import MaskValidator
+from imnetprep.training.objective import Objective
 from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.root_wish import root_wish
-from imnetprep.training.runs import Run, pick_run
+from imnetprep.training.runs import Run, pick_run, refuse_pairs, task_of
+from imnetprep.training.validator import Validator
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,16 @@ class Data:
         train = self.train.with_decoder(option, progress)
         return replace(self, train=train, val=replace(self.val, decoder=train.decoder))
 
+    @property
+    def apply_orientation(self) -> bool:
+        """Are images turned as their EXIF says?"""
+        return self.train.apply_orientation
+
+    @property
+    def decoder(self) -> str:
+        """The library that decodes."""
+        return self.train.decoder
+
 
 @dataclass(frozen=True)
 class TrainPlan:
@@ -93,7 +109,7 @@ class TrainPlan:
     """
 
     run: Run
-    data: Data
+    data: Data | MaskData
     place: Place
     options: Mapping[str, Any]
     ranks: Ranks
@@ -116,7 +132,8 @@ class TrainPlan:
             if not body:
                 checkpoint = self._with_amp(checkpoint, ranks, progress)
             data = self.data.of(checkpoint.recipe)
-            refuse_window(checkpoint.recipe, data.train)
+            if isinstance(data, Data):
+                refuse_window(checkpoint.recipe, data.train)
             images = min(checkpoint.recipe.batch_size, len(data.train))
             if images < ranks.world:
                 raise WrongUsage(
@@ -132,7 +149,7 @@ class TrainPlan:
                 )
             caches = Caches()
             refuse_device(checkpoint.recipe, self.place.device, self.cache_kind)
-            if self.cache_kind:
+            if self.cache_kind and isinstance(data, Data):
                 caches = self._cache_plan(self.cache_kind, ranks).caches(
                     (data.train, train_transform(checkpoint.recipe)),
                     (data.val, ValTransform(checkpoint.preprocessing)),
@@ -151,7 +168,12 @@ class TrainPlan:
         arch = arch_of(self.options) or DEFAULTS["arch"]
         weights = read_weights(text, arch) if text else None
         options = {**pixel_options(weights, self.options)}
-        if (supply := self.data.train.supply) and options.get("shuffle_window") is None:
+        if isinstance(self.data, MaskData):
+            # As large as the files are, whatever the weights were trained on.
+            options = {**self.options}
+            if len(self.data.val) and options.get("val_fraction") is None:
+                options["val_fraction"] = 0.0
+        elif (supply := self.data.train.supply) and options.get("shuffle_window") is None:
             options["shuffle_window"] = supply.window
         recipe = plan_recipe(options, amp_pays=bool(half_pays(self.place.device)))
         if self.options.get("recipe"):
@@ -170,7 +192,7 @@ class TrainPlan:
             recipe=recipe,
             classes=self.data.classes,
             preprocessing=preprocessing_of(
-                recipe, weights, apply_orientation=self.data.train.apply_orientation
+                recipe, weights, apply_orientation=self.data.apply_orientation
             ),
             weights=tensors,
             optimizer={},
@@ -185,7 +207,8 @@ class TrainPlan:
     def _with_amp(self, start: Checkpoint, ranks: Ranks, progress: Progress) -> Checkpoint:
         """`start` with 16 bits where the first rank measures that they pay, if nobody chose."""
         device = self.place.device
-        if self.options.get("amp") is not None or half_pays(device) is not None:
+        is_chosen = self.options.get("amp") is not None or half_pays(device) is not None
+        if is_chosen or start.recipe.task == SEGMENT:
             return start
         pays = ranks.is_first and measured_half(
             start.network(device), size_px=start.recipe.train_size, device=device, progress=progress
@@ -201,9 +224,15 @@ class TrainPlan:
         copies = copies_of_weights(recipe)
         self.run.require_room(weights_bytes(network), copies=copies, epochs=epochs)
 
-    def loader(self, recipe: Recipe, ranks: Ranks) -> Loader:
+    def loader(self, recipe: Recipe, ranks: Ranks) -> Loader | PairLoader:
         """The training batches, of which each rank reads its slice."""
-        samples, transform, device = self.data.train, train_transform(recipe), self.place.device
+        if isinstance(self.data, MaskData):
+            return self.data.loader(recipe, ranks)
+        return self.sample_loader(self.data, recipe, ranks)
+
+    def sample_loader(self, data: Data, recipe: Recipe, ranks: Ranks) -> Loader:
+        """The training batches of images by class."""
+        samples, transform, device = data.train, train_transform(recipe), self.place.device
         decoder = None
         if recipe.gpu_decode:
             decoder = GpuDecoder(samples, transform, device, nvjpeg(device))
@@ -221,6 +250,27 @@ class TrainPlan:
             gpu_decoder=decoder,
         )
 
+    def validator(self, checkpoint: Checkpoint, ranks: Ranks) -> Validator | MaskValidator:
+        """What scores the network after each epoch."""
+        if isinstance(self.data, MaskData):
+            return self.data.validator(checkpoint, self.place, ranks)
+        return Validator(
+            self.data.val,
+            checkpoint.preprocessing,
+            place=self.place,
+            batch_size=checkpoint.recipe.batch_size,
+            amp=checkpoint.recipe.amp,
+            ranks=ranks,
+            bad=self.bad,
+            cache=self.caches.val,
+        )
+
+    def objective(self, checkpoint: Checkpoint) -> Objective | MaskObjective:
+        """The loss that the training descends."""
+        if isinstance(self.data, MaskData):
+            return self.data.objective(checkpoint, self.place.device)
+        return Objective(checkpoint, self.data.train, self.place.device)
+
     def announce(self, recipe: Recipe, progress: Progress, *, steps: int) -> None:
         """Say what is trained, on what, and what could be said of its images; `steps` an epoch."""
         data = self.data
@@ -234,6 +284,8 @@ class TrainPlan:
             + ", decoded there" * recipe.gpu_decode
             + self.ranks.note
         )
+        if isinstance(data, MaskData):
+            return
         if data.train.supply:
             progress.note(data.train.supply.described(recipe.shuffle_window))
         for samples in {each.split: each for each in (data.val, data.train)}.values():
@@ -264,14 +316,15 @@ class TrainPlan:
 
     def first_state(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """What `recipe.json` keeps: the recipe, the dataset and the machine at the beginning."""
-        splits = (self.data.train, self.data.val)
+        data = self.data
+        splits = (data.train, data.val) if isinstance(data, Data) else ()
         return {
             "recipe": asdict(checkpoint.recipe),
             "dataset": checkpoint.classes.dataset,
             "train_samples": checkpoint.train_samples,
             "changes": {samples.split: samples.change for samples in splits},
             "device": str(self.place.device),
-            "decoder": self.data.train.decoder,
+            "decoder": data.decoder,
             "imnetprep": __version__,
             "torch": torch.__version__,
         }
@@ -348,6 +401,15 @@ def plan_training(
     if arch:
         refuse_unknown(arch)
     target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
+    if task_of(target, options) == SEGMENT:
+        refuse_for_masks(
+            layout=layout, shards=shards, cache=cache, on_bad_image=skip_bad,
+            decode=decode if decode != AUTO else None,
+        )  # fmt: skip
+        pairs = read_mask_data(root)
+        return TrainPlan(target, pairs, place, options, ranks, restart_schedule, log_options)
+    if not shards:
+        refuse_pairs(root)
     data = read_data(root, layout=layout, shards=shards)
     is_validated = options.get("val") is not False and not options.get("val_fraction")
     if data.lack and is_validated and not target.is_begun:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, locked, written_whole
 from imnetprep.manifest import open_manifest, require_split
+from imnetprep.masks.pairs import has_pairs
 from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
 from imnetprep.reports.log import Line, parse_log
 
 if TYPE_CHECKING:  # of torch
-    from imnetprep.training.meters import Score
-from imnetprep.recipes.recipe import default_run
+    from imnetprep.training.mask_meters import AnyScore
+from imnetprep.recipes.recipe import CLASSIFY, SEGMENT, default_run
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -34,12 +35,12 @@ class EpochReport:
     epoch: int
     epochs: int
     lr: float
-    train: "Score"
-    val: "Score"
+    train: "AnyScore"
+    val: "AnyScore"
     is_best: bool
     seconds: float
     waited_s: float
-    average: "Score | None" = None
+    average: "AnyScore | None" = None
 
     @property
     def images_per_second(self) -> float:
@@ -180,6 +181,26 @@ def named_run(root: Root, name: str) -> Run:
             f"--run {name!r} is not a plain name", hint="letters, digits, and - _ . inside"
         )
     return Run(root.run(name))
+
+
+def task_of(run: Run, options: Mapping[str, Any]) -> str:
+    """What is learnt: as the run that has begun says, else as typed."""
+    with suppress(OSError, LookupError, TypeError, ValueError, RecursionError):
+        if run.is_begun and (task := json.loads(run.recipe.read_text())["recipe"]["task"]) in (
+            CLASSIFY,
+            SEGMENT,
+        ):
+            return str(task)
+    return SEGMENT if SEGMENT in (options.get("task"), options.get("recipe")) else CLASSIFY
+
+
+def refuse_pairs(root: Root) -> None:
+    """Raise WrongUsage where `root` has images with masks, and nothing names classes."""
+    if not root.manifest.exists() and has_pairs(root.path):
+        raise WrongUsage(
+            f"{root.path} has images with masks, and no classes",
+            hint=f"--task {SEGMENT} trains on them",
+        )
 
 
 def find_run(root: Root, word: str) -> Run:

@@ -16,10 +16,12 @@ from imnetprep.devices.precision import make_scaler, memory_of_scaler
 from imnetprep.messages import ImnetprepError, count, format_duration
 from imnetprep.networks.fine_tuning import freeze, head_of
 from imnetprep.process_group.ranks import Ranks
+from imnetprep.recipes.recipe import SEGMENT
 from imnetprep.recipes.schedule import ends_early, epochs_without_progress, lr_at
 from imnetprep.training.average import Average
-from imnetprep.training.checkpoint import Best, Checkpoint, Position
-from imnetprep.training.meters import Meter, Score, score_of
+from imnetprep.training.checkpoint import Best, Checkpoint, Position, outputs_for
+from imnetprep.training.mask_meters import AnyScore, MaskMeter
+from imnetprep.training.meters import Meter
 from imnetprep.training.optimizer import make_optimizer, memory_of, restore_memory
 
 _SECONDS_BETWEEN_LOOKS = 5
@@ -37,10 +39,11 @@ class TrainState:
     ) -> None:
         self._first, self._device, self.steps, self._ranks = checkpoint, device, steps, ranks
         self.recipe = recipe = checkpoint.recipe
+        self._new_meter = MaskMeter if recipe.task == SEGMENT else Meter
         self.model = checkpoint.network(device)
         if recipe.sync_batch_norm:
             self.model = ranks.with_one_batch_norm(self.model)
-        head = head_of(recipe, classes=len(checkpoint.classes.wnids))
+        head = head_of(recipe, classes=outputs_for(recipe, checkpoint.classes))
         freeze(self.model, recipe, head=head)
         self.parallel = ranks.parallel(self.model, device)
         if recipe.compile:
@@ -51,7 +54,7 @@ class TrainState:
         self.average = Average(self.model, recipe.ema, checkpoint.average)
         self.position, self.best = checkpoint.position, checkpoint.best
         self.scores = checkpoint.scores
-        self.meter = Meter(device)
+        self.meter = self._new_meter(device)
         self._first_epochs, self._first_s, self._looked_s = 0.0, 0.0, -math.inf  # of progress
         self.seconds = self.waited_s = 0.0
         if checkpoint.sums and ranks.is_first:
@@ -100,26 +103,29 @@ class TrainState:
         if not self._first_s:
             self._first_epochs, self._first_s = self._epochs, time.monotonic()
 
-    def is_best(self, val: Score, average: Score | None) -> bool:
+    def is_best(self, val: AnyScore, average: AnyScore | None) -> bool:
         """Is the epoch under way better than any before it, by its weights or their average?
 
         Without validation each epoch is.
         """
-        top1, best = _better(val, average).top1, self.best  # shares: some may be unreadable
-        return not best or not val.images or top1 * best.images > best.top1 * val.images
+        if not self.best or not val.images:
+            return True
+        better, best = _better(val, average), self.best  # by shares: some may be unreadable
+        return better.hits * best.total > best.hits * better.total
 
-    def next_epoch(self, val: Score, average: Score | None) -> None:
+    def next_epoch(self, val: AnyScore, average: AnyScore | None) -> None:
         """Go to the next epoch: the one under way is trained, and validated as `val` says.
 
         `average` is the score of the average of the weights, if there is one.
         """
         number, better = self.position.epoch + 1, _better(val, average)
         if val.images and self.is_best(val, average):
-            self.best = Best(number, better.top1, val.images, is_average=better is not val)
+            is_average = better is not val
+            self.best = Best(number, better.hits, better.total, is_average=is_average)
         self.position = Position(number)
-        top1 = better.top1 / max(better.images, 1)
-        self.scores = (*self.scores, better.loss if self.recipe.watch == "loss" else top1)
-        self.meter = Meter(self._device)
+        share = better.hits / max(better.total, 1)
+        self.scores = (*self.scores, better.loss if self.recipe.watch == "loss" else share)
+        self.meter = self._new_meter(self._device)
         self.seconds = self.waited_s = 0.0
 
     def checkpoint(self) -> Checkpoint:
@@ -146,9 +152,9 @@ class TrainState:
             loss_scale=memory_of_scaler(self.scaler),
         )
 
-    def train_score(self) -> Score:
+    def train_score(self) -> AnyScore:
         """The score of the epoch so far, over all ranks."""
-        return score_of(self._ranks.totals(self.meter.sums()))
+        return self.meter.score_of(self._ranks.totals(self.meter.sums()))
 
     def log_line(self) -> dict[str, Any]:
         """What the log says of the epoch so far, made by all ranks together.
@@ -163,8 +169,7 @@ class TrainState:
             "steps": self.steps,
             "lr": self.lr(self.position.step - 1),
             "epoch_loss": score.loss,
-            "top1": score.top1,
-            "images": score.images,
+            **score.as_steps(),
             "seconds": round(self.seconds, 3),
             "waited_s": round(self.waited_s, 3),
         }
@@ -180,9 +185,9 @@ class TrainState:
         return time.monotonic() - self._looked_s > _SECONDS_BETWEEN_LOOKS
 
     def look(self) -> str:
-        """Loss and top-1 of the epoch so far, and when the run ends at the pace of this process."""
+        """Loss and score of the epoch so far, and when the run ends at the pace of this process."""
         score, self._looked_s = self.meter.score(), time.monotonic()
-        text = f"loss {score.loss:.3f}, top-1 {100 * score.top1 / max(score.images, 1):.1f} %"
+        text = f"loss {score.loss:.3f}, {score.brief()}"
         if epochs := self._epochs - self._first_epochs:
             rest = (self.recipe.epochs - self._epochs) / epochs
             text += f", run ends in {format_duration(rest * (self._looked_s - self._first_s))}"
@@ -201,5 +206,6 @@ class TrainState:
         )
 
 
-def _better(val: Score, average: Score | None) -> Score:
-    return average if average is not None and average.top1 > val.top1 else val
+def _better(val: AnyScore, average: AnyScore | None) -> AnyScore:
+    is_better = average is not None and average.hits * val.total > val.hits * average.total
+    return average if average is not None and is_better else val

@@ -8,6 +8,7 @@ from imnetprep.devices.precision import autocast
 from imnetprep.loading.batches import Batch
 from imnetprep.networks.model import heads
 from imnetprep.process_group.ranks import Ranks
+from imnetprep.training.mask_objective import MaskObjective
 from imnetprep.training.objective import Objective
 from imnetprep.training.optimizer import clip_gradients
 from imnetprep.training.state import TrainState
@@ -18,7 +19,7 @@ class Step:
     """What takes the steps of `state` down the loss of `objective`, on `device`, by all ranks."""
 
     state: TrainState
-    objective: Objective
+    objective: Objective | MaskObjective
     device: torch.device
     ranks: Ranks
 

@@ -14,6 +14,7 @@ from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.networks.architectures import described
 from imnetprep.networks.model import build_model
 from imnetprep.predict import predictions
+from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.loop import train
 from imnetprep.training.plan import plan_training
 from tests.conftest import Run as RunCommand
@@ -92,7 +93,7 @@ def test_a_checkpoint_imports_nothing_that_was_not_typed(root: Root, own_module:
     trace.unlink()
     for attempt in (
         lambda: evaluate(root, best, device="cpu", workers=0, progress=Silent()),
-        lambda: list(predictions(best, [image], device="cpu")),
+        lambda: list(predictions(load_checkpoint(best), [image], device="cpu")),
         lambda: _resumed(root, arch=None),
     ):
         with pytest.raises(WrongUsage, match="made by a function") as refused:
@@ -103,7 +104,7 @@ def test_a_checkpoint_imports_nothing_that_was_not_typed(root: Root, own_module:
         evaluate(root, best, arch="own_networks:ten", progress=Silent())
     score = evaluate(root, best, arch=arch, device="cpu", workers=0, progress=Silent()).score
     assert score.images == 21
-    assert len(list(predictions(best, [image], arch=arch, device="cpu"))) == 1
+    assert len(list(predictions(load_checkpoint(best, arch=arch), [image], device="cpu"))) == 1
     assert not _resumed(root, arch=arch)
     assert trace.exists()
 

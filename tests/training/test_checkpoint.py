@@ -15,7 +15,6 @@ from imnetprep.proving.receipt import DigestProof
 from imnetprep.recipes.plan_recipe import plan_recipe
 from imnetprep.training.checkpoint import (
     FORM,
-    SUMS,
     Best,
     Checkpoint,
     Classes,
@@ -23,6 +22,7 @@ from imnetprep.training.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from imnetprep.training.meters import COUNTS
 from imnetprep.training.origin import Origin, SplitOrigin
 
 CHECKPOINT = Checkpoint(
@@ -32,7 +32,7 @@ CHECKPOINT = Checkpoint(
     weights={"a": torch.rand(2, 3)},
     optimizer={"a": {"momentum_buffer": torch.rand(2, 3)}},
     position=Position(3, 14),
-    sums=dict.fromkeys(SUMS, 0.1 + 0.2),
+    sums=dict.fromkeys(("loss", *COUNTS, "images", "seconds", "waited_s"), 0.1 + 0.2),
     best=Best(2, 7, 9),
     train_samples=99,
     origin=Origin(

@@ -14,6 +14,7 @@ from imnetprep.catalog.datasets import Root
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.messages import ImnetprepError, Silent, WrongUsage
 from imnetprep.predict import Prediction, predictions
+from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import Run, named_run, pick_checkpoint
 from tests.conftest import Run as RunCommand
@@ -178,7 +179,7 @@ def test_predict_names_the_best_classes(learned: Root, best: Path, run: RunComma
 def test_predict_takes_images_of_any_mode(best: Path, tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
     Image.new(mode, (300, 20)).save(path)
-    (prediction,) = predictions(best, [path], device="cpu")
+    (prediction,) = predictions(load_checkpoint(best), [path], device="cpu")
     assert isinstance(prediction, Prediction)
     assert len(prediction.best) == 3
 

@@ -110,7 +110,7 @@ def test_predict_and_evaluate_turn_what_the_network_was_trained_on_turned(
         for name in ("lying", "upright"):
             image = tmp_path / f"{name}.png"
             image.write_bytes(_photograph(turned=name == "upright"))
-            (found,) = predictions(path, [image], device="cpu", best=2)
+            (found,) = predictions(load_checkpoint(path), [image], device="cpu", best=2)
             assert isinstance(found, Prediction)
             shares[applied, name] = found.best
         score = evaluate(photographs, path, device="cpu", workers=0, progress=Silent()).score

@@ -65,7 +65,7 @@ def test_best_is_the_better_of_network_and_average(drawn: Root, unbroken: Any) -
         assert best is not None and not checkpoint.average and not checkpoint.optimizer
         report = reports[best.epoch - 1]
         winner = report.average if best.is_average else report.val
-        assert best.top1 == winner.top1 == max(report.val.top1, report.average.top1)
+        assert best.hits == winner.hits == max(report.val.hits, report.average.hits)
         assert "average" in run.log.read_text()
         score = evaluate(drawn, run.best, device="cpu", workers=0, progress=Silent()).score
         assert score == winner

@@ -120,5 +120,5 @@ def test_patience_ends_a_run_and_a_resumed_one_knows(root: Root, tmp_path: Path)
     assert len(reports) == 2, "the second epoch is no better than the first"
     assert trained(root, options={}, resume=True) == []
     assert torch.load(Run(root.run("a")).last)["scores"] == [
-        each.val.top1 / each.val.images for each in reports
+        each.val.hits / each.val.images for each in reports
     ]

@@ -1,0 +1,1 @@
+"""Images with masks: pairs of files, their pixels, and batches of them."""

@@ -1,0 +1,63 @@
+"""What a training on masks descends: how wrong a network is about the pixels that count."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from imnetprep.loading.batches import Batch
+from imnetprep.masks.pixels import FOREGROUND, VOID
+from imnetprep.networks.model import heads
+from imnetprep.pixels.transforms import Normaliser
+from imnetprep.reports.mask_sheet import png, tinted
+from imnetprep.reports.parts import Sample
+from imnetprep.training.checkpoint import Checkpoint, Position
+from imnetprep.training.mixture import Mixture
+
+_VIEW_IMAGES = 12  # images of a batch
+
+
+class MaskObjective:
+    """The loss that the recipe of `checkpoint` makes of batches of images and masks."""
+
+    def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
+        self._device = device
+        self._normaliser = Normaliser(checkpoint.preprocessing, device)
+        self._view: Mixture | None = None
+
+    def samples(self) -> list[Sample]:
+        """Some images of the first batch of the epoch under way, with their foreground tinted."""
+        if (view := self._view) is None:
+            return []
+        pixels, masks = self._normaliser.denormalised(view.images), view.labels.cpu().numpy()
+        return [
+            Sample(png(tinted(image, mask)), f"foreground {np.mean(mask == FOREGROUND):.1%}")
+            for image, mask in zip(pixels, masks, strict=True)
+        ]
+
+    def mixture(self, batch: Batch, position: Position) -> Mixture:
+        """The batch as the network sees it at `position`."""
+        masks = batch.labels.to(self._device, non_blocking=True)
+        mixture = Mixture(self._normaliser.normalised(batch.pixels), masks, masks)
+        if position.step == 0 or self._view is None:
+            self._view = Mixture(*(tensor[:_VIEW_IMAGES].clone() for tensor in mixture))
+        return mixture
+
+    def losses(self, output: Any, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss (), twice: the mean over images of `mask_losses`."""
+        loss = mask_losses(heads(output)[0], targets).mean()
+        return loss, loss
+
+
+def mask_losses(logits: Tensor, masks: Tensor) -> Tensor:
+    """The binary cross-entropy of each image (B,), a mean over its pixels that are not void.
+
+    `logits` (B, 1, H, W) are of the foreground, `masks` (B, H, W). Without such a pixel it is 0.
+    """
+    is_foreground = (masks == FOREGROUND).float()
+    losses = nn.functional.binary_cross_entropy_with_logits(
+        logits[:, 0].float(), is_foreground, reduction="none"
+    )
+    counts = (masks != VOID).float()
+    return (losses * counts).sum(dim=(1, 2)) / counts.sum(dim=(1, 2)).clamp(min=1)
