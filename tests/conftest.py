@@ -38,6 +38,8 @@ def _guard(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(_guard)
 # Read when they are imported: what of Hugging Face's the tests use asks nobody and reports nothing.
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# Keras without TensorFlow, and without a file of settings in the home of who runs the tests.
+os.environ |= {"KERAS_BACKEND": "torch", "KERAS_HOME": os.devnull}
 
 
 def command(*arguments: object) -> list[str]:

@@ -11,6 +11,7 @@ from imnetprep.digests import xxh128
 from imnetprep.manifest import open_manifest
 from imnetprep.synthetic import draw_dataset
 from tests.conftest import Run
+from tests.opened import open_in
 
 pytestmark = pytest.mark.training
 
@@ -30,6 +31,12 @@ def root(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     done = run("organize", "--root", root, "--dataset", drawn, "--meta-bin")
     assert done.returncode == 0, done.stderr
     return root
+
+
+def _wnids(root: Path) -> list[str]:
+    """The wnids in the order of their labels."""
+    with open_manifest(root / "manifest.db") as manifest:
+        return [synset.wnid for synset in manifest.synsets()]
 
 
 def _listed(root: Path, split: Split) -> Samples:
@@ -54,9 +61,7 @@ def _read(samples: Iterable[tuple[str, int]]) -> Samples:
 
 @SPLITS
 def test_torchvision_image_folder(root: Path, split: Split) -> None:
-    from torchvision.datasets import ImageFolder
-
-    opened = ImageFolder(str(root / split))
+    opened = open_in("torchvision", root, train=split)
     assert _read(opened.samples) == _listed(root, split)
     assert all(image.mode == "RGB" for image, _ in opened)
 
@@ -83,22 +88,39 @@ def test_the_validation_wnids_of_meta_bin_are_in_the_order_of_the_names(root: Pa
 
 @SPLITS
 def test_timm(root: Path, split: Split) -> None:
-    from timm.data.dataset_factory import create_dataset
-
-    opened = create_dataset("folder", root=str(root), split=split)
+    opened = open_in("timm", root, train=split)
     assert _read(opened.reader.samples) == _listed(root, split)
     assert all(image.mode == "RGB" for image, _ in opened)
 
 
-def test_hugging_face_datasets(root: Path, tmp_path: Path) -> None:
-    from datasets import Image, load_dataset
+def test_hugging_face_datasets(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
 
-    opened = load_dataset("imagefolder", data_dir=str(root), cache_dir=str(tmp_path))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    opened = open_in("Hugging Face datasets", root)
     assert set(opened) == {"train", "validation"}
     for theirs, split in (("train", Split.TRAIN), ("validation", Split.VAL)):
         assert all(row["image"].getbbox() for row in opened[theirs])
-        rows = opened[theirs].cast_column("image", Image(decode=False))
+        rows = opened[theirs].cast_column("image", datasets.Image(decode=False))
         assert _read((row["image"]["path"], row["label"]) for row in rows) == _listed(root, split)
-        with open_manifest(root / "manifest.db") as manifest:
-            wnids = [synset.wnid for synset in manifest.synsets()]
-        assert rows.features["label"].names == wnids
+        assert rows.features["label"].names == _wnids(root)
+
+
+def test_fastai(root: Path) -> None:
+    opened = open_in("fastai", root)
+    assert list(opened.vocab) == _wnids(root)
+    for theirs, split in ((opened.train_ds, Split.TRAIN), (opened.valid_ds, Split.VAL)):
+        labels = [int(label) for _, label in theirs]
+        assert _read(zip(theirs.items, labels, strict=True)) == _listed(root, split)
+    images, labels = opened.valid.one_batch()
+    assert (images.shape, len(labels)) == ((6, 3, 224, 224), 6)
+
+
+@SPLITS
+def test_keras(root: Path, split: Split) -> None:
+    opened = open_in("Keras 3", root, val=split)
+    assert opened.class_names == _wnids(root)
+    batches = list(opened)
+    labels = [int(label) for _, batch in batches for label in batch]
+    assert _read(zip(opened.file_paths, labels, strict=True)) == _listed(root, split)
+    assert all(images.shape[1:] == (256, 256, 3) for images, _ in batches)

@@ -15,14 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from imnetprep.catalog.datasets import Root
 from imnetprep.exports.card import model_card
 from imnetprep.exports.hugging_face import write_folder
 from imnetprep.messages import ImnetprepError
 from imnetprep.networks.model import build_model
 from imnetprep.pixels.transforms import Normaliser, ValTransform
-from imnetprep.training.checkpoint import Checkpoint, save_checkpoint
+from imnetprep.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tests.conftest import Run
+from tests.opened import block_with, run_code
 from tests.training.test_checkpoint import CHECKPOINT
+from tests.training.test_train import SMALL, trained
 
 Export = Callable[[str], Path]
 
@@ -131,3 +134,26 @@ def test_a_dry_run_writes_nothing(checkpoint: Checkpoint, tmp_path: Path, here: 
     done = here("export", tmp_path / "c.pt", tmp_path / "out", "--to", "hf", "--dry-run")
     assert "config.json, model.safetensors, README.md, not written" in done.stdout
     assert not (tmp_path / "out").exists()
+
+
+def test_onnx_answers_in_keras_as_predict_does(root: Root, tmp_path: Path, here: Run) -> None:
+    """Equal where nothing is resized; else as near as Keras' way of resizing is to Pillow's."""
+    trained(root, options=SMALL | {"arch": "cnn-small"})
+    best = root.run("a") / "best.pt"
+    assert here("export", best, tmp_path / "out", "--to", "onnx").returncode == 0
+    side = load_checkpoint(best).preprocessing.resize
+    for path in (root.path / "val").glob("*/*"):
+        square = tmp_path / "square" / path.parent.name / f"{path.stem}.png"
+        square.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).resize((side, side)).save(square)
+    for folder, tolerance in ((tmp_path / "square", 1e-5), (root.path / "val", 0.01)):
+        words = {"out/model.onnx": str(tmp_path / "out/model.onnx"), "tiny10/val": str(folder)}
+        names = run_code(block_with("keras", "training", **words))
+        theirs = torch.from_numpy(np.concatenate(names["logits"])).softmax(1).numpy()
+        done = here("predict", best, *names["images"].file_paths, "--json", "--device", "cpu")
+        rows = [json.loads(line)["best"] for line in done.stdout.splitlines()]
+        assert len(rows) == len(theirs) == 21
+        wnids = [names["images"].class_names[label] for label in theirs.argmax(1)]
+        assert wnids == [row[0]["wnid"] for row in rows]
+        ours = [[guess["probability"] for guess in row] for row in rows]
+        np.testing.assert_allclose(-np.sort(-theirs), ours, atol=tolerance)
