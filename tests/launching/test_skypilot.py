@@ -16,7 +16,7 @@ def skypilot() -> str:
     """The Python that has SkyPilot."""
     python = os.environ.get("IMNETPREP_SKYPILOT")
     if not python:
-        pytest.skip("IMNETPREP_SKYPILOT does not name a Python that has skypilot[aws]==0.14.*")
+        pytest.skip("IMNETPREP_SKYPILOT names no Python that has SkyPilot: scripts/test --all")
     return python
 
 

@@ -260,7 +260,7 @@ def test_evaluate_takes_weights_of_another_program(root: Root, tmp_path: Path) -
         evaluate(root, path, arch="cnn-small", **options)
 
 
-@pytest.mark.skipif(not IS_WHOLE, reason="scripts/bench parity scores 1,000 photographs")
+@pytest.mark.skipif(not IS_WHOLE, reason="1,000 photographs: scripts/test --all")
 def test_lite0_scores_as_it_does_by_torchvisions_transforms(
     real_data: Path, tmp_path: Path, here: RunCommand
 ) -> None:

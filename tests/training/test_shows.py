@@ -238,7 +238,7 @@ def tracked(shown: TrainingRun, tmp_path: Path, here: Run, monkeypatch: pytest.M
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
 
     def trained(tracker: str) -> tuple[Path, str]:
-        pytest.importorskip(tracker)
+        pytest.importorskip(tracker, reason=f"{tracker} is not installed: scripts/test --all")
         words = ["--root", shown.folder.parent.parent, "--runs", tmp_path, "--track", tracker]
         words += ["--workers", 0, "--device", "cpu", "--log-every", 2]
         done = here("train", *RECIPE.replace("--epochs 2", "--epochs 1").split(), *words)
