@@ -1,6 +1,6 @@
 """The likeliest classes of single images, by a checkpoint."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -53,6 +53,27 @@ class Unread:
     problem: str
 
 
+class Predictor:
+    """A network on its device, which is asked for the likeliest classes of crops."""
+
+    def __init__(self, checkpoint: Checkpoint, *, device: str | None) -> None:
+        place = pick_device(device)
+        self.preprocessing, self.classes = checkpoint.preprocessing, checkpoint.classes
+        self.crop = ValTransform(checkpoint.preprocessing)
+        self._network = checkpoint.network(place).eval()
+        self._normaliser = Normaliser(checkpoint.preprocessing, place)
+
+    def guesses(self, crops: Sequence[Pixels], *, best: int) -> list[tuple[Guess, ...]]:
+        """The `best` classes of each crop (S, S, 3), the likeliest first."""
+        if not crops:
+            return []
+        with torch.inference_mode(), said_in_words(smaller="--device cpu"):
+            batch = torch.from_numpy(np.stack(crops))
+            logits = self._network(self._normaliser.normalised(batch))
+            shares = logits.float().softmax(dim=1).cpu()
+        return [_guesses(row, self.classes, best) for row in shares]
+
+
 def predictions(
     checkpoint: Checkpoint,
     images: Iterable[Path],
@@ -65,37 +86,26 @@ def predictions(
 
     `sheet` gets those that it has room for, drawn small, before their predictions are given.
     """
-    place = pick_device(device)
-    model = checkpoint.network(place).eval()
-    preprocessing, classes = checkpoint.preprocessing, checkpoint.classes
-    normaliser = Normaliser(preprocessing, place)
-    transform = ValTransform(preprocessing)
+    predictor = Predictor(checkpoint, device=device)
+    preprocessing = predictor.preprocessing
 
     def read(image: Path) -> tuple[Path, Pair | None, Pixels | str]:
         plain = _decoded(image, apply_orientation=preprocessing.apply_orientation)
         if isinstance(plain, str):
             return image, None, plain
-        crop = transform(plain)
+        crop = predictor.crop(plain)
         has_room = sheet is not None and sheet.has_room
         pair = small_pair(plain, network_view(crop, preprocessing)) if has_room else None
         return image, pair, crop
 
     readings = FILES.in_threads(read, images, jobs=None)
     while batch := list(islice(readings, _BATCH)):
-        shares = torch.empty(0, len(classes.wnids))
-        if pixels := [each for _, _, each in batch if not isinstance(each, str)]:
-            with torch.inference_mode(), said_in_words(smaller="--device cpu"):
-                logits = model(normaliser.normalised(torch.from_numpy(np.stack(pixels))))
-                shares = logits.float().softmax(dim=1).cpu()
-        rows = iter(shares)
+        crops = [each for _, _, each in batch if not isinstance(each, str)]
+        rows = iter(predictor.guesses(crops, best=best))
         for image, pair, each in batch:
             if sheet is not None and pair is not None:
                 sheet.take(pair)
-            yield (
-                Unread(image, each)
-                if isinstance(each, str)
-                else Prediction(image, _guesses(next(rows), classes, best))
-            )
+            yield Unread(image, each) if isinstance(each, str) else Prediction(image, next(rows))
 
 
 def _guesses(shares: Tensor, classes: Classes, best: int) -> tuple[Guess, ...]:
