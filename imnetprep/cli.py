@@ -98,6 +98,7 @@ for _verb in (
     "train",
     "evaluate",
     "predict",
+    "serve",
     "show",
     "plot",
     "export",

@@ -155,10 +155,16 @@ def jpeg_header_problem(file: IO[bytes]) -> str | None:
 
 def shorter_side(body: bytes) -> int:
     """The shorter side of the image in `body`, px, by its header. Raises ValueError."""
+    return min(size_of(body))
+
+
+def size_of(body: bytes) -> tuple[int, int]:
+    """Width and height of the image in `body`, px, by its header. Raises ValueError."""
     with _problems_as_values(body):
-        if (kind := kind_of(body)) is None:
+        kind = kind_of(body)
+        if kind is None or (kind == "AVIF" and not _reads_avif()):
             raise _Refusal(why_unread(body))
-        return min(Image.open(io.BytesIO(body), formats=(kind,)).size)
+        return Image.open(io.BytesIO(body), formats=(kind,)).size
 
 
 def readable_kinds() -> str:

@@ -53,13 +53,14 @@ def test_wrong_usage_is_two_lines_and_exit_code_2(words: list[str], told: str, r
     assert hint.startswith("Hint: imnetprep ") and hint.endswith("--help")
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "inspect", "demo"])
+@pytest.mark.parametrize("verb", ["train", "evaluate", "predict", "serve", "inspect", "demo"])
 def test_without_torch_what_needs_it_says_what_to_install(
     verb: str, organized_once: Path, tmp_path: Path
 ) -> None:
     words = {
         "evaluate": [str(tmp_path / "best.pt"), "--root", str(organized_once)],
         "predict": [str(tmp_path / "best.pt"), str(tmp_path / "image.JPEG")],
+        "serve": [str(tmp_path / "best.pt")],
         "demo": ["--root", str(tmp_path / "demo")],
     }.get(verb, ["--root", str(organized_once)])
     for file in ("best.pt", "image.JPEG"):
@@ -406,6 +407,7 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
         "evaluate",
         "predict",
         "recipes",
+        "serve",
         "show",
         "help",
     }
