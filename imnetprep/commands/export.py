@@ -6,8 +6,7 @@ import click
 
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
-from imnetprep.messages import WrongUsage, format_bytes, shell_command
-from imnetprep.recipes.recipe import SEGMENT
+from imnetprep.messages import format_bytes
 
 _FILES = {
     "safetensors": ("model.safetensors",),
@@ -39,13 +38,10 @@ def export(checkpoint: Path, folder: Path, form: str, arch: str | None, dry_run:
     from imnetprep.exports import formats
     from imnetprep.exports.hugging_face import write_folder
     from imnetprep.training.checkpoint import load_checkpoint
+    from imnetprep.training.classes import refuse_masks
 
     state = load_checkpoint(checkpoint, arch=arch)
-    if state.recipe.task == SEGMENT:
-        raise WrongUsage(
-            f"{checkpoint} tells pixels apart, and exports are of networks that name classes",
-            hint=shell_command("imnetprep", "predict", checkpoint, "IMAGE", "--masks", "DIR"),
-        )
+    refuse_masks(state, checkpoint)
     paths = [folder / name for name in _FILES[form]]
     if not dry_run:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from imnetprep.training.checkpoint import (
     is_checkpoint,
     load_checkpoint,
 )
-from imnetprep.training.classes import classes_of
+from imnetprep.training.classes import classes_of, refuse_masks
 from imnetprep.training.foreign_weights import (
     first_weights,
     format_names,
@@ -32,7 +32,9 @@ def open_checkpoint(
     missing, or of another shape.
     """
     if arch is None or is_checkpoint(path):
-        return load_checkpoint(path, arch=arch)
+        checkpoint = load_checkpoint(path, arch=arch)
+        refuse_masks(checkpoint, path)
+        return checkpoint
     weights = read_weights(str(path), arch)
     recipe = plan_recipe(pixel_options(weights, {"arch": arch}), amp_pays=False)
     own = classes_of(dataset)

@@ -1,8 +1,11 @@
 """The classes of a root against those that the outputs of a network stand for."""
 
+from pathlib import Path
+
 from imnetprep.catalog.datasets import Dataset
-from imnetprep.messages import ImnetprepError
-from imnetprep.training.checkpoint import Classes
+from imnetprep.messages import ImnetprepError, WrongUsage, shell_command
+from imnetprep.recipes.recipe import SEGMENT
+from imnetprep.training.checkpoint import Checkpoint, Classes
 
 
 def classes_of(dataset: Dataset) -> Classes:
@@ -13,6 +16,15 @@ def classes_of(dataset: Dataset) -> Classes:
         tuple(synset.wnid for synset in synsets),
         tuple(synset.name for synset in synsets),
     )
+
+
+def refuse_masks(checkpoint: Checkpoint, path: Path) -> None:
+    """Raise WrongUsage where the network of `checkpoint` tells pixels apart."""
+    if checkpoint.recipe.task == SEGMENT:
+        raise WrongUsage(
+            f"{path} tells the pixels of images apart, and names no classes",
+            hint=f"{shell_command('imnetprep', 'predict', path)} IMAGE --masks DIR",
+        )
 
 
 def refuse_other_classes(classes: Classes, root_classes: Classes, *, checkpoint: str) -> None:

@@ -282,6 +282,7 @@ def test_a_network_of_the_other_kind_is_refused(
     masks, _ = learnt
     best = Run(masks.run("a")).best
     refused = here("evaluate", best, "--root", root.path)
-    assert refused.returncode == 1 and "images with masks" in refused.stderr
-    refused = here("export", best, "--out", root.path / "out.onnx")
-    assert refused.returncode and "Traceback" not in refused.stderr
+    assert refused.returncode == 2 and "names no classes" in refused.stderr
+    for words in (("export", best, root.path / "out", "--to", "onnx"), ("serve", best)):
+        refused = here(*words)
+        assert refused.returncode == 2 and "--masks DIR" in refused.stderr
