@@ -205,7 +205,8 @@ def refuse_pairs(root: Root) -> None:
 
 def find_run(root: Root, word: str) -> Run:
     """The run of that name, or in that folder. Raises ImnetprepError where it has no log yet."""
-    run = Run(Path(word)) if Path(word).is_dir() else named_run(root, word)
+    is_name = bool(_SAFE_NAME.fullmatch(word)) and root.run(word).is_dir()
+    run = Run(Path(word)) if Path(word).is_dir() and not is_name else named_run(root, word)
     if not run.log.exists():
         raise ImnetprepError(f"{run.folder} has no log yet", hint="imnetprep train begins one")
     return run

@@ -170,6 +170,15 @@ def test_plot_draws_runs_side_by_side(shown: TrainingRun, tmp_path: Path, here: 
         assert len(image.getcolors(1 << 20) or ()) > 20
 
 
+def test_a_run_of_the_root_comes_before_a_folder_of_its_name(
+    shown: TrainingRun, tmp_path: Path, here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / shown.folder.name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    words = ["plot", shown.folder.name, "--runs", shown.folder.parent, "--dry-run"]
+    assert "(2 epochs), not drawn" in here(*words).stdout
+
+
 def test_the_page_shows_the_run_and_needs_no_other_file(shown: TrainingRun) -> None:
     page = (shown.folder / "report.html").read_text()
     for words in (
