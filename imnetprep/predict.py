@@ -44,6 +44,14 @@ class Prediction:
     image: Path
     best: tuple[Guess, ...]
 
+    def lines(self) -> list[str]:
+        """The image, and a line a class, for people."""
+        texts = (f"  {each.probability:8.2%}  {each.label}" for each in self.best)
+        return [str(self.image), *(text.replace("%", " %", 1) for text in texts)]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
 
 @dataclass(frozen=True)
 class Unread:
@@ -51,6 +59,9 @@ class Unread:
 
     image: Path
     problem: str
+
+    def __str__(self) -> str:
+        return f"left out: {self.image} {self.problem}"
 
 
 class Predictor:
@@ -84,7 +95,7 @@ def predictions(
 ) -> Iterator[Prediction | Unread]:
     """The `best` classes of each of `images`, in their order, by `checkpoint`.
 
-    `sheet` gets those that it has room for, drawn small, before their predictions are given.
+    `sheet` gets a row of each that it has room for.
     """
     predictor = Predictor(checkpoint, device=device)
     preprocessing = predictor.preprocessing
@@ -103,9 +114,14 @@ def predictions(
         crops = [each for _, _, each in batch if not isinstance(each, str)]
         rows = iter(predictor.guesses(crops, best=best))
         for image, pair, each in batch:
+            if isinstance(each, str):
+                yield Unread(image, each)
+                continue
+            prediction = Prediction(image, next(rows))
             if sheet is not None and pair is not None:
-                sheet.take(pair)
-            yield Unread(image, each) if isinstance(each, str) else Prediction(image, next(rows))
+                name = "/".join(image.parts[-2:])  # its folder is often its class
+                sheet.add(name, pair, [(g.label, g.probability) for g in prediction.best])
+            yield prediction
 
 
 def _guesses(shares: Tensor, classes: Classes, best: int) -> tuple[Guess, ...]:

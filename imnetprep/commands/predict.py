@@ -97,12 +97,9 @@ def predict(
         files += 1
         if isinstance(each, Unread):
             unread += 1
-            line = f"left out: {each.image} {each.problem}"
-            print_note(line) if as_csv else print_result(line, **asdict(each))
+            print_note(str(each)) if as_csv else print_result(str(each), **asdict(each))
         else:
             _print(each, as_csv=as_csv)
-            if sheet:
-                sheet.add(each.image.name, [(g.label, g.probability) for g in each.best])
     if sheet and out and sheet.rows:
         sheet.write(out)
         surplus = files - unread - len(sheet.rows)
@@ -138,7 +135,7 @@ def _print_masks(
         files += 1
         if isinstance(each, Unread):
             unread += 1
-            print_result(f"left out: {each.image} {each.problem}", **asdict(each))
+            print_result(str(each), **asdict(each))
         else:
             share = f"{each.foreground:.2%}".replace("%", " %")
             place = f"  {each.mask}" if each.mask else ""
@@ -155,10 +152,7 @@ def _print(prediction: "Prediction", *, as_csv: bool) -> None:
             row = prediction.image, rank, guess.wnid, guess.name, f"{guess.probability:.6f}"
             print_result(_row(*row))
         return
-    lines = [
-        f"  {guess.probability:8.2%}  {guess.label}".replace("%", " %") for guess in prediction.best
-    ]
-    print_result(str(prediction.image), *lines, **asdict(prediction))
+    print_result(*prediction.lines(), **asdict(prediction))
 
 
 def _row(*cells: object) -> str:

@@ -12,14 +12,13 @@ from imnetprep.commands.recipe_options import HEADINGS, recipe_options
 from imnetprep.commands.session_options import session_options, typed_words
 from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
-from imnetprep.messages import Interruption, Progress, count, format_duration, format_rate
+from imnetprep.messages import Interruption, Progress, count
 from imnetprep.recipes.choices import IMAGES, MACHINE
 from imnetprep.reports.record import LogOptions
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.remote_shards.place import ShardPlace
     from imnetprep.training.plan import TrainPlan
-    from imnetprep.training.runs import EpochReport
 
 
 @verb.command(
@@ -154,7 +153,7 @@ def train(
     try:
         for report in trained_epochs(plan, progress=progress, saves=saves):
             if ranks.is_first:
-                _print_epoch(report)
+                print_result(*report.lines(), **report.as_json())
     except (Interruption, LostPeer) as error:
         if ranks.is_first:
             raise
@@ -170,19 +169,6 @@ def _train_on_devices(device: str | None, devices: int) -> int:
 
     pick_place(device, 0, local_rank=devices - 1, local_world=devices)  # there is one for each
     return run_on_devices(typed_words(), processes=devices)
-
-
-def _print_epoch(report: "EpochReport") -> None:
-    is_best = report.is_best and report.val.images
-    print_result(
-        f"epoch {report.epoch}/{report.epochs}{'  best' if is_best else ''}",
-        f"  train  {report.train}",
-        *([f"  val    {report.val}"] if report.val.images else []),
-        *([f"  average  {report.average}"] if report.average and report.val.images else []),
-        f"  {format_rate(report.images_per_second)} images/s in {format_duration(report.seconds)},"
-        f" {report.waited_s:.1f} s waited for data",
-        **report.as_json(),
-    )
 
 
 def _print_plan(root: Root, plan: "TrainPlan", progress: Progress) -> int:

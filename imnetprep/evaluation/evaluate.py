@@ -56,6 +56,10 @@ class Evaluation:
         """`calibration error 3.21 %`."""
         return f"calibration error {100 * self.guesses.calibration_error():.2f} %"
 
+    def mistakes(self) -> list[Path]:
+        """The images that were guessed wrong, those first of which the network was most sure."""
+        return [self.samples.path(index) for index in self.guesses.surest_mistakes()]
+
     def as_json(self) -> dict[str, Any]:
         """The main numbers."""
         return {

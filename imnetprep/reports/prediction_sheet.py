@@ -45,23 +45,16 @@ class PredictionSheet:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._pair: Pair | None = None
 
     @property
     def has_room(self) -> bool:
         """May it have another row?"""
         return len(self.rows) < _MOST_ROWS
 
-    def take(self, pair: Pair) -> None:
-        """Keep an image and the network's view of it; what is predicted comes next."""
+    def add(self, name: str, pair: Pair, guesses: Sequence[tuple[str, float]]) -> None:
+        """Add an image with the network's view of it, and what is predicted, if there is room."""
         if self.has_room:
-            self._pair = pair
-
-    def add(self, name: str, guesses: Sequence[tuple[str, float]]) -> None:
-        """Add what is predicted of the image that was taken, if it is drawn at all."""
-        if self._pair is not None:
-            self.rows.append(Row(name, *self._pair, guesses))
-            self._pair = None
+            self.rows.append(Row(name, *pair, guesses))
 
     def write(self, out: Path) -> None:
         """Draw the rows to `out`: a JPEG where its name says so, else a PNG."""

@@ -14,7 +14,13 @@ from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.fs import allocated_bytes, existing_folder, free_bytes, locked, written_whole
 from imnetprep.manifest import open_manifest, require_split
 from imnetprep.masks.pairs import has_pairs
-from imnetprep.messages import ImnetprepError, WrongUsage, format_bytes
+from imnetprep.messages import (
+    ImnetprepError,
+    WrongUsage,
+    format_bytes,
+    format_duration,
+    format_rate,
+)
 from imnetprep.reports.log import Line, parse_log
 
 if TYPE_CHECKING:  # of torch
@@ -46,6 +52,21 @@ class EpochReport:
     def images_per_second(self) -> float:
         """Training images by training seconds."""
         return self.train.images / self.seconds if self.seconds else 0.0
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The epoch for people: its number, its scores, its pace."""
+        has_val = bool(self.val.images)
+        return [
+            f"epoch {self.epoch}/{self.epochs}{'  best' if self.is_best and has_val else ''}",
+            f"  train  {self.train}",
+            *([f"  val    {self.val}"] if has_val else []),
+            *([f"  average  {self.average}"] if self.average and has_val else []),
+            f"  {format_rate(self.images_per_second)} images/s in {format_duration(self.seconds)},"
+            f" {self.waited_s:.1f} s waited for data",
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """The line that the log has of it."""
