@@ -60,6 +60,11 @@ class ImnetprepError(Exception):
         super().__init__(sentence)
         self.hint = hint
 
+    @property
+    def __notes__(self) -> list[str]:  # type: ignore[override]
+        """What a traceback shows below the sentence, as in a notebook: the hint."""
+        return [f"Hint: {self.hint}"]
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Let pickle keep the hint, so that an error leaves a worker process as it was raised."""
         return partial(type(self), hint=self.hint), self.args

@@ -1,12 +1,13 @@
 """The recipe of a new training, and the recipe that a run resumes with."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from typing import Any
 
 from imnetprep.messages import WrongUsage, count
 from imnetprep.recipes.publications import DEFAULT, RECIPES
-from imnetprep.recipes.recipe import DEFAULTS, SEGMENT, Recipe, option_of
+from imnetprep.recipes.recipe import CHOICES, DEFAULTS, SEGMENT, Recipe, option_of
 from imnetprep.recipes.schedule import FIXED_LENGTH
 
 _MILESTONES = (1 / 3, 2 / 3, 8 / 9)
@@ -39,6 +40,27 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
         "first_size": round(zoom * base["first_size"]) if "first_size" in base else train_size,
     }
     return Recipe(**{**DEFAULTS, **values, **choices})
+
+
+def refuse_strange(options: Mapping[str, Any]) -> None:
+    """Raise WrongUsage on a name, or a kind of value, that no recipe has: Python may say any."""
+    kinds = {each.name: each.type for each in fields(Recipe) if each.name in CHOICES}
+    for name, value in options.items():
+        if name not in kinds:
+            close = get_close_matches(name, kinds, 1)
+            raise WrongUsage(
+                f"{name!r} is no option of a recipe",
+                hint=f"{close[0]!r}" if close else "imnetprep train --help lists them",
+            )
+        is_number = kinds[name] is float and type(value) is int
+        if value is not None and type(value) is not kinds[name] and not is_number:
+            raise WrongUsage(
+                f"{name}={value!r:.40} is no {getattr(kinds[name], '__name__', 'value')}",
+                hint=CHOICES[name].help,
+            )
+        names = CHOICES[name].names
+        if value is not None and names and value not in names:
+            raise WrongUsage(f"{name}={value!r:.40} is unknown", hint=f"one of {', '.join(names)}")
 
 
 def base_values(options: Mapping[str, Any]) -> Mapping[str, Any]:
