@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Set
 import torch
 from torch import Tensor, nn
 
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.recipes.recipe import Recipe
 
 OptimizerState = dict[str, dict[str, Tensor]]
@@ -26,6 +26,7 @@ def make_optimizer(
     """The optimizer that `recipe` names, for the parameters of `model` that train.
 
     A group's `lr_scale` is its learning rate by that of the recipe: that of the `head` may differ.
+    Raises WrongUsage where none trains.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = [
@@ -35,6 +36,11 @@ def make_optimizer(
         if (part := [each for each in parameters
                      if each.requires_grad and (names[id(each)] in head) is is_head])
     ]  # fmt: skip
+    if not groups:
+        raise WrongUsage(
+            f"no parameter of {recipe.arch} trains: requires_grad is False for all",
+            hint="let the parameters train that are to learn; --freeze keeps layers as they are",
+        )
     # One kernel for all parameters; of MPS it is not measured.
     fuse = next(model.parameters()).device.type in ("cpu", "cuda") or None
     if recipe.optimizer == "adamw":

@@ -45,6 +45,11 @@ def test_norms_and_biases_are_found_by_their_module(arch: str) -> None:
     assert count == len(list(model.parameters()))
 
 
+def test_a_network_of_which_nothing_trains_is_refused() -> None:
+    with pytest.raises(WrongUsage, match="no parameter of resnet18 trains"):
+        make_optimizer(net().requires_grad_(False), recipe())
+
+
 def test_what_decays_in_torchs_own_way() -> None:
     (group,) = make_optimizer(net(), recipe()).param_groups
     assert group["weight_decay"] == 1e-4 and group["momentum"] == 0.9 and not group["nesterov"]
