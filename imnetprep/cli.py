@@ -94,6 +94,7 @@ for _verb in (
     "archs",
     "recipes",
     "doctor",
+    "ladder",
     "bench",
     "train",
     "evaluate",

@@ -1,6 +1,5 @@
 """What may be wrong before anything is trained: the network, the images, the machine."""
 
-import math
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +25,7 @@ from imnetprep.networks.geometry import Stage, geometry
 from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.listing import open_listing
 from imnetprep.samples.sample_list import SampleList
+from imnetprep.training.meters import luck_limit
 
 DEFAULT_ARCH = "resnet18"
 _IMAGES = 200
@@ -33,8 +33,6 @@ _FEWEST_FILES = 1024
 _SMALLEST_DISK_BYTES = 5_000_000_000
 _SMALL_PX = 64  # the side of crops up to which nobody minds the work
 _LARGEST_SCALE = 2  # times the side of the images: then most pixels are made up
-_MOST_BY_CHANCE = 0.8  # of the images: where as many may be right by chance, nothing is told
-_SPREADS = 3  # standard deviations above chance; with fewer right the network only guesses
 _DEFAULT_PX = 224
 _TINY_PX, _LARGEST_SHARE = 2, 1 / 4  # of maps, px; of layers whose windows are wider than those
 _LEAST_SIGHT = 1 / 4  # of the side of an image, for the last point of a network
@@ -117,8 +115,8 @@ def _of_labels(root: Root, *, right: int, images: int, classes: int) -> Diagnosi
     """Is a network that knows the classes right more often than one that guesses?"""
     text = f"the network is right on {right} of {images} images"
     by_chance = images / max(1, classes)
-    limit = by_chance + _SPREADS * math.sqrt(by_chance * (1 - 1 / max(1, classes)))
-    if limit > images * _MOST_BY_CHANCE:
+    limit = luck_limit(images, share=1 / max(1, classes))
+    if limit is None:
         return Diagnosis("labels", f"{text}: too few images or classes to tell more")
     if right > limit:
         return Diagnosis("labels", text)

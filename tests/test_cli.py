@@ -396,8 +396,9 @@ def test_every_verb_that_changes_something_has_a_dry_run() -> None:
     verbs = cli.imnetprep.commands
     assert {verb for verb in verbs if any(p.name == "dry_run" for p in verbs[verb].params)} == tried
     # `sessions` and `machines` show; what they end or remove is asked for by an option of its own.
-    # `bench` keeps nothing but its rates, `seed` only the .torrent that it is asked for.
-    shows = {"sessions", "machines", "bench", "seed"}
+    # `bench` keeps nothing but its rates, `seed` only the .torrent that it is asked for, and
+    # `ladder` its picture.
+    shows = {"sessions", "machines", "bench", "seed", "ladder"}
     assert set(verbs) - tried - shows == {
         "archs",
         "datasets",

@@ -7,14 +7,13 @@ import click
 
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
-from imnetprep.commands.recipe_options import HEADINGS, recipe_options
+from imnetprep.commands.recipe_options import HEADINGS, recipe_options, refuse_masks
 from imnetprep.commands.session_options import session_options
 from imnetprep.commands.shard_options import SHARDS, shard_options
 from imnetprep.commands.terminal import json_option, print_result, stderr_progress
 from imnetprep.jobs import Jobs
-from imnetprep.messages import Progress, WrongUsage, count
+from imnetprep.messages import Progress, count
 from imnetprep.recipes.choices import MACHINE
-from imnetprep.recipes.recipe import SEGMENT
 
 if TYPE_CHECKING:  # --help loads none of it
     from imnetprep.measuring.bench import Bench
@@ -79,10 +78,8 @@ def bench(
     from imnetprep.training.runs import require_samples
 
     # Before torch is loaded, which takes seconds.
-    if plan_recipe(options, amp_pays=False).task == SEGMENT:
-        raise WrongUsage(
-            "bench measures trainings on classes, not on masks", hint="leave out --task"
-        )
+    refuse_masks(options)
+    plan_recipe(options, amp_pays=False)
     if not shards and root.manifest.exists():
         require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.measuring.bench import carry_out_bench, plan_bench

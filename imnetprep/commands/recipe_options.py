@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
-from imnetprep.recipes.recipe import CHOICES, DEFAULTS, Recipe
+from imnetprep.messages import WrongUsage
+from imnetprep.recipes.plan_recipe import recipe_of
+from imnetprep.recipes.recipe import CHOICES, DEFAULTS, SEGMENT, Recipe
 
 # The names of the options below each heading.
 HEADINGS: Mapping[str, tuple[str, ...]] = {
@@ -30,6 +32,14 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
             settings["type"] = each.type
         function = click.option(flag, each.name, **settings)(function)
     return function
+
+
+def refuse_masks(options: Mapping[str, Any]) -> None:
+    """Raise WrongUsage where the options are of a training on masks."""
+    if SEGMENT in (options["task"], recipe_of(options)):
+        raise WrongUsage(
+            "bench and ladder try trainings on classes, not on masks", hint="leave out --task"
+        )
 
 
 def _plain(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Pixels of masks, total: what they are in truth, and what was guessed of them."""
+"""Pixels of masks, counted: what they are in truth, and what was guessed of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

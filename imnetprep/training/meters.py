@@ -1,5 +1,6 @@
-"""Loss and top-1 and top-5 hits, summed on the device and total in whole images."""
+"""Loss and top-1 and top-5 hits, summed on the device and counted in whole images."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,8 @@ import torch
 from torch import Tensor
 
 COUNTS = ("top1", "top5")
+_SPREADS = 3  # standard deviations above chance; with fewer right a network only guesses
+_MOST_BY_LUCK = 0.8  # of the images: where as many may be right by luck, nothing is told
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,15 @@ def score_of(sums: Mapping[str, float]) -> Score:
     images, left_out = int(sums["images"]), int(sums.get("left_out", 0))
     loss = sums["loss"] / max(images, 1)
     return Score(loss, int(sums["top1"]), int(sums["top5"]), images, left_out)
+
+
+def luck_limit(images: int, *, share: float) -> float | None:
+    """How many of `images` may be right by guesses of which this `share` is; None: nearly all.
+
+    Three standard deviations above the mean of a binomial distribution.
+    """
+    limit = images * share + _SPREADS * math.sqrt(images * share * (1 - share))
+    return None if limit > images * _MOST_BY_LUCK else limit
 
 
 def count_hits(logits: Tensor, labels: Tensor) -> Tensor:

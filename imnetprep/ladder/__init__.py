@@ -1,0 +1,1 @@
+"""Trainings that grow before an expensive one: an image, a batch, a small set, the root."""
