@@ -1,25 +1,22 @@
 """What may be wrong before anything is trained: the network, the images, the machine."""
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from imnetprep.catalog.datasets import Layout, Root, Split
-from imnetprep.devices.device import described, pick_device
 from imnetprep.evaluation.evaluate import evaluate
 from imnetprep.image_kinds import kind_of
 from imnetprep.images import decode_rgb
-from imnetprep.jobs import available_memory
+from imnetprep.machine_findings import Diagnosis, of_machine, of_pace
 from imnetprep.manifest import NoSplit
 from imnetprep.masks.pairs import PairList, has_pairs, read_pairs
 from imnetprep.masks.pixels import BACKGROUND, FOREGROUND, VOID, read_pair
-from imnetprep.messages import Progress, WrongBytes, count, format_bytes, shell_command
+from imnetprep.messages import Progress, WrongBytes, count, shell_command
 from imnetprep.networks.architectures import architectures
 from imnetprep.networks.geometry import Stage, geometry
 from imnetprep.samples.bad_images import BadImages
@@ -29,21 +26,11 @@ from imnetprep.training.meters import luck_limit
 
 DEFAULT_ARCH = "resnet18"
 _IMAGES = 200
-_FEWEST_FILES = 1024
-_SMALLEST_DISK_BYTES = 5_000_000_000
 _SMALL_PX = 64  # the side of crops up to which nobody minds the work
 _LARGEST_SCALE = 2  # times the side of the images: then most pixels are made up
 _DEFAULT_PX = 224
 _TINY_PX, _LARGEST_SHARE = 2, 1 / 4  # of maps, px; of layers whose windows are wider than those
 _LEAST_SIGHT = 1 / 4  # of the side of an image, for the last point of a network
-
-
-class Diagnosis(NamedTuple):
-    """A fact of `subject` in words; `remedy` where it is a finding: what to do about it."""
-
-    subject: str
-    text: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +66,7 @@ def examined(
     WrongUsage on an unknown `arch` or `device`, and ImnetprepError where `root` or `checkpoint` is
     something else; no dataset is no finding.
     """
-    yield from _of_machine(root, device)
+    yield from of_machine(root, device)
     classes, median_px = 1000, None
     if root.manifest.exists() or root.is_tree:
         with open_listing(root, layout=layout) as listing:
@@ -108,7 +95,9 @@ def examined(
             yield _of_labels(root, right=score.top1, images=score.images, classes=synsets)
             arch = evaluation.network
             image_size = image_size or evaluation.preprocessing.image_size
-    yield from _of_network(arch or DEFAULT_ARCH, classes, image_size or _DEFAULT_PX, median_px)
+    arch, image_size = arch or DEFAULT_ARCH, image_size or _DEFAULT_PX
+    yield from _of_network(arch, classes, image_size, median_px)
+    yield of_pace(root, arch, image_size)
 
 
 def _of_labels(root: Root, *, right: int, images: int, classes: int) -> Diagnosis:
@@ -126,29 +115,6 @@ def _of_labels(root: Root, *, right: int, images: int, classes: int) -> Diagnosi
         " others than those of the network",
         f"{shell_command('imnetprep', 'inspect', '--root', root.path)} shows images and classes",
     )
-
-
-def _of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
-    for name, text in described(pick_device(device), 1):
-        yield Diagnosis(name, text)
-    place = next(each for each in (root.path, *root.path.absolute().parents) if each.exists())
-    free_bytes = shutil.disk_usage(place).free
-    yield Diagnosis("memory", f"{format_bytes(available_memory())} free")
-    remedy = "free some, or name another --root" if free_bytes < _SMALLEST_DISK_BYTES else ""
-    yield Diagnosis("disk", f"{format_bytes(free_bytes)} free at {place}", remedy)
-    if (files := _most_open_files()) is not None:
-        remedy = f"ulimit -n {_FEWEST_FILES}" if files < _FEWEST_FILES else ""
-        yield Diagnosis("files", f"{files:,} may be open at once", remedy)
-
-
-def _most_open_files() -> int | None:
-    """How many files this process may open; None: any number, or nobody knows."""
-    try:
-        import resource
-    except ImportError:  # no Unix
-        return None
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return None if files == resource.RLIM_INFINITY else files
 
 
 def _look(samples: SampleList, progress: Progress) -> _Look:

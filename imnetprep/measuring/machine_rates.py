@@ -87,6 +87,16 @@ def read_rates(root: Root, subject: Subject) -> Entry | None:
     return next((each for each in _entries(root) if each.subject == subject), None)
 
 
+def latest_rates(root: Root, *, arch: str, image_size: int) -> Entry | None:
+    """What was measured last of a network at that size of images, on this processor."""
+    wish = {"arch": arch, "image_size": image_size}
+    for each in _entries(root):
+        is_here = (each.subject.processor, each.subject.cores) == (processor_name(), Jobs().count())
+        if is_here and wish.items() <= each.subject.choices.items():
+            return each
+    return None
+
+
 def write_rates(root: Root, subject: Subject, rates: Rates) -> None:
     """Keep the rates of `subject` with those of others; of a plain tree nothing is kept.
 

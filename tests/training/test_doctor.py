@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imnetprep import doctor
+from imnetprep import doctor, machine_findings
 from imnetprep.catalog.datasets import Root
 from imnetprep.networks.geometry import geometry
 from tests.conftest import Run
@@ -17,8 +17,8 @@ from tests.conftest import Run
 @pytest.fixture(autouse=True)
 def room(monkeypatch: pytest.MonkeyPatch) -> None:
     """No finding is of this machine."""
-    monkeypatch.setattr(doctor, "_SMALLEST_DISK_BYTES", 0)
-    monkeypatch.setattr(doctor, "_FEWEST_FILES", 0)
+    monkeypatch.setattr(machine_findings, "_SMALLEST_DISK_BYTES", 0)
+    monkeypatch.setattr(machine_findings, "_FEWEST_FILES", 0)
 
 
 SMALL = ["--arch", "cnn-small", "--image-size", 16, "--device", "cpu"]
@@ -79,6 +79,8 @@ def test_images_and_the_network_are_looked_at_together(root: Root, here: Run) ->
     assert done.returncode == 0, done.stdout + done.stderr
     told = "train: 60 images; 60 of them: 60 JPEG, the shorter side of 36 to 44 px"
     assert told in done.stdout
+    assert "cnn-small, 16 px: its pace here is not known" in done.stdout
+    assert "16 bits: this device has no units for bfloat16" in done.stdout
     done = here("doctor", "--root", root.path, "--arch", "resnet18", "--device", "cpu")
     assert done.returncode == 5
     assert "times the work, and show nothing more" in done.stdout
@@ -150,7 +152,7 @@ def net(num_classes):
 def test_few_open_files_are_found(tmp_path: Path, here: Run) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(doctor, "_FEWEST_FILES", 1024)
+        patch.setattr(machine_findings, "_FEWEST_FILES", 1024)
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
         try:
             done = here("doctor", "--root", tmp_path, *SMALL)
