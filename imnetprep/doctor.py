@@ -68,7 +68,11 @@ def examined(
     """
     yield from of_machine(root, device)
     classes, median_px = 1000, None
-    if root.manifest.exists() or root.is_tree:
+    if has_pairs(root):
+        checkpoint = None  # which names classes, or is scored by evaluate
+        for pairs in read_pairs(root.path).values():
+            yield from _of_pairs(pairs, progress)
+    elif root.manifest.exists() or root.is_tree:
         with open_listing(root, layout=layout) as listing:
             classes = len(listing.dataset.synsets)
             yield Diagnosis("images", f"{listing.dataset.title}, {count(classes, 'class')}")
@@ -77,9 +81,6 @@ def examined(
                     look = _look(listing.samples(split), progress)
                     median_px = look.median_px
                     yield from _of_images(root, look)
-    elif has_pairs(root.path):
-        for pairs in read_pairs(root.path).values():
-            yield from _of_pairs(pairs, progress)
     else:
         yield Diagnosis("images", f"{root.path} holds no dataset")
     if checkpoint is not None:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from imnetprep.image_kinds import kind_of, why_unread
@@ -101,6 +103,36 @@ def decode_rgb(body: bytes, *, apply_orientation: bool = False) -> Image.Image:
         turn = _turn(image) if apply_orientation else None
         plain = _plain(image, on_white=apply_orientation)
         return plain if turn is None else plain.transpose(turn)
+
+
+def exact_grey(body: bytes) -> NDArray[np.int64]:
+    """The grey values of the image in `body`, (H, W), as they are stored: of 1, 8 or 16 bits.
+
+    Raises ValueError where it keeps none: a JPEG, an image with colours or with transparency.
+    """
+    if kind_of(body) == "JPEG":
+        raise ValueError("is a JPEG, which keeps no exact values")
+    with _problems_as_values(body):
+        image, _ = _loaded(body)
+        is_opaque = not image.has_transparency_data or (
+            min(image.convert("RGBA").getchannel("A").getextrema()) == 255
+        )
+        if not is_opaque:
+            raise _Refusal("has transparent pixels")
+        if image.mode.startswith(("I", "F")):
+            return np.asarray(image).astype(np.int64)
+        values = np.asarray(image.convert("RGB"))
+    if (values != values[..., :1]).any():
+        raise ValueError("has colours")
+    return values[..., 0].astype(np.int64)
+
+
+def is_turned(body: bytes) -> bool:
+    """Does the EXIF of the image in `body` ask to turn it? Raises ValueError."""
+    with _problems_as_values(body):
+        if (kind := kind_of(body)) is None:
+            raise _Refusal(why_unread(body))
+        return _turn(Image.open(io.BytesIO(body), formats=(kind,))) is not None
 
 
 def encode_png(planes: bytes, side_px: int) -> bytes:

@@ -15,7 +15,7 @@ from imnetprep.masks.pixels import Mask, read_image
 from imnetprep.messages import ImnetprepError, WrongUsage
 from imnetprep.pixels.transforms import Pixels
 from imnetprep.predict import Unread
-from imnetprep.reports.mask_sheet import MaskRow, MaskSheet, mask_png
+from imnetprep.reports.mask_sheet import MaskRow, MaskSheet, mask_names, mask_png
 from imnetprep.training.checkpoint import Checkpoint
 from imnetprep.training.failures import said_in_words
 from imnetprep.training.mask_view import logits_of
@@ -40,9 +40,14 @@ def mask_predictions(
 ) -> Iterator[MaskPrediction | Unread]:
     """The foreground of each of `images`, in their order.
 
-    `folder` gets the masks as NAME.png, foreground white; raises WrongUsage where one is there
-    already. `sheet` gets the images that it has room for.
+    `folder` gets the masks as NAME.png, foreground white. `sheet` gets the images that it has room
+    for. Raises WrongUsage, before anything is done, where a mask is there already.
     """
+    images = list(images)
+    names = mask_names(images) if folder else {}
+    for name in names.values():
+        if folder and (folder / name).exists():  # it may be one that was drawn by hand
+            raise WrongUsage(f"{folder / name} is there already", hint="--masks of another folder")
     place = pick_device(device)
     model = checkpoint.network(place).eval()
     for image, pixels in FILES.in_threads(_read, images, jobs=None):
@@ -54,7 +59,7 @@ def mask_predictions(
         mask = (logits[0, 0] > 0).to(torch.uint8).cpu().numpy()
         if sheet is not None:
             sheet.add(MaskRow(image.name, pixels, (mask,)))
-        path = None if folder is None else _written(folder / f"{image.stem}.png", mask)
+        path = None if folder is None else _written(folder / names[image], mask)
         yield MaskPrediction(image, float(np.mean(mask)), path)
 
 
@@ -68,8 +73,6 @@ def _read(image: Path) -> tuple[Path, Pixels | str]:
 
 
 def _written(path: Path, mask: Mask) -> Path:
-    if path.exists():  # it may be a mask that was drawn by hand, or that of an image of the name
-        raise WrongUsage(f"{path} is there already", hint="--masks of another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(path) as file:
         file.write(mask_png(mask))

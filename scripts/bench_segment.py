@@ -37,10 +37,11 @@ def main(folder: Path) -> None:
                 (place / path.name).symlink_to(path)
         began_s = time.monotonic()
         weights = data / "weights" / f"{_ENCODER}.pth"
-        words = [*_TRAIN.split(), "--root", str(root), "--weights", str(weights)]
+        folders = ["--root", str(root), "--runs", str(root / "runs")]
+        words = [*_TRAIN.split(), *folders, "--weights", str(weights)]
         lines = _lines(*words)
         minutes = (time.monotonic() - began_s) / 60
-        (score,) = _lines("evaluate", "--root", str(root), "--json", "--quiet")
+        (score,) = _lines("evaluate", *folders, "--json", "--quiet")
         scores.append(score)
         print(
             f"fold {fold}: F {score['f_percent']:.2f} %, IoU {score['iou_percent']:.2f} %, pixels"

@@ -93,11 +93,7 @@ def evaluate(
     progress = stderr_progress(quiet=quiet)
     if not checkpoint:
         progress.note(f"the checkpoint is {path}")
-    if not shards and has_pairs(root.path):
-        verb.refuse(
-            f"{root.path} has images with masks",
-            *("layout", "choice", "batch_size", "workers", "decode", "skip_bad"),
-        )
+    if not shards and has_pairs(root) and (not root.is_tree or _tells_pixels_apart(path)):
         _score_masks(root, path, arch=arch, device=device, report=report, progress=progress)
         return
     if not shards:
@@ -139,6 +135,13 @@ def evaluate(
     print_result(*lines, checkpoint=str(path), **fields)
 
 
+def _tells_pixels_apart(path: Path) -> bool:
+    from imnetprep.recipes.recipe import SEGMENT
+    from imnetprep.training.checkpoint import is_checkpoint, load_checkpoint
+
+    return is_checkpoint(path) and load_checkpoint(path).recipe.task == SEGMENT
+
+
 def _score_masks(
     root: Root,
     path: Path,
@@ -148,19 +151,20 @@ def _score_masks(
     report: Path | None,
     progress: Progress,
 ) -> None:
-    from imnetprep.evaluation.masks import evaluate_masks, write_mask_report
+    from imnetprep.evaluation.masks import MaskReport, evaluate_masks
     from imnetprep.evaluation.report import require_writable
 
+    verb.refuse(
+        f"{root.path} has images with masks",
+        *("layout", "choice", "batch_size", "workers", "decode", "skip_bad"),
+    )
     if report:
         require_writable(report)
-    evaluation = evaluate_masks(root, path, arch=arch, device=device, progress=progress)
-    lines, fields = [str(evaluation.score)], evaluation.score.as_json()
-    if report:
-        try:
-            files = write_mask_report(evaluation, report)
-        except (ImnetprepError, OSError):  # the score took longest
-            print_result(*lines, checkpoint=str(path), **fields)
-            raise
+    pages = MaskReport(report) if report else None
+    score = evaluate_masks(root, path, arch=arch, device=device, report=pages, progress=progress)
+    lines, fields = [str(score)], score.as_json()
+    if pages:
+        files = pages.files
         lines.append(f"{report}: {', '.join(each.name for each in files)}")
         fields["files"] = [*map(str, files)]
     print_result(*lines, checkpoint=str(path), **fields)

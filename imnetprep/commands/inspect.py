@@ -74,7 +74,7 @@ def inspect(
         )
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
-    if has_pairs(root.path):
+    if has_pairs(root):
         verb.refuse(
             f"{root.path} has images with masks",
             *("layout", "classes", "image_size", "crop_scale", "interpolation", "seed"),

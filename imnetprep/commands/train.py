@@ -109,17 +109,20 @@ def train(
     before leaving; kill -9 costs ten minutes at most (--save-every). With --resume the run
     continues with the numbers that it would have had; options that contradict it are refused.
     """
-    from imnetprep.recipes.plan_recipe import arch_of, plan_recipe
+    from imnetprep.recipes.plan_recipe import arch_of, default_arch, plan_recipe
     from imnetprep.recipes.recipe import SEGMENT
     from imnetprep.training.runs import pick_run, refuse_pairs, require_samples, task_of
 
     # Before torch is loaded, which takes seconds.
-    target = pick_run(root, run, arch=arch_of(options), resume=resume)
+    target = pick_run(
+        root, run, arch=arch_of(options), resume=resume, default=default_arch(options)
+    )
     is_of_masks = task_of(target, options) == SEGMENT
     if not target.is_begun and not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
     if not shards and not is_of_masks:
-        refuse_pairs(root)
+        if options["task"] is None:
+            refuse_pairs(root)
         require_samples(root, (Split.TRAIN,), layout=layout)
     from imnetprep.process_group.ranks import FailedPeer, LostPeer, typed_ranks
     from imnetprep.training.loop import train as trained_epochs

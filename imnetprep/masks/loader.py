@@ -18,7 +18,7 @@ class PairLoader:
     """Reads the pairs of a split in batches, as `loading.loader.Loader` reads samples.
 
     Images are no larger than `longest_px`; half of them are mirrored where `mirror_seed` is given.
-    `share`: the part of each batch that this process reads.
+    `share`: the part of each batch that this process reads, with so many `threads`.
     """
 
     def __init__(
@@ -32,13 +32,14 @@ class PairLoader:
         multiple_px: int,
         mirror_seed: int | None = None,
         share: Callable[[Tensor], Tensor] | None = None,
+        threads: int = 1,
     ) -> None:
         self.pairs, self.batch_size = pairs, batch_size
         self.steps = -(-len(order(0)) // batch_size)
         self.images = len(order(0))
         self._keys = KeyBatches(order, batch_size, share)
         self._size, self._multiple_px = (longest_px, interpolation), multiple_px
-        self._mirror_seed = mirror_seed
+        self._mirror_seed, self._threads = mirror_seed, threads
 
     def images_of(self, step: int) -> int:
         """How many images the whole batch of `step` has."""
@@ -47,7 +48,7 @@ class PairLoader:
     def batches(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """The batches of `epoch` from `first_step` on. The iterator raises WrongBytes."""
         self._keys.epoch, self._keys.first_step = epoch, first_step
-        return FILES.in_threads(self._batch, self._keys, jobs=None)
+        return FILES.in_threads(self._batch, self._keys, jobs=self._threads)
 
     def close(self) -> None:
         """Nothing is left to close: threads end with their batches."""

@@ -1,19 +1,22 @@
 """Pairs of an image and its mask, as people keep them: two folders of files with like names."""
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from imnetprep.catalog.datasets import Split
+from imnetprep.catalog.datasets import Root, Split
 from imnetprep.messages import ImnetprepError, count
 
 # The names of both folders; the last are those of changedetection.net.
 FOLDERS = (("images", "masks"), ("x", "y"), ("input", "groundtruth"))
 _HINT = "images/ and masks/, or x/ and y/, under the root, or under its train/ and val/"
 _OF_MASKS = re.compile(r"[_-]?(mask|gt|label|seg)$", re.IGNORECASE)
-_NUMBER = re.compile(r"\d+")
+_LAST_NUMBER = re.compile(r"(.*?)(\d+)(\D*)")
 _MOST_NAMES = 3
+
+Key = Callable[[Path], str]
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,8 @@ class PairList:
     """The pairs of a split: `images` and `masks` (N,), each mask at the place of its image."""
 
     split: Split
-    images: tuple[Path, ...]
-    masks: tuple[Path, ...]
+    images: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -33,27 +36,35 @@ class PairList:
         return PairList(self.split, tuple(images), tuple(masks))
 
 
+def has_pairs(root: Root) -> bool:
+    """Are images with masks, and no classes, what lies under `root`?
+
+    Under `train` and `val` they are where there is nothing else: `x` and `y` may be classes, too.
+    """
+    if root.manifest.exists() or not root.path.is_dir():
+        return False
+    if _folders(root.path):
+        return True
+    return any(_holds_pairs_alone(root.path / split) for split in (Split.TRAIN, Split.VAL))
+
+
 def read_pairs(root: Path) -> dict[Split, PairList]:
-    """The pairs under `root`, all of train where there are no folders of splits.
+    """The pairs under `root`, of each split that there is; all of train where there are none.
 
     Raises ImnetprepError where there are none, or an image or a mask is alone.
     """
-    if folders := _folders(root):
-        return {Split.TRAIN: _pairs(Split.TRAIN, *folders)}
-    splits = {}
-    for split in (Split.TRAIN, Split.VAL):
-        if folders := _folders(root / split):
-            splits[split] = _pairs(split, *folders)
-    if Split.TRAIN not in splits:
-        raise ImnetprepError(
-            f"{root} has no folders of images and of masks to train on", hint=_HINT
-        )
+    places = {split: _folders(root / split) for split in (Split.TRAIN, Split.VAL)}
+    if own := _folders(root):
+        if places[Split.TRAIN]:
+            raise ImnetprepError(
+                f"{root} has pairs of its own, and in {Split.TRAIN}/ as well",
+                hint="move one of them away",
+            )
+        places[Split.TRAIN] = own
+    splits = {split: _pairs(split, *folders) for split, folders in places.items() if folders}
+    if not splits:
+        raise ImnetprepError(f"{root} has no folders of images and of masks", hint=_HINT)
     return splits
-
-
-def has_pairs(root: Path) -> bool:
-    """Does `root`, or its train, have folders of images and of masks?"""
-    return bool(_folders(root) or _folders(root / Split.TRAIN))
 
 
 def _folders(place: Path) -> tuple[Path, Path] | None:
@@ -64,37 +75,57 @@ def _folders(place: Path) -> tuple[Path, Path] | None:
     return None
 
 
+def _holds_pairs_alone(place: Path) -> bool:
+    folders = _folders(place)
+    others = {each.name for each in place.iterdir() if each.is_dir()} if folders else set()
+    return folders is not None and others == {each.name for each in folders}
+
+
 def _pairs(split: Split, images: Path, masks: Path) -> PairList:
-    lists = [_files(folder) for folder in (images, masks)]
-    for folder, files in zip((images, masks), lists, strict=True):
-        if not files:
-            raise ImnetprepError(f"{folder} holds no file", hint=_HINT)
-    keys = max(_KEYS, key=lambda key: len(_keyed(lists[0], key).keys() & _keyed(lists[1], key)))
-    of_images, of_masks = (_keyed(files, keys) for files in lists)
-    for folder, files, own, other in (
-        (images, lists[0], of_images, of_masks),
-        (masks, lists[1], of_masks, of_images),
+    image_files, mask_files = _files(images), _files(masks)
+    keys: list[Key] = [_plain, _without_mark]
+    if len(set(map(_around_number, image_files))) == len(set(map(_around_number, mask_files))) == 1:
+        keys.append(_number)  # in000853.jpg and gt000853.png: of a folder only it differs
+    key = max(keys, key=lambda key: len(set(map(key, image_files)) & set(map(key, mask_files))))
+    of_images, of_masks = _keyed(images, image_files, key), _keyed(masks, mask_files, key)
+    for folder, own, others, kind in (
+        (images, of_images, of_masks, "mask"),
+        (masks, of_masks, of_images, "image"),
     ):
-        if alone := [path.name for path in files if keys(path) not in other or
-                     own.get(keys(path)) != path]:  # fmt: skip
-            kind = "mask" if folder is images else "image"
+        if alone := [path.name for name, path in own.items() if name not in others]:
             names = ", ".join(alone[:_MOST_NAMES]) + (" …" if len(alone) > _MOST_NAMES else "")
             raise ImnetprepError(
                 f"{count(len(alone), 'file')} of {folder} {'has' if len(alone) == 1 else 'have'} no"
                 f" {kind} of a like name: {names}",
                 hint=f"give each its {kind}, or move it away",
             )
-    order = sorted(of_images, key=lambda key: of_images[key])
-    return PairList(split, *(tuple(own[key] for key in order) for own in (of_images, of_masks)))
+    return PairList(split, tuple(of_images.values()), tuple(of_masks[name] for name in of_images))
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    """The files of a folder by name. Raises ImnetprepError where it is empty, or has folders."""
+    entries = sorted(each for each in folder.iterdir() if not each.name.startswith("."))
+    if folders := [each.name for each in entries if each.is_dir()]:
+        raise ImnetprepError(
+            f"{folder} has folders in it, such as {folders[0]}, where files are read",
+            hint="put all files side by side; splits are folders above: train/images, val/images",
+        )
+    if not entries:
+        raise ImnetprepError(f"{folder} holds no file", hint=_HINT)
+    return entries
 
 
-def _keyed(files: Sequence[Path], key: Callable[[Path], str]) -> dict[str, Path]:
-    """The files by their keys; where several have one, the first."""
-    return {key(path): path for path in reversed(files)}
+def _keyed(folder: Path, files: Sequence[Path], key: Key) -> dict[str, Path]:
+    """The files by their keys. Raises ImnetprepError where two have one."""
+    groups = defaultdict(list)
+    for path in files:
+        groups[key(path)].append(path)
+    if pair := next((group for group in groups.values() if len(group) > 1), None):
+        raise ImnetprepError(
+            f"{pair[0].name} and {pair[1].name} in {folder} have one name, but for their endings",
+            hint="move one of them away",
+        )
+    return {name: group[0] for name, group in groups.items()}
 
 
 def _plain(path: Path) -> str:
@@ -106,9 +137,10 @@ def _without_mark(path: Path) -> str:
 
 
 def _number(path: Path) -> str:
-    """The last number of the name, as `in000853.jpg` and `gt000853.png` have it."""
-    numbers = _NUMBER.findall(path.stem)
-    return numbers[-1].lstrip("0") or "0" if numbers else path.stem
+    match = _LAST_NUMBER.fullmatch(path.stem)
+    return match[2].lstrip("0") if match else path.stem
 
 
-_KEYS = (_plain, _without_mark, _number)  # the first that pairs most
+def _around_number(path: Path) -> tuple[str, str]:
+    match = _LAST_NUMBER.fullmatch(path.stem)
+    return (match[1], match[3]) if match else (path.stem, "")

@@ -7,14 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from imnetprep.images import decode_rgb
+from imnetprep.images import decode_rgb, exact_grey, is_turned
 from imnetprep.messages import WrongBytes
 from imnetprep.outside_files import read_file
 from imnetprep.pixels.transforms import Pixels, pillow_filter
 
 BACKGROUND, FOREGROUND, VOID = 0, 1, 255  # of the pixels of a mask; void ones do not count
-_WHITE = 255  # of the foreground in a file
-_MOST_VOID = 0.5  # share of the pixels: more are of a mask that has other values
+_WHITE, _WHITE_16 = 255, 65_535  # of the foreground in a file of 8 and of 16 bits
+_VOID_GREYS = {50, 85, 170}  # of changedetection.net, where a frame may have no foreground
+_MOST_GREYS, _MOST_VOID = 16, 0.25  # share of the pixels: more is a photograph
 Mask = NDArray[np.uint8]
 
 
@@ -27,50 +28,66 @@ class PixelPair(NamedTuple):
 
 def read_pair(image: Path, mask: Path) -> PixelPair:
     """The pixels of an image and of its mask, in their own size. Raises WrongBytes, OSError."""
-    pixels, values = read_image(image), read_mask(mask)
-    if pixels.shape[:2] != values.shape:
-        sizes = (f"{width} × {height}" for height, width in (pixels.shape[:2], values.shape))
+    body = read_file(image)
+    pixels, values = _pixels_of(image, body), read_mask(mask)
+    if is_turned(body):
         raise WrongBytes(
-            f"{mask} is not of the size of {image}: {' and '.join(reversed([*sizes]))} px",
+            f"{image} is to be turned, by its EXIF, and whether its mask is too is not known",
+            hint="save the image as it is seen, without an orientation",
+        )
+    if pixels.shape[:2] != values.shape:
+        sizes = (f"{width} × {height}" for height, width in (values.shape, pixels.shape[:2]))
+        raise WrongBytes(
+            f"{mask} is not of the size of {image}: {' and '.join(sizes)} px",
             hint="a mask has a pixel for each of its image",
         )
     return PixelPair(pixels, values)
 
 
 def read_image(path: Path) -> Pixels:
-    """The image at `path`, RGB (H, W, 3), turned as its EXIF says. Raises WrongBytes."""
+    """The image at `path`, RGB (H, W, 3), turned as its EXIF says. Raises WrongBytes, OSError."""
+    return _pixels_of(path, read_file(path))
+
+
+def _pixels_of(path: Path, body: bytes) -> Pixels:
     try:
-        return np.array(decode_rgb(read_file(path), apply_orientation=True))
+        return np.array(decode_rgb(body, apply_orientation=True))
     except ValueError as error:
-        raise WrongBytes(
-            f"{path} {error}", hint="repair it, or move it and its mask away"
-        ) from error
+        hint = "repair it, or move the image and its mask away"
+        raise WrongBytes(f"{path} {error}", hint=hint) from error
 
 
 def read_mask(path: Path) -> Mask:
     """The mask at `path`: white is foreground, black background, and all between is void.
 
-    A mask of ones and zeros alone is taken as well. Raises WrongBytes where it is none.
+    A mask of ones and zeros is taken as well. Raises WrongBytes where it is none.
     """
-    pixels = read_image(path)
-    values = pixels[..., 0]
-    if (pixels != values[..., None]).any():
-        raise WrongBytes(
-            f"{path} is no mask: it has colours", hint="white is foreground, black is background"
-        )
-    if values.max(initial=0) <= FOREGROUND:
-        return values.copy()
+    try:
+        values = exact_grey(read_file(path))
+    except ValueError as error:
+        raise _no_mask(path, str(error)) from error
+    present = np.unique(values)
+    if set(present) <= {BACKGROUND, FOREGROUND}:
+        return values.astype(np.uint8)
+    white = _WHITE if present[-1] <= _WHITE else _WHITE_16
+    greys = [int(each) for each in present if each not in (0, white)]
+    if white not in present and not set(greys) <= _VOID_GREYS:
+        raise _no_mask(path, f"its largest value is {present[-1]}")
+    if greys == [FOREGROUND]:
+        raise _no_mask(path, f"has both {FOREGROUND} and {white}")
     mask = np.full(values.shape, VOID, np.uint8)
-    mask[values == 0] = BACKGROUND
-    mask[values == _WHITE] = FOREGROUND
-    if (void := np.mean(mask == VOID)) > _MOST_VOID:
-        raise WrongBytes(
-            f"{path} is no mask of white and black: {void:.0%} of its pixels are grey".replace(
-                "%", " %"
-            ),
-            hint="white (255) is foreground, black (0) is background; a JPEG keeps neither",
-        )
+    mask[values == 0], mask[values == white] = BACKGROUND, FOREGROUND
+    if len(greys) > _MOST_GREYS and (void := np.mean(mask == VOID)) > _MOST_VOID:
+        share = f"{100 * void:.0f} %"
+        raise _no_mask(path, f"has {len(greys)} kinds of grey in {share} of its pixels")
     return mask
+
+
+def _no_mask(path: Path, reason: str) -> WrongBytes:
+    return WrongBytes(
+        f"{path} is no mask: {reason}",
+        hint="a PNG in which 255 is foreground, 0 background, and all between is void",
+    )
 
 
 def shrunk(pair: PixelPair, longest_px: int, interpolation: str) -> PixelPair:

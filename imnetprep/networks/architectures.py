@@ -5,6 +5,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,7 +122,8 @@ def described(pattern: str = "") -> Iterator[Architecture]:
         names += [f"{decoder}/{name}" for decoder in mask_decoders() for name in encoders]
     glob = pattern if any(mark in pattern for mark in "*?[") else f"*{pattern}*"
     for name in filter(lambda name: fnmatchcase(name, glob), names):
-        yield _described(name)
+        with suppress(WrongUsage) if is_mask_network(name) else nullcontext():
+            yield _described(name)  # no decoder goes with each encoder
 
 
 def _described(name: str) -> Architecture:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from torch import nn
 
-from imnetprep.messages import ImnetprepError
+from imnetprep.messages import ImnetprepError, WrongUsage
 
 STRIDE_PX = 32  # images have sides that are multiples of it: encoders halve them five times
 _ENCODER = "encoder.model."  # before the names of timm's own tensors
@@ -28,15 +28,26 @@ def split_name(arch: str) -> tuple[str, str]:
 def mask_network(arch: str, *, logits: int) -> nn.Module:
     """The network, with fresh weights: images (B, 3, H, W) to logits (B, `logits`, H, W)."""
     decoder, encoder = split_name(arch)
-    network: nn.Module = _package().create_model(
-        decoder, f"tu-{encoder}", encoder_weights=None, in_channels=3, classes=logits
-    )
+    try:
+        network: nn.Module = _package().create_model(
+            decoder, f"tu-{encoder}", encoder_weights=None, in_channels=3, classes=logits
+        )
+    except (ValueError, RuntimeError, AttributeError, KeyError) as error:
+        raise WrongUsage(
+            f"{decoder} cannot be put on {encoder}: {error}",
+            hint="another encoder, such as resnet18, or another decoder, such as unet",
+        ) from error
     return network
 
 
 def in_encoder(name: str) -> str:
     """The name inside a mask network of a tensor of its encoder."""
     return _ENCODER + name
+
+
+def flat_name(name: str) -> str:
+    """A name of a tensor with underscores for dots: timm changes some where it cuts a network."""
+    return name.replace(".", "_")
 
 
 def is_of_encoder(name: str) -> bool:

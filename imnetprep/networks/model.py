@@ -41,6 +41,11 @@ def build_model(
                 output = _try_on(model, side, falls_back=":" in arch)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).strip().splitlines()[0]
+            if of_pixels:
+                raise WrongUsage(
+                    f"{arch} does not take images of any size: {reason}",
+                    hint="another encoder, such as resnet18",
+                ) from error
             raise WrongUsage(
                 f"{arch} does not take images of {side} × {side} px: {reason}",
                 hint=f"--image-size {299 if arch == 'inception_v3' else 224}",

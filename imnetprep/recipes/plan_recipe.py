@@ -22,12 +22,19 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
     """
     choices = {name: value for name, value in options.items() if value is not None}
     choices["recipe"] = recipe_of(options)
+    _refuse_recipe_of_classes(choices)
     of_name = RECIPES[choices["recipe"]].values
     full = {**DEFAULTS, **of_name, **choices}
     base = base_values(choices)
     zoom = full["image_size"] / base["image_size"]
     train_size = choices.get("train_size", round(zoom * base.get("train_size", base["image_size"])))
     lr = base["lr"] * full["batch_size"] / base["batch_size"]
+    if full["task"] == SEGMENT:
+        lr = base["lr"]  # from a batch of one it would grow to no end
+    if not full["val"]:  # what a recipe says of validation is no wish of who leaves it out
+        of_name = {**of_name, "val_fraction": 0.0, "patience": 0}
+        if full["schedule"] == "plateau":
+            of_name["schedule"] = "constant"
     values = {
         "warmup_epochs": min(5.0, full["epochs"] / 10),
         "milestones": _milestones(full["epochs"]),
@@ -40,6 +47,15 @@ def plan_recipe(options: Mapping[str, Any], *, amp_pays: bool) -> Recipe:
         "first_size": round(zoom * base["first_size"]) if "first_size" in base else train_size,
     }
     return Recipe(**{**DEFAULTS, **values, **choices})
+
+
+def _refuse_recipe_of_classes(choices: Mapping[str, Any]) -> None:
+    name = choices["recipe"]
+    if choices.get("task") == SEGMENT and RECIPES[name].values.get("task") != SEGMENT:
+        raise WrongUsage(
+            f"--recipe {name} is of classes, and --task {SEGMENT} of masks",
+            hint=f"--recipe {SEGMENT}, which --task {SEGMENT} takes by itself",
+        )
 
 
 def refuse_strange(options: Mapping[str, Any]) -> None:
@@ -77,9 +93,14 @@ def recipe_of(options: Mapping[str, Any]) -> str:
 def arch_of(options: Mapping[str, Any]) -> str | None:
     """The architecture that was typed, or that the typed recipe has."""
     arch: str | None = options.get("arch")
-    if arch is None:
-        arch = RECIPES[recipe_of(options)].values.get("arch")
+    if arch is None and options.get("recipe"):
+        arch = RECIPES[options["recipe"]].values.get("arch")
     return arch
+
+
+def default_arch(options: Mapping[str, Any]) -> str:
+    """The architecture of a new training for which none was typed."""
+    return str(RECIPES[recipe_of(options)].values.get("arch", DEFAULTS["arch"]))
 
 
 def overrides(options: Mapping[str, Any]) -> str:

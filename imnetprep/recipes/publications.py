@@ -133,7 +133,7 @@ RECIPES: Mapping[str, NamedRecipe] = MappingProxyType({
             "task": "segment", "arch": "unet/resnet18", "image_size": 1024, "val_resize": 1024,
             "mirror": False, "val_fraction": 0.2, "epochs": 100, "batch_size": 1, "lr": 5e-4,
             "optimizer": "adamw", "weight_decay": 0.0, "warmup_epochs": 0.0, "schedule": "plateau",
-            "plateau_epochs": 5, "patience": 10, "watch": "loss",
+            "plateau_epochs": 5, "patience": 10,
         },
     ),
     "overfit-one-batch": NamedRecipe(

@@ -182,7 +182,7 @@ class Recipe:
         limits=(0, 100_000),
     )
     watch: str = choice(
-        "The validation score of plateau and patience.",
+        "The validation score of plateau and patience; of masks top1 is the F-measure.",
         SCHEDULE,
         value="top1",
         names=("top1", "loss"),
@@ -326,7 +326,7 @@ def _refuse_freezing(recipe: Recipe) -> None:
 # What is of classes, or of crops: with masks it has no meaning.
 _OF_CLASSES = (
     "train_size", "first_size", "augment", "erase", "repeats", "balance", "mixup", "cutmix",
-    "label_smoothing", "gpu_decode", "shuffle_window", "head_lr",
+    "label_smoothing", "gpu_decode", "shuffle_window", "head_lr", "crop_scale", "val_resize",
 )  # fmt: skip
 
 
@@ -349,8 +349,8 @@ def _refuse_for_masks(recipe: Recipe) -> None:
             f"--arch {recipe.arch} names classes of images, and --task {SEGMENT} wants masks",
             hint=f"--arch unet/{recipe.arch.removeprefix(TIMM)}, a decoder and its encoder",
         )
-    plain = {**DEFAULTS, "train_size": recipe.image_size, "first_size": recipe.image_size,
-             "head_lr": recipe.lr}  # fmt: skip
+    sizes = dict.fromkeys(("train_size", "first_size", "val_resize"), recipe.image_size)
+    plain = {**DEFAULTS, **sizes, "head_lr": recipe.lr}
     for name in _OF_CLASSES:
         if getattr(recipe, name) != plain[name]:
             raise WrongUsage(

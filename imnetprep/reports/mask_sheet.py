@@ -1,7 +1,8 @@
 """Masks to look at: images with their foreground tinted, and sheets of them."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,18 @@ def tinted(pixels: Bytes, mask: Bytes) -> Bytes:
         spots = mask == value
         image[spots] += _TINT * (np.array(colour, np.float32) - image[spots])
     return image.round().astype(np.uint8)
+
+
+def mask_names(images: Iterable[Path]) -> dict[Path, str]:
+    """The name of the file of each mask: that of its image, with a number where two have one."""
+    names: dict[Path, str] = {}
+    files = set[str]()
+    for path in dict.fromkeys(images):
+        numbers = chain((path.stem,), (f"{path.stem}-{number}" for number in count(2)))
+        name = next(name for name in numbers if name not in files)
+        files.add(name)
+        names[path] = f"{name}.png"
+    return names
 
 
 def mask_png(mask: Bytes) -> bytes:

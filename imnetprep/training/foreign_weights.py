@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from imnetprep.loading.order import mixed_seed
 from imnetprep.messages import ImnetprepError, count
 from imnetprep.networks.fine_tuning import shrink_head
-from imnetprep.networks.mask_networks import in_encoder, is_of_encoder, split_name
+from imnetprep.networks.mask_networks import flat_name, in_encoder, is_of_encoder, split_name
 from imnetprep.networks.model import build_model
 from imnetprep.networks.weight_files import plain_name, read_tensors
 from imnetprep.networks.zoo import (
@@ -109,7 +109,11 @@ def fit_weights(model: nn.Module, weights: Weights, *, of_encoder: bool = False)
     own: dict[str, Tensor] = model.state_dict()
     tensors = {plain_name(name, own): tensor for name, tensor in weights.tensors.items()}
     if is_for_encoder := of_encoder and not any(map(is_of_encoder, tensors)):
-        tensors = {in_encoder(name): tensor for name, tensor in weights.tensors.items()}
+        own_names = {flat_name(name): name for name in own}
+        tensors = {
+            own_names.get(flat_name(in_encoder(name)), in_encoder(name)): tensor
+            for name, tensor in tensors.items()
+        }
     fits = {
         name: tensor
         for name, tensor in tensors.items()

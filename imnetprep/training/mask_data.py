@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.devices.device import Place
+from imnetprep.jobs import FILES
 from imnetprep.loading.order import mixed_seed, one_batch, shuffled
 from imnetprep.masks.loader import PairLoader
 from imnetprep.masks.pairs import PairList, read_pairs
-from imnetprep.messages import ImnetprepError, WrongUsage
+from imnetprep.masks.pixels import BACKGROUND, FOREGROUND, read_pair
+from imnetprep.messages import ImnetprepError, Progress, WrongBytes, WrongUsage, count
 from imnetprep.networks.mask_networks import STRIDE_PX
 from imnetprep.pixels.decoders import PILLOW
 from imnetprep.process_group.ranks import Ranks
@@ -46,14 +49,38 @@ class MaskData:
             places = held_out_pairs(self.train, recipe)
             train = self.train.chosen([at for at in range(len(self.train)) if at not in places])
             val = self.train.chosen(sorted(places))
+        if recipe.val and not recipe.val_fraction and not len(val):
+            raise ImnetprepError(
+                "there is no val split, and --val-fraction 0 holds nothing out",
+                hint="--val-fraction 0.2, or --no-val",
+            )
         if not len(train) or (recipe.val and not len(val)):
             raise ImnetprepError(
-                f"{len(self.train)} images with masks are too few to train and to validate on",
-                hint="add pairs, or --no-val",
+                "one image with its mask is too few to validate on", hint="--no-val"
             )
         return replace(self, train=train, val=val)
 
-    def loader(self, recipe: Recipe, ranks: Ranks) -> PairLoader:
+    def examine(self, progress: Progress) -> None:
+        """Read all masks and images once, so that no epoch ends at a bad one.
+
+        Raises WrongBytes on the first, and where train has one side alone.
+        """
+        pixels = np.zeros(2, np.int64)
+        for pairs in (self.train, self.val):
+            paths = list(zip(pairs.images, pairs.masks, strict=True))
+            with progress.task(f"look at {pairs.split}", total=len(paths), unit="images") as task:
+                for mask in FILES.in_threads(lambda pair: read_pair(*pair).mask, paths, jobs=None):
+                    if pairs is self.train:
+                        pixels += [np.sum(mask == side) for side in (BACKGROUND, FOREGROUND)]
+                    task.advance(1)
+        for name, number in zip(_NAMES, pixels, strict=True):
+            if not number:
+                raise WrongBytes(
+                    f"no mask of {count(len(self.train), 'training image')} has a pixel of {name}",
+                    hint="white (255) is foreground, black (0) background: imnetprep inspect",
+                )
+
+    def loader(self, recipe: Recipe, place: Place, ranks: Ranks) -> PairLoader:
         """The training batches, of which each rank reads its slice."""
         order = shuffled(len(self.train), batch_size=recipe.batch_size, seed=recipe.seed)
         if recipe.one_batch:
@@ -67,6 +94,7 @@ class MaskData:
             multiple_px=STRIDE_PX,
             mirror_seed=mixed_seed(recipe.seed, "mirror") if recipe.mirror else None,
             share=ranks.slice,
+            threads=max(1, place.workers),
         )
 
     def validator(self, checkpoint: Checkpoint, place: Place, ranks: Ranks) -> MaskValidator:
@@ -82,8 +110,13 @@ class MaskData:
 def read_mask_data(root: Root) -> MaskData:
     """The pairs under `root`. Raises ImnetprepError where there are none."""
     splits = read_pairs(root.path)
+    if Split.TRAIN not in splits:
+        raise ImnetprepError(
+            f"{root.path} has a val split of images with masks, and no train split",
+            hint="imnetprep evaluate --root scores a network on it",
+        )
     train = splits[Split.TRAIN]
-    val = splits.get(Split.VAL, PairList(Split.VAL, (), ()))
+    val = splits.get(Split.VAL, PairList(Split.VAL))
     parts = {str(split): SplitOrigin(len(pairs), _LAYOUT) for split, pairs in splits.items()}
     return MaskData(train, val, Origin(commit=commit_of_checkout(), splits=parts))
 

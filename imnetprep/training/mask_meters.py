@@ -38,13 +38,20 @@ class MaskScore:
 
     @property
     def hits(self) -> int:
-        """What the F-measure (Dice) counts as right: hits / total is the F-measure."""
-        return 2 * self.true_foreground
+        """What the F-measure (Dice) counts as right: hits / total is the F-measure.
+
+        Where there is no foreground, neither in truth nor guessed, all is right: 1 of 1.
+        """
+        return 2 * self.true_foreground if self._union else 1
 
     @property
     def total(self) -> int:
         """What the F-measure counts."""
-        return self.hits + self.false_foreground + self.false_background
+        return self.true_foreground + self._union if self._union else 1
+
+    @property
+    def _union(self) -> int:
+        return self.true_foreground + self.false_foreground + self.false_background
 
     @property
     def class_hits(self) -> list[tuple[int, int]]:
@@ -54,15 +61,11 @@ class MaskScore:
         return [(self.true_background, background), (self.true_foreground, foreground)]
 
     def shares(self) -> dict[str, float]:
-        """F-measure, IoU and pixel accuracy, and the accuracy of "all background", in percent.
-
-        Where there is no foreground, neither in truth nor guessed, all is right.
-        """
-        union = self.total - self.true_foreground
+        """F-measure, IoU and pixel accuracy, and the accuracy of "all background", in percent."""
         background = self.true_background + self.false_foreground
         return {
             "f_percent": _percent(self.hits, self.total),
-            "iou_percent": _percent(self.true_foreground, union),
+            "iou_percent": _percent(self.true_foreground, self._union),
             "accuracy_percent": _percent(self.true_foreground + self.true_background, self.pixels),
             "all_background_percent": _percent(background, self.pixels),
         }
@@ -104,6 +107,14 @@ def mask_score(sums: Mapping[str, float]) -> MaskScore:
 AnyScore = Score | MaskScore
 
 
+def count_pixels(guesses: Tensor, masks: Tensor) -> Tensor:
+    """Pixels by MASK_COUNTS (4,), of `guesses` of the foreground and `masks`, both (…, H, W)."""
+    foreground, background = masks == FOREGROUND, masks == BACKGROUND
+    cases = (guesses & foreground, guesses & background, ~guesses & foreground,
+             ~guesses & background)  # fmt: skip
+    return torch.stack([each.sum() for each in cases])
+
+
 class MaskMeter:
     """Sums on `device` without waiting for it; `sums` does wait."""
 
@@ -117,11 +128,7 @@ class MaskMeter:
 
     def add(self, loss: Tensor, logits: Tensor, masks: Tensor) -> None:
         """Add a batch of which `loss` () is the mean: `logits` (B, 1, H, W), `masks` (B, H, W)."""
-        guesses = logits.detach()[:, 0] > 0
-        foreground, background = masks == FOREGROUND, masks == BACKGROUND
-        pairs = (guesses & foreground, guesses & background, ~guesses & foreground,
-                 ~guesses & background)  # fmt: skip
-        self._counts += torch.stack([each.sum() for each in pairs])
+        self._counts += count_pixels(logits.detach()[:, 0] > 0, masks)
         self._loss += loss.detach() * len(masks)
         self._images += len(masks)
 

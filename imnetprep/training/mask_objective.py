@@ -8,8 +8,11 @@ from torch import Tensor, nn
 
 from imnetprep.loading.batches import Batch
 from imnetprep.masks.pixels import FOREGROUND, VOID
+from imnetprep.messages import WrongUsage, count
+from imnetprep.networks.mask_networks import STRIDE_PX
 from imnetprep.networks.model import heads
 from imnetprep.pixels.transforms import Normaliser
+from imnetprep.process_group.ranks import Ranks
 from imnetprep.reports.mask_sheet import png, tinted
 from imnetprep.reports.parts import Sample
 from imnetprep.training.checkpoint import Checkpoint, Position
@@ -48,6 +51,28 @@ class MaskObjective:
         """The loss (), twice: the mean over images of `mask_losses`."""
         loss = mask_losses(heads(output)[0], targets).mean()
         return loss, loss
+
+
+def try_network(checkpoint: Checkpoint, ranks: Ranks) -> None:
+    """Raise WrongUsage where the network cannot take a step on parts of a batch as small as asked.
+
+    Some decoders normalise a single value of each image, and others leave parameters out.
+    """
+    recipe = checkpoint.recipe
+    images = max(1, recipe.batch_size // ranks.world // recipe.accumulate)
+    network = checkpoint.network(torch.device("cpu")).train()
+    state = torch.zeros(images, 3, STRIDE_PX, STRIDE_PX)
+    try:
+        heads(network(state))[0].sum().backward()  # type: ignore[no-untyped-call]
+    except ValueError as error:
+        raise WrongUsage(
+            f"{recipe.arch} takes no batch of {count(images, 'image')}: {error}",
+            hint=f"--batch-size {2 * recipe.batch_size // images}, or --arch unet/…",
+        ) from error
+    if not ranks.is_alone and any(each.grad is None for each in network.parameters()):
+        raise WrongUsage(
+            f"{recipe.arch} has parameters that no gradient reaches", hint="--devices 1"
+        )
 
 
 def mask_losses(logits: Tensor, masks: Tensor) -> Tensor:

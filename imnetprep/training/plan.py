@@ -25,11 +25,12 @@ from imnetprep.process_group.ranks import ALONE, Ranks
 from imnetprep.recipes.plan_recipe import (
     arch_of,
     base_values,
+    default_arch,
     overrides,
     plan_recipe,
     resumed_recipe,
 )
-from imnetprep.recipes.recipe import DEFAULTS, SEGMENT, Recipe
+from imnetprep.recipes.recipe import SEGMENT, Recipe
 from imnetprep.remote_shards.place import ShardPlace, listing_of
 from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.samples.bad_images import BadImages
@@ -52,7 +53,7 @@ from imnetprep.training.foreign_weights import (
 )
 from imnetprep.training.inputs import refuse_device, refuse_window, train_order, train_transform
 from imnetprep.training.mask_data import MaskData, read_mask_data, refuse_for_masks
-from imnetprep.training.mask_objective import MaskObjective
+from imnetprep.training.mask_objective import MaskObjective, try_network
 from imnetprep.training.mask_validator import MaskValidator
 from imnetprep.training.objective import Objective
 from imnetprep.training.origin import Origin, read_origin
@@ -132,6 +133,9 @@ class TrainPlan:
             if not body:
                 checkpoint = self._with_amp(checkpoint, ranks, progress)
             data = self.data.of(checkpoint.recipe)
+            if isinstance(data, MaskData) and ranks.is_first:
+                data.examine(progress)
+                try_network(checkpoint, ranks)
             if isinstance(data, Data):
                 refuse_window(checkpoint.recipe, data.train)
             images = min(checkpoint.recipe.batch_size, len(data.train))
@@ -165,7 +169,7 @@ class TrainPlan:
 
     def _new(self, progress: Progress) -> Checkpoint:
         text = self.options.get("weights")
-        arch = arch_of(self.options) or DEFAULTS["arch"]
+        arch = arch_of(self.options) or default_arch(self.options)
         weights = read_weights(text, arch) if text else None
         options = {**pixel_options(weights, self.options)}
         if isinstance(self.data, MaskData):
@@ -178,7 +182,7 @@ class TrainPlan:
         recipe = plan_recipe(options, amp_pays=bool(half_pays(self.place.device)))
         if self.options.get("recipe"):
             progress.note(f"recipe {recipe.recipe}{overrides(self.options)}")
-        if self.options.get("lr") is None:
+        if self.options.get("lr") is None and recipe.task != SEGMENT:
             size, base = recipe.batch_size, base_values(self.options)
             progress.note(
                 f"lr {recipe.lr:g} = {base['lr']:g} × batch size {size} / {base['batch_size']}"
@@ -227,7 +231,7 @@ class TrainPlan:
     def loader(self, recipe: Recipe, ranks: Ranks) -> Loader | PairLoader:
         """The training batches, of which each rank reads its slice."""
         if isinstance(self.data, MaskData):
-            return self.data.loader(recipe, ranks)
+            return self.data.loader(recipe, self.place, ranks)
         return self.sample_loader(self.data, recipe, ranks)
 
     def sample_loader(self, data: Data, recipe: Recipe, ranks: Ranks) -> Loader:
@@ -400,7 +404,11 @@ def plan_training(
     arch = arch_of(options)
     if arch:
         refuse_unknown(arch)
-    target = pick_run(root, run, arch=arch, resume=resume or not ranks.is_first)
+    target = pick_run(
+        root, run, arch=arch, resume=resume or not ranks.is_first, default=default_arch(options)
+    )
+    if resume and not target.is_begun:
+        progress.note(f"there is no run {target.folder.name} yet: it begins")
     if task_of(target, options) == SEGMENT:
         refuse_for_masks(
             layout=layout, shards=shards, cache=cache, on_bad_image=skip_bad,
@@ -408,7 +416,7 @@ def plan_training(
         )  # fmt: skip
         pairs = read_mask_data(root)
         return TrainPlan(target, pairs, place, options, ranks, restart_schedule, log_options)
-    if not shards:
+    if not shards and options.get("task") is None:
         refuse_pairs(root)
     data = read_data(root, layout=layout, shards=shards)
     is_validated = options.get("val") is not False and not options.get("val_fraction")
@@ -419,8 +427,6 @@ def plan_training(
             f"{root.path} is no root: {count(len(data.classes.wnids), 'class')} by their folders,"
             f" and nothing is verified; the training goes to {target.folder}"
         )
-    if resume and not target.is_begun:
-        progress.note(f"there is no run {target.folder.name} yet: it begins")
     if cache == DEVICE and workers:
         raise WrongUsage(f"--cache {DEVICE} needs no workers", hint="leave out --workers")
     data = data.with_decoder(decode, progress)

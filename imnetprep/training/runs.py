@@ -217,10 +217,10 @@ def task_of(run: Run, options: Mapping[str, Any]) -> str:
 
 def refuse_pairs(root: Root) -> None:
     """Raise WrongUsage where `root` has images with masks, and nothing names classes."""
-    if not root.manifest.exists() and has_pairs(root.path):
+    if has_pairs(root):
         raise WrongUsage(
             f"{root.path} has images with masks, and no classes",
-            hint=f"--task {SEGMENT} trains on them",
+            hint=f"--task {SEGMENT} trains on them; --task {CLASSIFY} if the folders are classes",
         )
 
 
@@ -233,8 +233,12 @@ def find_run(root: Root, word: str) -> Run:
     return run
 
 
-def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) -> Run:
+def pick_run(
+    root: Root, name: str | None, *, arch: str | None, resume: bool, default: str | None = None
+) -> Run:
     """The run to train: of that name, or the newest to `resume`, or one called as `arch` is.
+
+    `arch` was typed; `default` is the architecture where none was.
 
     Raises WrongUsage where it has begun and is not to be resumed, ImnetprepError where nothing can
     be written.
@@ -242,7 +246,7 @@ def pick_run(root: Root, name: str | None, *, arch: str | None, resume: bool) ->
     # torchrun starts all processes again, with the same words, when one has died.
     resume = resume or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
     newest = _newest(root, "last.pt") if name is None and arch is None and resume else None
-    run = newest or named_run(root, name or default_run(arch or "resnet18"))
+    run = newest or named_run(root, name or default_run(arch or default or "resnet18"))
     if run.is_begun and not resume:
         raise WrongUsage(
             f"there is a run {run.folder.name} in {root.runs} already",

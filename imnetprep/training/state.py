@@ -73,7 +73,8 @@ class TrainState:
         if self.position.epoch >= recipe.epochs:
             return f"all {epochs} are done" if recipe.epochs > 1 else "its one epoch is done"
         idle = count(epochs_without_progress(self.scores, recipe), "epoch")
-        return f"it ended after {epochs}, {idle} without a better {recipe.watch} (--patience)"
+        watch = "F-measure" if (recipe.task, recipe.watch) == (SEGMENT, "top1") else recipe.watch
+        return f"it ended after {epochs}, {idle} without a better {watch} (--patience)"
 
     @property
     def is_trained(self) -> bool:

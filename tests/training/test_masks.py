@@ -1,22 +1,34 @@
 """`train --task segment`: from folders of images and of masks to a network, and its masks."""
 
 import json
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from imnetprep.catalog.datasets import Root, Split
 from imnetprep.devices.device import Place
-from imnetprep.evaluation.masks import evaluate_masks
-from imnetprep.masks.pairs import read_pairs
+from imnetprep.evaluation.masks import MaskReport, evaluate_masks
+from imnetprep.loading.order import in_turn
+from imnetprep.masks.loader import PairLoader
+from imnetprep.masks.pairs import has_pairs, read_pairs
 from imnetprep.masks.pixels import PixelPair, read_mask, read_pair, shrunk, stacked
-from imnetprep.messages import ImnetprepError, Silent, WrongBytes, WrongUsage
+from imnetprep.messages import (
+    ImnetprepError,
+    Interruption,
+    Progress,
+    Silent,
+    WrongBytes,
+    WrongUsage,
+)
 from imnetprep.pixels.transforms import Preprocessing
 from imnetprep.training.checkpoint import load_checkpoint
 from imnetprep.training.loop import train
@@ -26,16 +38,13 @@ from imnetprep.training.mask_validator import MaskValidator
 from imnetprep.training.plan import plan_training
 from imnetprep.training.runs import EpochReport, Run
 from tests.conftest import Run as Command
+from tests.training.stops import SignalAt
 
 ARCH = "unet/test_efficientnet"
 OPTIONS = {
-    "task": "segment",
-    "arch": ARCH,
-    "batch_size": 4,
-    "epochs": 6,
-    "lr": 0.01,
-    "watch": "loss",
-}
+    "task": "segment", "arch": ARCH, "batch_size": 4, "epochs": 6, "lr": 0.01, "mirror": True,
+    "ema": 0.9, "accumulate": 2,
+}  # fmt: skip
 SIZE = 48, 40  # no multiple of what networks take
 pytest.importorskip("segmentation_models_pytorch", reason="needs imnetprep[segment]")
 
@@ -65,13 +74,18 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(
-    root: Path, *, run: str = "a", resume: bool = False, **options: Any
+    root: Path,
+    *,
+    resume: bool = False,
+    runs: Path | None = None,
+    progress: Progress = Silent(),  # noqa: B008 - it keeps nothing
+    **options: Any,
 ) -> list[EpochReport]:
     plan = plan_training(
-        Root(root), options={**OPTIONS, **options}, run="a", resume=resume, device="cpu",
-        workers=0, progress=Silent(),
+        Root(root, runs), options={**OPTIONS, **options}, run="a", resume=resume, device="cpu",
+        workers=0, progress=progress,
     )  # fmt: skip
-    return list(train(plan, progress=Silent()))
+    return list(train(plan, progress=progress))
 
 
 @pytest.fixture(scope="session")
@@ -101,27 +115,89 @@ def test_a_training_that_is_resumed_gives_the_numbers_of_one_that_was_not(
     root, reports = learnt
     for name in ("x", "y"):
         (tmp_path / name).symlink_to(scene / name)
-    halves = trained(tmp_path, epochs=2)
-    halves += trained(tmp_path, epochs=6, resume=True)
-    assert [each.val for each in halves] == [each.val for each in reports]
-    whole, again = (load_checkpoint(Run(each.run("a")).last) for each in (root, Root(tmp_path)))
-    assert all(torch.equal(whole.weights[name], again.weights[name]) for name in whole.weights)
+    stop = SignalAt(signal.SIGTERM, batches=6)  # in the second epoch, of four steps
+    with pytest.raises(Interruption):
+        trained(tmp_path, progress=stop)
+    again = trained(tmp_path, resume=True)
+    assert [each.val for each in again] == [each.val for each in reports[1:]]
+    assert [each.train for each in again] == [each.train for each in reports[1:]]
+    whole, halves = (load_checkpoint(Run(each.run("a")).last) for each in (root, Root(tmp_path)))
+    for name in ("weights", "average"):
+        table = getattr(whole, name)
+        assert table and all(torch.equal(table[key], getattr(halves, name)[key]) for key in table)
+
+
+def test_a_mirrored_image_has_a_mirrored_mask(scene: Path) -> None:
+    pairs = read_pairs(scene)[Split.TRAIN]
+    sizes: dict[str, Any] = {"longest_px": 64, "interpolation": "bilinear", "multiple_px": 1}
+    loaders = [
+        PairLoader(pairs, order=in_turn(20), batch_size=20, mirror_seed=seed, **sizes)
+        for seed in (None, 7)
+    ]
+    plain, mirrored = (next(loader.batches(3)) for loader in loaders)
+    flips = [torch.equal(a, b.flip(1)) for a, b in zip(plain.pixels, mirrored.pixels, strict=True)]
+    assert 4 < sum(flips) < 16
+    for number, is_flipped in enumerate(flips):
+        for one, other in zip(plain[:2], mirrored[:2], strict=True):
+            assert torch.equal(one[number].flip(1) if is_flipped else one[number], other[number])
+
+
+def test_weights_of_a_class_network_go_into_the_encoder(scene: Path, tmp_path: Path) -> None:
+    """Some of their names timm changes where it cuts a network; what is frozen stays."""
+    for split, numbers in (("train", range(4)), ("val", range(4, 6))):
+        for folder, mark in (("x", "in"), ("y", "gt")):
+            (tmp_path / split / folder).mkdir(parents=True)
+            for number in numbers:
+                name = f"{mark}{number:06}.png"
+                (tmp_path / split / folder / name).symlink_to(scene / folder / name)
+    weights = tmp_path / "weights.pth"
+    encoder = timm.create_model("test_convnext", num_classes=3)
+    torch.save({f"module.{name}": each for name, each in encoder.state_dict().items()}, weights)
+    options: dict[str, Any] = {
+        "arch": "unet/test_convnext", "weights": str(weights), "epochs": 1, "batch_size": 2,
+        "freeze": "until:encoder.model.stages_3",
+    }  # fmt: skip
+    (report,) = trained(tmp_path, runs=tmp_path / "runs", **options)
+    assert (report.train.images, report.val.images) == (4, 2)
+    state = load_checkpoint(tmp_path / "runs" / "a" / "last.pt").weights
+    known = encoder.state_dict()
+    assert torch.equal(state["encoder.model.stem_0.weight"], known["stem.0.weight"])
+    name = "stages_3.blocks.0.conv_dw.weight"
+    assert not torch.equal(state[f"encoder.model.{name}"], known[name.replace("_3", ".3", 1)])
+
+
+def test_doctor_and_archs_know_masks(scene: Path, tmp_path: Path, here: Command) -> None:
+    for name in ("x", "y"):
+        shutil.copytree(scene / name, tmp_path / name)
+    done = here("doctor", "--root", tmp_path, "--arch", ARCH, "--image-size", 64)
+    assert "train: 20 images with masks; of the pixels of 20 " in done.stdout
+    (tmp_path / "y" / "gt000003.png").write_text("")
+    done = here("doctor", "--root", tmp_path, "--arch", ARCH, "--image-size", 64)
+    assert done.returncode == 5 and "1 pair cannot be read" in done.stdout
+    refused = here("train", "--root", tmp_path, "--task", "segment", "--arch", ARCH)
+    assert refused.returncode == 4 and "gt000003.png is no mask" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+    listed = here("archs", "unet/test_*").stdout
+    assert ARCH in listed and "test_vit " not in listed
+    for verb in ("bench", "ladder"):
+        assert here(verb, "--root", tmp_path, "--task", "segment").returncode == 2
 
 
 def test_evaluate_counts_as_the_training_did_each_pixel_once(
-    learnt: tuple[Root, list[EpochReport]],
+    learnt: tuple[Root, list[EpochReport]], tmp_path: Path
 ) -> None:
     root, reports = learnt
     best = Run(root.run("a")).best
-    evaluation = evaluate_masks(root, best, device="cpu", progress=Silent())
+    report = MaskReport(tmp_path)
+    score = evaluate_masks(root, best, device="cpu", report=report, progress=Silent())
     state = load_checkpoint(best)
     assert state.best is not None
-    assert evaluation.score == reports[state.best.epoch - 1].val
-    truth = np.stack([each.pair.mask for each in evaluation.guesses])
-    guess = np.stack([each.guess for each in evaluation.guesses])
-    right = int(((guess == 1) & (truth == 1)).sum())
-    assert evaluation.score.true_foreground == right
-    assert evaluation.score.pixels == int((truth != 255).sum()) < 4 * SIZE[0] * SIZE[1]
+    assert score == reports[state.best.epoch - 1].val
+    guesses = {path: read_mask(path) for path in (tmp_path / "masks").iterdir()}
+    masks = [read_mask(root.path / "y" / f"gt{path.stem[2:]}.png") for path in guesses]
+    truth, guess = np.stack(masks), np.stack([*guesses.values()])
+    assert score.true_foreground == int(((guess == 1) & (truth == 1)).sum())
+    assert score.pixels == int((truth != 255).sum()) < 4 * SIZE[0] * SIZE[1]
 
 
 def test_commands_draw_it_and_write_masks(
@@ -230,16 +306,42 @@ def test_pairs_are_of_like_names(
         read_pairs(tmp_path)
 
 
+def test_a_number_pairs_only_where_nothing_else_differs(tmp_path: Path) -> None:
+    for folder, names in (("x", ("cat_1.jpg", "dog_2.jpg")), ("y", ("cat_2.png", "dog_1.png"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).touch()
+    with pytest.raises(ImnetprepError, match="have no mask of a like name: cat_1"):
+        read_pairs(tmp_path)
+
+
+def test_folders_of_classes_are_no_pairs(tmp_path: Path) -> None:
+    for name in ("train/x", "train/y", "train/z"):
+        (tmp_path / name).mkdir(parents=True)
+    assert not has_pairs(Root(tmp_path))
+    (tmp_path / "train/z").rmdir()
+    assert has_pairs(Root(tmp_path))
+    (tmp_path / "manifest.db").touch()
+    assert not has_pairs(Root(tmp_path))
+
+
 def _coloured(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.stack([mask, 0 * mask, mask], axis=2)
+
+
+def _transparent(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([mask, mask, mask, mask], axis=2)
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         (lambda mask: mask[:-1], "is not of the size of"),
-        (_coloured, "it has colours"),
-        (lambda mask: mask // 2 + 60, "of its pixels are grey"),
+        (_coloured, "has colours"),
+        (lambda mask: mask // 2, "its largest value is 127"),
+        (lambda mask: np.where(mask == 170, 1, mask), "has both 1 and 255"),
+        (lambda mask: np.arange(mask.size).reshape(mask.shape) % 256, "kinds of grey"),
+        (_transparent, "has transparent pixels"),
     ],
 )
 def test_a_mask_that_is_none_is_named(
@@ -247,16 +349,39 @@ def test_a_mask_that_is_none_is_named(
 ) -> None:
     mask = tmp_path / "mask.png"
     whole = np.asarray(Image.open(scene / "y" / "gt000000.png"))
-    Image.fromarray(change(whole)).save(mask)
+    Image.fromarray(change(whole).astype(np.uint8)).save(mask)
     with pytest.raises(WrongBytes, match=why) as refused:
         read_pair(scene / "x" / "in000000.png", mask)
     assert str(mask) in str(refused.value) and refused.value.hint
 
 
-def test_a_mask_of_ones_and_zeros_is_one(tmp_path: Path) -> None:
-    values = np.eye(4, dtype=np.uint8)
-    Image.fromarray(values).save(tmp_path / "mask.png")
-    assert (read_mask(tmp_path / "mask.png") == values).all()
+@pytest.mark.parametrize(
+    ("values", "sides"),
+    [
+        ((0, 1), (0, 1)),
+        ((0, 255, 170), (0, 1, 255)),
+        ((0, 85), (0, 255)),  # a frame of changedetection.net without anything that moves
+        ((0, 65535, 9), (0, 1, 255)),
+        ((0, 300, 65535), (0, 255, 1)),
+    ],
+)
+def test_forms_of_masks(values: tuple[int, ...], sides: tuple[int, ...], tmp_path: Path) -> None:
+    kind = np.uint16 if max(values) > 255 else np.uint8
+    mask = np.array([values] * 4, kind)
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png").tolist() == [list(sides)] * 4
+    if kind is np.uint8 and values == (0, 1):
+        Image.fromarray(mask.astype(bool)).save(tmp_path / "mask.png")  # one bit a pixel
+        assert read_mask(tmp_path / "mask.png").tolist() == [[0, 1]] * 4
+
+
+def test_an_image_that_exif_turns_is_refused_beside_a_mask(scene: Path, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 3
+    image = Image.open(scene / "x" / "in000000.png").convert("RGB")
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    with pytest.raises(WrongBytes, match="by its EXIF"):
+        read_pair(tmp_path / "turned.jpg", scene / "y" / "gt000000.png")
 
 
 @pytest.mark.parametrize(
@@ -266,6 +391,11 @@ def test_a_mask_of_ones_and_zeros_is_one(tmp_path: Path) -> None:
         ({"arch": "unet/resnot18"}, "there is no architecture"),
         ({"arch": "onet/resnet18"}, "there is no architecture"),
         ({"mixup": 0.2}, "has no meaning"),
+        ({"crop_scale": 0.3}, "--crop-scale 0.3 has no meaning"),
+        ({"recipe": "fast16"}, "is of classes"),
+        ({"val_fraction": 0.0}, "holds nothing out"),
+        ({"arch": "deeplabv3/test_resnet", "batch_size": 1}, "takes no batch of 1 image"),
+        ({"arch": "unet/test_vit"}, "cannot be put on"),
         ({"task": None, "arch": "resnet18"}, "has images with masks, and no classes"),
     ],
 )
