@@ -3,6 +3,7 @@
 import io
 import shutil
 import stat
+import struct
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from imnetprep import api
+from imnetprep.archives.zip import Directory
 from imnetprep.messages import ImnetprepError, WrongBytes
+from imnetprep.own_images import unpack
 
 _NAMES = ("PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "Größe/读我.txt")
 
@@ -103,3 +106,55 @@ def test_a_zip_that_the_disk_has_no_room_for_is_refused_before_a_file_is_written
     with pytest.raises(ImnetprepError, match=r"10\.5 MB unpacked, needs"):
         api.unpack(tmp_path / "a.zip", tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("mark", "offset", "value", "why"),
+    [
+        (b"PK\5\6", 10, b"\1\0", "it lists 2 members and counts 1"),
+        (b"PK\1\2", 42, b"\xf0\xff\xff\0", "lies past its end"),
+    ],
+)
+def test_a_directory_that_hides_a_member_is_refused(
+    mark: bytes, offset: int, value: bytes, why: str, tmp_path: Path
+) -> None:
+    archive = _zip(tmp_path / "a.zip", *_NAMES[:2])
+    body = bytearray(archive.read_bytes())
+    at = body.rindex(mark) + offset
+    body[at : at + len(value)] = value
+    archive.write_bytes(body)
+    with pytest.raises(WrongBytes, match=why):
+        api.unpack(archive, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_count_of_16_bits_may_have_wrapped(tmp_path: Path) -> None:
+    """As some programs write it of 65,536 members and more."""
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for number in range(65_540):
+            file.writestr(f"{number}.txt", b"")
+    body = archive.read_bytes()
+    at = body.rindex(b"PK\6\6")
+    size, start = struct.unpack_from("<2Q", body, at + 40)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 4, 4, size, start, 0)
+    archive.write_bytes(body[:at] + end)
+    directory = Directory(
+        lambda place, length: archive.read_bytes()[place : place + length],
+        archive.stat().st_size, name="a.zip", is_sample=lambda _path, _bytes: True,
+    )  # fmt: skip
+    assert len(directory._starts) == 65_540
+
+
+def test_a_member_that_no_memory_should_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unpack, "_MOST_BYTES", 100)
+    with pytest.raises(WrongBytes, match="which is no image"):
+        api.unpack(_zip(tmp_path / "a.zip", *_NAMES), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_archive_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ImnetprepError, match="there is no file"):
+        api.unpack(tmp_path / "none.zip", tmp_path / "a")

@@ -24,6 +24,7 @@ _UTF8 = 0x800
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _ENTRY, _LOCAL = struct.Struct("<4s6H3L5H2L"), struct.Struct("<4s5H3L2H")
+_COUNT_LIMIT = 1 << 16
 _MOST_COMMENT_BYTES = 0xFFFF
 _CHUNK_BYTES = 4 << 20
 _MADE_BY_UNIX, _ZIP64, _FULL = 3, 1, 0xFFFFFFFF
@@ -60,6 +61,8 @@ class Directory:
             if entry.name.endswith(("/", "\\")):
                 continue
             path = member_path(entry.name, name)
+            if entry.start >= self.end:
+                raise refused(name, f"the member at byte {entry.start:,} lies past its end")
             if path is not None and is_sample(path, entry.size_bytes):
                 row = (*entry[1:], _crc_of(entry.name))
                 for column, value in zip(self._columns, row, strict=True):
@@ -184,8 +187,8 @@ def _directory(
 def _entries(
     read_at: Callable[[int, int], bytes], start: int, end: int, *, count: int, name: str
 ) -> Iterator[Entry]:
-    body, at, read_to = b"", 0, start
-    for _ in range(count):
+    body, at, read_to, entries = b"", 0, start, 0
+    while read_to < end or at < len(body):
         if len(body) - at < _ENTRY.size + 3 * 0xFFFF and read_to < end:
             chunk = read_at(read_to, min(_CHUNK_BYTES, end - read_to))
             body, at, read_to = body[at:] + chunk, 0, read_to + len(chunk)
@@ -200,6 +203,9 @@ def _entries(
         if fields[0] != b"PK\1\2" or at > len(body):
             raise refused(name, "its directory is damaged")
         yield _parse_entry(fields, raw_name, extra, name)
+        entries += 1
+    if (entries - count) % _COUNT_LIMIT:  # some programs keep no more than its lowest 16 bits
+        raise refused(name, f"it lists {entries:,} members and counts {count:,}")
 
 
 def _parse_entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, name: str) -> Entry:

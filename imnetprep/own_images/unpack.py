@@ -1,17 +1,20 @@
 """A zip of images of one's own, unpacked into a folder that is whole or absent."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from imnetprep.archives.file import LocalFile
+from imnetprep.archives.file import LocalFile, open_local
 from imnetprep.archives.ranges import Section
 from imnetprep.archives.tar import FileStream
 from imnetprep.archives.zip import Directory
 from imnetprep.fs import locked, require_free, sync_file_system
 from imnetprep.messages import Progress, WrongBytes, WrongUsage, format_bytes, move_away
+from imnetprep.outside_text import shown
 
+_MOST_BYTES = 1_000_000_000  # of a member, which is unpacked in memory
 _MAGICS = b"PK\3\4", b"PK\5\6"  # of a zip, and of one without members
 
 
@@ -22,14 +25,14 @@ def unpack_zip(archive: Path, folder: Path, *, progress: Progress) -> None:
     zip that is damaged, or has a member that would leave the folder; ImnetprepError where the disk
     has no room.
     """
-    if folder.exists():
+    if folder.exists() or folder.is_symlink():
         if not folder.is_dir():
             raise WrongUsage(f"{folder} is no folder", hint=move_away(folder))
         progress.note(f"{folder} is there, and not unpacked again")
         return
     part = folder.with_name(f".{folder.name}.unpacking")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.parent, name=f"{part.name}.lock"), closing(LocalFile(archive)) as file:
+    with locked(folder.parent, name=f"{part.name}.lock"), closing(open_local(archive)) as file:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
@@ -45,8 +48,13 @@ def _unpack(file: LocalFile, folder: Path, progress: Progress) -> None:
         raise WrongBytes(f"{file.name} is no zip", hint="unpack it by the program that made it")
     size_bytes = 0
 
-    def add(_path: str, member_bytes: int) -> bool:
+    def add(path: str, member_bytes: int) -> bool:
         nonlocal size_bytes
+        if member_bytes > _MOST_BYTES:
+            raise WrongBytes(
+                f"{file.name} has {shown(path)} of {format_bytes(member_bytes)}, which is no image",
+                hint="unpack it by the program that made it",
+            )
         size_bytes += member_bytes
         return True
 
@@ -69,4 +77,10 @@ def _write_files(section: Section, folder: Path, directory: Directory) -> Iterat
                 file.write(body)
         except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
             raise directory.refused(f"{member.name!r} is there twice") from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise directory.refused(
+                f"a name is too long for the disk: {member.name:.60}…"
+            ) from error
         yield member.size_bytes
