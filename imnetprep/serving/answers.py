@@ -1,5 +1,6 @@
 """An encoded image to its likeliest classes and the network's view of it."""
 
+import math
 import threading
 import time
 from base64 import b64encode
@@ -14,6 +15,7 @@ from imnetprep.predict import Guess, Predictor
 from imnetprep.serving.refusals import Limits, Refusal
 
 _BEST = 5
+_SCAN, _MOST_SCANS = b"\xff\xda", 200  # of a progressive JPEG, which has some ten
 
 
 class Answer(NamedTuple):
@@ -59,6 +61,11 @@ class Answerer:
             except ImnetprepError as error:
                 raise Refusal(503, str(error), hint=error.hint) from error
             seconds = time.perf_counter() - start_s
+        if not all(math.isfinite(guess.probability) for guess in best):
+            raise Refusal(
+                500, "the network gives no numbers: its weights are damaged",
+                hint="serve another checkpoint",
+            )  # fmt: skip
         view = _png(network_view(crop, preprocessing))
         return Answer(best, (plain.shape[1], plain.shape[0]), view, seconds)
 
@@ -74,6 +81,8 @@ class Answerer:
             width, height = size_of(body)
         except ValueError as error:
             raise _no_image(error) from error
+        if body.count(_SCAN) > _MOST_SCANS:  # each of which decodes the whole image again
+            raise Refusal(413, f"the image has more than {_MOST_SCANS} scans", hint="save it anew")
         if width * height > self._limits.pixels:
             limit = self._limits.pixels // 1_000_000
             raise Refusal(

@@ -15,7 +15,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from imnetprep.serving.refusals import Limits, Refusal
 
@@ -153,7 +152,7 @@ class RequestHandler(BaseHTTPRequestHandler):
         if self.command != "POST":
             return
         origin = self.headers.get("Origin")
-        is_foreign = origin is not None and (not hosts or urlsplit(origin).netloc != hosts[0])
+        is_foreign = origin is not None and (not hosts or origin.partition("://")[2] != hosts[0])
         if is_foreign or self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise Refusal(403, "the page of another site asks", hint="open the page of this server")
 

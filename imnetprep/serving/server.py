@@ -83,10 +83,11 @@ def _server(host: str, port: int, connections: int, progress: Progress) -> "_Ser
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return _Server(family, address, connections, progress)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no name of a machine"
         words = shell_command("--host", "127.0.0.1", "--port", "0")
         raise ImnetprepError(
-            f"nothing can listen at {host}, port {port}: {error.strerror}",
+            f"nothing can listen at {host}, port {port}: {reason}",
             hint=f"{words} takes a free port of this machine",
         ) from error
 
