@@ -52,6 +52,8 @@ def unpack(archive: str | Path, folder: str | Path, *, quiet: bool = False) -> P
     """Unpack a zip of images into `folder`, verified, whole or absent; one that is there stays."""
     from imnetprep.own_images.unpack import unpack_zip
 
+    if not Path(folder).exists():
+        _require_file(Path(archive))
     unpack_zip(Path(archive), Path(folder), progress=stderr_progress(quiet=quiet))
     return Path(folder)
 
@@ -77,13 +79,17 @@ def divide(
     from imnetprep.own_images.content import describe_classes, refuse_root_in
     from imnetprep.own_images.labels import read_labelled
 
-    if not 0 < val_fraction < 1:
+    if label_from is not None and labels is not None:
+        raise WrongUsage("label_from and labels both say the class", hint="leave out one")
+    if isinstance(val_fraction, str) or not 0 < val_fraction < 1:
         raise WrongUsage(f"val_fraction {val_fraction} is no share", hint="0.25 is a quarter")
     if not Path(images).is_dir():
         raise ImnetprepError(f"{images} is no folder", hint="unpack() makes one of a zip")
     place, progress = Root(Path(root)), stderr_progress(quiet=quiet)
     refuse_root_in(Path(images), place)
     table = Path(labels) if labels is not None else None
+    if table:
+        _require_file(table)
     content = read_labelled(Path(images), rule=label_from, table=table, columns=None)
     content.examine(decode=skip_bad, jobs=None, progress=progress)
     for path, reason in content.problems.items():
@@ -110,7 +116,11 @@ def inspect(
 ) -> Path:
     """Draw a contact sheet to `out`, a PNG or a JPEG, as `imnetprep inspect` does."""
     from imnetprep.contact_sheet import plan_contact_sheet
+    from imnetprep.image_kinds import refuse_other_sheet
 
+    _require_one_of("split", split, tuple(Split))
+    _require_least(1, classes=classes, images=images, image_size=image_size)
+    refuse_other_sheet("out", Path(out))
     sheet = plan_contact_sheet(
         Root(Path(root)),
         split=Split(split),
@@ -129,6 +139,8 @@ def train(
     runs: str | Path | None = None,
     run: str | None = None,
     resume: bool = False,
+    restart_schedule: bool = False,
+    on_bad_image: str = "error",
     device: str | None = None,
     workers: int | None = None,
     quiet: bool = False,
@@ -148,6 +160,8 @@ def train(
     from imnetprep.training.plan import plan_training
 
     refuse_strange(recipe)
+    _require_one_of("on_bad_image", on_bad_image, ("error", "skip"))
+    _require_least(0, workers=workers)
     place, progress = _root(root, runs), stderr_progress(quiet=quiet)
     bucket = str(runs) if _is_bucket(runs) else None
     if bucket:
@@ -159,6 +173,8 @@ def train(
         options=recipe,
         run=run,
         resume=resume,
+        restart_schedule=restart_schedule,
+        skip_bad=on_bad_image == "skip",
         device=device,
         workers=workers,
         progress=progress,
@@ -216,7 +232,7 @@ def evaluate(
 
 def predict(
     checkpoint: str | Path,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     draw: str | Path | None = None,
@@ -226,6 +242,7 @@ def predict(
 
     `draw`: a PNG or a JPEG of each image, what the network sees of it, and its classes.
     """
+    from imnetprep.image_kinds import refuse_other_sheet
     from imnetprep.image_paths import find_paths
     from imnetprep.predict import predictions
     from imnetprep.reports.prediction_sheet import PredictionSheet
@@ -234,14 +251,37 @@ def predict(
     from imnetprep.training.runs import require_checkpoint
 
     require_checkpoint(Path(checkpoint))
+    _require_least(1, top=top)
+    if draw:
+        refuse_other_sheet("draw", Path(draw))
     sheet = PredictionSheet() if draw else None
-    paths = find_paths([str(each) for each in images], ())
+    words = [images] if isinstance(images, str | Path) else images
+    paths = find_paths([str(each) for each in words], ())
     state = load_checkpoint(Path(checkpoint))
     refuse_masks(state, Path(checkpoint))
     results = list(predictions(state, paths, device=device, best=top, sheet=sheet))
-    if sheet and draw:
+    if sheet and draw and sheet.rows:
         sheet.write(Path(draw))
     return results
+
+
+def _require_least(least: int, **numbers: int | None) -> None:
+    """Raise WrongUsage where one of the options is no whole number of `least` or more."""
+    for name, number in numbers.items():
+        if number is not None and (type(number) is not int or number < least):
+            raise WrongUsage(
+                f"{name}={number!r:.40} is not {least} or more", hint=f"{name}={least}"
+            )
+
+
+def _require_one_of(name: str, value: str, names: Sequence[str]) -> None:
+    if value not in names:
+        raise WrongUsage(f"{name}={value!r:.40} is unknown", hint=f"one of {', '.join(names)}")
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise ImnetprepError(f"there is no file {path}", hint="name one that is there")
 
 
 def _root(root: str | Path, runs: str | Path | None) -> Root:

@@ -2,6 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
+
+from imnetprep.messages import WrongUsage
 
 # Those that are read, by Pillow's names: none that runs a program (EPS).
 _READ = (
@@ -91,3 +94,12 @@ def _brands(body: bytes) -> set[bytes]:
 
 def _match(body: bytes, kinds: Sequence[tuple[int, bytes, str]]) -> str | None:
     return next((kind for at, magic, kind in kinds if body.startswith(magic, at)), None)
+
+
+def refuse_other_sheet(option: str, path: Path) -> None:
+    """Raise WrongUsage where the file of a drawing is called otherwise than as a PNG or a JPEG."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise WrongUsage(
+            f"{option} {path}: a sheet is a PNG or a JPEG",
+            hint=f"{option} {path.with_suffix('.png')}, or .jpg",
+        )

@@ -15,7 +15,7 @@ from imnetprep.messages import format_bytes, shell_command
 
 _FEWEST_FILES = 1024
 _SMALLEST_DISK_BYTES = 5_000_000_000
-_SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written there
+_MEMORY_FOLDER = Path("/dev/shm")  # noqa: S108 - nothing is written there
 _HALF = {
     True: "{} is faster here: train computes in it (--amp)",
     False: "this device has no units for {}: train computes in 32 bits",
@@ -41,9 +41,9 @@ def of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
     free_bytes = shutil.disk_usage(folder).free
     yield Diagnosis("memory", f"{format_bytes(available_memory())} free")
     remedy = "free some, or name another --root" if free_bytes < _SMALLEST_DISK_BYTES else ""
-    if _SHARED.is_dir():
-        free = format_bytes(shutil.disk_usage(_SHARED).free)
-        yield Diagnosis("shared memory", f"{free} free at {_SHARED}")
+    if _MEMORY_FOLDER.is_dir():
+        free = format_bytes(shutil.disk_usage(_MEMORY_FOLDER).free)
+        yield Diagnosis("shared memory", f"{free} free at {_MEMORY_FOLDER}")
     yield Diagnosis("disk", f"{format_bytes(free_bytes)} free at {folder}", remedy)
     if (files := _most_open_files()) is not None:
         remedy = f"ulimit -n {_FEWEST_FILES}" if files < _FEWEST_FILES else ""

@@ -6,19 +6,16 @@ folder by hand is as good as one that was uploaded.
 
 import importlib
 import os
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 from typing import Any
 
 from imnetprep.fs import written_whole
 from imnetprep.messages import ImnetprepError
+from imnetprep.sources.kaggle import credentials
 
 DRIVE = "drive"
 _COLAB_DRIVE = Path("/content/drive")
-_TOKENS = ("KAGGLE_API_TOKEN", "KAGGLE_KEY")
-_TOKEN_FILES = (
-    "~/.kaggle/access_token", "~/.kaggle/kaggle.json", "~/.config/kaggle/kaggle.json",
-)  # fmt: skip
 _TOKEN_FOLDER = Path("~/.kaggle")
 
 
@@ -44,10 +41,7 @@ def runs_folder(save: str) -> str | Path | None:
 
 def has_kaggle_token() -> bool:
     """Is there a token of Kaggle, in the environment or in a file?"""
-    files = [Path(each).expanduser() for each in _TOKEN_FILES]
-    if folder := os.environ.get("KAGGLE_CONFIG_DIR"):
-        files.append(Path(folder) / "kaggle.json")
-    return any(map(os.environ.get, _TOKENS)) or any(each.exists() for each in files)
+    return bool(credentials())
 
 
 def ask_for_kaggle_token() -> None:
@@ -97,7 +91,8 @@ def show(*pictures: str | Path) -> None:
 
 def files_in(folder: str | Path) -> list[Path]:
     """The files that were uploaded to `folder`, the newest first."""
-    return sorted(Path(folder).glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = [path for path in Path(folder).glob("[!.]*") if path.is_file()]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _keep(path: Path, body: bytes) -> None:
@@ -107,7 +102,10 @@ def _keep(path: Path, body: bytes) -> None:
 
 
 def _is_colab() -> bool:
-    return find_spec("google") is not None and find_spec("google.colab") is not None
+    """Does Colab's own shell run this? Its package is in the images of Kaggle as well."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return type(shell).__module__.startswith("google.colab")
 
 
 def _ipython() -> Any:

@@ -7,6 +7,7 @@ import click
 from imnetprep.catalog.datasets import Layout, Root, Split
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import json_option, print_result
+from imnetprep.image_kinds import refuse_other_sheet
 from imnetprep.messages import WrongUsage, count
 from imnetprep.recipes.recipe import INTERPOLATIONS
 
@@ -67,11 +68,8 @@ def inspect(
 
     if Split.TRAIN not in splits:
         verb.refuse("only crops of train are random", "crop_scale")
-    if out and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise WrongUsage(
-            f"--out {out}: a contact sheet is a PNG or a JPEG",
-            hint=f"--out {out.with_suffix('.png')}, or .jpg",
-        )
+    if out:
+        refuse_other_sheet("--out", out)
     if out and len(splits) > 1:
         raise WrongUsage(f"--out {out} is one file for {len(splits)} splits", hint="leave it out")
     if has_pairs(root):

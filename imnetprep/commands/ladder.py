@@ -85,6 +85,8 @@ def ladder(
     if not options["weights"]:  # which bring sizes of their own
         plan_recipe(options, amp_pays=False)
     require_samples(root, (Split.TRAIN,), layout=layout)
+    if small:
+        require_samples(Root(small), (Split.TRAIN, Split.VAL), layout=None)
     from imnetprep.ladder.climb import climb
 
     outcomes = list["Outcome"]()

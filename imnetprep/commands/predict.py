@@ -12,7 +12,8 @@ import click
 
 from imnetprep.commands import verb
 from imnetprep.commands.terminal import is_json, json_option, print_note, print_result
-from imnetprep.messages import WrongBytes, WrongUsage, count
+from imnetprep.image_kinds import refuse_other_sheet
+from imnetprep.messages import WrongBytes, count
 
 if TYPE_CHECKING:  # of torch
     from imnetprep.predict import Prediction
@@ -69,10 +70,8 @@ def predict(
     """
     if as_csv and is_json():
         verb.refuse("--json prints objects", "as_csv")
-    if out and out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise WrongUsage(
-            f"--draw {out}: a sheet is a PNG or a JPEG", hint=f"--draw {out.with_suffix('.png')}"
-        )
+    if out:
+        refuse_other_sheet("--draw", out)
     from imnetprep.image_paths import find_paths
     from imnetprep.training.runs import require_checkpoint
 

@@ -21,11 +21,18 @@ _OF_SIGNS = {
 
 
 def usual_causes(
-    gates: Sequence[Gate], losses: Sequence[float], recipe: Recipe, *, root: Root, is_target: bool
+    gates: Sequence[Gate],
+    losses: Sequence[float],
+    recipe: Recipe,
+    *,
+    root: Root,
+    is_target: bool,
+    is_short: bool,
 ) -> Iterator[str]:
     """What to look at for the unmet `gates` of a rung with such `losses`, by `recipe`.
 
-    `is_target`: it trained on `root`, and a small set was learned before.
+    `is_target`: it trained on `root`, and a small set was learned before; `is_short`: for less than
+    an epoch of it.
     """
     signs = {gate.sign for gate in gates if not gate.is_met}
     if not signs:
@@ -36,6 +43,8 @@ def usual_causes(
         yield f"the learning rate {lr:g} is too high: --lr {lr / 10:.2g}, or --clip-norm 1"
     if signs & _OF_SIGNS.keys():
         return  # what follows from them
+    if is_target and is_short and not is_wild:
+        yield "the steps are less than an epoch of the root: more --steps"
     if is_target and Sign.VALIDATION in signs:
         inspect = shell_command("imnetprep", "inspect", "--root", root.path)
         yield (

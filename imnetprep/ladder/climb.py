@@ -18,7 +18,7 @@ from imnetprep.ladder.outcome import Gate, Outcome, Sign, Verdict
 from imnetprep.ladder.small_set import draw_small_set
 from imnetprep.ladder.steps import Ground, begin, hindrances, scores, training_scores, validation
 from imnetprep.loading.batches import Batch
-from imnetprep.messages import Progress, Silent, Task, count
+from imnetprep.messages import ImnetprepError, Progress, Silent, Task, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.recipes.plan_recipe import arch_of
@@ -30,7 +30,7 @@ from imnetprep.training.step import Step
 RUNGS = ("one image", "one batch", "small set", "the root")
 _BY_HEART_STEPS = 2000  # at most, of the first two rungs: a low rate takes its time
 _PATIENCE_STEPS = 100  # without a lower loss: then more of them are of no use
-_IMAGE_LOSS, _BATCH_LOSS = 1e-3, 0.1
+_IMAGE_LOSS, _BATCH_LOSS, _SLOW_LOSS = 1e-3, 0.1, 0.05
 _BATCH_IMAGES = 32
 _LOOKS = 4  # validations of the small set, which ends with the first that is good
 _GUESS_SHARE = 0.97  # of the loss of guesses: what a training on the root must be under
@@ -68,6 +68,14 @@ def climb(
             values = {**options, "val": None, "val_fraction": None, "shuffle_window": None}
             return begin(read_data(own), values, place, folder=folder, progress=Silent())
 
+        if target.recipe.one_batch:
+            raise WrongUsage(
+                "a training on one batch is what the second rung is", hint="leave out --one-batch"
+            )
+        if target.classes < 2:
+            raise ImnetprepError(
+                f"{root.path} has one class: there is nothing to learn", hint="add a second one"
+            )
         climber = _Climber(target, small_ground, root, steps, progress)
         recipe = target.recipe
         with said_in_words(smaller=smaller_batch(recipe.batch_size, recipe.image_size)):
@@ -127,6 +135,8 @@ class _Climber:
                 if is_learned or is_stuck or not math.isfinite(score.loss):
                     break
         last = track[-1]
+        if len(track) == _BY_HEART_STEPS and last.top1 == last.images:
+            limit = max(limit, _SLOW_LOSS)  # a head alone falls slowly, and falls on
         text = f"{last.top1} of {last.images} answers right" if number else "the right answer"
         text = text if number or last.top1 else "a wrong answer"
         gates += [loss_gate(last.loss, limit), Gate(Sign.ANSWERS, text, last.top1 == last.images)]
@@ -185,7 +195,12 @@ class _Climber:
     ) -> Outcome:
         losses = [score.loss for score in track]
         causes = usual_causes(
-            gates, losses, self.target.recipe, root=self.root, is_target=RUNGS[number] == RUNGS[-1]
+            gates,
+            losses,
+            self.target.recipe,
+            root=self.root,
+            is_target=RUNGS[number] == RUNGS[-1],
+            is_short=len(losses) * self.target.recipe.batch_size < len(self.target.data.train),
         )
         views = step.objective.samples()[: None if number else 1] if step else []
         return Outcome(RUNGS[number], losses, limit, gates, list(causes), views)

@@ -1,6 +1,5 @@
 """Steps outside the loop of a training, taken by its own parts, each with its score."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from imnetprep.messages import Progress, Task
 from imnetprep.pixels.transforms import ValTransform
 from imnetprep.process_group.ranks import ALONE
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.recipes.schedule import FIXED_LENGTH
 from imnetprep.training.checkpoint import Checkpoint
 from imnetprep.training.meters import Meter, Score
 from imnetprep.training.objective import Objective
@@ -80,9 +80,7 @@ class Ground:
         off = _OFF if by_heart else {}
         checkpoint = replace(checkpoint, recipe=replace(self.recipe, compile=False, **off))
         objective = Objective(checkpoint, self.data.train, device)
-        # All epochs of the schedule in that many steps, or in a few more.
-        steps = math.ceil(steps / self.recipe.epochs)
-        state = TrainState(checkpoint, device, steps=steps, ranks=ALONE)
+        state = TrainState(_in_one_epoch(checkpoint), device, steps=steps, ranks=ALONE)
         if by_heart:
             _keep_all_outputs(state.model)
         return Step(state, objective, device, ALONE)
@@ -116,7 +114,7 @@ def training_scores(ground: Ground, step: Step, *, steps: int, task: Task) -> It
 
 
 def validation(ground: Ground, model: nn.Module, progress: Progress) -> Score:
-    """The score of `model` on some validation images, evenly over the classes."""
+    """The score of `model` on some validation images, evenly over all of them."""
     val = ground.data.val
     mask = np.zeros(len(val), dtype=np.bool_)
     mask[val.spread(_VAL_IMAGES)] = True
@@ -135,6 +133,15 @@ def hindrances(recipe: Recipe) -> Sequence[str]:
     """The choices of `recipe` that the first rungs leave out, by the names of their options."""
     names = [name for name, value in _OFF.items() if getattr(recipe, name) != value]
     return [name.replace("_", " ") for name in names]
+
+
+def _in_one_epoch(checkpoint: Checkpoint) -> Checkpoint:
+    """The schedule of all epochs as one epoch, where it falls over the whole of them."""
+    recipe = checkpoint.recipe
+    if recipe.schedule not in FIXED_LENGTH:
+        return checkpoint  # its falls come after whole epochs, which no ladder goes through
+    warmup = recipe.warmup_epochs / recipe.epochs
+    return replace(checkpoint, recipe=replace(recipe, epochs=1, warmup_epochs=warmup))
 
 
 def _keep_all_outputs(model: nn.Module) -> None:

@@ -77,8 +77,8 @@ def _folders(place: Path) -> tuple[Path, Path] | None:
 
 def _holds_pairs_alone(place: Path) -> bool:
     folders = _folders(place)
-    others = {each.name for each in place.iterdir() if each.is_dir()} if folders else set()
-    return folders is not None and others == {each.name for each in folders}
+    rest = {each.name for each in place.iterdir() if each.is_dir()} if folders else set()
+    return folders is not None and rest == {each.name for each in folders}
 
 
 def _pairs(split: Split, images: Path, masks: Path) -> PairList:
@@ -88,11 +88,11 @@ def _pairs(split: Split, images: Path, masks: Path) -> PairList:
         keys.append(_number)  # in000853.jpg and gt000853.png: of a folder only it differs
     key = max(keys, key=lambda key: len(set(map(key, image_files)) & set(map(key, mask_files))))
     of_images, of_masks = _keyed(images, image_files, key), _keyed(masks, mask_files, key)
-    for folder, own, others, kind in (
+    for folder, own, rest, kind in (
         (images, of_images, of_masks, "mask"),
         (masks, of_masks, of_images, "image"),
     ):
-        if alone := [path.name for name, path in own.items() if name not in others]:
+        if alone := [path.name for name, path in own.items() if name not in rest]:
             names = ", ".join(alone[:_MOST_NAMES]) + (" …" if len(alone) > _MOST_NAMES else "")
             raise ImnetprepError(
                 f"{count(len(alone), 'file')} of {folder} {'has' if len(alone) == 1 else 'have'} no"

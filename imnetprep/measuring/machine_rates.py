@@ -91,8 +91,11 @@ def latest_rates(root: Root, *, arch: str, image_size: int) -> Entry | None:
     """What was measured last of a network at that size of images, on this processor."""
     wish = {"arch": arch, "image_size": image_size}
     for each in _entries(root):
-        is_here = (each.subject.processor, each.subject.cores) == (processor_name(), Jobs().count())
-        if is_here and wish.items() <= each.subject.choices.items():
+        is_of_machine = (each.subject.processor, each.subject.cores) == (
+            processor_name(),
+            Jobs().count(),
+        )
+        if is_of_machine and wish.items() <= each.subject.choices.items():
             return each
     return None
 

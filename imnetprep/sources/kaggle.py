@@ -54,7 +54,7 @@ def kaggle_origin(address: str) -> Origin:
             return Explanation("Kaggle has no such file (404)", f"look at {page}")
         return None
 
-    return Origin(url, address, _headers(), explain, own_name)
+    return Origin(url, address, credentials(), explain, own_name)
 
 
 def bundle_name(address: str) -> str | None:
@@ -69,7 +69,7 @@ def _message(refusal: Refusal) -> str:
     return "Kaggle refuses it"
 
 
-def _headers() -> Mapping[str, str]:
+def credentials() -> Mapping[str, str]:
     """Who the user is, as Kaggle's own programs find out. Raises ImnetprepError on a bad file."""
     if token := os.environ.get("KAGGLE_API_TOKEN", ""):
         path = Path(token).expanduser()

@@ -61,7 +61,7 @@ def try_network(checkpoint: Checkpoint, ranks: Ranks) -> None:
     recipe = checkpoint.recipe
     images = max(1, recipe.batch_size // ranks.world // recipe.accumulate)
     network = checkpoint.network(torch.device("cpu")).train()
-    state = torch.zeros(images, 3, STRIDE_PX, STRIDE_PX)
+    state = torch.zeros(images, 3, 2 * STRIDE_PX, 2 * STRIDE_PX)
     try:
         heads(network(state))[0].sum().backward()  # type: ignore[no-untyped-call]
     except ValueError as error:

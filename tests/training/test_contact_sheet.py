@@ -91,7 +91,7 @@ def test_the_ending_of_out_says_what_is_written(drawn: Root, tmp_path: Path, her
             assert image.format == form
     told = here(*words, tmp_path / "sheet.pdf")
     assert (told.returncode, (tmp_path / "sheet.pdf").exists()) == (2, False)
-    assert "sheet.pdf: a contact sheet is a PNG or a JPEG\nHint: --out " in told.stderr
+    assert "sheet.pdf: a sheet is a PNG or a JPEG\nHint: --out " in told.stderr
 
 
 def test_a_class_name_in_any_script_is_drawn_without_boxes(monkeypatch: pytest.MonkeyPatch) -> None:

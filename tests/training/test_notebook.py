@@ -151,6 +151,9 @@ def test_an_uploaded_file_lies_in_its_folder_and_not_in_the_notebook(tmp_path: P
     assert notebook.files_in(tmp_path / "uploads")[0].name == "other.json"
 
 
+TOKEN = b'{"username": "me", "key": "k"}'
+
+
 @pytest.fixture
 def colab(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """Colab's two modules, as they answer there: one file was chosen, and Drive was allowed."""
@@ -158,8 +161,8 @@ def colab(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
 
     def upload(target_dir: str = "") -> dict[str, bytes]:
         path = Path(target_dir, "kaggle (1).json")
-        path.write_bytes(b"{}")
-        return {str(path): b"{}"}
+        path.write_bytes(TOKEN)
+        return {str(path): TOKEN}
 
     for name, functions in {
         "google": {}, "google.colab": {}, "google.colab.files": {"upload": upload},
@@ -172,6 +175,22 @@ def colab(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     return calls
 
 
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shell that runs Colab's notebooks, by the name of its module."""
+    kind = type("Shell", (), {"__module__": "google.colab._shell"})
+    monkeypatch.setattr("IPython.get_ipython", kind)
+
+
+def test_where_the_package_of_colab_is_and_its_shell_is_not_no_drive_is_asked_for(
+    colab: types.SimpleNamespace,
+) -> None:
+    """The images of Kaggle are made of Colab's."""
+    assert notebook.runs_folder("drive") is None
+    assert not colab.mounts
+
+
+@pytest.mark.usefixtures("shell")
 def test_colab_is_asked_for_files_and_for_drive(
     colab: types.SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,10 +220,10 @@ def test_a_token_of_kaggle_is_found_and_then_not_asked_for(
     monkeypatch.setenv("HOME", str(tmp_path))
     assert not notebook.has_kaggle_token()
     monkeypatch.setenv("KAGGLE_KEY", "secret")
-    assert notebook.has_kaggle_token()
+    assert not notebook.has_kaggle_token(), "it needs a name beside it"
     monkeypatch.delenv("KAGGLE_KEY")
     (tmp_path / ".kaggle").mkdir()
-    (tmp_path / ".kaggle" / "kaggle.json").write_text("{}")
+    (tmp_path / ".kaggle" / "kaggle.json").write_bytes(TOKEN)
     assert notebook.has_kaggle_token()
     before = set(_instances)
     notebook.ask_for_kaggle_token()
