@@ -22,9 +22,9 @@ from imnetprep.messages import ImnetprepError, Progress, Silent, Task, WrongUsag
 from imnetprep.networks.architectures import refuse_unknown
 from imnetprep.pixels.decoders import AUTO
 from imnetprep.recipes.plan_recipe import arch_of
+from imnetprep.training.data import read_data
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.meters import Score
-from imnetprep.training.plan import read_data
 from imnetprep.training.step import Step
 
 RUNGS = ("one image", "one batch", "small set", "the root")

@@ -20,9 +20,10 @@ from imnetprep.process_group.ranks import ALONE
 from imnetprep.recipes.recipe import Recipe
 from imnetprep.recipes.schedule import FIXED_LENGTH
 from imnetprep.training.checkpoint import Checkpoint
+from imnetprep.training.data import Data
 from imnetprep.training.meters import Meter, Score
 from imnetprep.training.objective import Objective
-from imnetprep.training.plan import Data, TrainPlan
+from imnetprep.training.plan import TrainPlan
 from imnetprep.training.runs import Run
 from imnetprep.training.state import TrainState
 from imnetprep.training.step import Step

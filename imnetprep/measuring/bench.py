@@ -34,11 +34,12 @@ from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.samples.bad_images import BadImages
 from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import Checkpoint, Classes, Position
+from imnetprep.training.data import Data, read_data
 from imnetprep.training.failures import said_in_words, smaller_batch
 from imnetprep.training.foreign_weights import preprocessing_of
 from imnetprep.training.inputs import refuse_device, refuse_window, train_order, train_transform
 from imnetprep.training.origin import Origin
-from imnetprep.training.plan import Data, TrainPlan, read_data
+from imnetprep.training.plan import TrainPlan
 from imnetprep.training.root_wish import root_side
 from imnetprep.training.runs import Run
 

@@ -9,7 +9,7 @@ from imnetprep.jobs import SHARDS_AHEAD
 from imnetprep.messages import Progress
 from imnetprep.outside_text import public_address
 from imnetprep.samples.sample_list import Fetch, SampleList, Supply
-from imnetprep.training.plan import Data
+from imnetprep.training.data import Data
 
 
 class SomeShards(NamedTuple):

@@ -9,8 +9,9 @@ from imnetprep.measuring.rates import Duration, Rates, duration
 from imnetprep.messages import format_duration
 from imnetprep.outside_text import public_address
 from imnetprep.recipes.recipe import Recipe
+from imnetprep.training.data import Data
 from imnetprep.training.inputs import train_order, train_transform
-from imnetprep.training.plan import Data, TrainPlan
+from imnetprep.training.plan import TrainPlan
 
 
 class Estimate(NamedTuple):

@@ -1,4 +1,4 @@
-"""What a root of images and masks has to train on, as `plan.Data` is for classes."""
+"""What a root of images and masks has to train on, as `data.Data` is for classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from imnetprep import __version__
-from imnetprep.catalog.datasets import Layout, Root, Split
+from imnetprep.catalog.datasets import Layout, Root
 from imnetprep.devices.device import Place, described, pick_place
 from imnetprep.devices.precision import format_type, half_pays, half_type, measured_half
 from imnetprep.loading.caches import DEVICE, CachePlan, Caches, free_bytes
 from imnetprep.loading.gpu_decoder import GpuDecoder, nvjpeg
 from imnetprep.loading.loader import Loader
-from imnetprep.manifest import NoSplit
 from imnetprep.masks.loader import PairLoader
 from imnetprep.messages import ImnetprepError, Progress, WrongUsage, count
 from imnetprep.networks.architectures import refuse_unknown
@@ -31,20 +30,18 @@ from imnetprep.recipes.plan_recipe import (
     resumed_recipe,
 )
 from imnetprep.recipes.recipe import SEGMENT, Recipe
-from imnetprep.remote_shards.place import ShardPlace, listing_of
+from imnetprep.remote_shards.place import ShardPlace
 from imnetprep.reports.record import LogOptions, RunRecord
 from imnetprep.samples.bad_images import BadImages
-from imnetprep.samples.held_out import held_out
-from imnetprep.samples.sample_list import SampleList
 from imnetprep.training.checkpoint import (
     Checkpoint,
-    Classes,
     Position,
     copies_of_weights,
     load_checkpoint,
     weights_bytes,
 )
-from imnetprep.training.classes import classes_of, refuse_other_classes
+from imnetprep.training.classes import refuse_other_classes
+from imnetprep.training.data import Data, read_data
 from imnetprep.training.foreign_weights import (
     first_weights,
     pixel_options,
@@ -56,48 +53,9 @@ from imnetprep.training.mask_data import MaskData, read_mask_data, refuse_for_ma
 from imnetprep.training.mask_objective import MaskObjective, try_network
 from imnetprep.training.mask_validator import MaskValidator
 from imnetprep.training.objective import Objective
-from imnetprep.training.origin import Origin, read_origin
 from imnetprep.training.root_wish import root_wish
 from imnetprep.training.runs import Run, pick_run, refuse_pairs, task_of
 from imnetprep.training.validator import Validator
-
-
-@dataclass(frozen=True)
-class Data:
-    """What the root has to train on; without a val split `val` is empty, and `lack` says so."""
-
-    classes: Classes
-    train: SampleList
-    val: SampleList
-    origin: Origin
-    lack: ImnetprepError | None = None
-
-    def of(self, recipe: Recipe) -> "Data":
-        """What `recipe` trains and validates on. Raises ImnetprepError where it lacks a split."""
-        if recipe.val and not recipe.val_fraction:
-            if self.lack:
-                raise self.lack
-            return self
-        mask = held_out(self.train, recipe.val_fraction)
-        if recipe.val and not mask.any():
-            raise ImnetprepError("each class has one image: none can be held out", hint="--no-val")
-        train = self.train.chosen(~mask) if recipe.val else self.train
-        return replace(self, train=train, val=self.train.chosen(mask))
-
-    def with_decoder(self, option: str, progress: Progress) -> "Data":
-        """The data, decoded as `SampleList.with_decoder` says."""
-        train = self.train.with_decoder(option, progress)
-        return replace(self, train=train, val=replace(self.val, decoder=train.decoder))
-
-    @property
-    def apply_orientation(self) -> bool:
-        """Are images turned as their EXIF says?"""
-        return self.train.apply_orientation
-
-    @property
-    def decoder(self) -> str:
-        """The library that decodes."""
-        return self.train.decoder
 
 
 @dataclass(frozen=True)
@@ -354,26 +312,6 @@ class TrainPlan:
                 " the batches stay the same, rounding does not"
             )
         return replace(checkpoint, recipe=recipe)
-
-
-def read_data(
-    root: Root, *, layout: Layout | None = None, shards: ShardPlace | None = None
-) -> Data:
-    """What `root` has to train on, or the place of `shards`.
-
-    Raises ImnetprepError where there is no train split.
-    """
-    with listing_of(root, layout=layout, shards=shards) as listing:
-        classes = classes_of(listing.dataset)
-        train = listing.samples(Split.TRAIN)
-        lack = None
-        try:
-            val = listing.samples(Split.VAL)
-        except NoSplit as error:
-            val, lack = train.chosen(held_out(train, 0)), error
-            lack.hint += "; --no-val trains without, --val-fraction 0.1 holds out a tenth of train"
-    home = Root(shards.cache.folder) if shards else root  # which has no receipt
-    return Data(classes, train, val, read_origin(home, (train,) if lack else (train, val)), lack)
 
 
 def plan_training(

@@ -21,7 +21,7 @@ from imnetprep.measuring.printout import lines
 from imnetprep.measuring.rates import Duration, Gain, Rate, Rates, duration, parse_rates
 from imnetprep.measuring.verdict import verdict
 from imnetprep.recipes.plan_recipe import plan_recipe
-from imnetprep.training.plan import read_data
+from imnetprep.training.data import read_data
 from imnetprep.training.root_wish import root_side, root_wish
 from tests.conftest import Run as RunCommand
 from tests.conftest import snapshot
