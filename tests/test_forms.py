@@ -558,7 +558,7 @@ LIES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda body: body.replace(LAST.encode(), LAST.replace("_1.J", "_7.J").encode(), 1),
         "is not as listed",
     ),
-    "count": (lambda body: _patched(body, len(body) - 12, "<H", 65000), "is truncated"),
+    "count": (lambda body: _patched(body, len(body) - 12, "<H", 65000), "and counts 65,000"),
     "volumes": (lambda body: _patched(body, len(body) - 18, "<H", 1), "several volumes"),
 }  # fmt: skip
 

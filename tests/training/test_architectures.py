@@ -72,7 +72,7 @@ def test_a_name_is_a_network_for_the_classes_and_the_size(arch: str, image_size:
         ("no_such_module:network", "cannot be imported: ModuleNotFoundError"),
         ("own_networks:nothing", "takes no num_classes"),
         ("own_networks:broken", "gives a int"),
-        ("own_networks:ten", "gives (10,) for an image where 3 logits"),
+        ("own_networks:ten", "gives (10,) for an image where logits (3,)"),
         ("own_networks:pathlib", "is no function"),
     ],
 )

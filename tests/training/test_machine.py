@@ -217,7 +217,7 @@ def test_the_file_that_could_not_be_opened_is_named(tmp_path: Path) -> None:
     """Without workers too; what a worker met arrives as text alone."""
     for number in (errno.EMFILE, errno.ENFILE):
         with (
-            pytest.raises(ImnetprepError, match=rf"/a\.JPEG: {os.strerror(number)}$") as told,
+            pytest.raises(ImnetprepError, match=rf"/a\.JPEG: {os.strerror(number)}") as told,
             said_in_words(smaller=""),
         ):
             raise OSError(number, os.strerror(number), str(tmp_path / "a.JPEG"))
