@@ -69,7 +69,9 @@ def examined(
     yield from of_machine(root, device)
     classes, median_px = 1000, None
     if has_pairs(root):
-        checkpoint = None  # which names classes, or is scored by evaluate
+        if checkpoint is not None:
+            yield Diagnosis("labels", f"not looked at: {root.path} has masks, and no classes")
+            checkpoint = None
         for pairs in read_pairs(root.path).values():
             yield from _of_pairs(pairs, progress)
     elif root.manifest.exists() or root.is_tree:

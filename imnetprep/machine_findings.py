@@ -40,10 +40,10 @@ def of_machine(root: Root, device: str | None) -> Iterator[Diagnosis]:
     folder = next(each for each in (root.path, *root.path.absolute().parents) if each.exists())
     free_bytes = shutil.disk_usage(folder).free
     yield Diagnosis("memory", f"{format_bytes(available_memory())} free")
-    remedy = "free some, or name another --root" if free_bytes < _SMALLEST_DISK_BYTES else ""
     if _MEMORY_FOLDER.is_dir():
         free = format_bytes(shutil.disk_usage(_MEMORY_FOLDER).free)
         yield Diagnosis("shared memory", f"{free} free at {_MEMORY_FOLDER}")
+    remedy = "free some, or name another --root" if free_bytes < _SMALLEST_DISK_BYTES else ""
     yield Diagnosis("disk", f"{format_bytes(free_bytes)} free at {folder}", remedy)
     if (files := _most_open_files()) is not None:
         remedy = f"ulimit -n {_FEWEST_FILES}" if files < _FEWEST_FILES else ""

@@ -27,7 +27,8 @@ from imnetprep.training.mask_data import held_out_pairs
 from imnetprep.training.mask_meters import MaskScore, count_pixels
 from imnetprep.training.mask_validator import MaskValidator
 
-PAGE, _TABLE, _FOLDER = "report.html", "images.csv", "masks"
+# No folder of pairs is called so: a report that is written to a root leaves its masks alone.
+PAGE, _TABLE, _FOLDER = "report.html", "images.csv", "guesses"
 _SHOWN_IMAGES = 48
 _MEASURES = {
     "f_percent": "F-measure", "iou_percent": "IoU", "accuracy_percent": "pixel accuracy",

@@ -193,7 +193,7 @@ def test_evaluate_counts_as_the_training_did_each_pixel_once(
     state = load_checkpoint(best)
     assert state.best is not None
     assert score == reports[state.best.epoch - 1].val
-    guesses = {path: read_mask(path) for path in (tmp_path / "masks").iterdir()}
+    guesses = {path: read_mask(path) for path in (tmp_path / "guesses").iterdir()}
     masks = [read_mask(root.path / "y" / f"gt{path.stem[2:]}.png") for path in guesses]
     truth, guess = np.stack(masks), np.stack([*guesses.values()])
     assert score.true_foreground == int(((guess == 1) & (truth == 1)).sum())
@@ -222,13 +222,27 @@ def test_commands_draw_it_and_write_masks(
     scored = here("evaluate", "--root", root.path, "--report", report, "--device", "cpu", "--json")
     told = json.loads(scored.stdout)
     assert told["f_percent"] > 90 and told["images"] == 4
-    assert len(list((report / "masks").iterdir())) == 4
+    assert len(list((report / "guesses").iterdir())) == 4
     assert len((report / "images.csv").read_text().splitlines()) == 5
     assert (report / "report.html").read_text().count("<img") == 4
 
     drawn = here("inspect", "--root", root.path, "--images", 5, "--out", tmp_path / "inspect.png")
     assert drawn.returncode == 0 and "5 images with masks" in drawn.stdout
     assert "F-measure" in here("show", best).stdout
+
+
+def test_a_report_in_the_root_leaves_its_masks_alone(
+    learnt: tuple[Root, list[EpochReport]], scene: Path, tmp_path: Path
+) -> None:
+    for name, folder in zip(("x", "y"), ("images", "masks"), strict=True):
+        shutil.copytree(scene / name, tmp_path / folder)
+    for path in (tmp_path / "masks").iterdir():
+        path.rename(path.with_name(path.name.replace("gt", "in")))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    best, report = Run(learnt[0].run("a")).best, MaskReport(tmp_path)
+    evaluate_masks(Root(tmp_path), best, device="cpu", report=report, progress=Silent())
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(list((tmp_path / "guesses").iterdir())) == 4
 
 
 def test_void_pixels_change_neither_loss_nor_score() -> None:
